@@ -1,0 +1,32 @@
+# Build-wide settings. The instruction set of the binary is the x86-64 baseline on purpose: faster
+# code paths are chosen at run time (Highway for our own loops, oneDNN for products).
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, Debug or RelWithDebInfo" FORCE)
+endif()
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+option(SWITCHYARD_BUILD_TESTS "Build the tests" ON)
+option(SWITCHYARD_SANITIZE "Build with the address and undefined-behaviour sanitizers" OFF)
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+
+# Flags of our own code only; third-party headers come in as system headers.
+add_library(switchyard_flags INTERFACE)
+target_compile_options(switchyard_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual -Werror
+  # Contracting a*b+c differs between code paths of one source; the paths must agree bit for bit.
+  -ffp-contract=off)
+target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR})
+if(SWITCHYARD_SANITIZE)
+  target_compile_options(switchyard_flags INTERFACE -fsanitize=address,undefined
+    -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(switchyard_flags INTERFACE -fsanitize=address,undefined)
+endif()

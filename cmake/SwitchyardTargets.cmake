@@ -1,0 +1,48 @@
+# switchyard_library(<folder> SOURCES a.cpp ... [DEPENDS folder ...] [LIBRARIES target ...])
+#   The one static library of a folder: target switchyard_<folder>. DEPENDS are folders below it on
+#   the ladder and are public; LIBRARIES are third-party targets and stay private, so their headers
+#   cannot leak into the headers of other folders.
+function(switchyard_library folder)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LIBRARIES" ${ARGN})
+  add_library(switchyard_${folder} STATIC ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND switchyard_)
+  target_link_libraries(switchyard_${folder}
+    PUBLIC ${ARG_DEPENDS}
+    PRIVATE switchyard_flags fmt::fmt ${ARG_LIBRARIES})
+  target_include_directories(switchyard_${folder} PUBLIC ${PROJECT_SOURCE_DIR})
+endfunction()
+
+# switchyard_test(<name> SOURCES ... DEPENDS folder ... [LIBRARIES ...] [RANKS 1 2 3 4] [THREADS n]
+#                 [TIMEOUT seconds] [ARGUMENTS ...] [LABELS ...])
+#   One GoogleTest program. Without RANKS it is a plain process; with RANKS it becomes one ctest
+#   entry per rank count, started by mpiexec, and its main() comes from tests/support/mpi_main.cpp.
+function(switchyard_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT;THREADS" "SOURCES;DEPENDS;LIBRARIES;RANKS;ARGUMENTS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_THREADS)
+    set(ARG_THREADS 1)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND switchyard_)
+  target_link_libraries(${name} PRIVATE switchyard_flags ${ARG_DEPENDS} fmt::fmt GTest::gtest
+    ${ARG_LIBRARIES})
+  set(environment OMP_NUM_THREADS=${ARG_THREADS})
+  if(NOT ARG_RANKS)
+    target_link_libraries(${name} PRIVATE GTest::gtest_main)
+    add_test(NAME ${name} COMMAND ${name} ${ARG_ARGUMENTS})
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_THREADS}
+      LABELS "unit;${ARG_LABELS}" ENVIRONMENT "${environment}")
+    return()
+  endif()
+  target_link_libraries(${name} PRIVATE switchyard_test_mpi_main)
+  foreach(ranks IN LISTS ARG_RANKS)
+    set(test ${name}.ranks${ranks})
+    add_test(NAME ${test} COMMAND ${SWITCHYARD_MPIEXEC} -n ${ranks} $<TARGET_FILE:${name}>
+      ${ARG_ARGUMENTS})
+    math(EXPR processors "${ranks} * ${ARG_THREADS}")
+    set_tests_properties(${test} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors}
+      LABELS "mpi;${ARG_LABELS}" ENVIRONMENT "${environment}")
+  endforeach()
+endfunction()

@@ -1,0 +1,20 @@
+// Softmax cross-entropy of rows of logits, over blocks of the vocabulary with a running maximum and
+// sum; loss_t = lse_t - logits[t, target_t].
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels {
+
+// logits: f32 [T, V], of which the first `vocab_size` columns are words and the rest padding, which
+// takes no probability and gets no gradient. targets: i32 [T], each in [0, vocab_size).
+// losses: f32 [T], written. dlogits: f32 or bf16 [T, V], may be empty (evaluation), may be `logits`
+// itself if f32; written with gradient_scale * (softmax - onehot).
+void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
+                           std::int64_t vocab_size, float gradient_scale, const TensorView& losses,
+                           const TensorView& dlogits);
+
+// Sum of an f32 view in double, in a fixed order.
+double sum(const TensorView& values);
+
+}  // namespace switchyard::kernels

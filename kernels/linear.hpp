@@ -1,0 +1,56 @@
+// Products with a weight matrix. W is [out_features, in_features] as in PyTorch; x is [rows,
+// in_features]; y is [rows, out_features]. On the CPU oneDNN computes them; sums are fp32.
+//
+// A PackedWeight holds W in the compute type (f32 or bf16), rounded to nearest even, in the two
+// layouts that the forward and the backward product read; the optimizer step repacks it once. Sizes
+// follow oneDNN's choice for the processor; on the plan device they are asked from oneDNN too.
+//
+// Rows are cut into blocks of at most `row_block` rows whatever the number of rows, and a last
+// partial block is computed padded, so a row's bits do not depend on how many rows come with it.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels {
+
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+  // Purpose::parameter memory; contents are undefined until pack().
+  // compute: f32 or bf16. backward: whether linear_backward_input will be called.
+  PackedWeight(Device& device, std::int64_t out_features, std::int64_t in_features, DType compute,
+               bool backward = true);
+  // weight: f32 [out_features, in_features], contiguous.
+  void pack(const TensorView& weight);
+
+  std::int64_t out_features() const { return out_features_; }
+  std::int64_t in_features() const { return in_features_; }
+  DType compute_dtype() const { return compute_; }
+  const TensorView& forward_layout() const { return forward_.view(); }
+  const TensorView& backward_layout() const { return backward_.view(); }
+
+ private:
+  std::int64_t out_features_ = 0;
+  std::int64_t in_features_ = 0;
+  DType compute_ = DType::f32;
+  Tensor forward_;   // u8, opaque
+  Tensor backward_;  // u8, opaque; empty without backward
+};
+
+inline constexpr std::int64_t row_block = 256;
+
+enum class Accumulate : bool { no, yes };
+
+// y = x W^T. x: compute type; y: compute type or f32. Rows of x and y may be strided.
+void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y);
+
+// dx = dy W, or dx += dy W. dy: compute type; dx: compute type or f32 (Accumulate::yes: f32 or the
+// compute type, summed in fp32 before rounding). Rows may be strided.
+void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
+                           Accumulate accumulate = Accumulate::no);
+
+// dw += dy^T x. dy: [rows, out], x: [rows, in], same type f32 or bf16, rows may be strided;
+// dw: f32 [out, in], contiguous.
+void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw);
+
+}  // namespace switchyard::kernels

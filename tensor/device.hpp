@@ -1,0 +1,52 @@
+// A device owns the memory of tensors, counts it in a ledger and carries the profile of the work
+// done on it. `cpu` is this process's memory. `plan` has no memory: its tensors have addresses that
+// nobody may read, its kernels only record their work, and that is how `switchyard plan` runs the
+// trainer's own code for any rank of any layout. `cuda` will live beside them in cuda_device.cpp.
+//
+// The device outlives every tensor made on it, and is passed to whoever allocates.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "tensor/memory_ledger.hpp"
+#include "tensor/profile.hpp"
+
+namespace switchyard {
+
+enum class DeviceKind : std::uint8_t { cpu, cuda, plan };
+std::string_view name_of(DeviceKind kind);
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  DeviceKind kind() const { return kind_; }
+  bool is_plan() const { return kind_ == DeviceKind::plan; }
+  MemoryLedger& memory() { return memory_; }
+  Profile& profile() { return profile_; }
+
+  // Address space for `max_bytes`, none of it usable or counted yet. Null on the plan device.
+  // Throws MemoryError with the sizes when the system refuses.
+  virtual std::byte* reserve(std::int64_t max_bytes) = 0;
+  // Makes the first `bytes` of a reservation usable; the bytes before keep their contents.
+  virtual void commit(std::byte* address, std::int64_t committed, std::int64_t bytes) = 0;
+  virtual void release(std::byte* address, std::int64_t max_bytes) noexcept = 0;
+
+ protected:
+  explicit Device(DeviceKind kind) : kind_(kind) {}
+
+ private:
+  DeviceKind kind_;
+  MemoryLedger memory_;
+  Profile profile_;
+};
+
+std::unique_ptr<Device> make_cpu_device();
+std::unique_ptr<Device> make_plan_device();
+
+}  // namespace switchyard

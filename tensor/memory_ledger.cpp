@@ -1,0 +1,37 @@
+#include "tensor/memory_ledger.hpp"
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+std::string_view name_of(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::parameter: return "parameter";
+    case Purpose::gradient: return "gradient";
+    case Purpose::optimizer: return "optimizer";
+    case Purpose::activation: return "activation";
+    case Purpose::communication: return "communication";
+    case Purpose::workspace: return "workspace";
+  }
+  return "?";
+}
+
+std::int64_t MemoryLedger::rounded(std::int64_t bytes) {
+  return (bytes + granularity - 1) / granularity * granularity;
+}
+
+void MemoryLedger::add(Purpose purpose, std::int64_t bytes) {
+  live_[index(purpose)] += bytes;
+  live_total_ += bytes;
+  if (live_total_ <= peak_total_) return;
+  peak_total_ = live_total_;
+  at_peak_ = live_;
+}
+
+void MemoryLedger::remove(Purpose purpose, std::int64_t bytes) {
+  expect(live_[index(purpose)] >= bytes, "bytes that were added before");
+  live_[index(purpose)] -= bytes;
+  live_total_ -= bytes;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,44 @@
+// Bytes in use on one device, by purpose. The CPU, a GPU and the plan device keep the same ledger
+// with the same rounding, so what a plan predicts can be compared with what a run reports.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace switchyard {
+
+enum class Purpose : std::uint8_t {
+  parameter,      // fp32 values and the packed copies that products read
+  gradient,
+  optimizer,      // AdamW moments
+  activation,     // what a backward pass reads, and what flows between layers
+  communication,  // staging of exchanges
+  workspace,      // scratch of one kernel or one layer
+};
+inline constexpr int num_purposes = 6;
+std::string_view name_of(Purpose purpose);
+
+class MemoryLedger {
+ public:
+  static constexpr std::int64_t granularity = 64;  // bytes; every allocation is rounded up to it
+  static std::int64_t rounded(std::int64_t bytes);
+
+  void add(Purpose purpose, std::int64_t bytes);  // bytes already rounded
+  void remove(Purpose purpose, std::int64_t bytes);
+
+  std::int64_t live(Purpose purpose) const { return live_[index(purpose)]; }
+  std::int64_t live_total() const { return live_total_; }
+  std::int64_t peak_total() const { return peak_total_; }
+  // Bytes by purpose at the moment of the peak; they add up to peak_total().
+  std::int64_t at_peak(Purpose purpose) const { return at_peak_[index(purpose)]; }
+
+ private:
+  static std::size_t index(Purpose purpose) { return static_cast<std::size_t>(purpose); }
+  std::array<std::int64_t, num_purposes> live_{};
+  std::array<std::int64_t, num_purposes> at_peak_{};
+  std::int64_t live_total_ = 0;
+  std::int64_t peak_total_ = 0;
+};
+
+}  // namespace switchyard

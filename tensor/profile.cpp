@@ -1,0 +1,66 @@
+#include "tensor/profile.hpp"
+
+#include <numeric>
+
+namespace switchyard {
+
+std::string_view name_of(Part part) {
+  switch (part) {
+    case Part::other: return "other";
+    case Part::data: return "data";
+    case Part::embedding: return "embedding";
+    case Part::attention: return "attention";
+    case Part::router: return "router";
+    case Part::dispatch: return "dispatch";
+    case Part::experts: return "experts";
+    case Part::combine: return "combine";
+    case Part::head: return "head";
+    case Part::reduction: return "reduction";
+    case Part::optimizer: return "optimizer";
+  }
+  return "?";
+}
+
+Part Profile::enter(Part part) {
+  const Clock::time_point now = Clock::now();
+  seconds_[index(current_)] += std::chrono::duration<double>(now - since_).count();
+  since_ = now;
+  const Part outer = current_;
+  current_ = part;
+  return outer;
+}
+
+void Profile::reset() {
+  seconds_.fill(0);
+  work_.fill({});
+  since_ = Clock::now();
+}
+
+void Profile::record(const Work& work) {
+  Work& sum = work_[index(current_)];
+  sum.flops += work.flops;
+  sum.bytes += work.bytes;
+  sum.wire_bytes += work.wire_bytes;
+}
+
+double Profile::seconds(Part part) {
+  enter(current_);
+  return seconds_[index(part)];
+}
+
+double Profile::total_seconds() {
+  enter(current_);
+  return std::accumulate(seconds_.begin(), seconds_.end(), 0.0);
+}
+
+Work Profile::total_work() const {
+  Work sum;
+  for (const Work& work : work_) {
+    sum.flops += work.flops;
+    sum.bytes += work.bytes;
+    sum.wire_bytes += work.wire_bytes;
+  }
+  return sum;
+}
+
+}  // namespace switchyard

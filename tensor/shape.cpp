@@ -1,0 +1,42 @@
+#include "tensor/shape.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <span>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+Shape::Shape(std::initializer_list<std::int64_t> dims) {
+  expect(dims.size() <= max_dims, "at most four dims");
+  for (std::int64_t n : dims) {
+    expect(n >= 0, "dims of at least 0");
+    dims_[static_cast<std::size_t>(num_dims_++)] = n;
+  }
+}
+
+std::int64_t Shape::numel() const {
+  std::int64_t product = 1;
+  for (int d = 0; d < num_dims_; ++d)
+    expect(!__builtin_mul_overflow(product, (*this)[d], &product), "fewer than 2^63 elements");
+  return product;
+}
+
+std::int64_t Shape::inner_numel() const {
+  return num_dims_ == 0 ? 1 : with_dim0(1).numel();
+}
+
+Shape Shape::with_dim0(std::int64_t n) const {
+  expect(num_dims_ > 0 && n >= 0, "a shape with an outermost dim");
+  Shape copy = *this;
+  copy.dims_[0] = n;
+  return copy;
+}
+
+std::string Shape::to_string() const {
+  return fmt::format("[{}]", fmt::join(std::span(dims_).first(static_cast<std::size_t>(num_dims_)), ", "));
+}
+
+}  // namespace switchyard
