@@ -1,0 +1,30 @@
+// The session is the life of this process among the others: MPI from start to end. It is the first
+// object in main and the last to die; groups, devices and tensors die before it.
+#pragma once
+
+#include <memory>
+
+#include "parallel/group.hpp"
+
+namespace switchyard {
+
+class Session {
+ public:
+  // Initialises MPI (funneled: one thread calls it) and makes MPI return errors, which the groups
+  // turn into exceptions with the call, the reason, the rank and the host. Without mpirun or srun
+  // the world has one rank.
+  Session(int* argc, char*** argv);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  Group& world() { return *world_; }
+  // Ends all ranks of the job at once with this exit code; for a failure that the others cannot
+  // know of. Does not return.
+  [[noreturn]] void abort(int exit_code);
+
+ private:
+  std::unique_ptr<Group> world_;
+};
+
+}  // namespace switchyard
