@@ -1,0 +1,80 @@
+// Batches for one data rank. A step trains on global_batch sequences, in global_batch /
+// (micro_batch
+// * data_size) micro-steps; row j of micro-step a on data rank d at step s is the sequence with
+//   g = s * global_batch + a * (micro_batch * data_size) + d * micro_batch + j
+// so the sequences of a step are the same on every layout, and each rank's rows are in the order of
+// g. The position in the data is the step number and nothing else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/sampler.hpp"
+#include "data/token_file.hpp"
+
+namespace switchyard {
+
+struct Batch {
+  std::vector<std::int32_t> tokens;        // [micro_batch * sequence_length], row-major
+  std::vector<std::int32_t> targets;       // [micro_batch * sequence_length], tokens one further
+  std::vector<std::int64_t> sequence_ids;  // [micro_batch]: g of each row, the sequence's identity
+};
+
+struct BatchLayout {
+  std::int64_t sequence_length = 0;
+  std::int64_t global_batch = 0;  // sequences in a step, over all data ranks and micro-steps
+  std::int64_t micro_batch = 0;   // sequences of one rank in one micro-step
+  int data_rank = 0;
+  int data_size = 1;
+
+  std::int64_t num_micro_steps() const { return global_batch / (micro_batch * data_size); }
+  // ConfigError unless micro_batch * data_size * num_micro_steps = global_batch.
+  void validate() const;
+};
+
+// Training batches in shuffled order, made ahead of need by a thread of its own (which reads the
+// memory-mapped tokens and never calls HDF5). Epochs follow each other without a seam: sample g is
+// position g % num_sequences of epoch g / num_sequences.
+class Loader {
+ public:
+  // Opens the file (HDF5, in the calling thread). Starts at step 0.
+  Loader(const std::string& path, Split split, const BatchLayout& layout, std::uint64_t seed);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  const TokenFile& file() const;
+  std::int64_t num_sequences() const;  // of an epoch
+  std::int64_t step() const;           // that the next batch belongs to
+
+  // The micro-batches of a step in order, then those of the next step. An error of the reading
+  // thread is thrown here.
+  Batch next();
+  // The next batch is the first of `step`.
+  void seek(std::int64_t step);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Evaluation batches: the split in its own order, no shuffle, the same on every layout. Batch b,
+// micro-step a, rank d, row j is sequence b * global_batch + a * (micro_batch * data_size) + d *
+// micro_batch + j. The sequences behind the last whole global batch are left out; a split with
+// fewer sequences than one global batch gives one batch that starts over at sequence 0 when it has
+// come to the end. sequence_ids holds the number in this order (before starting over).
+class FixedBatches {
+ public:
+  FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout);  // borrows the file
+
+  std::int64_t num_batches() const;  // at least 1
+  Batch batch(std::int64_t index, std::int64_t micro_step) const;
+
+ private:
+  PackedSequences sequences_;
+  BatchLayout layout_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,80 @@
+// From texts to a token file: `switchyard prepare`. Inputs are files and folders (searched through,
+// in sorted order, the same file under two names once). NAME.jsonl has a document a line in a
+// field; any other file is text, cut into documents as DocumentSeparator says; a further .gz is
+// undone. What cannot be used (bad UTF-8, a binary file, an empty document, a broken JSON line) is
+// reported with file and line, counted and left out; with `strict` it is an error instead.
+//
+// The output depends on the inputs and options alone, never on the number of threads, and appears
+// under its name only when it is complete.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace switchyard {
+
+enum class DocumentSeparator : std::uint8_t {
+  automatic,   // a line that is exactly "%" (as in fortune files) ends a document
+  none,        // a file is a document
+  blank_line,  // an empty line ends a document
+};
+DocumentSeparator parse_document_separator(std::string_view name);  // auto|none|blank; ConfigError
+
+struct PrepareOptions {
+  std::vector<std::string> inputs;
+  std::string output;
+  bool overwrite = false;
+  std::string tokenizer =
+      "bytes";                   // "bytes", a SentencePiece model, or a token file to take it from
+  std::int32_t train_vocab = 0;  // > 0: train a SentencePiece model of that size on the inputs
+  double valid_fraction = 0.05;  // of the documents, in [0, 1)
+  DocumentSeparator separator = DocumentSeparator::automatic;
+  std::string text_field = "text";  // of .jsonl
+  int num_threads = 0;              // 0: all the processor has
+  std::uint64_t seed = 0;           // of the validation split and of the tokenizer's sample
+  bool strict = false;
+  std::int64_t max_document_bytes = std::int64_t{64} << 20;  // longer ones are cut at a line end
+  std::int64_t tokenizer_sample_bytes = std::int64_t{32} << 20;  // text a tokenizer is trained on
+};
+
+struct PrepareProgress {
+  std::string_view phase;  // "sampling", "training tokenizer", "tokenizing", "writing"
+  std::int64_t num_documents = 0;
+  std::int64_t num_tokens = 0;
+  std::int64_t bytes_read = 0;  // of input files as they lie on the disk
+  std::int64_t bytes_total = 0;
+  double seconds = 0;
+};
+
+// Both may be empty. Called in the calling thread only, progress at most ten times a second.
+struct PrepareReports {
+  std::function<void(const PrepareProgress&)> progress;
+  std::function<void(std::string_view)> message;
+};
+
+struct PrepareSummary {
+  std::string output;
+  std::string tokenizer;  // name
+  std::int32_t vocab_size = 0;
+  std::int64_t num_files = 0;
+  std::int64_t num_train_documents = 0;
+  std::int64_t num_valid_documents = 0;
+  std::int64_t num_train_tokens = 0;  // end-of-document tokens included
+  std::int64_t num_valid_tokens = 0;
+  std::int64_t text_bytes = 0;                  // of the documents that were kept
+  std::int64_t output_bytes = 0;                // size of the token file
+  std::map<std::string, std::int64_t> skipped;  // reason -> how many documents, lines or files
+  double seconds = 0;
+
+  std::string to_string() const;  // several lines for a terminal
+};
+
+// Errors: ConfigError (options), DataError (input missing, no documents, or anything under strict),
+// IoError (existing output, disk full). After an error no output and no temporary is left.
+PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& reports = {});
+
+}  // namespace switchyard

@@ -1,0 +1,84 @@
+// Text to token ids and back. Two kinds: the 256 byte values, and SentencePiece models. A tokenizer
+// is immutable and may be used by several threads at once. Every tokenizer has an end-of-document
+// token, which closes each document of a token file and starts generation without a prompt.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace switchyard {
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  virtual std::string name() const = 0;  // "bytes" or "sentencepiece"
+  virtual std::int32_t vocab_size() const = 0;
+  virtual std::int32_t end_of_document() const = 0;
+
+  // The tokens of a text, without end of document.
+  virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
+  // The text of whole tokens: end of document gives nothing, ids outside the vocabulary (a model's
+  // padding) give U+FFFD. decode(encode(text)) is `text` for bytes and for models trained here.
+  virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
+  // The bytes one token adds in the middle of a text; may be part of a UTF-8 character.
+  virtual std::string token_bytes(std::int32_t token) const = 0;
+
+  // All there is to know, self-describing; load_tokenizer_blob() makes an equal tokenizer of it.
+  virtual std::string serialize() const = 0;
+
+ protected:
+  Tokenizer() = default;
+};
+
+// 256 byte values and end of document (id 256): 257 tokens. Encodes any bytes.
+std::unique_ptr<Tokenizer> make_byte_tokenizer();
+
+// A SentencePiece model; end of document is its </s>, or one id beyond its pieces if it has none.
+// DataError when it is no such model, IoError when it cannot be read.
+std::unique_ptr<Tokenizer> load_sentencepiece_file(const std::string& path);
+std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model,
+                                                    std::string_view source);
+
+std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::string_view source);
+
+// "bytes", or the path of a SentencePiece model, or the path of a token file (*.h5), whose
+// tokenizer is taken.
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& what);
+
+// The tokenizer inside a token file.
+std::unique_ptr<Tokenizer> tokenizer_from_file(const std::string& token_file);
+
+struct SentencePieceTraining {
+  std::int32_t vocab_size = 8192;  // including </s>, <unk> and the 256 byte tokens; at least 300
+  int num_threads = 1;             // does not change the model
+  std::function<void(std::string_view)> progress;  // a sentence at the start and at the end
+};
+
+// Learns a byte-pair model (BPE with byte fallback, text left as it is, no dummy prefix) from
+// texts: lossless on any UTF-8 text. The same texts give the same model. DataError when the texts
+// cannot support the vocabulary, with the largest that they can.
+std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& texts,
+                                               const SentencePieceTraining& training);
+
+// Text of tokens that arrive one by one: bytes of an incomplete UTF-8 character are held back until
+// it is complete, so that what push() returns can be printed at once.
+class StreamingDecoder {
+ public:
+  explicit StreamingDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  std::string push(std::int32_t token);
+  std::string finish();  // what was held back, as U+FFFD if incomplete
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::string pending_;  // at most 3 bytes
+};
+
+}  // namespace switchyard
