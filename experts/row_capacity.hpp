@@ -1,0 +1,33 @@
+// The rows for which expert-side buffers have room: as many as the fullest rank of an expert group
+// received in any layer so far. All ranks of the group and all layers share the figure, so memory
+// is a function of one number (`max_rows`), which a run reports and a plan takes. When a layer
+// receives more, every registered buffer grows in place.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard {
+
+class RowCapacity {
+ public:
+  // planned_rows > 0 (plan device only): the figure to assume whatever the balanced load is.
+  explicit RowCapacity(std::int64_t planned_rows = 0) : rows_(planned_rows), planned_(planned_rows > 0) {}
+  RowCapacity(const RowCapacity&) = delete;
+  RowCapacity& operator=(const RowCapacity&) = delete;
+
+  // A growable tensor; it must outlive this object's use and stay where it is.
+  void add(Tensor& buffer);
+  // Room for `rows` rows in every buffer.
+  void require(std::int64_t rows);
+  std::int64_t rows() const { return rows_; }
+
+ private:
+  std::int64_t rows_ = 0;
+  bool planned_ = false;
+  std::vector<Tensor*> buffers_;
+};
+
+}  // namespace switchyard

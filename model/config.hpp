@@ -1,0 +1,27 @@
+// Key `model` of a configuration.
+#pragma once
+
+#include <cstdint>
+
+namespace switchyard {
+
+struct ModelConfig {
+  std::int64_t vocab_size = 0;  // 0: the tokenizer's; larger than the tokenizer's is padding
+  std::int64_t hidden = 256;
+  std::int64_t num_layers = 4;
+  std::int64_t num_heads = 4;
+  std::int64_t num_kv_heads = 2;
+  std::int64_t head_dim = 0;  // 0: hidden / num_heads
+  std::int64_t sequence_length = 256;
+  double rope_base = 10000;
+  bool tie_embeddings = false;
+  double norm_epsilon = 1e-6;
+  std::int64_t dense_intermediate = 1024;  // of layers without experts
+  double embedding_dropout = 0;
+  double residual_dropout = 0;  // of what attention and feed-forward add to the residual
+  double initial_std = 0.02;    // of weights; those that write to the residual: / sqrt(2 layers)
+
+  std::int64_t effective_head_dim() const { return head_dim > 0 ? head_dim : hidden / num_heads; }
+};
+
+}  // namespace switchyard

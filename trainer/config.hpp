@@ -1,0 +1,68 @@
+// The whole configuration of a run: one plain struct a key. launch/ fills them from YAML; a default
+// written here is the default, everywhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "experts/config.hpp"
+#include "model/config.hpp"
+#include "parallel/mesh.hpp"
+
+namespace switchyard {
+
+struct RunConfig {
+  std::string output;  // the run's folder; required
+  std::int64_t seed = 1234;
+  std::string precision = "bf16";  // fp32 | bf16
+  std::string device = "auto";     // cpu | cuda | auto
+  std::int64_t threads = 0;        // OpenMP threads a rank; 0: OMP_NUM_THREADS, else cores / ranks of the host
+};
+
+struct DataConfig {
+  std::string path;  // a token file written by `switchyard prepare`; required
+};
+
+struct TrainConfig {
+  std::int64_t num_steps = 100;
+  std::int64_t global_batch = 8;  // sequences a step, over all ranks
+  std::int64_t micro_batch = 0;   // sequences a rank computes at once; 0: as many as a rank has
+};
+
+struct OptimizerConfig {
+  double learning_rate = 6e-4;
+  std::string schedule = "cosine";  // cosine | linear | constant_decay
+  std::int64_t warmup_steps = 20;
+  double min_learning_rate = 0;     // at the end of cosine and linear schedules
+  std::int64_t decay_steps = 0;     // constant_decay: the last steps, over which it falls linearly
+  double weight_decay = 0.1;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double clip_norm = 1.0;           // 0: no clipping
+};
+
+struct EvaluateConfig {
+  std::int64_t every = 0;        // steps; 0: only when asked
+  std::int64_t num_batches = 8;  // global batches of the validation split
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 0;        // steps; 0: only at the end and on request
+  std::int64_t keep = 2;         // newest checkpoints kept
+  std::string resume = "auto";   // auto: the newest valid one of this run, if any; never; or a folder
+};
+
+struct Config {
+  RunConfig run;
+  DataConfig data;
+  ModelConfig model;
+  ExpertsConfig experts;
+  ParallelConfig parallel;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  EvaluateConfig evaluate;
+  CheckpointConfig checkpoint;
+};
+
+}  // namespace switchyard
