@@ -16,7 +16,8 @@ struct RunConfig {
   std::int64_t seed = 1234;
   std::string precision = "bf16";  // fp32 | bf16
   std::string device = "auto";     // cpu | cuda | auto
-  std::int64_t threads = 0;        // OpenMP threads a rank; 0: OMP_NUM_THREADS, else cores / ranks of the host
+  std::int64_t threads =
+      0;  // OpenMP threads a rank; 0: OMP_NUM_THREADS, else cores / ranks of the host
 };
 
 struct DataConfig {
@@ -33,13 +34,13 @@ struct OptimizerConfig {
   double learning_rate = 6e-4;
   std::string schedule = "cosine";  // cosine | linear | constant_decay
   std::int64_t warmup_steps = 20;
-  double min_learning_rate = 0;     // at the end of cosine and linear schedules
-  std::int64_t decay_steps = 0;     // constant_decay: the last steps, over which it falls linearly
+  double min_learning_rate = 0;  // at the end of cosine and linear schedules
+  std::int64_t decay_steps = 0;  // constant_decay: the last steps, over which it falls linearly
   double weight_decay = 0.1;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double clip_norm = 1.0;           // 0: no clipping
+  double clip_norm = 1.0;  // 0: no clipping
 };
 
 struct EvaluateConfig {
@@ -48,9 +49,10 @@ struct EvaluateConfig {
 };
 
 struct CheckpointConfig {
-  std::int64_t every = 0;        // steps; 0: only at the end and on request
-  std::int64_t keep = 2;         // newest checkpoints kept
-  std::string resume = "auto";   // auto: the newest valid one of this run, if any; never; or a folder
+  std::int64_t every = 0;  // steps; 0: only at the end and on request
+  std::int64_t keep = 2;   // newest checkpoints kept
+  std::string resume =
+      "auto";  // auto: the newest valid one of this run, if any; never; or a folder
 };
 
 struct Config {

@@ -1,0 +1,63 @@
+#include "trainer/adamw_optimizer.hpp"
+
+#include <array>
+#include <cmath>
+
+#include "kernels/adamw.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+TensorView range_of(const Tensor& bucket_tensor, const OwnedRange& range) {
+  return bucket_tensor.view().slice_rows(range.bucket_begin, range.bucket_begin + range.numel);
+}
+
+}  // namespace
+
+AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
+    : store_(store), config_(config), ranges_(store.owned_ranges()) {
+  for (const Bucket& bucket : store.buckets()) {
+    moment1_.emplace_back(store.device(), Purpose::optimizer, DType::f32, Shape{bucket.part});
+    moment2_.emplace_back(store.device(), Purpose::optimizer, DType::f32, Shape{bucket.part});
+  }
+}
+
+double AdamW::update(std::int64_t step, double learning_rate, Group& world) {
+  const Profile::Scope scope(store_.device().profile(), Part::optimizer);
+  const double norm = global_norm(world);
+  if (!std::isfinite(norm)) return norm;
+  const bool clip = config_.clip_norm > 0 && norm > config_.clip_norm;
+
+  kernels::AdamWScalars scalars;
+  scalars.learning_rate = static_cast<float>(learning_rate);
+  scalars.beta1 = static_cast<float>(config_.beta1);
+  scalars.beta2 = static_cast<float>(config_.beta2);
+  scalars.epsilon = static_cast<float>(config_.epsilon);
+  scalars.gradient_scale = clip ? static_cast<float>(config_.clip_norm / norm) : 1.0f;
+  scalars.step = step;
+  for (const OwnedRange& range : ranges_) {
+    const bool decay = range.parameter->spec().decay;
+    scalars.weight_decay = decay ? static_cast<float>(config_.weight_decay) : 0.0f;
+    kernels::adamw(range_of(range.bucket->values, range), range_of(range.bucket->gradients, range),
+                   moment1(range), moment2(range), scalars);
+  }
+  return norm;
+}
+
+double AdamW::global_norm(Group& world) const {
+  std::array<double, 1> sum{};
+  for (const OwnedRange& range : ranges_)
+    sum[0] += kernels::sum_of_squares(range_of(range.bucket->gradients, range));
+  world.all_reduce_values(sum, ReduceOp::sum);
+  return std::sqrt(sum[0]);
+}
+
+TensorView AdamW::moment(const std::vector<Tensor>& moments, const OwnedRange& range) const {
+  const auto bucket = static_cast<std::size_t>(range.bucket - store_.buckets().data());
+  expect(bucket < moments.size(), "a range of this optimizer's store");
+  const std::int64_t begin = range.bucket_begin - range.bucket->owned_begin();
+  return moments[bucket].view().slice_rows(begin, begin + range.numel);
+}
+
+}  // namespace switchyard

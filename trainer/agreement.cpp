@@ -1,0 +1,63 @@
+#include "trainer/agreement.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <new>
+
+namespace switchyard {
+
+void throw_error(ExitCode code, const std::string& message) {
+  switch (code) {
+    case ExitCode::usage:
+      throw ConfigError(message);
+    case ExitCode::data:
+      throw DataError(message);
+    case ExitCode::checkpoint:
+      throw CheckpointError(message);
+    case ExitCode::memory:
+      throw MemoryError(message);
+    case ExitCode::io:
+      throw IoError(message);
+    case ExitCode::numerical:
+      throw NumericalError(message);
+    case ExitCode::internal:
+      throw InternalError(message);
+    case ExitCode::done:
+    case ExitCode::stopped:
+    case ExitCode::hang:
+      break;
+  }
+  throw Error(code, message);
+}
+
+void run_together(Group& world, const std::function<void()>& phase) {
+  ExitCode code = ExitCode::done;
+  std::string message;
+  try {
+    phase();
+  } catch (const Error& error) {
+    code = error.code();
+    message = error.what();
+  } catch (const std::bad_alloc&) {
+    code = ExitCode::memory;
+    message = "no memory left for host buffers";
+  } catch (const std::exception& error) {
+    code = ExitCode::internal;
+    message = error.what();
+  }
+
+  const bool failed = code != ExitCode::done;
+  std::array<double, 1> first{static_cast<double>(failed ? world.rank() : world.size())};
+  world.all_reduce_values(first, ReduceOp::min);
+  const int culprit = static_cast<int>(first[0]);
+  if (culprit >= world.size()) return;
+
+  std::array<double, 1> agreed{world.rank() == culprit ? static_cast<double>(code) : 0.0};
+  world.all_reduce_values(agreed, ReduceOp::max);
+  world.broadcast_text(message, culprit);
+  if (world.size() > 1) message = fmt::format("rank {}: {}", culprit, message);
+  throw_error(static_cast<ExitCode>(static_cast<int>(agreed[0])), message);
+}
+
+}  // namespace switchyard

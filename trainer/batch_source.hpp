@@ -1,0 +1,40 @@
+// Where a step's micro-batches come from: the loader of a token file, or made-up tokens for plans
+// and benchmarks, which need no file.
+#pragma once
+
+#include <cstdint>
+
+#include "data/loader.hpp"
+
+namespace switchyard {
+
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  // The next micro-batch of this data rank; the step's first follows the last of the step before.
+  virtual Batch next() = 0;
+};
+
+class LoaderSource final : public BatchSource {
+ public:
+  explicit LoaderSource(Loader& loader) : loader_(loader) {}
+  Batch next() override { return loader_.next(); }
+
+ private:
+  Loader& loader_;
+};
+
+// Uniformly random tokens by identity: row g, position p has the same token on every layout.
+class RandomSource final : public BatchSource {
+ public:
+  RandomSource(const BatchLayout& layout, std::int64_t vocab_size, std::uint64_t seed);
+  Batch next() override;
+
+ private:
+  BatchLayout layout_;
+  std::int64_t vocab_size_;
+  RandomKey key_;
+  std::int64_t micro_step_ = 0;  // since the first step
+};
+
+}  // namespace switchyard

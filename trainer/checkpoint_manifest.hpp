@@ -1,0 +1,70 @@
+// manifest.json of a checkpoint: what the folder must hold, and the state that is not a tensor. It
+// is written last, so a folder without it is not a checkpoint; it carries a hash of itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "parallel/mesh.hpp"
+#include "tensor/shape.hpp"
+
+namespace switchyard {
+
+// Where the training stood.
+struct TrainState {
+  std::int64_t step = 0;           // steps done
+  std::int64_t num_tokens = 0;     // trained on so far
+  std::int64_t data_position = 0;  // sequences consumed: step * global_batch
+  std::int64_t max_rows = 0;       // most rows that a rank received in a layer so far
+  friend bool operator==(const TrainState&, const TrainState&) = default;
+};
+
+struct CheckpointFile {
+  std::string name;
+  std::int64_t bytes = 0;
+  std::string hash;  // XXH3, 128 bits, hexadecimal
+};
+
+// Elements [begin, begin + numel) of a flattened tensor lie in the file of `rank`.
+struct SavedRange {
+  int rank = 0;
+  std::int64_t begin = 0;
+  std::int64_t numel = 0;
+};
+
+struct SavedTensor {
+  std::string name;
+  Shape shape;                     // global
+  std::vector<SavedRange> ranges;  // ascending, without gap or overlap
+};
+
+struct Manifest {
+  TrainState state;
+  std::string configuration;  // the run's effective YAML
+  int num_ranks = 0;          // that wrote it
+  ParallelConfig layout;      // of those ranks
+  std::vector<CheckpointFile> files;
+  std::vector<SavedTensor> tensors;  // in the model's order
+
+  const SavedTensor* find(std::string_view name) const;  // null if absent
+  std::int64_t num_elements() const;
+  std::int64_t num_bytes() const;  // of all files
+};
+
+inline constexpr const char* manifest_name = "manifest.json";
+std::string rank_file_name(int rank);             // "rank-00003.h5"
+std::string step_folder_name(std::int64_t step);  // "step-00000100"
+// The step that a folder's name tells, -1 if it is not the name of a complete checkpoint.
+std::int64_t step_of_folder_name(std::string_view name);
+
+std::string to_json(const Manifest& manifest);
+// CheckpointError with `path` and the reason if the text is not a sound manifest.
+Manifest parse_manifest(const std::string& text, const std::string& path);
+// Reads FOLDER/manifest.json. CheckpointError.
+Manifest read_manifest(const std::string& folder);
+
+// XXH3 (128 bits) of the contents. IoError.
+std::string hash_of_file(const std::string& path);
+
+}  // namespace switchyard

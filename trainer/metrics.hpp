@@ -1,0 +1,62 @@
+// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation.
+// Floating-point numbers are written with the fewest digits that read back as the same double; JSON
+// has no NaN or infinities, so these are the strings "nan", "inf" and "-inf". Every line is handed
+// to the system as it is written.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+namespace switchyard {
+
+struct StepMetrics {  // fields in the order of the line
+  std::int64_t step = 0;
+  double loss = 0;
+  double cross_entropy = 0;
+  double balance_loss = 0;
+  double z_loss = 0;
+  double grad_norm = 0;
+  double learning_rate = 0;
+  std::int64_t num_tokens = 0;  // trained on so far
+  double step_seconds = 0;
+  double tokens_per_second = 0;
+  double model_flops_per_second = 0;
+  std::int64_t memory_bytes = 0;  // the fullest rank's peak so far
+  std::int64_t max_rows = 0;      // most rows a rank received in a layer so far
+  double load_max_over_mean = 0;  // the worst layer's
+  double dropped_fraction = 0;
+};
+
+struct EvaluationMetrics {
+  std::int64_t step = 0;
+  double validation_loss = 0;
+};
+
+std::string to_json(const StepMetrics& metrics);  // one line, without its end
+std::string to_json(const EvaluationMetrics& metrics);
+
+class MetricsWriter {
+ public:
+  // Appends to the file at `path`. Lines of steps after `restored_step` are cut before (and with
+  // them anything that is not a line of metrics, as a killed run may leave at the end); with 0 the
+  // file starts empty. The file is replaced in one step. IoError.
+  MetricsWriter(std::string path, std::int64_t restored_step);
+
+  void write(const StepMetrics& metrics) { append(to_json(metrics)); }
+  void write(const EvaluationMetrics& metrics) { append(to_json(metrics)); }
+  std::int64_t num_cut() const { return num_cut_; }  // lines cut when it was opened
+
+ private:
+  void append(const std::string& line);
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+
+  std::string path_;
+  std::int64_t num_cut_ = 0;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace switchyard

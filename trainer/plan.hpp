@@ -1,0 +1,54 @@
+// What a configuration needs, before anything is submitted: the trainer's own constructor and step,
+// run on the plan device for each kind of rank. Memory is therefore the bytes that the allocator of
+// the real run will count, and the work is what the kernels and groups of the step do.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "tensor/memory_ledger.hpp"
+#include "tensor/profile.hpp"
+#include "trainer/config.hpp"
+
+namespace switchyard {
+
+// One rank of a layout.
+struct RankPlan {
+  int rank = 0;
+  std::array<std::int64_t, num_purposes> bytes{};  // at the moment of the peak
+  std::int64_t peak_bytes = 0;
+  std::int64_t max_rows = 0;  // rows assumed received by the fullest rank in a layer
+  std::array<Work, num_parts> step{};
+
+  Work step_total() const;
+};
+
+struct Plan {
+  int num_ranks = 1;
+  ParallelConfig parallel;  // resolved
+  std::int64_t num_parameters = 0;
+  std::int64_t num_active_parameters = 0;  // that one token passes: top_k of the experts
+  std::int64_t num_micro_steps = 1;
+  std::int64_t tokens_per_step = 0;
+  std::vector<RankPlan> ranks;  // of one expert group; the other groups are the same
+
+  // The rank with the largest peak.
+  const RankPlan& fullest() const;
+  // Over all ranks of the job: operations of one step, and bytes on the wire.
+  double step_flops() const;
+  double step_wire_bytes() const;
+};
+
+// ConfigError if the layout does not hold on num_ranks. planned_rows 0: balanced routing.
+Plan make_plan(const Config& config, int num_ranks, std::int64_t vocab_size_used,
+               std::int64_t planned_rows = 0);
+
+// The largest number of received rows for which the fullest rank stays within `bytes`, between the
+// balanced number and the most that routing can send; 0 if even the balanced number does not fit.
+std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t vocab_size_used,
+                              std::int64_t bytes);
+// Rows if every token of an expert group went to one rank: the most that routing can send.
+std::int64_t worst_case_rows(const Config& config, int num_ranks);
+
+}  // namespace switchyard

@@ -1,0 +1,43 @@
+#include "trainer/schedule.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+// How far a decay from step `begin` to step `end` has come, in [0, 1].
+double fraction_of(std::int64_t begin, std::int64_t end, std::int64_t step) {
+  if (step <= begin) return 0;
+  if (step >= end) return 1;
+  return static_cast<double>(step - begin) / static_cast<double>(end - begin);
+}
+
+}  // namespace
+
+double learning_rate_at(const OptimizerConfig& config, std::int64_t num_steps, std::int64_t step) {
+  const double peak = config.learning_rate;
+  const double low = config.min_learning_rate;
+  const std::int64_t warmup = config.warmup_steps;
+  if (step < warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
+  if (config.schedule == "cosine") {
+    const double done = fraction_of(warmup, num_steps, step);
+    return low + (peak - low) * 0.5 * (1 + std::cos(std::numbers::pi * done));
+  }
+  if (config.schedule == "linear")
+    return std::lerp(peak, low, fraction_of(warmup, num_steps, step));
+  if (config.schedule == "constant_decay") {
+    const std::int64_t begin = std::max(warmup, num_steps - config.decay_steps);
+    return std::lerp(peak, low, fraction_of(begin, num_steps, step));
+  }
+  throw ConfigError(
+      fmt::format("optimizer.schedule: '{}' is not known; use cosine, linear or constant_decay",
+                  config.schedule));
+}
+
+}  // namespace switchyard

@@ -1,0 +1,37 @@
+// Stops a run on request. SIGUSR1, SIGTERM and SIGINT ask for a stop after the step under way: the
+// trainer sees requested(), agrees over the ranks, saves and ends with code 16. A second signal
+// ends the process at once, with the same code and nothing saved.
+//
+// One object, created in main, whose life covers the run; it restores the former handlers. A
+// handler of the system gets no argument of ours, so stop_signal.cpp keeps one static pointer to
+// that object: the only mutable global of the program.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+namespace switchyard {
+
+class StopSignal {
+ public:
+  // Launchers and batch systems often deliver one request twice (to the process and to its group):
+  // what follows the first within `same_request_ms` counts as the same.
+  explicit StopSignal(std::int64_t same_request_ms = 500);
+  ~StopSignal();
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+
+  bool requested() const { return signal_.load() != 0; }
+  std::string name() const;  // "SIGUSR1"; empty if not requested
+
+ private:
+  static void handle(int signal);
+  void receive(int signal);
+
+  std::atomic<int> signal_{0};  // the first one received
+  std::atomic<std::int64_t> received_ms_{0};
+  std::int64_t same_request_ms_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,91 @@
+// The training of one model on this rank: the model, its optimizer, and the step that reads in the
+// order of the mathematics. The same code runs on the plan device, which is how `switchyard plan`
+// knows the memory, the work and the bytes on the wire.
+//
+// All memory is allocated in the constructor, except that expert-side buffers grow with the rows
+// that the router sends.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "data/loader.hpp"
+#include "model/transformer.hpp"
+#include "trainer/adamw_optimizer.hpp"
+#include "trainer/batch_source.hpp"
+#include "trainer/config.hpp"
+#include "trainer/load_statistics.hpp"
+
+namespace switchyard {
+
+// What one step did; the same on every rank.
+struct StepResult {
+  LossSums losses;           // means over the step's tokens and sequences
+  double loss = 0;           // cross-entropy + weighted balance and z losses: what is minimised
+  double gradient_norm = 0;  // of the whole model, before clipping
+  double learning_rate = 0;
+  double load_max_over_mean = 1;  // fullest expert over the mean, in the worst layer
+};
+
+struct EvaluationResult {
+  double loss = 0;  // mean cross-entropy a token, nats
+  std::int64_t num_tokens = 0;
+};
+
+class Trainer {
+ public:
+  // config.parallel is resolved; vocab_size_used: ids the tokenizer may give. planned_rows: plan
+  // device only, see RowCapacity. The weights are initialised and packed.
+  Trainer(Device& device, const Mesh& mesh, const Config& config, std::int64_t vocab_size_used,
+          std::int64_t planned_rows = 0);
+
+  // One optimizer step on the micro-batches that `source` gives. NumericalError, with the step and
+  // the value, if loss or gradient is not finite; the weights are then those before the step.
+  StepResult step(std::int64_t step, BatchSource& source);
+
+  // Mean cross-entropy over the first num_batches global batches of `batches`; collective.
+  EvaluationResult evaluate(const FixedBatches& batches, std::int64_t num_batches);
+
+  BatchLayout batch_layout() const;
+  // Rows received by the fullest rank in a layer so far, over all ranks; collective.
+  std::int64_t max_rows() const;
+  // Peak of the device memory so far on the rank where it is largest; collective.
+  std::int64_t peak_memory_bytes() const;
+
+  // After the values in the store changed (a checkpoint was loaded).
+  void weights_changed() { model_.pack_weights(); }
+  ParameterStore& store() { return store_; }
+  AdamW& optimizer() { return optimizer_; }
+  const Transformer& model() const { return model_; }
+  const Config& config() const { return config_; }
+  Device& device() { return device_; }
+
+ private:
+  Pass pass_of(std::int64_t step, bool training);
+  const TokenBatch& next_batch(BatchSource& source);
+  const TokenBatch& upload(const Batch& batch);
+  void finish_losses(StepResult& result) const;
+  void require_finite(const StepResult& result, std::int64_t step) const;
+
+  Device& device_;
+  const Mesh& mesh_;
+  Config config_;
+  BatchLayout layout_;
+  ParameterStore store_;
+  Transformer model_;
+  GradientSync sync_;
+  AdamW optimizer_;
+  Activations activations_;
+  Tensor tokens_;        // i32 [S L]
+  Tensor targets_;       // i32 [S L]
+  Tensor sequence_ids_;  // i64 [S]
+  Tensor token_losses_;  // f32 [S L]
+  TokenBatch batch_;
+  LoadStatistics load_;
+};
+
+// The batch layout of a rank; train.micro_batch 0 is taken as all sequences of a rank.
+BatchLayout batch_layout_of(const Config& config, const Mesh& mesh);
+DType compute_dtype(const RunConfig& run);
+
+}  // namespace switchyard
