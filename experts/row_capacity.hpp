@@ -14,15 +14,17 @@ namespace switchyard {
 class RowCapacity {
  public:
   // planned_rows > 0 (plan device only): the figure to assume whatever the balanced load is.
-  explicit RowCapacity(std::int64_t planned_rows = 0) : rows_(planned_rows), planned_(planned_rows > 0) {}
+  explicit RowCapacity(std::int64_t planned_rows = 0)
+      : rows_(planned_rows), planned_(planned_rows > 0) {}
   RowCapacity(const RowCapacity&) = delete;
   RowCapacity& operator=(const RowCapacity&) = delete;
 
   // A growable tensor; it must outlive this object's use and stay where it is.
   void add(Tensor& buffer);
-  // Room for `rows` rows in every buffer.
+  // Room for `rows` rows in every buffer. A planned figure stays as it is.
   void require(std::int64_t rows);
   std::int64_t rows() const { return rows_; }
+  bool is_planned() const { return planned_; }
 
  private:
   std::int64_t rows_ = 0;

@@ -1,0 +1,45 @@
+// The auxiliary losses of a router.
+//
+// Balance loss (Fedus, Zoph, Shazeer: Switch Transformers, 2021, eq. 4-6), taken within each
+// sequence: with L tokens, k choices and E experts, of a sequence s,
+//   f_e = counts[s, e] / (L k)       share of the slots that chose expert e (no gradient)
+//   P_e = prob_sums[s, e] / L        mean probability of expert e
+//   balance_s = E * sum over e of f_e P_e         1 at perfect balance, at most E
+// and the loss is the mean over the sequences of the step and over the layers with experts. A
+// sequence lies whole on one rank, so no layout and no accumulation can change it.
+//
+// z-loss (Zoph et al.: ST-MoE, 2022, eq. 5): mean over tokens and layers of (log sum exp logits)^2.
+//
+// The sums run on the host, in double, from integer counts and fp32 sums.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "experts/config.hpp"
+
+namespace switchyard {
+
+// ConfigError unless `config.balance_scope` is one that this program knows.
+void check_balance_scope(const ExpertsConfig& config);
+
+// Shape of the statistics of a micro-batch.
+struct BalanceDims {
+  std::int64_t num_experts = 0;
+  std::int64_t top_k = 0;
+  std::int64_t sequence_length = 0;
+};
+
+// Sum over the sequences of balance_s. counts, prob_sums: [S, E].
+double balance_loss_sum(std::span<const std::int32_t> counts, std::span<const float> prob_sums,
+                        const BalanceDims& dims);
+
+// Slope of `scale` * (sum over s of balance_s) to the probability of expert e for any token of
+// sequence s: slopes[s, e] = scale * E * f_e / L.
+void balance_prob_slopes(std::span<const std::int32_t> counts, const BalanceDims& dims,
+                         double scale, std::span<float> slopes);
+
+// Sum over tokens of lse^2.
+double z_loss_sum(std::span<const float> lse);
+
+}  // namespace switchyard

@@ -1,0 +1,92 @@
+// Moves rows between the ranks that hold tokens and the ranks that hold experts. The router's
+// decision is turned once into a Route, a frozen record; dispatch, combine, both backwards and the
+// metrics read it.
+//
+// A *slot* is a (token, choice) pair, number t k + j. On the token side rows are sorted by (expert,
+// slot), so each rank's share is contiguous. On the expert side they are sorted by (local expert,
+// source rank, slot): since ranks hold sequences in ascending order, an expert sees its rows in the
+// order of token identity whatever the number of ranks. No row is dropped.
+//
+// to_experts and from_experts are adjoint to each other (each is the other's inverse permutation),
+// and so are the two halves of the layer: forward dispatch = gather, to_experts; its backward =
+// from_experts, sum_rows; forward combine = from_experts, combine_rows; its backward =
+// combine_rows_backward, to_experts.
+// Legend as in moe_layer.hpp.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "experts/config.hpp"
+#include "experts/placement.hpp"
+#include "experts/row_capacity.hpp"
+#include "parallel/group.hpp"
+
+namespace switchyard {
+
+struct Route {
+  Tensor counts;          // i64 [E]: slots of this rank's tokens by expert
+  Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows
+  Tensor token_of_row;    // i32 [T k]
+  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
+                          // rows arrive in expert order (one rank, or at most one local expert)
+  std::int64_t num_tokens = 0;
+  std::int64_t num_rows = 0;                 // R: rows this rank's experts receive
+  std::int64_t max_rows = 0;                 // of any rank of the group
+  std::vector<std::int64_t> expert_counts;   // [E]: `counts` on the host
+  std::vector<std::int64_t> send_rows;       // [P]
+  std::vector<std::int64_t> recv_rows;       // [P]
+  std::vector<std::int64_t> expert_offsets;  // [local experts + 1] in the expert order
+};
+
+// Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
+struct DispatchScratch {
+  DispatchScratch(Device& device, const ExpertPlacement& placement, const ExpertsConfig& config,
+                  std::int64_t hidden, DType compute, std::int64_t num_tokens,
+                  RowCapacity& capacity);
+  DispatchScratch(const DispatchScratch&) = delete;
+  DispatchScratch& operator=(const DispatchScratch&) = delete;
+
+  Tensor slots;    // [T k, H]: rows on the token side, sorted
+  Tensor arrival;  // growable [R, H]: rows on the expert side as they arrive; spare otherwise
+  Tensor rows;     // growable [R, H]: rows in expert order; empty with one rank
+};
+
+class Dispatcher {
+ public:
+  Dispatcher(Group& group, const ExpertsConfig& config);
+
+  Route make_route(Device& device, std::int64_t num_tokens) const;
+  // indices: i32 [T, k]. Fills the route; collective over the group. Grows what `capacity` knows.
+  void route(const TensorView& indices, Route& route, RowCapacity& capacity) const;
+
+  // x: [T, H] -> x_rows [R, H] in expert order. Uses scratch.slots and scratch.arrival.
+  void dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,
+                const TensorView& x_rows) const;
+  // slots: [T k, H] sorted rows of this rank's tokens; rows, spare: [R, H], distinct. Returns the
+  // rows in expert order: `rows`, or with one rank, where nothing needs to move, `slots` itself.
+  TensorView to_experts(const TensorView& slots, const Route& route, const TensorView& spare,
+                        const TensorView& rows) const;
+  // The way back: `rows` is read. Returns `slots`, or with one rank `rows` itself.
+  TensorView from_experts(const TensorView& rows, const Route& route, const TensorView& spare,
+                          const TensorView& slots) const;
+
+  const ExpertPlacement& placement() const { return placement_; }
+  std::int64_t num_local_experts() const { return placement_.num_local_experts(group_.rank()); }
+  bool moves_rows() const { return group_.size() > 1; }
+
+ private:
+  bool arrives_in_order() const { return !moves_rows() || num_local_experts() <= 1; }
+  void read_counts(Route& route) const;
+  std::vector<std::int64_t> gather_counts(const Route& route, const RowCapacity& capacity) const;
+  void fit_to_plan(std::span<std::int64_t> all_counts, std::int64_t max_rows) const;
+  std::int64_t rows_from_to(std::span<const std::int64_t> all_counts, int source, int target) const;
+  void fill_ranges(std::span<const std::int64_t> all_counts, Route& route) const;
+  void fill_arrival(std::span<const std::int64_t> all_counts, Route& route) const;
+
+  Group& group_;
+  ExpertPlacement placement_;
+  std::int64_t top_k_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,91 @@
+// SwiGLU feed-forward networks over row ranges: expert e of the bank takes the rows
+// [expert_offsets[e], expert_offsets[e + 1]).
+//   y = down (silu(gate x) * (up x)),   gate and up as one product
+// A dense feed-forward layer is a bank of one expert. Rows are taken in blocks that keep the
+// intermediate in the processor's cache; the blocks of an expert start at its first row, so a row's
+// bits do not depend on the ranks that share the work.
+// The bank owns parameters; what its backward reads is in BankSaved, the rest in BankScratch.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "experts/pass.hpp"
+#include "kernels/linear.hpp"
+#include "parallel/parameter.hpp"
+
+namespace switchyard {
+
+struct BankSaved {
+  Tensor x_rows;   // compute type [R, H]: the rows in expert order
+  Tensor gate_up;  // compute type [R, 2 I]: gate in the first I columns
+};
+
+struct BankSpec {
+  std::string prefix;  // of the parameters' names
+  std::int64_t hidden = 0;
+  std::int64_t intermediate = 0;
+  DType compute = DType::f32;
+  // Experts of all ranks: weights [E, 2 I, H] and [E, H, I]. 0: a dense feed-forward layer, one
+  // network with weights [2 I, H] and [H, I].
+  std::int64_t num_experts = 0;
+  std::int64_t first_expert = 0;       // held by this rank
+  std::int64_t num_local_experts = 1;  // held by this rank; may be 0
+  Axis replicas = Axis::dense_replica;
+  float initial_std = 0.02f;  // of gate_up
+  float output_std = 0.02f;   // of down, which writes to the residual
+};
+
+class BankScratch {
+ public:
+  BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate, DType compute);
+
+ private:
+  friend class ExpertBank;
+  // Rows of one weight-gradient product: wide enough that fp32 gradients are seldom read again.
+  static constexpr std::int64_t chunk_rows = 1024;
+
+  Tensor act_;        // compute type [chunk, I]
+  Tensor d_act_;      // compute type [row_block, I]
+  Tensor d_gate_up_;  // compute type [chunk, 2 I]
+};
+
+class ExpertBank {
+ public:
+  // Registers `prefix`.gate_up.weight (gate rows first) and `prefix`.down.weight.
+  ExpertBank(ParameterStore& store, const BankSpec& spec);
+
+  void pack_weights();
+  // x: [R, H]; expert_offsets: num_local_experts + 1 ascending row numbers, from 0 to R. Written:
+  // gate_up [R, 2 I] (kept for the backward) and y [R, H].
+  void forward(const TensorView& x, std::span<const std::int64_t> expert_offsets,
+               const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
+               const Pass& pass) const;
+  // dy: [R, H]; x and gate_up of the forward pass. dx [R, H] is written, the gradients of the
+  // weights are added to and reported ready, also when no rows came.
+  void backward(const TensorView& dy, const TensorView& x,
+                std::span<const std::int64_t> expert_offsets, const TensorView& gate_up,
+                const TensorView& dx, BankScratch& scratch, const Pass& pass) const;
+
+  std::int64_t num_local_experts() const { return spec_.num_local_experts; }
+
+ private:
+  struct Weights {
+    kernels::PackedWeight gate_up;  // [2 I, H]
+    kernels::PackedWeight down;     // [H, I]
+  };
+  // The part of a parameter's value or gradient that belongs to a local expert.
+  TensorView of_expert(const TensorView& whole, std::int64_t expert) const;
+  // All rows belong to `expert`; at most a chunk of them.
+  void backward_chunk(std::int64_t expert, const TensorView& dy, const TensorView& x,
+                      const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
+                      const Pass& pass) const;
+
+  BankSpec spec_;
+  Parameter& gate_up_;
+  Parameter& down_;
+  std::vector<Weights> weights_;  // by local expert
+};
+
+}  // namespace switchyard

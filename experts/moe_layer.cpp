@@ -1,0 +1,206 @@
+#include "experts/moe_layer.hpp"
+
+#include <numeric>
+
+#include "kernels/elementwise.hpp"
+#include "kernels/permute.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::int64_t hidden,
+                   DType compute, const Group& expert_group, float output_std, float initial_std) {
+  const ExpertPlacement placement{config.num_experts, expert_group.size()};
+  return {.prefix = prefix + ".experts",
+          .hidden = hidden,
+          .intermediate = config.intermediate,
+          .compute = compute,
+          .num_experts = config.num_experts,
+          .first_expert = placement.first_expert(expert_group.rank()),
+          .num_local_experts = placement.num_local_experts(expert_group.rank()),
+          .replicas = Axis::expert_data,
+          .initial_std = initial_std,
+          .output_std = output_std};
+}
+
+// Views of the buffers on the token side, [T k, ...], and on the expert side, [R, ...], that this
+// micro-batch uses.
+TensorView used_slots(const Tensor& buffer, const Route& route) {
+  return buffer->slice_rows(
+      0, route.token_of_row->rows() / route.row_of_slot->rows() * route.num_tokens);
+}
+
+TensorView used_rows(const Tensor& buffer, const Route& route) {
+  return buffer.empty() ? TensorView{} : buffer->slice_rows(0, route.num_rows);
+}
+
+TensorView used_tokens(const Tensor& buffer, const Route& route) {
+  return buffer->slice_rows(0, route.num_tokens);
+}
+
+}  // namespace
+
+MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
+                           DType compute, std::int64_t num_tokens, std::int64_t num_sequences,
+                           int expert_ranks, RowCapacity& capacity)
+    : router(device, config, hidden, compute, num_tokens, num_sequences),
+      dispatch(device, {config.num_experts, expert_ranks}, config, hidden, compute, num_tokens,
+               capacity),
+      bank(device, max_rows_received({config.num_experts, expert_ranks}, num_tokens, config.top_k),
+           config.intermediate, compute) {
+  if (config.dropout <= 0) return;
+  by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
+  slot_numbers = Tensor(device, Purpose::workspace, DType::i32, {num_tokens, config.top_k});
+  if (device.is_plan()) return;
+  const std::span<std::int32_t> numbers = slot_numbers->span<std::int32_t>();
+  std::iota(numbers.begin(), numbers.end(), 0);
+}
+
+MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
+                   std::int64_t hidden, DType compute, std::int64_t num_layers,
+                   RandomKey dropout_key, float output_std, float initial_std)
+    : config_(config),
+      hidden_(hidden),
+      compute_(compute),
+      device_(store.device()),
+      dropout_key_(dropout_key),
+      router_(store, prefix, config, hidden, num_layers, initial_std),
+      dispatcher_(store.mesh().group(Axis::expert), config),
+      bank_(store, bank_spec(prefix, config, hidden, compute, store.mesh().group(Axis::expert),
+                             output_std, initial_std)) {
+  expect(config.top_k >= 1 && config.top_k <= config.num_experts,
+         "a token chooses between 1 and num_experts experts");
+}
+
+MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
+  const std::int64_t max_rows =
+      max_rows_received(dispatcher_.placement(), num_tokens, config_.top_k);
+  Saved saved;
+  saved.gate = GateRecord(device_, config_, num_tokens, num_sequences);
+  saved.route = dispatcher_.make_route(device_, num_tokens);
+  saved.bank.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, hidden_});
+  saved.bank.gate_up = Tensor::growable(device_, Purpose::activation, compute_,
+                                        {max_rows, 2 * config_.intermediate});
+  saved.expert_out =
+      Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, hidden_});
+  return saved;
+}
+
+void MoeLayer::register_buffers(Saved& saved, RowCapacity& capacity) {
+  if (!saved.route.arrival_of_row.empty()) capacity.add(saved.route.arrival_of_row);
+  capacity.add(saved.bank.x_rows);
+  capacity.add(saved.bank.gate_up);
+}
+
+void MoeLayer::pack_weights() {
+  router_.pack_weights();
+  bank_.pack_weights();
+}
+
+void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
+                       RowCapacity& capacity, const Pass& pass) const {
+  Profile& profile = device_.profile();
+  const Route& route = saved.route;
+  {
+    const Profile::Scope scope(profile, Part::router);
+    router_.forward(x, saved.gate, scratch.router, pass);
+    const AuxiliaryLosses losses = router_.losses(saved.gate, x.rows(), pass);
+    saved.balance_loss = losses.balance;
+    saved.z_loss = losses.z;
+  }
+  {
+    const Profile::Scope scope(profile, Part::dispatch);
+    dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), saved.route, capacity);
+    saved.expert_counts = route.expert_counts;
+    dispatcher_.dispatch(x, route, scratch.dispatch, used_rows(saved.bank.x_rows, route));
+  }
+  const TensorView returned =
+      used_slots(drops(pass) ? scratch.dispatch.slots : saved.expert_out, route);
+  const TensorView y_rows =
+      dispatcher_.moves_rows() ? used_rows(scratch.dispatch.rows, route) : returned;
+  {
+    const Profile::Scope scope(profile, Part::experts);
+    bank_.forward(used_rows(saved.bank.x_rows, route), route.expert_offsets,
+                  used_rows(saved.bank.gate_up, route), y_rows, scratch.bank, pass);
+  }
+  {
+    const Profile::Scope scope(profile, Part::combine);
+    dispatcher_.from_experts(y_rows, route, used_rows(scratch.dispatch.arrival, route), returned);
+    combine(returned, y, saved, scratch, pass);
+  }
+}
+
+void MoeLayer::combine(const TensorView& returned, const TensorView& y, Saved& saved,
+                       const Scratch& scratch, const Pass& pass) const {
+  const Route& route = saved.route;
+  const TensorView row_of_slot = used_tokens(route.row_of_slot, route);
+  const TensorView weights = used_tokens(saved.gate.weights, route);
+  if (!drops(pass)) {
+    kernels::combine_rows(returned, row_of_slot, weights, y);
+    return;
+  }
+  const TensorView by_slot = used_slots(saved.expert_out, route);
+  kernels::gather_rows(returned, row_of_slot.flat(), by_slot);
+  drop(by_slot, pass);
+  kernels::combine_rows(by_slot, used_tokens(scratch.slot_numbers, route), weights, y);
+}
+
+void MoeLayer::drop(const TensorView& by_slot, const Pass& pass) const {
+  const kernels::DropoutSite site{.key = dropout_key_,
+                                  .step = pass.step,
+                                  .sequence_length = pass.sequence_length,
+                                  .first_position = pass.first_position,
+                                  .copies = static_cast<int>(config_.top_k)};
+  kernels::dropout(by_slot, static_cast<float>(config_.dropout), site, pass.sequence_ids);
+}
+
+void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
+                        Saved& saved, Scratch& scratch, const Pass& pass) const {
+  Profile& profile = device_.profile();
+  const Route& route = saved.route;
+  const TensorView slots = used_slots(scratch.dispatch.slots, route);
+  const TensorView rows = used_rows(scratch.dispatch.rows, route);
+  const TensorView arrival = used_rows(scratch.dispatch.arrival, route);
+  TensorView dy_rows;
+  {
+    const Profile::Scope scope(profile, Part::combine);
+    combine_backward(dy, saved, scratch, pass);
+    dy_rows = dispatcher_.to_experts(slots, route, arrival, rows);
+  }
+  const TensorView dx_rows = arrival;
+  {
+    const Profile::Scope scope(profile, Part::experts);
+    bank_.backward(dy_rows, used_rows(saved.bank.x_rows, route), route.expert_offsets,
+                   used_rows(saved.bank.gate_up, route), dx_rows, scratch.bank, pass);
+  }
+  {
+    const Profile::Scope scope(profile, Part::dispatch);
+    const TensorView dx_slots = dispatcher_.from_experts(dx_rows, route, rows, slots);
+    kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx);
+  }
+  const Profile::Scope scope(profile, Part::router);
+  router_.backward(x, saved.gate, scratch.router, dx, pass);
+}
+
+void MoeLayer::combine_backward(const TensorView& dy, const Saved& saved, Scratch& scratch,
+                                const Pass& pass) const {
+  const Route& route = saved.route;
+  const TensorView expert_out = used_slots(saved.expert_out, route);
+  const TensorView row_of_slot = used_tokens(route.row_of_slot, route);
+  const TensorView weights = used_tokens(saved.gate.weights, route);
+  const TensorView dweights = used_tokens(scratch.router.dweights, route);
+  const TensorView slots = used_slots(scratch.dispatch.slots, route);
+  if (!drops(pass)) {
+    kernels::combine_rows_backward(dy, expert_out, row_of_slot, weights, slots, dweights);
+    return;
+  }
+  const TensorView by_slot = used_slots(scratch.by_slot, route);
+  kernels::combine_rows_backward(dy, expert_out, used_tokens(scratch.slot_numbers, route), weights,
+                                 by_slot, dweights);
+  drop(by_slot, pass);
+  kernels::scatter_rows(by_slot, row_of_slot.flat(), slots);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,124 @@
+#include "experts/router.hpp"
+
+#include "experts/balance.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/gate.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+BalanceDims balance_dims(const ExpertsConfig& config, const Pass& pass) {
+  return {config.num_experts, config.top_k, pass.sequence_length};
+}
+
+std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
+  expect(pass.sequence_length > 0 && num_tokens % pass.sequence_length == 0,
+         "a micro-batch consists of whole sequences");
+  return num_tokens / pass.sequence_length;
+}
+
+// x itself if it is f32, else its copy in `room`.
+TensorView as_f32(const TensorView& x, const Tensor& room) {
+  if (x.dtype == DType::f32) return x;
+  const TensorView converted = room->slice_rows(0, x.rows());
+  kernels::copy(x, converted);
+  return converted;
+}
+
+}  // namespace
+
+GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
+                       std::int64_t num_sequences)
+    : probs(device, Purpose::activation, DType::f32, {num_tokens, config.num_experts}),
+      lse(device, Purpose::activation, DType::f32, {num_tokens}),
+      indices(device, Purpose::activation, DType::i32, {num_tokens, config.top_k}),
+      weights(device, Purpose::activation, DType::f32, {num_tokens, config.top_k}),
+      counts(device, Purpose::activation, DType::i32, {num_sequences, config.num_experts}),
+      prob_sums(device, Purpose::activation, DType::f32, {num_sequences, config.num_experts}) {}
+
+RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
+                             DType compute, std::int64_t num_tokens, std::int64_t num_sequences)
+    : logits(device, Purpose::workspace, DType::f32, {num_tokens, config.num_experts}),
+      dweights(device, Purpose::workspace, DType::f32, {num_tokens, config.top_k}),
+      prob_slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}) {
+  if (compute != DType::f32)
+    hidden_f32 = Tensor(device, Purpose::workspace, DType::f32, {num_tokens, hidden});
+}
+
+Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
+               std::int64_t hidden, std::int64_t num_layers, float initial_std)
+    : config_(config),
+      num_layers_(static_cast<double>(num_layers)),
+      weight_(store.add({.name = prefix + ".router.weight",
+                         .global_shape = {config.num_experts, hidden},
+                         .first_row = 0,
+                         .num_rows = config.num_experts,
+                         .replicas = Axis::dense_replica,
+                         .initial_std = initial_std})),
+      packed_(store.device(), config.num_experts, hidden, DType::f32) {
+  check_balance_scope(config);
+}
+
+void Router::pack_weights() {
+  packed_.pack(weight_.value());
+}
+
+void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
+                     const Pass& pass) const {
+  const std::int64_t num_tokens = x.rows();
+  const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
+  const TensorView logits = scratch.logits->slice_rows(0, num_tokens);
+  const TensorView probs = gate.probs->slice_rows(0, num_tokens);
+  const TensorView indices = gate.indices->slice_rows(0, num_tokens);
+
+  kernels::linear_forward(as_f32(x, scratch.hidden_f32), packed_, logits);
+  kernels::gate_forward(logits, config_.normalize_top_k, probs, gate.lse->slice_rows(0, num_tokens),
+                        indices, gate.weights->slice_rows(0, num_tokens));
+  kernels::gate_statistics(probs, indices, pass.sequence_length,
+                           gate.counts->slice_rows(0, num_sequences),
+                           gate.prob_sums->slice_rows(0, num_sequences));
+}
+
+AuxiliaryLosses Router::losses(const GateRecord& gate, std::int64_t num_tokens,
+                               const Pass& pass) const {
+  if (gate.probs->device->is_plan()) return {};
+  const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
+  const TensorView counts = gate.counts->slice_rows(0, num_sequences);
+  const TensorView prob_sums = gate.prob_sums->slice_rows(0, num_sequences);
+  const double balance = balance_loss_sum(counts.span<std::int32_t>(), prob_sums.span<float>(),
+                                          balance_dims(config_, pass));
+  const double z = z_loss_sum(gate.lse->slice_rows(0, num_tokens).span<float>());
+  return {balance / pass.num_global_sequences, z / pass.num_global_tokens};
+}
+
+void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
+                      const TensorView& dx, const Pass& pass) const {
+  const std::int64_t num_tokens = x.rows();
+  const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
+  const TensorView dlogits = scratch.logits->slice_rows(0, num_tokens);
+  const TensorView slopes = scratch.prob_slopes->slice_rows(0, num_sequences);
+  fill_prob_slopes(gate.counts->slice_rows(0, num_sequences), slopes, pass);
+  const double z_slope = config_.z_weight / (pass.num_global_tokens * num_layers_);
+  kernels::gate_backward(scratch.dweights->slice_rows(0, num_tokens),
+                         gate.probs->slice_rows(0, num_tokens), gate.lse->slice_rows(0, num_tokens),
+                         gate.indices->slice_rows(0, num_tokens), config_.normalize_top_k, slopes,
+                         static_cast<float>(z_slope), dlogits);
+  kernels::linear_backward_weight(dlogits, as_f32(x, scratch.hidden_f32), weight_.gradient());
+  // The sum is taken in fp32 and rounded once.
+  const TensorView dx_f32 = as_f32(dx, scratch.hidden_f32);
+  kernels::linear_backward_input(dlogits, packed_, dx_f32, kernels::Accumulate::yes);
+  if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx);
+  pass.gradient_ready(weight_);
+}
+
+void Router::fill_prob_slopes(const TensorView& counts, const TensorView& slopes,
+                              const Pass& pass) const {
+  if (counts.device->is_plan()) return;
+  const double scale = config_.balance_weight / (pass.num_global_sequences * num_layers_);
+  balance_prob_slopes(counts.span<std::int32_t>(), balance_dims(config_, pass), scale,
+                      slopes.span<float>());
+}
+
+}  // namespace switchyard

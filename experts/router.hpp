@@ -1,0 +1,71 @@
+// The router of a layer: a linear map to one logit per expert, softmax, and the k largest. All in
+// fp32 whatever the compute type, ties broken by the lower expert. Its decision and the statistics
+// for the auxiliary losses are a GateRecord, which the backward pass reads; nothing routes again.
+// Legend as in moe_layer.hpp; L tokens in a sequence, T = S L.
+#pragma once
+
+#include <string>
+
+#include "experts/config.hpp"
+#include "experts/pass.hpp"
+#include "kernels/linear.hpp"
+#include "parallel/parameter.hpp"
+
+namespace switchyard {
+
+// Rows may be fewer than were allocated: the first T tokens and S sequences are in use.
+struct GateRecord {
+  GateRecord() = default;
+  GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
+             std::int64_t num_sequences);
+
+  Tensor probs;      // f32 [T, E]
+  Tensor lse;        // f32 [T]: log sum exp of a token's logits
+  Tensor indices;    // i32 [T, k]: chosen experts, most probable first
+  Tensor weights;    // f32 [T, k]: of the choices in the layer's output
+  Tensor counts;     // i32 [S, E]: slots of a sequence by expert
+  Tensor prob_sums;  // f32 [S, E]
+};
+
+struct RouterScratch {
+  RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
+                std::int64_t num_tokens, std::int64_t num_sequences);
+
+  Tensor logits;       // f32 [T, E], and their gradient
+  Tensor dweights;     // f32 [T, k], written by the combine's backward
+  Tensor prob_slopes;  // f32 [S, E]
+  Tensor hidden_f32;   // f32 [T, H]: x, then dx; only if the compute type is not f32
+};
+
+struct AuxiliaryLosses {
+  double balance = 0;
+  double z = 0;
+};
+
+class Router {
+ public:
+  // Registers `prefix`.router.weight [E, H].
+  Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
+         std::int64_t hidden, std::int64_t num_layers, float initial_std);
+
+  void pack_weights();
+  // x: [T, H] in the compute type. Fills the record.
+  void forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
+               const Pass& pass) const;
+  // The sums of MoeLayer::Saved. On the plan device, whose numbers nobody may read, zeros.
+  AuxiliaryLosses losses(const GateRecord& gate, std::int64_t num_tokens, const Pass& pass) const;
+  // Reads scratch.dweights. Adds the gradients through the weights and of the auxiliary losses to
+  // dx [T, H] and to the parameter's gradient.
+  void backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
+                const TensorView& dx, const Pass& pass) const;
+
+ private:
+  void fill_prob_slopes(const TensorView& counts, const TensorView& slopes, const Pass& pass) const;
+
+  ExpertsConfig config_;
+  double num_layers_;
+  Parameter& weight_;
+  kernels::PackedWeight packed_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,16 @@
+#include "experts/row_capacity.hpp"
+
+namespace switchyard {
+
+void RowCapacity::add(Tensor& buffer) {
+  buffer.grow_rows(rows_);
+  buffers_.push_back(&buffer);
+}
+
+void RowCapacity::require(std::int64_t rows) {
+  if (planned_ || rows <= rows_) return;
+  rows_ = rows;
+  for (Tensor* buffer : buffers_) buffer->grow_rows(rows);
+}
+
+}  // namespace switchyard
