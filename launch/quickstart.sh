@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# From a fresh Debian 12 machine to generated text: installs what is missing, builds, takes the
+# fortunes of Debian's package, prepares them, trains a small mixture-of-experts model on 2 ranks
+# with the experts sharded over them, evaluates, and prints sampled text. A second call continues.
+#   launch/quickstart.sh [--steps N]      N: steps of this call (default 300, about two minutes)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+steps=300
+if [[ ${1:-} == --steps ]]; then
+  [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "quickstart: --steps takes a number, not '${2:-}'" >&2; exit 2; }
+  steps=$2
+elif [[ $# -gt 0 ]]; then
+  sed -n '2,6s/^# \{0,1\}//p' "$0"
+  exit 2
+fi
+
+launch/install_packages.sh
+launch/build.sh release switchyard
+switchyard=build/release/switchyard
+corpus=data/corpora/fortunes.h5
+run=runs/quickstart
+
+if [[ ! -f $corpus ]]; then
+  mkdir -p "$(dirname "$corpus")"
+  "$switchyard" prepare /usr/share/games/fortunes --output "$corpus" --train-tokenizer 2048
+fi
+
+# An interrupted call is finished first; a finished one is continued by as many steps again.
+target=$steps
+if [[ -f $run/quickstart_target ]]; then
+  target=$(<"$run/quickstart_target")
+  done_steps=$(find "$run/checkpoints" -maxdepth 1 -name 'step-????????' 2>/dev/null | sed 's/.*step-0*//' | sort -n | tail -n 1)
+  if [[ ${done_steps:-0} -ge $target ]]; then
+    target=$((target + steps))
+  fi
+fi
+mkdir -p "$run"
+echo "$target" > "$run/quickstart_target"
+
+launch/mpirun.sh configs/tiny.yaml -n 2 run.output="$run" data.path="$corpus" train.num_steps="$target"
+COMMAND=eval launch/mpirun.sh configs/tiny.yaml -n 2 run.output="$run" data.path="$corpus" train.num_steps="$target"
+
+echo
+echo "Sampled text:"
+"$switchyard" generate "$run" --prompt "The best way to" --tokens 60 --temperature 0.8 --seed 1
+echo
+echo "Pictures:"
+launch/plot.sh "$run" | sed 's/^/  /'
+echo "Metrics:     $run/metrics.jsonl"
+echo "Logs:        $run/logs/"
+echo "Checkpoints: $run/checkpoints/"
+echo "Run launch/quickstart.sh again to train $steps steps more."

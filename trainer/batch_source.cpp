@@ -1,0 +1,28 @@
+#include "trainer/batch_source.hpp"
+
+namespace switchyard {
+
+RandomSource::RandomSource(const BatchLayout& layout, std::int64_t vocab_size, std::uint64_t seed)
+    : layout_(layout), vocab_size_(vocab_size), key_(random_key(seed, "random tokens")) {}
+
+Batch RandomSource::next() {
+  const std::int64_t length = layout_.sequence_length;
+  Batch batch;
+  const std::int64_t first = micro_step_++ * layout_.micro_batch * layout_.data_size +
+                             layout_.data_rank * layout_.micro_batch;
+  const auto token = [&](std::int64_t sequence, std::int64_t position) {
+    const auto words = random_words(key_, static_cast<std::uint64_t>(sequence),
+                                    static_cast<std::uint64_t>(position));
+    return static_cast<std::int32_t>(words[0] % static_cast<std::uint64_t>(vocab_size_));
+  };
+  for (std::int64_t row = 0; row < layout_.micro_batch; ++row) {
+    batch.sequence_ids.push_back(first + row);
+    for (std::int64_t position = 0; position < length; ++position) {
+      batch.tokens.push_back(token(first + row, position));
+      batch.targets.push_back(token(first + row, position + 1));
+    }
+  }
+  return batch;
+}
+
+}  // namespace switchyard

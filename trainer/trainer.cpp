@@ -1,0 +1,168 @@
+#include "trainer/trainer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/elementwise.hpp"
+#include "trainer/schedule.hpp"
+
+namespace switchyard {
+
+namespace {
+
+ParameterStore& allocated(ParameterStore& store, std::int64_t seed) {
+  store.allocate();
+  store.initialize(static_cast<std::uint64_t>(seed));
+  return store;
+}
+
+template <class T>
+void copy_to(const TensorView& view, const std::vector<T>& values) {
+  if (view.device->is_plan()) return;
+  expect(static_cast<std::int64_t>(values.size()) == view.numel(), "a batch of the layout's size");
+  std::copy(values.begin(), values.end(), view.as<T>());
+}
+
+}  // namespace
+
+DType compute_dtype(const RunConfig& run) {
+  return run.precision == "bf16" ? DType::bf16 : DType::f32;
+}
+
+BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
+  BatchLayout layout;
+  layout.sequence_length = config.model.sequence_length;
+  layout.global_batch = config.train.global_batch;
+  layout.data_rank = mesh.index(Axis::data);
+  layout.data_size = mesh.degree(Axis::data);
+  layout.micro_batch = config.train.micro_batch > 0 ? config.train.micro_batch
+                                                    : layout.global_batch / layout.data_size;
+  layout.validate();
+  return layout;
+}
+
+Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
+                 std::int64_t vocab_size_used, std::int64_t planned_rows)
+    : device_(device),
+      mesh_(mesh),
+      config_(config),
+      layout_(batch_layout_of(config, mesh)),
+      store_(device, mesh),
+      model_(store_, config.model, config.experts, compute_dtype(config.run),
+             static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
+      sync_(allocated(store_, config.run.seed)),
+      optimizer_(store_, config.optimizer),
+      activations_(model_, layout_.micro_batch, layout_.sequence_length, planned_rows),
+      tokens_(device, Purpose::activation, DType::i32,
+              {layout_.micro_batch * layout_.sequence_length}),
+      targets_(device, Purpose::activation, DType::i32, tokens_->shape),
+      sequence_ids_(device, Purpose::activation, DType::i64, {layout_.micro_batch}),
+      token_losses_(device, Purpose::activation, DType::f32, tokens_->shape),
+      batch_{tokens_, targets_, sequence_ids_, layout_.micro_batch, layout_.sequence_length} {
+  model_.pack_weights();
+}
+
+StepResult Trainer::step(std::int64_t step, BatchSource& source) {
+  const Pass pass = pass_of(step, true);
+  StepResult result;
+  load_.reset();
+  store_.zero_gradients();
+  const std::int64_t num_micro_steps = layout_.num_micro_steps();
+  for (std::int64_t micro_step = 0; micro_step < num_micro_steps; ++micro_step) {
+    const TokenBatch& batch = next_batch(source);
+    if (micro_step + 1 == num_micro_steps) sync_.arm();
+    result.losses += model_.train(batch, activations_, pass);
+    load_.add(activations_.expert_counts());
+  }
+  {
+    Profile::Scope scope(device_.profile(), Part::reduction);
+    sync_.finish();
+    finish_losses(result);
+  }
+  Profile::Scope scope(device_.profile(), Part::optimizer);
+  result.learning_rate = learning_rate_at(config_.optimizer, config_.train.num_steps, step);
+  result.gradient_norm = optimizer_.update(step, result.learning_rate, mesh_.group(Axis::world));
+  require_finite(result, step);
+  sync_.gather_values();
+  model_.pack_weights();
+  return result;
+}
+
+EvaluationResult Trainer::evaluate(const FixedBatches& batches, std::int64_t num_batches) {
+  const Pass pass = pass_of(0, false);
+  EvaluationResult result;
+  double loss_sum = 0;
+  num_batches = std::min(num_batches, batches.num_batches());
+  for (std::int64_t batch = 0; batch < num_batches; ++batch)
+    for (std::int64_t micro_step = 0; micro_step < layout_.num_micro_steps(); ++micro_step)
+      loss_sum += model_.evaluate(upload(batches.batch(batch, micro_step)), activations_, pass)
+                      .cross_entropy;
+  mesh_.group(Axis::dense_replica).all_reduce_values({&loss_sum, 1}, ReduceOp::sum);
+  result.num_tokens = num_batches * layout_.global_batch * layout_.sequence_length;
+  result.loss = num_batches > 0 ? loss_sum / static_cast<double>(num_batches) : 0.0;
+  return result;
+}
+
+BatchLayout Trainer::batch_layout() const {
+  return layout_;
+}
+
+std::int64_t Trainer::max_rows() const {
+  double rows = static_cast<double>(activations_.max_rows());
+  mesh_.group(Axis::world).all_reduce_values({&rows, 1}, ReduceOp::max);
+  return static_cast<std::int64_t>(rows);
+}
+
+std::int64_t Trainer::peak_memory_bytes() const {
+  double bytes = static_cast<double>(device_.memory().peak_total());
+  mesh_.group(Axis::world).all_reduce_values({&bytes, 1}, ReduceOp::max);
+  return static_cast<std::int64_t>(bytes);
+}
+
+Pass Trainer::pass_of(std::int64_t step, bool training) {
+  Pass pass;
+  pass.training = training;
+  pass.seed = static_cast<std::uint64_t>(config_.run.seed);
+  pass.step = step;
+  pass.sequence_length = layout_.sequence_length;
+  pass.sequence_ids = sequence_ids_;
+  pass.num_global_sequences = static_cast<double>(layout_.global_batch);
+  pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
+  pass.sync = training ? &sync_ : nullptr;
+  return pass;
+}
+
+const TokenBatch& Trainer::next_batch(BatchSource& source) {
+  Profile::Scope scope(device_.profile(), Part::data);
+  return upload(source.next());
+}
+
+const TokenBatch& Trainer::upload(const Batch& batch) {
+  copy_to(tokens_, batch.tokens);
+  copy_to(targets_, batch.targets);
+  copy_to(sequence_ids_, batch.sequence_ids);
+  return batch_;
+}
+
+// Each rank holds the sums of its own tokens; the ranks of data x context hold different tokens.
+void Trainer::finish_losses(StepResult& result) const {
+  double sums[] = {result.losses.cross_entropy, result.losses.balance, result.losses.z};
+  mesh_.group(Axis::dense_replica).all_reduce_values(sums, ReduceOp::sum);
+  result.losses = {sums[0], sums[1], sums[2]};
+  result.loss =
+      sums[0] + config_.experts.balance_weight * sums[1] + config_.experts.z_weight * sums[2];
+  result.load_max_over_mean = load_.max_over_mean(mesh_.group(Axis::dense_replica));
+}
+
+void Trainer::require_finite(const StepResult& result, std::int64_t step) const {
+  if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) return;
+  throw NumericalError(fmt::format(
+      "step {}: loss {} and gradient norm {} are not both finite; the weights were left as they "
+      "were before this step. Try a lower optimizer.learning_rate, a longer "
+      "optimizer.warmup_steps, or precision fp32",
+      step, result.loss, result.gradient_norm));
+}
+
+}  // namespace switchyard
