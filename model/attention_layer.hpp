@@ -1,0 +1,85 @@
+// Causal self-attention with grouped queries and rotary positions:
+//   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
+// Rows of Wqkv are the query heads, then the key heads, then the value heads. The layer holds its
+// weights; what the backward pass reads is in Saved, what layers share is in Scratch, and in
+// generation the keys and values of all tokens so far are in a Cache.
+// Legend: T tokens = S sequences of L, H hidden, D head_dim, A num_heads, G num_kv_heads.
+#pragma once
+
+#include <string>
+
+#include "experts/pass.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/linear.hpp"
+#include "kernels/rope.hpp"
+#include "model/config.hpp"
+#include "parallel/parameter.hpp"
+
+namespace switchyard {
+
+class AttentionLayer {
+ public:
+  struct Saved {
+    Tensor qkv;  // [T, (A + 2 G) D], q and k after the rotation
+    Tensor out;  // [T, A D]: of the attention, before Wout
+    Tensor lse;  // f32 [T, A]
+  };
+  struct Scratch {
+    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_sequences,
+            std::int64_t sequence_length);
+    kernels::RopeTable rope;  // positions 0 ... L - 1
+    Tensor dqkv;              // [T, (A + 2 G) D]
+    Tensor dout;              // [T, A D]
+    Tensor workspace;         // of the attention kernels
+  };
+  // Keys (turned) and values of one sequence, in one layer.
+  struct Cache {
+    Cache(Device& device, const ModelConfig& model, DType compute, std::int64_t max_length);
+    Tensor keys;    // [max_length, G D]
+    Tensor values;  // [max_length, G D]
+  };
+  // Buffers for `num_tokens` new tokens of a sequence of at most max_length.
+  struct ExtendScratch {
+    ExtendScratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens,
+                  std::int64_t max_length);
+    Tensor qkv;        // [num_tokens, (A + 2 G) D]
+    Tensor out;        // [num_tokens, A D]
+    Tensor lse;        // f32 [num_tokens, A]
+    Tensor workspace;  // of the attention kernel
+  };
+
+  // Registers `prefix`.qkv.weight [(A + 2 G) D, H] and `prefix`.output.weight [H, A D].
+  AttentionLayer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
+                 DType compute);
+
+  Saved make_saved(std::int64_t num_tokens) const;
+  void pack_weights();
+
+  // x, y: [T, H] in the compute type. y is written.
+  void forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
+               const Pass& pass) const;
+  // dy: gradient of y; dx: written. Gradients of weights are added to, and reported ready.
+  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, Saved& saved,
+                Scratch& scratch, const Pass& pass) const;
+  // Generation: x, y [num_tokens, H] for the tokens at positions first_position ..., which follow
+  // the `first_position` tokens in the cache and are added to it.
+  void extend(const TensorView& x, const TensorView& y, std::int64_t first_position, Cache& cache,
+              const kernels::RopeTable& rope, ExtendScratch& scratch) const;
+
+ private:
+  // Columns of a [T, (A + 2 G) D] buffer.
+  struct Heads {
+    TensorView q, k, v, rotated;  // rotated: q and k
+  };
+  Heads heads_of(const TensorView& qkv) const;
+
+  Device& device_;
+  ModelConfig model_;
+  DType compute_;
+  Parameter& qkv_;
+  Parameter& output_;
+  kernels::PackedWeight packed_qkv_;
+  kernels::PackedWeight packed_output_;
+};
+
+}  // namespace switchyard

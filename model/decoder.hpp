@@ -1,0 +1,43 @@
+// Generation on one rank: extends one sequence token by token, with the keys and values of all
+// tokens so far in a cache. The model's experts must all be on this rank (expert degree 1), and its
+// weights packed. Buffers are made for the number of tokens added at a time: a prompt goes through
+// in chunks, then single tokens use one set of buffers over and over.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/transformer.hpp"
+
+namespace switchyard {
+
+class Decoder {
+ public:
+  // max_length: tokens of prompt and continuation together.
+  Decoder(const Transformer& model, std::int64_t max_length);
+  ~Decoder();
+
+  // Adds tokens (ids below the vocabulary in use) to the sequence and returns the logits after the
+  // last one: f32, one for each id of the vocabulary in use, valid until the next call.
+  std::span<const float> append(std::span<const std::int32_t> tokens);
+  std::int64_t length() const { return length_; }  // tokens so far
+  std::int64_t max_length() const { return max_length_; }
+  void clear() { length_ = 0; }  // to begin another sequence
+
+ private:
+  void extend(std::span<const std::int32_t> tokens);
+
+  const Transformer& model_;
+  Device& device_;
+  std::int64_t max_length_;
+  std::int64_t length_ = 0;
+  kernels::RopeTable rope_;
+  std::vector<AttentionLayer::Cache> caches_;  // by layer
+  Tensor sequence_ids_;                        // i64 [1]
+  Tensor tokens_;                              // i32 [state's num_tokens]
+  std::unique_ptr<Block::ExtendState> state_;  // for tokens_.numel() tokens
+  Tensor logits_;                              // f32 [1, V]
+};
+
+}  // namespace switchyard

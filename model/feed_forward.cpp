@@ -1,0 +1,51 @@
+#include "model/feed_forward.hpp"
+
+#include <array>
+
+#include "model/parameter_spec.hpp"
+
+namespace switchyard {
+
+namespace {
+
+BankSpec dense_spec(const std::string& prefix, const ModelConfig& model, DType compute) {
+  BankSpec spec;
+  spec.prefix = prefix;
+  spec.hidden = model.hidden;
+  spec.intermediate = model.dense_intermediate;
+  spec.compute = compute;
+  spec.initial_std = static_cast<float>(model.initial_std);
+  spec.output_std = static_cast<float>(residual_std(model));
+  return spec;
+}
+
+}  // namespace
+
+FeedForward::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
+                              std::int64_t num_tokens)
+    : bank(device, num_tokens, model.dense_intermediate, compute) {}
+
+FeedForward::FeedForward(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
+                         DType compute)
+    : device_(store.device()),
+      compute_(compute),
+      intermediate_(model.dense_intermediate),
+      bank_(store, dense_spec(prefix, model, compute)) {}
+
+FeedForward::Saved FeedForward::make_saved(std::int64_t num_tokens) const {
+  return {Tensor(device_, Purpose::activation, compute_, {num_tokens, 2 * intermediate_})};
+}
+
+void FeedForward::forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
+                          const Pass& pass) const {
+  const std::array<std::int64_t, 2> all_rows = {0, x.rows()};
+  bank_.forward(x, all_rows, saved.gate_up, y, scratch.bank, pass);
+}
+
+void FeedForward::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
+                           Saved& saved, Scratch& scratch, const Pass& pass) const {
+  const std::array<std::int64_t, 2> all_rows = {0, x.rows()};
+  bank_.backward(dy, x, all_rows, saved.gate_up, dx, scratch.bank, pass);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,82 @@
+#include "model/head.hpp"
+
+#include <algorithm>
+
+#include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
+#include "model/parameter_spec.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+std::int64_t Head::chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab) {
+  const std::int64_t blocks = num_tokens * hidden / (vocab * kernels::row_block);
+  return std::min(num_tokens, std::max<std::int64_t>(blocks, 1) * kernels::row_block);
+}
+
+Head::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
+                       std::int64_t num_tokens)
+    : logits(device, Purpose::workspace, DType::f32,
+             {chunk_rows(num_tokens, model.hidden, model.vocab_size), model.vocab_size}),
+      losses(device, Purpose::workspace, DType::f32, {num_tokens}) {
+  if (compute != DType::f32)
+    dlogits = Tensor(device, Purpose::workspace, compute, logits.view().shape);
+}
+
+Head::Head(ParameterStore& store, const ModelConfig& model, DType compute, Parameter* embedding,
+           std::int64_t vocab_size_used)
+    : compute_(compute),
+      vocab_size_used_(vocab_size_used),
+      tied_(embedding != nullptr),
+      weight_(tied_ ? *embedding
+                    : store.add(weight_spec("head.weight", {model.vocab_size, model.hidden},
+                                            model.initial_std))),
+      packed_(store.device(), model.vocab_size, model.hidden, compute) {
+  expect(vocab_size_used > 0 && vocab_size_used <= model.vocab_size,
+         "the vocabulary in use fits in model.vocab_size");
+}
+
+void Head::pack_weights() {
+  packed_.pack(weight_.value());
+}
+
+double Head::train(const TensorView& x, const TensorView& targets, const TensorView& dx,
+                   Scratch& scratch, const Pass& pass) const {
+  const std::int64_t chunk = scratch.logits->rows();
+  const auto gradient_scale = static_cast<float>(1 / pass.num_global_tokens);
+  for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
+    const std::int64_t end = std::min(x.rows(), begin + chunk);
+    const TensorView x_rows = x.slice_rows(begin, end);
+    const TensorView logits = scratch.logits->slice_rows(0, end - begin);
+    const TensorView dlogits =
+        compute_ == DType::f32 ? logits : scratch.dlogits->slice_rows(0, end - begin);
+    kernels::linear_forward(x_rows, packed_, logits);
+    kernels::softmax_cross_entropy(logits, targets.slice_rows(begin, end), vocab_size_used_,
+                                   gradient_scale, scratch.losses->slice_rows(begin, end), dlogits);
+    kernels::linear_backward_input(dlogits, packed_, dx.slice_rows(begin, end));
+    kernels::linear_backward_weight(dlogits, x_rows, weight_.gradient());
+    pass.poll();
+  }
+  if (!tied_) pass.gradient_ready(weight_);
+  return kernels::sum(scratch.losses) / pass.num_global_tokens;
+}
+
+double Head::evaluate(const TensorView& x, const TensorView& targets,
+                      const TensorView& token_losses, Scratch& scratch, const Pass& pass) const {
+  const std::int64_t chunk = scratch.logits->rows();
+  for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
+    const std::int64_t end = std::min(x.rows(), begin + chunk);
+    const TensorView logits = scratch.logits->slice_rows(0, end - begin);
+    kernels::linear_forward(x.slice_rows(begin, end), packed_, logits);
+    kernels::softmax_cross_entropy(logits, targets.slice_rows(begin, end), vocab_size_used_, 1.0f,
+                                   scratch.losses->slice_rows(begin, end), {});
+  }
+  if (!token_losses.empty()) kernels::copy(scratch.losses, token_losses.flat());
+  return kernels::sum(scratch.losses) / pass.num_global_tokens;
+}
+
+void Head::logits(const TensorView& x, const TensorView& out) const {
+  kernels::linear_forward(x, packed_, out);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,52 @@
+// The output projection and the loss. Logits exist for one chunk of rows at a time: at most about
+// max(T H, 256 V) numbers, whatever the vocabulary. In training the forward and the backward pass
+// of the head are one: each chunk's gradient is used up before the next chunk's logits are made.
+// Chunks are whole row blocks of the products, so the cut does not change the bits of any row.
+// Legend: T tokens, H hidden, V columns of the head, padding included.
+#pragma once
+
+#include "experts/pass.hpp"
+#include "kernels/linear.hpp"
+#include "model/config.hpp"
+#include "parallel/parameter.hpp"
+
+namespace switchyard {
+
+class Head {
+ public:
+  struct Scratch {
+    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens);
+    Tensor logits;   // f32 [chunk, V]
+    Tensor dlogits;  // compute type [chunk, V]; none if that is f32: then the logits' place serves
+    Tensor losses;   // f32 [T]
+  };
+
+  // Registers head.weight [V, H], or uses `embedding` [V, H] if it is not null (a tied head; its
+  // gradient adds to the embedding's, which the embedding reports ready).
+  // vocab_size_used: columns from there on are padding and take no probability.
+  Head(ParameterStore& store, const ModelConfig& model, DType compute, Parameter* embedding,
+       std::int64_t vocab_size_used);
+
+  void pack_weights();
+  // x: [T, H] in the compute type; targets: i32 [T]. Returns the sum of this rank's losses divided
+  // by pass.num_global_tokens; writes dx [T, H], its gradient, and adds to the weight's gradient.
+  double train(const TensorView& x, const TensorView& targets, const TensorView& dx,
+               Scratch& scratch, const Pass& pass) const;
+  // The loss alone. token_losses: f32 with T elements, written if not empty.
+  double evaluate(const TensorView& x, const TensorView& targets, const TensorView& token_losses,
+                  Scratch& scratch, const Pass& pass) const;
+  // out: f32 [T, V].
+  void logits(const TensorView& x, const TensorView& out) const;
+
+  // Rows of a chunk: a multiple of 256, as many as keep the logits within the bound above.
+  static std::int64_t chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab);
+
+ private:
+  DType compute_;
+  std::int64_t vocab_size_used_;
+  bool tied_;
+  Parameter& weight_;
+  kernels::PackedWeight packed_;
+};
+
+}  // namespace switchyard

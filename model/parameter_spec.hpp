@@ -1,0 +1,38 @@
+// The specs of the model's dense parameters: whole on every rank, so reduced over all data and
+// context ranks. Their names are part of the checkpoint format and depend on the model alone.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "model/config.hpp"
+#include "parallel/parameter.hpp"
+
+namespace switchyard {
+
+// A matrix, drawn from normal(0, std). Weights decay, the embedding's table among them.
+inline ParameterSpec weight_spec(std::string name, const Shape& shape, double std) {
+  ParameterSpec spec;
+  spec.name = std::move(name);
+  spec.global_shape = shape;
+  spec.num_rows = shape[0];
+  spec.initial_std = static_cast<float>(std);
+  return spec;
+}
+
+// The gain of an RMSNorm: starts at one, does not decay.
+inline ParameterSpec norm_spec(std::string name, std::int64_t hidden) {
+  ParameterSpec spec = weight_spec(std::move(name), {hidden}, 0);
+  spec.decay = false;
+  spec.initial = Initial::ones;
+  return spec;
+}
+
+// Deviation of weights that write to the residual stream: 2 num_layers of them add up there
+// (Radford et al., "Language models are unsupervised multitask learners", 2019).
+inline double residual_std(const ModelConfig& model) {
+  return model.initial_std / std::sqrt(2.0 * static_cast<double>(model.num_layers));
+}
+
+}  // namespace switchyard

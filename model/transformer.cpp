@@ -1,0 +1,207 @@
+#include "model/transformer.hpp"
+
+#include "kernels/embedding.hpp"
+#include "kernels/rms_norm.hpp"
+#include "model/parameter_spec.hpp"
+#include "model/residual_dropout.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+LossSums& LossSums::operator+=(const LossSums& other) {
+  cross_entropy += other.cross_entropy;
+  balance += other.balance;
+  z += other.z;
+  return *this;
+}
+
+struct Activations::State {
+  State(const Transformer& model, std::int64_t sequences, std::int64_t length,
+        std::int64_t planned_rows);
+
+  std::int64_t num_sequences;
+  std::int64_t sequence_length;
+  RowCapacity capacity;
+  std::vector<Block::Saved> blocks;  // never resized: the capacity knows where its buffers are
+  Block::Scratch scratch;
+  Block::NormSaved final_norm;
+  Head::Scratch head;
+  Tensor d_stream;  // [T, H]: gradient of the residual stream
+};
+
+Activations::State::State(const Transformer& model, std::int64_t sequences, std::int64_t length,
+                          std::int64_t planned_rows)
+    : num_sequences(sequences),
+      sequence_length(length),
+      capacity(planned_rows),
+      scratch(model.store_.device(), model.model_, model.experts_, model.compute_, sequences,
+              length, model.store_.mesh().degree(Axis::expert), capacity),
+      final_norm(Block::make_norm_saved(model.store_.device(), model.compute_, sequences * length,
+                                        model.model_.hidden)),
+      head(model.store_.device(), model.model_, model.compute_, sequences * length),
+      d_stream(model.store_.device(), Purpose::activation, model.compute_,
+               {sequences * length, model.model_.hidden}) {
+  blocks.reserve(model.blocks_.size());
+  for (const auto& block : model.blocks_) {
+    blocks.push_back(block->make_saved(sequences * length, sequences));
+    Block::register_buffers(blocks.back(), capacity);
+  }
+}
+
+Activations::Activations(const Transformer& model, std::int64_t num_sequences,
+                         std::int64_t sequence_length, std::int64_t planned_rows)
+    : state_(std::make_unique<State>(model, num_sequences, sequence_length, planned_rows)) {}
+
+Activations::~Activations() = default;
+
+std::int64_t Activations::max_rows() const {
+  return state_->capacity.rows();
+}
+
+std::vector<std::vector<std::int64_t>> Activations::expert_counts() const {
+  std::vector<std::vector<std::int64_t>> counts;
+  for (const Block::Saved& saved : state_->blocks)
+    if (saved.moe) counts.push_back(saved.moe->expert_counts);
+  return counts;
+}
+
+Transformer::Transformer(ParameterStore& store, const ModelConfig& model,
+                         const ExpertsConfig& experts, DType compute, std::uint64_t seed,
+                         std::int64_t vocab_size_used)
+    : store_(store),
+      model_(model),
+      experts_(experts),
+      compute_(compute),
+      vocab_size_used_(vocab_size_used),
+      embedding_dropout_key_(random_key(seed, "dropout embedding")) {
+  expect(compute == DType::f32 || compute == DType::bf16, "the compute type is f32 or bf16");
+  embedding_ = &store.add(
+      weight_spec("embedding.weight", {model.vocab_size, model.hidden}, model.initial_std));
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+    blocks_.push_back(
+        std::make_unique<Block>(store, layer, model, experts, compute, seed, num_moe_layers()));
+  final_norm_ = &store.add(norm_spec("final_norm.weight", model.hidden));
+  head_ = std::make_unique<Head>(store, model, compute, model.tie_embeddings ? embedding_ : nullptr,
+                                 vocab_size_used);
+}
+
+Transformer::~Transformer() = default;
+
+std::int64_t Transformer::num_moe_layers() const {
+  std::int64_t count = 0;
+  for (std::int64_t layer = 0; layer < model_.num_layers; ++layer)
+    count += experts_.layer_has_experts(layer) ? 1 : 0;
+  return count;
+}
+
+std::int64_t Transformer::vocab_size() const {
+  return model_.vocab_size;
+}
+
+void Transformer::pack_weights() {
+  for (const auto& block : blocks_) block->pack_weights();
+  head_->pack_weights();
+}
+
+LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
+                            const Pass& pass) const {
+  forward(batch, activations, pass);
+  Activations::State& state = *activations.state_;
+  LossSums losses = auxiliary_losses(activations);
+  {
+    const Profile::Scope scope(store_.device().profile(), Part::head);
+    losses.cross_entropy = head_->train(state.final_norm.normed, batch.targets.flat(),
+                                        state.scratch.d_normed, state.head, pass);
+  }
+  backward(batch, activations, pass);
+  return losses;
+}
+
+LossSums Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                               const TensorView& token_losses) const {
+  forward(batch, activations, pass);
+  Activations::State& state = *activations.state_;
+  LossSums losses = auxiliary_losses(activations);
+  const Profile::Scope scope(store_.device().profile(), Part::head);
+  losses.cross_entropy = head_->evaluate(state.final_norm.normed, batch.targets.flat(),
+                                         token_losses, state.head, pass);
+  return losses;
+}
+
+void Transformer::logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                         const TensorView& out) const {
+  forward(batch, activations, pass);
+  const Profile::Scope scope(store_.device().profile(), Part::head);
+  const TensorView& x = activations.state_->final_norm.normed;
+  head_->logits(x, out.reshape({x.rows(), vocab_size()}));
+}
+
+void Transformer::forward(const TokenBatch& batch, Activations& activations,
+                          const Pass& pass) const {
+  Activations::State& state = *activations.state_;
+  expect(
+      batch.num_sequences == state.num_sequences && batch.sequence_length == state.sequence_length,
+      "a batch of the size that the activations were made for");
+  expect(pass.sequence_length == batch.sequence_length &&
+             pass.sequence_ids.numel() == batch.num_sequences,
+         "a pass over the tokens of the batch");
+  TensorView stream = state.final_norm.stream;  // of a model without blocks
+  if (!state.blocks.empty()) stream = state.blocks.front().attention_norm.stream;
+  {
+    const Profile::Scope scope(store_.device().profile(), Part::embedding);
+    kernels::embedding_forward(batch.tokens.flat(), embedding_->value(), stream);
+    apply_dropout(stream, model_.embedding_dropout, embedding_dropout_key_, pass);
+  }
+  TensorView delta;  // what the block before adds to the stream
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer]->forward(stream, delta, state.blocks[layer], state.scratch, state.capacity,
+                            pass);
+    stream = state.blocks[layer].feed_forward_norm.stream;
+    delta = state.scratch.delta;
+  }
+  const Profile::Scope scope(store_.device().profile(), Part::embedding);
+  const auto epsilon = static_cast<float>(model_.norm_epsilon);
+  if (delta.empty())
+    kernels::rms_norm_forward(stream, final_norm_->value(), epsilon, state.final_norm.normed,
+                              state.final_norm.rstd);
+  else
+    kernels::add_rms_norm_forward(stream, delta, final_norm_->value(), epsilon,
+                                  state.final_norm.stream, state.final_norm.normed,
+                                  state.final_norm.rstd);
+}
+
+// Takes the gradient of the final norm's output from scratch.d_normed, where the head left it.
+void Transformer::backward(const TokenBatch& batch, Activations& activations,
+                           const Pass& pass) const {
+  Activations::State& state = *activations.state_;
+  {
+    const Profile::Scope scope(store_.device().profile(), Part::embedding);
+    kernels::rms_norm_backward(state.scratch.d_normed, state.final_norm.stream,
+                               final_norm_->value(), state.final_norm.rstd, {}, state.d_stream,
+                               final_norm_->gradient(), state.scratch.norm_workspace);
+    pass.gradient_ready(*final_norm_);
+  }
+  pass.poll();
+  for (std::size_t layer = blocks_.size(); layer-- > 0;)
+    blocks_[layer]->backward(state.d_stream, state.blocks[layer], state.scratch, pass);
+  const Profile::Scope scope(store_.device().profile(), Part::embedding);
+  apply_dropout(state.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
+  kernels::embedding_backward(batch.tokens.flat(), state.d_stream, embedding_->gradient());
+  pass.gradient_ready(*embedding_);
+}
+
+LossSums Transformer::auxiliary_losses(const Activations& activations) const {
+  LossSums sums;
+  const std::int64_t num_layers = num_moe_layers();
+  if (num_layers == 0) return sums;
+  for (const Block::Saved& saved : activations.state_->blocks) {
+    if (!saved.moe) continue;
+    sums.balance += saved.moe->balance_loss;
+    sums.z += saved.moe->z_loss;
+  }
+  sums.balance /= static_cast<double>(num_layers);
+  sums.z /= static_cast<double>(num_layers);
+  return sums;
+}
+
+}  // namespace switchyard
