@@ -5,6 +5,7 @@
 // Deterministic: gradients are summed in a fixed order whatever the number of threads.
 #pragma once
 
+#include "kernels/threads.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
@@ -39,8 +40,5 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
 // Scratch for forward and backward. num_threads decides it, so that a plan for another machine can
 // ask for that machine's; on this process's own runs pass num_threads().
 std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads);
-
-// OpenMP threads a kernel of this process uses.
-int num_threads();
 
 }  // namespace switchyard::kernels

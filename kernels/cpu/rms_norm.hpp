@@ -1,0 +1,26 @@
+// The CPU twins of kernels/rms_norm.hpp.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels {
+
+// The gradient of the weight is summed over this many runs of rows, each into a partial sum of its
+// own, and then over the runs in order: the same bits for any number of threads.
+inline constexpr std::int64_t rms_norm_row_chunks = 64;
+
+}  // namespace switchyard::kernels
+
+namespace switchyard::kernels::cpu {
+
+void rms_norm_forward(const TensorView& x, const TensorView& weight, float epsilon,
+                      const TensorView& y, const TensorView& rstd);
+void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const TensorView& weight,
+                          float epsilon, const TensorView& sum, const TensorView& y,
+                          const TensorView& rstd);
+void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
+                       const TensorView& rstd, const TensorView& residual_gradient,
+                       const TensorView& dx, const TensorView& dweight,
+                       const TensorView& workspace);
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,99 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/swiglu.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h, which includes this file once for every target.
+#include "kernels/cpu/parallel.hpp"
+#include "kernels/cpu/simd-inl.hpp"
+#include "kernels/cpu/swiglu.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::kernels::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class D>
+HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
+  const auto one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, exp_of(d, hn::Neg(x))));
+}
+
+template <class T>
+void forward_row(const T* gate, const T* up, T* act, std::int64_t width) {
+  for_lanes(width, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto g = load(d, gate + i);
+    store(d, hn::Mul(hn::Mul(g, sigmoid(d, g)), load(d, up + i)), act + i);
+  });
+}
+
+// silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
+template <class T>
+void backward_row(const T* d_act, const T* gate, const T* up, T* d_gate, T* d_up, T* act,
+                  std::int64_t width) {
+  for_lanes(width, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto one = hn::Set(d, 1.0f);
+    const auto g = load(d, gate + i), u = load(d, up + i), gradient = load(d, d_act + i);
+    const auto s = sigmoid(d, g);
+    const auto silu = hn::Mul(g, s);
+    const auto slope = hn::Mul(s, hn::MulAdd(g, hn::Sub(one, s), one));
+    store(d, hn::Mul(hn::Mul(gradient, u), slope), d_gate + i);
+    store(d, hn::Mul(gradient, silu), d_up + i);
+    store(d, hn::Mul(silu, u), act + i);
+  });
+}
+
+template <class T>
+void forward_rows(const TensorView& gate_up, const TensorView& act, std::int64_t begin,
+                  std::int64_t end) {
+  const Rows<T> in = rows_of<T>(gate_up), out = rows_of<T>(act);
+  const std::int64_t width = act.cols();
+  for (std::int64_t r = begin; r < end; ++r) forward_row(in[r], in[r] + width, out[r], width);
+}
+
+template <class T>
+void backward_rows(const TensorView& d_act, const TensorView& gate_up, const TensorView& d_gate_up,
+                   const TensorView& act, std::int64_t begin, std::int64_t end) {
+  const Rows<T> gradient = rows_of<T>(d_act), in = rows_of<T>(gate_up);
+  const Rows<T> d_in = rows_of<T>(d_gate_up), out = rows_of<T>(act);
+  const std::int64_t width = act.cols();
+  for (std::int64_t r = begin; r < end; ++r)
+    backward_row(gradient[r], in[r], in[r] + width, d_in[r], d_in[r] + width, out[r], width);
+}
+
+void forward(const TensorView& gate_up, const TensorView& act, std::int64_t begin,
+             std::int64_t end) {
+  const auto rows = act.dtype == DType::f32 ? forward_rows<float> : forward_rows<BFloat16>;
+  rows(gate_up, act, begin, end);
+}
+
+void backward(const TensorView& d_act, const TensorView& gate_up, const TensorView& d_gate_up,
+              const TensorView& act, std::int64_t begin, std::int64_t end) {
+  const auto rows = act.dtype == DType::f32 ? backward_rows<float> : backward_rows<BFloat16>;
+  rows(d_act, gate_up, d_gate_up, act, begin, end);
+}
+
+}  // namespace
+}  // namespace switchyard::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace switchyard::kernels::cpu {
+
+HWY_EXPORT(forward);
+HWY_EXPORT(backward);
+
+void swiglu_forward(const TensorView& gate_up, const TensorView& act) {
+  parallel_rows(act.rows(), act.cols(), [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(forward)(gate_up, act, begin, end);
+  });
+}
+
+void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
+                     const TensorView& d_gate_up, const TensorView& act) {
+  parallel_rows(act.rows(), act.cols(), [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(backward)(d_act, gate_up, d_gate_up, act, begin, end);
+  });
+}
+
+}  // namespace switchyard::kernels::cpu
+
+#endif  // HWY_ONCE

@@ -1,0 +1,38 @@
+#include "kernels/embedding.hpp"
+
+#include "kernels/check.hpp"
+#include "kernels/cpu/embedding.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/plan/loops.hpp"
+
+namespace switchyard::kernels {
+
+namespace {
+
+void check(const TensorView& tokens, const TensorView& table, const TensorView& rows) {
+  expect_vector(tokens, DType::i32, tokens.rows(), "tokens i32 [T]");
+  expect(table.dtype == DType::f32, "a table of type f32");
+  expect(is_float(rows.dtype) && has_size(rows, tokens.rows(), table.cols()),
+         "rows f32 or bf16 [T, H]");
+}
+
+}  // namespace
+
+void embedding_forward(const TensorView& tokens, const TensorView& table, const TensorView& out) {
+  if (out.empty()) return;
+  check(tokens, table, out);
+  dispatch(
+      *out.device, [&] { cpu::embedding_forward(tokens, table, out); },
+      [&] { plan::embedding_forward(out); });
+}
+
+void embedding_backward(const TensorView& tokens, const TensorView& dout,
+                        const TensorView& dtable) {
+  if (dout.empty()) return;
+  check(tokens, dtable, dout);
+  dispatch(
+      *dout.device, [&] { cpu::embedding_backward(tokens, dout, dtable); },
+      [&] { plan::embedding_backward(dout); });
+}
+
+}  // namespace switchyard::kernels

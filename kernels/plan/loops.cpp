@@ -1,0 +1,132 @@
+#include "kernels/plan/loops.hpp"
+
+#include "kernels/plan/record.hpp"
+
+namespace switchyard::kernels::plan {
+
+namespace {
+
+double numel(const TensorView& view) {
+  return static_cast<double>(view.numel());
+}
+double bytes(const TensorView& view) {
+  return static_cast<double>(view.num_bytes());
+}
+
+// An exponential counts as this many operations: the polynomial of degree 6 and the reduction.
+constexpr double exp_flops = 16;
+
+}  // namespace
+
+void rms_norm_forward(const TensorView& x, const TensorView& y) {
+  record(x, 4 * numel(x), bytes(x) + bytes(y));
+}
+
+void add_rms_norm_forward(const TensorView& x, const TensorView& y) {
+  record(x, 5 * numel(x), 3 * bytes(x) + bytes(y));
+}
+
+void rms_norm_backward(const TensorView& x, const TensorView& residual_gradient) {
+  const double residual = residual_gradient.empty() ? 0 : bytes(residual_gradient);
+  record(x, 10 * numel(x), 3 * bytes(x) + residual);
+}
+
+void rope(const TensorView& x) {
+  record(x, 3 * numel(x), 2 * bytes(x));
+}
+
+void swiglu_forward(const TensorView& gate_up, const TensorView& act) {
+  record(act, (exp_flops + 4) * numel(act), bytes(gate_up) + bytes(act));
+}
+
+void swiglu_backward(const TensorView& gate_up, const TensorView& act) {
+  record(act, (exp_flops + 10) * numel(act), 2 * bytes(gate_up) + 2 * bytes(act));
+}
+
+void embedding_forward(const TensorView& out) {
+  record(out, 0, numel(out) * static_cast<double>(size_of(DType::f32)) + bytes(out));
+}
+
+void embedding_backward(const TensorView& dout) {
+  record(dout, numel(dout),
+         bytes(dout) + 2 * numel(dout) * static_cast<double>(size_of(DType::f32)));
+}
+
+void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits) {
+  if (dlogits.empty()) return record(logits, (exp_flops + 2) * numel(logits), bytes(logits));
+  record(logits, 2 * (exp_flops + 2) * numel(logits), 2 * bytes(logits) + bytes(dlogits));
+}
+
+double sum(const TensorView& values) {
+  record(values, numel(values), bytes(values));
+  return 0;
+}
+
+void gate_forward(const TensorView& logits) {
+  record(logits, (exp_flops + 4) * numel(logits), 2 * bytes(logits));
+}
+
+void gate_backward(const TensorView& probs) {
+  record(probs, 5 * numel(probs), 2 * bytes(probs));
+}
+
+void gate_statistics(const TensorView& probs) {
+  record(probs, numel(probs), bytes(probs));
+}
+
+void sort_by_expert(const TensorView& counts, const TensorView& indices) {
+  record(counts, 0, bytes(counts) + 4 * bytes(indices));
+}
+
+void gather_rows(const TensorView& dst) {
+  record(dst, 0, 2 * bytes(dst));
+}
+
+void scatter_rows(const TensorView& src) {
+  record(src, 0, 2 * bytes(src));
+}
+
+void combine_rows(const TensorView& rows, const TensorView& out) {
+  record(out, 2 * numel(rows), bytes(rows) + bytes(out));
+}
+
+void combine_rows_backward(const TensorView& dout, const TensorView& rows) {
+  record(dout, 3 * numel(rows), bytes(dout) + 2 * bytes(rows));
+}
+
+void sum_rows(const TensorView& rows, const TensorView& out) {
+  record(out, numel(rows), bytes(rows) + bytes(out));
+}
+
+void fill_zero(const TensorView& x) {
+  record(x, 0, bytes(x));
+}
+
+void copy(const TensorView& src, const TensorView& dst) {
+  record(src, 0, bytes(src) + bytes(dst));
+}
+
+void add(const TensorView& a) {
+  record(a, numel(a), 3 * bytes(a));
+}
+
+void scale(const TensorView& x) {
+  record(x, numel(x), 2 * bytes(x));
+}
+
+// Philox gives four words in about 100 integer operations.
+void dropout(const TensorView& x) {
+  record(x, 25 * numel(x), 2 * bytes(x));
+}
+
+// Reads four arrays and writes three.
+void adamw(const TensorView& value) {
+  record(value, 16 * numel(value), 7 * bytes(value));
+}
+
+double sum_of_squares(const TensorView& x) {
+  record(x, 2 * numel(x), bytes(x));
+  return 0;
+}
+
+}  // namespace switchyard::kernels::plan

@@ -1,0 +1,38 @@
+// The plan twins of the kernels that are loops of our own: each records the work of its twin. Only
+// the views whose sizes matter are passed. Operands are counted once, and so are operands that one
+// call both reads and writes: once for each direction.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::plan {
+
+void rms_norm_forward(const TensorView& x, const TensorView& y);
+void add_rms_norm_forward(const TensorView& x, const TensorView& y);
+void rms_norm_backward(const TensorView& x, const TensorView& residual_gradient);
+void rope(const TensorView& x);
+void swiglu_forward(const TensorView& gate_up, const TensorView& act);
+void swiglu_backward(const TensorView& gate_up, const TensorView& act);
+void embedding_forward(const TensorView& out);
+void embedding_backward(const TensorView& dout);
+void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits);
+double sum(const TensorView& values);  // 0
+void gate_forward(const TensorView& logits);
+void gate_backward(const TensorView& probs);
+void gate_statistics(const TensorView& probs);
+// Writes nothing: what the counts of a plan are is the dispatcher's business.
+void sort_by_expert(const TensorView& counts, const TensorView& indices);
+void gather_rows(const TensorView& dst);
+void scatter_rows(const TensorView& src);
+void combine_rows(const TensorView& rows, const TensorView& out);
+void combine_rows_backward(const TensorView& dout, const TensorView& rows);
+void sum_rows(const TensorView& rows, const TensorView& out);
+void fill_zero(const TensorView& x);
+void copy(const TensorView& src, const TensorView& dst);
+void add(const TensorView& a);
+void scale(const TensorView& x);
+void dropout(const TensorView& x);
+void adamw(const TensorView& value);
+double sum_of_squares(const TensorView& x);  // 0
+
+}  // namespace switchyard::kernels::plan
