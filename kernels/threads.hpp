@@ -4,5 +4,6 @@
 namespace switchyard::kernels {
 
 int num_threads();
+void set_num_threads(int num_threads);  // at least 1
 
 }  // namespace switchyard::kernels

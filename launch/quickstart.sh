@@ -18,7 +18,7 @@ fi
 launch/install_packages.sh
 launch/build.sh release switchyard
 switchyard=build/release/switchyard
-corpus=data/corpora/fortunes.h5
+corpus=runs/corpora/fortunes.h5
 run=runs/quickstart
 
 if [[ ! -f $corpus ]]; then

@@ -25,7 +25,7 @@ struct PlannedRank {
 RankPlan plan_of(PlannedRank& planned, int rank) {
   RandomSource source(planned.trainer.batch_layout(), 1, 0);
   planned.device->profile().reset();
-  planned.trainer.step(0, source);
+  planned.trainer.step(1, source);
 
   RankPlan plan;
   plan.rank = rank;

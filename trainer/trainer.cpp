@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/elementwise.hpp"
+#include "tensor/error.hpp"
 #include "trainer/schedule.hpp"
 
 namespace switchyard {

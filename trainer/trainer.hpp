@@ -39,7 +39,8 @@ class Trainer {
   Trainer(Device& device, const Mesh& mesh, const Config& config, std::int64_t vocab_size_used,
           std::int64_t planned_rows = 0);
 
-  // One optimizer step on the micro-batches that `source` gives. NumericalError, with the step and
+  // One optimizer step, number `step` counted from 1, on the micro-batches that `source` gives.
+  // Collective over the mesh. NumericalError, with the step and
   // the value, if loss or gradient is not finite; the weights are then those before the step.
   StepResult step(std::int64_t step, BatchSource& source);
 

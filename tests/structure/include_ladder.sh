@@ -13,7 +13,8 @@ declare -A below=(
   [experts]="parallel kernels tensor"
   [model]="experts parallel kernels tensor"
   [trainer]="model experts parallel kernels data tensor"
-  [launch]="trainer model experts parallel kernels data tensor"
+  [bench]="trainer model experts parallel kernels data tensor"
+  [launch]="bench trainer model experts parallel kernels data tensor"
 )
 # header pattern -> folders (or files) that may include it
 declare -A home=(

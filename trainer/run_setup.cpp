@@ -1,0 +1,77 @@
+#include "trainer/run_setup.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "kernels/threads.hpp"
+#include "tensor/error.hpp"
+#include "trainer/progress.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Bytes that the host can still give, from /proc/meminfo; 0 if that cannot be read.
+std::int64_t available_memory_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string word;
+  while (file >> word) {
+    std::int64_t kib = 0;
+    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Config resolve_config(const Config& given, int num_ranks, const TokenFile& tokens) {
+  Config config = given;
+  config.parallel = Mesh::resolved(config.parallel, num_ranks);
+  if (config.model.vocab_size == 0) config.model.vocab_size = tokens.vocab_size();
+  if (config.model.vocab_size < tokens.vocab_size())
+    throw ConfigError(fmt::format(
+        "model.vocab_size is {}, but the tokenizer of {} has {} tokens; use 0 (the tokenizer's) or "
+        "at least {}",
+        config.model.vocab_size, tokens.path(), tokens.vocab_size(), tokens.vocab_size()));
+  return config;
+}
+
+void set_threads(const RunConfig& run, int num_ranks) {
+  if (run.threads > 0) {
+    kernels::set_num_threads(static_cast<int>(run.threads));
+  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
+    const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    kernels::set_num_threads(std::max(1, cores / num_ranks));
+  }
+}
+
+void require_memory(const Plan& plan, int ranks_on_host) {
+  const std::int64_t available = available_memory_bytes();
+  const RankPlan& fullest = plan.fullest();
+  if (available == 0 || fullest.peak_bytes * ranks_on_host <= available) return;
+  std::string parts;
+  for (int purpose = 0; purpose < num_purposes; ++purpose)
+    parts += fmt::format(
+        "{}{} {}", purpose == 0 ? "" : ", ", name_of(static_cast<Purpose>(purpose)),
+        format_bytes(static_cast<double>(fullest.bytes[static_cast<std::size_t>(purpose)])));
+  throw MemoryError(
+      fmt::format("the run needs {} on its fullest rank ({}) with balanced routing, and {} ranks "
+                  "share this host, "
+                  "which has {} available. Use more hosts, a smaller train.micro_batch, more "
+                  "parallel.expert or a "
+                  "smaller model; `switchyard plan` shows the figures of any layout",
+                  format_bytes(static_cast<double>(fullest.peak_bytes)), parts, ranks_on_host,
+                  format_bytes(static_cast<double>(available))));
+}
+
+RankState::RankState(Group& world, const Config& config, std::int64_t vocab_size_used)
+    : device(make_cpu_device()),
+      mesh(world, config.parallel),
+      trainer(*device, mesh, config, vocab_size_used) {}
+
+}  // namespace switchyard

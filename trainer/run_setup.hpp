@@ -1,0 +1,36 @@
+// What `train` and `eval` do alike before the first step: check that the layout, the vocabulary and
+// the memory are possible, and build device, mesh and trainer.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "data/token_file.hpp"
+#include "trainer/plan.hpp"
+#include "trainer/trainer.hpp"
+
+namespace switchyard {
+
+// The configuration with parallel resolved and, from the token file, the vocabulary's size.
+// ConfigError if the model's vocabulary is smaller than the tokenizer's.
+Config resolve_config(const Config& config, int num_ranks, const TokenFile& tokens);
+
+// Sets the number of OpenMP threads of this process from run.threads (0: left as the launcher set
+// it, else the cores of the host shared out over its ranks).
+void set_threads(const RunConfig& run, int num_ranks);
+
+// Throws MemoryError, with the plan's figures by purpose and what to change, if the fullest rank
+// needs more than this host has available for each of its `ranks_on_host` ranks.
+void require_memory(const Plan& plan, int ranks_on_host);
+
+// Everything of one rank that lives as long as the run. Members die in reverse order.
+struct RankState {
+  // Collective over world. config is resolved.
+  RankState(Group& world, const Config& config, std::int64_t vocab_size_used);
+
+  std::unique_ptr<Device> device;
+  Mesh mesh;
+  Trainer trainer;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,311 @@
+#include "trainer/train_run.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <iostream>
+#include <optional>
+
+#include "kernels/peak.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint.hpp"
+#include "trainer/metrics.hpp"
+#include "trainer/progress.hpp"
+#include "trainer/rank_log.hpp"
+#include "trainer/run_folder.hpp"
+#include "trainer/run_setup.hpp"
+
+namespace switchyard {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// One run on this rank. What only rank 0 has (folder, metrics, progress) is null elsewhere.
+class Run {
+ public:
+  Run(Group& world, const Config& config, const std::string& effective_yaml,
+      const std::string& command, const StopSignal& stop, RunFolder* folder, RankLog& log)
+      : world_(world),
+        config_(config),
+        yaml_(effective_yaml),
+        command_(command),
+        stop_(stop),
+        folder_(folder),
+        log_(log),
+        checkpoints_(config.run.output + "/checkpoints") {}
+
+  ExitCode train(const TokenFile& tokens) {
+    start(tokens);
+    const Clock::time_point started = Clock::now();
+    const std::int64_t first_step = state_.step;
+    bool stopped = false;
+    while (state_.step < config_.train.num_steps && !stopped) {
+      take_step();
+      if (due(config_.evaluate.every)) evaluate();
+      stopped = stop_agreed();
+      if (due(config_.checkpoint.every) || stopped) save();
+    }
+    if (saved_step_ != state_.step && state_.step > first_step) save();
+    summarize(first_step, seconds_since(started), stopped);
+    return stopped ? ExitCode::stopped : ExitCode::done;
+  }
+
+  std::int64_t step() const { return state_.step; }
+
+ private:
+  void start(const TokenFile& tokens) {
+    const Plan plan = make_plan(config_, world_.size(), tokens.vocab_size());
+    require_memory(plan, world_.size());
+    flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
+    rank_ = std::make_unique<RankState>(world_, config_, tokens.vocab_size());
+    const BatchLayout layout = trainer().batch_layout();
+    loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
+                                       static_cast<std::uint64_t>(config_.run.seed));
+    if (config_.evaluate.every > 0)
+      validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout);
+    measure_peak();
+    resume();
+    loader_->seek(state_.step);
+    source_ = std::make_unique<LoaderSource>(*loader_);
+    if (folder_ == nullptr) return;
+    metrics_ = std::make_unique<MetricsWriter>(folder_->metrics(), state_.step);
+    progress_ = std::make_unique<Progress>(std::cout, is_live_terminal(STDOUT_FILENO),
+                                           state_.step + 1, config_.train.num_steps);
+    note(describe(plan));
+  }
+
+  void measure_peak() {
+    const double seconds = 0.05;
+    peak_ = kernels::measure_product_peak(*rank_->device, compute_dtype(config_.run), seconds);
+    world_.all_reduce_values({&peak_, 1}, ReduceOp::sum);
+  }
+
+  void resume() {
+    if (config_.checkpoint.resume == "never") return;
+    const Report report = [this](const std::string& text) { note(text); };
+    std::optional<std::string> path;
+    if (config_.checkpoint.resume == "auto") {
+      path = find_newest_valid(checkpoints_, world_, report);
+    } else {
+      path = config_.checkpoint.resume;
+      const std::string damage = find_damage(*path, world_, report);
+      if (!damage.empty())
+        throw CheckpointError(fmt::format("checkpoint.resume: {}: {}", *path, damage));
+    }
+    if (!path) return;
+    state_ = load_checkpoint(*path, trainer().store(), &trainer().optimizer(), world_);
+    trainer().weights_changed();
+    saved_step_ = state_.step;
+    checkpoint_path_ = *path;
+    note(fmt::format("resuming from step {} ({})", state_.step, *path));
+  }
+
+  void take_step() {
+    const Clock::time_point started = Clock::now();
+    last_ = trainer().step(state_.step + 1, *source_);
+    const double seconds = seconds_since(started);
+    const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
+    state_.step += 1;
+    state_.num_tokens += tokens;
+    state_.data_position = state_.step * config_.train.global_batch;
+    write_metrics(seconds, static_cast<double>(tokens) / seconds);
+    if (!progress_) return;
+    progress_->step({.step = state_.step,
+                     .loss = last_.loss,
+                     .balance = last_.load_max_over_mean,
+                     .num_tokens = static_cast<double>(tokens),
+                     .seconds = seconds,
+                     .flops_per_token = flops_per_token_,
+                     .peak_flops_per_second = peak_});
+  }
+
+  void write_metrics(double seconds, double tokens_per_second) {
+    const std::int64_t memory = trainer().peak_memory_bytes();
+    state_.max_rows = trainer().max_rows();
+    memory_bytes_ = memory;
+    if (!metrics_) return;
+    metrics_->write(StepMetrics{.step = state_.step,
+                                .loss = last_.loss,
+                                .cross_entropy = last_.losses.cross_entropy,
+                                .balance_loss = last_.losses.balance,
+                                .z_loss = last_.losses.z,
+                                .grad_norm = last_.gradient_norm,
+                                .learning_rate = last_.learning_rate,
+                                .num_tokens = state_.num_tokens,
+                                .step_seconds = seconds,
+                                .tokens_per_second = tokens_per_second,
+                                .model_flops_per_second = flops_per_token_ * tokens_per_second,
+                                .memory_bytes = memory,
+                                .max_rows = state_.max_rows,
+                                .load_max_over_mean = last_.load_max_over_mean,
+                                .dropped_fraction = 0});
+  }
+
+  void evaluate() {
+    const EvaluationResult result = trainer().evaluate(*validation_, config_.evaluate.num_batches);
+    validation_loss_ = result.loss;
+    if (metrics_)
+      metrics_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
+    note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
+  }
+
+  void save() {
+    const SaveResult saved = save_checkpoint({.folder = checkpoints_,
+                                              .state = state_,
+                                              .configuration = yaml_,
+                                              .keep = config_.checkpoint.keep},
+                                             trainer().store(), trainer().optimizer(), world_,
+                                             [this](const std::string& text) { note(text); });
+    saved_step_ = state_.step;
+    checkpoint_path_ = saved.path;
+    note(fmt::format("saved {} ({}, {:.1f} s)", saved.path,
+                     format_bytes(static_cast<double>(saved.num_bytes)), saved.seconds));
+  }
+
+  // A signal may reach one rank only, or the ranks at different moments.
+  bool stop_agreed() {
+    double flag = stop_.requested() ? 1 : 0;
+    world_.all_reduce_values({&flag, 1}, ReduceOp::max);
+    return flag > 0;
+  }
+
+  bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
+
+  std::string describe(const Plan& plan) const {
+    const RankPlan& fullest = plan.fullest();
+    return fmt::format(
+        "{} parameters, {} active; {} ranks (data {}, expert {}); {} a rank with balanced routing; "
+        "{} tokens a step in {} micro-steps",
+        format_count(static_cast<double>(plan.num_parameters)),
+        format_count(static_cast<double>(plan.num_active_parameters)), plan.num_ranks,
+        plan.parallel.data, plan.parallel.expert,
+        format_bytes(static_cast<double>(fullest.peak_bytes)), plan.tokens_per_step,
+        plan.num_micro_steps);
+  }
+
+  void note(const std::string& text) {
+    log_.info(text);
+    if (world_.rank() != 0) return;
+    if (progress_) {
+      progress_->note(text);
+    } else {
+      std::cout << text << std::endl;
+    }
+  }
+
+  void summarize(std::int64_t first_step, double seconds, bool stopped) {
+    if (folder_ == nullptr) return;
+    progress_->finish();
+    if (stopped)
+      std::cout << "Stopped on " << (stop_.requested() ? stop_.name() : "request") << ".\n";
+    const double rate = progress_->tokens_per_second();
+    RunSummary summary{
+        .first_step = first_step,
+        .last_step = state_.step,
+        .num_steps = config_.train.num_steps,
+        .loss = last_.loss,
+        .validation_loss = validation_loss_,
+        .num_tokens =
+            (state_.step - first_step) * config_.train.global_batch * config_.model.sequence_length,
+        .seconds = seconds,
+        .tokens_per_second = rate,
+        .peak_share = peak_ > 0 ? std::optional(rate * flops_per_token_ / peak_) : std::nullopt,
+        .memory_bytes = memory_bytes_,
+        .checkpoint = checkpoint_path_,
+        .next = {}};
+    if (state_.step < config_.train.num_steps) summary.next.push_back("continue: " + command_);
+    summary.next.push_back(
+        fmt::format("generate: switchyard generate {} --prompt TEXT", folder_->path()));
+    summary.next.push_back(fmt::format("pictures: launch/plot.sh {}", folder_->path()));
+    std::cout << format_summary(summary) << std::flush;
+  }
+
+  Trainer& trainer() { return rank_->trainer; }
+
+  Group& world_;
+  const Config& config_;
+  const std::string& yaml_;
+  const std::string& command_;
+  const StopSignal& stop_;
+  RunFolder* folder_;
+  RankLog& log_;
+  std::string checkpoints_;
+  std::unique_ptr<RankState> rank_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<FixedBatches> validation_;
+  std::unique_ptr<LoaderSource> source_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<Progress> progress_;
+  TrainState state_;
+  StepResult last_;
+  std::optional<double> validation_loss_;
+  std::string checkpoint_path_;
+  std::int64_t saved_step_ = 0;
+  std::int64_t memory_bytes_ = 0;
+  double flops_per_token_ = 0;
+  double peak_ = 0;  // FLOP/s of all ranks
+};
+
+}  // namespace
+
+ExitCode run_training(Group& world, const Config& given, const std::string& effective_yaml,
+                      const std::string& command, const StopSignal& stop) {
+  std::unique_ptr<RunFolder> folder;
+  std::unique_ptr<TokenFile> tokens;
+  std::unique_ptr<RankLog> log;
+  run_together(world, [&] {
+    if (world.rank() == 0) folder = std::make_unique<RunFolder>(given.run.output);
+  });
+  run_together(world, [&] {
+    log = std::make_unique<RankLog>(given.run.output + "/logs", world.rank());
+    tokens = std::make_unique<TokenFile>(given.data.path);
+    if (folder) folder->write_config(effective_yaml);
+  });
+  if (folder && !folder->note().empty()) log->warning(folder->note());
+  set_threads(given.run, world.size());
+  const Config config = resolve_config(given, world.size(), *tokens);
+
+  Run run(world, config, effective_yaml, command, stop, folder.get(), *log);
+  try {
+    const ExitCode code = run.train(*tokens);
+    if (folder)
+      folder->write_exit(code, code == ExitCode::done ? "done" : "stopped on request", run.step());
+    return code;
+  } catch (const Error& error) {
+    log->error(error.what());
+    if (folder) folder->write_exit(error.code(), error.what(), run.step());
+    throw;
+  }
+}
+
+void run_evaluation(Group& world, const Config& given) {
+  std::unique_ptr<TokenFile> tokens;
+  run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
+  set_threads(given.run, world.size());
+  const Config config = resolve_config(given, world.size(), *tokens);
+  require_memory(make_plan(config, world.size(), tokens->vocab_size()), world.size());
+  RankState rank(world, config, tokens->vocab_size());
+  const Report report = [&](const std::string& text) {
+    if (world.rank() == 0) std::cerr << text << std::endl;
+  };
+  const std::string folder = config.run.output + "/checkpoints";
+  const std::optional<std::string> path = find_newest_valid(folder, world, report);
+  if (!path)
+    throw CheckpointError(fmt::format("{} holds no valid checkpoint; train first", folder));
+  const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
+  rank.trainer.weights_changed();
+  const FixedBatches batches(*tokens, Split::valid, rank.trainer.batch_layout());
+  const EvaluationResult result = rank.trainer.evaluate(batches, config.evaluate.num_batches);
+  if (world.rank() != 0) return;
+  std::cout << fmt::format("step {}  validation loss {}  perplexity {:.4f}  tokens {}\n",
+                           state.step, result.loss, std::exp(result.loss), result.num_tokens);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,24 @@
+// `switchyard train`: one run from its folder's lock to its summary. Resumes by itself, evaluates,
+// saves, stops on request, and leaves metrics, logs, configuration and exit.json behind.
+#pragma once
+
+#include <string>
+
+#include "parallel/group.hpp"
+#include "tensor/error.hpp"
+#include "trainer/config.hpp"
+#include "trainer/stop_signal.hpp"
+
+namespace switchyard {
+
+// Collective over `world`. `effective_yaml`: the complete configuration, stored with the run and in
+// each checkpoint. `command`: how a person continues this run, for the closing lines.
+// Returns ExitCode::done, or ExitCode::stopped after a stop on request; other ends are thrown.
+ExitCode run_training(Group& world, const Config& config, const std::string& effective_yaml,
+                      const std::string& command, const StopSignal& stop);
+
+// `switchyard eval`: the validation loss of the run's newest valid checkpoint, on any layout.
+// Rank 0 prints a line. CheckpointError if the run has no valid checkpoint.
+void run_evaluation(Group& world, const Config& config);
+
+}  // namespace switchyard
