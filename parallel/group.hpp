@@ -1,7 +1,7 @@
 // A Group is a fixed set of ranks that exchange tensors. It is passed to whoever communicates and
-// never looked up. One interface, several implementations: MPI (mpi_group.cpp), the plan, which only
-// records bytes (plan_group.cpp), and later NCCL. Every collective is called by all ranks of the
-// group, in the same order, with matching counts.
+// never looked up. One interface, several implementations: MPI (mpi_group.cpp), the plan, which
+// only records bytes (plan_group.cpp), and later NCCL. Every collective is called by all ranks of
+// the group, in the same order, with matching counts.
 //
 // Each exchange has a starting form that returns an Event; the operands must stay untouched until
 // the event is done. MPI moves data only while somebody calls it, so long computations call
@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tensor/tensor.hpp"
@@ -23,7 +24,9 @@ namespace switchyard {
 
 enum class ReduceOp : std::uint8_t { sum, max, min };
 
-// An exchange under way. Move-only; destruction waits.
+// An exchange under way. Move-only. Destruction waits and reports what fails; while an exception
+// unwinds it waits for half a second at most, since the other ranks may have left the exchange.
+// What waiting throws, test() throws, too; the event is then done.
 class Event {
  public:
   class Pending {
@@ -39,10 +42,12 @@ class Event {
   Event& operator=(Event&& other) noexcept;
   ~Event();
 
-  bool test();
+  bool test();  // advances; true once the exchange is complete
   void wait();
 
  private:
+  void finish() noexcept;
+
   std::unique_ptr<Pending> pending_;
 };
 
@@ -105,6 +110,14 @@ class Group {
 
  protected:
   Group(std::string name, int rank, int size) : name_(std::move(name)), rank_(rank), size_(size) {}
+
+  // Where this rank is in a partition. InternalError unless each of 0 ... P - 1 is listed once.
+  struct Place {
+    int list = 0;
+    int index = 0;  // in that list
+    int size = 0;   // of that list
+  };
+  Place place_in(const std::vector<std::vector<int>>& partition) const;
 
  private:
   std::string name_;

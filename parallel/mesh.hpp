@@ -2,12 +2,13 @@
 // axes pipeline x data x context; experts fold over the same ranks as pipeline x expert_data x
 // expert:
 //     pipeline x data x context = pipeline x expert_data x expert = ranks
-// Neighbouring ranks share an expert group: rank = (expert_data index) * expert + (expert index), and
-// rank = (data index) * context + (context index). Pipeline is 1, and so is context, for now.
+// Neighbouring ranks share an expert group: rank = (expert_data index) * expert + (expert index),
+// and rank = (data index) * context + (context index). Pipeline is 1, and so is context, for now.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include "parallel/group.hpp"
 
@@ -35,8 +36,8 @@ std::string_view name_of(Axis axis);
 
 class Mesh {
  public:
-  // Takes data: 0 as ranks / context. ConfigError with the whole equation, the numbers and the legal
-  // values if it does not hold.
+  // Takes data: 0 as ranks / context. ConfigError with the whole equation, the numbers and the
+  // legal values if it does not hold.
   static ParallelConfig resolved(const ParallelConfig& config, std::int64_t num_ranks);
 
   // Collective over the world.
@@ -50,10 +51,12 @@ class Mesh {
   const ParallelConfig& config() const { return config_; }
 
  private:
+  Mesh(std::unique_ptr<Group> world, const ParallelConfig& config);
+
   ParallelConfig config_;
   Group* world_ = nullptr;
-  std::unique_ptr<Group> owned_world_;               // the plan's
-  std::unique_ptr<Group> groups_[num_axes];          // all but world
+  std::unique_ptr<Group> owned_world_;       // the plan's
+  std::unique_ptr<Group> groups_[num_axes];  // all but world
 };
 
 }  // namespace switchyard

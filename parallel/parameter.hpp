@@ -1,5 +1,5 @@
-// The parameters of a model on this rank, and how each one is spread over the ranks. This one record
-// drives initialisation, gradient reduction, optimizer sharding, checkpoints and the plan.
+// The parameters of a model on this rank, and how each one is spread over the ranks. This one
+// record drives initialisation, gradient reduction, optimizer sharding, checkpoints and the plan.
 //
 // Values and gradients are fp32 and live in buckets: contiguous buffers of parameters that have the
 // same replicas, in the order in which a backward pass completes them. A bucket is reduced by one
@@ -7,7 +7,9 @@
 // 2020): the owner of a part holds its optimizer moments, updates it and gathers it to the others.
 #pragma once
 
+#include <cstdint>
 #include <deque>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,8 +20,8 @@ namespace switchyard {
 enum class Initial : std::uint8_t { normal, ones, zeros };
 
 struct ParameterSpec {
-  std::string name;              // "layers.3.experts.down.weight": depends on the model alone
-  Shape global_shape;            // likewise
+  std::string name;    // "layers.3.experts.down.weight": depends on the model alone
+  Shape global_shape;  // likewise
   // Rows (dim 0) that this rank holds; experts are split there, everything else is whole.
   std::int64_t first_row = 0;
   std::int64_t num_rows = 0;
@@ -31,9 +33,10 @@ struct ParameterSpec {
 
 class Parameter {
  public:
-  explicit Parameter(ParameterSpec spec);
+  Parameter(ParameterSpec spec, int index);
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return spec_.name; }
+  int index() const { return index_; }  // in the order of the store
   Shape local_shape() const { return spec_.global_shape.with_dim0(spec_.num_rows); }
   // f32, local_shape(), contiguous. Set by ParameterStore::allocate.
   const TensorView& value() const { return value_; }
@@ -42,6 +45,7 @@ class Parameter {
  private:
   friend class ParameterStore;
   ParameterSpec spec_;
+  int index_;
   TensorView value_;
   TensorView gradient_;
 };
@@ -54,6 +58,7 @@ struct BucketEntry {
 };
 
 struct Bucket {
+  Axis axis = Axis::dense_replica;
   Group* replicas = nullptr;
   Tensor values;                     // f32 [numel]
   Tensor gradients;                  // f32 [numel]
@@ -80,15 +85,19 @@ class ParameterStore {
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
-  // In forward order. The reference stays valid.
+  // In forward order. The reference stays valid. InternalError for rows outside the global tensor
+  // and for a name that is taken.
   Parameter& add(ParameterSpec spec);
-  // Builds the buckets and sets the views. Once, after all parameters were added.
-  void allocate();
+  // Builds the buckets and sets the views. Once, after all parameters were added. bucket_bytes: the
+  // most that a bucket of several parameters holds; 0 takes the mesh's parallel.bucket_megabytes.
+  void allocate(std::int64_t bucket_bytes = 0);
   // Every element from (seed, name, global index): the same model on every layout. Padding stays 0.
+  // Nothing happens on the plan device.
   void initialize(std::uint64_t seed);
   void zero_gradients();
 
   const std::deque<Parameter>& parameters() const { return parameters_; }
+  // In the order in which a backward pass completes them.
   std::vector<Bucket>& buckets() { return buckets_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }
   // What this rank owns, in bucket order.
@@ -99,10 +108,15 @@ class ParameterStore {
   const Mesh& mesh() const { return mesh_; }
 
  private:
+  std::vector<Bucket> planned_buckets(std::int64_t bucket_bytes);
+  void allocate_bucket(Bucket& bucket);
+
   Device& device_;
   const Mesh& mesh_;
   std::deque<Parameter> parameters_;
+  std::set<std::string> names_;
   std::vector<Bucket> buckets_;
+  bool allocated_ = false;
 };
 
 }  // namespace switchyard

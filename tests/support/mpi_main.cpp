@@ -1,41 +1,71 @@
 // main() of every test that runs under mpirun. All ranks run the same tests; a failure on any rank
-// fails the program, and only the rank that failed (and rank 0) prints.
+// fails the program, and only the rank that failed (and rank 0) prints. A test that ends early on
+// one rank, by an exception or a fatal failure, would leave the others waiting in an exchange: it
+// ends them all.
 #include <gtest/gtest.h>
-#include <mpi.h>
 
 #include <cstdio>
+#include <exception>
 
-int main(int argc, char** argv) {
-  int provided = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  ::testing::InitGoogleTest(&argc, argv);
-  if (rank != 0) {
-    ::testing::TestEventListeners& listeners = ::testing::UnitTest::GetInstance()->listeners();
-    delete listeners.Release(listeners.default_result_printer());
-    class FailurePrinter : public ::testing::EmptyTestEventListener {
-     public:
-      explicit FailurePrinter(int rank) : rank_(rank) {}
-      void OnTestPartResult(const ::testing::TestPartResult& result) override {
-        if (!result.failed()) return;
-        std::fprintf(stderr, "rank %d: %s:%d: %s\n", rank_,
-                     result.file_name() ? result.file_name() : "?", result.line_number(),
-                     result.summary());
-      }
+#include "tests/support/mpi_test.hpp"
 
-     private:
-      int rank_;
-    };
-    listeners.Append(new FailurePrinter(rank));
+namespace switchyard::test {
+
+namespace {
+
+Session* session = nullptr;  // main's
+
+class FailurePrinter final : public ::testing::EmptyTestEventListener {
+ public:
+  void OnTestPartResult(const ::testing::TestPartResult& result) override {
+    if (!result.failed()) return;
+    std::fprintf(stderr, "rank %d: %s:%d: %s\n", world().rank(),
+                 result.file_name() != nullptr ? result.file_name() : "?", result.line_number(),
+                 result.summary());
   }
+};
+
+class JobEnder final : public ::testing::EmptyTestEventListener {
+ public:
+  void OnTestPartResult(const ::testing::TestPartResult& result) override {
+    if (result.fatally_failed() && world().size() > 1) session->abort(1);
+  }
+};
+
+int run_all_tests() {
+  ::testing::TestEventListeners& listeners = ::testing::UnitTest::GetInstance()->listeners();
+  if (world().rank() != 0) {
+    delete listeners.Release(listeners.default_result_printer());
+    listeners.Append(new FailurePrinter);
+  }
+  listeners.Append(new JobEnder);
   int failed = RUN_ALL_TESTS();
   if (::testing::UnitTest::GetInstance()->test_to_run_count() == 0) {
-    std::fprintf(stderr, "rank %d: no test ran\n", rank);
+    std::fprintf(stderr, "rank %d: no test ran\n", world().rank());
     failed = 1;
   }
-  int any_failed = 0;
-  MPI_Allreduce(&failed, &any_failed, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
-  MPI_Finalize();
-  return any_failed;
+  double any_failed = failed;
+  world().all_reduce_values({&any_failed, 1}, ReduceOp::max);
+  return any_failed > 0 ? 1 : 0;
+}
+
+}  // namespace
+
+Session& test_session() {
+  return *session;
+}
+
+}  // namespace switchyard::test
+
+int main(int argc, char** argv) {
+  switchyard::Session session(&argc, &argv);
+  switchyard::test::session = &session;
+  ::testing::InitGoogleTest(&argc, argv);
+  GTEST_FLAG_SET(catch_exceptions, false);
+  try {
+    return switchyard::test::run_all_tests();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "rank %d: a test threw: %s\n", session.world().rank(), error.what());
+    session.abort(1);
+  }
 }

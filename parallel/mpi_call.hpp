@@ -1,0 +1,20 @@
+// The one check of MPI's return codes. Private to parallel/: no header outside includes it, and it
+// does not need mpi.h itself. Communicators cross file borders as MPI's portable integer handles.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "parallel/group.hpp"
+
+namespace switchyard::mpi {
+
+// Returns if `code` is MPI_SUCCESS. Otherwise throws with the call, MPI's reason, this rank and
+// this host: InternalError if the call was wrong (arguments, counts that do not match), IoError if
+// the communication failed.
+void check(int code, std::string_view call);
+
+// All ranks of the job. MPI is running, and returns errors.
+std::unique_ptr<Group> make_world_group();
+
+}  // namespace switchyard::mpi

@@ -1,0 +1,152 @@
+#include "parallel/parameter.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "kernels/elementwise.hpp"
+#include "tensor/error.hpp"
+#include "tensor/random.hpp"
+
+namespace switchyard {
+
+namespace {
+
+constexpr std::int64_t bytes_per_megabyte = 1 << 20;
+constexpr std::int64_t part_granularity = 16;  // elements: 64 bytes, so that parts stay aligned
+
+std::int64_t rounded_up(std::int64_t n, std::int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+// Closes a bucket to further parameters: its replicas get equal parts.
+void set_parts(Bucket& bucket) {
+  const std::int64_t num_ranks = bucket.replicas->size();
+  const std::int64_t used = bucket.entries.empty() ? 0 : bucket.entries.back().end;
+  bucket.part = rounded_up((used + num_ranks - 1) / num_ranks, part_granularity);
+  bucket.numel = bucket.part * num_ranks;
+}
+
+// values: `numel` elements from the flat global index `global_begin` on. Four neighbours share one
+// counter of the generator, so the first and the last four may lie half outside.
+void fill_normal(float* values, std::int64_t global_begin, std::int64_t numel, RandomKey key,
+                 float std) {
+  const std::int64_t first_four = global_begin / 4;
+  const std::int64_t last_four = (global_begin + numel + 3) / 4;
+#pragma omp parallel for schedule(static)
+  for (std::int64_t four = first_four; four < last_four; ++four) {
+    const std::array<float, 4> normal =
+        normals(random_words(key, static_cast<std::uint64_t>(four), 0));
+    const std::int64_t begin = std::max(four * 4, global_begin);
+    const std::int64_t end = std::min(four * 4 + 4, global_begin + numel);
+    for (std::int64_t i = begin; i < end; ++i)
+      values[i - global_begin] = normal[static_cast<std::size_t>(i - four * 4)] * std;
+  }
+}
+
+void initialize(const Parameter& parameter, std::uint64_t seed) {
+  const ParameterSpec& spec = parameter.spec();
+  const TensorView& value = parameter.value();
+  if (value.empty()) return;
+  if (spec.initial == Initial::normal)
+    fill_normal(value.as<float>(), spec.first_row * spec.global_shape.inner_numel(), value.numel(),
+                random_key(seed, "init " + spec.name), spec.initial_std);
+  else
+    std::fill_n(value.as<float>(), value.numel(), spec.initial == Initial::ones ? 1.0f : 0.0f);
+}
+
+}  // namespace
+
+Parameter::Parameter(ParameterSpec spec, int index) : spec_(std::move(spec)), index_(index) {
+  expect(spec_.global_shape.num_dims() > 0, "a parameter with dims");
+  expect(spec_.first_row >= 0 && spec_.num_rows >= 0 &&
+             spec_.first_row + spec_.num_rows <= spec_.global_shape[0],
+         "rows inside the global tensor of " + spec_.name);
+}
+
+Parameter& ParameterStore::add(ParameterSpec spec) {
+  expect(!allocated_, "all parameters added before allocate()");
+  expect(names_.insert(spec.name).second, "a name for each parameter; twice: " + spec.name);
+  return parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()));
+}
+
+std::vector<Bucket> ParameterStore::planned_buckets(std::int64_t bucket_bytes) {
+  const std::int64_t limit = bucket_bytes / size_of(DType::f32);
+  std::vector<Bucket> buckets;
+  std::array<std::optional<std::size_t>, num_axes> open;  // the bucket being filled, by axis
+  for (auto parameter = parameters_.rbegin(); parameter != parameters_.rend(); ++parameter) {
+    const Axis axis = parameter->spec().replicas;
+    const std::int64_t numel = parameter->local_shape().numel();
+    std::optional<std::size_t>& current = open[static_cast<std::size_t>(axis)];
+    if (!current || buckets[*current].entries.back().end + numel > limit) {
+      current = buckets.size();
+      Bucket& bucket = buckets.emplace_back();
+      bucket.axis = axis;
+      bucket.replicas = &mesh_.group(axis);
+    }
+    std::vector<BucketEntry>& entries = buckets[*current].entries;
+    const std::int64_t begin = entries.empty() ? 0 : entries.back().end;
+    entries.push_back({&*parameter, begin, begin + numel});
+  }
+  // A bucket is complete with its earliest parameter, which a backward pass reaches last.
+  std::stable_sort(buckets.begin(), buckets.end(), [](const Bucket& a, const Bucket& b) {
+    return a.entries.back().parameter->index() > b.entries.back().parameter->index();
+  });
+  return buckets;
+}
+
+void ParameterStore::allocate_bucket(Bucket& bucket) {
+  set_parts(bucket);
+  bucket.values = Tensor(device_, Purpose::parameter, DType::f32, {bucket.numel});
+  bucket.gradients = Tensor(device_, Purpose::gradient, DType::f32, {bucket.numel});
+  for (const BucketEntry& entry : bucket.entries) {
+    Parameter& parameter = *entry.parameter;
+    const Shape shape = parameter.local_shape();
+    parameter.value_ = bucket.values->slice_rows(entry.begin, entry.end).reshape(shape);
+    parameter.gradient_ = bucket.gradients->slice_rows(entry.begin, entry.end).reshape(shape);
+  }
+}
+
+void ParameterStore::allocate(std::int64_t bucket_bytes) {
+  expect(!allocated_, "one call of allocate()");
+  allocated_ = true;
+  buckets_ = planned_buckets(
+      bucket_bytes > 0 ? bucket_bytes : mesh_.config().bucket_megabytes * bytes_per_megabyte);
+  for (Bucket& bucket : buckets_) allocate_bucket(bucket);
+}
+
+void ParameterStore::initialize(std::uint64_t seed) {
+  expect(allocated_, "allocate() before initialize()");
+  if (device_.is_plan()) return;
+  for (const Parameter& parameter : parameters_) switchyard::initialize(parameter, seed);
+}
+
+void ParameterStore::zero_gradients() {
+  for (const Bucket& bucket : buckets_)
+    if (bucket.numel > 0) kernels::fill_zero(bucket.gradients);
+}
+
+std::vector<OwnedRange> ParameterStore::owned_ranges() const {
+  std::vector<OwnedRange> ranges;
+  for (const Bucket& bucket : buckets_) {
+    for (const BucketEntry& entry : bucket.entries) {
+      const std::int64_t begin = std::max(entry.begin, bucket.owned_begin());
+      const std::int64_t end = std::min(entry.end, bucket.owned_end());
+      if (begin >= end) continue;
+      const ParameterSpec& spec = entry.parameter->spec();
+      const std::int64_t local_begin = spec.first_row * spec.global_shape.inner_numel();
+      ranges.push_back(
+          {entry.parameter, &bucket, begin, local_begin + begin - entry.begin, end - begin});
+    }
+  }
+  return ranges;
+}
+
+std::int64_t ParameterStore::num_global_elements() const {
+  std::int64_t numel = 0;
+  for (const Parameter& parameter : parameters_) numel += parameter.spec().global_shape.numel();
+  return numel;
+}
+
+}  // namespace switchyard

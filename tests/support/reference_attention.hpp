@@ -1,0 +1,105 @@
+// Causal attention with grouped queries as plain double loops, and its gradients by the textbook
+// formulas: what the kernels are compared with. Matrices are dense and row-major, shaped as in
+// kernels/attention.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention.hpp"
+
+namespace switchyard::reference {
+
+using Matrix = std::vector<double>;
+
+struct AttentionResult {
+  Matrix out;  // [sequences * query_length, heads * head_dim]
+  Matrix lse;  // [sequences * query_length, heads]
+};
+struct AttentionGradient {
+  Matrix dq;
+  Matrix dk;
+  Matrix dv;
+};
+
+// Where the vector of (sequence, query, head) or (sequence, key, kv head) begins.
+inline std::size_t query_begin(const kernels::AttentionShape& s, std::int64_t sequence,
+                               std::int64_t query, std::int64_t head) {
+  return static_cast<std::size_t>(((sequence * s.query_length + query) * s.num_heads + head) *
+                                  s.head_dim);
+}
+inline std::size_t key_begin(const kernels::AttentionShape& s, std::int64_t sequence,
+                             std::int64_t key, std::int64_t head) {
+  const std::int64_t kv_head = head / (s.num_heads / s.num_kv_heads);
+  return static_cast<std::size_t>(((sequence * s.key_length + key) * s.num_kv_heads + kv_head) *
+                                  s.head_dim);
+}
+
+inline double inner(const Matrix& a, std::size_t a_begin, const Matrix& b, std::size_t b_begin,
+                    std::int64_t n) {
+  double sum = 0;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i)
+    sum += a[a_begin + i] * b[b_begin + i];
+  return sum;
+}
+inline void add_scaled(Matrix& to, std::size_t to_begin, double factor, const Matrix& from,
+                       std::size_t from_begin, std::int64_t n) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i)
+    to[to_begin + i] += factor * from[from_begin + i];
+}
+
+// Calls visit(sequence, query, head, probabilities of the visible keys, lse).
+template <class Visit>
+void for_each_query(const kernels::AttentionShape& s, const Matrix& q, const Matrix& k,
+                    Visit&& visit) {
+  for (std::int64_t n = 0; n < s.num_sequences; ++n)
+    for (std::int64_t i = 0; i < s.query_length; ++i)
+      for (std::int64_t h = 0; h < s.num_heads; ++h) {
+        const std::int64_t num_visible = std::min(s.key_length, s.query_offset + i + 1);
+        std::vector<double> probs;
+        for (std::int64_t j = 0; j < num_visible; ++j)
+          probs.push_back(static_cast<double>(s.scale) *
+                          inner(q, query_begin(s, n, i, h), k, key_begin(s, n, j, h), s.head_dim));
+        const double max = *std::max_element(probs.begin(), probs.end());
+        double sum = 0;
+        for (double& p : probs) sum += (p = std::exp(p - max));
+        for (double& p : probs) p /= sum;
+        visit(n, i, h, probs, max + std::log(sum));
+      }
+}
+
+inline AttentionResult attention_forward(const kernels::AttentionShape& s, const Matrix& q,
+                                         const Matrix& k, const Matrix& v) {
+  AttentionResult result{Matrix(q.size(), 0.0), {}};
+  for_each_query(s, q, k, [&](auto n, auto i, auto h, const auto& probs, double lse) {
+    for (std::size_t j = 0; j < probs.size(); ++j)
+      add_scaled(result.out, query_begin(s, n, i, h), probs[j], v,
+                 key_begin(s, n, static_cast<std::int64_t>(j), h), s.head_dim);
+    result.lse.push_back(lse);
+  });
+  return result;
+}
+
+// dv_j = sum p_ij dout_i; ds_ij = p_ij (dout_i . v_j - dout_i . out_i); dq_i = scale sum ds_ij k_j;
+// dk_j = scale sum ds_ij q_i.
+inline AttentionGradient attention_backward(const kernels::AttentionShape& s, const Matrix& q,
+                                            const Matrix& k, const Matrix& v, const Matrix& dout) {
+  const Matrix out = attention_forward(s, q, k, v).out;
+  AttentionGradient g{Matrix(q.size(), 0.0), Matrix(k.size(), 0.0), Matrix(v.size(), 0.0)};
+  for_each_query(s, q, k, [&](auto n, auto i, auto h, const auto& probs, double) {
+    const std::size_t query = query_begin(s, n, i, h);
+    const double delta = inner(dout, query, out, query, s.head_dim);
+    for (std::size_t j = 0; j < probs.size(); ++j) {
+      const std::size_t key = key_begin(s, n, static_cast<std::int64_t>(j), h);
+      const double ds = probs[j] * (inner(dout, query, v, key, s.head_dim) - delta);
+      add_scaled(g.dv, key, probs[j], dout, query, s.head_dim);
+      add_scaled(g.dq, query, ds * static_cast<double>(s.scale), k, key, s.head_dim);
+      add_scaled(g.dk, key, ds * static_cast<double>(s.scale), q, query, s.head_dim);
+    }
+  });
+  return g;
+}
+
+}  // namespace switchyard::reference

@@ -1,0 +1,235 @@
+// The whole model in double precision: forward, losses and the gradient of every parameter, by
+// plain loops. The oracle of the tests of model/; its own gradients are checked by finite
+// differences.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "experts/config.hpp"
+#include "model/config.hpp"
+#include "tests/support/reference_experts.hpp"
+
+namespace switchyard::reference {
+
+using Values = std::map<std::string, std::vector<double>>;  // by parameter name
+
+// The factors (0 or 1 / (1 - rate)) of a dropout site: [T * copies, H]. `site` is the name that
+// keys its random numbers. An empty function: no dropout.
+using Masks = std::function<Matrix(const std::string& site, double rate, std::int64_t copies)>;
+
+struct Losses {
+  double cross_entropy = 0;
+  double balance = 0;  // mean over the layers with experts
+  double z = 0;
+};
+
+class Transformer {
+ public:
+  Transformer(const ModelConfig& model, const ExpertsConfig& experts, std::int64_t vocab_size_used,
+              Values parameters)
+      : values(std::move(parameters)),
+        model_(model),
+        experts_(experts),
+        vocab_size_used_(vocab_size_used) {
+    for (const auto& [name, value] : values) gradients[name].assign(value.size(), 0.0);
+    for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+      num_moe_layers_ += experts.layer_has_experts(layer) ? 1 : 0;
+  }
+
+  // Sequences of `length` tokens, one after the other. Fills logits and token_losses.
+  Losses forward(const std::vector<std::int32_t>& tokens, const std::vector<std::int32_t>& targets,
+                 std::int64_t length, const Masks& masks = {}) {
+    length_ = length;
+    masks_ = masks;
+    tokens_ = tokens;
+    targets_ = targets;
+    stream_ = embed();
+    layers_.assign(static_cast<std::size_t>(model_.num_layers), {});
+    Losses losses;
+    for (std::int64_t layer = 0; layer < model_.num_layers; ++layer) block_forward(layer, losses);
+    logits = linear(rms_norm(stream_, norm("final_norm.weight"), model_.norm_epsilon), head());
+    losses.cross_entropy = cross_entropy();
+    return losses;
+  }
+
+  // Adds the gradients of total(the last forward's losses) to `gradients`.
+  void backward() {
+    const Matrix normed = rms_norm(stream_, norm("final_norm.weight"), model_.norm_epsilon);
+    const Matrix d_normed = linear_backward(cross_entropy_backward(), normed, head());
+    Matrix d_stream =
+        rms_norm_backward(d_normed, stream_, norm("final_norm.weight"), model_.norm_epsilon);
+    for (std::int64_t layer = model_.num_layers; layer-- > 0;) block_backward(layer, d_stream);
+    multiply(d_stream, mask("embedding", model_.embedding_dropout, 1));
+    std::vector<double>& table = gradients.at("embedding.weight");
+    for (std::int64_t t = 0; t < d_stream.rows; ++t)
+      for (std::int64_t h = 0; h < model_.hidden; ++h)
+        table[index(tokens_[static_cast<std::size_t>(t)] * model_.hidden + h)] += d_stream.at(t, h);
+  }
+
+  double total(const Losses& losses) const {
+    return losses.cross_entropy + experts_.balance_weight * losses.balance +
+           experts_.z_weight * losses.z;
+  }
+
+  Values values;
+  Values gradients;
+  Matrix logits;                     // [T, V]
+  std::vector<double> token_losses;  // [T]
+
+ private:
+  struct Layer {
+    Matrix attention_stream, qkv, attended, feed_forward_stream, normed;
+    std::vector<Experts> experts;  // one or none
+  };
+
+  static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+  Weight weight(const std::string& name, std::int64_t out, std::int64_t in) {
+    return {values.at(name).data(), gradients.at(name).data(), out, in};
+  }
+  Weight norm(const std::string& name) { return weight(name, 1, model_.hidden); }
+  Weight head() {
+    return weight(model_.tie_embeddings ? "embedding.weight" : "head.weight", model_.vocab_size,
+                  model_.hidden);
+  }
+  AttentionDims dims() const {
+    return {length_, model_.num_heads, model_.num_kv_heads, model_.effective_head_dim(),
+            model_.rope_base};
+  }
+  Weight qkv_weight(const std::string& prefix) {
+    return weight(prefix + ".attention.qkv.weight",
+                  (model_.num_heads + 2 * model_.num_kv_heads) * model_.effective_head_dim(),
+                  model_.hidden);
+  }
+  Weight output_weight(const std::string& prefix) {
+    return weight(prefix + ".attention.output.weight", model_.hidden,
+                  model_.num_heads * model_.effective_head_dim());
+  }
+  Weight dense_gate_up(const std::string& prefix) {
+    return weight(prefix + ".feed_forward.gate_up.weight", 2 * model_.dense_intermediate,
+                  model_.hidden);
+  }
+  Weight dense_down(const std::string& prefix) {
+    return weight(prefix + ".feed_forward.down.weight", model_.hidden, model_.dense_intermediate);
+  }
+  Experts make_experts(const std::string& prefix) {
+    return {experts_, length_,
+            weight(prefix + ".router.weight", experts_.num_experts, model_.hidden),
+            weight(prefix + ".experts.gate_up.weight", 2 * experts_.intermediate, model_.hidden),
+            weight(prefix + ".experts.down.weight", model_.hidden, experts_.intermediate)};
+  }
+  Matrix mask(const std::string& site, double rate, std::int64_t copies) const {
+    return masks_ && rate > 0 ? masks_("dropout " + site, rate, copies) : Matrix();
+  }
+  static std::string prefix_of(std::int64_t layer) { return "layers." + std::to_string(layer); }
+
+  Matrix embed() {
+    Matrix x(static_cast<std::int64_t>(tokens_.size()), model_.hidden);
+    const std::vector<double>& table = values.at("embedding.weight");
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      for (std::int64_t h = 0; h < model_.hidden; ++h)
+        x.at(t, h) = table[index(tokens_[index(t)] * model_.hidden + h)];
+    multiply(x, mask("embedding", model_.embedding_dropout, 1));
+    return x;
+  }
+
+  void block_forward(std::int64_t number, Losses& losses) {
+    const std::string prefix = prefix_of(number);
+    Layer& layer = layers_[index(number)];
+    layer.attention_stream = stream_;
+    const Matrix x =
+        rms_norm(stream_, norm(prefix + ".attention_norm.weight"), model_.norm_epsilon);
+    layer.qkv = linear(x, qkv_weight(prefix));
+    rotate(layer.qkv, dims(), 1);
+    layer.attended = attention(layer.qkv, dims());
+    Matrix delta = linear(layer.attended, output_weight(prefix));
+    multiply(delta, mask(prefix + ".attention", model_.residual_dropout, 1));
+    add_to(stream_, delta);
+
+    layer.feed_forward_stream = stream_;
+    layer.normed =
+        rms_norm(stream_, norm(prefix + ".feed_forward_norm.weight"), model_.norm_epsilon);
+    if (experts_.layer_has_experts(number)) {
+      layer.experts.push_back(make_experts(prefix));
+      delta = layer.experts[0].forward(layer.normed,
+                                       mask(prefix + ".experts", experts_.dropout, experts_.top_k));
+      losses.balance += layer.experts[0].balance() / static_cast<double>(num_moe_layers_);
+      losses.z += layer.experts[0].z() / static_cast<double>(num_moe_layers_);
+    } else {
+      delta = feed_forward(layer.normed, dense_gate_up(prefix), dense_down(prefix));
+    }
+    multiply(delta, mask(prefix + ".feed_forward", model_.residual_dropout, 1));
+    add_to(stream_, delta);
+  }
+
+  void block_backward(std::int64_t number, Matrix& d_stream) {
+    const std::string prefix = prefix_of(number);
+    Layer& layer = layers_[index(number)];
+    Matrix dy = d_stream;
+    multiply(dy, mask(prefix + ".feed_forward", model_.residual_dropout, 1));
+    Matrix d_normed;
+    if (layer.experts.empty()) {
+      d_normed = feed_forward_backward(dy, layer.normed, dense_gate_up(prefix), dense_down(prefix));
+    } else {
+      d_normed = layer.experts[0].backward(
+          dy, layer.normed, mask(prefix + ".experts", experts_.dropout, experts_.top_k),
+          experts_.balance_weight / static_cast<double>(num_moe_layers_),
+          experts_.z_weight / static_cast<double>(num_moe_layers_));
+    }
+    add_to(d_stream,
+           rms_norm_backward(d_normed, layer.feed_forward_stream,
+                             norm(prefix + ".feed_forward_norm.weight"), model_.norm_epsilon));
+
+    dy = d_stream;
+    multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
+    const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
+    Matrix dqkv = attention_backward(d_attended, layer.qkv, dims());
+    rotate(dqkv, dims(), -1);
+    const Weight gain = norm(prefix + ".attention_norm.weight");
+    const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
+    d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
+    add_to(d_stream,
+           rms_norm_backward(d_normed, layer.attention_stream, gain, model_.norm_epsilon));
+  }
+
+  double log_sum_exp(std::int64_t t) const {
+    double largest = logits.at(t, 0);
+    for (std::int64_t c = 1; c < vocab_size_used_; ++c)
+      largest = std::max(largest, logits.at(t, c));
+    double sum = 0;
+    for (std::int64_t c = 0; c < vocab_size_used_; ++c) sum += std::exp(logits.at(t, c) - largest);
+    return largest + std::log(sum);
+  }
+
+  double cross_entropy() {
+    token_losses.clear();
+    for (std::int64_t t = 0; t < logits.rows; ++t)
+      token_losses.push_back(log_sum_exp(t) - logits.at(t, targets_[index(t)]));
+    return std::accumulate(token_losses.begin(), token_losses.end(), 0.0) /
+           static_cast<double>(logits.rows);
+  }
+
+  Matrix cross_entropy_backward() const {
+    Matrix dlogits(logits.rows, logits.cols);
+    for (std::int64_t t = 0; t < logits.rows; ++t) {
+      const double lse = log_sum_exp(t);
+      for (std::int64_t c = 0; c < vocab_size_used_; ++c)
+        dlogits.at(t, c) = (std::exp(logits.at(t, c) - lse) - (c == targets_[index(t)] ? 1 : 0)) /
+                           static_cast<double>(logits.rows);
+    }
+    return dlogits;
+  }
+
+  ModelConfig model_;
+  ExpertsConfig experts_;
+  std::int64_t vocab_size_used_;
+  std::int64_t num_moe_layers_ = 0;
+  std::int64_t length_ = 0;
+  Masks masks_;
+  std::vector<std::int32_t> tokens_, targets_;
+  Matrix stream_;  // after the blocks
+  std::vector<Layer> layers_;
+};
+
+}  // namespace switchyard::reference
