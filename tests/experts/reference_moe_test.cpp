@@ -1,0 +1,70 @@
+// The oracle's gradients against central differences of its loss.
+#include "tests/support/reference_moe.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/experts/numbers.hpp"
+
+namespace switchyard::test {
+namespace {
+
+struct Dims {
+  std::size_t num_experts, top_k;
+  bool normalize, masked;
+};
+
+ReferenceMoe make_reference(const Dims& dims) {
+  ReferenceMoe moe;
+  moe.num_experts = dims.num_experts;
+  moe.top_k = dims.top_k;
+  moe.normalize = dims.normalize;
+  moe.hidden = 5;
+  moe.intermediate = 3;
+  moe.sequence_length = 4;
+  moe.balance_weight = 0.7;
+  moe.z_weight = 0.3;
+  moe.router = random_doubles("router", dims.num_experts * 5, 1.0);
+  moe.gate_up = random_doubles("gate_up", dims.num_experts * 6 * 5, 1.0);
+  moe.down = random_doubles("down", dims.num_experts * 5 * 3, 1.0);
+  if (dims.masked) moe.mask = random_doubles("mask", 8 * dims.top_k * 5, 1.0);
+  return moe;
+}
+
+// The difference quotient of the loss along each element of `values`.
+void expect_slopes(const ReferenceMoe& moe, const Doubles& x, const Doubles& dy, Doubles& values,
+                   const Doubles& gradient) {
+  constexpr double step = 1e-6;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double value = values[i];
+    values[i] = value + step;
+    const double above = moe.loss(x, dy);
+    values[i] = value - step;
+    const double below = moe.loss(x, dy);
+    values[i] = value;
+    EXPECT_NEAR((above - below) / (2 * step), gradient[i], 1e-7 * (1 + std::abs(gradient[i])));
+  }
+}
+
+class ReferenceMoeTest : public ::testing::TestWithParam<Dims> {};
+
+TEST_P(ReferenceMoeTest, gradients_are_the_slopes_of_the_loss) {
+  ReferenceMoe moe = make_reference(GetParam());
+  Doubles x = random_doubles("x", 8 * 5, 2.0);
+  const Doubles dy = random_doubles("dy", 8 * 5, 1.0);
+  const ReferenceMoe::Forward f = moe.forward(x);
+  ASSERT_GT(f.margin, 1e-4);  // no step changes a choice
+  const ReferenceMoe::Gradients g = moe.backward(x, dy, f);
+  expect_slopes(moe, x, dy, x, g.x);
+  expect_slopes(moe, x, dy, moe.router, g.router);
+  expect_slopes(moe, x, dy, moe.gate_up, g.gate_up);
+  expect_slopes(moe, x, dy, moe.down, g.down);
+}
+
+INSTANTIATE_TEST_SUITE_P(dims, ReferenceMoeTest,
+                         ::testing::Values(Dims{1, 1, true, false}, Dims{3, 1, true, false},
+                                           Dims{3, 1, false, false}, Dims{4, 2, true, true},
+                                           Dims{4, 2, false, false}, Dims{5, 3, true, false},
+                                           Dims{5, 3, false, true}));
+
+}  // namespace
+}  // namespace switchyard::test
