@@ -2,7 +2,7 @@
 // trainer sees requested(), agrees over the ranks, saves and ends with code 16. A second signal
 // ends the process at once, with the same code and nothing saved.
 //
-// One object, created in main, whose life covers the run; it restores the former handlers. A
+// One object, created in main, whose life covers the run; it restores the default actions. A
 // handler of the system gets no argument of ours, so stop_signal.cpp keeps one static pointer to
 // that object: the only mutable global of the program.
 #pragma once

@@ -1,0 +1,155 @@
+#include "trainer/progress.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <string_view>
+
+namespace switchyard {
+namespace {
+
+std::string percent(double share) {
+  return fmt::format("{:.0f}%", share * 100);
+}
+
+}  // namespace
+
+std::string format_count(double count) {
+  constexpr std::array<std::string_view, 5> suffixes{"", "k", "M", "B", "T"};
+  std::size_t power = 0;
+  // 999.95 would be printed as 1000.0 of its unit.
+  while (count >= (power == 0 ? 999.5 : 999.95) && power + 1 < suffixes.size()) {
+    count /= 1000;
+    ++power;
+  }
+  return power == 0 ? fmt::format("{:.0f}", count)
+                    : fmt::format("{:.1f}{}", count, suffixes[power]);
+}
+
+std::string format_bytes(double bytes) {
+  constexpr std::array<std::string_view, 5> units{"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t power = 0;
+  while (bytes >= 1023.95 && power + 1 < units.size()) {
+    bytes /= 1024;
+    ++power;
+  }
+  return power == 0 ? fmt::format("{:.0f} B", bytes)
+                    : fmt::format("{:.1f} {}", bytes, units[power]);
+}
+
+std::string format_duration(double seconds) {
+  if (!(seconds >= 0) || seconds > 1e9) return "--:--";
+  const auto whole = static_cast<std::int64_t>(std::llround(seconds));
+  const std::int64_t hours = whole / 3600;
+  if (hours > 0) return fmt::format("{}:{:02}:{:02}", hours, whole / 60 % 60, whole % 60);
+  return fmt::format("{:02}:{:02}", whole / 60, whole % 60);
+}
+
+std::string format_progress_line(const ProgressLine& line) {
+  std::string text = fmt::format("step {}/{}  loss {:.3f}  {} tok/s", line.step, line.num_steps,
+                                 line.loss, format_count(line.tokens_per_second));
+  if (line.peak_share) text += fmt::format("  {} of peak", percent(*line.peak_share));
+  text += fmt::format("  balance {:.2f}", line.balance);
+  if (line.eta_seconds) text += fmt::format("  ETA {}", format_duration(*line.eta_seconds));
+  return text;
+}
+
+void RateWindow::add(double num_tokens, double seconds) {
+  samples_.push_back({num_tokens, seconds});
+  // The first steps stay only until there are others.
+  if (skip_ > 0 && samples_.size() > static_cast<std::size_t>(skip_)) {
+    samples_.erase(samples_.begin(), samples_.begin() + skip_);
+    skip_ = 0;
+  }
+  if (samples_.size() > window_) samples_.pop_front();
+}
+
+double RateWindow::tokens_per_second() const {
+  Sample sum{0, 0};
+  for (const Sample& sample : samples_) {
+    sum.num_tokens += sample.num_tokens;
+    sum.seconds += sample.seconds;
+  }
+  return sum.seconds > 0 ? sum.num_tokens / sum.seconds : 0;
+}
+
+double RateWindow::seconds_per_step() const {
+  double seconds = 0;
+  for (const Sample& sample : samples_) seconds += sample.seconds;
+  return samples_.empty() ? 0 : seconds / static_cast<double>(samples_.size());
+}
+
+Progress::Progress(std::ostream& out, bool terminal, std::int64_t first_step,
+                   std::int64_t num_steps, double every_seconds)
+    : out_(out),
+      terminal_(terminal),
+      first_step_(first_step),
+      num_steps_(num_steps),
+      every_seconds_(every_seconds) {}
+
+void Progress::step(const Step& step) {
+  rates_.add(step.num_tokens, step.seconds);
+  since_line_ += step.seconds;
+  ProgressLine line{step.step, num_steps_,   step.loss, rates_.tokens_per_second(),
+                    {},        step.balance, {}};
+  if (step.flops_per_token && step.peak_flops_per_second && *step.peak_flops_per_second > 0)
+    line.peak_share = line.tokens_per_second * *step.flops_per_token / *step.peak_flops_per_second;
+  line.eta_seconds = rates_.seconds_per_step() * static_cast<double>(num_steps_ - step.step);
+
+  const std::string text = format_progress_line(line);
+  if (terminal_) {
+    out_ << '\r' << text << std::string(live_.size() - std::min(live_.size(), text.size()), ' ')
+         << std::flush;
+    live_ = text;
+    return;
+  }
+  const bool due =
+      since_line_ >= every_seconds_ || step.step == first_step_ + 1 || step.step == num_steps_;
+  if (!due) return;
+  since_line_ = 0;
+  out_ << text << '\n' << std::flush;
+}
+
+void Progress::note(const std::string& text) {
+  if (!live_.empty()) out_ << '\r' << std::string(live_.size(), ' ') << '\r';
+  out_ << text << '\n' << live_ << std::flush;
+}
+
+void Progress::finish() {
+  if (!live_.empty()) out_ << '\n' << std::flush;
+  live_.clear();
+}
+
+bool is_live_terminal(int file_descriptor) {
+  const char* terminal = std::getenv("TERM");
+  return ::isatty(file_descriptor) == 1 && terminal != nullptr &&
+         std::string_view(terminal) != "dumb";
+}
+
+std::string format_summary(const RunSummary& summary) {
+  std::string text = fmt::format(
+      "{} after step {} of {} in {}\n", summary.last_step >= summary.num_steps ? "done" : "stopped",
+      summary.last_step, summary.num_steps, format_duration(summary.seconds));
+  if (summary.first_step > 0)
+    text += fmt::format("  continued from  step {}\n", summary.first_step);
+  text += fmt::format("  loss            {:.4f}\n", summary.loss);
+  if (summary.validation_loss)
+    text += fmt::format("  validation      {:.4f}\n", *summary.validation_loss);
+  text += fmt::format("  tokens          {}, {} a second{}\n",
+                      format_count(static_cast<double>(summary.num_tokens)),
+                      format_count(summary.tokens_per_second),
+                      summary.peak_share ? ", " + percent(*summary.peak_share) + " of peak" : "");
+  text += fmt::format("  memory          {} on the fullest rank\n",
+                      format_bytes(static_cast<double>(summary.memory_bytes)));
+  if (!summary.checkpoint.empty())
+    text += fmt::format("  checkpoint      {}\n", summary.checkpoint);
+  for (const std::string& command : summary.next)
+    text += fmt::format("  next            {}\n", command);
+  return text;
+}
+
+}  // namespace switchyard

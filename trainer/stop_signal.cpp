@@ -1,0 +1,84 @@
+#include "trainer/stop_signal.hpp"
+
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr std::array<int, 3> signals{SIGUSR1, SIGTERM, SIGINT};
+
+// See the header: a handler cannot be given an object any other way.
+std::atomic<StopSignal*> active{nullptr};
+static_assert(std::atomic<StopSignal*>::is_always_lock_free);
+static_assert(std::atomic<std::int64_t>::is_always_lock_free);
+
+std::int64_t monotonic_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
+}
+
+// Inside a handler only calls that are safe there may be made: no printf.
+void say(const char* text) {
+  const ssize_t ignored = ::write(STDERR_FILENO, text, std::strlen(text));
+  static_cast<void>(ignored);
+}
+
+}  // namespace
+
+StopSignal::StopSignal(std::int64_t same_request_ms) : same_request_ms_(same_request_ms) {
+  expect(active.load() == nullptr, "one StopSignal at a time");
+  active = this;
+  struct sigaction action {};
+  action.sa_handler = &StopSignal::handle;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : signals) ::sigaction(signal, &action, nullptr);
+}
+
+StopSignal::~StopSignal() {
+  struct sigaction action {};
+  action.sa_handler = SIG_DFL;
+  for (const int signal : signals) ::sigaction(signal, &action, nullptr);
+  active = nullptr;
+}
+
+std::string StopSignal::name() const {
+  switch (signal_.load()) {
+    case SIGUSR1:
+      return "SIGUSR1";
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGINT:
+      return "SIGINT";
+    default:
+      return {};
+  }
+}
+
+void StopSignal::handle(int signal) {
+  const int kept_errno = errno;
+  if (StopSignal* object = active.load()) object->receive(signal);
+  errno = kept_errno;
+}
+
+void StopSignal::receive(int signal) {
+  const std::int64_t now = monotonic_ms();
+  int none = 0;
+  if (signal_.compare_exchange_strong(none, signal)) {
+    received_ms_ = now;
+    return;
+  }
+  if (now - received_ms_.load() < same_request_ms_) return;
+  say("switchyard: stopped at once by a second signal; nothing was saved\n");
+  ::_exit(static_cast<int>(ExitCode::stopped));
+}
+
+}  // namespace switchyard
