@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace switchyard::reference {
+namespace switchyard::reference_model {
 
 struct Matrix {
   Matrix() = default;
@@ -35,16 +35,14 @@ struct Weight {
   std::int64_t in = 0;
 };
 
-inline Matrix row_of(const Matrix& x, std::int64_t r) {
-  Matrix row(1, x.cols);
-  for (std::int64_t c = 0; c < x.cols; ++c) row.at(0, c) = x.at(r, c);
-  return row;
+inline void add_to(std::vector<double>& x, const std::vector<double>& y) {
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] += y[i];
 }
-
 inline void add_to(Matrix& x, const Matrix& y) {
-  for (std::size_t i = 0; i < x.data.size(); ++i) x.data[i] += y.data[i];
+  add_to(x.data, y.data);
 }
 
+// An empty mask changes nothing.
 inline void multiply(Matrix& x, const Matrix& mask) {
   if (mask.data.empty()) return;
   for (std::size_t i = 0; i < x.data.size(); ++i) x.data[i] *= mask.data[i];
@@ -230,4 +228,4 @@ inline Matrix feed_forward_backward(const Matrix& dy, const Matrix& x, const Wei
   return linear_backward(swiglu_backward(d_act, before), x, gate_up);
 }
 
-}  // namespace switchyard::reference
+}  // namespace switchyard::reference_model

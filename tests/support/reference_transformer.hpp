@@ -4,14 +4,16 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <string>
 
 #include "experts/config.hpp"
 #include "model/config.hpp"
-#include "tests/support/reference_experts.hpp"
+#include "tests/support/reference_layers.hpp"
+#include "tests/support/reference_moe.hpp"
 
-namespace switchyard::reference {
+namespace switchyard::reference_model {
 
 using Values = std::map<std::string, std::vector<double>>;  // by parameter name
 
@@ -47,6 +49,7 @@ class Transformer {
     targets_ = targets;
     stream_ = embed();
     layers_.assign(static_cast<std::size_t>(model_.num_layers), {});
+    margin = std::numeric_limits<double>::infinity();
     Losses losses;
     for (std::int64_t layer = 0; layer < model_.num_layers; ++layer) block_forward(layer, losses);
     logits = linear(rms_norm(stream_, norm("final_norm.weight"), model_.norm_epsilon), head());
@@ -77,11 +80,14 @@ class Transformer {
   Values gradients;
   Matrix logits;                     // [T, V]
   std::vector<double> token_losses;  // [T]
+  // Least relative difference between a chosen and a passed-over probability in the last forward: a
+  // routing that rounding cannot change has a large one.
+  double margin = std::numeric_limits<double>::infinity();
 
  private:
   struct Layer {
     Matrix attention_stream, qkv, attended, feed_forward_stream, normed;
-    std::vector<Experts> experts;  // one or none
+    test::ReferenceMoe::Forward routed;  // of a layer with experts
   };
 
   static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -113,11 +119,22 @@ class Transformer {
   Weight dense_down(const std::string& prefix) {
     return weight(prefix + ".feed_forward.down.weight", model_.hidden, model_.dense_intermediate);
   }
-  Experts make_experts(const std::string& prefix) {
-    return {experts_, length_,
-            weight(prefix + ".router.weight", experts_.num_experts, model_.hidden),
-            weight(prefix + ".experts.gate_up.weight", 2 * experts_.intermediate, model_.hidden),
-            weight(prefix + ".experts.down.weight", model_.hidden, experts_.intermediate)};
+  test::ReferenceMoe moe(std::int64_t layer) const {
+    const std::string prefix = prefix_of(layer);
+    test::ReferenceMoe moe;
+    moe.num_experts = index(experts_.num_experts);
+    moe.top_k = index(experts_.top_k);
+    moe.hidden = index(model_.hidden);
+    moe.intermediate = index(experts_.intermediate);
+    moe.sequence_length = index(length_);
+    moe.normalize = experts_.normalize_top_k;
+    moe.balance_weight = experts_.balance_weight / static_cast<double>(num_moe_layers_);
+    moe.z_weight = experts_.z_weight / static_cast<double>(num_moe_layers_);
+    moe.router = values.at(prefix + ".router.weight");
+    moe.gate_up = values.at(prefix + ".experts.gate_up.weight");
+    moe.down = values.at(prefix + ".experts.down.weight");
+    moe.mask = mask(prefix + ".experts", experts_.dropout, experts_.top_k).data;
+    return moe;
   }
   Matrix mask(const std::string& site, double rate, std::int64_t copies) const {
     return masks_ && rate > 0 ? masks_("dropout " + site, rate, copies) : Matrix();
@@ -151,11 +168,11 @@ class Transformer {
     layer.normed =
         rms_norm(stream_, norm(prefix + ".feed_forward_norm.weight"), model_.norm_epsilon);
     if (experts_.layer_has_experts(number)) {
-      layer.experts.push_back(make_experts(prefix));
-      delta = layer.experts[0].forward(layer.normed,
-                                       mask(prefix + ".experts", experts_.dropout, experts_.top_k));
-      losses.balance += layer.experts[0].balance() / static_cast<double>(num_moe_layers_);
-      losses.z += layer.experts[0].z() / static_cast<double>(num_moe_layers_);
+      layer.routed = moe(number).forward(layer.normed.data);
+      delta.data = layer.routed.y;
+      losses.balance += layer.routed.balance / static_cast<double>(num_moe_layers_);
+      losses.z += layer.routed.z / static_cast<double>(num_moe_layers_);
+      margin = std::min(margin, layer.routed.margin);
     } else {
       delta = feed_forward(layer.normed, dense_gate_up(prefix), dense_down(prefix));
     }
@@ -168,14 +185,15 @@ class Transformer {
     Layer& layer = layers_[index(number)];
     Matrix dy = d_stream;
     multiply(dy, mask(prefix + ".feed_forward", model_.residual_dropout, 1));
-    Matrix d_normed;
-    if (layer.experts.empty()) {
-      d_normed = feed_forward_backward(dy, layer.normed, dense_gate_up(prefix), dense_down(prefix));
+    Matrix d_normed = dy;
+    if (experts_.layer_has_experts(number)) {
+      const auto g = moe(number).backward(layer.normed.data, dy.data, layer.routed);
+      d_normed.data = g.x;
+      add_to(gradients.at(prefix + ".router.weight"), g.router);
+      add_to(gradients.at(prefix + ".experts.gate_up.weight"), g.gate_up);
+      add_to(gradients.at(prefix + ".experts.down.weight"), g.down);
     } else {
-      d_normed = layer.experts[0].backward(
-          dy, layer.normed, mask(prefix + ".experts", experts_.dropout, experts_.top_k),
-          experts_.balance_weight / static_cast<double>(num_moe_layers_),
-          experts_.z_weight / static_cast<double>(num_moe_layers_));
+      d_normed = feed_forward_backward(dy, layer.normed, dense_gate_up(prefix), dense_down(prefix));
     }
     add_to(d_stream,
            rms_norm_backward(d_normed, layer.feed_forward_stream,
@@ -232,4 +250,4 @@ class Transformer {
   std::vector<Layer> layers_;
 };
 
-}  // namespace switchyard::reference
+}  // namespace switchyard::reference_model

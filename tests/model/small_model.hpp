@@ -1,0 +1,183 @@
+// What the tests of model/ share: small models with weights far from zero, small batches, and the
+// double-precision oracle on the same weights.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/elementwise.hpp"
+#include "model/transformer.hpp"
+#include "tests/support/reference_transformer.hpp"
+
+namespace switchyard::test {
+
+struct ModelCase {
+  std::string name;
+  ModelConfig model;
+  ExpertsConfig experts;
+  std::int64_t vocab_size_used = 0;
+};
+
+// Grouped queries, sizes that divide nothing, padded vocabulary, dense and expert layers mixed.
+inline ModelCase mixed_case() {
+  ModelCase c{.name = "mixed", .model = {}, .experts = {}, .vocab_size_used = 29};
+  c.model.vocab_size = 37;
+  c.model.hidden = 20;
+  c.model.num_layers = 2;
+  c.model.num_heads = 6;
+  c.model.num_kv_heads = 3;
+  c.model.head_dim = 6;
+  c.model.dense_intermediate = 27;
+  c.model.initial_std = 0.2;
+  c.experts.num_experts = 5;
+  c.experts.top_k = 2;
+  c.experts.intermediate = 11;
+  c.experts.every = 2;
+  c.experts.balance_weight = 0.3;
+  c.experts.z_weight = 0.02;
+  return c;
+}
+
+inline ModelCase all_experts_case() {
+  ModelCase c = mixed_case();
+  c.name = "all_experts";
+  c.experts.every = 1;
+  c.experts.top_k = 3;
+  c.experts.normalize_top_k = false;
+  c.model.num_kv_heads = 1;
+  return c;
+}
+
+inline ModelCase dense_case() {
+  ModelCase c = mixed_case();
+  c.name = "dense";
+  c.experts.every = 0;
+  c.model.num_kv_heads = 6;
+  return c;
+}
+
+inline ModelCase tied_case() {
+  ModelCase c = mixed_case();
+  c.name = "tied";
+  c.model.tie_embeddings = true;
+  return c;
+}
+
+inline ModelCase dropout_case() {
+  ModelCase c = mixed_case();
+  c.name = "dropout";
+  c.model.embedding_dropout = 0.2;
+  c.model.residual_dropout = 0.3;
+  c.experts.dropout = 0.25;
+  c.experts.every = 1;
+  return c;
+}
+
+// Token ids and targets that are a formula of the sequence and the position.
+struct SmallBatch {
+  SmallBatch(std::int64_t first_sequence, std::int64_t sequences, std::int64_t tokens_each,
+             std::int64_t vocab)
+      : num_sequences(sequences), length(tokens_each) {
+    for (std::int64_t s = first_sequence; s < first_sequence + sequences; ++s) {
+      sequence_ids.push_back(s);
+      for (std::int64_t i = 0; i < length; ++i) {
+        tokens.push_back(
+            static_cast<std::int32_t>((7 * s * s + 5 * i * i + 3 * s * i + i) % vocab));
+        targets.push_back(static_cast<std::int32_t>((11 * s + 2 * i * i + 1) % vocab));
+      }
+    }
+  }
+  TokenBatch on(Device& device) {
+    return {view_of(device, tokens.data(), {num_sequences, length}),
+            view_of(device, targets.data(), {num_sequences, length}),
+            view_of(device, sequence_ids.data(), {num_sequences}), num_sequences, length};
+  }
+
+  std::int64_t num_sequences;
+  std::int64_t length;
+  std::vector<std::int32_t> tokens, targets;
+  std::vector<std::int64_t> sequence_ids;
+};
+
+// A training pass over a batch that is `share` of the step's tokens.
+inline Pass pass_over(const TokenBatch& batch, double share = 1) {
+  Pass pass;
+  pass.step = 3;
+  pass.sequence_length = batch.sequence_length;
+  pass.sequence_ids = batch.sequence_ids;
+  pass.num_global_sequences = static_cast<double>(batch.num_sequences) / share;
+  pass.num_global_tokens = static_cast<double>(batch.num_sequences * batch.sequence_length) / share;
+  return pass;
+}
+
+// A model of a case on a mesh, initialised; the norms' gains differ from one.
+class SmallModel {
+ public:
+  static constexpr std::uint64_t seed = 17;
+
+  SmallModel(Device& device, const Mesh& mesh, const ModelCase& c, DType compute = DType::f32)
+      : store(device, mesh), model(store, c.model, c.experts, compute, seed, c.vocab_size_used) {
+    store.allocate();
+    store.initialize(seed);
+    if (!device.is_plan()) vary_gains();
+    model.pack_weights();
+  }
+
+  ParameterStore store;
+  Transformer model;
+
+ private:
+  void vary_gains() {
+    for (const Parameter& parameter : store.parameters()) {
+      if (parameter.spec().initial != Initial::ones) continue;
+      const std::span<float> gains = parameter.value().span<float>();
+      for (std::size_t h = 0; h < gains.size(); ++h)
+        gains[h] += 0.1f * static_cast<float>(static_cast<int>(h * h % 7) - 3);
+    }
+  }
+};
+
+// One rank alone, on the CPU. Its groups have one member, so nothing is exchanged.
+struct OneRank {
+  std::unique_ptr<Device> device = make_cpu_device();
+  Mesh mesh{*device, 0, 1, {}};
+};
+
+inline reference_model::Values values_of(const ParameterStore& store) {
+  reference_model::Values values;
+  for (const Parameter& parameter : store.parameters()) {
+    const std::span<float> value = parameter.value().span<float>();
+    values[parameter.name()].assign(value.begin(), value.end());
+  }
+  return values;
+}
+
+inline reference_model::Transformer oracle_of(const ParameterStore& store, const ModelCase& c) {
+  return {c.model, c.experts, c.vocab_size_used, values_of(store)};
+}
+
+// The masks of a pass, taken from the kernel: dropout of a matrix of ones.
+inline reference_model::Masks masks_of(Device& device, const Pass& pass, std::int64_t hidden) {
+  return [&device, pass, hidden](const std::string& site_name, double rate, std::int64_t copies) {
+    const std::int64_t rows = pass.sequence_ids.numel() * pass.sequence_length * copies;
+    std::vector<float> ones(static_cast<std::size_t>(rows * hidden), 1.0f);
+    kernels::DropoutSite site;
+    site.key = random_key(SmallModel::seed, site_name);
+    site.step = pass.step;
+    site.sequence_length = pass.sequence_length;
+    site.copies = static_cast<int>(copies);
+    kernels::dropout(view_of(device, ones.data(), {rows, hidden}), static_cast<float>(rate), site,
+                     pass.sequence_ids);
+    reference_model::Matrix mask(rows, hidden);
+    mask.data.assign(ones.begin(), ones.end());
+    return mask;
+  };
+}
+
+inline double gradient_error(const Parameter& parameter, const reference_model::Values& expected) {
+  const std::vector<double>& values = expected.at(parameter.name());
+  return relative_error(parameter.gradient().as<float>(), values.data(), values.size());
+}
+
+}  // namespace switchyard::test

@@ -1,0 +1,178 @@
+// The model on one rank against the double-precision oracle: logits, losses, every gradient; and
+// what must not change them: micro-batches, chunks of the head, evaluation.
+#include "model/transformer.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/model/small_model.hpp"
+
+namespace switchyard::test {
+namespace {
+
+constexpr double f32_tolerance = 1e-5;
+
+class TransformerTest : public ::testing::TestWithParam<ModelCase> {};
+
+TEST_P(TransformerTest, LossesAndEveryGradientEqualTheOracles) {
+  const ModelCase& c = GetParam();
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  SmallBatch batch(4, 3, 7, c.vocab_size_used);
+  const TokenBatch tokens = batch.on(*rank.device);
+  const Pass pass = pass_over(tokens);
+  Activations activations(small.model, batch.num_sequences, batch.length);
+  small.store.zero_gradients();
+  const LossSums losses = small.model.train(tokens, activations, pass);
+
+  reference_model::Transformer oracle = oracle_of(small.store, c);
+  const reference_model::Losses expected = oracle.forward(
+      batch.tokens, batch.targets, batch.length, masks_of(*rank.device, pass, c.model.hidden));
+  oracle.backward();
+  ASSERT_GT(oracle.margin, 1e-4) << "a routing that rounding could change";
+  EXPECT_NEAR(losses.cross_entropy, expected.cross_entropy, f32_tolerance * expected.cross_entropy);
+  EXPECT_NEAR(losses.balance, expected.balance, f32_tolerance * (1 + expected.balance));
+  EXPECT_NEAR(losses.z, expected.z, f32_tolerance * (1 + expected.z));
+  ASSERT_EQ(small.store.parameters().size(), oracle.gradients.size());
+  for (const Parameter& parameter : small.store.parameters())
+    EXPECT_LT(gradient_error(parameter, oracle.gradients), f32_tolerance) << parameter.name();
+}
+
+TEST_P(TransformerTest, LogitsAndTokenLossesEqualTheOracles) {
+  const ModelCase& c = GetParam();
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  SmallBatch batch(1, 2, 6, c.vocab_size_used);
+  const TokenBatch tokens = batch.on(*rank.device);
+  Pass pass = pass_over(tokens);
+  pass.training = false;  // no dropout
+  Activations activations(small.model, batch.num_sequences, batch.length);
+  const std::int64_t num_tokens = batch.num_sequences * batch.length;
+  const Tensor logits(*rank.device, Purpose::workspace, DType::f32,
+                      {num_tokens, small.model.vocab_size()});
+  const Tensor token_losses(*rank.device, Purpose::workspace, DType::f32,
+                            {batch.num_sequences, batch.length});
+  small.model.logits(tokens, activations, pass, logits);
+  const LossSums losses = small.model.evaluate(tokens, activations, pass, token_losses);
+
+  reference_model::Transformer oracle = oracle_of(small.store, c);
+  const reference_model::Losses expected =
+      oracle.forward(batch.tokens, batch.targets, batch.length);
+  EXPECT_LT(
+      relative_error(logits->as<float>(), oracle.logits.data.data(), oracle.logits.data.size()),
+      f32_tolerance);
+  EXPECT_LT(relative_error(token_losses->as<float>(), oracle.token_losses.data(),
+                           oracle.token_losses.size()),
+            f32_tolerance);
+  EXPECT_NEAR(losses.cross_entropy, expected.cross_entropy, f32_tolerance * expected.cross_entropy);
+}
+
+// The gradients of micro-batches add up to those of the whole batch, and so do the losses.
+TEST_P(TransformerTest, MicroBatchesAccumulateToTheWholeBatch) {
+  const ModelCase& c = GetParam();
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  SmallBatch whole(0, 6, 5, c.vocab_size_used);
+  Activations all(small.model, 6, 5);
+  small.store.zero_gradients();
+  const TokenBatch tokens = whole.on(*rank.device);
+  const LossSums expected = small.model.train(tokens, all, pass_over(tokens));
+  std::vector<std::vector<double>> gradients;
+  for (const Parameter& parameter : small.store.parameters()) {
+    const std::span<float> gradient = parameter.gradient().span<float>();
+    gradients.emplace_back(gradient.begin(), gradient.end());
+  }
+
+  Activations part(small.model, 2, 5);
+  small.store.zero_gradients();
+  LossSums sums;
+  for (std::int64_t first = 0; first < 6; first += 2) {
+    SmallBatch micro(first, 2, 5, c.vocab_size_used);
+    const TokenBatch micro_tokens = micro.on(*rank.device);
+    sums += small.model.train(micro_tokens, part, pass_over(micro_tokens, 1.0 / 3));
+  }
+  EXPECT_NEAR(sums.cross_entropy, expected.cross_entropy, 1e-6 * expected.cross_entropy);
+  EXPECT_NEAR(sums.balance, expected.balance, 1e-6 * (1 + expected.balance));
+  EXPECT_NEAR(sums.z, expected.z, 1e-6 * (1 + expected.z));
+  std::size_t i = 0;
+  for (const Parameter& parameter : small.store.parameters()) {
+    EXPECT_LT(
+        relative_error(parameter.gradient().as<float>(), gradients[i].data(), gradients[i].size()),
+        2e-6)
+        << parameter.name();
+    ++i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, TransformerTest,
+                         ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
+                                           tied_case(), dropout_case()),
+                         [](const auto& instance) { return instance.param.name; });
+
+// In bf16 a value is rounded about 12 times in a block (norms, projections, attention, additions,
+// activation), its gradient as often on the way back, each time by at most 2^-9 of itself. Errors
+// of independent sign add in squares: n roundings give sqrt(n) 2^-9 of a sum of many terms. The
+// factor of four allows for sums whose terms partly cancel. Every token takes all experts, so that
+// no rounding can change the routing.
+TEST(TransformerBf16Test, LossAndGradientsWithinTheRoundingBound) {
+  ModelCase c = mixed_case();
+  c.experts.top_k = c.experts.num_experts;
+  c.model.hidden = 64;
+  c.model.initial_std = 0.1;
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c, DType::bf16);
+  SmallBatch batch(0, 4, 8, c.vocab_size_used);
+  const TokenBatch tokens = batch.on(*rank.device);
+  Activations activations(small.model, batch.num_sequences, batch.length);
+  small.store.zero_gradients();
+  const LossSums losses = small.model.train(tokens, activations, pass_over(tokens));
+
+  reference_model::Transformer oracle = oracle_of(small.store, c);
+  const reference_model::Losses expected =
+      oracle.forward(batch.tokens, batch.targets, batch.length);
+  oracle.backward();
+  const double num_roundings = 24.0 * static_cast<double>(c.model.num_layers);
+  const double bound = 4 * std::sqrt(num_roundings) * 0x1p-9;
+  EXPECT_NEAR(losses.cross_entropy, expected.cross_entropy, bound * expected.cross_entropy);
+  double worst = 0;
+  for (const Parameter& parameter : small.store.parameters()) {
+    const double error = gradient_error(parameter, oracle.gradients);
+    worst = std::max(worst, error);
+    EXPECT_LT(error, bound) << parameter.name();
+  }
+  EXPECT_GT(worst, 1e-4) << "bf16 was not in use";
+}
+
+TEST(HeadTest, ChunksKeepTheLogitsWithinTheBound) {
+  for (const std::int64_t num_tokens : {5, 256, 300, 8192})
+    for (const std::int64_t hidden : {8, 512})
+      for (const std::int64_t vocab : {17, 8192}) {
+        const std::int64_t rows = Head::chunk_rows(num_tokens, hidden, vocab);
+        EXPECT_TRUE(rows == num_tokens || rows % 256 == 0) << rows;
+        EXPECT_LE(rows, num_tokens);
+        EXPECT_LE(rows * vocab, std::max(num_tokens * hidden, 256 * vocab));
+      }
+}
+
+// 600 tokens with a vocabulary that leaves 256 rows to a chunk: three chunks, the last one partial.
+TEST(HeadTest, ChunkedGradientsEqualTheOracles) {
+  ModelCase c = dense_case();
+  c.model.num_layers = 1;
+  c.model.hidden = 12;
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  SmallBatch batch(0, 60, 10, c.vocab_size_used);
+  ASSERT_EQ(Head::chunk_rows(600, c.model.hidden, c.model.vocab_size), 256);
+  const TokenBatch tokens = batch.on(*rank.device);
+  Activations activations(small.model, 60, 10);
+  small.store.zero_gradients();
+  const LossSums losses = small.model.train(tokens, activations, pass_over(tokens));
+  reference_model::Transformer oracle = oracle_of(small.store, c);
+  const auto expected = oracle.forward(batch.tokens, batch.targets, batch.length);
+  oracle.backward();
+  EXPECT_NEAR(losses.cross_entropy, expected.cross_entropy, f32_tolerance * expected.cross_entropy);
+  for (const Parameter& parameter : small.store.parameters())
+    EXPECT_LT(gradient_error(parameter, oracle.gradients), f32_tolerance) << parameter.name();
+}
+
+}  // namespace
+}  // namespace switchyard::test
