@@ -1,0 +1,158 @@
+#include "kernels/cpu/attention.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "kernels/cpu/attention_backward.hpp"
+#include "kernels/cpu/attention_blocks.hpp"
+#include "kernels/threads.hpp"
+
+namespace switchyard::kernels::cpu {
+
+namespace {
+
+// One thread's scratch. R rows of a query block, N keys of a key block, D head_dim.
+struct ForwardScratch {
+  ForwardScratch(Carver& carver, const AttentionBlocks& b) {
+    const std::int64_t rows = b.max_rows();
+    const std::int64_t keys = b.max_keys();
+    q = carver.take<std::byte>(b.operand_bytes(rows * b.head_dim()));
+    k = carver.take<std::byte>(b.operand_bytes(keys * b.head_dim()));
+    v = carver.take<std::byte>(b.operand_bytes(keys * b.head_dim()));
+    scores = carver.take<float>(rows * keys);
+    probs = carver.take<std::byte>(b.operand_bytes(rows * keys));
+    out = carver.take<float>(rows * b.head_dim());
+    max = carver.take<float>(rows);
+    sum = carver.take<float>(rows);
+    visible = carver.take<std::int32_t>(rows);
+  }
+  std::byte* q;           // [R, D]
+  std::byte* k;           // [N, D]
+  std::byte* v;           // [N, D]
+  float* scores;          // [R, N]
+  std::byte* probs;       // [R, N]
+  float* out;             // [R, D]
+  float* max;             // [R]
+  float* sum;             // [R]
+  std::int32_t* visible;  // [R]
+};
+
+struct ForwardTask {
+  const AttentionBlocks& blocks;
+  const TensorView& q;
+  const TensorView& k;
+  const TensorView& v;
+  const TensorView& out;
+  const TensorView& lse;
+};
+
+// Scores of one key block, softmax over what has been seen so far, and its share of the output.
+void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& queries,
+                    const Range& keys, const ForwardScratch& s) {
+  const AttentionBlocks& b = task.blocks;
+  const std::int64_t rows = b.padded_rows(queries.count);
+  const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
+  const std::int64_t dim = b.head_dim();
+  const bool is_first = keys.begin == 0;
+  b.gather_keys(task.k, g, keys, s.k);
+  b.gather_keys(task.v, g, keys, s.v);
+  multiply({.m = rows,
+            .n = cols,
+            .k = dim,
+            .operands = b.operands(),
+            .result = DType::f32,
+            .lda = dim,
+            .ldb = dim,
+            .ldc = cols,
+            .b_transposed = true},
+           s.q, s.k, reinterpret_cast<std::byte*>(s.scores));
+  b.count_visible(queries, keys, s.visible);
+  softmax_block({.scores = s.scores,
+                 .rows = rows,
+                 .cols = cols,
+                 .visible = s.visible,
+                 .scale = b.scale_log2(),
+                 .store = b.store_as()},
+                {.max = s.max, .sum = s.sum, .out = s.out, .head_dim = dim, .is_first = is_first},
+                s.probs);
+  multiply({.m = rows,
+            .n = dim,
+            .k = cols,
+            .operands = b.operands(),
+            .result = DType::f32,
+            .lda = cols,
+            .ldb = dim,
+            .ldc = dim,
+            .accumulate = !is_first},
+           s.probs, s.v, reinterpret_cast<std::byte*>(s.out));
+}
+
+void write_output(const ForwardTask& task, const HeadGroup& g, const Range& queries,
+                  const ForwardScratch& s) {
+  const AttentionBlocks& b = task.blocks;
+  std::int64_t row = 0;
+  for (std::int64_t h = 0; h < b.group(); ++h)
+    for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
+      scale_into(s.out + row * b.head_dim(), 1.0f / s.sum[row], b.dtype(),
+                 b.query_at(task.out, g, h, i), b.head_dim());
+      *b.lse_at(task.lse, g, h, i) = s.max[row] * std::numbers::ln2_v<float> + std::log(s.sum[row]);
+    }
+}
+
+void attend(const ForwardTask& task, const HeadGroup& g, const Range& queries,
+            const ForwardScratch& s) {
+  const AttentionBlocks& b = task.blocks;
+  b.gather_queries(task.q, g, queries, s.q);
+  for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
+    const Range keys = b.key_block(j, queries);
+    if (keys.count == 0) break;
+    attend_to_keys(task, g, queries, keys, s);
+  }
+  write_output(task, g, queries, s);
+}
+
+std::int64_t forward_bytes(const AttentionBlocks& blocks) {
+  Carver carver(nullptr);
+  const ForwardScratch counted(carver, blocks);
+  return carver.bytes_from_null();
+}
+
+}  // namespace
+
+std::int64_t attention_workspace_bytes_of_thread(const AttentionShape& shape, DType dtype) {
+  const AttentionBlocks blocks(shape, dtype);
+  return std::max(forward_bytes(blocks), attention_backward_bytes(blocks));
+}
+
+int attention_threads(const AttentionShape& shape, DType dtype, const TensorView& workspace,
+                      std::int64_t num_tasks) {
+  if (omp_in_parallel()) return 1;
+  const std::int64_t places =
+      workspace.num_bytes() / attention_workspace_bytes_of_thread(shape, dtype);
+  return static_cast<int>(std::min({static_cast<std::int64_t>(num_threads()), places, num_tasks}));
+}
+
+void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
+                       const TensorView& v, const TensorView& out, const TensorView& lse,
+                       const TensorView& workspace) {
+  const AttentionBlocks blocks(shape, q.dtype);
+  const ForwardTask task{blocks, q, k, v, out, lse};
+  const std::int64_t num_blocks = blocks.num_query_blocks();
+  const std::int64_t num_tasks = blocks.num_groups() * num_blocks;
+  const std::int64_t bytes = attention_workspace_bytes_of_thread(shape, q.dtype);
+  const int threads = attention_threads(shape, q.dtype, workspace, num_tasks);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    Carver carver(workspace.data + (threads > 1 ? omp_get_thread_num() : 0) * bytes);
+    const ForwardScratch scratch(carver, blocks);
+#pragma omp for schedule(dynamic)
+    for (std::int64_t t = 0; t < num_tasks; ++t)  // the blocks that see most keys come first
+      attend(task, blocks.head_group(t / num_blocks),
+             blocks.query_block(num_blocks - 1 - t % num_blocks), scratch);
+  }
+}
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,131 @@
+#include "kernels/cpu/attention_blocks.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <numbers>
+
+#include "kernels/isa.hpp"
+
+namespace switchyard::kernels::cpu {
+
+namespace {
+
+constexpr std::int64_t row_padding = 16;
+constexpr std::int64_t key_padding = 64;
+// Blocks that fill the products' rows without computing too many masked scores on the diagonal.
+constexpr std::int64_t stacked_rows = 256;
+constexpr std::int64_t max_queries = 128;
+constexpr std::int64_t max_keys_of_block = 256;
+
+std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype)
+    : shape_(shape),
+      dtype_(dtype),
+      operands_(dtype == DType::bf16 && !has_bf16_products() ? DType::f32 : dtype),
+      queries_(std::clamp<std::int64_t>(stacked_rows / group(), 16, max_queries)),
+      keys_(std::min(max_keys_of_block, padded_keys(shape.key_length))) {
+  queries_ = std::max<std::int64_t>(1, std::min(queries_, shape.query_length));
+}
+
+std::int64_t AttentionBlocks::num_query_blocks() const {
+  return (shape_.query_length + queries_ - 1) / queries_;
+}
+
+Range AttentionBlocks::query_block(std::int64_t i) const {
+  return {i * queries_, std::min(queries_, shape_.query_length - i * queries_)};
+}
+
+std::int64_t AttentionBlocks::num_key_blocks() const {
+  return (shape_.key_length + keys_ - 1) / keys_;
+}
+
+Range AttentionBlocks::key_block(std::int64_t j) const {
+  return {j * keys_, std::min(keys_, shape_.key_length - j * keys_)};
+}
+
+Range AttentionBlocks::key_block(std::int64_t j, const Range& queries) const {
+  const Range whole = key_block(j);
+  const std::int64_t seen = shape_.query_offset + queries.end() - whole.begin;
+  return {whole.begin, std::clamp<std::int64_t>(seen, 0, whole.count)};
+}
+
+std::int64_t AttentionBlocks::padded_rows(std::int64_t num_queries) const {
+  return round_up(group() * num_queries, row_padding);
+}
+
+std::int64_t AttentionBlocks::padded_keys(std::int64_t num_keys) {
+  return round_up(num_keys, key_padding);
+}
+
+StoreAs AttentionBlocks::store_as() const {
+  if (dtype_ == DType::f32) return StoreAs::f32;
+  return operands_ == DType::bf16 ? StoreAs::bf16 : StoreAs::f32_rounded_to_bf16;
+}
+
+float AttentionBlocks::scale_log2() const {
+  return shape_.scale * std::numbers::log2e_v<float>;
+}
+
+void AttentionBlocks::count_visible(const Range& queries, const Range& keys,
+                                    std::int32_t* visible) const {
+  std::int64_t row = 0;
+  for (std::int64_t h = 0; h < group(); ++h)
+    for (std::int64_t i = 0; i < queries.count; ++i)
+      visible[row++] = static_cast<std::int32_t>(std::clamp<std::int64_t>(
+          shape_.query_offset + queries.begin + i + 1 - keys.begin, 0, keys.count));
+  std::fill(visible + row, visible + padded_rows(queries.count), 0);
+}
+
+std::byte* AttentionBlocks::query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
+                                     std::int64_t query) const {
+  const std::int64_t row = g.sequence * shape_.query_length + query;
+  const std::int64_t col = (g.kv_head * group() + h) * head_dim();
+  return in.data + (row * in.row_stride + col) * size_of(dtype_);
+}
+
+std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
+                                   std::int64_t key) const {
+  const std::int64_t row = g.sequence * shape_.key_length + key;
+  return in.data + (row * in.row_stride + g.kv_head * head_dim()) * size_of(dtype_);
+}
+
+float* AttentionBlocks::lse_at(const TensorView& lse, const HeadGroup& g, std::int64_t h,
+                               std::int64_t query) const {
+  return lse.row<float>(g.sequence * shape_.query_length + query) + g.kv_head * group() + h;
+}
+
+void AttentionBlocks::gather_row(const std::byte* from, std::byte* to) const {
+  if (operands_ == dtype_) {
+    std::memcpy(to, from, static_cast<std::size_t>(operand_bytes(head_dim())));
+    return;
+  }
+  const auto* source = reinterpret_cast<const BFloat16*>(from);
+  auto* target = reinterpret_cast<float*>(to);
+  for (std::int64_t i = 0; i < head_dim(); ++i) target[i] = to_float(source[i]);
+}
+
+void AttentionBlocks::gather_queries(const TensorView& from, const HeadGroup& g,
+                                     const Range& queries, std::byte* block) const {
+  const std::int64_t row_bytes = operand_bytes(head_dim());
+  std::byte* to = block;
+  for (std::int64_t h = 0; h < group(); ++h)
+    for (std::int64_t i = 0; i < queries.count; ++i, to += row_bytes)
+      gather_row(query_at(from, g, h, queries.begin + i), to);
+  std::fill(to, block + padded_rows(queries.count) * row_bytes, std::byte{0});
+}
+
+void AttentionBlocks::gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
+                                  std::byte* block) const {
+  const std::int64_t row_bytes = operand_bytes(head_dim());
+  for (std::int64_t i = 0; i < keys.count; ++i)
+    gather_row(key_at(from, g, keys.begin + i), block + i * row_bytes);
+  std::fill(block + keys.count * row_bytes, block + padded_keys(keys.count) * row_bytes,
+            std::byte{0});
+}
+
+}  // namespace switchyard::kernels::cpu

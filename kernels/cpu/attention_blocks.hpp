@@ -1,0 +1,103 @@
+// How attention is cut into blocks, and the moves between tensors and blocks that both passes
+// share. A query block holds `queries` queries of each of the `group` heads that share a kv head,
+// stacked: row h * count + i is query i of head h. A key block holds up to `keys` keys. Rows are
+// padded with zeros to multiples of 16 (queries) and 64 (keys), so that few distinct products are
+// made.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.hpp"
+#include "kernels/cpu/onednn.hpp"
+#include "kernels/cpu/softmax.hpp"
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cpu {
+
+struct Range {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+  std::int64_t end() const { return begin + count; }
+};
+
+// One kv head of one sequence, and the query heads that read it.
+struct HeadGroup {
+  std::int64_t sequence = 0;
+  std::int64_t kv_head = 0;
+};
+
+class AttentionBlocks {
+ public:
+  AttentionBlocks(const AttentionShape& shape, DType dtype);
+
+  const AttentionShape& shape() const { return shape_; }
+  std::int64_t group() const { return shape_.num_heads / shape_.num_kv_heads; }
+  std::int64_t head_dim() const { return shape_.head_dim; }
+  std::int64_t num_groups() const { return shape_.num_sequences * shape_.num_kv_heads; }
+  HeadGroup head_group(std::int64_t i) const {
+    return {i / shape_.num_kv_heads, i % shape_.num_kv_heads};
+  }
+
+  std::int64_t num_query_blocks() const;
+  Range query_block(std::int64_t i) const;
+  std::int64_t num_key_blocks() const;
+  // Keys of block j that at least one of the queries sees; count 0 if none.
+  Range key_block(std::int64_t j, const Range& queries) const;
+  Range key_block(std::int64_t j) const;
+
+  std::int64_t max_rows() const { return padded_rows(queries_); }  // of a query block
+  std::int64_t max_keys() const { return keys_; }
+  std::int64_t padded_rows(std::int64_t num_queries) const;
+  static std::int64_t padded_keys(std::int64_t num_keys);
+
+  DType dtype() const { return dtype_; }        // of the tensors
+  DType operands() const { return operands_; }  // of the products
+  std::int64_t operand_bytes(std::int64_t numel) const { return numel * size_of(operands_); }
+  StoreAs store_as() const;
+  float scale_log2() const;  // scale * log2(e)
+
+  // visible[r]: how many of `keys` row r of the query block sees; 0 for padding.
+  void count_visible(const Range& queries, const Range& keys, std::int32_t* visible) const;
+
+  // Queries (of all heads of the group) and keys as dense padded blocks in the operand type.
+  void gather_queries(const TensorView& from, const HeadGroup& g, const Range& queries,
+                      std::byte* block) const;
+  void gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
+                   std::byte* block) const;
+  // Address of a query's part for head h of the group; of a key's part.
+  std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
+                      std::int64_t query) const;
+  std::byte* key_at(const TensorView& in, const HeadGroup& g, std::int64_t key) const;
+  float* lse_at(const TensorView& lse, const HeadGroup& g, std::int64_t h,
+                std::int64_t query) const;
+
+ private:
+  void gather_row(const std::byte* from, std::byte* to) const;
+
+  AttentionShape shape_;
+  DType dtype_;
+  DType operands_;
+  std::int64_t queries_;
+  std::int64_t keys_;
+};
+
+// Cuts a thread's part of the workspace into arrays at multiples of 64 bytes. Starting from a null
+// address it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* begin) : next_(reinterpret_cast<std::uintptr_t>(begin)) {}
+  template <class T>
+  T* take(std::int64_t count) {
+    const std::uintptr_t address = next_;
+    const auto bytes = static_cast<std::uintptr_t>(count) * sizeof(T);
+    next_ += (bytes + 63) / 64 * 64;
+    return reinterpret_cast<T*>(address);
+  }
+  std::int64_t bytes_from_null() const { return static_cast<std::int64_t>(next_); }
+
+ private:
+  std::uintptr_t next_;
+};
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,21 @@
+// The products of kernels/linear.hpp on the CPU, by oneDNN. Rows are shared out between OpenMP
+// threads in pieces, and every piece is one product on one thread. Called from within a parallel
+// region they run on the calling thread alone.
+#pragma once
+
+#include "kernels/linear.hpp"
+
+namespace switchyard::kernels::cpu {
+
+// Bytes of one layout of a weight: the second operand of a product over k.
+std::int64_t packed_weight_bytes(std::int64_t k, std::int64_t n, DType compute);
+// backward may be empty.
+void pack_weight(const TensorView& weight, DType compute, const TensorView& forward,
+                 const TensorView& backward);
+
+void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y);
+void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
+                           Accumulate accumulate);
+void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw);
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,182 @@
+#include "kernels/cpu/onednn.hpp"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <array>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+#include <unordered_map>
+
+#include "kernels/linear.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard::kernels::cpu {
+
+namespace {
+
+using dnnl::memory;
+
+// oneDNN reads the number of threads when it makes and when it runs a primitive.
+class OneThread {
+ public:
+  OneThread() : outer_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(outer_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int outer_;
+};
+
+memory::data_type type_of(DType dtype) {
+  expect(dtype == DType::f32 || dtype == DType::bf16, "products of f32 or bf16");
+  return dtype == DType::f32 ? memory::data_type::f32 : memory::data_type::bf16;
+}
+
+memory::desc matrix(std::int64_t rows, std::int64_t cols, DType dtype, std::int64_t leading,
+                    bool transposed) {
+  const memory::dims strides = transposed ? memory::dims{1, leading} : memory::dims{leading, 1};
+  return {{rows, cols}, type_of(dtype), strides};
+}
+
+struct ProductHash {
+  std::size_t operator()(const Product& p) const {
+    std::size_t hash = 0;
+    for (const std::int64_t value :
+         {p.m, p.n, p.k, p.lda, p.ldb, p.ldc,
+          static_cast<std::int64_t>(p.operands) << 8 | static_cast<std::int64_t>(p.result),
+          static_cast<std::int64_t>(p.a_transposed) << 3 |
+              static_cast<std::int64_t>(p.b_transposed) << 2 |
+              static_cast<std::int64_t>(p.b_packed) << 1 | static_cast<std::int64_t>(p.accumulate)})
+      hash = (hash ^ static_cast<std::size_t>(value)) * 0x9e3779b97f4a7c15u;
+    return hash ^ (hash >> 32);
+  }
+};
+
+// A primitive and the memory objects whose addresses each call sets.
+struct Prepared {
+  dnnl::matmul primitive;
+  std::unordered_map<int, memory> arguments;
+};
+
+struct FreeAligned {
+  void operator()(std::byte* address) const { std::free(address); }
+};
+struct Buffer {
+  std::unique_ptr<std::byte, FreeAligned> address;
+  std::int64_t bytes = 0;
+};
+
+// What a thread keeps between calls.
+struct ThreadState {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::unordered_map<Product, Prepared, ProductHash> products;
+  std::map<std::tuple<std::int64_t, std::int64_t, DType>, memory::desc> packed_descs;
+  std::array<Buffer, static_cast<std::size_t>(ScratchSlot::count)> buffers;
+};
+
+ThreadState& thread_state() {
+  thread_local ThreadState state;
+  return state;
+}
+
+// One layout serves every number of rows: it is what oneDNN chooses for a full row block.
+const memory::desc& packed_desc(std::int64_t k, std::int64_t n, DType dtype) {
+  ThreadState& state = thread_state();
+  const auto key = std::tuple{k, n, dtype};
+  const auto found = state.packed_descs.find(key);
+  if (found != state.packed_descs.end()) return found->second;
+  const auto type = type_of(dtype);
+  const dnnl::matmul::primitive_desc chosen({{{row_block, k}, type, memory::format_tag::ab},
+                                             {{k, n}, type, memory::format_tag::any},
+                                             {{row_block, n}, type, memory::format_tag::ab}},
+                                            state.engine);
+  return state.packed_descs.emplace(key, chosen.weights_desc()).first->second;
+}
+
+Prepared prepare(const dnnl::engine& engine, const Product& p) {
+  const memory::desc a = matrix(p.m, p.k, p.operands, p.lda, p.a_transposed);
+  const memory::desc b = p.b_packed ? packed_desc(p.k, p.n, p.operands)
+                                    : matrix(p.k, p.n, p.operands, p.ldb, p.b_transposed);
+  const memory::desc c = matrix(p.m, p.n, p.result, p.ldc, false);
+  dnnl::primitive_attr attributes;
+  if (p.accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  const dnnl::matmul::primitive_desc description({a, b, c}, attributes, engine);
+  Prepared prepared{dnnl::matmul(description), {}};
+  prepared.arguments.emplace(DNNL_ARG_SRC, memory(a, engine, nullptr));
+  prepared.arguments.emplace(DNNL_ARG_WEIGHTS, memory(b, engine, nullptr));
+  prepared.arguments.emplace(DNNL_ARG_DST, memory(c, engine, nullptr));
+  return prepared;
+}
+
+// oneDNN takes addresses without const, and writes only its destination.
+void* address(const std::byte* data) {
+  return const_cast<std::byte*>(data);
+}
+
+[[noreturn]] void fail(const Product& p, const dnnl::error& error) {
+  throw InternalError(fmt::format("oneDNN: product of [{}, {}] and [{}, {}], {}: {}", p.m, p.k, p.k,
+                                  p.n, name_of(p.operands), error.what()));
+}
+
+}  // namespace
+
+void multiply(const Product& product, const std::byte* a, const std::byte* b, std::byte* c) {
+  const OneThread one_thread;
+  ThreadState& state = thread_state();
+  try {
+    auto found = state.products.find(product);
+    if (found == state.products.end())
+      found = state.products.emplace(product, prepare(state.engine, product)).first;
+    Prepared& prepared = found->second;
+    prepared.arguments.at(DNNL_ARG_SRC).set_data_handle(address(a), state.stream);
+    prepared.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(address(b), state.stream);
+    prepared.arguments.at(DNNL_ARG_DST).set_data_handle(c, state.stream);
+    prepared.primitive.execute(state.stream, prepared.arguments);
+  } catch (const dnnl::error& error) {
+    fail(product, error);
+  }
+}
+
+std::int64_t packed_bytes(std::int64_t k, std::int64_t n, DType operands) {
+  const OneThread one_thread;
+  return static_cast<std::int64_t>(packed_desc(k, n, operands).get_size());
+}
+
+void pack(std::int64_t k, std::int64_t n, DType operands, const float* source, bool transposed,
+          std::byte* packed) {
+  ThreadState& state = thread_state();
+  memory::desc to_desc;
+  {
+    const OneThread one_thread;
+    to_desc = packed_desc(k, n, operands);
+  }
+  memory from(matrix(k, n, DType::f32, transposed ? k : n, transposed), state.engine,
+              const_cast<float*>(source));
+  memory to(to_desc, state.engine, packed);
+  dnnl::reorder(from, to).execute(state.stream, from, to);
+  state.stream.wait();
+}
+
+std::byte* scratch(ScratchSlot slot, std::int64_t bytes) {
+  Buffer& buffer = thread_state().buffers[static_cast<std::size_t>(slot)];
+  if (buffer.bytes < bytes) {
+    const std::size_t rounded = (static_cast<std::size_t>(bytes) + 4095) / 4096 * 4096;
+    buffer.address.reset(static_cast<std::byte*>(std::aligned_alloc(64, rounded)));
+    buffer.bytes = buffer.address ? static_cast<std::int64_t>(rounded) : 0;
+    if (!buffer.address)
+      throw MemoryError(fmt::format("no memory for {} bytes of kernel scratch", rounded));
+  }
+  return buffer.address.get();
+}
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,102 @@
+#include "kernels/cpu/row_pieces.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "kernels/cpu/onednn.hpp"
+#include "kernels/linear.hpp"
+#include "tensor/random.hpp"
+
+namespace switchyard::kernels::cpu {
+
+namespace {
+
+constexpr std::array<std::int64_t, 8> piece_sizes = {16, 32, 48, 64, 96, 128, 192, row_block};
+// Shorter pieces would read the weights too often for what they compute.
+constexpr std::int64_t shortest_shared_piece = 64;
+
+// Random numbers with a period prime to the sizes of matrices: what matters is that sums round.
+constexpr std::int64_t period = 4093;
+
+std::vector<std::byte> random_matrix(std::int64_t numel, DType dtype, std::string_view purpose) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(numel * size_of(dtype)));
+  const RandomKey key = random_key(0, purpose);
+  for (std::int64_t i = 0; i < numel; ++i) {
+    std::byte* element = bytes.data() + i * size_of(dtype);
+    if (i >= period) {
+      std::memcpy(element, element - period * size_of(dtype),
+                  static_cast<std::size_t>(size_of(dtype)));
+      continue;
+    }
+    const float value = uniform(random_words(key, static_cast<std::uint64_t>(i), 0)[0]) - 0.5f;
+    const BFloat16 rounded = to_bf16(value);
+    if (dtype == DType::f32)
+      std::memcpy(element, &value, sizeof value);
+    else
+      std::memcpy(element, &rounded, sizeof rounded);
+  }
+  return bytes;
+}
+
+bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType result) {
+  const auto x = random_matrix(row_block * k, operands, "row pieces x");
+  const auto weight = random_matrix(k * n, DType::f32, "row pieces weight");
+  std::vector<std::byte> packed(static_cast<std::size_t>(packed_bytes(k, n, operands)));
+  pack(k, n, operands, reinterpret_cast<const float*>(weight.data()), false, packed.data());
+  const auto rows_of = [&](std::int64_t rows) {
+    std::vector<std::byte> y(static_cast<std::size_t>(rows * n * size_of(result)));
+    multiply({.m = rows,
+              .n = n,
+              .k = k,
+              .operands = operands,
+              .result = result,
+              .lda = k,
+              .ldb = 0,
+              .ldc = n,
+              .b_packed = true},
+             x.data(), packed.data(), y.data());
+    return y;
+  };
+  const auto full = rows_of(row_block);
+  return std::ranges::all_of(piece_sizes, [&](std::int64_t rows) {
+    const auto part = rows_of(rows);
+    return std::memcmp(part.data(), full.data(), part.size()) == 0;
+  });
+}
+
+}  // namespace
+
+bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DType result) {
+  thread_local std::map<std::tuple<std::int64_t, std::int64_t, DType, DType>, bool> answers;
+  const auto key = std::tuple{k, n, operands, result};
+  const auto found = answers.find(key);
+  if (found != answers.end()) return found->second;
+  return answers.emplace(key, try_short_pieces(k, n, operands, result)).first->second;
+}
+
+std::int64_t even_piece(std::int64_t rows, int num_threads) {
+  const auto rows_of_busiest = [&](std::int64_t piece) {
+    const std::int64_t num_pieces = (rows + piece - 1) / piece;
+    return (num_pieces + num_threads - 1) / num_threads * piece;
+  };
+  std::int64_t best = row_block;
+  for (const std::int64_t piece : piece_sizes)
+    if (piece >= shortest_shared_piece &&
+        (rows_of_busiest(piece) < rows_of_busiest(best) ||
+         (rows_of_busiest(piece) == rows_of_busiest(best) && piece > best)))
+      best = piece;
+  return best;
+}
+
+std::int64_t next_piece(std::int64_t rows) {
+  std::int64_t piece = piece_sizes.front();
+  for (const std::int64_t size : piece_sizes)
+    if (size <= rows) piece = size;
+  return piece;
+}
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,311 @@
+#include "kernels/attention.hpp"
+
+#include <omp.h>
+
+#include <cmath>
+
+#include "tests/kernels/products_support.hpp"
+#include "tests/support/reference_attention.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+using namespace switchyard::test;
+
+constexpr double f32_tolerance = 1e-5;
+// Forward: probabilities and outputs are each rounded once, each by less than half the worst case
+// in the mean. Backward: probabilities, dout * out (out is rounded), score gradients and the
+// results; terms cancel, so twice as much again.
+constexpr double bf16_forward_tolerance = bf16_rounding;
+constexpr double bf16_backward_tolerance = 4 * bf16_rounding;
+
+AttentionShape shape_of(std::int64_t sequences, std::int64_t length, std::int64_t heads,
+                        std::int64_t kv_heads, std::int64_t head_dim) {
+  return {.num_sequences = sequences,
+          .query_length = length,
+          .key_length = length,
+          .num_heads = heads,
+          .num_kv_heads = kv_heads,
+          .head_dim = head_dim,
+          .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
+          .query_offset = 0};
+}
+
+// Operands and results of one call of both passes.
+struct Case {
+  Case(Device& device, const AttentionShape& s, DType type, float factor = 1.0f)
+      : shape(s),
+        q(random_tensor(device, type, queries(), "q", factor)),
+        k(random_tensor(device, type, keys(), "k", factor)),
+        v(random_tensor(device, type, keys(), "v")),
+        dout(random_tensor(device, type, queries(), "dout")),
+        out(random_tensor(device, type, queries(), "garbage")),
+        lse(device, Purpose::activation, DType::f32,
+            {s.num_sequences * s.query_length, s.num_heads}),
+        dq(random_tensor(device, type, queries(), "garbage")),
+        dk(random_tensor(device, type, keys(), "garbage")),
+        dv(random_tensor(device, type, keys(), "garbage")),
+        workspace(device, Purpose::workspace, DType::u8,
+                  {attention_workspace_bytes(s, type, num_threads())}) {}
+
+  Shape queries() const {
+    return {shape.num_sequences * shape.query_length, shape.num_heads * shape.head_dim};
+  }
+  Shape keys() const {
+    return {shape.num_sequences * shape.key_length, shape.num_kv_heads * shape.head_dim};
+  }
+  void forward() { attention_forward(shape, q, k, v, out, lse, workspace); }
+  void backward() { attention_backward(shape, q, k, v, out, lse, dout, dq, dk, dv, workspace); }
+
+  AttentionShape shape;
+  Tensor q, k, v, dout, out, lse, dq, dk, dv, workspace;
+};
+
+void expect_reference(Case& c, double forward_tolerance, double backward_tolerance) {
+  const AttentionShape& s = c.shape;
+  c.forward();
+  const auto qs = doubles(c.q);
+  const auto ks = doubles(c.k);
+  const auto vs = doubles(c.v);
+  const auto expected = reference::attention_forward(s, qs, ks, vs);
+  const auto where = [&] {
+    return ::testing::Message() << s.num_sequences << " x " << s.query_length << "/" << s.key_length
+                                << ", heads " << s.num_heads << "/" << s.num_kv_heads << " of "
+                                << s.head_dim << " " << name_of(c.q->dtype);
+  };
+  EXPECT_LT(relative_error(doubles(c.out), expected.out), forward_tolerance) << where();
+  const auto lse = doubles(c.lse);
+  ASSERT_EQ(lse.size(), expected.lse.size());
+  for (std::size_t i = 0; i < lse.size(); ++i)
+    ASSERT_NEAR(lse[i], expected.lse[i], 1e-5 * (1 + std::abs(expected.lse[i]))) << where();
+
+  c.backward();
+  const auto gradient = reference::attention_backward(s, qs, ks, vs, doubles(c.dout));
+  EXPECT_LT(relative_error(doubles(c.dv), gradient.dv), backward_tolerance) << where();
+  // With one visible key the softmax is constant and both gradients vanish.
+  if (s.key_length == 1) return;
+  EXPECT_LT(relative_error(doubles(c.dq), gradient.dq), backward_tolerance) << where();
+  EXPECT_LT(relative_error(doubles(c.dk), gradient.dk), backward_tolerance) << where();
+}
+
+std::vector<AttentionShape> shapes() {
+  std::vector<AttentionShape> all = {shape_of(2, 1, 4, 2, 8),   shape_of(3, 7, 4, 2, 16),
+                                     shape_of(2, 65, 4, 4, 12), shape_of(1, 300, 4, 2, 16),
+                                     shape_of(1, 300, 2, 2, 7), shape_of(2, 130, 6, 1, 9)};
+  AttentionShape with_cache = shape_of(2, 1, 4, 2, 16);
+  with_cache.key_length = 300;
+  with_cache.query_offset = 299;
+  all.push_back(with_cache);
+  AttentionShape later_part = shape_of(2, 33, 4, 1, 16);  // 33 queries after 267 cached keys
+  later_part.key_length = 300;
+  later_part.query_offset = 267;
+  all.push_back(later_part);
+  AttentionShape more_keys = shape_of(1, 40, 2, 2, 16);  // the last keys are seen by none
+  more_keys.key_length = 64;
+  all.push_back(more_keys);
+  return all;
+}
+
+class AttentionTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Device> device_ = make_cpu_device();
+};
+
+TEST_F(AttentionTest, AgreesWithTheReferenceInF32) {
+  for (const AttentionShape& s : shapes()) {
+    Case c(*device_, s, DType::f32);
+    expect_reference(c, f32_tolerance, f32_tolerance);
+  }
+}
+
+TEST_F(AttentionTest, AgreesWithTheReferenceInBf16) {
+  for (const AttentionShape& s : shapes()) {
+    Case c(*device_, s, DType::bf16);
+    expect_reference(c, bf16_forward_tolerance, bf16_backward_tolerance);
+  }
+}
+
+TEST_F(AttentionTest, GradientsAgreeWithFiniteDifferences) {
+  Case c(*device_, shape_of(1, 6, 4, 2, 5), DType::f32);
+  c.forward();
+  c.backward();
+  auto qs = doubles(c.q);
+  auto ks = doubles(c.k);
+  auto vs = doubles(c.v);
+  const auto ds = doubles(c.dout);
+  const auto loss = [&] {
+    const auto out = reference::attention_forward(c.shape, qs, ks, vs).out;
+    double sum = 0;
+    for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * ds[i];
+    return sum;
+  };
+  const auto slopes = [&](std::vector<double>& at) {
+    std::vector<double> result;
+    for (double& value : at) {
+      const double centre = value;
+      value = centre + 1e-4;
+      const double above = loss();
+      value = centre - 1e-4;
+      result.push_back((above - loss()) / 2e-4);
+      value = centre;
+    }
+    return result;
+  };
+  EXPECT_LT(relative_error(doubles(c.dq), slopes(qs)), f32_tolerance);
+  EXPECT_LT(relative_error(doubles(c.dk), slopes(ks)), f32_tolerance);
+  EXPECT_LT(relative_error(doubles(c.dv), slopes(vs)), f32_tolerance);
+}
+
+TEST_F(AttentionTest, BitsDoNotDependOnTheNumberOfThreads) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const AttentionShape s = shape_of(3, 300, 4, 2, 16);
+    omp_set_num_threads(1);
+    Case one(*device_, s, type);
+    one.forward();
+    one.backward();
+    omp_set_num_threads(2);
+    Case two(*device_, s, type);
+    two.forward();
+    two.backward();
+    EXPECT_TRUE(same_bits(one.out, two.out));
+    EXPECT_TRUE(same_bits(one.lse, two.lse));
+    EXPECT_TRUE(same_bits(one.dq, two.dq));
+    EXPECT_TRUE(same_bits(one.dk, two.dk));
+    EXPECT_TRUE(same_bits(one.dv, two.dv));
+  }
+}
+
+TEST_F(AttentionTest, ASequenceDoesNotDependOnItsNeighbours) {
+  const AttentionShape s = shape_of(3, 70, 4, 2, 16);
+  Case all(*device_, s, DType::bf16);
+  all.forward();
+  all.backward();
+  AttentionShape one = s;
+  one.num_sequences = 1;
+  Case last(*device_, one, DType::bf16);
+  const auto rows = [&](const Tensor& x) { return x->slice_rows(2 * 70, 3 * 70); };
+  attention_forward(one, rows(all.q), rows(all.k), rows(all.v), last.out, last.lse, last.workspace);
+  attention_backward(one, rows(all.q), rows(all.k), rows(all.v), last.out, last.lse, rows(all.dout),
+                     last.dq, last.dk, last.dv, last.workspace);
+  EXPECT_TRUE(same_bits(last.out, rows(all.out)));
+  EXPECT_TRUE(same_bits(last.dq, rows(all.dq)));
+  EXPECT_TRUE(same_bits(last.dk, rows(all.dk)));
+  EXPECT_TRUE(same_bits(last.dv, rows(all.dv)));
+}
+
+TEST_F(AttentionTest, HugeLogitsStayFinite) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const float factor : {100.0f, 1e6f, 1e15f}) {
+      Case c(*device_, shape_of(1, 300, 2, 1, 16), type, factor);
+      c.forward();
+      c.backward();
+      for (const Tensor* x : {&c.out, &c.lse, &c.dq, &c.dk, &c.dv})
+        for (const double value : doubles(*x)) ASSERT_TRUE(std::isfinite(value)) << factor;
+      // Outputs are weighted means: none is larger than the largest value.
+      for (const double value : doubles(c.out)) ASSERT_LT(std::abs(value), 6.0);
+    }
+}
+
+// q, k and v as column ranges of one buffer, and their gradients likewise.
+TEST_F(AttentionTest, RowsMayBeStrided) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const AttentionShape s = shape_of(2, 65, 4, 2, 8);
+    Case c(*device_, s, type);
+    c.forward();
+    c.backward();
+    const std::int64_t q_cols = s.num_heads * s.head_dim;
+    const std::int64_t kv_cols = s.num_kv_heads * s.head_dim;
+    const Shape all{c.q->rows(), q_cols + 2 * kv_cols};
+    const Tensor qkv(*device_, Purpose::activation, type, all);
+    const Tensor dqkv(*device_, Purpose::activation, type, all);
+    const auto q_of = [&](const Tensor& x) { return x->slice_cols(0, q_cols); };
+    const auto k_of = [&](const Tensor& x) { return x->slice_cols(q_cols, q_cols + kv_cols); };
+    const auto v_of = [&](const Tensor& x) {
+      return x->slice_cols(q_cols + kv_cols, q_cols + 2 * kv_cols);
+    };
+    fill_random(q_of(qkv), "q");
+    fill_random(k_of(qkv), "k");
+    fill_random(v_of(qkv), "v");
+    const Tensor out(*device_, Purpose::activation, type, c.queries());
+    attention_forward(s, q_of(qkv), k_of(qkv), v_of(qkv), out, c.lse, c.workspace);
+    attention_backward(s, q_of(qkv), k_of(qkv), v_of(qkv), out, c.lse, c.dout, q_of(dqkv),
+                       k_of(dqkv), v_of(dqkv), c.workspace);
+    EXPECT_TRUE(same_bits(out, c.out));
+    EXPECT_TRUE(same_bits(q_of(dqkv), c.dq));
+    EXPECT_TRUE(same_bits(k_of(dqkv), c.dk));
+    EXPECT_TRUE(same_bits(v_of(dqkv), c.dv));
+  }
+}
+
+// Generation: one query at a time over a growing cache gives what one pass over all gives.
+TEST_F(AttentionTest, QueriesOneByOneAgreeWithOnePass) {
+  const std::int64_t length = 80;
+  Case c(*device_, shape_of(1, length, 4, 2, 16), DType::f32);
+  c.forward();
+  const Tensor out(*device_, Purpose::activation, DType::f32, c.queries());
+  const Tensor lse(*device_, Purpose::activation, DType::f32, {length, 4});
+  for (std::int64_t i = 0; i < length; ++i) {
+    AttentionShape s = c.shape;
+    s.query_length = 1;
+    s.key_length = i + 1;
+    s.query_offset = i;
+    attention_forward(s, c.q->slice_rows(i, i + 1), c.k->slice_rows(0, i + 1),
+                      c.v->slice_rows(0, i + 1), out->slice_rows(i, i + 1),
+                      lse->slice_rows(i, i + 1), c.workspace);
+  }
+  EXPECT_LT(relative_error(doubles(out), doubles(c.out)), f32_tolerance);
+  EXPECT_LT(relative_error(doubles(lse), doubles(c.lse)), f32_tolerance);
+}
+
+TEST_F(AttentionTest, ChecksShapesAndWorkspace) {
+  Case c(*device_, shape_of(1, 16, 4, 2, 8), DType::f32);
+  EXPECT_EQ(attention_workspace_bytes(c.shape, DType::f32, 4),
+            4 * attention_workspace_bytes(c.shape, DType::f32, 1));
+  AttentionShape wrong = c.shape;
+  wrong.num_kv_heads = 3;
+  EXPECT_THROW(attention_forward(wrong, c.q, c.k, c.v, c.out, c.lse, c.workspace), InternalError);
+  EXPECT_THROW(
+      attention_forward(c.shape, c.q, c.k, c.v, c.out, c.lse, c.workspace->slice_rows(0, 64)),
+      InternalError);
+  // With room for one thread only, one thread does all the work.
+  const std::int64_t room = attention_workspace_bytes(c.shape, DType::f32, 1);
+  c.forward();
+  const Tensor out(*device_, Purpose::activation, DType::f32, c.queries());
+  attention_forward(c.shape, c.q, c.k, c.v, out, c.lse, c.workspace->slice_rows(0, room));
+  EXPECT_TRUE(same_bits(out, c.out));
+}
+
+TEST(AttentionPlan, CountsVisiblePairsOnce) {
+  const auto plan = make_plan_device();
+  const auto record = [&](const AttentionShape& s) {
+    const Shape queries{s.num_sequences * s.query_length, s.num_heads * s.head_dim};
+    const Shape keys{s.num_sequences * s.key_length, s.num_kv_heads * s.head_dim};
+    const Tensor q(*plan, Purpose::activation, DType::bf16, queries);
+    const Tensor k(*plan, Purpose::activation, DType::bf16, keys);
+    const Tensor lse(*plan, Purpose::activation, DType::f32, {queries[0], s.num_heads});
+    const Tensor workspace(*plan, Purpose::workspace, DType::u8,
+                           {attention_workspace_bytes(s, DType::bf16, 1)});
+    plan->profile().reset();
+    attention_forward(s, q, k, k, q, lse, workspace);
+    const double forward = plan->profile().total_work().flops;
+    attention_backward(s, q, k, k, q, lse, q, q, k, k, workspace);
+    EXPECT_EQ(plan->profile().total_work().flops, 3 * forward);
+    return forward;
+  };
+  const auto pairs = [](const AttentionShape& s) {
+    double count = 0;
+    for (std::int64_t i = 0; i < s.query_length; ++i)
+      count += static_cast<double>(std::min(s.key_length, s.query_offset + i + 1));
+    return count;
+  };
+  for (const AttentionShape& s : shapes())
+    EXPECT_EQ(record(s),
+              4.0 * static_cast<double>(s.head_dim * s.num_heads * s.num_sequences) * pairs(s));
+}
+
+}  // namespace
+}  // namespace switchyard::kernels
+
+int main(int argc, char** argv) {
+  return switchyard::test::run_tests_on_isa(argc, argv);
+}
