@@ -1,0 +1,76 @@
+// A small model's parameters on this job's ranks, for the tests of the store and of the gradient
+// reduction: dense matrices, odd-sized norms, and experts whose number divides by few layouts: a
+// rank may hold one more than another, or none.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/parameter.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+
+inline constexpr std::int64_t num_experts = 3;
+
+// The experts of `index` among `degree` ranks: as equal as can be, some ranks hold one more.
+inline std::int64_t first_expert(std::int64_t index, std::int64_t degree) {
+  return num_experts * index / degree;
+}
+
+inline std::vector<ParameterSpec> small_model(const Mesh& mesh) {
+  const std::int64_t index = mesh.index(Axis::expert);
+  const std::int64_t degree = mesh.degree(Axis::expert);
+  const std::int64_t first = first_expert(index, degree);
+  const std::int64_t count = first_expert(index + 1, degree) - first;
+  std::vector<ParameterSpec> specs;
+  specs.push_back({.name = "embedding.weight", .global_shape = {50, 24}, .num_rows = 50});
+  for (int layer = 0; layer < 3; ++layer) {
+    const std::string prefix = "layers." + std::to_string(layer) + ".";
+    specs.push_back({.name = prefix + "norm.weight",
+                     .global_shape = {23},
+                     .num_rows = 23,
+                     .decay = false,
+                     .initial = Initial::ones});
+    specs.push_back({.name = prefix + "query.weight", .global_shape = {24, 24}, .num_rows = 24});
+    specs.push_back({.name = prefix + "experts.down.weight",
+                     .global_shape = {num_experts, 5, 9},
+                     .first_row = first,
+                     .num_rows = count,
+                     .replicas = Axis::expert_data,
+                     .initial_std = 0.5f});
+    specs.push_back({.name = prefix + "bias",
+                     .global_shape = {11},
+                     .num_rows = 11,
+                     .decay = false,
+                     .initial = Initial::zeros});
+  }
+  return specs;
+}
+
+// One layout of the small model: mesh and store.
+struct SmallModel {
+  SmallModel(Device& device, std::int64_t expert, std::int64_t bucket_bytes)
+      : mesh(world(), {.expert = expert}), store(device, mesh) {
+    for (const ParameterSpec& spec : small_model(mesh)) store.add(spec);
+    store.allocate(bucket_bytes);
+  }
+
+  Mesh mesh;
+  ParameterStore store;
+};
+
+// Every legal expert degree on this job's ranks.
+inline std::vector<std::int64_t> expert_degrees() {
+  std::vector<std::int64_t> degrees;
+  for (std::int64_t expert = 1; expert <= world().size(); ++expert)
+    if (world().size() % expert == 0) degrees.push_back(expert);
+  return degrees;
+}
+
+// Elements a bucket may hold: everything in one, several parameters each, one parameter each.
+inline constexpr std::int64_t bucket_sizes[] = {1 << 20, 4000, 4};
+
+}  // namespace switchyard::test
