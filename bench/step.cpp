@@ -117,7 +117,7 @@ void run_step(Group& world, const Config& given, const std::string& name, const 
   if (config.model.vocab_size == 0) config.model.vocab_size = 257;
   const std::int64_t vocab_size = config.model.vocab_size;
   const Plan plan = make_plan(config, world.size(), vocab_size);
-  require_memory(plan, world.size());
+  require_memory(world, plan);
   RankState rank(world, config, vocab_size);
   RandomSource source(rank.trainer.batch_layout(), vocab_size, static_cast<std::uint64_t>(config.run.seed));
 

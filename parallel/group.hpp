@@ -130,4 +130,7 @@ class Group {
 // all_reduce_values multiplies sums by the size: the balanced world.
 std::unique_ptr<Group> make_plan_group(std::string name, int rank, int size, Device& device);
 
+// A world of one rank, without MPI: for commands that run in one process.
+std::unique_ptr<Group> make_local_group(std::string name);
+
 }  // namespace switchyard

@@ -5,30 +5,32 @@
 #include <array>
 #include <new>
 
+#include "parallel/collective_error.hpp"
+
 namespace switchyard {
 
 void throw_error(ExitCode code, const std::string& message) {
   switch (code) {
     case ExitCode::usage:
-      throw ConfigError(message);
+      throw Collective<ConfigError>(message);
     case ExitCode::data:
-      throw DataError(message);
+      throw Collective<DataError>(message);
     case ExitCode::checkpoint:
-      throw CheckpointError(message);
+      throw Collective<CheckpointError>(message);
     case ExitCode::memory:
-      throw MemoryError(message);
+      throw Collective<MemoryError>(message);
     case ExitCode::io:
-      throw IoError(message);
+      throw Collective<IoError>(message);
     case ExitCode::numerical:
-      throw NumericalError(message);
+      throw Collective<NumericalError>(message);
     case ExitCode::internal:
-      throw InternalError(message);
+      throw Collective<InternalError>(message);
     case ExitCode::done:
     case ExitCode::stopped:
     case ExitCode::hang:
       break;
   }
-  throw Error(code, message);
+  throw Collective<InternalError>(message);
 }
 
 void run_together(Group& world, const std::function<void()>& phase) {

@@ -15,7 +15,7 @@ namespace switchyard {
 // message, with "rank R: " before it unless the world is one rank. `phase` must not communicate.
 void run_together(Group& world, const std::function<void()>& phase);
 
-// The error class that belongs to an exit code.
+// The error class that belongs to an exit code, as an error that all ranks throw alike.
 [[noreturn]] void throw_error(ExitCode code, const std::string& message);
 
 }  // namespace switchyard

@@ -9,14 +9,13 @@
 #include <thread>
 
 #include "kernels/threads.hpp"
+#include "parallel/collective_error.hpp"
 #include "tensor/error.hpp"
+#include "trainer/agreement.hpp"
 #include "trainer/progress.hpp"
 
 namespace switchyard {
 
-namespace {
-
-// Bytes that the host can still give, from /proc/meminfo; 0 if that cannot be read.
 std::int64_t available_memory_bytes() {
   std::ifstream file("/proc/meminfo");
   std::string word;
@@ -27,14 +26,12 @@ std::int64_t available_memory_bytes() {
   return 0;
 }
 
-}  // namespace
-
 Config resolve_config(const Config& given, int num_ranks, const TokenFile& tokens) {
   Config config = given;
   config.parallel = Mesh::resolved(config.parallel, num_ranks);
   if (config.model.vocab_size == 0) config.model.vocab_size = tokens.vocab_size();
   if (config.model.vocab_size < tokens.vocab_size())
-    throw ConfigError(fmt::format(
+    throw Collective<ConfigError>(fmt::format(
         "model.vocab_size is {}, but the tokenizer of {} has {} tokens; use 0 (the tokenizer's) or "
         "at least {}",
         config.model.vocab_size, tokens.path(), tokens.vocab_size(), tokens.vocab_size()));
@@ -50,7 +47,9 @@ void set_threads(const RunConfig& run, int num_ranks) {
   }
 }
 
-void require_memory(const Plan& plan, int ranks_on_host) {
+namespace {
+
+void check_memory(const Plan& plan, int ranks_on_host) {
   const std::int64_t available = available_memory_bytes();
   const RankPlan& fullest = plan.fullest();
   if (available == 0 || fullest.peak_bytes * ranks_on_host <= available) return;
@@ -67,6 +66,12 @@ void require_memory(const Plan& plan, int ranks_on_host) {
                   "smaller model; `switchyard plan` shows the figures of any layout",
                   format_bytes(static_cast<double>(fullest.peak_bytes)), parts, ranks_on_host,
                   format_bytes(static_cast<double>(available))));
+}
+
+}  // namespace
+
+void require_memory(Group& world, const Plan& plan) {
+  run_together(world, [&] { check_memory(plan, world.size()); });
 }
 
 RankState::RankState(Group& world, const Config& config, std::int64_t vocab_size_used)

@@ -19,9 +19,13 @@ Config resolve_config(const Config& config, int num_ranks, const TokenFile& toke
 // it, else the cores of the host shared out over its ranks).
 void set_threads(const RunConfig& run, int num_ranks);
 
+// Memory that this host can still give, in bytes; 0 where the system does not tell.
+std::int64_t available_memory_bytes();
+
 // Throws MemoryError, with the plan's figures by purpose and what to change, if the fullest rank
-// needs more than this host has available for each of its `ranks_on_host` ranks.
-void require_memory(const Plan& plan, int ranks_on_host);
+// needs more than this host has available for each of its ranks. Collective; takes all ranks of the
+// world to share one host.
+void require_memory(Group& world, const Plan& plan);
 
 // Everything of one rank that lives as long as the run. Members die in reverse order.
 struct RankState {

@@ -8,7 +8,9 @@
 #include <iostream>
 #include <optional>
 
+#include "data/atomic_file.hpp"
 #include "kernels/peak.hpp"
+#include "parallel/collective_error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint.hpp"
 #include "trainer/metrics.hpp"
@@ -62,7 +64,7 @@ class Run {
  private:
   void start(const TokenFile& tokens) {
     const Plan plan = make_plan(config_, world_.size(), tokens.vocab_size());
-    require_memory(plan, world_.size());
+    require_memory(world_, plan);
     flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
     rank_ = std::make_unique<RankState>(world_, config_, tokens.vocab_size());
     const BatchLayout layout = trainer().batch_layout();
@@ -97,7 +99,7 @@ class Run {
       path = config_.checkpoint.resume;
       const std::string damage = find_damage(*path, world_, report);
       if (!damage.empty())
-        throw CheckpointError(fmt::format("checkpoint.resume: {}: {}", *path, damage));
+        throw Collective<CheckpointError>(fmt::format("checkpoint.resume: {}: {}", *path, damage));
     }
     if (!path) return;
     state_ = load_checkpoint(*path, trainer().store(), &trainer().optimizer(), world_);
@@ -266,7 +268,9 @@ ExitCode run_training(Group& world, const Config& given, const std::string& effe
   run_together(world, [&] {
     log = std::make_unique<RankLog>(given.run.output + "/logs", world.rank());
     tokens = std::make_unique<TokenFile>(given.data.path);
-    if (folder) folder->write_config(effective_yaml);
+    if (!folder) return;
+    folder->write_config(effective_yaml);
+    write_file_atomically(given.run.output + "/tokenizer.bin", tokens->tokenizer().serialize());
   });
   if (folder && !folder->note().empty()) log->warning(folder->note());
   set_threads(given.run, world.size());
@@ -290,7 +294,7 @@ void run_evaluation(Group& world, const Config& given) {
   run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
   set_threads(given.run, world.size());
   const Config config = resolve_config(given, world.size(), *tokens);
-  require_memory(make_plan(config, world.size(), tokens->vocab_size()), world.size());
+  require_memory(world, make_plan(config, world.size(), tokens->vocab_size()));
   RankState rank(world, config, tokens->vocab_size());
   const Report report = [&](const std::string& text) {
     if (world.rank() == 0) std::cerr << text << std::endl;
@@ -298,7 +302,7 @@ void run_evaluation(Group& world, const Config& given) {
   const std::string folder = config.run.output + "/checkpoints";
   const std::optional<std::string> path = find_newest_valid(folder, world, report);
   if (!path)
-    throw CheckpointError(fmt::format("{} holds no valid checkpoint; train first", folder));
+    throw Collective<CheckpointError>(fmt::format("{} holds no valid checkpoint; train first", folder));
   const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
   rank.trainer.weights_changed();
   const FixedBatches batches(*tokens, Split::valid, rank.trainer.batch_layout());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel/collective_error.hpp"
 #include "tensor/error.hpp"
 #include "trainer/schedule.hpp"
 
@@ -158,7 +159,7 @@ void Trainer::finish_losses(StepResult& result) const {
 
 void Trainer::require_finite(const StepResult& result, std::int64_t step) const {
   if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) return;
-  throw NumericalError(fmt::format(
+  throw Collective<NumericalError>(fmt::format(
       "step {}: loss {} and gradient norm {} are not both finite; the weights were left as they "
       "were before this step. Try a lower optimizer.learning_rate, a longer "
       "optimizer.warmup_steps, or precision fp32",

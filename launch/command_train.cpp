@@ -1,0 +1,54 @@
+// switchyard train and eval: a configuration on all ranks of the job.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "launch/commands.hpp"
+#include "launch/config_file.hpp"
+#include "launch/options.hpp"
+#include "trainer/train_run.hpp"
+
+namespace switchyard {
+
+namespace {
+
+LoadedConfig load_for_run(const CommandContext& context,
+                          const std::vector<std::string>& arguments) {
+  Group& world = context.session->world();
+  LoadedConfig loaded =
+      load_config_collectively(world, arguments.front(), std::span(arguments).subspan(1));
+  require_valid_for_ranks(loaded, world.size());
+  return loaded;
+}
+
+}  // namespace
+
+int run_train(const CommandContext& context) {
+  std::vector<std::string> arguments;
+  Options options(
+      "train", "CONFIG [key.path=value ...]",
+      "Trains a model: alone, under mpirun (launch/mpirun.sh) or under srun. Continues by "
+      "itself from the newest checkpoint of run.output. SIGUSR1 or SIGTERM finishes the "
+      "step, saves and ends with code 16: run the same command to go on.");
+  options.arguments("CONFIG", arguments, 1);
+  if (!options.parse(context.arguments)) return 0;
+  const StopSignal stop;
+  const LoadedConfig loaded = load_for_run(context, arguments);
+  const std::string command = fmt::format("switchyard train {}", fmt::join(context.arguments, " "));
+  return static_cast<int>(
+      run_training(context.session->world(), loaded.config, to_yaml(loaded.config), command, stop));
+}
+
+int run_eval(const CommandContext& context) {
+  std::vector<std::string> arguments;
+  Options options(
+      "eval", "CONFIG [key.path=value ...]",
+      "Prints the validation loss of the newest checkpoint of run.output, over "
+      "evaluate.num_batches global batches of the validation split. Any number of ranks.");
+  options.arguments("CONFIG", arguments, 1);
+  if (!options.parse(context.arguments)) return 0;
+  const LoadedConfig loaded = load_for_run(context, arguments);
+  run_evaluation(context.session->world(), loaded.config);
+  return 0;
+}
+
+}  // namespace switchyard

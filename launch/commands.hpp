@@ -1,0 +1,17 @@
+// The commands of `switchyard`, one file each. Every one parses its options first and returns 0
+// when they asked for help.
+#pragma once
+
+#include "launch/command_line.hpp"
+
+namespace switchyard {
+
+int run_bench(const CommandContext& context);
+int run_config(const CommandContext& context);
+int run_eval(const CommandContext& context);
+int run_generate(const CommandContext& context);
+int run_plan(const CommandContext& context);
+int run_prepare(const CommandContext& context);
+int run_train(const CommandContext& context);
+
+}  // namespace switchyard

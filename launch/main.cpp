@@ -1,0 +1,22 @@
+// The program `switchyard`: a table of commands. Each lives in launch/command_<name>.cpp.
+#include "launch/command_line.hpp"
+#include "launch/commands.hpp"
+
+int main(int argc, char** argv) {
+  using switchyard::Command;
+  using switchyard::Processes;
+  const Command commands[] = {
+      {"prepare", "turn texts into a file of tokens", Processes::one, switchyard::run_prepare},
+      {"train", "train a model, on all ranks of the job", Processes::all_ranks,
+       switchyard::run_train},
+      {"eval", "the validation loss of a run", Processes::all_ranks, switchyard::run_eval},
+      {"generate", "text from a trained model", Processes::one, switchyard::run_generate},
+      {"plan", "memory, work and traffic of a layout, without running it", Processes::one,
+       switchyard::run_plan},
+      {"config", "check a configuration and print it complete", Processes::one,
+       switchyard::run_config},
+      {"bench", "measure speed beside the machine's ceiling", Processes::all_ranks,
+       switchyard::run_bench},
+  };
+  return switchyard::run_program(commands, argc, argv);
+}

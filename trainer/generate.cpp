@@ -1,0 +1,63 @@
+#include "trainer/generate.hpp"
+
+#include <fmt/format.h>
+
+#include "model/decoder.hpp"
+#include "model/sampling.hpp"
+#include "tensor/error.hpp"
+#include "trainer/checkpoint.hpp"
+#include "trainer/trainer.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// A prompt is one document's beginning, so it stands behind the end of another.
+std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<std::int32_t> tokens = {tokenizer.end_of_document()};
+  const std::vector<std::int32_t> text = tokenizer.encode(prompt);
+  tokens.insert(tokens.end(), text.begin(), text.end());
+  return tokens;
+}
+
+}  // namespace
+
+void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOptions& options,
+              const std::function<void(const std::string&)>& on_text) {
+  Config config = given;
+  if (config.model.vocab_size == 0) config.model.vocab_size = tokenizer.vocab_size();
+  const std::vector<std::int32_t> prompt = prompt_tokens(tokenizer, options.prompt);
+  const std::int64_t length = static_cast<std::int64_t>(prompt.size()) + options.num_tokens;
+  if (length > config.model.sequence_length)
+    throw ConfigError(fmt::format(
+        "the prompt has {} tokens (with the one that begins a document) and --tokens asks for {} more, "
+        "but the model was trained on sequences of {} tokens; ask for at most {}",
+        prompt.size(), options.num_tokens, config.model.sequence_length,
+        std::max<std::int64_t>(0, config.model.sequence_length - static_cast<std::int64_t>(prompt.size()))));
+
+  const std::unique_ptr<Group> world = make_local_group("world");
+  const std::unique_ptr<Device> device = make_cpu_device();
+  const Mesh mesh(*world, {.data = 1, .context = 1, .expert = 1});
+  ParameterStore store(*device, mesh);
+  Transformer model(store, config.model, config.experts, compute_dtype(config.run),
+                    static_cast<std::uint64_t>(config.run.seed), tokenizer.vocab_size());
+  store.allocate();
+  load_checkpoint(options.checkpoint, store, nullptr, *world);
+  model.pack_weights();
+
+  Decoder decoder(model, length);
+  StreamingDecoder text(tokenizer);
+  on_text(options.prompt);
+  std::span<const float> logits = decoder.append(prompt);
+  for (std::int64_t i = 0; i < options.num_tokens; ++i) {
+    const double uniform = sampling_uniform(static_cast<std::uint64_t>(options.seed), 0,
+                                            static_cast<std::uint64_t>(decoder.length()));
+    const std::int32_t token = sample(logits, options.temperature, options.top_p, uniform);
+    if (token == tokenizer.end_of_document()) break;
+    on_text(text.push(token));
+    if (i + 1 < options.num_tokens) logits = decoder.append({&token, 1});
+  }
+  on_text(text.finish());
+}
+
+}  // namespace switchyard
