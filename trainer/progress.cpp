@@ -7,6 +7,8 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <string_view>
 
 namespace switchyard {
@@ -108,7 +110,7 @@ void Progress::step(const Step& step) {
     return;
   }
   const bool due =
-      since_line_ >= every_seconds_ || step.step == first_step_ + 1 || step.step == num_steps_;
+      since_line_ >= every_seconds_ || step.step == first_step_ || step.step == num_steps_;
   if (!due) return;
   since_line_ = 0;
   out_ << text << '\n' << std::flush;
@@ -124,10 +126,28 @@ void Progress::finish() {
   live_.clear();
 }
 
+namespace {
+
+// mpirun gives its ranks a pseudo-terminal even when its own output goes to a file. What counts then
+// is where mpirun, our parent, writes to; behind a remote daemon nobody can tell, so it is no terminal.
+bool launcher_writes_to_terminal(int file_descriptor) {
+  std::ifstream name_file(fmt::format("/proc/{}/comm", ::getppid()));
+  std::string name;
+  name_file >> name;
+  if (name != "mpirun" && name != "orterun" && name != "mpiexec" && name != "prterun") return false;
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(
+      fmt::format("/proc/{}/fd/{}", ::getppid(), file_descriptor), error);
+  return !error && (target.string().starts_with("/dev/pts/") || target.string().starts_with("/dev/tty"));
+}
+
+}  // namespace
+
 bool is_live_terminal(int file_descriptor) {
   const char* terminal = std::getenv("TERM");
-  return ::isatty(file_descriptor) == 1 && terminal != nullptr &&
-         std::string_view(terminal) != "dumb";
+  if (::isatty(file_descriptor) != 1 || terminal == nullptr || std::string_view(terminal) == "dumb")
+    return false;
+  return std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr || launcher_writes_to_terminal(file_descriptor);
 }
 
 std::string format_summary(const RunSummary& summary) {
