@@ -1,0 +1,212 @@
+#include "launch/relations.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <string_view>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+class Checker {
+ public:
+  Checker(const LoadedConfig& loaded, const std::vector<bool>& is_unknown)
+      : loaded_(loaded), is_unknown_(is_unknown) {}
+
+  // True when every key has a valid value, so that a relation between them can be checked.
+  bool knows(std::initializer_list<std::string_view> paths) const {
+    return std::none_of(paths.begin(), paths.end(), [&](std::string_view path) {
+      const Key* key = find_key(path);
+      expect(key != nullptr, "a relation is about keys of the schema");
+      return !is_unknown_.empty() && is_unknown_[index_of(*key)];
+    });
+  }
+
+  void blame(std::initializer_list<std::string_view> paths, std::string problem) {
+    const auto is_set = [&](std::string_view path) {
+      return loaded_.origin(*find_key(path)).kind != Origin::Kind::default_value;
+    };
+    const auto* first = std::find_if(paths.begin(), paths.end(), is_set);
+    const std::string_view path = first == paths.end() ? *paths.begin() : *first;
+    broken_.push_back({find_key(path), std::move(problem)});
+  }
+
+  std::vector<BrokenRelation> take() { return std::move(broken_); }
+
+ private:
+  const LoadedConfig& loaded_;
+  const std::vector<bool>& is_unknown_;
+  std::vector<BrokenRelation> broken_;
+};
+
+// "1, 2, 4, 8"; of many only the first and the last few.
+std::string divisors(std::int64_t number) {
+  std::vector<std::int64_t> all;
+  for (std::int64_t d = 1; d * d <= number; ++d) {
+    if (number % d != 0) continue;
+    all.push_back(d);
+    if (d != number / d) all.push_back(number / d);
+  }
+  std::sort(all.begin(), all.end());
+  if (all.size() <= 10) return fmt::format("{}", fmt::join(all, ", "));
+  return fmt::format("{}, ..., {}", fmt::join(all.begin(), all.begin() + 6, ", "),
+                     fmt::join(all.end() - 3, all.end(), ", "));
+}
+
+// "16 or 20": the multiples of `step` around `number`.
+std::string multiples_around(std::int64_t number, std::int64_t step) {
+  const std::int64_t below = number / step * step;
+  if (below == 0) return fmt::format("{}", step);
+  return fmt::format("{} or {}", below, below + step);
+}
+
+void check_heads(Checker& checker, const ModelConfig& model) {
+  if (checker.knows({"model.hidden", "model.num_heads", "model.head_dim"})) {
+    if (model.head_dim == 0 && model.hidden % model.num_heads != 0) {
+      checker.blame(
+          {"model.hidden", "model.num_heads", "model.head_dim"},
+          fmt::format("hidden / num_heads = {} / {} is not whole, and head_dim is 0; make "
+                      "hidden {}, or set head_dim",
+                      model.hidden, model.num_heads,
+                      multiples_around(model.hidden, model.num_heads)));
+    } else if (model.effective_head_dim() % 2 != 0) {
+      checker.blame({"model.head_dim", "model.hidden", "model.num_heads"},
+                    fmt::format("head_dim = {}{} is odd, and rotary positions need pairs; make it "
+                                "even",
+                                model.head_dim == 0 ? fmt::format("hidden / num_heads = {} / {} = ",
+                                                                  model.hidden, model.num_heads)
+                                                    : "",
+                                model.effective_head_dim()));
+    }
+  }
+  if (checker.knows({"model.num_heads", "model.num_kv_heads"}) &&
+      model.num_heads % model.num_kv_heads != 0) {
+    checker.blame(
+        {"model.num_kv_heads", "model.num_heads"},
+        fmt::format("num_heads / num_kv_heads = {} / {} is not whole; legal num_kv_heads: "
+                    "{}",
+                    model.num_heads, model.num_kv_heads, divisors(model.num_heads)));
+  }
+}
+
+void check_experts(Checker& checker, const Config& config) {
+  const ExpertsConfig& experts = config.experts;
+  if (!checker.knows({"experts.num_experts", "experts.every"})) return;
+  if (experts.num_experts == 0 || experts.every == 0) return;
+  if (checker.knows({"experts.top_k"}) && experts.top_k > experts.num_experts) {
+    checker.blame(
+        {"experts.top_k", "experts.num_experts"},
+        fmt::format("top_k = {} is more than num_experts = {}; lower top_k or add experts",
+                    experts.top_k, experts.num_experts));
+  }
+  if (checker.knows({"model.num_layers"}) && experts.every > config.model.num_layers) {
+    checker.blame({"experts.every", "model.num_layers"},
+                  fmt::format("every = {} is more than num_layers = {}, so no layer would have "
+                              "experts; lower it, or write 0 for a dense model",
+                              experts.every, config.model.num_layers));
+  }
+}
+
+void check_batch(Checker& checker, const TrainConfig& train) {
+  if (!checker.knows({"train.global_batch", "train.micro_batch"})) return;
+  if (train.micro_batch == 0 || train.global_batch % train.micro_batch == 0) return;
+  checker.blame({"train.micro_batch", "train.global_batch"},
+                fmt::format("global_batch / micro_batch = {} / {} is not whole; legal micro_batch: "
+                            "0, {}",
+                            train.global_batch, train.micro_batch, divisors(train.global_batch)));
+}
+
+void check_schedule(Checker& checker, const Config& config) {
+  const OptimizerConfig& optimizer = config.optimizer;
+  const std::int64_t num_steps = config.train.num_steps;
+  if (checker.knows({"optimizer.warmup_steps", "train.num_steps"}) &&
+      optimizer.warmup_steps > num_steps) {
+    checker.blame({"optimizer.warmup_steps", "train.num_steps"},
+                  fmt::format("warmup_steps = {} is more than num_steps = {}; lower "
+                              "optimizer.warmup_steps or train longer",
+                              optimizer.warmup_steps, num_steps));
+  } else if (checker.knows({"optimizer.schedule", "optimizer.decay_steps", "optimizer.warmup_steps",
+                            "train.num_steps"}) &&
+             optimizer.schedule == "constant_decay" &&
+             optimizer.warmup_steps + optimizer.decay_steps > num_steps) {
+    checker.blame({"optimizer.decay_steps", "optimizer.warmup_steps", "train.num_steps"},
+                  fmt::format("warmup_steps + decay_steps = {} + {} = {} is more than num_steps = "
+                              "{}; legal decay_steps: at most {}",
+                              optimizer.warmup_steps, optimizer.decay_steps,
+                              optimizer.warmup_steps + optimizer.decay_steps, num_steps,
+                              num_steps - optimizer.warmup_steps));
+  }
+  if (checker.knows({"optimizer.schedule", "optimizer.decay_steps"}) &&
+      optimizer.schedule != "constant_decay" && optimizer.decay_steps > 0) {
+    checker.blame({"optimizer.decay_steps", "optimizer.schedule"},
+                  fmt::format("decay_steps = {} counts only with schedule constant_decay, not with "
+                              "{}; leave it out or change the schedule",
+                              optimizer.decay_steps, optimizer.schedule));
+  }
+  if (checker.knows({"optimizer.min_learning_rate", "optimizer.learning_rate"}) &&
+      optimizer.min_learning_rate > optimizer.learning_rate) {
+    checker.blame({"optimizer.min_learning_rate", "optimizer.learning_rate"},
+                  fmt::format("min_learning_rate = {} is more than learning_rate = {}; lower it",
+                              optimizer.min_learning_rate, optimizer.learning_rate));
+  }
+}
+
+// The batch that is left for one data rank, given a legal mesh.
+void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t data) {
+  const TrainConfig& train = config.train;
+  const std::int64_t micro = std::max<std::int64_t>(train.micro_batch, 1);
+  if (train.global_batch % (data * micro) == 0) return;
+  const std::string equation =
+      train.micro_batch == 0
+          ? fmt::format("global_batch / data = {} / {}", train.global_batch, data)
+          : fmt::format("global_batch / (data x micro_batch) = {} / ({} x {})", train.global_batch,
+                        data, micro);
+  checker.blame({"train.global_batch", "train.micro_batch", "parallel.data"},
+                fmt::format("{} is not whole; make global_batch {}", equation,
+                            multiples_around(train.global_batch, data * micro)));
+}
+
+}  // namespace
+
+std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
+                                             const std::vector<bool>& is_unknown) {
+  Checker checker(loaded, is_unknown);
+  const Config& config = loaded.config;
+  if (checker.knows({"run.device"}) && config.run.device == "cuda") {
+    checker.blame({"run.device"}, "this build has no cuda device; write cpu or auto");
+  }
+  check_heads(checker, config.model);
+  check_experts(checker, config);
+  check_batch(checker, config.train);
+  check_schedule(checker, config);
+  return checker.take();
+}
+
+std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loaded,
+                                                       std::int64_t num_ranks) {
+  const std::vector<bool> nothing_unknown;
+  Checker checker(loaded, nothing_unknown);
+  const Config& config = loaded.config;
+  const bool has_experts = config.experts.num_experts > 0 && config.experts.every > 0;
+  if (has_experts && config.parallel.expert > config.experts.num_experts) {
+    checker.blame(
+        {"parallel.expert", "experts.num_experts"},
+        fmt::format("expert = {} ranks share num_experts = {} experts, so some would have "
+                    "none; lower it to {} or less",
+                    config.parallel.expert, config.experts.num_experts,
+                    config.experts.num_experts));
+  }
+  try {
+    const ParallelConfig parallel = Mesh::resolved(config.parallel, num_ranks);
+    check_batch_of_ranks(checker, config, parallel.data);
+  } catch (const ConfigError& error) {
+    checker.blame({"parallel.data", "parallel.expert", "parallel.context"}, error.what());
+  }
+  return checker.take();
+}
+
+}  // namespace switchyard

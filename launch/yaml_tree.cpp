@@ -1,0 +1,163 @@
+#include "launch/yaml_tree.hpp"
+
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/mark.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "launch/value.hpp"
+
+namespace switchyard {
+namespace {
+
+Place place_of(const YAML::Mark& mark) {
+  if (mark.is_null()) return {};
+  return {.line = mark.line + 1, .column = mark.column + 1};
+}
+
+Place place_of(std::string_view text, std::size_t offset) {
+  const std::string_view before = text.substr(0, offset);
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const std::size_t start = before.rfind('\n');
+  const std::size_t column = start == std::string_view::npos ? offset + 1 : offset - start;
+  return {.line = static_cast<int>(line), .column = static_cast<int>(column)};
+}
+
+YamlNode node_at(const YAML::Mark& mark, YamlNode::Kind kind) {
+  YamlNode node;
+  node.kind = kind;
+  node.place = place_of(mark);
+  return node;
+}
+
+class TreeBuilder : public YAML::EventHandler {
+ public:
+  explicit TreeBuilder(std::vector<Mistake>& mistakes) : mistakes_(mistakes) {}
+
+  YamlNode take_root() { return std::move(root_); }
+
+  void OnDocumentStart(const YAML::Mark& /*mark*/) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    refuse(mark, "", anchor);
+    add(node_at(mark, YamlNode::Kind::null));
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t /*anchor*/) override {
+    mistakes_.push_back({place_of(mark), "aliases (*name) are not supported; write the value out"});
+    add(node_at(mark, YamlNode::Kind::alias));
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    refuse(mark, tag, anchor);
+    YamlNode node = node_at(mark, YamlNode::Kind::scalar);
+    node.text = value;
+    node.quoted = tag == "!";
+    add(std::move(node));
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value /*style*/) override {
+    refuse(mark, tag, anchor);
+    open_.push_back(node_at(mark, YamlNode::Kind::list));
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value /*style*/) override {
+    refuse(mark, tag, anchor);
+    open_.push_back(node_at(mark, YamlNode::Kind::map));
+    has_key_.push_back(false);
+  }
+  void OnMapEnd() override {
+    has_key_.pop_back();
+    close();
+  }
+
+ private:
+  void refuse(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
+    if (anchor != 0) {
+      mistakes_.push_back(
+          {place_of(mark), "anchors (&name) are not supported; write the value out"});
+    }
+    // The parser gives "?" or nothing for plain values and "!" for quoted ones.
+    if (!tag.empty() && tag != "?" && tag != "!") {
+      mistakes_.push_back({place_of(mark), fmt::format("tags ({}) are not supported; leave it out",
+                                                       for_message(tag))});
+    }
+  }
+
+  void close() {
+    YamlNode node = std::move(open_.back());
+    open_.pop_back();
+    add(std::move(node));
+  }
+
+  void add(YamlNode node) {
+    if (open_.empty()) {
+      root_ = std::move(node);
+      return;
+    }
+    YamlNode& parent = open_.back();
+    if (parent.kind != YamlNode::Kind::map) return;
+    if (has_key_.back()) {
+      parent.entries.back().second = std::move(node);
+    } else {
+      parent.entries.emplace_back(std::move(node), YamlNode{});
+    }
+    has_key_.back() = !has_key_.back();
+  }
+
+  std::vector<Mistake>& mistakes_;
+  YamlNode root_;
+  std::vector<YamlNode> open_;  // from the root down
+  std::vector<bool> has_key_;   // for each open map: a key waits for its value
+};
+
+bool is_readable(std::string_view text, std::vector<Mistake>& mistakes) {
+  if (const auto offset = find_bad_utf8(text)) {
+    mistakes.push_back(
+        {place_of(text, *offset), fmt::format("byte 0x{:02x} is not UTF-8; save the file as UTF-8",
+                                              static_cast<unsigned char>(text[*offset]))});
+    return false;
+  }
+  if (const auto offset = find_control_character(text)) {
+    mistakes.push_back(
+        {place_of(text, *offset), fmt::format("control character 0x{:02x}; this is not a YAML text",
+                                              static_cast<unsigned char>(text[*offset]))});
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string_view YamlNode::kind_name() const {
+  constexpr std::string_view names[] = {"nothing", "a value", "a list", "a map", "an alias"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+YamlNode parse_yaml(std::string_view text, std::vector<Mistake>& mistakes) {
+  if (!is_readable(text, mistakes)) return {};
+  TreeBuilder builder(mistakes);
+  try {
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    if (!parser.HandleNextDocument(builder)) return {};
+    YamlNode root = builder.take_root();
+    // What follows the document is read only to say that it should not be there.
+    std::vector<Mistake> ignored;
+    TreeBuilder rest(ignored);
+    if (parser.HandleNextDocument(rest)) {
+      mistakes.push_back({rest.take_root().place,
+                          "a second document begins; a configuration is one YAML document"});
+    }
+    return root;
+  } catch (const YAML::Exception& error) {
+    mistakes.push_back({place_of(error.mark), fmt::format("not YAML: {}", error.msg)});
+    return {};
+  }
+}
+
+}  // namespace switchyard
