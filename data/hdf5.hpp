@@ -118,6 +118,7 @@ class Dataset {
   ElementType type() const { return type_; }
   bool is_virtual() const { return is_virtual_; }
 
+  // A write reaches the operating system before it returns, so boxes of whole chunks are quickest.
   // `data` holds box.numel() (or shape().numel()) elements of type(), dense, row-major.
   void write(const Box& box, const void* data);
   void write(const void* data) { write(Box::whole(shape_), data); }
@@ -153,6 +154,8 @@ class Dataset {
  private:
   friend class File;
   Dataset(Handle<Family::dataset> handle, std::string file, std::string name);
+  // DataError when the file holds fewer bytes than the shape claims, before anyone allocates them.
+  void expect_stored() const;
 
   Handle<Family::dataset> handle_;
   std::string file_;  // path of the file, for messages
@@ -198,11 +201,12 @@ class File {
   void close_synced();
 
  private:
-  File(Handle<Family::file> handle, std::string path)
-      : handle_(std::move(handle)), path_(std::move(path)) {}
+  File(Handle<Family::file> handle, std::string path, bool is_read_only)
+      : handle_(std::move(handle)), path_(std::move(path)), is_read_only_(is_read_only) {}
 
   Handle<Family::file> handle_;
   std::string path_;
+  bool is_read_only_;
 };
 
 // A text as a u8 dataset (chunked, checksummed), and back.

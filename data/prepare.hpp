@@ -52,8 +52,8 @@ struct PrepareProgress {
 
 // Both may be empty. Called in the calling thread only, progress at most ten times a second.
 struct PrepareReports {
-  std::function<void(const PrepareProgress&)> progress;
-  std::function<void(std::string_view)> message;
+  std::function<void(const PrepareProgress&)> progress = {};
+  std::function<void(std::string_view)> message = {};
 };
 
 struct PrepareSummary {

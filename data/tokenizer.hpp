@@ -58,13 +58,13 @@ std::unique_ptr<Tokenizer> tokenizer_from_file(const std::string& token_file);
 
 struct SentencePieceTraining {
   std::int32_t vocab_size = 8192;  // including </s>, <unk> and the 256 byte tokens; at least 300
-  int num_threads = 1;             // does not change the model
-  std::function<void(std::string_view)> progress;  // a sentence at the start and at the end
+  std::function<void(std::string_view)> progress = {};  // a sentence at the start and the end
 };
 
 // Learns a byte-pair model (BPE with byte fallback, text left as it is, no dummy prefix) from
-// texts: lossless on any UTF-8 text. The same texts give the same model. DataError when the texts
-// cannot support the vocabulary, with the largest that they can.
+// texts: lossless on any UTF-8 text but U+2581, which SentencePiece takes for a space. The same
+// texts give the same model. DataError when the texts cannot support the vocabulary, with the
+// largest that they can.
 std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& texts,
                                                const SentencePieceTraining& training);
 

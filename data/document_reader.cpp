@@ -1,0 +1,204 @@
+#include "data/document_reader.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "data/utf8.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+constexpr std::int64_t messages_per_reason = 10;
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
+}
+
+std::string_view without_line_end(std::string_view line) {
+  while (line.ends_with('\n') || line.ends_with('\r')) line.remove_suffix(1);
+  return line;
+}
+
+std::int64_t lines_before(std::string_view text, std::size_t offset) {
+  return std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(offset), '\n');
+}
+
+}  // namespace
+
+Complaints::Complaints(bool strict, std::function<void(std::string_view)> message)
+    : strict_(strict), message_(std::move(message)) {}
+
+void Complaints::leave_out(std::string_view reason, const std::string& file, std::int64_t line,
+                           std::string_view detail) {
+  const std::string place = line > 0 ? fmt::format("{}:{}", file, line) : file;
+  const std::string text = detail.empty() ? fmt::format("{}: {}", place, reason)
+                                          : fmt::format("{}: {}: {}", place, reason, detail);
+  if (strict_) throw DataError(text);
+  const std::int64_t count = ++counts_[std::string(reason)];
+  if (count <= messages_per_reason) say(text + "; left out");
+  if (count == messages_per_reason)
+    say(fmt::format("(further cases of \"{}\" are counted, not shown)", reason));
+}
+
+void Complaints::say(std::string_view message) const {
+  if (message_) message_(message);
+}
+
+DocumentReader::DocumentReader(const InputList& inputs, const PrepareOptions& options,
+                               Complaints& complaints)
+    : inputs_(inputs), options_(options), complaints_(complaints) {}
+
+DocumentReader::~DocumentReader() = default;
+
+void DocumentReader::leave_out(std::string_view reason, std::int64_t line,
+                               std::string_view detail) {
+  complaints_.leave_out(reason, path(), line, detail);
+}
+
+bool DocumentReader::next(Document& document) {
+  while (file_ || open_next_file()) {
+    while (next_candidate(document))
+      if (is_usable(document)) return true;
+    finished_bytes_ += file_->bytes_read();
+    file_.reset();
+  }
+  return false;
+}
+
+std::int64_t DocumentReader::bytes_read() const {
+  return finished_bytes_ + (file_ ? file_->bytes_read() : 0);
+}
+
+bool DocumentReader::open_next_file() {
+  while (next_file_ < inputs_.files.size()) {
+    file_index_ = next_file_++;
+    line_number_ = 0;
+    carried_.clear();
+    in_long_line_ = false;
+    file_ = std::make_unique<InputFile>(path());
+    if (file_->is_empty()) {
+      leave_out("empty file", 0);
+    } else if (file_->looks_binary()) {
+      leave_out("binary file", 0);
+    } else {
+      return true;
+    }
+    file_.reset();
+  }
+  return false;
+}
+
+bool DocumentReader::next_candidate(Document& document) {
+  document = {};
+  document.file = file_index_;
+  return is_json_lines(path()) ? next_json(document) : next_text(document);
+}
+
+bool DocumentReader::is_separator(std::string_view line) const {
+  switch (options_.separator) {
+    case DocumentSeparator::automatic:
+      return without_line_end(line) == "%";
+    case DocumentSeparator::blank_line:
+      return is_blank(line);
+    case DocumentSeparator::none:
+      return false;
+  }
+  return false;
+}
+
+bool DocumentReader::next_text(Document& document) {
+  const auto most = static_cast<std::size_t>(options_.max_document_bytes);
+  document.line = std::max<std::int64_t>(1, line_number_ + (carried_.empty() ? 1 : 0));
+  document.text = std::exchange(carried_, {});
+  std::string line;
+  while (true) {
+    const InputFile::Line kind = file_->next_line(line, options_.max_document_bytes);
+    if (kind == InputFile::Line::damaged) {
+      leave_out("damaged compressed file", line_number_ + 1, "the rest cannot be read");
+      return false;
+    }
+    if (kind == InputFile::Line::end) return !document.text.empty();
+    if (!in_long_line_) ++line_number_;
+    const bool begins_line = !std::exchange(in_long_line_, kind == InputFile::Line::part);
+    if (begins_line && kind == InputFile::Line::whole && is_separator(line)) {
+      // Several blank lines in a row are one border.
+      if (document.text.empty() && options_.separator == DocumentSeparator::blank_line) {
+        document.line = line_number_ + 1;
+        continue;
+      }
+      return true;
+    }
+    if (!document.text.empty() && document.text.size() + line.size() > most) {
+      complaints_.say(fmt::format("{}:{}: a document longer than {} bytes is cut here", path(),
+                                  line_number_, most));
+      carried_ = std::move(line);
+      return true;
+    }
+    document.text += line;
+  }
+}
+
+bool DocumentReader::next_json(Document& document) {
+  std::string line;
+  while (true) {
+    const InputFile::Line kind = file_->next_line(line, options_.max_document_bytes);
+    if (kind == InputFile::Line::end) return false;
+    if (kind == InputFile::Line::damaged) {
+      leave_out("damaged compressed file", line_number_ + 1, "the rest cannot be read");
+      return false;
+    }
+    const bool continues = std::exchange(in_long_line_, kind == InputFile::Line::part);
+    if (!continues) ++line_number_;
+    if (in_long_line_ && !continues)
+      leave_out("line too long", line_number_,
+                fmt::format("more than {} bytes", options_.max_document_bytes));
+    if (continues || in_long_line_ || is_blank(line)) continue;
+
+    document.line = line_number_;
+    if (first_invalid_utf8(line) != line.size()) {
+      leave_out("bad UTF-8", line_number_);
+      continue;
+    }
+    const nlohmann::json value = nlohmann::json::parse(line, nullptr, false);
+    if (value.is_discarded()) {
+      leave_out("broken JSON", line_number_);
+    } else if (!value.is_object() || !value.contains(options_.text_field)) {
+      leave_out("missing field", line_number_,
+                fmt::format("no \"{}\" in the line", options_.text_field));
+    } else if (!value.at(options_.text_field).is_string()) {
+      leave_out("field is not a text", line_number_, options_.text_field);
+    } else {
+      document.text = value.at(options_.text_field).get<std::string>();
+      return true;
+    }
+  }
+}
+
+bool DocumentReader::is_usable(const Document& document) {
+  const std::string_view text = document.text;
+  if (is_blank(text)) {
+    leave_out("empty document", document.line);
+    return false;
+  }
+  // In a line of JSON the place is the line itself.
+  const bool is_json = is_json_lines(path());
+  const std::size_t bad = first_invalid_utf8(text);
+  if (bad != text.size()) {
+    leave_out("bad UTF-8", document.line + (is_json ? 0 : lines_before(text, bad)),
+              fmt::format("byte 0x{:02x}", static_cast<unsigned char>(text[bad])));
+    return false;
+  }
+  const std::size_t nul = text.find('\0');
+  if (nul != std::string_view::npos) {
+    leave_out("NUL byte", document.line + (is_json ? 0 : lines_before(text, nul)));
+    return false;
+  }
+  return true;
+}
+
+}  // namespace switchyard

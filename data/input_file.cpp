@@ -1,0 +1,150 @@
+#include "data/input_file.hpp"
+
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t buffer_bytes = std::size_t{256} << 10;
+constexpr std::size_t binary_probe_bytes = std::size_t{64} << 10;
+
+std::vector<std::string> files_below(const std::string& folder) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error))
+    if (!entry->is_directory()) files.push_back(entry->path().string());
+  if (error) throw IoError(fmt::format("{}: cannot list: {}", folder, error.message()));
+  // By the names, not by the file system's order; a link after the file it points to.
+  const auto key = [](const std::string& path) {
+    std::error_code ignored;
+    return std::make_pair(fs::is_symlink(path, ignored), path);
+  };
+  std::sort(files.begin(), files.end(),
+            [&](const std::string& a, const std::string& b) { return key(a) < key(b); });
+  return files;
+}
+
+void add_file(InputList& list, std::set<std::string>& known, const std::string& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error) || error) {
+    list.not_files.push_back(path);
+  } else if (!known.insert(fs::canonical(path).string()).second) {
+    list.other_names.push_back(path);
+  } else {
+    list.files.push_back(path);
+    list.total_bytes += static_cast<std::int64_t>(fs::file_size(path));
+  }
+}
+
+}  // namespace
+
+InputList find_inputs(const std::vector<std::string>& inputs) {
+  InputList list;
+  std::set<std::string> known;
+  for (const std::string& input : inputs) {
+    std::error_code error;
+    const fs::file_status status = fs::status(input, error);
+    if (!fs::exists(status)) throw DataError(fmt::format("{}: there is no such input", input));
+    if (!fs::is_directory(status)) {
+      add_file(list, known, input);
+      continue;
+    }
+    for (const std::string& path : files_below(input)) add_file(list, known, path);
+  }
+  return list;
+}
+
+bool is_json_lines(const std::string& path) {
+  return path.ends_with(".jsonl") || path.ends_with(".jsonl.gz");
+}
+
+struct InputFile::State {
+  struct Close {
+    void operator()(gzFile_s* file) const { gzclose_r(file); }
+  };
+  bool refill();
+
+  std::string path;
+  std::unique_ptr<gzFile_s, Close> file;
+  std::string buffer;
+  std::size_t next = 0;  // first byte of the buffer that no line has taken
+  bool is_damaged = false;
+};
+
+// More bytes into the buffer; false at the end of the file and where compressed data is damaged.
+bool InputFile::State::refill() {
+  buffer.erase(0, next);
+  next = 0;
+  const std::size_t kept = buffer.size();
+  buffer.resize(kept + buffer_bytes);
+  const int count = gzread(file.get(), buffer.data() + kept, static_cast<unsigned>(buffer_bytes));
+  buffer.resize(kept + static_cast<std::size_t>(std::max(count, 0)));
+  int status = Z_OK;
+  gzerror(file.get(), &status);
+  if (status == Z_ERRNO)
+    throw IoError(fmt::format("{}: cannot read: {}", path, std::strerror(errno)));
+  is_damaged = count < 0 || (count == 0 && status == Z_BUF_ERROR);
+  return count > 0;
+}
+
+InputFile::InputFile(const std::string& path) : state_(std::make_unique<State>()) {
+  state_->path = path;
+  errno = 0;
+  state_->file.reset(gzopen(path.c_str(), "rb"));
+  if (!state_->file)
+    throw IoError(
+        fmt::format("{}: cannot open: {}", path, errno != 0 ? std::strerror(errno) : "no memory"));
+  gzbuffer(state_->file.get(), buffer_bytes);
+  state_->refill();
+  // A compressed file that is damaged from its first byte on is left to next_line().
+  if (!state_->is_damaged && path.ends_with(".gz") && !is_empty() && gzdirect(state_->file.get()))
+    state_->is_damaged = true;
+  constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+  if (state_->buffer.starts_with(byte_order_mark)) state_->next = byte_order_mark.size();
+}
+
+InputFile::~InputFile() = default;
+
+bool InputFile::is_empty() const {
+  return state_->buffer.empty() && !state_->is_damaged;
+}
+
+bool InputFile::looks_binary() const {
+  return state_->buffer.substr(0, binary_probe_bytes).find('\0') != std::string::npos;
+}
+
+InputFile::Line InputFile::next_line(std::string& line, std::int64_t max_bytes) {
+  State& state = *state_;
+  line.clear();
+  const auto limit = static_cast<std::size_t>(max_bytes);
+  while (!state.is_damaged) {
+    const std::size_t end = state.buffer.find('\n', state.next);
+    const std::size_t stop = end == std::string::npos ? state.buffer.size() : end + 1;
+    const std::size_t count = std::min(stop - state.next, limit - line.size());
+    line.append(state.buffer, state.next, count);
+    state.next += count;
+    if (!line.empty() && line.back() == '\n') return Line::whole;
+    if (line.size() == limit) return Line::part;
+    if (!state.refill() && !state.is_damaged) return line.empty() ? Line::end : Line::whole;
+  }
+  return Line::damaged;
+}
+
+std::int64_t InputFile::bytes_read() const {
+  return std::max<std::int64_t>(0, gzoffset(state_->file.get()));
+}
+
+}  // namespace switchyard

@@ -1,0 +1,50 @@
+// One input of `prepare` as lines: a plain or gzip-compressed file, read in order, in little
+// memory. Private to data/*.cpp.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace switchyard {
+
+// The files to read, in order: inputs as given, folders searched through and sorted, each file once
+// even if it has several names. DataError when an input does not exist.
+struct InputList {
+  std::vector<std::string> files;
+  std::vector<std::string> other_names;  // of files that are in `files` already
+  std::vector<std::string> not_files;    // sockets, devices, dangling links
+  std::int64_t total_bytes = 0;          // on the disk
+};
+InputList find_inputs(const std::vector<std::string>& inputs);
+
+bool is_json_lines(const std::string& path);  // NAME.jsonl or NAME.jsonl.gz
+
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path);  // IoError when it cannot be opened or read
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  bool is_empty() const;
+  bool looks_binary() const;  // a NUL byte near the beginning
+
+  enum class Line : std::uint8_t {
+    whole,    // a line, or the rest of the file
+    part,     // the first max_bytes of a longer line; the next call goes on in it
+    end,      // no more
+    damaged,  // the compressed data is broken or cut short; nothing follows
+  };
+  // `line` keeps its line end.
+  Line next_line(std::string& line, std::int64_t max_bytes);
+
+  std::int64_t bytes_read() const;  // on the disk, so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace switchyard

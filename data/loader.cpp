@@ -1,0 +1,192 @@
+#include "data/loader.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Micro-batches made ahead of need.
+constexpr std::size_t prefetch_depth = 4;
+
+Batch empty_batch(const BatchLayout& layout) {
+  const auto num_tokens = static_cast<std::size_t>(layout.micro_batch * layout.sequence_length);
+  Batch batch;
+  batch.tokens.resize(num_tokens);
+  batch.targets.resize(num_tokens);
+  batch.sequence_ids.resize(static_cast<std::size_t>(layout.micro_batch));
+  return batch;
+}
+
+// The number g of the first row of a micro-step on this data rank.
+std::int64_t first_sample(const BatchLayout& layout, std::int64_t step, std::int64_t micro_step) {
+  return step * layout.global_batch + micro_step * (layout.micro_batch * layout.data_size) +
+         layout.data_rank * layout.micro_batch;
+}
+
+void read_row(const PackedSequences& sequences, std::int64_t sequence, std::int64_t row,
+              Batch& batch) {
+  const auto length = static_cast<std::size_t>(sequences.sequence_length());
+  const std::size_t begin = static_cast<std::size_t>(row) * length;
+  sequences.read(sequence, std::span(batch.tokens).subspan(begin, length),
+                 std::span(batch.targets).subspan(begin, length));
+}
+
+}  // namespace
+
+void BatchLayout::validate() const {
+  expect(data_size >= 1 && data_rank >= 0 && data_rank < data_size, "a rank of the data axis");
+  if (sequence_length < 1)
+    throw ConfigError(fmt::format("sequence_length = {}: must be at least 1", sequence_length));
+  const std::int64_t micro_step = micro_batch * data_size;
+  if (global_batch < 1 || micro_batch < 1 || global_batch % micro_step != 0)
+    throw ConfigError(fmt::format(
+        "global_batch = {} must be a positive multiple of micro_batch x data ranks = {} x {} = {}",
+        global_batch, micro_batch, data_size, micro_step));
+}
+
+struct Loader::State {
+  State(const std::string& path, Split split, const BatchLayout& batch_layout, std::uint64_t seed)
+      : file(path),
+        layout(batch_layout),
+        sequences(file, split, layout.sequence_length),
+        order(sequences.num_sequences(), seed),
+        worker([this](std::stop_token stop) { work(stop); }) {}
+
+  Batch make(std::int64_t number) const;
+  void work(std::stop_token stop);
+
+  const TokenFile file;
+  const BatchLayout layout;
+  const PackedSequences sequences;
+  const EpochPermutation order;
+
+  std::mutex mutex;                     // guards everything below
+  std::condition_variable_any room;     // the queue got shorter, or the position moved
+  std::condition_variable_any arrival;  // the queue got longer, or an error came
+  std::deque<Batch> queue;
+  std::int64_t next_out = 0;   // number of the micro-batch next() gives; step * micro-steps + a
+  std::int64_t next_in = 0;    // number of the micro-batch the thread makes next
+  std::int64_t num_seeks = 0;  // a batch made before a seek is thrown away
+  std::exception_ptr error;
+
+  std::jthread worker;  // last: dies first
+};
+
+// Micro-batch `number` of this rank, counted from the beginning of the run.
+Batch Loader::State::make(std::int64_t number) const {
+  const std::int64_t first =
+      first_sample(layout, number / layout.num_micro_steps(), number % layout.num_micro_steps());
+  Batch batch = empty_batch(layout);
+  for (std::int64_t row = 0; row < layout.micro_batch; ++row) {
+    const std::int64_t sample = first + row;
+    const std::int64_t epoch = sample / sequences.num_sequences();
+    read_row(sequences, order(epoch, sample % sequences.num_sequences()), row, batch);
+    batch.sequence_ids[static_cast<std::size_t>(row)] = sample;
+  }
+  return batch;
+}
+
+void Loader::State::work(std::stop_token stop) {
+  std::unique_lock lock(mutex);
+  while (room.wait(lock, stop, [&] { return queue.size() < prefetch_depth && !error; }) &&
+         !stop.stop_requested()) {
+    const std::int64_t number = next_in;
+    const std::int64_t seeks = num_seeks;
+    Batch batch;
+    std::exception_ptr failure;
+    lock.unlock();
+    try {
+      batch = make(number);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    if (seeks != num_seeks) continue;
+    error = failure;
+    if (!failure) {
+      queue.push_back(std::move(batch));
+      ++next_in;
+    }
+    arrival.notify_one();
+  }
+}
+
+Loader::Loader(const std::string& path, Split split, const BatchLayout& layout,
+               std::uint64_t seed) {
+  layout.validate();
+  state_ = std::make_unique<State>(path, split, layout, seed);
+}
+
+Loader::~Loader() = default;
+
+const TokenFile& Loader::file() const {
+  return state_->file;
+}
+
+std::int64_t Loader::num_sequences() const {
+  return state_->sequences.num_sequences();
+}
+
+std::int64_t Loader::step() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->next_out / state_->layout.num_micro_steps();
+}
+
+Batch Loader::next() {
+  State& state = *state_;
+  std::unique_lock lock(state.mutex);
+  state.arrival.wait(lock, [&] { return !state.queue.empty() || state.error; });
+  // Batches before the one that failed are good.
+  if (state.queue.empty()) std::rethrow_exception(state.error);
+  Batch batch = std::move(state.queue.front());
+  state.queue.pop_front();
+  ++state.next_out;
+  state.room.notify_one();
+  return batch;
+}
+
+void Loader::seek(std::int64_t step) {
+  expect(step >= 0, "a step to seek to");
+  State& state = *state_;
+  const std::lock_guard lock(state.mutex);
+  state.next_out = state.next_in = step * state.layout.num_micro_steps();
+  state.queue.clear();
+  state.error = nullptr;
+  ++state.num_seeks;
+  state.room.notify_one();
+}
+
+FixedBatches::FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout)
+    : sequences_(file, split, layout.sequence_length), layout_(layout) {
+  layout.validate();
+}
+
+std::int64_t FixedBatches::num_batches() const {
+  return std::max<std::int64_t>(1, sequences_.num_sequences() / layout_.global_batch);
+}
+
+Batch FixedBatches::batch(std::int64_t index, std::int64_t micro_step) const {
+  expect(index >= 0 && index < num_batches(), "an evaluation batch of the split");
+  expect(micro_step >= 0 && micro_step < layout_.num_micro_steps(), "a micro-step of the batch");
+  const std::int64_t first = first_sample(layout_, index, micro_step);
+  Batch batch = empty_batch(layout_);
+  for (std::int64_t row = 0; row < layout_.micro_batch; ++row) {
+    read_row(sequences_, (first + row) % sequences_.num_sequences(), row, batch);
+    batch.sequence_ids[static_cast<std::size_t>(row)] = first + row;
+  }
+  return batch;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,311 @@
+#include "data/prepare.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "data/atomic_file.hpp"
+#include "data/document_reader.hpp"
+#include "data/thread_pool.hpp"
+#include "data/token_file.hpp"
+#include "data/tokenizer.hpp"
+#include "tensor/error.hpp"
+#include "tensor/random.hpp"
+
+namespace switchyard {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t batch_bytes = std::size_t{1} << 20;  // of text, a task for one thread
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A number in [0, 1) for a document, from its number and a purpose alone.
+double lot_of(std::uint64_t seed, std::string_view purpose, std::int64_t document) {
+  return random_words(random_key(seed, purpose), static_cast<std::uint64_t>(document), 0)[0] *
+         0x1p-32;
+}
+
+// Passes progress on, at most ten times a second and once at the end of a phase.
+class ProgressLine {
+ public:
+  ProgressLine(const PrepareReports& reports, std::int64_t bytes_total) : reports_(reports) {
+    state_.bytes_total = bytes_total;
+  }
+  void begin(std::string_view phase) {
+    state_ = {.phase = phase, .bytes_total = state_.bytes_total};
+    show();
+  }
+  void update(std::int64_t num_documents, std::int64_t num_tokens, std::int64_t bytes_read) {
+    state_.num_documents = num_documents;
+    state_.num_tokens = num_tokens;
+    state_.bytes_read = bytes_read;
+    if (seconds_since(last_) >= 0.1) show();
+  }
+  void show() {
+    last_ = Clock::now();
+    state_.seconds = seconds_since(start_);
+    if (reports_.progress) reports_.progress(state_);
+  }
+
+ private:
+  const PrepareReports& reports_;
+  PrepareProgress state_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ = start_;
+};
+
+void check_options(const PrepareOptions& options) {
+  if (options.inputs.empty()) throw ConfigError("prepare: no input files or folders are named");
+  if (options.output.empty()) throw ConfigError("prepare: no output file is named");
+  if (!(options.valid_fraction >= 0 && options.valid_fraction < 1))
+    throw ConfigError(
+        fmt::format("prepare: the validation fraction {} must be at least 0 and "
+                    "below 1",
+                    options.valid_fraction));
+  if (options.train_vocab > 0 && options.tokenizer != "bytes")
+    throw ConfigError("prepare: either a tokenizer is given or one is trained, not both");
+  if (options.num_threads < 0 || options.train_vocab < 0 || options.max_document_bytes < 16 ||
+      options.tokenizer_sample_bytes < 1)
+    throw ConfigError("prepare: numbers of threads, tokens and bytes must be positive");
+  const fs::path folder = fs::path(options.output).parent_path();
+  if (!folder.empty() && !fs::is_directory(folder))
+    throw IoError(fmt::format("{}: the folder of the output does not exist", folder.string()));
+}
+
+// A sample of the documents of at most the given bytes, each document with the same chance: the
+// ones whose lot is below a bar, which sinks whenever the sample gets too large.
+std::vector<std::string> sample_texts(const InputList& inputs, const PrepareOptions& options,
+                                      ProgressLine& progress) {
+  Complaints silent(false, {});
+  DocumentReader reader(inputs, options, silent);
+  std::vector<std::pair<double, std::string>> sample;
+  std::int64_t sample_bytes = 0;
+  double bar = 1;
+  std::int64_t number = 0;
+  for (Document document; reader.next(document); ++number) {
+    progress.update(number, 0, reader.bytes_read());
+    const double lot = lot_of(options.seed, "tokenizer sample", number);
+    if (lot >= bar) continue;
+    sample_bytes += static_cast<std::int64_t>(document.text.size());
+    sample.emplace_back(lot, std::move(document.text));
+    while (sample_bytes > options.tokenizer_sample_bytes && sample.size() > 1) {
+      bar /= 2;
+      std::erase_if(sample, [&](const auto& entry) {
+        if (entry.first < bar) return false;
+        sample_bytes -= static_cast<std::int64_t>(entry.second.size());
+        return true;
+      });
+    }
+  }
+  std::vector<std::string> texts;
+  for (auto& [lot, text] : sample) texts.push_back(std::move(text));
+  return texts;
+}
+
+std::unique_ptr<Tokenizer> tokenizer_for(const InputList& inputs, const PrepareOptions& options,
+                                         const PrepareReports& reports, ProgressLine& progress) {
+  if (options.train_vocab == 0) return make_tokenizer(options.tokenizer);
+  progress.begin("sampling");
+  const std::vector<std::string> texts = sample_texts(inputs, options, progress);
+  if (texts.empty())
+    throw DataError("prepare: the inputs hold no documents to train a tokenizer on");
+  progress.begin("training tokenizer");
+  return train_sentencepiece(texts,
+                             {.vocab_size = options.train_vocab, .progress = reports.message});
+}
+
+struct EncodedBatch {
+  std::vector<std::vector<std::int32_t>> documents;
+};
+
+EncodedBatch encode(const Tokenizer& tokenizer, const std::vector<Document>& documents) {
+  EncodedBatch batch;
+  batch.documents.reserve(documents.size());
+  for (const Document& document : documents)
+    batch.documents.push_back(tokenizer.encode(document.text));
+  return batch;
+}
+
+struct SourceCount {
+  std::int64_t num_documents = 0;
+  std::int64_t bytes = 0;
+};
+
+// Reads documents, has batches of them encoded by several threads, and takes the results back in
+// the order of the documents; only a few batches are under way at a time.
+class Pipeline {
+ public:
+  Pipeline(const Tokenizer& tokenizer, const PrepareOptions& options, TokenFileWriter& writer)
+      : tokenizer_(tokenizer),
+        options_(options),
+        writer_(writer),
+        num_threads_(options.num_threads > 0
+                         ? options.num_threads
+                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))),
+        pool_(num_threads_) {}
+
+  void run(DocumentReader& reader, std::vector<SourceCount>& sources, ProgressLine& progress) {
+    std::vector<Document> documents;
+    std::size_t bytes = 0;
+    for (Document document; reader.next(document);) {
+      sources[document.file].num_documents += 1;
+      sources[document.file].bytes += static_cast<std::int64_t>(document.text.size());
+      bytes += document.text.size();
+      documents.push_back(std::move(document));
+      if (bytes < batch_bytes) continue;
+      submit(std::exchange(documents, {}));
+      bytes = 0;
+      progress.update(num_documents_, num_tokens(), reader.bytes_read());
+    }
+    if (!documents.empty()) submit(std::move(documents));
+    while (!pending_.empty()) collect();
+    progress.update(num_documents_, num_tokens(), reader.bytes_read());
+    progress.show();
+  }
+
+ private:
+  void submit(std::vector<Document> documents) {
+    auto task = std::make_shared<std::packaged_task<EncodedBatch()>>(
+        [this, batch = std::move(documents)] { return encode(tokenizer_, batch); });
+    pending_.push_back(task->get_future());
+    pool_.submit([task] { (*task)(); });
+    if (pending_.size() > 2 * static_cast<std::size_t>(num_threads_)) collect();
+  }
+  void collect() {
+    const EncodedBatch batch = pending_.front().get();
+    pending_.pop_front();
+    for (const std::vector<std::int32_t>& tokens : batch.documents)
+      writer_.add_document(split_of(num_documents_++), tokens);
+  }
+  // The first document is always for training, so that split is never empty.
+  Split split_of(std::int64_t document) const {
+    const bool is_valid = document > 0 && lot_of(options_.seed, "validation split", document) <
+                                              options_.valid_fraction;
+    return is_valid ? Split::valid : Split::train;
+  }
+  std::int64_t num_tokens() const {
+    return writer_.num_tokens(Split::train) + writer_.num_tokens(Split::valid);
+  }
+
+  const Tokenizer& tokenizer_;
+  const PrepareOptions& options_;
+  TokenFileWriter& writer_;
+  int num_threads_;
+  std::int64_t num_documents_ = 0;
+  std::deque<std::future<EncodedBatch>> pending_;
+  ThreadPool pool_;  // last: its threads end before what they use
+};
+
+std::string sources_json(const InputList& inputs, const std::vector<SourceCount>& sources) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    if (sources[i].num_documents > 0)
+      list.push_back({{"path", inputs.files[i]},
+                      {"documents", sources[i].num_documents},
+                      {"bytes", sources[i].bytes}});
+  // A file name need not be UTF-8.
+  return list.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+void report_odd_inputs(const InputList& inputs, Complaints& complaints) {
+  if (!inputs.other_names.empty())
+    complaints.say(fmt::format("{}: is another name of a file that is read already ({} such names)",
+                               inputs.other_names.front(), inputs.other_names.size()));
+  for (const std::string& path : inputs.not_files) complaints.leave_out("not a file", path, 0);
+}
+
+[[noreturn]] void fail_without_documents(const PrepareOptions& options,
+                                         const Complaints& complaints) {
+  std::string reasons;
+  for (const auto& [reason, count] : complaints.counts())
+    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : ", ", reason, count);
+  throw DataError(fmt::format("{}: no documents found{}{}", fmt::join(options.inputs, ", "),
+                              reasons.empty() ? "" : "; left out: ", reasons));
+}
+
+std::string megabytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} MB", static_cast<double>(bytes) * 1e-6);
+}
+
+}  // namespace
+
+DocumentSeparator parse_document_separator(std::string_view name) {
+  if (name == "auto") return DocumentSeparator::automatic;
+  if (name == "none") return DocumentSeparator::none;
+  if (name == "blank") return DocumentSeparator::blank_line;
+  throw ConfigError(fmt::format("document separator \"{}\": must be auto, none or blank", name));
+}
+
+PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& reports) {
+  const Clock::time_point start = Clock::now();
+  check_options(options);
+  OutputFile output(options.output, options.overwrite ? Existing::replace : Existing::refuse);
+  const InputList inputs = find_inputs(options.inputs);
+  Complaints complaints(options.strict, reports.message);
+  report_odd_inputs(inputs, complaints);
+
+  ProgressLine progress(reports, inputs.total_bytes);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(inputs, options, reports, progress);
+  const fs::path folder = fs::path(options.output).parent_path();
+  TokenFileWriter writer(folder.empty() ? "." : folder.string(), *tokenizer);
+  std::vector<SourceCount> sources(inputs.files.size());
+  {
+    progress.begin("tokenizing");
+    DocumentReader reader(inputs, options, complaints);
+    Pipeline(*tokenizer, options, writer).run(reader, sources, progress);
+  }
+  if (writer.num_documents(Split::train) == 0) fail_without_documents(options, complaints);
+  const bool wants_valid = options.valid_fraction > 0 && writer.num_documents(Split::train) > 1;
+  if (wants_valid && writer.num_documents(Split::valid) == 0)
+    writer.move_last_document(Split::train, Split::valid);
+
+  progress.begin("writing");
+  writer.write(output.temporary_path(), sources_json(inputs, sources));
+  PrepareSummary summary;
+  summary.output_bytes = static_cast<std::int64_t>(fs::file_size(output.temporary_path()));
+  output.commit();
+
+  summary.output = options.output;
+  summary.tokenizer = tokenizer->name();
+  summary.vocab_size = tokenizer->vocab_size();
+  summary.num_train_documents = writer.num_documents(Split::train);
+  summary.num_valid_documents = writer.num_documents(Split::valid);
+  summary.num_train_tokens = writer.num_tokens(Split::train);
+  summary.num_valid_tokens = writer.num_tokens(Split::valid);
+  for (const SourceCount& source : sources) {
+    summary.num_files += source.num_documents > 0 ? 1 : 0;
+    summary.text_bytes += source.bytes;
+  }
+  summary.skipped = complaints.counts();
+  summary.seconds = seconds_since(start);
+  return summary;
+}
+
+std::string PrepareSummary::to_string() const {
+  std::string text = fmt::format(
+      "{}: {}, tokenizer {} with {} tokens\n"
+      "  from   {} files, {} of text\n"
+      "  train  {} documents, {} tokens\n"
+      "  valid  {} documents, {} tokens\n",
+      output, megabytes(output_bytes), tokenizer, vocab_size, num_files, megabytes(text_bytes),
+      num_train_documents, num_train_tokens, num_valid_documents, num_valid_tokens);
+  for (const auto& [reason, count] : skipped)
+    text += fmt::format("  left out  {}: {}\n", reason, count);
+  return text + fmt::format("  in {:.1f} s", seconds);
+}
+
+}  // namespace switchyard

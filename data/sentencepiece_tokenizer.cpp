@@ -1,0 +1,200 @@
+// SentencePiece behind the Tokenizer interface: loading, encoding, training.
+#include "data/sentencepiece_tokenizer.hpp"
+
+#include <fmt/format.h>
+#include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "data/atomic_file.hpp"
+#include "data/tokenizer.hpp"
+#include "data/utf8.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+namespace sp = sentencepiece;
+
+constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581 stands for a space in pieces
+
+std::string with_spaces(std::string_view piece) {
+  std::string text;
+  while (!piece.empty()) {
+    const bool is_space = piece.starts_with(space_mark);
+    text.push_back(is_space ? ' ' : piece.front());
+    piece.remove_prefix(is_space ? space_mark.size() : 1);
+  }
+  return text;
+}
+
+class SentencePieceTokenizer final : public Tokenizer {
+ public:
+  SentencePieceTokenizer(std::string_view model, std::string_view source) : model_(model) {
+    const sp::util::Status status = processor_.LoadFromSerializedProto(model);
+    if (!status.ok() || processor_.GetPieceSize() <= 0)
+      throw DataError(
+          fmt::format("{}: is not a SentencePiece model: {}", source, status.error_message()));
+    num_pieces_ = processor_.GetPieceSize();
+    const int eos = processor_.eos_id();
+    end_of_document_ = eos >= 0 ? eos : num_pieces_;
+  }
+
+  std::string name() const override { return "sentencepiece"; }
+  std::int32_t vocab_size() const override { return std::max(num_pieces_, end_of_document_ + 1); }
+  std::int32_t end_of_document() const override { return end_of_document_; }
+
+  std::vector<std::int32_t> encode(std::string_view text) const override {
+    std::vector<int> tokens;
+    const sp::util::Status status = processor_.Encode({text.data(), text.size()}, &tokens);
+    if (!status.ok())
+      throw DataError(fmt::format("SentencePiece cannot encode a text of {} bytes: {}", text.size(),
+                                  status.error_message()));
+    return tokens;
+  }
+
+  std::string decode(std::span<const std::int32_t> tokens) const override {
+    std::string text;
+    std::vector<int> pieces;
+    const auto append_pieces = [&] {
+      std::string part;
+      if (!pieces.empty() && !processor_.Decode(pieces, &part).ok())
+        throw DataError("SentencePiece cannot decode its own tokens");
+      text += part;
+      pieces.clear();
+    };
+    for (std::int32_t token : tokens) {
+      if (token >= 0 && token < num_pieces_ && token != end_of_document_) {
+        pieces.push_back(token);
+        continue;
+      }
+      append_pieces();
+      if (token != end_of_document_) text += replacement_character;
+    }
+    append_pieces();
+    return text;
+  }
+
+  std::string token_bytes(std::int32_t token) const override {
+    if (token == end_of_document_) return {};
+    if (token < 0 || token >= num_pieces_ || processor_.IsUnknown(token))
+      return std::string(replacement_character);
+    if (processor_.IsControl(token)) return {};
+    const std::string& piece = processor_.IdToPiece(token);
+    if (processor_.IsByte(token))  // "<0x0A>"
+      return std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));
+    return with_spaces(piece);
+  }
+
+  std::string serialize() const override { return serialize_sentencepiece(model_); }
+
+ private:
+  std::string model_;
+  sp::SentencePieceProcessor processor_;
+  std::int32_t num_pieces_ = 0;
+  std::int32_t end_of_document_ = 0;
+};
+
+// The library skips longer training sentences.
+constexpr std::size_t max_sentence_bytes = 4000;
+
+// Lines of texts, long ones in parts. The trainer cannot hold a line end inside a sentence; models
+// write it as the byte piece <0x0A>.
+std::vector<std::string> sentences_of(const std::vector<std::string>& texts) {
+  std::vector<std::string> sentences;
+  for (std::string_view text : texts) {
+    while (!text.empty()) {
+      const std::string_view line = text.substr(0, text.find('\n'));
+      text.remove_prefix(std::min(text.size(), line.size() + 1));
+      for (std::string_view rest = line; !rest.empty();) {
+        const std::size_t bytes = complete_utf8_prefix(rest.substr(0, max_sentence_bytes));
+        sentences.emplace_back(rest.substr(0, std::max<std::size_t>(bytes, 1)));
+        rest.remove_prefix(sentences.back().size());
+      }
+    }
+  }
+  return sentences;
+}
+
+class SentenceList final : public sp::SentenceIterator {
+ public:
+  explicit SentenceList(const std::vector<std::string>& sentences) : sentences_(sentences) {}
+  bool done() const override { return next_ >= sentences_.size(); }
+  void Next() override { ++next_; }
+  const std::string& value() const override { return sentences_[next_]; }
+  sp::util::Status status() const override { return {}; }
+
+ private:
+  const std::vector<std::string>& sentences_;
+  std::size_t next_ = 0;
+};
+
+// Lossless on any text: no normalisation, spaces kept as they are, bytes for unknown characters.
+// One thread, so that nothing depends on their number; byte-pair training is mostly serial anyway.
+std::unordered_map<std::string, std::string> training_arguments(std::int32_t vocab_size) {
+  return {{"model_type", "bpe"},
+          {"vocab_size", std::to_string(vocab_size)},
+          {"normalization_rule_name", "identity"},
+          {"add_dummy_prefix", "false"},
+          {"remove_extra_whitespaces", "false"},
+          {"allow_whitespace_only_pieces", "true"},
+          {"split_digits", "true"},
+          {"byte_fallback", "true"},
+          {"character_coverage", "0.9995"},
+          {"max_sentence_length", std::to_string(max_sentence_bytes + 4)},
+          {"input_sentence_size", "0"},
+          {"shuffle_input_sentence", "false"},
+          {"num_threads", "1"},
+          {"unk_id", "0"},
+          {"eos_id", "1"},
+          {"bos_id", "-1"},
+          {"pad_id", "-1"},
+          {"minloglevel", "3"}};
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model,
+                                                    std::string_view source) {
+  return std::make_unique<SentencePieceTokenizer>(model, source);
+}
+
+std::unique_ptr<Tokenizer> load_sentencepiece_file(const std::string& path) {
+  return load_sentencepiece_model(read_file(path), path);
+}
+
+std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& texts,
+                                               const SentencePieceTraining& training) {
+  constexpr std::int32_t fewest = 300;  // 256 bytes, </s>, <unk> and some characters
+  if (training.vocab_size < fewest)
+    throw ConfigError(
+        fmt::format("a vocabulary of {} is too small for a SentencePiece model with "
+                    "byte pieces: choose at least {}, or the tokenizer \"bytes\"",
+                    training.vocab_size, fewest));
+  const std::vector<std::string> sentences = sentences_of(texts);
+  if (sentences.empty()) throw DataError("there is no text to train a tokenizer on");
+  if (training.progress)
+    training.progress(fmt::format("training a tokenizer of {} pieces on {} lines",
+                                  training.vocab_size, sentences.size()));
+
+  SentenceList list(sentences);
+  std::string model;
+  const sp::util::Status status =
+      sp::SentencePieceTrainer::Train(training_arguments(training.vocab_size), &list, &model);
+  if (!status.ok())
+    throw DataError(fmt::format("no tokenizer of {} pieces can be trained on these texts: {}",
+                                training.vocab_size, status.error_message()));
+  auto tokenizer = load_sentencepiece_model(model, "the trained tokenizer");
+  if (tokenizer->vocab_size() != training.vocab_size)
+    throw DataError(
+        fmt::format("these texts support a tokenizer of {} pieces, not {}: choose "
+                    "{} or give more text",
+                    tokenizer->vocab_size(), training.vocab_size, tokenizer->vocab_size()));
+  if (training.progress) training.progress("trained the tokenizer");
+  return tokenizer;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,171 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "data/atomic_file.hpp"
+#include "data/checksum.hpp"
+#include "data/hdf5.hpp"
+#include "data/spool.hpp"
+#include "data/token_file.hpp"
+#include "data/token_format.hpp"
+
+namespace switchyard {
+
+namespace {
+
+struct SplitSpool {
+  explicit SplitSpool(const std::string& folder) : tokens(folder), document_ends(folder) {}
+  Spool tokens;         // u16 or i32
+  Spool document_ends;  // i64, in tokens
+  std::int64_t num_tokens = 0;
+  std::int64_t num_documents = 0;
+};
+
+template <class Stored>
+void append_as(Spool& spool, std::span<const std::int32_t> tokens, std::int32_t end_of_document) {
+  std::vector<Stored> stored(tokens.size() + 1);
+  std::transform(tokens.begin(), tokens.end(), stored.begin(),
+                 [](std::int32_t token) { return static_cast<Stored>(token); });
+  stored.back() = static_cast<Stored>(end_of_document);
+  spool.append(std::as_bytes(std::span(stored)));
+}
+
+std::int64_t last_value(Spool& spool, std::int64_t from_end) {
+  std::int64_t value = 0;
+  const std::int64_t offset = spool.size() - from_end * static_cast<std::int64_t>(sizeof value);
+  if (offset >= 0) spool.read(offset, std::as_writable_bytes(std::span(&value, 1)));
+  return value;
+}
+
+// Tokens block by block, and the checksums of the blocks and of the whole.
+void write_tokens(hdf5::File& file, Split split, SplitSpool& spool, std::int64_t bytes_per_token) {
+  const auto type = bytes_per_token == 2 ? hdf5::ElementType::u16 : hdf5::ElementType::i32;
+  hdf5::Dataset tokens =
+      file.create_dataset(token_format::in_split(split, "tokens"), {spool.num_tokens}, type,
+                          {.layout = hdf5::Layout::contiguous});
+  const std::int64_t block_tokens = token_format::block_bytes / bytes_per_token;
+  std::vector<std::byte> block;
+  std::vector<std::uint64_t> block_checksums;
+  Checksum whole;
+  for (std::int64_t begin = 0; begin < spool.num_tokens; begin += block_tokens) {
+    const std::int64_t count = std::min(block_tokens, spool.num_tokens - begin);
+    block.resize(static_cast<std::size_t>(count * bytes_per_token));
+    spool.tokens.read(begin * bytes_per_token, block);
+    tokens.write(hdf5::Box::rows(tokens.shape(), begin, count), block.data());
+    block_checksums.push_back(checksum_of(block));
+    whole.add(block);
+  }
+  tokens.set_attribute("xxh3", checksum_text(whole.value()));
+  hdf5::Dataset checksums = file.create_dataset(token_format::in_split(split, "block_checksums"),
+                                                {static_cast<std::int64_t>(block_checksums.size())},
+                                                hdf5::ElementType::u64);
+  checksums.write_all<std::uint64_t>(block_checksums);
+}
+
+void write_offsets(hdf5::File& file, Split split, SplitSpool& spool) {
+  hdf5::Dataset offsets = file.create_dataset(token_format::in_split(split, "document_offsets"),
+                                              {spool.num_documents + 1}, hdf5::ElementType::i64);
+  const std::int64_t zero = 0;
+  offsets.write(hdf5::Box::rows(offsets.shape(), 0, 1), &zero);
+  constexpr std::int64_t rows_at_once = 1 << 17;
+  std::vector<std::int64_t> ends;
+  for (std::int64_t begin = 0; begin < spool.num_documents; begin += rows_at_once) {
+    const std::int64_t count = std::min(rows_at_once, spool.num_documents - begin);
+    ends.resize(static_cast<std::size_t>(count));
+    spool.document_ends.read(begin * static_cast<std::int64_t>(sizeof(std::int64_t)),
+                             std::as_writable_bytes(std::span(ends)));
+    offsets.write(hdf5::Box::rows(offsets.shape(), begin + 1, count), ends.data());
+  }
+}
+
+}  // namespace
+
+struct TokenFileWriter::State {
+  State(const std::string& folder, const Tokenizer& writer_tokenizer)
+      : tokenizer(writer_tokenizer),
+        bytes_per_token(tokenizer.vocab_size() <= token_format::max_u16_vocab ? 2 : 4),
+        train(folder),
+        valid(folder) {}
+  SplitSpool& of(Split split) { return split == Split::train ? train : valid; }
+
+  const Tokenizer& tokenizer;
+  std::int64_t bytes_per_token;
+  SplitSpool train, valid;
+};
+
+TokenFileWriter::TokenFileWriter(std::string folder, const Tokenizer& tokenizer)
+    : state_(std::make_unique<State>(folder, tokenizer)) {}
+
+TokenFileWriter::~TokenFileWriter() = default;
+
+std::int64_t TokenFileWriter::num_tokens(Split split) const {
+  return state_->of(split).num_tokens;
+}
+
+std::int64_t TokenFileWriter::num_documents(Split split) const {
+  return state_->of(split).num_documents;
+}
+
+void TokenFileWriter::add_document(Split split, std::span<const std::int32_t> tokens) {
+  const std::int32_t vocab_size = state_->tokenizer.vocab_size();
+  expect(std::all_of(tokens.begin(), tokens.end(),
+                     [&](std::int32_t token) { return token >= 0 && token < vocab_size; }),
+         "tokens of the tokenizer's vocabulary");
+  SplitSpool& spool = state_->of(split);
+  const std::int32_t end = state_->tokenizer.end_of_document();
+  if (state_->bytes_per_token == 2)
+    append_as<std::uint16_t>(spool.tokens, tokens, end);
+  else
+    append_as<std::int32_t>(spool.tokens, tokens, end);
+  spool.num_tokens += static_cast<std::int64_t>(tokens.size()) + 1;
+  spool.num_documents += 1;
+  spool.document_ends.append(std::as_bytes(std::span(&spool.num_tokens, 1)));
+}
+
+void TokenFileWriter::move_last_document(Split from, Split to) {
+  SplitSpool& source = state_->of(from);
+  SplitSpool& target = state_->of(to);
+  expect(from != to && source.num_documents > 0, "a document to move");
+  const std::int64_t begin = last_value(source.document_ends, 2);
+  std::vector<std::byte> document(
+      static_cast<std::size_t>((source.num_tokens - begin) * state_->bytes_per_token));
+  source.tokens.read(begin * state_->bytes_per_token, document);
+  target.tokens.append(document);
+  target.num_tokens += source.num_tokens - begin;
+  target.num_documents += 1;
+  target.document_ends.append(std::as_bytes(std::span(&target.num_tokens, 1)));
+
+  source.tokens.truncate(begin * state_->bytes_per_token);
+  source.document_ends.truncate(source.document_ends.size() -
+                                static_cast<std::int64_t>(sizeof(std::int64_t)));
+  source.num_tokens = begin;
+  source.num_documents -= 1;
+}
+
+void TokenFileWriter::write(const std::string& path, std::string_view sources_json) {
+  const Tokenizer& tokenizer = state_->tokenizer;
+  const std::string blob = tokenizer.serialize();
+  constexpr std::int64_t slack = std::int64_t{8} << 20;  // HDF5's metadata, checksums, padding
+  std::int64_t bytes = slack + static_cast<std::int64_t>(blob.size() + sources_json.size());
+  for (Split split : {Split::train, Split::valid})
+    bytes += state_->of(split).tokens.size() + state_->of(split).document_ends.size();
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  require_free_space(folder.empty() ? "." : folder, bytes, "the token file");
+
+  hdf5::File file = hdf5::File::create(path);
+  file.set_attribute("/", "format", token_format::name);
+  file.set_attribute("/", "version", token_format::version);
+  file.set_attribute("/", "vocab_size", std::int64_t{tokenizer.vocab_size()});
+  file.set_attribute("/", "end_of_document", std::int64_t{tokenizer.end_of_document()});
+  file.set_attribute("/", "tokenizer", tokenizer.name());
+  hdf5::write_text(file, "tokenizer", blob);
+  hdf5::write_text(file, "sources", sources_json);
+  for (Split split : {Split::train, Split::valid}) {
+    write_tokens(file, split, state_->of(split), state_->bytes_per_token);
+    write_offsets(file, split, state_->of(split));
+  }
+  file.close_synced();
+}
+
+}  // namespace switchyard

@@ -1,0 +1,88 @@
+#include "data/tokenizer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "data/hdf5.hpp"
+#include "data/sentencepiece_tokenizer.hpp"
+#include "data/utf8.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// The first line of a serialized tokenizer.
+constexpr std::string_view bytes_header = "switchyard tokenizer: bytes\n";
+constexpr std::string_view sentencepiece_header = "switchyard tokenizer: sentencepiece\n";
+
+class ByteTokenizer final : public Tokenizer {
+ public:
+  std::string name() const override { return "bytes"; }
+  std::int32_t vocab_size() const override { return 257; }
+  std::int32_t end_of_document() const override { return 256; }
+
+  std::vector<std::int32_t> encode(std::string_view text) const override {
+    std::vector<std::int32_t> tokens(text.size());
+    std::transform(text.begin(), text.end(), tokens.begin(),
+                   [](char c) { return static_cast<unsigned char>(c); });
+    return tokens;
+  }
+  std::string decode(std::span<const std::int32_t> tokens) const override {
+    std::string text;
+    text.reserve(tokens.size());
+    for (std::int32_t token : tokens) text += token_bytes(token);
+    return text;
+  }
+  std::string token_bytes(std::int32_t token) const override {
+    if (token == end_of_document()) return {};
+    if (token < 0 || token > 256) return std::string(replacement_character);
+    return std::string(1, static_cast<char>(token));
+  }
+  std::string serialize() const override { return std::string(bytes_header); }
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_byte_tokenizer() {
+  return std::make_unique<ByteTokenizer>();
+}
+
+std::string serialize_sentencepiece(std::string_view model) {
+  return std::string(sentencepiece_header).append(model);
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::string_view source) {
+  if (blob == bytes_header) return make_byte_tokenizer();
+  if (blob.starts_with(sentencepiece_header))
+    return load_sentencepiece_model(blob.substr(sentencepiece_header.size()), source);
+  throw DataError(fmt::format("{}: holds no tokenizer that this program knows", source));
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& what) {
+  if (what == "bytes") return make_byte_tokenizer();
+  if (what.ends_with(".h5")) return tokenizer_from_file(what);
+  return load_sentencepiece_file(what);
+}
+
+std::unique_ptr<Tokenizer> tokenizer_from_file(const std::string& token_file) {
+  const hdf5::File file = hdf5::File::open(token_file);
+  return load_tokenizer_blob(hdf5::read_text(file, "tokenizer"), token_file);
+}
+
+std::string StreamingDecoder::push(std::int32_t token) {
+  pending_ += tokenizer_.token_bytes(token);
+  const std::size_t complete = complete_utf8_prefix(pending_);
+  const std::string text = sanitized_utf8(std::string_view(pending_).substr(0, complete));
+  pending_.erase(0, complete);
+  return text;
+}
+
+std::string StreamingDecoder::finish() {
+  const std::string text = sanitized_utf8(pending_);
+  pending_.clear();
+  return text;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,196 @@
+#include "data/loader.hpp"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "data/hdf5.hpp"
+#include "scratch_folder.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+TEST(EpochPermutationTest, IsAPermutationForEverySmallSize) {
+  for (std::int64_t size = 1; size <= 2000; ++size) {
+    const EpochPermutation order(size, 42);
+    std::vector<bool> seen(static_cast<std::size_t>(size));
+    for (std::int64_t position = 0; position < size; ++position) {
+      const std::int64_t value = order(size % 3, position);
+      ASSERT_TRUE(value >= 0 && value < size);
+      ASSERT_FALSE(seen[static_cast<std::size_t>(value)]) << size;
+      seen[static_cast<std::size_t>(value)] = true;
+    }
+  }
+}
+
+TEST(EpochPermutationTest, LargeSizesDoNotRepeat) {
+  for (std::int64_t size : {std::int64_t{1'000'003}, (std::int64_t{1} << 32) + 1,
+                            std::int64_t{987'654'321'987}, std::int64_t{1} << 62}) {
+    const EpochPermutation order(size, 1);
+    std::set<std::int64_t> values;
+    for (std::int64_t i = 0; i < 5000; ++i) {
+      const std::int64_t value = order(7, i * (size / 5000));
+      ASSERT_TRUE(value >= 0 && value < size);
+      values.insert(value);
+    }
+    EXPECT_EQ(values.size(), 5000u);
+  }
+}
+
+TEST(EpochPermutationTest, DependsOnSeedAndEpochAndSpreadsEvenly) {
+  const EpochPermutation one(10000, 1), two(10000, 2);
+  int num_fixed = 0, num_same_epoch = 0, num_same_seed = 0, num_neighbours = 0;
+  double low_half = 0;
+  for (std::int64_t i = 0; i < 10000; ++i) {
+    num_fixed += one(0, i) == i;
+    num_same_epoch += one(0, i) == one(1, i);
+    num_same_seed += one(0, i) == two(0, i);
+    num_neighbours += i > 0 && std::abs(one(0, i) - one(0, i - 1)) == 1;
+    low_half += i < 5000 && one(0, i) < 5000;
+  }
+  // Each of the first three is about Poisson with mean 1, the fourth with mean 2.
+  EXPECT_LT(num_fixed, 9);
+  EXPECT_LT(num_same_epoch, 9);
+  EXPECT_LT(num_same_seed, 9);
+  EXPECT_LT(num_neighbours, 12);
+  EXPECT_NEAR(low_half, 2500, 150);  // 6 standard deviations of 25
+}
+
+class LoaderTest : public ScratchFolder {
+ protected:
+  // One long document whose tokens say where they are.
+  LoaderTest() {
+    const auto tokenizer = make_byte_tokenizer();
+    TokenFileWriter writer(folder_, *tokenizer);
+    writer.add_document(Split::train, tokens_from(0, 3000));
+    writer.add_document(Split::valid, tokens_from(0, 300));
+    writer.write(path("t.h5"), "[]");
+  }
+  static std::vector<std::int32_t> tokens_from(std::int64_t begin, std::int64_t count) {
+    std::vector<std::int32_t> tokens;
+    for (std::int64_t i = begin; i < begin + count; ++i)
+      tokens.push_back(static_cast<std::int32_t>((i * i + i / 256) % 256));
+    return tokens;
+  }
+  BatchLayout layout(std::int64_t global, std::int64_t micro, int rank, int size) const {
+    return {.sequence_length = 16,
+            .global_batch = global,
+            .micro_batch = micro,
+            .data_rank = rank,
+            .data_size = size};
+  }
+};
+
+void expect_same(const Batch& a, const Batch& b) {
+  EXPECT_EQ(a.sequence_ids, b.sequence_ids);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.targets, b.targets);
+}
+
+TEST_F(LoaderTest, SequencesArePackedAndTargetsAreOneFurther) {
+  const TokenFile file(path("t.h5"));
+  const PackedSequences sequences(file, Split::train, 16);
+  EXPECT_EQ(sequences.num_sequences(), 3000 / 16);  // 3001 tokens
+  std::vector<std::int32_t> tokens(16), targets(16);
+  for (std::int64_t i = 0; i < sequences.num_sequences() - 1; ++i) {
+    sequences.read(i, tokens, targets);
+    EXPECT_EQ(tokens, tokens_from(16 * i, 16));
+    EXPECT_EQ(targets, tokens_from(16 * i + 1, 16));
+  }
+  EXPECT_TRUE(contains(message_of<DataError>([&] { PackedSequences(file, Split::valid, 400); }),
+                       "the valid split has 301 tokens, fewer than the 401"));
+}
+
+TEST_F(LoaderTest, TheGlobalBatchIsTheSameOnEveryLayout) {
+  constexpr std::int64_t global = 24, num_steps = 20;  // 480 samples: past two epochs of 187
+  const TokenFile file(path("t.h5"));
+  const PackedSequences sequences(file, Split::train, 16);
+  const EpochPermutation order(sequences.num_sequences(), 5);
+  for (int size : {1, 2, 3, 4}) {
+    for (std::int64_t micro : {1, 2, 3, 6}) {
+      if (global % (micro * size) != 0) continue;
+      std::map<std::int64_t, std::vector<std::int32_t>> rows;
+      for (int rank = 0; rank < size; ++rank) {
+        Loader loader(path("t.h5"), Split::train, layout(global, micro, rank, size), 5);
+        for (std::int64_t step = 0; step < num_steps; ++step) {
+          for (std::int64_t a = 0; a < global / (micro * size); ++a) {
+            EXPECT_EQ(loader.step(), step);
+            const Batch batch = loader.next();
+            for (std::int64_t j = 0; j < micro; ++j) {
+              const std::int64_t g = step * global + a * micro * size + rank * micro + j;
+              ASSERT_EQ(batch.sequence_ids[static_cast<std::size_t>(j)], g);
+              const auto row = batch.tokens.begin() + j * 16;
+              EXPECT_TRUE(rows.emplace(g, std::vector(row, row + 16)).second);
+            }
+          }
+        }
+      }
+      ASSERT_EQ(rows.size(), static_cast<std::size_t>(num_steps * global));
+      std::vector<std::int32_t> tokens(16), targets(16);
+      for (const auto& [g, row] : rows) {
+        sequences.read(order(g / 187, g % 187), tokens, targets);
+        ASSERT_EQ(row, tokens) << "sample " << g << ", " << size << " ranks of " << micro;
+      }
+    }
+  }
+}
+
+TEST_F(LoaderTest, SeekingEqualsWalking) {
+  const BatchLayout half = layout(8, 2, 1, 2);
+  Loader walking(path("t.h5"), Split::train, half, 9);
+  std::vector<Batch> batches;
+  for (int i = 0; i < 60; ++i) batches.push_back(walking.next());
+  Loader seeking(path("t.h5"), Split::train, half, 9);
+  for (std::int64_t step : {0, 29, 3, 3, 17, 1}) {
+    seeking.seek(step);
+    EXPECT_EQ(seeking.step(), step);
+    for (std::int64_t i = 2 * step; i < std::min<std::int64_t>(2 * step + 7, 60); ++i)
+      expect_same(seeking.next(), batches[static_cast<std::size_t>(i)]);
+  }
+}
+
+TEST_F(LoaderTest, FixedBatchesAreInOrderOnEveryLayout) {
+  const TokenFile file(path("t.h5"));
+  const FixedBatches one(file, Split::valid, layout(4, 4, 0, 1));
+  EXPECT_EQ(one.num_batches(), 18 / 4);  // 301 tokens, 18 sequences
+  for (std::int64_t b = 0; b < one.num_batches(); ++b) {
+    const Batch whole = one.batch(b, 0);
+    EXPECT_EQ(whole.tokens, tokens_from(b * 64, 64));
+    for (int rank = 0; rank < 2; ++rank)
+      for (std::int64_t a = 0; a < 2; ++a) {
+        const Batch part = FixedBatches(file, Split::valid, layout(4, 1, rank, 2)).batch(b, a);
+        EXPECT_EQ(part.sequence_ids, std::vector<std::int64_t>{b * 4 + a * 2 + rank});
+        EXPECT_EQ(part.tokens, tokens_from((b * 4 + a * 2 + rank) * 16, 16));
+      }
+  }
+  // Fewer sequences than a global batch: it starts over.
+  const FixedBatches wide(file, Split::valid, layout(20, 20, 0, 1));
+  EXPECT_EQ(wide.num_batches(), 1);
+  const Batch batch = wide.batch(0, 0);
+  EXPECT_TRUE(
+      std::equal(batch.tokens.begin(), batch.tokens.begin() + 32, batch.tokens.begin() + 18 * 16));
+  EXPECT_EQ(batch.sequence_ids.back(), 19);
+}
+
+TEST_F(LoaderTest, ErrorsOfTheThreadArriveAtTheCaller) {
+  std::int64_t offset = 0;
+  {
+    const hdf5::File file = hdf5::File::open(path("t.h5"));
+    offset = *file.open_dataset("train/tokens").file_offset();
+  }
+  flip_bit("t.h5", static_cast<std::size_t>(offset) + 5, 1);
+  Loader loader(path("t.h5"), Split::train, layout(2, 2, 0, 1), 9);
+  EXPECT_TRUE(contains(message_of<DataError>([&] { loader.next(); }), "damaged"));
+  EXPECT_THROW(loader.next(), DataError);
+}
+
+TEST_F(LoaderTest, ImpossibleLayoutsShowTheEquation) {
+  EXPECT_TRUE(contains(
+      message_of<ConfigError>([&] { Loader(path("t.h5"), Split::train, layout(10, 2, 0, 3), 1); }),
+      "global_batch = 10 must be a positive multiple of micro_batch x data ranks "
+      "= 2 x 3 = 6"));
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,256 @@
+#include "data/prepare.hpp"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "data/token_file.hpp"
+#include "scratch_folder.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+class Prepare : public ScratchFolder {
+ protected:
+  Prepare() {
+    options_.output = path("out.h5");
+    options_.valid_fraction = 0;
+  }
+  void add(const std::string& name, std::string_view content) {
+    options_.inputs.push_back(write(name, content));
+  }
+  void add_gz(const std::string& name, const std::string& content) {
+    const gzFile file = gzopen(path(name).c_str(), "wb");
+    ASSERT_EQ(gzwrite(file, content.data(), static_cast<unsigned>(content.size())),
+              static_cast<int>(content.size()));
+    gzclose(file);
+    options_.inputs.push_back(path(name));
+  }
+  PrepareSummary run() {
+    return prepare(options_, {.message = [&](std::string_view message) {
+                     messages_.append(message).append("\n");
+                   }});
+  }
+  // The documents of a split as texts.
+  std::vector<std::string> documents(Split split = Split::train) const {
+    const TokenFile file(options_.output);
+    file.verify();
+    const std::vector<std::int64_t> offsets = file.document_offsets(split);
+    std::vector<std::string> texts;
+    for (std::size_t d = 0; d + 1 < offsets.size(); ++d) {
+      std::vector<std::int32_t> tokens(static_cast<std::size_t>(offsets[d + 1] - offsets[d]));
+      file.read(split, offsets[d], tokens);
+      EXPECT_EQ(tokens.back(), file.end_of_document());
+      tokens.pop_back();
+      texts.push_back(file.tokenizer().decode(tokens));
+    }
+    return texts;
+  }
+  bool has_output() const {
+    const auto all = names();
+    return std::any_of(all.begin(), all.end(),
+                       [](const std::string& name) { return name.starts_with("out.h5"); });
+  }
+
+  PrepareOptions options_;
+  std::string messages_;
+};
+
+using Texts = std::vector<std::string>;
+
+TEST_F(Prepare, FilesFoldersGzipAndJsonLines) {
+  write("folder/b.txt", "second\n");
+  write("folder/a.txt", "first\n");
+  write("folder/sub/c.txt", "third, \xC3\xA9\n");
+  std::filesystem::create_symlink("a.txt", path("folder/z.txt"));
+  options_.inputs.push_back(path("folder"));
+  add_gz("d.txt.gz", "fourth\n%\nfifth\n");
+  add("e.jsonl", "{\"text\": \"sixth\\n\", \"other\": 1}\n\n{\"text\": \"seventh\"}");
+  add_gz("f.jsonl.gz", "{\"text\":\"eighth \\u00e9\"}\n");
+  const PrepareSummary summary = run();
+  EXPECT_EQ(documents(), (Texts{"first\n", "second\n", "third, \xC3\xA9\n", "fourth\n", "fifth\n",
+                                "sixth\n", "seventh", "eighth \xC3\xA9"}));
+  EXPECT_EQ(summary.num_train_documents, 8);
+  EXPECT_EQ(summary.num_files, 6);
+  EXPECT_TRUE(summary.skipped.empty());
+  EXPECT_EQ(summary.num_train_tokens, summary.text_bytes + 8);
+  EXPECT_TRUE(contains(messages_, "z.txt: is another name"));
+  EXPECT_TRUE(contains(TokenFile(options_.output).sources(), "d.txt.gz"));
+}
+
+TEST_F(Prepare, WhatCannotBeUsedIsNamedWithFileAndLineAndCounted) {
+  add("bad.txt", "good\n%\none\ntwo \xFF\n%\nalso good\n%\n \n%\n");
+  add("binary.dat", std::string("\0\0\0\2", 4));
+  add("empty.txt", "");
+  add("lines.jsonl",
+      "{\"text\": \"fine\"}\n{\"text\": broken\n{\"body\": \"x\"}\n{\"text\": 5}\n"
+      "{\"text\": \"\xC3(\"}\n{\"text\": \"nul \\u0000\"}\n[1]\n");
+  const PrepareSummary summary = run();
+  EXPECT_EQ(documents(), (Texts{"good\n", "also good\n", "fine"}));
+  EXPECT_TRUE(contains(messages_, "bad.txt:4: bad UTF-8: byte 0xff"));
+  EXPECT_TRUE(contains(messages_, "bad.txt:8: empty document"));
+  EXPECT_TRUE(contains(messages_, "binary.dat: binary file"));
+  EXPECT_TRUE(contains(messages_, "empty.txt: empty file"));
+  EXPECT_TRUE(contains(messages_, "lines.jsonl:2: broken JSON"));
+  EXPECT_TRUE(contains(messages_, "lines.jsonl:3: missing field"));
+  EXPECT_TRUE(contains(messages_, "lines.jsonl:4: field is not a text"));
+  EXPECT_TRUE(contains(messages_, "lines.jsonl:5: bad UTF-8"));
+  EXPECT_TRUE(contains(messages_, "lines.jsonl:6: NUL byte"));
+  const std::map<std::string, std::int64_t> expected{
+      {"bad UTF-8", 2},  {"binary file", 1}, {"broken JSON", 1},         {"empty document", 1},
+      {"empty file", 1}, {"NUL byte", 1},    {"field is not a text", 1}, {"missing field", 2}};
+  EXPECT_EQ(summary.skipped, expected);
+  EXPECT_TRUE(contains(summary.to_string(), "left out  bad UTF-8: 2"));
+}
+
+TEST_F(Prepare, StrictMakesThemErrorsAndLeavesNothing) {
+  options_.strict = true;
+  add("bad.txt", "good\n%\none\ntwo \xFF\n");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "bad.txt:4: bad UTF-8"));
+  EXPECT_FALSE(has_output());
+}
+
+TEST_F(Prepare, DamagedGzip) {
+  std::string content;
+  for (int i = 0; i < 60000; ++i) content += "line " + std::to_string(i * 7919) + "\n%\n";
+  add_gz("whole.gz", content);
+  const std::string whole = read("whole.gz");
+  options_.inputs.clear();
+  add("cut.gz", std::string_view(whole).substr(0, whole.size() - 4000));
+  add("fake.gz", "not compressed");
+  const PrepareSummary summary = run();
+  EXPECT_GT(summary.num_train_documents, 40000);
+  EXPECT_LT(summary.num_train_documents, 60000);
+  EXPECT_EQ(summary.skipped.at("damaged compressed file"), 2);
+  EXPECT_TRUE(contains(messages_, "fake.gz:1: damaged compressed file"));
+}
+
+TEST_F(Prepare, SeparatorsAndLongDocuments) {
+  add("a.txt", "one\n\n\ntwo\n%\nthree");
+  options_.overwrite = true;
+  run();
+  EXPECT_EQ(documents(), (Texts{"one\n\n\ntwo\n", "three"}));
+  options_.separator = parse_document_separator("blank");
+  run();
+  EXPECT_EQ(documents(), (Texts{"one\n", "two\n%\nthree"}));
+  options_.separator = parse_document_separator("none");
+  run();
+  EXPECT_EQ(documents(), (Texts{"one\n\n\ntwo\n%\nthree"}));
+  EXPECT_THROW(parse_document_separator("lines"), ConfigError);
+
+  options_.inputs.clear();
+  add("long.txt", "0123456789\nabcdefghij\nABCDEFGHIJKLMNOPQRSTUVWXYZ\n");
+  options_.max_document_bytes = 16;
+  run();
+  EXPECT_EQ(documents(),
+            (Texts{"0123456789\n", "abcdefghij\n", "ABCDEFGHIJKLMNOP", "QRSTUVWXYZ\n"}));
+  EXPECT_TRUE(contains(messages_, "long.txt:2: a document longer than 16 bytes is cut here"));
+}
+
+TEST_F(Prepare, ThreadsDoNotChangeTheFile) {
+  std::string text;
+  for (int i = 0; i < 30000; ++i)
+    text += "Document " + std::to_string(i) + " of a corpus that fills some batches: " +
+            std::string(static_cast<std::size_t>(i % 97), 'x') + "\n%\n";
+  add("corpus", text);
+  options_.valid_fraction = 0.1;
+  for (std::int32_t vocab : {0, 500}) {
+    options_.train_vocab = vocab;
+    std::vector<std::string> files;
+    for (int threads : {1, 4}) {
+      options_.num_threads = threads;
+      options_.output = path("out" + std::to_string(vocab) + "-" + std::to_string(threads));
+      const PrepareSummary summary = run();
+      EXPECT_NEAR(static_cast<double>(summary.num_valid_documents), 3000, 300);
+      EXPECT_EQ(summary.num_valid_documents + summary.num_train_documents, 30000);
+      files.push_back(read("out" + std::to_string(vocab) + "-" + std::to_string(threads)));
+    }
+    EXPECT_TRUE(files[0] == files[1]) << "vocabulary " << vocab;
+  }
+}
+
+TEST_F(Prepare, EverySplitGetsADocument) {
+  add("two.txt", "one\n%\ntwo\n");
+  options_.valid_fraction = 0.001;
+  run();
+  EXPECT_EQ(documents(Split::train), Texts{"one\n"});
+  EXPECT_EQ(documents(Split::valid), Texts{"two\n"});
+  options_.overwrite = true;
+  options_.valid_fraction = 0.999;
+  run();
+  EXPECT_EQ(documents(Split::train), Texts{"one\n"});
+  EXPECT_EQ(documents(Split::valid), Texts{"two\n"});
+}
+
+TEST_F(Prepare, ASentencePieceTokenizerTrainedHereIsUsedElsewhere) {
+  std::string text;
+  for (int i = 0; i < 500; ++i)
+    text += "Wagon " + std::to_string(i) + " goes to the eastern yard.\n%\n";
+  add("corpus.txt", text);
+  options_.train_vocab = 320;
+  const PrepareSummary summary = run();
+  EXPECT_EQ(summary.tokenizer, "sentencepiece");
+  EXPECT_EQ(summary.vocab_size, 320);
+  EXPECT_LT(summary.num_train_tokens, summary.text_bytes / 2);
+  const Texts first = documents();
+  EXPECT_EQ(first[7], "Wagon 7 goes to the eastern yard.\n");
+
+  options_.train_vocab = 0;
+  options_.tokenizer = options_.output;
+  options_.output = path("out2.h5");
+  EXPECT_EQ(run().num_train_tokens, summary.num_train_tokens);
+  EXPECT_EQ(documents(), first);
+}
+
+TEST_F(Prepare, ErrorsLeaveNothingBehind) {
+  options_.inputs = {path("absent.txt")};
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "absent.txt"));
+  options_.inputs.clear();
+  EXPECT_THROW(run(), ConfigError);
+  add("empty.txt", "");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "empty file: 1"));
+  options_.inputs.clear();
+  add("good.txt", "good\n");
+  options_.valid_fraction = 1;
+  EXPECT_THROW(run(), ConfigError);
+  options_.valid_fraction = 0;
+  options_.output = path("no/folder/out.h5");
+  EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "no/folder"));
+  options_.output = path("out.h5");
+  EXPECT_FALSE(has_output());
+
+  write("out.h5", "precious");
+  EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "exists already"));
+  EXPECT_EQ(read("out.h5"), "precious");
+}
+
+// A file size limit makes writes fail in the middle, as a full disk does.
+TEST_F(Prepare, AFailedWriteIsAnErrorAndLeavesNothing) {
+  add("corpus.txt", std::string(3 << 20, 'x'));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const struct rlimit limit { 2 << 20, 2 << 20 };
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    int code = 0;
+    try {
+      run();
+    } catch (const IoError&) {
+      code = 6;
+    }
+    ::_exit(code);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 6);
+  EXPECT_FALSE(has_output());
+}
+
+}  // namespace
+}  // namespace switchyard

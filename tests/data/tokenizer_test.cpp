@@ -1,0 +1,124 @@
+#include "data/tokenizer.hpp"
+
+#include <numeric>
+
+#include "data/utf8.hpp"
+#include "scratch_folder.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+class TokenizerTest : public ScratchFolder {};
+
+std::vector<std::string> training_texts() {
+  std::vector<std::string> texts;
+  for (int i = 0; i < 300; ++i)
+    texts.push_back("The " + std::to_string(i) +
+                    "th train passes the switchyard, and every wagon "
+                    "finds\n  its own track" +
+                    std::string(static_cast<std::size_t>(i % 3), '.') +
+                    " Gr\xC3\xBC\xC3\x9F"
+                    "e!\n");
+  return texts;
+}
+
+std::string stream(const Tokenizer& tokenizer, const std::vector<std::int32_t>& tokens) {
+  StreamingDecoder decoder(tokenizer);
+  std::string text;
+  for (std::int32_t token : tokens) {
+    const std::string piece = decoder.push(token);
+    EXPECT_EQ(first_invalid_utf8(piece), piece.size());
+    text += piece;
+  }
+  return text + decoder.finish();
+}
+
+TEST_F(TokenizerTest, BytesOfAllValues) {
+  const auto tokenizer = make_byte_tokenizer();
+  std::string text(256, '\0');
+  std::iota(text.begin(), text.end(), '\0');
+  const std::vector<std::int32_t> tokens = tokenizer->encode(text);
+  for (std::size_t i = 0; i < 256; ++i) EXPECT_EQ(tokens[i], static_cast<std::int32_t>(i));
+  EXPECT_EQ(tokenizer->decode(tokens), text);
+  EXPECT_EQ(tokenizer->vocab_size(), 257);
+  EXPECT_EQ(tokenizer->decode(std::vector<std::int32_t>{'a', 256, 'b', 9999}),
+            "ab" + std::string(replacement_character));
+  EXPECT_EQ(load_tokenizer_blob(tokenizer->serialize(), "test")->name(), "bytes");
+}
+
+TEST_F(TokenizerTest, StreamingHoldsBackIncompleteCharacters) {
+  const auto tokenizer = make_byte_tokenizer();
+  StreamingDecoder decoder(*tokenizer);
+  EXPECT_EQ(decoder.push(0xF0), "");
+  EXPECT_EQ(decoder.push(0x9F), "");
+  EXPECT_EQ(decoder.push(0x9A), "");
+  EXPECT_EQ(decoder.push(0x82), "\xF0\x9F\x9A\x82");
+  EXPECT_EQ(decoder.push(0xE2), "");
+  EXPECT_EQ(decoder.push('x'), std::string(replacement_character) + "x");
+  EXPECT_EQ(decoder.push(0xC3), "");
+  EXPECT_EQ(decoder.finish(), replacement_character);
+  EXPECT_EQ(decoder.finish(), "");
+}
+
+TEST_F(TokenizerTest, Utf8FollowsTheStandard) {
+  for (std::string_view good : {"", "a", "\xC2\x80", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80",
+                                "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
+    EXPECT_EQ(first_invalid_utf8(good), good.size()) << good;
+  for (std::string_view bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80",
+                               "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5", "\xC3", "\xE2\x82"})
+    EXPECT_EQ(first_invalid_utf8("ok" + std::string(bad)), 2u) << bad;
+}
+
+TEST_F(TokenizerTest, SentencePieceTrainsSilentlyAndIsLossless) {
+  ::testing::internal::CaptureStderr();
+  const auto texts = training_texts();
+  const auto tokenizer = train_sentencepiece(texts, {.vocab_size = 400});
+  EXPECT_EQ(tokenizer->vocab_size(), 400);
+  std::string strange = "  two spaces, tabs\t\tand\n\n\nlines \r\n";
+  strange += "\xF0\x9F\x9A\x82 \xD0\x96 42 %\n ";
+  for (const std::string& text :
+       {texts[5], strange, std::string(" "), std::string("\n"), std::string()}) {
+    const std::vector<std::int32_t> tokens = tokenizer->encode(text);
+    EXPECT_EQ(tokenizer->decode(tokens), text);
+    EXPECT_EQ(stream(*tokenizer, tokens), text);
+    EXPECT_LE(tokens.size(), text.size());
+  }
+  EXPECT_LT(tokenizer->encode(texts[5]).size(), texts[5].size() / 2);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+TEST_F(TokenizerTest, SentencePieceIsDeterministicAndSurvivesSerialization) {
+  const auto texts = training_texts();
+  const auto one = train_sentencepiece(texts, {.vocab_size = 350});
+  const auto again = train_sentencepiece(texts, {.vocab_size = 350});
+  EXPECT_EQ(one->serialize(), again->serialize());
+  const auto copy = load_tokenizer_blob(one->serialize(), "a blob");
+  EXPECT_EQ(copy->encode(texts[1]), one->encode(texts[1]));
+  EXPECT_EQ(copy->end_of_document(), one->end_of_document());
+  const std::vector<std::int32_t> odd{one->end_of_document(), -1, 99999};
+  EXPECT_EQ(one->decode(odd),
+            std::string(replacement_character) + std::string(replacement_character));
+
+  const std::string blob = one->serialize();
+  write("copy.model", std::string_view(blob).substr(blob.find('\n') + 1));
+  EXPECT_EQ(make_tokenizer(path("copy.model"))->encode(texts[2]), one->encode(texts[2]));
+}
+
+TEST_F(TokenizerTest, ErrorsAreClear) {
+  ::testing::internal::CaptureStderr();
+  EXPECT_THROW(load_sentencepiece_file(path("absent.model")), IoError);
+  write("bad.model", "this is not a model");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { load_sentencepiece_file(path("bad.model")); }),
+                       "bad.model: is not a SentencePiece model"));
+  EXPECT_THROW(load_tokenizer_blob("nonsense", "x.h5"), DataError);
+  EXPECT_THROW(train_sentencepiece({}, {.vocab_size = 400}), DataError);
+  EXPECT_THROW(train_sentencepiece({"abc"}, {.vocab_size = 20}), ConfigError);
+  EXPECT_TRUE(contains(
+      message_of<DataError>([&] { train_sentencepiece({"a short text"}, {.vocab_size = 9000}); }),
+      "9000"));
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+}  // namespace
+}  // namespace switchyard
