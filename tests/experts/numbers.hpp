@@ -9,7 +9,6 @@
 
 namespace switchyard::test {
 
-
 // Uniform in [-scale, scale).
 inline std::vector<double> random_doubles(std::string_view name, std::size_t size, double scale) {
   const RandomKey key = random_key(4711, name);

@@ -1,0 +1,221 @@
+// Dispatch and its way back as linear maps: inverse and adjoint to each other, for every expert
+// degree, uneven numbers of tokens and forced routings. Rows carry numbers that name their slot.
+#include "experts/dispatcher.hpp"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "kernels/permute.hpp"
+#include "parallel/mesh.hpp"
+#include "tests/experts/numbers.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+constexpr std::int64_t hidden = 6;
+constexpr std::int64_t max_tokens = 13;
+
+enum class Choice { spread, all_to_first, none_to_last };
+
+// Expert of choice j of the t-th token of a rank; different for the choices of a token.
+std::int32_t chosen(Choice choice, std::int64_t num_experts, int rank, std::int64_t t,
+                    std::int64_t j) {
+  switch (choice) {
+    case Choice::spread:
+      return static_cast<std::int32_t>((t * 7 + rank * 3 + j) % num_experts);
+    case Choice::all_to_first:
+      return static_cast<std::int32_t>(j);
+    case Choice::none_to_last:
+      break;
+  }
+  const std::int64_t others = std::max<std::int64_t>(num_experts - 1, 1);
+  return static_cast<std::int32_t>((t + j) % others);
+}
+
+double inner(const TensorView& a, const TensorView& b) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < a.rows(); ++i)
+    for (std::int64_t h = 0; h < a.cols(); ++h) sum += read(a, i, h) * read(b, i, h);
+  return sum;
+}
+
+double over_ranks(Group& group, double value) {
+  group.all_reduce_values({&value, 1}, ReduceOp::sum);
+  return value;
+}
+
+// A dispatcher with a route of its own and buffers for the two sides.
+struct Exchange {
+  Exchange(Group& group, std::int64_t num_experts, std::int64_t top_k, Choice choice, bool uneven)
+      : config(make_config(num_experts, top_k)),
+        dispatcher(group, config),
+        num_tokens(uneven ? (group.rank() * 5 + 4) % max_tokens : max_tokens),
+        num_slots(num_tokens * top_k),
+        device(make_cpu_device()),
+        scratch(*device, dispatcher.placement(), config, hidden, DType::f32, max_tokens, capacity),
+        route(dispatcher.make_route(*device, max_tokens)),
+        indices(*device, Purpose::workspace, DType::i32, {num_tokens, top_k}) {
+    if (!route.arrival_of_row.empty()) capacity.add(route.arrival_of_row);
+    for (std::int64_t t = 0; t < num_tokens; ++t)
+      for (std::int64_t j = 0; j < top_k; ++j)
+        indices->row<std::int32_t>(t)[j] = chosen(choice, num_experts, group.rank(), t, j);
+    dispatcher.route(indices, route, capacity);
+  }
+
+  static ExpertsConfig make_config(std::int64_t num_experts, std::int64_t top_k) {
+    ExpertsConfig config;
+    config.num_experts = num_experts;
+    config.top_k = top_k;
+    return config;
+  }
+
+  Tensor random(const std::string& name, std::int64_t rows) const {
+    Tensor tensor(*device, Purpose::workspace, DType::f32, {rows, hidden});
+    const std::string mine = name + std::to_string(world().rank());
+    write(tensor, random_doubles(mine, static_cast<std::size_t>(rows * hidden), 1.0).data());
+    return tensor;
+  }
+  Tensor zeros(std::int64_t rows) const {
+    return Tensor(*device, Purpose::workspace, DType::f32, {rows, hidden});
+  }
+  TensorView row_of_slot() const { return route.row_of_slot->slice_rows(0, num_tokens); }
+
+  ExpertsConfig config;
+  Dispatcher dispatcher;
+  std::int64_t num_tokens;
+  std::int64_t num_slots;
+  std::unique_ptr<Device> device;
+  RowCapacity capacity;
+  DispatchScratch scratch;
+  Route route;
+  Tensor indices;
+};
+
+void expect_all_rows_counted(Exchange& exchange, Group& group) {
+  const Route& route = exchange.route;
+  EXPECT_EQ(std::accumulate(route.expert_counts.begin(), route.expert_counts.end(), 0LL),
+            exchange.num_slots);
+  EXPECT_EQ(std::accumulate(route.send_rows.begin(), route.send_rows.end(), 0LL),
+            exchange.num_slots);
+  EXPECT_EQ(std::accumulate(route.recv_rows.begin(), route.recv_rows.end(), 0LL), route.num_rows);
+  EXPECT_EQ(over_ranks(group, static_cast<double>(route.num_rows)),
+            over_ranks(group, static_cast<double>(exchange.num_slots)));
+  double most = static_cast<double>(route.num_rows);
+  group.all_reduce_values({&most, 1}, ReduceOp::max);
+  EXPECT_EQ(static_cast<double>(route.max_rows), most);
+  EXPECT_EQ(exchange.capacity.rows(), route.max_rows);
+}
+
+// <to_experts(u), v> = <u, from_experts(v)>, and from_experts(to_experts(u)) = u bit for bit.
+void expect_adjoint_exchanges(Exchange& exchange, Group& group) {
+  const Route& route = exchange.route;
+  const Tensor u = exchange.random("u", exchange.num_slots);
+  const Tensor v = exchange.random("v", route.num_rows);
+  const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
+  const Tensor back = exchange.zeros(exchange.num_slots);
+  const TensorView moved = exchange.dispatcher.to_experts(u, route, spare, rows);
+  const double expert_side = over_ranks(group, inner(moved, v));
+  const TensorView returned = exchange.dispatcher.from_experts(v, route, spare, back);
+  const double token_side = over_ranks(group, inner(u, returned));
+  EXPECT_NEAR(expert_side, token_side, 1e-12 * (1 + std::abs(token_side)));
+  const TensorView again = exchange.dispatcher.from_experts(moved, route, spare, back);
+  EXPECT_EQ(to_doubles(again), to_doubles(u));
+}
+
+// <dispatch(x), v> = <x, sum_rows(from_experts(v))>: fp32 sums of k terms.
+void expect_adjoint_dispatch(Exchange& exchange, Group& group) {
+  const Route& route = exchange.route;
+  const Tensor x = exchange.random("x", exchange.num_tokens);
+  const Tensor v = exchange.random("v", route.num_rows);
+  const Tensor x_rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
+  const Tensor slots = exchange.zeros(exchange.num_slots), dx = exchange.zeros(exchange.num_tokens);
+  exchange.dispatcher.dispatch(x, route, exchange.scratch, x_rows);
+  const double expert_side = over_ranks(group, inner(x_rows, v));
+  const TensorView returned = exchange.dispatcher.from_experts(v, route, spare, slots);
+  kernels::sum_rows(returned, exchange.row_of_slot(), dx);
+  const double token_side = over_ranks(group, inner(x, dx));
+  EXPECT_NEAR(expert_side, token_side, 1e-5);
+}
+
+// <combine(y), dout> = <y, combine_backward(dout)> with y on the expert side.
+void expect_adjoint_combine(Exchange& exchange, Group& group) {
+  const Route& route = exchange.route;
+  const std::int64_t top_k = exchange.config.top_k;
+  const Tensor y = exchange.random("y", route.num_rows);
+  const Tensor dout = exchange.random("dout", exchange.num_tokens);
+  const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
+  const Tensor slots = exchange.zeros(exchange.num_slots);
+  const Tensor dslots = exchange.zeros(exchange.num_slots);
+  const Tensor out = exchange.zeros(exchange.num_tokens);
+  Tensor weights(*exchange.device, Purpose::workspace, DType::f32, {exchange.num_tokens, top_k});
+  Tensor dweights(*exchange.device, Purpose::workspace, DType::f32, {exchange.num_tokens, top_k});
+  write(weights, random_doubles("weights", static_cast<std::size_t>(exchange.num_slots), 1).data());
+  const TensorView returned = exchange.dispatcher.from_experts(y, route, spare, slots);
+  kernels::combine_rows(returned, exchange.row_of_slot(), weights, out);
+  const double token_side = over_ranks(group, inner(out, dout));
+  kernels::combine_rows_backward(dout, returned, exchange.row_of_slot(), weights, dslots, dweights);
+  const TensorView dy = exchange.dispatcher.to_experts(dslots, route, spare, rows);
+  const double expert_side = over_ranks(group, inner(y, dy));
+  EXPECT_NEAR(expert_side, token_side, 1e-5);
+}
+
+// Each row tells its rank, token and choice; an expert sees them ascending and its own only.
+void expect_identity_order(Exchange& exchange, Choice choice, Group& group) {
+  const Route& route = exchange.route;
+  const Tensor slots = exchange.zeros(exchange.num_slots);
+  const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
+  for (std::int64_t t = 0; t < exchange.num_tokens; ++t)
+    for (std::int64_t j = 0; j < exchange.config.top_k; ++j) {
+      float* row = slots->row<float>(exchange.row_of_slot().row<std::int32_t>(t)[j]);
+      row[0] = static_cast<float>(group.rank());
+      row[1] = static_cast<float>(t);
+      row[2] = static_cast<float>(j);
+    }
+  const TensorView moved = exchange.dispatcher.to_experts(slots, route, spare, rows);
+  const std::int64_t first = exchange.dispatcher.placement().first_expert(group.rank());
+  for (std::int64_t e = 0; e < exchange.dispatcher.num_local_experts(); ++e) {
+    std::int64_t last = -1;
+    const auto at = static_cast<std::size_t>(e);
+    for (std::int64_t r = route.expert_offsets[at]; r < route.expert_offsets[at + 1]; ++r) {
+      const auto source = static_cast<int>(read(moved, r, 0));
+      const auto t = static_cast<std::int64_t>(read(moved, r, 1));
+      const auto j = static_cast<std::int64_t>(read(moved, r, 2));
+      EXPECT_EQ(chosen(choice, exchange.config.num_experts, source, t, j), first + e);
+      const std::int64_t identity = source * max_tokens + t;
+      EXPECT_GT(identity, last);
+      last = identity;
+    }
+  }
+}
+
+class DispatcherTest : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(DispatcherTest, moves_rows_there_and_back) {
+  const std::int64_t num_experts = GetParam();
+  for (std::int64_t degree = 1; degree <= world().size(); ++degree) {
+    if (world().size() % degree != 0) continue;
+    const Mesh mesh(world(), Mesh::resolved({.expert = degree}, world().size()));
+    Group& group = mesh.group(Axis::expert);
+    for (std::int64_t top_k = 1; top_k <= std::min<std::int64_t>(3, num_experts); ++top_k)
+      for (const Choice choice : {Choice::spread, Choice::all_to_first, Choice::none_to_last})
+        for (const bool uneven : {false, true}) {
+          if (choice == Choice::none_to_last && top_k >= num_experts) continue;
+          SCOPED_TRACE(::testing::Message()
+                       << "degree " << degree << ", top " << top_k << ", choice "
+                       << static_cast<int>(choice) << ", uneven " << uneven);
+          Exchange exchange(group, num_experts, top_k, choice, uneven);
+          expect_all_rows_counted(exchange, group);
+          expect_adjoint_exchanges(exchange, group);
+          expect_adjoint_dispatch(exchange, group);
+          expect_adjoint_combine(exchange, group);
+          expect_identity_order(exchange, choice, group);
+        }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(experts, DispatcherTest, ::testing::Values(1, 3, 4, 5, 8));
+
+}  // namespace
+}  // namespace switchyard::test

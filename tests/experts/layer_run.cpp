@@ -1,0 +1,163 @@
+#include "tests/experts/layer_run.hpp"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "kernels/elementwise.hpp"
+#include "tests/experts/numbers.hpp"
+
+namespace switchyard::test {
+
+namespace {
+
+constexpr float weight_std = 0.02f;
+
+RandomKey dropout_key() {
+  return random_key(99, "dropout layers.0.experts");
+}
+
+// The mask of all tokens in one piece, as one rank would draw it.
+Doubles whole_mask(const LayerCase& c) {
+  const std::unique_ptr<Device> device = make_cpu_device();
+  Tensor ones(*device, Purpose::workspace, DType::f32, {c.num_tokens * c.top_k, c.hidden});
+  Tensor ids(*device, Purpose::workspace, DType::i64, {c.num_sequences});
+  std::ranges::fill(ones->span<float>(), 1.0f);
+  std::iota(ids->as<std::int64_t>(), ids->as<std::int64_t>() + c.num_sequences, 0);
+  kernels::dropout(ones, static_cast<float>(c.dropout),
+                   {.key = dropout_key(),
+                    .step = c.step,
+                    .sequence_length = c.sequence_length,
+                    .copies = static_cast<int>(c.top_k)},
+                   ids);
+  return to_doubles(ones);
+}
+
+Doubles router_weight(const LayerCase& c) {
+  Doubles router =
+      random_doubles("router", static_cast<std::size_t>(c.num_experts * c.hidden), 0.5);
+  const std::size_t last = static_cast<std::size_t>((c.num_experts - 1) * c.hidden);
+  if (c.routing == Routing::all_to_last_expert) router[last] += 8;
+  if (c.routing == Routing::none_to_first_expert) router[0] -= 8;
+  round_to(DType::f32, router);
+  return router;
+}
+
+}  // namespace
+
+std::string LayerCase::describe() const {
+  return fmt::format("{} experts, top {}, normalize {}, routing {}, {}, dropout {}", num_experts,
+                     top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout);
+}
+
+ExpertsConfig LayerCase::config() const {
+  ExpertsConfig config;
+  config.num_experts = num_experts;
+  config.top_k = top_k;
+  config.intermediate = intermediate;
+  config.normalize_top_k = normalize;
+  config.balance_weight = 0.8;
+  config.z_weight = 0.3;
+  config.dropout = dropout;
+  return config;
+}
+
+Problem::Problem(const LayerCase& c, const std::string& inputs) {
+  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+  moe.num_experts = size(c.num_experts);
+  moe.top_k = size(c.top_k);
+  moe.hidden = size(c.hidden);
+  moe.intermediate = size(c.intermediate);
+  moe.sequence_length = size(c.sequence_length);
+  moe.normalize = c.normalize;
+  moe.balance_weight = c.config().balance_weight / static_cast<double>(c.num_layers);
+  moe.z_weight = c.config().z_weight / static_cast<double>(c.num_layers);
+  moe.router = router_weight(c);
+  moe.gate_up = random_doubles("gate_up", size(c.num_experts * 2 * c.intermediate * c.hidden), 0.5);
+  moe.down = random_doubles("down", size(c.num_experts * c.hidden * c.intermediate), 0.5);
+  if (c.dropout > 0) moe.mask = whole_mask(c);
+  x = random_doubles(inputs + " x", size(c.num_tokens * c.hidden), 1.0);
+  dy = random_doubles(inputs + " dy", size(c.num_tokens * c.hidden), c.dy_scale);
+  for (std::size_t t = 0; t < size(c.num_tokens); ++t) x[t * moe.hidden] = 1;
+  for (Doubles* values : {&moe.gate_up, &moe.down, &x, &dy}) round_to(c.dtype, *values);
+  forward = moe.forward(x);
+  gradients = moe.backward(x, dy, forward);
+}
+
+LayerRun::LayerRun(Device& device, const Mesh& mesh, const LayerCase& c, std::int64_t planned_rows)
+    : device_(device),
+      mesh_(mesh),
+      case_(c),
+      num_local_sequences_(c.num_sequences / mesh.degree(Axis::data)),
+      num_local_tokens_(num_local_sequences_ * c.sequence_length),
+      store_(device, mesh),
+      layer_(store_, "layers.0", c.config(), c.hidden, c.dtype, c.num_layers, dropout_key(),
+             weight_std, weight_std),
+      capacity_(planned_rows),
+      scratch_(device, c.config(), c.hidden, c.dtype, num_local_tokens_, num_local_sequences_,
+               mesh.degree(Axis::expert), capacity_) {
+  store_.allocate();
+  layer_.pack_weights();
+}
+
+LayerRun::Batch& LayerRun::add_batch() {
+  Batch& batch = batches_.emplace_back();
+  for (Tensor* tensor : {&batch.x, &batch.y, &batch.dy, &batch.dx})
+    *tensor = Tensor(device_, Purpose::activation, case_.dtype, {num_local_tokens_, case_.hidden});
+  batch.sequence_ids = Tensor(device_, Purpose::activation, DType::i64, {num_local_sequences_});
+  batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
+  MoeLayer::register_buffers(batch.saved, capacity_);
+  return batch;
+}
+
+void LayerRun::load_weights(const ReferenceMoe& moe) {
+  const auto load = [this](const std::string& name, const Doubles& whole) {
+    const Parameter& target = parameter(name);
+    const ParameterSpec& spec = target.spec();
+    write(target.value(), whole.data() + spec.first_row * spec.global_shape.inner_numel());
+  };
+  load("layers.0.router.weight", moe.router);
+  load("layers.0.experts.gate_up.weight", moe.gate_up);
+  load("layers.0.experts.down.weight", moe.down);
+  layer_.pack_weights();
+  store_.zero_gradients();
+}
+
+void LayerRun::load_inputs(Batch& batch, const Problem& problem) const {
+  write(batch.x, problem.x.data() + first_token() * case_.hidden);
+  write(batch.dy, problem.dy.data() + first_token() * case_.hidden);
+  std::int64_t* ids = batch.sequence_ids->as<std::int64_t>();
+  std::iota(ids, ids + num_local_sequences_, first_token() / case_.sequence_length);
+}
+
+Pass LayerRun::pass_of(const Batch& batch) const {
+  Pass pass;
+  pass.step = case_.step;
+  pass.sequence_length = case_.sequence_length;
+  pass.sequence_ids = batch.sequence_ids;
+  pass.num_global_tokens = static_cast<double>(case_.num_tokens);
+  pass.num_global_sequences = static_cast<double>(case_.num_sequences);
+  return pass;
+}
+
+void LayerRun::forward(Batch& batch) {
+  layer_.forward(batch.x, batch.y, batch.saved, scratch_, capacity_, pass_of(batch));
+}
+
+void LayerRun::backward(Batch& batch) {
+  layer_.backward(batch.dy, batch.x, batch.dx, batch.saved, scratch_, pass_of(batch));
+}
+
+void LayerRun::reduce_gradients() {
+  for (const Parameter& each : store_.parameters())
+    if (!each.gradient().empty())
+      mesh_.group(each.spec().replicas).all_reduce(each.gradient(), ReduceOp::sum);
+}
+
+const Parameter& LayerRun::parameter(const std::string& name) const {
+  for (const Parameter& each : store_.parameters())
+    if (each.name() == name) return each;
+  throw InternalError("no parameter " + name);
+}
+
+}  // namespace switchyard::test

@@ -1,0 +1,88 @@
+// One mixture-of-experts layer on this rank's share of a small problem that every rank knows whole,
+// so that any layout can be held against the oracle. S sequences are dealt to the ranks in order.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "experts/moe_layer.hpp"
+#include "tensor/error.hpp"
+#include "tests/support/reference_moe.hpp"
+
+namespace switchyard::test {
+
+// Column 0 of x is 1, so that column 0 of the router's weight is a bias.
+enum class Routing { natural, all_to_last_expert, none_to_first_expert };
+
+struct LayerCase {
+  std::int64_t num_experts = 4;
+  std::int64_t top_k = 2;
+  bool normalize = true;
+  Routing routing = Routing::natural;
+  DType dtype = DType::f32;
+  double dropout = 0;
+  double dy_scale = 0.2;
+
+  std::string describe() const;
+  ExpertsConfig config() const;
+
+  static constexpr std::int64_t hidden = 16;
+  static constexpr std::int64_t intermediate = 12;
+  static constexpr std::int64_t sequence_length = 4;
+  static constexpr std::int64_t num_sequences = 12;  // divides by 1, 2, 3 and 4 ranks
+  static constexpr std::int64_t num_tokens = num_sequences * sequence_length;
+  static constexpr std::int64_t num_layers = 2;
+  static constexpr std::int64_t step = 3;
+};
+
+// The whole problem and what the oracle makes of it.
+struct Problem {
+  explicit Problem(const LayerCase& c, const std::string& inputs = "inputs");
+
+  ReferenceMoe moe;
+  Doubles x, dy;  // [T, H], as the compute type holds them
+  ReferenceMoe::Forward forward;
+  ReferenceMoe::Gradients gradients;
+};
+
+// Weights of one layer and what L passes through it share; on any device.
+class LayerRun {
+ public:
+  LayerRun(Device& device, const Mesh& mesh, const LayerCase& c, std::int64_t planned_rows = 0);
+
+  // One micro-batch of this rank: its tensors and what the layer saved.
+  struct Batch {
+    Tensor x, y, dy, dx;  // [T, H] of this rank
+    Tensor sequence_ids;
+    MoeLayer::Saved saved;
+  };
+  Batch& add_batch();
+  void load_weights(const ReferenceMoe& moe);
+  void load_inputs(Batch& batch, const Problem& problem) const;
+  void forward(Batch& batch);
+  void backward(Batch& batch);
+  // Sums gradients over the replicas, as GradientSync does in a real run.
+  void reduce_gradients();
+
+  const Parameter& parameter(const std::string& name) const;
+  std::int64_t num_local_tokens() const { return num_local_tokens_; }
+  std::int64_t first_token() const { return mesh_.index(Axis::data) * num_local_tokens_; }
+  std::int64_t max_rows() const { return capacity_.rows(); }
+
+ private:
+  Pass pass_of(const Batch& batch) const;
+
+  Device& device_;
+  const Mesh& mesh_;
+  LayerCase case_;
+  std::int64_t num_local_sequences_;
+  std::int64_t num_local_tokens_;
+  ParameterStore store_;
+  MoeLayer layer_;
+  RowCapacity capacity_;
+  MoeLayer::Scratch scratch_;
+  std::deque<Batch> batches_;
+};
+
+}  // namespace switchyard::test

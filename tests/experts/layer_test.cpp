@@ -1,0 +1,223 @@
+// The layer on 1 to 4 ranks and every expert degree that divides them, against the dense oracle.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/experts/layer_run.hpp"
+#include "tests/experts/numbers.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+// Relative, by the norm of a whole tensor.
+constexpr double f32_tolerance = 1e-5;
+// bf16 rounds to nearest with 8 bits: unit 2^-9. A value passes at most eight roundings on its way
+// (forward: gate_up, act, y row, sum; then dy row, d_act, d_gate_up, dx), each of relative size one
+// unit at most; products and sums between them are fp32 and do not amplify the norm of the error
+// beyond a factor of two, since silu(g) u doubles the relative error of its two factors at most.
+constexpr double bf16_unit = 1.0 / 512;
+constexpr double bf16_tolerance = 2 * 8 * bf16_unit;
+
+double tolerance(DType dtype) {
+  return dtype == DType::f32 ? f32_tolerance : bf16_tolerance;
+}
+
+std::vector<std::int64_t> expert_degrees() {
+  std::vector<std::int64_t> degrees;
+  for (int degree = 1; degree <= world().size(); ++degree)
+    if (world().size() % degree == 0) degrees.push_back(degree);
+  return degrees;
+}
+
+ParallelConfig layout(std::int64_t expert_degree) {
+  return Mesh::resolved({.expert = expert_degree}, world().size());
+}
+
+// `values` of this rank against its rows of the oracle's [rows, cols].
+double error_of(const TensorView& values, const Doubles& whole, std::int64_t first_row) {
+  const Doubles mine = to_doubles(values);
+  return relative_error(mine.data(), whole.data() + first_row * values.cols(), mine.size());
+}
+
+// Each row (an expert's matrix) on its own, so that a small one cannot hide behind a large one.
+void expect_gradient(const LayerRun& run, const std::string& name, const Doubles& whole,
+                     double limit) {
+  const Parameter& parameter = run.parameter(name);
+  const std::int64_t numel = parameter.spec().global_shape.inner_numel();
+  for (std::int64_t e = 0; e < parameter.spec().num_rows; ++e) {
+    const Doubles mine = to_doubles(parameter.gradient()[e].flat());
+    const double* expected = whole.data() + (parameter.spec().first_row + e) * numel;
+    EXPECT_LE(relative_error(mine.data(), expected, mine.size()), limit)
+        << name << ", expert " << parameter.spec().first_row + e;
+  }
+}
+
+void expect_losses(const LayerRun::Batch& batch, const ReferenceMoe::Forward& expected) {
+  double sums[2] = {batch.saved.balance_loss, batch.saved.z_loss};
+  world().all_reduce_values(sums, ReduceOp::sum);
+  EXPECT_NEAR(sums[0], expected.balance, 1e-6 * expected.balance);
+  EXPECT_NEAR(sums[1], expected.z, 1e-5 * expected.z + 1e-12);
+}
+
+// No token is dropped: the slots of all ranks by expert are the oracle's.
+void expect_counts(const LayerRun::Batch& batch, const LayerCase& c,
+                   const ReferenceMoe::Forward& expected) {
+  std::vector<std::int64_t> all(batch.saved.expert_counts.size() *
+                                static_cast<std::size_t>(world().size()));
+  world().all_gather_values(batch.saved.expert_counts, all);
+  for (std::size_t e = 0; e < batch.saved.expert_counts.size(); ++e) {
+    double counted = 0, wanted = 0;
+    for (std::size_t at = e; at < all.size(); at += batch.saved.expert_counts.size())
+      counted += static_cast<double>(all[at]);
+    for (std::size_t at = e; at < expected.counts.size();
+         at += static_cast<std::size_t>(c.num_experts))
+      wanted += expected.counts[at];
+    EXPECT_EQ(counted, wanted) << "expert " << e;
+  }
+}
+
+void expect_as_oracle(LayerRun& run, const LayerRun::Batch& batch, const LayerCase& c,
+                      const Problem& problem) {
+  const double limit = tolerance(c.dtype);
+  EXPECT_LE(error_of(batch.y, problem.forward.y, run.first_token()), limit);
+  EXPECT_LE(error_of(batch.dx, problem.gradients.x, run.first_token()), limit);
+  expect_losses(batch, problem.forward);
+  expect_counts(batch, c, problem.forward);
+  const Parameter& router = run.parameter("layers.0.router.weight");
+  EXPECT_LE(error_of(router.gradient(), problem.gradients.router, 0), limit);
+  expect_gradient(run, "layers.0.experts.gate_up.weight", problem.gradients.gate_up, limit);
+  expect_gradient(run, "layers.0.experts.down.weight", problem.gradients.down, limit);
+}
+
+// Runs a case on all layouts; what the tokens get back must not even differ in a bit.
+void check_case(const LayerCase& c) {
+  SCOPED_TRACE(c.describe());
+  const Problem problem(c);
+  EXPECT_GT(problem.forward.margin, 1e-5) << "rounding could change a choice";
+  const std::unique_ptr<Device> device = make_cpu_device();
+  Doubles first_y, first_dx;
+  for (const std::int64_t degree : expert_degrees()) {
+    SCOPED_TRACE("expert axis " + std::to_string(degree));
+    const Mesh mesh(world(), layout(degree));
+    LayerRun run(*device, mesh, c);
+    LayerRun::Batch& batch = run.add_batch();
+    run.load_weights(problem.moe);
+    run.load_inputs(batch, problem);
+    run.forward(batch);
+    run.backward(batch);
+    run.reduce_gradients();
+    expect_as_oracle(run, batch, c, problem);
+    if (degree == 1) {
+      first_y = to_doubles(batch.y);
+      first_dx = to_doubles(batch.dx);
+    }
+    EXPECT_EQ(to_doubles(batch.y), first_y);
+    EXPECT_EQ(to_doubles(batch.dx), first_dx);
+  }
+}
+
+constexpr Routing routings[] = {Routing::natural, Routing::all_to_last_expert,
+                                Routing::none_to_first_expert};
+
+class MoeLayerTest : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(MoeLayerTest, is_the_oracle_in_f32) {
+  const std::int64_t num_experts = GetParam();
+  for (std::int64_t top_k = 1; top_k <= std::min<std::int64_t>(3, num_experts); ++top_k)
+    for (const bool normalize : {true, false})
+      for (const Routing routing : routings)
+        check_case({.num_experts = num_experts,
+                    .top_k = top_k,
+                    .normalize = normalize,
+                    .routing = routing});
+}
+
+TEST_P(MoeLayerTest, is_near_the_oracle_in_bf16) {
+  const std::int64_t num_experts = GetParam();
+  for (const Routing routing : routings)
+    check_case({.num_experts = num_experts,
+                .top_k = std::min<std::int64_t>(2, num_experts),
+                .routing = routing,
+                .dtype = DType::bf16});
+}
+
+TEST_P(MoeLayerTest, drops_the_same_outputs_on_every_layout) {
+  const std::int64_t num_experts = GetParam();
+  for (const std::int64_t top_k : {std::int64_t{1}, std::min<std::int64_t>(2, num_experts)})
+    check_case({.num_experts = num_experts, .top_k = top_k, .dropout = 0.3});
+}
+
+// Without a gradient from above, all that is left is the auxiliary losses'.
+TEST_P(MoeLayerTest, has_the_gradients_of_the_auxiliary_losses) {
+  const std::int64_t num_experts = GetParam();
+  check_case(
+      {.num_experts = num_experts, .top_k = std::min<std::int64_t>(2, num_experts), .dy_scale = 0});
+}
+
+INSTANTIATE_TEST_SUITE_P(experts, MoeLayerTest, ::testing::Values(1, 3, 4, 5, 8));
+
+// An expert's rows are the tokens that chose it, of all ranks of the group, by token identity.
+TEST(MoeLayerRows, reach_experts_in_the_order_of_token_identity) {
+  const LayerCase c{.num_experts = 5, .top_k = 2};
+  const Problem problem(c);
+  const std::unique_ptr<Device> device = make_cpu_device();
+  for (const std::int64_t degree : expert_degrees()) {
+    const Mesh mesh(world(), layout(degree));
+    LayerRun run(*device, mesh, c);
+    LayerRun::Batch& batch = run.add_batch();
+    run.load_weights(problem.moe);
+    run.load_inputs(batch, problem);
+    run.forward(batch);
+    const std::int64_t group_tokens = run.num_local_tokens() * degree;
+    const std::int64_t begin = run.first_token() / group_tokens * group_tokens;
+    const ParameterSpec& spec = run.parameter("layers.0.experts.down.weight").spec();
+    Doubles expected;
+    for (std::int64_t e = spec.first_row; e < spec.first_row + spec.num_rows; ++e)
+      for (std::int64_t slot = begin * c.top_k; slot < (begin + group_tokens) * c.top_k; ++slot)
+        if (problem.forward.indices[static_cast<std::size_t>(slot)] ==
+            static_cast<std::size_t>(e)) {
+          const auto row = problem.x.begin() + slot / c.top_k * c.hidden;
+          expected.insert(expected.end(), row, row + c.hidden);
+        }
+    const Route& route = batch.saved.route;
+    EXPECT_EQ(route.num_rows * c.hidden, std::ssize(expected));
+    EXPECT_EQ(to_doubles(batch.saved.bank.x_rows->slice_rows(0, route.num_rows)), expected);
+  }
+}
+
+// A second micro-batch is in flight, skewed so that every buffer grows while the first one's record
+// is still to be read.
+TEST(MoeLayerRows, buffers_grow_in_place_under_a_pass_in_flight) {
+  const LayerCase even{.num_experts = 4, .top_k = 1};
+  LayerCase skewed = even;
+  skewed.routing = Routing::all_to_last_expert;
+  const Problem problem(even);
+  Problem other(skewed, "other");
+  const std::unique_ptr<Device> device = make_cpu_device();
+  for (const std::int64_t degree : expert_degrees()) {
+    const Mesh mesh(world(), layout(degree));
+    LayerRun run(*device, mesh, even);
+    LayerRun::Batch& first = run.add_batch();
+    LayerRun::Batch& second = run.add_batch();
+    run.load_weights(problem.moe);
+    run.load_inputs(first, problem);
+    run.forward(first);
+    const std::int64_t rows_before = run.max_rows();
+    const std::byte* address = first.saved.bank.x_rows->data;
+    run.load_weights(other.moe);
+    run.load_inputs(second, other);
+    run.forward(second);
+    run.backward(second);
+    EXPECT_TRUE(degree == 1 || run.max_rows() > rows_before);
+    EXPECT_EQ(run.max_rows(), run.num_local_tokens() * degree);
+    run.load_weights(problem.moe);
+    run.backward(first);
+    run.reduce_gradients();
+    EXPECT_EQ(first.saved.bank.x_rows->data, address);
+    expect_as_oracle(run, first, even, problem);
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::test
