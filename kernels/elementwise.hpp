@@ -17,7 +17,7 @@ void scale(const TensorView& x, float factor);                 // in place, f32
 // t * copies + j). The mask is a function of (key, step, sequence, position, copy, h) alone, so
 // calling it again on a gradient applies the same mask, and no layout changes it.
 struct DropoutSite {
-  RandomKey key;
+  RandomKey key{};
   std::int64_t step = 0;
   std::int64_t sequence_length = 1;
   std::int64_t first_position = 0;

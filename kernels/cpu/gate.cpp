@@ -27,41 +27,33 @@ inline float softmax_row(const float* logits, float* probs, std::int64_t num_exp
   return maximum + std::log(sum);
 }
 
-// The choices so far, largest first; every entry is a legal index whatever the probabilities are.
-struct Choices {
-  std::int32_t* indices;
-  float* weights;
-  std::int64_t top_k;
-
-  float smallest() const { return weights[top_k - 1]; }
-
-  // Behind entries that are as large: ties go to the lower index, which came first.
-  void insert(std::int64_t expert, float prob) {
-    std::int64_t place = top_k - 1;
-    for (; place > 0 && weights[place - 1] < prob; --place) {
-      weights[place] = weights[place - 1];
-      indices[place] = indices[place - 1];
-    }
-    weights[place] = prob;
-    indices[place] = static_cast<std::int32_t>(expert);
+// The first place of the largest of `probs`, or -1 if none equals it (NaN).
+inline std::int64_t largest_of(const float* probs, std::int64_t num_experts) {
+  const float largest = max_of(probs, num_experts, -1.0f);
+  const Lanes d;
+  const auto wanted = hn::Set(d, largest);
+  std::int64_t e = 0;
+  for (; e + lanes_of(d) <= num_experts; e += lanes_of(d)) {
+    const auto place = hn::FindFirstTrue(d, hn::Eq(load(d, probs + e), wanted));
+    if (place >= 0) return e + static_cast<std::int64_t>(place);
   }
-};
+  for (; e < num_experts; ++e)
+    if (probs[e] == largest) return e;
+  return -1;
+}
 
-inline void choose_row(const float* probs, std::int64_t num_experts, Choices choices) {
-  for (std::int64_t j = 0; j < choices.top_k; ++j) {
-    choices.indices[j] = static_cast<std::int32_t>(j);
-    choices.weights[j] = -1.0f;  // below every probability
+// One pass for each choice; the chosen probabilities are set below all others meanwhile. Of a row
+// of NaN the first experts are chosen, so that every index is legal, and the weights are NaN.
+inline void choose_row(float* probs, std::int64_t num_experts, std::int32_t* indices,
+                       float* weights, std::int64_t top_k) {
+  for (std::int64_t j = 0; j < top_k; ++j) {
+    const std::int64_t expert = largest_of(probs, num_experts);
+    const std::int64_t legal = expert < 0 ? j : expert;
+    indices[j] = static_cast<std::int32_t>(legal);
+    weights[j] = probs[legal];
+    if (expert >= 0) probs[expert] = -1.0f;
   }
-  // Few vectors hold a probability that belongs among the choices; the others pass at once.
-  for_lanes(num_experts, [&](auto d, std::int64_t i) HWY_ATTR {
-    const auto candidates = hn::Gt(load(d, probs + i), hn::Set(d, choices.smallest()));
-    if (hn::AllFalse(d, candidates)) return;
-    const std::int64_t end = i + static_cast<std::int64_t>(hn::Lanes(d));
-    for (std::int64_t e = i; e < end; ++e)
-      if (probs[e] > choices.smallest()) choices.insert(e, probs[e]);
-  });
-  // Of a row of NaN nothing was chosen; its weights are to show it.
-  for (std::int64_t j = 0; j < choices.top_k; ++j) choices.weights[j] = probs[choices.indices[j]];
+  for (std::int64_t j = 0; j < top_k; ++j) probs[indices[j]] = weights[j];
 }
 
 inline void renormalize_row(float* weights, std::int64_t top_k) {
@@ -80,7 +72,7 @@ void forward_rows(const TensorView& logits, bool renormalize, const TensorView& 
   const std::int64_t num_experts = logits.cols(), top_k = indices.cols();
   for (std::int64_t t = begin; t < end; ++t) {
     log_sums[t] = softmax_row(in[t], p[t], num_experts);
-    choose_row(p[t], num_experts, {index[t], w[t], top_k});
+    choose_row(p[t], num_experts, index[t], w[t], top_k);
     if (renormalize) renormalize_row(w[t], top_k);
   }
 }

@@ -46,7 +46,7 @@ HWY_INLINE hn::Vec<hn::Rebind<std::uint32_t, D>> bf16_bits(D, hn::Vec<D> value) 
   const auto odd = hn::And(upper, hn::Set(d32, 1u));
   const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fffu))));
   const auto quiet = hn::Or(upper, hn::Set(d32, 0x40u));
-  return hn::IfThenElse(hn::RebindMask(d32, hn::Ne(value, value)), quiet, rounded);
+  return hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), quiet, rounded);
 }
 
 template <class D>
@@ -67,23 +67,32 @@ HWY_INLINE hn::Vec<D> rounded_to(D d, hn::Vec<D> value, const BFloat16*) {
 }
 
 using Lanes = hn::ScalableTag<float>;
+using FourLanes = hn::CappedTag<float, 4>;
 using OneLane = hn::CappedTag<float, 1>;
 
-// body(tag, i) for whole vectors, then for single elements.
+template <class D>
+HWY_INLINE std::int64_t lanes_of(D d) {
+  return static_cast<std::int64_t>(hn::Lanes(d));
+}
+
+// body(tag, i) for whole vectors, then for four and for single elements. The body is inlined, and is
+// taken by value: what it captures cannot alias what it stores, and stays in registers.
 template <class Body>
-HWY_INLINE void for_lanes(std::int64_t n, const Body& body) {
+HWY_FLATTEN void for_lanes(std::int64_t n, const Body body) {
   const Lanes d;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const FourLanes d4;
   std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) body(d, i);
+  for (; i + lanes_of(d) <= n; i += lanes_of(d)) body(d, i);
+  for (; i + lanes_of(d4) <= n; i += lanes_of(d4)) body(d4, i);
   for (; i < n; ++i) body(OneLane(), i);
 }
 
 // Sum over i of the lanes that term(tag, i) gives; four running sums hide the latency of additions.
 template <class Term>
-HWY_INLINE float sum_of(std::int64_t n, const Term& term) {
+HWY_FLATTEN float sum_of(std::int64_t n, const Term term) {
   const Lanes d;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const FourLanes d4;
+  const std::int64_t lanes = lanes_of(d);
   auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
   std::int64_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
@@ -94,6 +103,9 @@ HWY_INLINE float sum_of(std::int64_t n, const Term& term) {
   }
   for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, term(d, i));
   float total = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+  auto rest = hn::Zero(d4);
+  for (; i + lanes_of(d4) <= n; i += lanes_of(d4)) rest = hn::Add(rest, term(d4, i));
+  total += hn::GetLane(hn::SumOfLanes(d4, rest));
   for (; i < n; ++i) total += hn::GetLane(term(OneLane(), i));
   return total;
 }
@@ -113,30 +125,30 @@ HWY_INLINE float max_of(const float* x, std::int64_t n, float at_least) {
   return largest;
 }
 
-// exp(x): x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for exp(r) (coefficients of the Cephes
-// library's expf, Moshier), then the exponent. Relative error below 2e-7 where the result is a
-// normal number. Below ln(2^-126) it gives 0, above 88 the value at 88; a NaN stays a NaN.
+// exp(x) for x up to 88: x = n ln 2 + r with |r| <= ln 2 / 2; 1 + r + r^2 P(r) for exp(r), P being
+// the quartic that interpolates at Chebyshev's nodes (relative error 1e-8); then the exponent. With
+// rounding the relative error is below 2e-7. 0 where the result would be no normal number; a NaN
+// stays a NaN.
 template <class D>
 HWY_INLINE hn::Vec<D> exp_of(D d, hn::Vec<D> x) {
   const hn::Rebind<std::int32_t, D> di;
-  const auto lowest = hn::Set(d, -87.33f), highest = hn::Set(d, 88.0f);
-  const auto vanishes = hn::Lt(x, lowest);
-  // Selections rather than Min and Max, which drop a NaN on some targets.
-  const auto within = hn::IfThenElse(hn::Gt(x, highest), highest, x);
-  const auto a = hn::IfThenElse(vanishes, lowest, within);
-  const auto n = hn::NearestInt(hn::Mul(a, hn::Set(d, 1.44269504f)));
-  const auto nf = hn::ConvertTo(d, n);
-  auto r = hn::NegMulAdd(nf, hn::Set(d, 0.693359375f), a);
-  r = hn::NegMulAdd(nf, hn::Set(d, -2.12194440e-4f), r);
-  auto p = hn::Set(d, 1.9875691500e-4f);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
-  p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(d, 1.0f));
-  const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
-  return hn::IfThenZeroElse(vanishes, hn::Mul(p, power));
+  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the lowest bits; 127 is the exponent's
+  // bias.
+  const auto magic = hn::Set(d, 12582912.0f + 127.0f);
+  const auto shifted = hn::MulAdd(x, hn::Set(d, 1.44269504f), magic);
+  const auto n = hn::Sub(shifted, magic);
+  auto r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x);
+  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
+  auto p = hn::Set(d, 1.39263261e-3f);
+  p = hn::MulAdd(p, r, hn::Set(d, 8.36329255e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.16665524e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.166665763f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted)));
+  // Not Max(x, -87), which drops a NaN on some targets.
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33f)), hn::Mul(p, power));
 }
 
 }  // namespace switchyard::kernels::cpu::HWY_NAMESPACE

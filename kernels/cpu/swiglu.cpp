@@ -12,8 +12,9 @@ namespace {
 
 template <class D>
 HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
-  const auto one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, exp_of(d, hn::Neg(x))));
+  const auto one = hn::Set(d, 1.0f), lowest = hn::Set(d, -88.0f);
+  const auto within = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);  // keeps a NaN
+  return hn::Div(one, hn::Add(one, exp_of(d, hn::Neg(within))));
 }
 
 template <class T>

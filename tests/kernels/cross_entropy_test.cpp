@@ -1,0 +1,124 @@
+#include "kernels/cross_entropy.hpp"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "kernel_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+using kernels::softmax_cross_entropy;
+
+std::vector<std::int32_t> some_targets(std::int64_t n, std::int64_t vocab_size) {
+  std::vector<std::int32_t> targets;
+  for (std::int64_t t = 0; t < n; ++t)
+    targets.push_back(static_cast<std::int32_t>((t * 37 + vocab_size - 1) % vocab_size));
+  return targets;
+}
+
+TEST(CrossEntropy, LossAndGradient) {
+  for_each_case([](const Case& c) {
+    for (std::int64_t padding : {0, 5}) {
+      Operand logits(DType::f32, c.rows, c.cols + padding, 1, c.gap);
+      logits.scale_by(4);
+      const std::vector<std::int32_t> targets = some_targets(c.rows, c.cols);
+      const Operand index = Operand::of_ints(targets), losses = vector_of(c.rows);
+      const Operand gradient(c.dtype, c.rows, c.cols + padding, 2, c.gap);
+      softmax_cross_entropy(logits, index, c.cols, 0.25f, losses, gradient);
+      const auto loss_of = [&](const Doubles& at) {
+        return reference::cross_entropy(at, targets, static_cast<std::size_t>(c.cols + padding),
+                                        static_cast<std::size_t>(c.cols));
+      };
+      expect_close(losses, loss_of(logits.values()), 2e-6);
+      const Doubles wanted = reference::numerical_gradient(
+          [&](const Doubles& at) {
+            const Doubles all = loss_of(at);
+            return 0.25 * std::accumulate(all.begin(), all.end(), 0.0);
+          },
+          logits.values());
+      expect_close(gradient, wanted, c.dtype == DType::f32 ? 1e-6 : 0x1p-9);
+      // Columns of padding get nothing at all.
+      for (std::int64_t t = 0; t < c.rows; ++t)
+        for (std::int64_t v = c.cols; v < c.cols + padding; ++v)
+          EXPECT_EQ(gradient.values()[static_cast<std::size_t>(t * (c.cols + padding) + v)], 0);
+    }
+  });
+}
+
+TEST(CrossEntropy, GradientMayOverwriteTheLogitsAndMayBeAbsent) {
+  const Operand logits(DType::f32, 3, 65, 1), apart(DType::f32, 3, 65, 2);
+  const Operand index = Operand::of_ints({0, 64, 9}), with = vector_of(3), without = vector_of(3);
+  softmax_cross_entropy(logits, index, 65, 2.0f, without, TensorView{});
+  softmax_cross_entropy(logits, index, 65, 2.0f, with, apart);
+  EXPECT_EQ(with.values(), without.values());
+  softmax_cross_entropy(logits, index, 65, 2.0f, with, logits);
+  EXPECT_EQ(logits.values(), apart.values());
+  EXPECT_EQ(with.values(), without.values());
+}
+
+// More than two blocks of the vocabulary, the maximum rising from block to block, far from zero.
+TEST(CrossEntropy, ManyBlocksAndLargeLogits) {
+  constexpr std::int64_t vocab_size = 5003;
+  Operand logits(DType::f32, 2, vocab_size);
+  Doubles values;
+  for (int t = 0; t < 2; ++t)
+    for (std::int64_t v = 0; v < vocab_size; ++v)
+      values.push_back((t == 0 ? 1 : -1) * 300.0 * static_cast<double>(v) / vocab_size +
+                       1000.0 * t);
+  logits.set(values);
+  const std::vector<std::int32_t> targets = {4999, 2};
+  const Operand losses = vector_of(2), gradient(DType::f32, 2, vocab_size);
+  softmax_cross_entropy(logits, Operand::of_ints(targets), vocab_size, 1.0f, losses, gradient);
+  expect_close(losses, reference::cross_entropy(logits.values(), targets, vocab_size, vocab_size),
+               2e-6);
+  Doubles wanted = reference::softmax(logits.values(), vocab_size);
+  wanted[4999] -= 1;
+  wanted[vocab_size + 2] -= 1;
+  expect_close(gradient, wanted, 1e-6);
+}
+
+TEST(CrossEntropy, OneNanShowsInItsRowOnly) {
+  for (std::size_t place : {std::size_t{0}, std::size_t{20}, std::size_t{64}}) {
+    Operand logits(DType::f32, 2, 65, 1);
+    Doubles values = logits.values();
+    values[place] = std::numeric_limits<double>::quiet_NaN();
+    logits.set(values);
+    const Operand losses = vector_of(2);
+    softmax_cross_entropy(logits, Operand::of_ints({3, 3}), 65, 1.0f, losses, TensorView{});
+    EXPECT_TRUE(std::isnan(losses.values()[0])) << place;
+    EXPECT_TRUE(std::isfinite(losses.values()[1]));
+  }
+}
+
+TEST(CrossEntropy, RefusesTargetsOutsideTheVocabulary) {
+  const Operand logits(DType::f32, 1, 8), losses = vector_of(1);
+  EXPECT_THROW(softmax_cross_entropy(logits, Operand::of_ints({6}), 6, 1, losses, TensorView{}),
+               InternalError);
+}
+
+TEST(CrossEntropy, ThreadsChangeNoBit) {
+  expect_same_for_any_threads([] {
+    const Operand logits(DType::f32, 300, 200, 1), losses = vector_of(300);
+    const Operand gradient(DType::bf16, 300, 200);
+    softmax_cross_entropy(logits, Operand::of_ints(some_targets(300, 190)), 190, 0.5f, losses,
+                          gradient);
+    return std::vector<Doubles>{losses.values(), gradient.values(), {kernels::sum(losses)}};
+  });
+}
+
+TEST(Sum, IsExactInDouble) {
+  for (std::int64_t n : {0, 1, 7, 4096, 4097, 20000}) {
+    const Operand x = vector_of(n, 3);
+    const Doubles values = x.values();
+    // 23-bit numbers below 2: every partial sum in double is exact.
+    EXPECT_EQ(kernels::sum(x), std::accumulate(values.begin(), values.end(), 0.0));
+  }
+  const Operand strided(DType::f32, 3, 5, 1, 2);
+  const Doubles values = strided.values();
+  EXPECT_EQ(kernels::sum(strided), std::accumulate(values.begin(), values.end(), 0.0));
+}
+
+}  // namespace
+}  // namespace switchyard::test

@@ -1,0 +1,163 @@
+#include "kernels/elementwise.hpp"
+
+#include <bit>
+#include <cstring>
+#include <set>
+
+#include "kernel_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+TEST(Elementwise, AddScaleZero) {
+  for_each_case([](const Case& c) {
+    const Operand a(c.dtype, c.rows, c.cols, 1, c.gap), b(c.dtype, c.rows, c.cols, 2, c.gap);
+    Operand wanted(c.dtype, c.rows, c.cols);
+    Doubles sum = a.values();
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += b.values()[i];
+    wanted.set(sum);  // a sum of two is exact in double: rounding once is what the kernel must do
+    const Operand out(c.dtype, c.rows, c.cols, 3, c.gap);
+    kernels::add(a, b, out);
+    EXPECT_EQ(out.values(), wanted.values());
+    kernels::add(a, b, b);
+    EXPECT_EQ(b.values(), wanted.values());
+    kernels::fill_zero(out);
+    EXPECT_EQ(out.values(), Doubles(out.values().size(), 0.0));
+    EXPECT_TRUE(out.gaps_untouched() && b.gaps_untouched());
+    if (c.dtype != DType::f32) return;
+    Doubles halves = a.values();
+    for (double& value : halves) value *= 0.5;
+    kernels::scale(a, 0.5f);
+    expect_close(a, halves, 0);
+  });
+}
+
+TEST(Elementwise, CopyConverts) {
+  for_each_case([](const Case& c) {
+    for (DType to : {DType::f32, DType::bf16}) {
+      const Operand src(c.dtype, c.rows, c.cols, 1, c.gap), dst(to, c.rows, c.cols, 2, 2 * c.gap);
+      Operand wanted(to, c.rows, c.cols);
+      wanted.set(src.values());
+      kernels::copy(src, dst);
+      EXPECT_EQ(dst.values(), wanted.values());
+      EXPECT_TRUE(dst.gaps_untouched());
+    }
+  });
+  const Operand ints = Operand::of_ints({1, -2, 3}), other = Operand::of_ints({0, 0, 0});
+  kernels::copy(ints, other);
+  EXPECT_EQ(other.ints(), ints.ints());
+}
+
+// Every upper half with the lower halves that decide the rounding, NaN of all kinds included.
+TEST(Elementwise, RoundsToBf16AsTheScalarDoes) {
+  constexpr std::array<std::uint32_t, 6> lower = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+  const Tensor from(cpu(), Purpose::workspace, DType::f32, {65536 * 6});
+  const Tensor to(cpu(), Purpose::workspace, DType::bf16, {65536 * 6});
+  const auto values = from->span<float>();
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(i / 6) << 16 | lower[i % 6]);
+  kernels::copy(from, to);
+  const auto rounded = to->span<BFloat16>();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    // A signalling NaN may be quieted on its way through a float, so the bits come from the source.
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, from->data + 4 * i, 4);
+    const std::uint16_t wanted = to_bf16(std::bit_cast<float>(bits)).bits;
+    ASSERT_EQ(rounded[i].bits, wanted) << i;
+  }
+  // The vector loop sees whole lanes; one element at a time is another path.
+  for (std::size_t i = 0; i < values.size(); i += 1234) {
+    const auto begin = static_cast<std::int64_t>(i);
+    const Tensor one(cpu(), Purpose::workspace, DType::bf16, {1});
+    kernels::copy(from->slice_rows(begin, begin + 1), one);
+    ASSERT_EQ(one->span<BFloat16>()[0].bits, rounded[i].bits) << i;
+  }
+}
+
+Tensor ids(std::vector<std::int64_t> values) {
+  Tensor tensor(cpu(), Purpose::workspace, DType::i64, {static_cast<std::int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), tensor->span<std::int64_t>().begin());
+  return tensor;
+}
+
+Operand ones(DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t gap = 0) {
+  Operand x(dtype, rows, cols, 1, gap);
+  x.set(Doubles(static_cast<std::size_t>(rows * cols), 1.0));
+  return x;
+}
+
+TEST(Dropout, KeepsTheRightShareAndScalesIt) {
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    const Operand x = ones(dtype, 400, 130, 3);
+    kernels::dropout(x, 0.25f, {.key = {1, 2}, .step = 5, .sequence_length = 100},
+                     ids({7, 8, 9, 1 << 30}));
+    const double kept_value = dtype == DType::f32 ? 1 / 0.75f : to_float(to_bf16(1 / 0.75f));
+    double kept = 0;
+    for (double value : x.values()) {
+      ASSERT_TRUE(value == 0 || std::abs(value - kept_value) < 1e-6);
+      kept += value != 0;
+    }
+    // 52000 draws: five standard deviations are 0.0095.
+    EXPECT_NEAR(kept / 52000, 0.75, 0.0095);
+    EXPECT_TRUE(x.gaps_untouched());
+  }
+}
+
+// The same tokens in another layout: sequences in another order, cut in two at position 3.
+TEST(Dropout, DependsOnTheTokenAlone) {
+  const kernels::DropoutSite whole = {.key = {3, 4}, .step = 9, .sequence_length = 6, .copies = 2};
+  const Operand x = ones(DType::f32, 24, 7);  // sequences 10 and 20
+  kernels::dropout(x, 0.5f, whole, ids({10, 20}));
+  const Operand late = ones(DType::f32, 12, 7);  // positions 3 ... 5 of 20, then of 10
+  kernels::dropout(
+      late, 0.5f,
+      {.key = {3, 4}, .step = 9, .sequence_length = 3, .first_position = 3, .copies = 2},
+      ids({20, 10}));
+  const Doubles all = x.values(), part = late.values();
+  for (std::size_t i = 0; i < 6 * 7; ++i) {
+    EXPECT_EQ(part[i], all[(12 + 6) * 7 + i]);
+    EXPECT_EQ(part[6 * 7 + i], all[6 * 7 + i]);
+  }
+}
+
+// Any change of key, step, sequence, position or copy gives another mask.
+TEST(Dropout, MasksDiffer) {
+  const auto mask = [](RandomKey key, std::int64_t step, std::int64_t sequence,
+                       std::int64_t position, int copies) {
+    const Operand x = ones(DType::f32, copies, 64);
+    kernels::dropout(x, 0.5f,
+                     {.key = key, .step = step, .first_position = position, .copies = copies},
+                     ids({sequence}));
+    const Doubles values = x.values();
+    return Doubles(values.end() - 64, values.end());  // of the last copy
+  };
+  const std::int64_t far = (std::int64_t{1} << 33) + 7;  // equals 7 in its lower half
+  const std::set<Doubles> masks = {mask({1, 2}, 3, 7, 5, 1), mask({2, 2}, 3, 7, 5, 1),
+                                   mask({1, 3}, 3, 7, 5, 1), mask({1, 2}, 4, 7, 5, 1),
+                                   mask({1, 2}, 3, 8, 5, 1), mask({1, 2}, 3, 7, 6, 1),
+                                   mask({1, 2}, 3, 7, 5, 2), mask({1, 2}, 3, far, 5, 1)};
+  EXPECT_EQ(masks.size(), 8u);
+  EXPECT_EQ(mask({1, 2}, 3, 7, 5, 1), mask({1, 2}, 3, 7, 5, 1));
+}
+
+TEST(Dropout, RateZeroChangesNothing) {
+  const Operand x(DType::f32, 3, 5);
+  const Doubles before = x.values();
+  kernels::dropout(x, 0, {.sequence_length = 3}, ids({1}));
+  EXPECT_EQ(x.values(), before);
+  EXPECT_THROW(kernels::dropout(x, 1, {.sequence_length = 3}, ids({1})), InternalError);
+}
+
+TEST(Elementwise, ThreadsChangeNoBit) {
+  expect_same_for_any_threads([] {
+    const Operand a(DType::f32, 300, 130, 1), b(DType::f32, 300, 130, 2, 1),
+        low(DType::bf16, 300, 130);
+    kernels::add(a, b, a);
+    kernels::copy(a, low);
+    kernels::dropout(low, 0.1f, {.sequence_length = 100}, ids({1, 2, 3}));
+    return std::vector<Doubles>{a.values(), low.values()};
+  });
+}
+
+}  // namespace
+}  // namespace switchyard::test

@@ -1,0 +1,169 @@
+#include "kernels/permute.hpp"
+
+#include <numeric>
+
+#include "kernel_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+// A random routing: choices of a token differ, some experts may stay empty.
+struct Routing {
+  Routing(std::int64_t num_tokens, int num_experts, int top_k, unsigned seed)
+      : tokens(num_tokens), k(top_k), counts(cpu(), Purpose::workspace, DType::i64, {num_experts}) {
+    std::mt19937 generator(seed);
+    std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts)), chosen;
+    std::iota(order.begin(), order.end(), 0);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      std::shuffle(order.begin(), order.end(), generator);
+      chosen.insert(chosen.end(), order.begin(), order.begin() + k);
+    }
+    const std::vector<std::int32_t> unset(chosen.size(), -1);
+    indices = Operand::of_ints(chosen, k);
+    row_of_slot = Operand::of_ints(unset, k);
+    token_of_row = Operand::of_ints(unset);
+    kernels::sort_by_expert(indices, counts, row_of_slot, token_of_row);
+  }
+  std::int64_t tokens, k;
+  Tensor counts;
+  Operand indices = Operand::of_ints({}), row_of_slot = Operand::of_ints({}),
+          token_of_row = Operand::of_ints({});
+};
+
+void for_each_routing(const std::function<void(const Routing&)>& body) {
+  unsigned seed = 1;
+  for (int k : {1, 2, 5})
+    for (int experts : {5, 16, 65})
+      for (std::int64_t tokens : {0, 1, 3, 50}) {
+        SCOPED_TRACE(testing::Message() << tokens << " tokens, " << experts << " experts, " << k);
+        body(Routing(tokens, experts, k, ++seed));
+      }
+}
+
+TEST(SortByExpert, IsAStablePermutation) {
+  for_each_routing([](const Routing& r) {
+    const std::vector<std::int32_t> experts = r.indices.ints(), rows = r.row_of_slot.ints();
+    // The definition: slots ordered by (expert, slot).
+    std::vector<std::int32_t> slots(experts.size());
+    std::iota(slots.begin(), slots.end(), 0);
+    std::stable_sort(slots.begin(), slots.end(), [&](std::int32_t a, std::int32_t b) {
+      return experts[static_cast<std::size_t>(a)] < experts[static_cast<std::size_t>(b)];
+    });
+    for (std::size_t row = 0; row < slots.size(); ++row) {
+      EXPECT_EQ(rows[static_cast<std::size_t>(slots[row])], static_cast<std::int32_t>(row));
+      EXPECT_EQ(r.token_of_row.ints()[row], slots[row] / r.k);
+    }
+    std::vector<std::int64_t> wanted(static_cast<std::size_t>(r.counts->rows()));
+    for (std::int32_t e : experts) ++wanted[static_cast<std::size_t>(e)];
+    const auto counts = r.counts->span<std::int64_t>();
+    EXPECT_EQ(std::vector<std::int64_t>(counts.begin(), counts.end()), wanted);
+  });
+}
+
+TEST(SortByExpert, RefusesExpertsThatDoNotExist) {
+  const Tensor counts(cpu(), Purpose::workspace, DType::i64, {2});
+  const Operand one = Operand::of_ints({0}), two = Operand::of_ints({2});
+  EXPECT_THROW(kernels::sort_by_expert(two, counts, one, one), InternalError);
+}
+
+TEST(Permute, ScatterUndoesGatherOfAPermutation) {
+  for_each_routing([](const Routing& r) {
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      const std::int64_t n = r.tokens * r.k;
+      const Operand src(dtype, n, 33, 1, 2), moved(dtype, n, 33, 2, 1), back(dtype, n, 33, 3, 3);
+      const Operand order = Operand::of_ints(r.row_of_slot.ints());
+      kernels::gather_rows(src, order, moved);
+      const Doubles from = src.values(), to = moved.values();
+      const std::vector<std::int32_t> rows = order.ints();
+      for (std::size_t i = 0; i < to.size(); ++i)
+        ASSERT_EQ(to[i], from[static_cast<std::size_t>(rows[i / 33]) * 33 + i % 33]);
+      kernels::scatter_rows(moved, order, back);
+      EXPECT_EQ(back.values(), src.values());
+      EXPECT_TRUE(back.gaps_untouched() && moved.gaps_untouched());
+    }
+  });
+}
+
+TEST(Permute, RefusesIndicesOutsideTheRows) {
+  const Operand rows(DType::f32, 2, 3), one(DType::f32, 1, 3);
+  EXPECT_THROW(kernels::gather_rows(rows, Operand::of_ints({2}), one), InternalError);
+  EXPECT_THROW(kernels::scatter_rows(one, Operand::of_ints({-1}), rows), InternalError);
+}
+
+TEST(CombineRows, IsTheWeightedSum) {
+  for_each_case([](const Case& c) {
+    const Routing r(c.rows, 9, 3, 7);
+    const Operand rows(c.dtype, 3 * c.rows, c.cols, 1, c.gap),
+        weights(DType::f32, c.rows, 3, 2, c.gap);
+    const Operand out(c.dtype, c.rows, c.cols, 3, c.gap), total(c.dtype, c.rows, c.cols, 4, c.gap);
+    const auto hidden = static_cast<std::size_t>(c.cols);
+    kernels::combine_rows(rows, r.row_of_slot, weights, out);
+    expect_close(
+        out, reference::combine(rows.values(), r.row_of_slot.ints(), weights.values(), 3, hidden),
+        tolerance_of(c.dtype));
+    kernels::sum_rows(rows, r.row_of_slot, total);
+    const Doubles ones(static_cast<std::size_t>(3 * c.rows), 1.0);
+    expect_close(total, reference::combine(rows.values(), r.row_of_slot.ints(), ones, 3, hidden),
+                 tolerance_of(c.dtype));
+  });
+}
+
+TEST(CombineRows, BackwardIsTheGradient) {
+  for_each_case([](const Case& c) {
+    const Routing r(c.rows, 4, 2, 8);
+    const Operand rows(c.dtype, 2 * c.rows, c.cols, 1, c.gap),
+        weights(DType::f32, c.rows, 2, 2, c.gap);
+    const Operand dout(c.dtype, c.rows, c.cols, 3, c.gap),
+        drows(c.dtype, 2 * c.rows, c.cols, 4, c.gap);
+    const Operand dweights(DType::f32, c.rows, 2, 5, c.gap);
+    kernels::combine_rows_backward(dout, rows, r.row_of_slot, weights, drows, dweights);
+    const auto loss = [&](const Doubles& at_rows, const Doubles& at_weights) {
+      return reference::dot(reference::combine(at_rows, r.row_of_slot.ints(), at_weights, 2,
+                                               static_cast<std::size_t>(c.cols)),
+                            dout.values());
+    };
+    expect_close(drows,
+                 reference::numerical_gradient(
+                     [&](const Doubles& at) { return loss(at, weights.values()); }, rows.values()),
+                 tolerance_of(c.dtype));
+    expect_close(dweights,
+                 reference::numerical_gradient(
+                     [&](const Doubles& at) { return loss(rows.values(), at); }, weights.values()),
+                 1e-5);
+  });
+}
+
+TEST(CombineRows, IsAdjointToItsBackwardAndSumsToGathering) {
+  for_each_routing([](const Routing& r) {
+    const std::int64_t n = r.tokens * r.k;
+    const Operand rows(DType::f32, n, 65, 1), weights(DType::f32, r.tokens, r.k, 2);
+    const Operand y(DType::f32, r.tokens, 65, 3), out(DType::f32, r.tokens, 65, 4);
+    const Operand drows(DType::f32, n, 65, 5), dweights(DType::f32, r.tokens, r.k, 6);
+    const double tolerance = 1e-5 * static_cast<double>(1 + n);
+    kernels::combine_rows(rows, r.row_of_slot, weights, out);
+    kernels::combine_rows_backward(y, rows, r.row_of_slot, weights, drows, dweights);
+    EXPECT_NEAR(reference::dot(out.values(), y.values()),
+                reference::dot(rows.values(), drows.values()), tolerance);
+    // <sum_rows(x), y> == <x, gather_rows(y)>
+    kernels::sum_rows(rows, r.row_of_slot, out);
+    kernels::gather_rows(y, r.token_of_row, drows);
+    EXPECT_NEAR(reference::dot(out.values(), y.values()),
+                reference::dot(rows.values(), drows.values()), tolerance);
+  });
+}
+
+TEST(Permute, ThreadsChangeNoBit) {
+  expect_same_for_any_threads([] {
+    const Routing r(400, 8, 2, 3);
+    const Operand x(DType::bf16, 400, 65, 1), rows(DType::bf16, 800, 65), out(DType::bf16, 400, 65);
+    const Operand weights(DType::f32, 400, 2, 2), drows(DType::bf16, 800, 65),
+        dweights(DType::f32, 400, 2);
+    kernels::gather_rows(x, r.token_of_row, rows);
+    kernels::combine_rows(rows, r.row_of_slot, weights, out);
+    kernels::combine_rows_backward(x, rows, r.row_of_slot, weights, drows, dweights);
+    return std::vector<Doubles>{rows.values(), out.values(), drows.values(), dweights.values()};
+  });
+}
+
+}  // namespace
+}  // namespace switchyard::test

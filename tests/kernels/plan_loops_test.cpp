@@ -1,0 +1,100 @@
+// On the plan device the kernels touch no memory and record their work.
+#include <gtest/gtest.h>
+
+#include "kernels/adamw.hpp"
+#include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/gate.hpp"
+#include "kernels/permute.hpp"
+#include "kernels/rms_norm.hpp"
+#include "kernels/rope.hpp"
+#include "kernels/swiglu.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+class PlanLoops : public testing::Test {
+ protected:
+  Tensor make(DType dtype, Shape shape) {
+    return Tensor(*device_, Purpose::workspace, dtype, shape);
+  }
+  // Bytes that `kernel` records; it must record something.
+  template <class Kernel>
+  double bytes_of(Kernel&& kernel) {
+    device_->profile().reset();
+    kernel();
+    return device_->profile().total_work().bytes;
+  }
+
+ private:
+  std::unique_ptr<Device> device_ = make_plan_device();
+
+ protected:
+  Device& device() { return *device_; }
+};
+
+TEST_F(PlanLoops, RowKernels) {
+  const Tensor x = make(DType::bf16, {8, 32}), wide = make(DType::bf16, {8, 64});
+  const Tensor weight = make(DType::f32, {32}), rstd = make(DType::f32, {8});
+  const Tensor scratch = make(DType::u8, {rms_norm_workspace_bytes(32)});
+  const double once = 8 * 32 * 2;
+  EXPECT_EQ(bytes_of([&] { rms_norm_forward(x, weight, 1e-5f, x, rstd); }), 2 * once);
+  EXPECT_EQ(bytes_of([&] { add_rms_norm_forward(x, x, weight, 1e-5f, x, x, rstd); }), 4 * once);
+  EXPECT_EQ(bytes_of([&] { rms_norm_backward(x, x, weight, rstd, x, x, weight, scratch); }),
+            4 * once);
+  const RopeTable table(device(), 8, 16, 10000);
+  EXPECT_EQ(bytes_of([&] { rope(x, table, 16, 8, 0, Rotation::forward); }), 2 * once);
+  EXPECT_EQ(bytes_of([&] { swiglu_forward(wide, x); }), 3 * once);
+  EXPECT_EQ(bytes_of([&] { swiglu_backward(x, wide, wide, x); }), 6 * once);
+  EXPECT_EQ(bytes_of([&] { add(x, x, x); }), 3 * once);
+  EXPECT_EQ(bytes_of([&] { copy(x, x); }), 2 * once);
+  EXPECT_EQ(bytes_of([&] { fill_zero(x); }), once);
+  const Tensor ids = make(DType::i64, {2});
+  EXPECT_EQ(bytes_of([&] { dropout(x, 0.5f, {.sequence_length = 4}, ids); }), 2 * once);
+}
+
+TEST_F(PlanLoops, LossAndOptimizer) {
+  const Tensor logits = make(DType::f32, {8, 100}), targets = make(DType::i32, {8}),
+               losses = make(DType::f32, {8});
+  EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, {}); }), 3200);
+  EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, logits); }), 9600);
+  EXPECT_EQ(bytes_of([&] { adamw(logits, logits, logits, logits, {}); }), 7 * 3200);
+  EXPECT_EQ(bytes_of([&] { scale(logits, 2); }), 2 * 3200);
+  EXPECT_EQ(bytes_of([&] { EXPECT_EQ(sum(logits), 0); }), 3200);
+  EXPECT_EQ(bytes_of([&] { EXPECT_EQ(sum_of_squares(logits), 0); }), 3200);
+  EXPECT_EQ(device().profile().total_work().flops, 1600);
+  const Tensor table = make(DType::f32, {50, 16}), rows = make(DType::bf16, {8, 16});
+  EXPECT_EQ(bytes_of([&] { embedding_forward(targets, table, rows); }), 8 * 16 * 6);
+  EXPECT_EQ(bytes_of([&] { embedding_backward(targets, rows, table); }), 8 * 16 * 10);
+}
+
+TEST_F(PlanLoops, Routing) {
+  const Tensor logits = make(DType::f32, {8, 4}), choice = make(DType::i32, {8, 2}),
+               weight = make(DType::f32, {8, 2});
+  const Tensor lse = make(DType::f32, {8}), slopes = make(DType::f32, {2, 4}),
+               counts = make(DType::i32, {2, 4});
+  const Tensor totals = make(DType::i64, {4}), order = make(DType::i32, {16});
+  const Tensor rows = make(DType::bf16, {16, 32}), tokens = make(DType::bf16, {8, 32});
+  EXPECT_GT(bytes_of([&] { gate_forward(logits, true, logits, lse, choice, weight); }), 0);
+  EXPECT_GT(bytes_of([&] { gate_backward(weight, logits, lse, choice, true, slopes, 0, logits); }),
+            0);
+  EXPECT_GT(bytes_of([&] { gate_statistics(logits, choice, 4, counts, slopes); }), 0);
+  EXPECT_GT(bytes_of([&] { sort_by_expert(choice, totals, choice, order); }), 0);
+  EXPECT_EQ(bytes_of([&] { gather_rows(tokens, order, rows); }), 2 * 1024);
+  EXPECT_EQ(bytes_of([&] { scatter_rows(rows, order, rows); }), 2 * 1024);
+  EXPECT_EQ(bytes_of([&] { combine_rows(rows, choice, weight, tokens); }), 1024 + 512);
+  EXPECT_EQ(bytes_of([&] { combine_rows_backward(tokens, rows, choice, weight, rows, weight); }),
+            512 + 2048);
+  EXPECT_EQ(bytes_of([&] { sum_rows(rows, choice, tokens); }), 1024 + 512);
+}
+
+TEST_F(PlanLoops, WrongShapesAreRefusedHereToo) {
+  const Tensor x = make(DType::bf16, {8, 32}), narrow = make(DType::bf16, {8, 31});
+  EXPECT_THROW(add(x, narrow, x), InternalError);
+  EXPECT_THROW(swiglu_forward(x, narrow), InternalError);
+}
+
+}  // namespace
+}  // namespace switchyard::kernels

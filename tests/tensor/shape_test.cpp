@@ -1,0 +1,36 @@
+#include "tensor/shape.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+TEST(Shape, CountsElements) {
+  EXPECT_EQ((Shape{3, 4, 5}).numel(), 60);
+  EXPECT_EQ((Shape{3, 4, 5}).inner_numel(), 20);
+  EXPECT_EQ((Shape{0, 4}).numel(), 0);
+  EXPECT_EQ((Shape{0, 4}).inner_numel(), 4);
+  EXPECT_EQ(Shape{}.numel(), 1);
+  EXPECT_EQ(Shape{7}.inner_numel(), 1);
+}
+
+TEST(Shape, ComparesAndPrints) {
+  EXPECT_EQ((Shape{2, 3}), (Shape{2, 3}));
+  EXPECT_NE((Shape{2, 3}), (Shape{3, 2}));
+  EXPECT_NE((Shape{2}), (Shape{2, 1}));
+  EXPECT_EQ((Shape{8, 512}).to_string(), "[8, 512]");
+  EXPECT_EQ((Shape{8, 512}).with_dim0(3), (Shape{3, 512}));
+}
+
+TEST(Shape, RefusesWhatIsNoShape) {
+  EXPECT_THROW((Shape{1, -1}), InternalError);
+  EXPECT_THROW((Shape{1, 1, 1, 1, 1}), InternalError);
+  EXPECT_THROW(Shape{}.with_dim0(1), InternalError);
+  EXPECT_THROW(static_cast<void>((Shape{std::int64_t{1} << 40, std::int64_t{1} << 40}).numel()),
+               InternalError);
+}
+
+}  // namespace
+}  // namespace switchyard
