@@ -29,6 +29,8 @@ class RandomSource final : public BatchSource {
  public:
   RandomSource(const BatchLayout& layout, std::int64_t vocab_size, std::uint64_t seed);
   Batch next() override;
+  // The next batch is the first after `num_steps` steps.
+  void seek(std::int64_t num_steps) { micro_step_ = num_steps * layout_.num_micro_steps(); }
 
  private:
   BatchLayout layout_;

@@ -1,0 +1,105 @@
+// The layout changes neither losses nor gradients: every legal (data, expert) of this number of
+// ranks against one rank, which each process computes for itself.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/end_to_end/small_run.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+constexpr double tolerance = 1e-5;  // relative, fp32
+
+// Norm of the difference over the norm of the reference, for one parameter over all ranks.
+double gradient_error(const Parameter& reference, SmallRun& run) {
+  double sums[2] = {0, 0};
+  const float* expected = reference.gradient().as<float>();
+  for (const OwnedRange& range : run.trainer.store().owned_ranges()) {
+    if (range.parameter->name() != reference.name()) continue;
+    const float* actual = range.bucket->gradients->as<float>() + range.bucket_begin;
+    for (std::int64_t i = 0; i < range.numel; ++i) {
+      const double wanted = expected[range.global_begin + i];
+      sums[0] += (actual[i] - wanted) * (actual[i] - wanted);
+      sums[1] += wanted * wanted;
+    }
+  }
+  world().all_reduce_values(sums, ReduceOp::sum);
+  return std::sqrt(sums[0] / sums[1]);
+}
+
+void expect_equal_gradients(SmallRun& reference, SmallRun& run, const std::string& when) {
+  for (const Parameter& parameter : reference.trainer.store().parameters())
+    EXPECT_LT(gradient_error(parameter, run), tolerance) << when << ": " << parameter.name();
+}
+
+void expect_equal(double actual, double expected, const std::string& what) {
+  EXPECT_LE(std::abs(actual - expected), tolerance * std::abs(expected))
+      << what << ": " << actual << " against " << expected;
+}
+
+TEST(Layouts, LossesOfThirtyStepsAndGradientsEqualOneRank) {
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  for (const std::int64_t expert : divisors(world().size())) {
+    SCOPED_TRACE("expert " + std::to_string(expert));
+    SmallRun reference(*alone, small_config(1));
+    SmallRun run(world(), small_config(expert));
+    const StepResult first = run.train(1, 1).front();
+    const StepResult first_expected = reference.train(1, 1).front();
+    expect_equal(first.loss, first_expected.loss, "loss of step 1");
+    expect_equal_gradients(reference, run, "step 1");
+
+    const std::vector<StepResult> steps = run.train(2, 30);
+    const std::vector<StepResult> expected = reference.train(2, 30);
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      const std::string step = " of step " + std::to_string(i + 2);
+      expect_equal(steps[i].loss, expected[i].loss, "loss" + step);
+      expect_equal(steps[i].losses.cross_entropy, expected[i].losses.cross_entropy, "cross-entropy" + step);
+      expect_equal(steps[i].losses.balance, expected[i].losses.balance, "balance loss" + step);
+      expect_equal(steps[i].losses.z, expected[i].losses.z, "z-loss" + step);
+      EXPECT_DOUBLE_EQ(steps[i].load_max_over_mean, expected[i].load_max_over_mean) << step;
+    }
+    EXPECT_LT(steps.back().loss, first.loss - 0.01) << "nothing was learnt in 30 steps";
+  }
+}
+
+TEST(Layouts, AccumulationChangesNothing) {
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  SmallRun reference(*alone, small_config(1));
+  Config config = small_config(world().size());
+  config.train.micro_batch = 0;  // all sequences of a rank at once
+  SmallRun run(world(), config);
+  expect_equal(run.train(1, 1).front().loss, reference.train(1, 1).front().loss, "loss");
+  expect_equal_gradients(reference, run, "one micro-step against twelve");
+}
+
+TEST(Layouts, PlannedBytesEqualAllocatedBytes) {
+  for (const std::int64_t expert : divisors(world().size()))
+    for (const std::string precision : {"fp32", "bf16"})
+      for (const std::int64_t micro_batch : {2, 0}) {
+        Config config = small_config(expert);
+        config.run.precision = precision;
+        config.train.micro_batch = micro_batch;
+        SmallRun run(world(), config);
+        run.train(1, 3);
+        const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.max_rows());
+        EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
+            << precision << ", expert " << expert << ", micro_batch " << micro_batch;
+      }
+}
+
+TEST(Layouts, TheSameLayoutRepeatsBitForBit) {
+  const std::int64_t expert = divisors(world().size()).back();
+  Config config = small_config(expert);
+  config.run.precision = "bf16";
+  SmallRun one(world(), config), two(world(), config);
+  const std::vector<StepResult> first = one.train(1, 5), second = two.train(1, 5);
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    EXPECT_EQ(first[i].loss, second[i].loss);
+    EXPECT_EQ(first[i].gradient_norm, second[i].gradient_norm);
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::test

@@ -1,0 +1,98 @@
+// A run that is saved and loaded goes on as if nothing had happened: bit for bit on the same layout,
+// within rounding on another.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "tests/end_to_end/small_run.hpp"
+#include "tests/support/mpi_test.hpp"
+#include "tests/trainer/temporary_folder.hpp"
+#include "trainer/checkpoint.hpp"
+
+namespace switchyard::test {
+namespace {
+
+const Report silent = [](const std::string&) {};
+
+std::string save(const std::string& folder, SmallRun& run, std::int64_t step, Group& group) {
+  SaveRequest request;
+  request.folder = folder;
+  request.state.step = step;
+  request.configuration = "test: true\n";
+  return save_checkpoint(request, run.trainer.store(), run.trainer.optimizer(), group, silent).path;
+}
+
+void load(const std::string& path, SmallRun& run, Group& group) {
+  ASSERT_EQ(find_damage(path, group, silent), "");
+  load_checkpoint(path, run.trainer.store(), &run.trainer.optimizer(), group);
+  run.trainer.weights_changed();
+}
+
+TEST(Resume, TheSameLayoutContinuesBitForBit) {
+  const TemporaryFolder folder(world());
+  for (const std::int64_t expert : divisors(world().size())) {
+    Config config = small_config(expert);
+    config.run.precision = "bf16";
+    SmallRun unbroken(world(), config), broken(world(), config), resumed(world(), config);
+    const std::vector<StepResult> expected = unbroken.train(1, 6);
+    broken.train(1, 3);
+    load(save(folder.path() + "/e" + std::to_string(expert), broken, 3, world()), resumed, world());
+    const std::vector<StepResult> steps = resumed.train(4, 6);
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      EXPECT_EQ(steps[i].loss, expected[i + 3].loss);
+      EXPECT_EQ(steps[i].gradient_norm, expected[i + 3].gradient_norm);
+    }
+    for (std::size_t b = 0; b < unbroken.trainer.store().buckets().size(); ++b) {
+      const TensorView& wanted = unbroken.trainer.store().buckets()[b].values;
+      const TensorView& got = resumed.trainer.store().buckets()[b].values;
+      ASSERT_EQ(wanted.num_bytes(), got.num_bytes());
+      EXPECT_EQ(std::memcmp(wanted.data, got.data, static_cast<std::size_t>(wanted.num_bytes())), 0);
+    }
+  }
+}
+
+// The ranks 0 ... n - 1 of the world as a world of their own; the others wait outside.
+std::unique_ptr<Group> first_ranks(int n) {
+  std::vector<int> inside, outside;
+  for (int rank = 0; rank < world().size(); ++rank) (rank < n ? inside : outside).push_back(rank);
+  std::vector<std::vector<int>> partition = {inside};
+  if (!outside.empty()) partition.push_back(outside);
+  return world().subgroup("first ranks", partition);
+}
+
+// Saved on R ranks with one expert degree, loaded on R' with another, for all pairs.
+TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
+  const TemporaryFolder folder(world());
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  SmallRun reference(*alone, small_config(1));
+  const std::vector<StepResult> expected = reference.train(1, 6);
+  for (int savers = 1; savers <= world().size(); ++savers) {
+    const std::string place = folder.path() + "/from" + std::to_string(savers);
+    std::string path;
+    {
+      const std::unique_ptr<Group> group = first_ranks(savers);
+      if (world().rank() < savers) {
+        SmallRun run(*group, small_config(savers));
+        run.train(1, 3);
+        path = save(place, run, 3, *group);
+      }
+      world().broadcast_text(path, 0);
+    }
+    for (int loaders = 1; loaders <= world().size(); ++loaders) {
+      SCOPED_TRACE(std::to_string(savers) + " ranks to " + std::to_string(loaders));
+      const std::unique_ptr<Group> group = first_ranks(loaders);
+      if (world().rank() < loaders) {
+        SmallRun run(*group, small_config(divisors(loaders)[divisors(loaders).size() / 2]));
+        load(path, run, *group);
+        const std::vector<StepResult> steps = run.train(4, 6);
+        for (std::size_t i = 0; i < steps.size(); ++i)
+          EXPECT_NEAR(steps[i].loss / expected[i + 3].loss, 1.0, 1e-5);
+      }
+      world().barrier();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::test

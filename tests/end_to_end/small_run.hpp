@@ -1,0 +1,83 @@
+// A small training run in memory: a model of a few thousand parameters with five experts (which
+// divide by no rank count but one and five), grouped queries, several micro-steps, made-up tokens
+// that depend on identity alone.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "trainer/plan.hpp"
+#include "trainer/trainer.hpp"
+
+namespace switchyard::test {
+
+inline constexpr std::int64_t vocab_size = 61;
+
+inline Config small_config(std::int64_t expert) {
+  Config config;
+  config.run.precision = "fp32";
+  config.model = {.vocab_size = 64, .hidden = 32, .num_layers = 2, .num_heads = 4, .num_kv_heads = 2,
+                  .head_dim = 8, .sequence_length = 16};
+  config.experts = {.num_experts = 5, .top_k = 2, .intermediate = 24};
+  config.parallel.expert = expert;
+  config.train = {.num_steps = 40, .global_batch = 24, .micro_batch = 2};
+  config.optimizer.learning_rate = 3e-3;
+  config.optimizer.warmup_steps = 5;
+  return config;
+}
+
+// Random tokens of which small ones are more frequent, so that there is something to learn.
+class SkewedSource final : public BatchSource {
+ public:
+  explicit SkewedSource(const BatchLayout& layout) : random_(layout, vocab_size, 99) {}
+  void seek(std::int64_t num_steps) { random_.seek(num_steps); }
+  Batch next() override {
+    Batch batch = random_.next();
+    for (std::vector<std::int32_t>* tokens : {&batch.tokens, &batch.targets})
+      for (std::int32_t& token : *tokens) token = token * token / static_cast<std::int32_t>(vocab_size);
+    return batch;
+  }
+
+ private:
+  RandomSource random_;
+};
+
+// Members die in reverse order: the trainer first, the device last.
+struct SmallRun {
+  SmallRun(Group& world, Config config)
+      : config_(resolved(config, world.size())),
+        device(make_cpu_device()),
+        mesh(world, config_.parallel),
+        trainer(*device, mesh, config_, vocab_size) {}
+
+  // Steps first ... last (counted from 1).
+  std::vector<StepResult> train(std::int64_t first, std::int64_t last) {
+    SkewedSource source(trainer.batch_layout());
+    source.seek(first - 1);
+    std::vector<StepResult> results;
+    for (std::int64_t step = first; step <= last; ++step)
+      results.push_back(trainer.step(step, source));
+    return results;
+  }
+
+ private:
+  static Config resolved(Config config, int num_ranks) {
+    config.parallel = Mesh::resolved(config.parallel, num_ranks);
+    return config;
+  }
+  Config config_;
+
+ public:
+  std::unique_ptr<Device> device;
+  Mesh mesh;
+  Trainer trainer;
+};
+
+inline std::vector<std::int64_t> divisors(std::int64_t n) {
+  std::vector<std::int64_t> result;
+  for (std::int64_t d = 1; d <= n; ++d)
+    if (n % d == 0) result.push_back(d);
+  return result;
+}
+
+}  // namespace switchyard::test
