@@ -65,8 +65,10 @@ File File::create(const std::string& path) {
   silence_error_printing();
   const Call call{Blame::io, "create the file", path};
   const PropertyList access = file_access(call);
-  return File(Handle<Family::file>(
-                  checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()), call)),
+  const PropertyList creation(checked(H5Pcreate(H5P_FILE_CREATE), call));
+  checked(H5Pset_obj_track_times(creation.id(), false), call);  // of the root group
+  return File(Handle<Family::file>(checked(
+                  H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), call)),
               path, false);
 }
 
@@ -116,12 +118,22 @@ std::vector<std::string> File::list_datasets() const {
   return paths;
 }
 
+void create_groups_above(std::int64_t file, const std::string& name, const Call& call) {
+  for (std::size_t slash = name.find('/', 1); slash != std::string::npos;
+       slash = name.find('/', slash + 1)) {
+    const std::string group = name.substr(0, slash);
+    if (links_exist(file, group, call)) continue;
+    const PropertyList creation(checked(H5Pcreate(H5P_GROUP_CREATE), call));
+    checked(H5Pset_obj_track_times(creation.id(), false), call);
+    const Handle<Family::group> created(
+        checked(H5Gcreate2(file, group.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT), call));
+  }
+}
+
 void File::create_group(const std::string& name) {
   const Call call{Blame::io, "create group", path_, name};
-  const PropertyList links(checked(H5Pcreate(H5P_LINK_CREATE), call));
-  checked(H5Pset_create_intermediate_group(links.id(), 1), call);
-  const Handle<Family::group> group(
-      checked(H5Gcreate2(handle_.id(), name.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT), call));
+  if (links_exist(handle_.id(), name, call)) fail(call, "the name is taken");
+  create_groups_above(handle_.id(), name + "/", call);
 }
 
 Dataset File::open_dataset(const std::string& name) const {

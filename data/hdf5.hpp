@@ -183,7 +183,8 @@ class File {
   std::vector<std::string> list_datasets() const;  // full paths of all datasets, sorted
 
   void create_group(const std::string& name);
-  // Unwritten elements of a new dataset are undefined: no fill value is stored.
+  // Write every element: those that were not are undefined, and open_dataset() refuses a dataset
+  // with chunks that never came.
   Dataset create_dataset(const std::string& name, const Shape& shape, ElementType type,
                          const DatasetOptions& options = {});
   Dataset create_dataset(const std::string& name, const VirtualDataset& recipe);

@@ -34,6 +34,10 @@ std::int64_t stored_type(ElementType type);  // little-endian
 // DataError for anything but the plain numbers of ElementType.
 ElementType element_type_of_datatype(std::int64_t datatype, const Call& call);
 
+// Creates the groups that `name` lies in, where they are missing. (HDF5 can do so by itself, but
+// then stores the time of day in them, and equal contents would not give equal files.)
+void create_groups_above(std::int64_t file, const std::string& name, const Call& call);
+
 // Attributes of an open object (a file, group or dataset identifier).
 void write_attribute(std::int64_t object, const std::string& key, std::string_view value,
                      std::string_view file, std::string_view name);

@@ -92,7 +92,6 @@ Dims chunk_dims(const Shape& shape, std::int64_t element_bytes, std::int64_t chu
 PropertyList creation_properties(const Shape& shape, ElementType type,
                                  const DatasetOptions& options, const Call& call) {
   PropertyList creation(checked(H5Pcreate(H5P_DATASET_CREATE), call));
-  checked(H5Pset_fill_time(creation.id(), H5D_FILL_TIME_NEVER), call);
   checked(H5Pset_obj_track_times(creation.id(), false), call);  // same data, same bytes
   if (shape.num_dims() == 0) {
     checked(H5Pset_layout(creation.id(), H5D_COMPACT), call);  // lies in checksummed metadata
@@ -101,8 +100,11 @@ PropertyList creation_properties(const Shape& shape, ElementType type,
   if (options.layout == Layout::contiguous || shape.numel() == 0) {
     checked(H5Pset_layout(creation.id(), H5D_CONTIGUOUS), call);
     checked(H5Pset_alloc_time(creation.id(), H5D_ALLOC_TIME_EARLY), call);
+    checked(H5Pset_fill_time(creation.id(), H5D_FILL_TIME_NEVER), call);
     return creation;
   }
+  // The fill value (zero) costs no write here: it only clears what a chunk has beyond the data, so
+  // that equal contents give equal files.
   const Dims chunk = chunk_dims(shape, size_of(type), options.chunk_bytes);
   checked(H5Pset_chunk(creation.id(), shape.num_dims(), chunk.data()), call);
   if (options.deflate > 0)
@@ -114,13 +116,12 @@ PropertyList creation_properties(const Shape& shape, ElementType type,
 Handle<Family::dataset> create_in(std::int64_t file, const std::string& name, const Shape& shape,
                                   ElementType type, const PropertyList& creation,
                                   const Call& call) {
-  const PropertyList links(checked(H5Pcreate(H5P_LINK_CREATE), call));
-  checked(H5Pset_create_intermediate_group(links.id(), 1), call);
+  create_groups_above(file, name, call);
   const PropertyList access(checked(H5Pcreate(H5P_DATASET_ACCESS), call));
   checked(H5Pset_chunk_cache(access.id(), chunk_cache_slots, chunk_cache_bytes, 1.0), call);
   const Dataspace space = dataspace_of(shape, call);
   return Handle<Family::dataset>(
-      checked(H5Dcreate2(file, name.c_str(), stored_type(type), space.id(), links.id(),
+      checked(H5Dcreate2(file, name.c_str(), stored_type(type), space.id(), H5P_DEFAULT,
                          creation.id(), access.id()),
               call));
 }

@@ -132,6 +132,12 @@ class SentenceList final : public sp::SentenceIterator {
   std::size_t next_ = 0;
 };
 
+// The library puts its source line and the condition in brackets before the sentence.
+std::string_view plain_reason(std::string_view message) {
+  const std::size_t end = message.rfind("] ");
+  return end == std::string_view::npos ? message : message.substr(end + 2);
+}
+
 // Lossless on any text: no normalisation, spaces kept as they are, bytes for unknown characters.
 // One thread, so that nothing depends on their number; byte-pair training is mostly serial anyway.
 std::unordered_map<std::string, std::string> training_arguments(std::int32_t vocab_size) {
@@ -186,7 +192,7 @@ std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& t
       sp::SentencePieceTrainer::Train(training_arguments(training.vocab_size), &list, &model);
   if (!status.ok())
     throw DataError(fmt::format("no tokenizer of {} pieces can be trained on these texts: {}",
-                                training.vocab_size, status.error_message()));
+                                training.vocab_size, plain_reason(status.error_message())));
   auto tokenizer = load_sentencepiece_model(model, "the trained tokenizer");
   if (tokenizer->vocab_size() != training.vocab_size)
     throw DataError(

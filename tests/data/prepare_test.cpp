@@ -159,7 +159,7 @@ TEST_F(Prepare, ThreadsDoNotChangeTheFile) {
             std::string(static_cast<std::size_t>(i % 97), 'x') + "\n%\n";
   add("corpus", text);
   options_.valid_fraction = 0.1;
-  for (std::int32_t vocab : {0, 500}) {
+  for (std::int32_t vocab : {0, 350}) {
     options_.train_vocab = vocab;
     std::vector<std::string> files;
     for (int threads : {1, 4}) {
