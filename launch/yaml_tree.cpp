@@ -34,9 +34,38 @@ YamlNode node_at(const YAML::Mark& mark, YamlNode::Kind kind) {
   return node;
 }
 
+// Whether the quoted scalar that begins at `offset` ends before the text does: yaml-cpp 0.7 takes
+// the rest of the file for its content otherwise.
+bool is_closed(std::string_view text, std::size_t offset) {
+  if (offset >= text.size()) return true;
+  const char quote = text[offset];
+  if (quote != '"' && quote != '\'') return true;  // a block scalar
+  for (std::size_t i = offset + 1; i < text.size(); ++i) {
+    if (quote == '"' && text[i] == '\\') {
+      ++i;
+    } else if (text[i] == quote) {
+      if (quote == '"' || i + 1 == text.size() || text[i + 1] != quote) return true;
+      ++i;  // '' stands for one quote
+    }
+  }
+  return false;
+}
+
+// Tabs that indent are the mistake that the parser's own messages explain least.
+std::string_view tab_advice(std::string_view text, int line) {
+  for (int skipped = 1; skipped < line; ++skipped) {
+    const std::size_t end = text.find('\n');
+    if (end == std::string_view::npos) return {};
+    text.remove_prefix(end + 1);
+  }
+  const std::string_view indentation = text.substr(0, text.find_first_not_of(" \t"));
+  return indentation.find('\t') == std::string_view::npos ? "" : "; indent with spaces, not tabs";
+}
+
 class TreeBuilder : public YAML::EventHandler {
  public:
-  explicit TreeBuilder(std::vector<Mistake>& mistakes) : mistakes_(mistakes) {}
+  TreeBuilder(std::string_view text, std::vector<Mistake>& mistakes)
+      : text_(text), mistakes_(mistakes) {}
 
   YamlNode take_root() { return std::move(root_); }
 
@@ -56,6 +85,9 @@ class TreeBuilder : public YAML::EventHandler {
     YamlNode node = node_at(mark, YamlNode::Kind::scalar);
     node.text = value;
     node.quoted = tag == "!";
+    if (node.quoted && !is_closed(text_, static_cast<std::size_t>(mark.pos))) {
+      mistakes_.push_back({place_of(mark), "not YAML: this quote is never closed"});
+    }
     add(std::move(node));
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -109,6 +141,7 @@ class TreeBuilder : public YAML::EventHandler {
     has_key_.back() = !has_key_.back();
   }
 
+  std::string_view text_;
   std::vector<Mistake>& mistakes_;
   YamlNode root_;
   std::vector<YamlNode> open_;  // from the root down
@@ -140,7 +173,11 @@ std::string_view YamlNode::kind_name() const {
 
 YamlNode parse_yaml(std::string_view text, std::vector<Mistake>& mistakes) {
   if (!is_readable(text, mistakes)) return {};
-  TreeBuilder builder(mistakes);
+  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+  if (text.substr(0, byte_order_mark.size()) == byte_order_mark) {
+    text.remove_prefix(byte_order_mark.size());
+  }
+  TreeBuilder builder(text, mistakes);
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
@@ -148,14 +185,16 @@ YamlNode parse_yaml(std::string_view text, std::vector<Mistake>& mistakes) {
     YamlNode root = builder.take_root();
     // What follows the document is read only to say that it should not be there.
     std::vector<Mistake> ignored;
-    TreeBuilder rest(ignored);
+    TreeBuilder rest(text, ignored);
     if (parser.HandleNextDocument(rest)) {
       mistakes.push_back({rest.take_root().place,
                           "a second document begins; a configuration is one YAML document"});
     }
     return root;
   } catch (const YAML::Exception& error) {
-    mistakes.push_back({place_of(error.mark), fmt::format("not YAML: {}", error.msg)});
+    const Place place = place_of(error.mark);
+    mistakes.push_back(
+        {place, fmt::format("not YAML: {}{}", error.msg, tab_advice(text, place.line))});
     return {};
   }
 }

@@ -1,0 +1,282 @@
+// Reading a configuration: each kind of mistake with its exact text and place.
+#include "launch/config_file.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/launch/config_cases.hpp"
+
+namespace switchyard {
+namespace {
+
+TEST(ConfigFile, EveryMistakeNamesPlaceKeyAndRemedy) {
+  struct Case {
+    std::string_view appended;
+    std::string_view message;
+  };
+  const Case cases[] = {
+      {"model:\n  hiden: 8\n", "a.yaml:6:3: model.hiden: unknown key; did you mean model.hidden?"},
+      {"modle:\n  hidden: 8\n", "a.yaml:5:1: modle: unknown section; did you mean model?"},
+      {"hidden: 8\n", "a.yaml:5:1: hidden: unknown section; did you mean model.hidden?"},
+      {"optimizer:\n  lr: 0.1\n",
+       "a.yaml:6:3: optimizer.lr: unknown key; did you mean optimizer.learning_rate?"},
+      {"train:\n  steps: 3\n",
+       "a.yaml:6:3: train.steps: unknown key; did you mean train.num_steps?"},
+      {"model:\n  zebra: 1\n", "a.yaml:6:3: model.zebra: unknown key"},
+      {"model: {hidden: 1.5}\n", "a.yaml:5:17: model.hidden: expected a whole number, got 1.5"},
+      {"train: {num_steps: 1e6}\n",
+       "a.yaml:5:20: train.num_steps: expected a whole number, got 1e6; write 1000000"},
+      {"model:\n  hidden: \"8\"\n",
+       "a.yaml:6:11: model.hidden: expected a whole number, got the quoted text \"8\"; remove the "
+       "quotes"},
+      {"run2:\n", "a.yaml:5:1: run2: unknown section; did you mean run?"},
+      {"train:\n  num_steps: 99999999999999999999\n",
+       "a.yaml:6:14: train.num_steps: expected a whole number of at most 64 bits, got "
+       "99999999999999999999"},
+      {"model:\n  num_layers: -4\n",
+       "a.yaml:6:15: model.num_layers: must be at least 1 and at most 10000, got -4"},
+      {"optimizer:\n  beta1: 1\n",
+       "a.yaml:6:10: optimizer.beta1: must be at least 0 and below 1, got 1"},
+      {"optimizer:\n  learning_rate: 0\n",
+       "a.yaml:6:18: optimizer.learning_rate: must be above 0, got 0"},
+      {"optimizer:\n  clip_norm: -1\n",
+       "a.yaml:6:14: optimizer.clip_norm: must be at least 0, got -1"},
+      {"optimizer:\n  learning_rate: .inf\n",
+       "a.yaml:6:18: optimizer.learning_rate: expected a number, got .inf"},
+      {"optimizer:\n  learning_rate: nan\n",
+       "a.yaml:6:18: optimizer.learning_rate: must be finite, got nan"},
+      {"optimizer:\n  learning_rate: 1e999\n",
+       "a.yaml:6:18: optimizer.learning_rate: expected a number that fits a double, got 1e999"},
+      {"model:\n  tie_embeddings: yes\n",
+       "a.yaml:6:19: model.tie_embeddings: expected true or false, got yes; write true"},
+      {"optimizer:\n  schedule: cosin\n",
+       "a.yaml:6:13: optimizer.schedule: must be one of cosine, linear, constant_decay, got cosin; "
+       "did you mean cosine?"},
+      {"model:\n  hidden: [8]\n", "a.yaml:6:11: model.hidden: expected a whole number, got a list"},
+      {"model:\n  hidden: {a: 8}\n",
+       "a.yaml:6:11: model.hidden: expected a whole number, got a map"},
+      {"model:\n  hidden:\n",
+       "a.yaml:6:3: model.hidden: expected a whole number, got nothing; leave the key out for its "
+       "default"},
+      {"model: 8\n", "a.yaml:5:8: model: expected keys with values, got a value"},
+      {"model: [8]\n", "a.yaml:5:8: model: expected keys with values, got a list"},
+      {"model:\n  hidden: 8\n  hidden: 16\n",
+       "a.yaml:7:3: model.hidden: appears a second time, first on line 6; remove one"},
+      {"data:\n  path: b.h5\n",
+       "a.yaml:5:1: data: appears a second time, first on line 3; join the two"},
+      {"model: &m\n  hidden: 8\n",
+       "a.yaml:5:8: anchors (&name) are not supported; write the value out"},
+      {"model:\n  <<: {hidden: 8}\n",
+       "a.yaml:6:3: merge keys (<<) are not supported; write the keys out"},
+      {"model:\n  hidden: !!int 8\n",
+       "a.yaml:6:11: tags (tag:yaml.org,2002:int) are not supported; leave it out"},
+      {"---\nmodel:\n  hidden: 8\n",
+       "a.yaml:6:1: a second document begins; a configuration is one YAML document"},
+      {"? [a]\n: 3\n", "a.yaml:5:3: a key must be a word, got a list"},
+  };
+  for (const Case& each : cases) {
+    EXPECT_EQ(mistakes_after(each.appended), each.message) << each.appended;
+  }
+}
+
+TEST(ConfigFile, AnAliasIsToldOnceAndItsValueIsNotGuessedAt) {
+  EXPECT_EQ(mistakes_after("model:\n  num_heads: &h 8\n  num_kv_heads: *h\n"),
+            "a.yaml:6:14: anchors (&name) are not supported; write the value out\n"
+            "a.yaml:7:17: aliases (*name) are not supported; write the value out");
+}
+
+TEST(ConfigFile, RelationsPrintTheirEquation) {
+  struct Case {
+    std::string_view appended;
+    std::string_view message;
+  };
+  const Case cases[] = {
+      {"model: {hidden: 100, num_heads: 8}\n",
+       "a.yaml:5:17: model.hidden: hidden / num_heads = 100 / 8 is not whole, and head_dim is 0; "
+       "make hidden 96 or 104, or set head_dim"},
+      {"model: {num_heads: 8, num_kv_heads: 3}\n",
+       "a.yaml:5:37: model.num_kv_heads: num_heads / num_kv_heads = 8 / 3 is not whole; legal "
+       "num_kv_heads: 1, 2, 4, 8"},
+      {"model: {head_dim: 7}\n",
+       "a.yaml:5:19: model.head_dim: head_dim = 7 is odd, and rotary positions need pairs; make it "
+       "even"},
+      {"model: {hidden: 12, num_heads: 4}\n",
+       "a.yaml:5:17: model.hidden: head_dim = hidden / num_heads = 12 / 4 = 3 is odd, and rotary "
+       "positions need pairs; make it even"},
+      {"experts: {num_experts: 2, top_k: 3}\n",
+       "a.yaml:5:34: experts.top_k: top_k = 3 is more than num_experts = 2; lower top_k or add "
+       "experts"},
+      {"experts: {every: 5}\n",
+       "a.yaml:5:18: experts.every: every = 5 is more than num_layers = 4, so no layer would have "
+       "experts; lower it, or write 0 for a dense model"},
+      {"train: {global_batch: 8, micro_batch: 3}\n",
+       "a.yaml:5:39: train.micro_batch: global_batch / micro_batch = 8 / 3 is not whole; legal "
+       "micro_batch: 0, 1, 2, 4, 8"},
+      // The default that is too large is not in the file: the key that somebody set is blamed.
+      {"train: {num_steps: 10}\n",
+       "a.yaml:5:20: train.num_steps: warmup_steps = 20 is more than num_steps = 10; lower "
+       "optimizer.warmup_steps or train longer"},
+      {"optimizer: {schedule: constant_decay, decay_steps: 90}\n",
+       "a.yaml:5:52: optimizer.decay_steps: warmup_steps + decay_steps = 20 + 90 = 110 is more "
+       "than "
+       "num_steps = 100; legal decay_steps: at most 80"},
+      {"optimizer: {decay_steps: 5}\n",
+       "a.yaml:5:26: optimizer.decay_steps: decay_steps = 5 counts only with schedule "
+       "constant_decay, not with cosine; leave it out or change the schedule"},
+      {"optimizer: {min_learning_rate: 1}\n",
+       "a.yaml:5:32: optimizer.min_learning_rate: min_learning_rate = 1 is more than learning_rate "
+       "= 0.0006; lower it"},
+  };
+  for (const Case& each : cases) {
+    EXPECT_EQ(mistakes_after(each.appended), each.message) << each.appended;
+  }
+  EXPECT_EQ(mistakes_of("run: {output: a, device: cuda}\ndata: {path: b}\n"),
+            "a.yaml:1:26: run.device: this build has no cuda device; write cpu or auto");
+}
+
+TEST(ConfigFile, ARelationWithAWrongValueIsNotChecked) {
+  EXPECT_EQ(mistakes_after("experts: {num_experts: two, top_k: 30}\n"),
+            "a.yaml:5:24: experts.num_experts: expected a whole number, got two");
+}
+
+TEST(ConfigFile, AllMistakesAreToldTogetherInTheOrderOfTheFile) {
+  EXPECT_EQ(mistakes_of("run:\n"
+                        "  seed: -1\n"
+                        "model:\n"
+                        "  num_heads: 8\n"
+                        "  num_kv_heads: 3\n"
+                        "  n_layers: 3\n"
+                        "train: {num_steps: 1.5}\n",
+                        {"optimizer.beta3=1", "train.micro_batch=x"}),
+            "a.yaml:1:1: run.output: missing; every configuration must set it\n"
+            "a.yaml:1:1: data.path: missing; every configuration must set it\n"
+            "a.yaml:2:9: run.seed: must be at least 0, got -1\n"
+            "a.yaml:5:17: model.num_kv_heads: num_heads / num_kv_heads = 8 / 3 is not whole; legal "
+            "num_kv_heads: 1, 2, 4, 8\n"
+            "a.yaml:6:3: model.n_layers: unknown key; did you mean model.num_layers?\n"
+            "a.yaml:7:20: train.num_steps: expected a whole number, got 1.5\n"
+            "command line: optimizer.beta3=1: unknown key; did you mean optimizer.beta1?\n"
+            "command line: train.micro_batch=x: expected a whole number, got x");
+}
+
+TEST(ConfigFile, WhatIsNoConfigurationAtAll) {
+  const std::string empty =
+      "a.yaml:1:1: the file is empty; it must set at least run.output and data.path";
+  EXPECT_EQ(mistakes_of(""), empty);
+  EXPECT_EQ(mistakes_of("# only a comment\n"), empty);
+  EXPECT_EQ(mistakes_of("- a\n- b\n"),
+            "a.yaml:1:1: expected sections (run, data, model, ...) with their keys at the top "
+            "level, got a list");
+  EXPECT_EQ(mistakes_of("hello\n"),
+            "a.yaml:1:1: expected sections (run, data, model, ...) with their keys at the top "
+            "level, got a value");
+  EXPECT_EQ(mistakes_of("data: {path: a}\nrun:\n  output: \"a\\\"\n  seed: 3\n"),
+            "a.yaml:3:11: not YAML: this quote is never closed");
+  EXPECT_EQ(mistakes_of("data: {path: a}\nrun:\n  output: 'it''s\n"),
+            "a.yaml:3:11: not YAML: this quote is never closed");
+  EXPECT_EQ(mistakes_of("run: {output: a\ndata: b\n"),
+            "a.yaml:2:5: not YAML: end of map flow not found");
+  EXPECT_EQ(mistakes_of("run:\n\toutput: a\n"),
+            "a.yaml:2:8: not YAML: illegal map value; indent with spaces, not tabs");
+  EXPECT_EQ(mistakes_of("\xef\xbb\xbf" + std::string(smallest)), "");
+  EXPECT_EQ(mistakes_of("run:\n  output: caf\xe9\n"),
+            "a.yaml:2:14: byte 0xe9 is not UTF-8; save the file as UTF-8");
+  EXPECT_EQ(mistakes_of(std::string_view("run:\n  a\0b: 1\n", 14)),
+            "a.yaml:2:4: control character 0x00; this is not a YAML text");
+}
+
+TEST(ConfigFile, FilesThatCannotBeRead) {
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "config_file";
+  std::filesystem::create_directories(folder);
+  const auto message = [](const std::string& path) -> std::string {
+    try {
+      read_config(path);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message(folder.string()), folder.string() + ": is a folder, not a configuration file");
+  const std::string missing = (folder / "none.yaml").string();
+  EXPECT_EQ(message(missing),
+            missing + ": cannot read the configuration: No such file or directory");
+  EXPECT_EQ(message("/dev/zero"), "/dev/zero: has more than 1 MiB; this is no configuration");
+
+  const std::string good = (folder / "good.yaml").string();
+  std::ofstream(good) << smallest;
+  EXPECT_EQ(read_config(good).config.data.path, "a.h5");
+}
+
+TEST(ConfigFile, OverridesWinAndTheLastCounts) {
+  const std::vector<std::string> overrides = {"train.num_steps=30", "run.output=a: b=c #d",
+                                              "train.num_steps=40", "model.tie_embeddings=true"};
+  const LoadedConfig loaded = load_config(smallest, "a.yaml", overrides);
+  EXPECT_EQ(loaded.config.train.num_steps, 40);
+  EXPECT_EQ(loaded.config.run.output, "a: b=c #d");
+  EXPECT_TRUE(loaded.config.model.tie_embeddings);
+  EXPECT_EQ(loaded.origin_text(*find_key("train.num_steps")), "command line: train.num_steps=40");
+  EXPECT_EQ(loaded.origin_text(*find_key("data.path")), "a.yaml:4:9");
+  EXPECT_EQ(loaded.origin_text(*find_key("model.hidden")), "default");
+}
+
+TEST(ConfigFile, AnOverrideSuppliesARequiredKey) {
+  EXPECT_EQ(mistakes_of("run: {output: a}\n", {"data.path=b.h5"}), "");
+}
+
+TEST(ConfigFile, MistakesOfOverrides) {
+  struct Case {
+    std::string argument;
+    std::string_view problem;
+  };
+  const Case cases[] = {
+      {"train.num_steps", "expected KEY=VALUE, as in train.num_steps=10"},
+      {"=3", "expected KEY=VALUE, as in train.num_steps=10"},
+      {"model={}", "model is a section; set its keys one by one, as in model.KEY=VALUE"},
+      {"num_steps=3", "unknown key; did you mean train.num_steps?"},
+      {"trian.num_steps=3", "unknown section trian; did you mean train?"},
+      {"train.num_step=3", "unknown key; did you mean train.num_steps?"},
+      {"model.num_kv_heads=3",
+       "num_heads / num_kv_heads = 4 / 3 is not whole; legal num_kv_heads: 1, 2, 4"},
+      {"run.output=", "expected a text, got an empty one"},
+      {"run.output=a\nb", "must be one line without control characters, got a\\x0ab"},
+      {"run.output=\xff", "is not UTF-8"},
+  };
+  for (const Case& each : cases) {
+    std::string shown = each.argument;
+    if (const auto newline = shown.find('\n'); newline != std::string::npos) {
+      shown.replace(newline, 1, "\\x0a");
+    }
+    EXPECT_EQ(mistakes_after("", {each.argument}),
+              "command line: " + shown + ": " + std::string(each.problem));
+  }
+}
+
+TEST(ConfigFile, RanksThatDoNotFit) {
+  const auto problems = [](std::string_view appended, std::int64_t num_ranks) {
+    return validate_for_ranks(load_config(std::string(smallest) + std::string(appended), "a.yaml"),
+                              num_ranks);
+  };
+  using Lines = std::vector<std::string>;
+  EXPECT_EQ(problems("", 4), Lines{});
+  EXPECT_EQ(problems("", 3),
+            Lines{"a.yaml:1:1: train.global_batch: global_batch / data = 8 / 3 is not whole; make "
+                  "global_batch 6 or 9"});
+  EXPECT_EQ(
+      problems("train: {global_batch: 16, micro_batch: 8}\n", 4),
+      Lines{"a.yaml:5:23: train.global_batch: global_batch / (data x micro_batch) = 16 / (4 x "
+            "8) is not whole; make global_batch 32"});
+  EXPECT_EQ(
+      problems("parallel: {expert: 4}\nexperts: {num_experts: 3}\n", 4),
+      Lines{"a.yaml:5:20: parallel.expert: expert = 4 ranks share num_experts = 3 experts, so "
+            "some would have none; lower it to 3 or less"});
+  const Lines mesh = problems("parallel: {data: 3}\n", 4);
+  ASSERT_EQ(mesh.size(), 1U);
+  EXPECT_EQ(mesh[0].substr(0, 27), "a.yaml:5:18: parallel.data:");
+  EXPECT_NE(mesh[0].find("4"), std::string::npos);
+  EXPECT_THROW(require_valid_for_ranks(load_config(smallest, "a.yaml"), 3), ConfigError);
+}
+
+}  // namespace
+}  // namespace switchyard

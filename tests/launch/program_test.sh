@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# The command line of the program itself: exit codes, messages, help.
+#   program_test.sh SWITCHYARD
+set -uo pipefail
+switchyard=$1
+source "$(dirname "$0")/expect.sh"
+cd "$work" || exit 1
+
+expect 2 "$switchyard"
+[[ $err == "switchyard: a command is missing"$'\n'"switchyard: Try 'switchyard --help'." ]] || fail "no command: $err"
+expect 2 "$switchyard" confg
+[[ $err == "switchyard: unknown command confg; did you mean config?"* ]] || fail "unknown command: $err"
+expect 0 "$switchyard" --help
+[[ $out == *"Commands:"*"prepare"*"config"* ]] || fail "help: $out"
+help=$out
+expect 0 "$switchyard" help
+[[ $out == "$help" ]] || fail "help is not --help"
+expect 0 "$switchyard" help config
+[[ $out == "switchyard config CONFIG"*"--origins"* ]] || fail "help config: $out"
+help=$out
+expect 0 "$switchyard" config --help --bogus
+[[ $out == "$help" ]] || fail "config --help is not help config"
+expect 2 "$switchyard" help confg
+expect 0 "$switchyard" --version
+[[ $out == "switchyard "[0-9]*"oneDNN "[0-9]*"MPI"*"HDF5 "[0-9]* ]] || fail "version: $out"
+
+expect 2 "$switchyard" config --orgins a.yaml
+[[ $err == "switchyard: config: unknown option --orgins; did you mean --origins?"$'\n'"switchyard: Try 'switchyard config --help'." ]] ||
+  fail "unknown option: $err"
+expect 2 "$switchyard" config
+[[ $err == "switchyard: config: CONFIG is missing"* ]] || fail "missing argument: $err"
+expect 2 "$switchyard" config --ranks two a.yaml
+expect 2 "$switchyard" config --ranks 0 a.yaml
+
+printf 'run: {output: runs/a}\ndata: {path: a.h5}\nmodel:\n  hiden: 8\n  hidden: 1.5\n' >bad.yaml
+expect 2 "$switchyard" config bad.yaml train.num_steps=ten
+[[ -z $out ]] || fail "a bad file printed $out"
+[[ $err == "switchyard: bad.yaml:4:3: model.hiden: unknown key; did you mean model.hidden?
+switchyard: bad.yaml:5:11: model.hidden: expected a whole number, got 1.5
+switchyard: command line: train.num_steps=ten: expected a whole number, got ten" ]] || fail "bad file: $err"
+expect 2 "$switchyard" config .
+expect 2 "$switchyard" config none.yaml
+expect_lines 1 "switchyard: none.yaml: cannot read the configuration: No such file or directory"
+
+printf 'run: {output: runs/a}\ndata: {path: a.h5}\n' >good.yaml
+expect 0 "$switchyard" config good.yaml train.num_steps=50
+[[ $out == *"  num_steps: 50"* && -z $err ]] || fail "good file: $out $err"
+printf '%s\n' "$out" >effective.yaml
+expect 0 "$switchyard" config effective.yaml
+diff "$work/out" effective.yaml || fail "the effective configuration does not read back"
+expect 0 "$switchyard" config good.yaml --origins train.num_steps=50
+[[ $out == *"# good.yaml:1:15"*"# default"*"# command line: train.num_steps=50"* ]] || fail "origins: $out"
+expect 2 "$switchyard" config good.yaml --ranks 3
+expect_lines 1 "global_batch / data = 8 / 3 is not whole"
+expect 0 "$switchyard" config good.yaml --ranks 4
+expect 0 "$switchyard" config <(cat good.yaml)
+
+expect 6 bash -c "'$switchyard' config good.yaml >/dev/full"
+expect_lines 1 "switchyard: cannot write to the standard output"
+
+expect 2 "$switchyard" prepare a.txt
+expect_lines 1 "switchyard: prepare: --output FILE.h5 is missing"
+expect 2 "$switchyard" prepare --output a.h5
+expect_lines 1 "switchyard: prepare: INPUT is missing"
+expect 2 "$switchyard" prepare a.txt --output a.h5 --threads -1
+expect 2 "$switchyard" prepare a.txt --output a.h5 --tokeniser bytes
+expect_lines 1 "unknown option --tokeniser; did you mean --tokenizer?"
+expect 3 "$switchyard" prepare none.txt --output a.h5
+[[ ! -e a.h5 ]] || fail "a failed prepare left its output"
+printf 'one\n%%\ntwo\n%%\nthree\n%%\nfour\n' >a.txt
+expect 0 "$switchyard" prepare a.txt --output a.h5 --valid 0.25
+[[ -s a.h5 ]] || fail "prepare wrote nothing"
+finish

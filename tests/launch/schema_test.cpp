@@ -1,0 +1,225 @@
+// The table of keys: round trips through YAML, the document, suggestions, and random damage.
+#include "launch/schema.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <random>
+#include <set>
+#include <sstream>
+
+#include "launch/document.hpp"
+#include "launch/suggestion.hpp"
+#include "launch/value.hpp"
+#include "tests/launch/config_cases.hpp"
+
+namespace switchyard {
+namespace {
+
+// Keys whose values are tied to others; the random test leaves these at their defaults.
+const std::set<std::string> related = {"model.hidden",
+                                       "model.num_heads",
+                                       "model.num_kv_heads",
+                                       "model.head_dim",
+                                       "experts.num_experts",
+                                       "experts.top_k",
+                                       "experts.every",
+                                       "model.num_layers",
+                                       "train.global_batch",
+                                       "train.micro_batch",
+                                       "train.num_steps",
+                                       "optimizer.warmup_steps",
+                                       "optimizer.decay_steps",
+                                       "optimizer.learning_rate",
+                                       "optimizer.min_learning_rate",
+                                       "run.device",
+                                       "parallel.context"};
+
+std::string random_text(std::mt19937_64& random) {
+  const std::string letters = "abz019 _-./:#'\"\\{}[]&*!|>%@`,?~=\xc3\xa9";
+  std::string text;
+  const std::size_t length = 1 + random() % 12;
+  for (std::size_t i = 0; i < length; ++i) {
+    const std::size_t at = random() % (letters.size() - 1);
+    text += at == letters.size() - 2 ? letters.substr(at) : letters.substr(at, 1);
+  }
+  return text;
+}
+
+// A legal value of the key, as text.
+std::string random_value(const Key& key, std::mt19937_64& random) {
+  if (key.type_name() == "boolean") return random() % 2 == 0 ? "true" : "false";
+  if (!key.choices.empty()) return std::string(key.choices[random() % key.choices.size()]);
+  if (key.type_name() == "text") return random_text(random);
+  const double least = key.range.least;
+  const double most = std::min(key.range.most, least + 1e6);
+  const double share = std::generate_canonical<double, 53>(random);
+  std::ostringstream text;
+  text.precision(17);
+  if (key.type_name() == "integer") {
+    text << static_cast<std::int64_t>(least + share * (most - least));
+  } else {
+    text << least + (0.5 + share / 3) * (most - least) * (random() % 2 == 0 ? 1 : 1e-9);
+  }
+  return text.str();
+}
+
+bool same(const Config& left, const Config& right) {
+  for (const Key& key : schema()) {
+    if (!same_value(left, right, key)) {
+      ADD_FAILURE() << key.path() << ": " << format_value(left, key) << " is not "
+                    << format_value(right, key);
+      return false;
+    }
+  }
+  return true;
+}
+
+TEST(Schema, KeysAreUniqueDescribedAndInAKnownSection) {
+  std::set<std::string> paths;
+  for (const Key& key : schema()) {
+    EXPECT_TRUE(paths.insert(key.path()).second) << key.path();
+    EXPECT_TRUE(is_section(key.section)) << key.path();
+    EXPECT_FALSE(key.description.empty()) << key.path();
+    EXPECT_EQ(find_key(key.path()), &key);
+  }
+}
+
+// Each key must reach a field of its own.
+TEST(Schema, NoTwoKeysShareAField) {
+  Config config;
+  std::set<const void*> fields;
+  for (const Key& key : schema()) {
+    const void* field = std::visit(
+        [&](auto access) { return static_cast<const void*>(&access(config)); }, key.field);
+    EXPECT_TRUE(fields.insert(field).second) << key.path();
+  }
+}
+
+TEST(Schema, DefaultsAreLegal) {
+  for (const Key& key : schema()) {
+    if (key.is_required) continue;
+    Config config;
+    EXPECT_EQ(assign_value(config, key, format_value(Config{}, key)), std::nullopt) << key.path();
+  }
+}
+
+TEST(Schema, EffectiveYamlReadsBackToTheSameConfig) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 300; ++round) {
+    Config config;
+    for (const Key& key : schema()) {
+      if (related.count(key.path()) > 0) continue;
+      const std::string value = random_value(key, random);
+      ASSERT_EQ(assign_value(config, key, value), std::nullopt) << key.path() << " = " << value;
+    }
+    const std::string yaml = to_yaml(config);
+    const LoadedConfig loaded = load_config(yaml, "effective.yaml");
+    ASSERT_TRUE(same(config, loaded.config)) << yaml;
+    ASSERT_EQ(to_yaml(loaded.config), yaml);
+    ASSERT_TRUE(same(config, load_config(to_yaml_with_origins(loaded), "origins.yaml").config));
+  }
+}
+
+TEST(Schema, DocumentIsCurrent) {
+  const std::string path = SWITCHYARD_SOURCE_DIR "/docs/configuration.md";
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  EXPECT_TRUE(text.str() == configuration_document())
+      << path << " is not current; write it again with\n"
+      << "  switchyard config --document > docs/configuration.md";
+}
+
+TEST(Schema, ShippedConfigurationsLoad) {
+  for (const char* name : {"/configs/tiny.yaml", "/configs/bench/moe_216m.yaml"}) {
+    const LoadedConfig loaded = read_config(std::string(SWITCHYARD_SOURCE_DIR) + name);
+    EXPECT_TRUE(validate_for_ranks(loaded, 2).empty()) << name;
+    EXPECT_TRUE(same(loaded.config, load_config(to_yaml(loaded.config), "again").config)) << name;
+  }
+}
+
+TEST(Suggestion, OnlyWhatIsNear) {
+  EXPECT_EQ(edit_distance("", "abc"), 3);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
+  EXPECT_EQ(edit_distance("trian", "train"), 1);
+  constexpr std::string_view words[] = {"num_layers", "learning_rate", "hidden"};
+  EXPECT_EQ(nearest("NumLayers", words), "num_layers");
+  EXPECT_EQ(nearest("layers", words), "num_layers");
+  EXPECT_EQ(nearest("lr", words), "learning_rate");
+  EXPECT_EQ(nearest("hdiden", words), "hidden");
+  EXPECT_EQ(nearest("xyzzy", words), std::nullopt);
+  EXPECT_EQ(nearest("", words), std::nullopt);
+  EXPECT_EQ(nearest(std::string(100'000, 'h'), words), std::nullopt);
+}
+
+// A valid file with all keys, one section in flow style.
+std::string valid_text() {
+  Config config;
+  config.run.output = "runs/a";
+  config.data.path = "a b.h5";
+  return to_yaml(config) + "# end\n";
+}
+
+std::string mutated(std::string text, std::mt19937_64& random) {
+  const std::vector<std::string> pieces = {
+      ":", "\n",  "  ",   "\t",   "[",    "]",     "{",      "}", "\"",
+      "'", "&a ", "*a",   "#",    "- ",   "---\n", "!!str ", "|", ">",
+      "%", "? ",  "<<: ", "\xff", "\x04", "0",     "1e309",  "~", "\r"};
+  const std::size_t num_changes = 1 + random() % 4;
+  for (std::size_t i = 0; i < num_changes; ++i) {
+    const std::size_t at = random() % (text.size() + 1);
+    const std::size_t length = random() % 20;
+    switch (random() % 5) {
+      case 0:
+        text.insert(at, pieces[random() % pieces.size()]);
+        break;
+      case 1:
+        text.erase(at, length);
+        break;
+      case 2:
+        text.insert(at, text.substr(random() % (text.size() + 1), length));
+        break;
+      case 3:
+        if (at < text.size()) text[at] = static_cast<char>(random() % 256);
+        break;
+      default:
+        if (random() % 10 == 0) text.resize(at);
+    }
+  }
+  return text;
+}
+
+TEST(Fuzz, DamagedFilesLoadOrGiveAConfigError) {
+  std::mt19937_64 random(11);
+  const std::string valid = valid_text();
+  int num_loaded = 0;
+  int num_refused = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const std::string text = mutated(valid, random);
+    try {
+      const LoadedConfig loaded = load_config(text, "a.yaml");
+      ASSERT_TRUE(same(loaded.config, load_config(to_yaml(loaded.config), "again").config)) << text;
+      ++num_loaded;
+    } catch (const ConfigError& error) {
+      std::istringstream lines(error.what());
+      for (std::string line; std::getline(lines, line);) {
+        EXPECT_EQ(line.substr(0, 7), "a.yaml:") << line;
+      }
+      ++num_refused;
+    }
+  }
+  EXPECT_GT(num_loaded, 100);
+  EXPECT_GT(num_refused, 500);
+}
+
+TEST(Fuzz, DeepNestingIsAnErrorAndNotACrash) {
+  EXPECT_NE(mistakes_of(std::string(100'000, '[')), "");
+  EXPECT_NE(mistakes_of(std::string(100'000, '{')), "");
+  std::string nested;
+  for (int depth = 0; depth < 2000; ++depth) nested += std::string(depth, ' ') + "a:\n";
+  EXPECT_NE(mistakes_of(nested), "");
+}
+
+}  // namespace
+}  // namespace switchyard
