@@ -15,6 +15,8 @@ int main(int argc, char** argv) {
        switchyard::run_plan},
       {"config", "check a configuration and print it complete", Processes::one,
        switchyard::run_config},
+      {"checkpoint", "show, verify or compare checkpoints", Processes::one,
+       switchyard::run_checkpoint},
       {"bench", "measure speed beside the machine's ceiling", Processes::all_ranks,
        switchyard::run_bench},
   };

@@ -23,9 +23,9 @@ using Report = std::function<void(const std::string&)>;
 
 struct SaveRequest {
   std::string folder;  // of all checkpoints of the run: ".../checkpoints"
-  TrainState state;
-  std::string configuration;  // the run's effective YAML
-  std::int64_t keep = 2;      // newest checkpoints that stay, this one included; at least 1
+  TrainState state{};
+  std::string configuration{};  // the run's effective YAML
+  std::int64_t keep = 2;        // newest checkpoints that stay, this one included; at least 1
   std::int64_t leave_free_bytes = std::int64_t{16} << 20;  // room to leave for logs
 };
 

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "trainer/checkpoint_reader.hpp"
 #include "trainer/progress.hpp"

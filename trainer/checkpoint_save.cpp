@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,13 +34,13 @@ hdf5::DatasetOptions options_for(std::int64_t numel) {
   return options;
 }
 
-// An upper bound of the bytes of this rank's file: data, checksums, chunk index, headers, names.
+// An upper bound of the bytes of this rank's file: data, alignment, chunk index, headers, names.
 std::int64_t bytes_of_rank_file(const std::vector<OwnedRange>& ranges) {
   std::int64_t bytes = 64 << 10;
   for (const OwnedRange& range : ranges) {
     const std::int64_t data = range.numel * size_of(hdf5::ElementType::f32);
     const std::int64_t num_chunks = data / chunk_bytes + 1;
-    bytes += std::ssize(saved_parts) * (data + num_chunks * 256 + 4096);
+    bytes += std::ssize(saved_parts) * (data + num_chunks * (4096 + 256) + 4096);
   }
   return bytes;
 }
@@ -50,25 +51,39 @@ std::int64_t bytes_of_shared_files(const ParameterStore& store, int num_ranks) {
   return (1 << 20) + num_tensors * (8192 + std::int64_t{2048} * num_ranks);
 }
 
-// Takes the blocks of a file before anything is written to it: a full disk or an exceeded quota
-// shows here, where it is a plain error. HDF5's own way through one is not safe.
+[[noreturn]] void refuse_space(const std::string& path, std::int64_t bytes, int error) {
+  throw IoError(fmt::format(
+      "{}: the checkpoint's file needs {} bytes, which the system refuses: {}. Free some space or "
+      "change run.output; the earlier checkpoints are intact",
+      path, bytes, std::strerror(error)));
+}
+
+// A full disk, an exceeded quota or a limit of the process must show before HDF5 writes, as a plain
+// error: HDF5's own way through one may crash, and keeps what it could not write.
+void require_size_allowed(const std::string& path, std::int64_t bytes) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes))
+    refuse_space(path, bytes, EFBIG);
+}
+
+// Takes the blocks of a file that was just created, beyond its end.
 void reserve_space(const std::string& path, std::int64_t bytes) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
   if (file < 0) throw IoError(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
   int error = 0;
-  while (::fallocate(file, FALLOC_FL_KEEP_SIZE, 0, bytes) != 0) {
-    error = errno;
-    if (error != EINTR) break;
-    error = 0;
-  }
+  do {
+    error = ::fallocate(file, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ? 0 : errno;
+  } while (error == EINTR);
   ::close(file);
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG)
-    throw IoError(
-        fmt::format("{}: the checkpoint's file needs {} bytes, which the system refuses: {}. Free "
-                    "some space or "
-                    "change run.output; the earlier checkpoints are intact",
-                    path, bytes, std::strerror(error)));
   // Any other reason means that this file system cannot reserve; statvfs has been asked already.
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) refuse_space(path, bytes, error);
+}
+
+hdf5::File create_file_of(const std::string& path, std::int64_t bytes) {
+  require_size_allowed(path, bytes);
+  hdf5::File file = hdf5::File::create(path);
+  reserve_space(path, bytes);
+  return file;
 }
 
 // Gives back what was reserved beyond the file's end.
@@ -87,8 +102,7 @@ TensorView view_of_part(SavedPart part, const OwnedRange& range, const AdamW& op
 
 void write_rank_file(const std::string& path, const std::vector<OwnedRange>& ranges,
                      const AdamW& optimizer) {
-  hdf5::File file = hdf5::File::create(path);
-  reserve_space(path, bytes_of_rank_file(ranges));
+  hdf5::File file = create_file_of(path, bytes_of_rank_file(ranges));
   for (const SavedPart part : saved_parts) {
     file.create_group(std::string(group_name_of(part)));
     for (const OwnedRange& range : ranges) {
@@ -173,8 +187,7 @@ hdf5::VirtualDataset whole_tensor(SavedPart part, const SavedTensor& tensor) {
 }
 
 void write_whole_file(const std::string& path, const Manifest& manifest, std::int64_t bytes) {
-  hdf5::File file = hdf5::File::create(path);
-  reserve_space(path, bytes);
+  hdf5::File file = create_file_of(path, bytes);
   file.set_attribute("/", "step", manifest.state.step);
   file.set_attribute("/", "num_ranks", static_cast<std::int64_t>(manifest.num_ranks));
   hdf5::write_text(file, "configuration", manifest.configuration);
@@ -307,6 +320,7 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   } catch (const Error&) {
     std::error_code ignored;
     if (first) fs::remove_all(temporary, ignored);
+    world.barrier();  // nobody goes on, or saves again, before it is gone
     throw;
   }
   on_first([&] { remove_surplus(request, report); });

@@ -16,11 +16,15 @@ namespace {
 
 constexpr std::int64_t max_metrics_bytes = std::int64_t{8} << 30;
 
-// fmt's {} of a double is the shortest text that reads back as the same double.
+// fmt's {} of a double is the shortest text that reads back as the same double. A whole number
+// keeps a point, so that a reader of JSON takes it for a floating-point number (and -0 for what it
+// is).
 std::string number(double value) {
   if (std::isnan(value)) return "\"nan\"";
   if (std::isinf(value)) return value > 0 ? "\"inf\"" : "\"-inf\"";
-  return fmt::format("{}", value);
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
 }
 
 // The step of a line; none if the line is not a complete one of ours.

@@ -21,9 +21,10 @@ struct ProgressLine {
   std::int64_t num_steps = 0;
   double loss = 0;
   double tokens_per_second = 0;
-  std::optional<double> peak_share;  // of the arithmetic peak, 1 is all of it; none if unknown
-  double balance = 0;                // load, maximum over mean
-  std::optional<double> eta_seconds;
+  std::optional<double> peak_share =
+      std::nullopt;    // of the arithmetic peak, 1 is all of it; none if unknown
+  double balance = 0;  // load, maximum over mean
+  std::optional<double> eta_seconds = std::nullopt;
 };
 // "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42"
 std::string format_progress_line(const ProgressLine& line);
@@ -50,8 +51,8 @@ class RateWindow {
 
 class Progress {
  public:
-  // `out` is borrowed. Not on a terminal: the first and the last step and one line each
-  // `every_seconds`.
+  // `out` is borrowed; first_step is the first to be taken. Not on a terminal: a line for that one,
+  // for the last, and each `every_seconds`.
   Progress(std::ostream& out, bool terminal, std::int64_t first_step, std::int64_t num_steps,
            double every_seconds = 10);
   ~Progress() { finish(); }
@@ -64,8 +65,8 @@ class Progress {
     double balance = 0;
     double num_tokens = 0;  // of this step
     double seconds = 0;     // of this step
-    std::optional<double> flops_per_token;
-    std::optional<double> peak_flops_per_second;  // of all ranks
+    std::optional<double> flops_per_token = std::nullopt;
+    std::optional<double> peak_flops_per_second = std::nullopt;  // of all ranks
   };
   void step(const Step& step);
   // A line of its own, above the live one.
@@ -93,11 +94,11 @@ struct RunSummary {
   std::int64_t last_step = 0;
   std::int64_t num_steps = 0;
   double loss = 0;
-  std::optional<double> validation_loss;
+  std::optional<double> validation_loss = std::nullopt;
   std::int64_t num_tokens = 0;  // of this process
   double seconds = 0;           // of this process
   double tokens_per_second = 0;
-  std::optional<double> peak_share;
+  std::optional<double> peak_share = std::nullopt;
   std::int64_t memory_bytes = 0;  // the fullest rank's peak
   std::string checkpoint;         // newest; empty if none
   std::vector<std::string> next;  // commands that make sense now

@@ -1,0 +1,108 @@
+#include "trainer/checkpoint_inspect.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+
+#include "tensor/error.hpp"
+#include "tests/support/mpi_test.hpp"
+#include "tests/trainer/synthetic_model.hpp"
+#include "tests/trainer/temporary_folder.hpp"
+
+namespace switchyard::test {
+namespace {
+
+class CheckpointInspect : public ::testing::Test {
+ protected:
+  CheckpointInspect()
+      : folder_(world()), device_(make_cpu_device()), model_(*device_, world(), world().size()) {}
+
+  std::string save(std::int64_t step, int what) {
+    model_.fill(what);
+    return save_current(step);
+  }
+  std::string save_current(std::int64_t step) {
+    return save_checkpoint({.folder = folder_ / "checkpoints",
+                            .state = {.step = step},
+                            .configuration = "model:\n  hidden: 24\n",
+                            .keep = 9},
+                           model_.store, *model_.optimizer, world(), nullptr)
+        .path;
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<Device> device_;
+  SyntheticModel model_;
+};
+
+bool holds(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_F(CheckpointInspect, ShowTellsStateTensorsNormsAndConfiguration) {
+  save(7, 0);
+  double sum = 0;
+  for (std::int64_t i = 0; i < 23; ++i) sum += std::pow(double{formula(0, 1, i)}, 2);
+  std::ostringstream out;
+  show_checkpoint(folder_.path(), out);  // the run's folder stands for its newest checkpoint
+  std::ostringstream norm;
+  norm.precision(5);
+  norm << std::sqrt(sum);
+  for (const std::string& part :
+       {std::string("step 7"), std::string("[1031, 300]"), std::string("[5, 14, 9]"),
+        std::string("  hidden: 24"), norm.str(), "expert " + std::to_string(world().size())})
+    EXPECT_TRUE(holds(out.str(), part)) << part << " in\n" << out.str();
+}
+
+TEST_F(CheckpointInspect, VerifyNamesTheDamagedFile) {
+  const std::string path = save(7, 0);
+  std::ostringstream out;
+  verify_checkpoint(path, world(), out);
+  EXPECT_TRUE(holds(out.str(), "sound"));
+  world().barrier();
+  const std::string file = path + "/rank-00000.h5";
+  if (world().rank() == 0) {
+    std::string text = contents_of(file);
+    text[text.size() / 2] ^= 1;
+    write_contents(file, text);
+  }
+  world().barrier();
+  try {
+    verify_checkpoint(path, world(), out);
+    FAIL() << "a flipped bit";
+  } catch (const CheckpointError& error) {
+    EXPECT_TRUE(holds(error.what(), file)) << error.what();
+    EXPECT_TRUE(holds(error.what(), "hash")) << error.what();
+  }
+}
+
+TEST_F(CheckpointInspect, DiffFindsTheOneElement) {
+  const std::string first = save(7, 0);
+  if (world().rank() == 0) {
+    std::ostringstream same;
+    EXPECT_TRUE(diff_checkpoints(first, first, same));
+    EXPECT_TRUE(holds(same.str(), "equal"));
+  }
+  // One element of the tensor that all ranks hold, on all of them.
+  float* norm = model_.store.parameters()[1].value().as<float>();
+  norm[4] += 0.5f;
+  const std::string second = save_current(8);
+  std::ostringstream out;
+  EXPECT_FALSE(diff_checkpoints(first, second, out));
+  EXPECT_TRUE(holds(out.str(), "step: 7 and 8")) << out.str();
+  EXPECT_TRUE(holds(out.str(),
+                    "parameters/layers.0.norm.weight: 1 of 23 elements differ, by at "
+                    "most 0.5"))
+      << out.str();
+  EXPECT_FALSE(holds(out.str(), "embedding")) << out.str();
+}
+
+TEST_F(CheckpointInspect, NoCheckpointIsAnErrorWithAHint) {
+  EXPECT_THROW(resolve_checkpoint(folder_.path()), CheckpointError);
+  EXPECT_THROW(resolve_checkpoint(folder_ / "absent"), CheckpointError);
+}
+
+}  // namespace
+}  // namespace switchyard::test

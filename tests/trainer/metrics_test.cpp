@@ -1,0 +1,107 @@
+#include "trainer/metrics.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "tensor/error.hpp"
+#include "tests/trainer/temporary_folder.hpp"
+
+namespace switchyard::test {
+namespace {
+
+TEST(Metrics, NumbersReadBackExactly) {
+  for (const double value : {0.1, 1.0 / 3.0, 3.4121234567890123, 5e-324, 1.7976931348623157e308,
+                             6.02214076e23, -0.0, 1.0}) {
+    StepMetrics metrics;
+    metrics.loss = value;
+    const nlohmann::json json = nlohmann::json::parse(to_json(metrics));
+    EXPECT_EQ(std::bit_cast<std::uint64_t>(json["loss"].get<double>()),
+              std::bit_cast<std::uint64_t>(value))
+        << to_json(metrics);
+  }
+}
+
+TEST(Metrics, NonFiniteNumbersAreStrings) {
+  StepMetrics metrics;
+  metrics.loss = std::numeric_limits<double>::quiet_NaN();
+  metrics.z_loss = std::numeric_limits<double>::infinity();
+  metrics.grad_norm = -std::numeric_limits<double>::infinity();
+  const nlohmann::json json = nlohmann::json::parse(to_json(metrics));
+  EXPECT_EQ(json["loss"], "nan");
+  EXPECT_EQ(json["z_loss"], "inf");
+  EXPECT_EQ(json["grad_norm"], "-inf");
+}
+
+TEST(Metrics, FieldsComeInTheOrderOfTheDesign) {
+  const auto json = nlohmann::ordered_json::parse(to_json(StepMetrics{}));
+  std::vector<std::string> names;
+  for (const auto& [name, value] : json.items()) names.push_back(name);
+  const std::vector<std::string> wanted{"step",
+                                        "loss",
+                                        "cross_entropy",
+                                        "balance_loss",
+                                        "z_loss",
+                                        "grad_norm",
+                                        "learning_rate",
+                                        "num_tokens",
+                                        "step_seconds",
+                                        "tokens_per_second",
+                                        "model_flops_per_second",
+                                        "memory_bytes",
+                                        "max_rows",
+                                        "load_max_over_mean",
+                                        "dropped_fraction"};
+  EXPECT_EQ(names, wanted);
+}
+
+TEST(Metrics, ResumeCutsTheLinesAfterTheRestoredStep) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  {
+    MetricsWriter writer(path, 0);
+    for (std::int64_t step = 1; step <= 6; ++step) {
+      writer.write(StepMetrics{.step = step});
+      if (step % 2 == 0) writer.write(EvaluationMetrics{.step = step, .validation_loss = 2.5});
+    }
+    // Every line is on its way at once: another reader sees it while the writer lives.
+    const std::string text = contents_of(path);
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 9);
+  }
+  std::string before = contents_of(path);
+  write_contents(path, before + "{\"step\": 7, \"lo");  // killed in the middle of a line
+  {
+    MetricsWriter writer(path, 4);
+    EXPECT_EQ(writer.num_cut(), 4);  // steps 5 and 6, an evaluation, the broken line
+    writer.write(StepMetrics{.step = 5, .loss = 9});
+  }
+  std::string wanted = before.substr(0, before.find("{\"step\": 5"));
+  EXPECT_EQ(contents_of(path), wanted + to_json(StepMetrics{.step = 5, .loss = 9}) + "\n");
+}
+
+TEST(Metrics, ALineWithoutItsEndIsCutEvenIfItReadsWell) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  write_contents(path, "{\"step\": 1}\n{\"step\": 2}");
+  MetricsWriter writer(path, 2);
+  EXPECT_EQ(contents_of(path), "{\"step\": 1}\n");
+}
+
+TEST(Metrics, AFreshStartEmptiesTheFile) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  write_contents(path, "{\"step\": 0}\n{\"step\": 1}\n");
+  MetricsWriter writer(path, 0);
+  EXPECT_EQ(contents_of(path), "");
+}
+
+TEST(Metrics, NoSuchFolderIsAnIoError) {
+  EXPECT_THROW(MetricsWriter("/nonexistent/metrics.jsonl", 0), IoError);
+}
+
+}  // namespace
+}  // namespace switchyard::test

@@ -1,0 +1,80 @@
+#include "trainer/schedule.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+OptimizerConfig config_for(const std::string& schedule) {
+  OptimizerConfig config;
+  config.schedule = schedule;
+  config.learning_rate = 1.0;
+  config.min_learning_rate = 0.1;
+  config.warmup_steps = 10;
+  config.decay_steps = 20;
+  return config;
+}
+
+TEST(Schedule, WarmUpRisesLinearlyFromZeroToThePeak) {
+  for (const char* name : {"cosine", "linear", "constant_decay"}) {
+    const OptimizerConfig config = config_for(name);
+    EXPECT_EQ(learning_rate_at(config, 110, 0), 0.0);
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 1), 0.1);
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 5), 0.5);
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 10), 1.0);
+  }
+}
+
+TEST(Schedule, EndsAtTheLowRateAndStaysThere) {
+  for (const char* name : {"cosine", "linear", "constant_decay"}) {
+    const OptimizerConfig config = config_for(name);
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 110), 0.1) << name;
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 500), 0.1) << name;
+  }
+}
+
+TEST(Schedule, KnownPointsOfEachCurve) {
+  EXPECT_NEAR(learning_rate_at(config_for("cosine"), 110, 60), 0.55, 1e-15);
+  EXPECT_NEAR(learning_rate_at(config_for("cosine"), 110, 35),
+              0.1 + 0.9 * (1 + 0.70710678118654752) / 2, 1e-15);
+  EXPECT_NEAR(learning_rate_at(config_for("linear"), 110, 60), 0.55, 1e-15);
+  EXPECT_NEAR(learning_rate_at(config_for("linear"), 110, 85), 0.325, 1e-15);
+  EXPECT_EQ(learning_rate_at(config_for("constant_decay"), 110, 90), 1.0);
+  EXPECT_NEAR(learning_rate_at(config_for("constant_decay"), 110, 100), 0.55, 1e-15);
+}
+
+TEST(Schedule, NeverRisesAfterTheWarmUp) {
+  for (const char* name : {"cosine", "linear", "constant_decay"})
+    for (std::int64_t step = 11; step <= 120; ++step)
+      EXPECT_LE(learning_rate_at(config_for(name), 110, step),
+                learning_rate_at(config_for(name), 110, step - 1))
+          << name << " " << step;
+}
+
+TEST(Schedule, WithoutWarmUpTheFirstStepIsNearThePeak) {
+  OptimizerConfig config = config_for("linear");
+  config.warmup_steps = 0;
+  EXPECT_EQ(learning_rate_at(config, 100, 0), 1.0);
+  EXPECT_NEAR(learning_rate_at(config, 100, 1), 1 - 0.9 / 100, 1e-15);
+}
+
+TEST(Schedule, ConstantWithoutDecayStaysAtThePeak) {
+  OptimizerConfig config = config_for("constant_decay");
+  config.decay_steps = 0;
+  EXPECT_EQ(learning_rate_at(config, 110, 109), 1.0);
+}
+
+TEST(Schedule, WarmUpLongerThanTheRunStaysOnTheSlope) {
+  OptimizerConfig config = config_for("cosine");
+  config.warmup_steps = 1000;
+  EXPECT_DOUBLE_EQ(learning_rate_at(config, 100, 100), 0.1);
+}
+
+TEST(Schedule, UnknownNameIsRefused) {
+  EXPECT_THROW(learning_rate_at(config_for("cosin"), 110, 50), ConfigError);
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,57 @@
+#include "trainer/stop_signal.hpp"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+TEST(StopSignal, TheFirstSignalIsARequest) {
+  for (const auto& [signal, name] : {std::pair(SIGUSR1, "SIGUSR1"), std::pair(SIGTERM, "SIGTERM"),
+                                     std::pair(SIGINT, "SIGINT")}) {
+    const StopSignal stop;
+    EXPECT_FALSE(stop.requested());
+    EXPECT_EQ(stop.name(), "");
+    ::raise(signal);
+    EXPECT_TRUE(stop.requested());
+    EXPECT_EQ(stop.name(), name);
+  }
+}
+
+TEST(StopSignal, ARepetitionAtOnceIsTheSameRequest) {
+  const StopSignal stop(60000);
+  ::raise(SIGTERM);
+  ::raise(SIGUSR1);
+  EXPECT_EQ(stop.name(), "SIGTERM");
+}
+
+TEST(StopSignalDeathTest, TheSecondSignalEndsTheProcess) {
+  EXPECT_EXIT(
+      {
+        const StopSignal stop(0);
+        ::raise(SIGUSR1);
+        ::raise(SIGTERM);
+        ::_exit(0);
+      },
+      ::testing::ExitedWithCode(16), "stopped at once by a second signal");
+}
+
+TEST(StopSignalDeathTest, AfterItsLifeSignalsHaveTheirDefaultAction) {
+  EXPECT_EXIT(
+      {
+        { const StopSignal stop; }
+        ::raise(SIGTERM);
+      },
+      ::testing::KilledBySignal(SIGTERM), "");
+}
+
+TEST(StopSignal, OneAtATime) {
+  const StopSignal stop;
+  EXPECT_THROW(StopSignal(), InternalError);
+}
+
+}  // namespace
+}  // namespace switchyard
