@@ -147,6 +147,11 @@ int run_plan(const CommandContext& context) {
   Config config = loaded.config;
   set_threads(config.run, static_cast<int>(num_ranks));
   const std::int64_t vocab_size = vocabulary_of(config);
+  if (rows > 0) {
+    const std::int64_t most = worst_case_rows(config, static_cast<int>(num_ranks));
+    if (rows > most)
+      throw UsageError("plan", fmt::format("--rows {} is more than routing can send to one rank: {}", rows, most));
+  }
   const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
   if (json) {
     print_json(plan);

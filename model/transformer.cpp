@@ -58,6 +58,8 @@ std::int64_t Activations::max_rows() const {
   return state_->capacity.rows();
 }
 
+void Activations::reserve_rows(std::int64_t rows) { state_->capacity.require(rows); }
+
 std::vector<std::vector<std::int64_t>> Activations::expert_counts() const {
   std::vector<std::vector<std::int64_t>> counts;
   for (const Block::Saved& saved : state_->blocks)

@@ -90,6 +90,8 @@ class Activations {
 
   // Rows received by the fullest rank of the expert group in a layer, so far.
   std::int64_t max_rows() const;
+  // Makes room for that many rows at once, as a run that continues on the layout it had does.
+  void reserve_rows(std::int64_t rows);
   // Slots by expert of this rank's tokens in the last micro-batch: [num_moe_layers][E].
   std::vector<std::vector<std::int64_t>> expert_counts() const;
 

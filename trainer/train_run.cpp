@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <iostream>
@@ -68,10 +69,12 @@ class Run {
     flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
     rank_ = std::make_unique<RankState>(world_, config_, tokens.vocab_size());
     const BatchLayout layout = trainer().batch_layout();
-    loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
-                                       static_cast<std::uint64_t>(config_.run.seed));
-    if (config_.evaluate.every > 0)
-      validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout);
+    run_together(world_, [&] {
+      loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
+                                         static_cast<std::uint64_t>(config_.run.seed));
+      if (config_.evaluate.every > 0)
+        validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout);
+    });
     measure_peak();
     resume();
     loader_->seek(state_.step);
@@ -104,9 +107,20 @@ class Run {
     if (!path) return;
     state_ = load_checkpoint(*path, trainer().store(), &trainer().optimizer(), world_);
     trainer().weights_changed();
+    restore_capacity(*path);
     saved_step_ = state_.step;
     checkpoint_path_ = *path;
     note(fmt::format("resuming from step {} ({})", state_.step, *path));
+  }
+
+  // On the layout that wrote the checkpoint, memory goes on as if the run had not stopped.
+  void restore_capacity(const std::string& path) {
+    const Manifest manifest = read_manifest(path);
+    const bool same_layout = manifest.num_ranks == world_.size() &&
+                             manifest.layout.data == config_.parallel.data &&
+                             manifest.layout.expert == config_.parallel.expert;
+    if (same_layout)
+      trainer().reserve_rows(std::min(state_.max_rows, worst_case_rows(config_, world_.size())));
   }
 
   void take_step() {
@@ -283,7 +297,7 @@ ExitCode run_training(Group& world, const Config& given, const std::string& effe
       folder->write_exit(code, code == ExitCode::done ? "done" : "stopped on request", run.step());
     return code;
   } catch (const Error& error) {
-    log->error(error.what());
+    log->info(fmt::format("ended with code {}: {}", static_cast<int>(error.code()), error.what()));
     if (folder) folder->write_exit(error.code(), error.what(), run.step());
     throw;
   }
@@ -305,8 +319,11 @@ void run_evaluation(Group& world, const Config& given) {
     throw Collective<CheckpointError>(fmt::format("{} holds no valid checkpoint; train first", folder));
   const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
   rank.trainer.weights_changed();
-  const FixedBatches batches(*tokens, Split::valid, rank.trainer.batch_layout());
-  const EvaluationResult result = rank.trainer.evaluate(batches, config.evaluate.num_batches);
+  std::unique_ptr<FixedBatches> batches;
+  run_together(world, [&] {
+    batches = std::make_unique<FixedBatches>(*tokens, Split::valid, rank.trainer.batch_layout());
+  });
+  const EvaluationResult result = rank.trainer.evaluate(*batches, config.evaluate.num_batches);
   if (world.rank() != 0) return;
   std::cout << fmt::format("step {}  validation loss {}  perplexity {:.4f}  tokens {}\n",
                            state.step, result.loss, std::exp(result.loss), result.num_tokens);

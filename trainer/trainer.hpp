@@ -50,6 +50,8 @@ class Trainer {
   BatchLayout batch_layout() const;
   // Rows received by the fullest rank in a layer so far, over all ranks; collective.
   std::int64_t max_rows() const;
+  // Room for that many at once: for a run that continues on the layout it had.
+  void reserve_rows(std::int64_t rows) { activations_.reserve_rows(rows); }
   // Peak of the device memory so far on the rank where it is largest; collective.
   std::int64_t peak_memory_bytes() const;
 

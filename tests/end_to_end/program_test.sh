@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# The program from text to text: prepare, train, stop by a signal, resume, evaluate, generate, plan.
+#   program_test.sh MPIEXEC SWITCHYARD RANKS
+set -uo pipefail
+mpiexec=$1 switchyard=$2 ranks=$3
+source "$(dirname "$0")/../launch/expect.sh"
+cd "$work" || exit 1
+
+for ((i = 0; i < 400; ++i)); do
+  printf 'The %d tokens of sequence %d passed the gate, and expert %d of %d took them.\n%%\n' \
+    $((i * 7 % 97)) "$i" $((i % 5)) 5
+done > corpus.txt
+cat > small.yaml <<'YAML'
+run: {output: run, precision: fp32}
+data: {path: corpus.h5}
+model: {hidden: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, sequence_length: 32}
+experts: {num_experts: 5, top_k: 2, intermediate: 32}
+train: {num_steps: 40, global_batch: 24, micro_batch: 2}
+optimizer: {learning_rate: 0.003, warmup_steps: 4}
+evaluate: {every: 20, num_batches: 2}
+checkpoint: {every: 15, keep: 2}
+YAML
+train() { "$mpiexec" -n "$ranks" "$switchyard" train small.yaml parallel.expert="$ranks" "$@"; }
+# The figures that a stop must not change.
+curve() { grep '"loss"' "$1/metrics.jsonl" | sed -E 's/, "num_tokens".*//'; }
+value() { sed -nE "s/.*\"$2\": ([^,}]+).*/\1/p" "$1/metrics.jsonl" | tail -n 1; }
+
+expect 0 "$switchyard" prepare corpus.txt --output corpus.h5
+expect 0 train
+[[ $out == *"done after step 40 of 40"* ]] || fail "no summary: $out"
+[[ $(grep -c '"loss"' run/metrics.jsonl) -eq 40 ]] || fail "not one line a step"
+[[ $(grep -c validation_loss run/metrics.jsonl) -eq 2 ]] || fail "not two evaluations"
+[[ $(ls run/checkpoints | tr '\n' ' ') == "step-00000030 step-00000040 " ]] || fail "checkpoints: $(ls run/checkpoints)"
+grep -q '"code": *0' run/exit.json || fail "exit.json: $(cat run/exit.json)"
+
+# A signal in the middle: the step is finished, saved, exit code 16; the same command goes on, and the
+# whole curve equals the unbroken one bit for bit.
+train run.output=stopped > stopped.out 2>&1 &
+job=$!
+until [[ -s stopped/metrics.jsonl && $(grep -c '"loss"' stopped/metrics.jsonl) -ge 5 ]] || ! kill -0 $job 2>/dev/null; do :; done
+pkill -USR1 -f "^$switchyard train small.yaml .*run.output=stopped" || fail "nobody to signal"
+wait $job
+code=$?
+[[ $code -eq 16 ]] || fail "a stopped run ended with $code: $(cat stopped.out)"
+grep -q '"code": *16' stopped/exit.json || fail "exit.json: $(cat stopped/exit.json)"
+stopped_at=$(value stopped step)
+((stopped_at >= 5 && stopped_at < 40)) || fail "stopped at step $stopped_at"
+expect 0 train run.output=stopped
+[[ $out == *"resuming from step $stopped_at"* ]] || fail "did not resume: $out"
+diff <(curve run) <(curve stopped) > curve.diff || fail "the curve changed: $(head -n 4 curve.diff)"
+[[ $(value run memory_bytes) -ge 1 ]] || fail "no memory figure"
+cmp -s <("$switchyard" checkpoint diff run/checkpoints/step-00000040 stopped/checkpoints/step-00000040 >/dev/null; echo $?) <(echo 0) ||
+  fail "the final checkpoints differ"
+
+# Another layout goes on from the same checkpoint.
+expect 0 "$switchyard" eval small.yaml parallel.expert=1
+alone=$(sed -nE 's/.*validation loss ([0-9.]+).*/\1/p' <<<"$out")
+expect 0 "$mpiexec" -n "$ranks" "$switchyard" eval small.yaml parallel.expert="$ranks"
+together=$(sed -nE 's/.*validation loss ([0-9.]+).*/\1/p' <<<"$out")
+awk -v a="$alone" -v b="$together" 'BEGIN { d = a - b; if (d < 0) d = -d; exit !(a > 0 && d <= 1e-5 * a) }' ||
+  fail "validation loss $alone on one rank, $together on $ranks"
+expect 0 train run.output=run train.num_steps=43
+[[ $out == *"resuming from step 40"*"done after step 43 of 43"* ]] || fail "no longer run: $out"
+
+# Memory: what the plan says for the rows that came is what the allocator counted.
+expect 0 "$switchyard" plan small.yaml parallel.expert="$ranks" --ranks "$ranks" --rows "$(value stopped max_rows)"
+planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+[[ $planned == "$(value stopped memory_bytes)" ]] || fail "planned $planned bytes, used $(value stopped memory_bytes)"
+
+# Text from a checkpoint of any layout, without the corpus; the same seed gives the same text.
+mv corpus.h5 elsewhere.h5
+expect 0 "$switchyard" generate run --prompt "The 14 tokens" --tokens 16 --seed 3
+[[ $out == "The 14 tokens"?* ]] || fail "generated: $out"
+text=$out
+expect 0 "$switchyard" generate run/checkpoints/step-00000043 --prompt "The 14 tokens" --tokens 16 --seed 3
+[[ $out == "$text" ]] || fail "not the same text: $out"
+expect 2 "$switchyard" generate run --prompt "The" --tokens 1000
+expect 4 "$switchyard" generate nowhere
+mv elsewhere.h5 corpus.h5
+
+# A damaged checkpoint is skipped with a word, and the older one is taken.
+printf 'x' | dd of=run/checkpoints/step-00000043/rank-00000.h5 bs=1 seek=3000 conv=notrunc status=none
+expect 0 train run.output=run train.num_steps=43
+[[ $out == *"step-00000043"*"resuming from step 40"* ]] || fail "damage: $out"
+
+# Two jobs on one folder: the second is refused.
+train run.output=locked train.num_steps=100000 checkpoint.every=0 evaluate.every=0 > locked.out 2>&1 &
+job=$!
+until [[ -s locked/metrics.jsonl ]] || ! kill -0 $job 2>/dev/null; do :; done
+expect 2 train run.output=locked
+expect_lines 1 "locked"
+pkill -TERM -f "^$switchyard train small.yaml .*run.output=locked"
+wait $job
+[[ $? -eq 16 ]] || fail "SIGTERM: $(cat locked.out)"
+
+# Mistakes are told at once and once, before anything is made.
+expect 2 train run.output=never train.global_batch=25
+expect_lines 1 "global_batch"
+[[ ! -e never ]] || fail "a refused run left a folder"
+expect 3 train run.output=never data.path=corpus.txt
+expect_lines 1 "corpus.txt"
+finish
