@@ -54,7 +54,7 @@ void limit_isa_from_environment() {
 }
 
 bool has_bf16_products() {
-  return active_isa() >= Isa::avx512;
+  return active_isa() >= Isa::avx512_bf16;
 }
 
 }  // namespace switchyard::kernels

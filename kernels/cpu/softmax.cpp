@@ -120,7 +120,7 @@ HWY_INLINE float exponentials(const float* scores, const Columns& columns, float
   const std::int64_t step = num_lanes();
   const Vec factor = hn::Set(d, scale);
   const Vec shift = hn::Set(d, max);
-  // Rounding may leave scale * score - max above 0 by an ulp of max.
+  // Rounding may leave scale * score - max above 0 by an ulp of max: much, when max is huge.
   const auto probability = [&](std::int64_t i) HWY_ATTR {
     const Vec t = hn::MulSub(hn::LoadU(d, scores + i), factor, shift);
     return exp2_of_nonpositive(hn::Min(t, hn::Zero(d)));

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tensor/error.hpp"
 #include "tests/kernels/products_support.hpp"
 #include "tests/support/reference_attention.hpp"
 

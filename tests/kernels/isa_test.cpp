@@ -15,7 +15,7 @@ namespace {
 void exit_with_loops_on(Isa limit, std::string_view target) {
   limit_isa(limit);
   const bool as_wanted = cpu::loop_target() == target && active_isa() == limit &&
-                         has_bf16_products() == (limit >= Isa::avx512);
+                         has_bf16_products() == (limit >= Isa::avx512_bf16);
   std::exit(as_wanted ? 0 : 1);
 }
 

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "tensor/error.hpp"
 #include "tests/kernels/products_support.hpp"
 #include "tests/support/reference_linear.hpp"
 
