@@ -89,6 +89,7 @@ std::string indented(const std::string& text) {
   return result;
 }
 
+// max_rows is left out: it tells of the layout, not of the training.
 bool diff_states(const TrainState& a, const TrainState& b, std::ostream& out) {
   const auto line = [&](std::string_view key, std::int64_t x, std::int64_t y) {
     if (x != y) out << fmt::format("{}: {} and {}\n", key, x, y);
@@ -96,8 +97,7 @@ bool diff_states(const TrainState& a, const TrainState& b, std::ostream& out) {
   line("step", a.step, b.step);
   line("num_tokens", a.num_tokens, b.num_tokens);
   line("data_position", a.data_position, b.data_position);
-  line("max_rows", a.max_rows, b.max_rows);
-  return a == b;
+  return a.step == b.step && a.num_tokens == b.num_tokens && a.data_position == b.data_position;
 }
 
 // The same tensor in both, part by part. True if equal.

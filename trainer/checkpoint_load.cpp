@@ -70,15 +70,12 @@ std::vector<std::string> candidates_in(const std::string& folder, Group& world) 
 // The configuration keys that decide whether a tensor exists and what shape it has.
 std::string keys_for(const std::string& name) {
   const auto has = [&](std::string_view word) { return name.find(word) != std::string::npos; };
-  if (has("router") || has("gate"))
-    return "experts.num_experts, experts.every, experts.intermediate and model.hidden";
-  if (has("expert"))
-    return "experts.num_experts, experts.every, experts.intermediate and model.hidden";
-  if (has("attention"))
-    return "model.num_heads, model.num_kv_heads, model.head_dim and model.hidden";
-  if (has("norm")) return "model.hidden and model.num_layers";
-  if (has("layers.")) return "model.dense_intermediate, experts.every and model.hidden";
-  return "model.vocab_size, model.hidden and model.tie_embeddings";
+  if (has("norm")) return "model.hidden";
+  if (has("router") || has("expert"))
+    return "experts.num_experts, experts.every, experts.intermediate, model.hidden";
+  if (has("attention")) return "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
+  if (has("layers.")) return "model.dense_intermediate, experts.every, model.hidden";
+  return "model.vocab_size, model.hidden, model.tie_embeddings";
 }
 
 // Every parameter of the model must be there under its shape, and nothing else.
