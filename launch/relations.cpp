@@ -123,16 +123,11 @@ void check_batch(Checker& checker, const TrainConfig& train) {
 void check_schedule(Checker& checker, const Config& config) {
   const OptimizerConfig& optimizer = config.optimizer;
   const std::int64_t num_steps = config.train.num_steps;
-  if (checker.knows({"optimizer.warmup_steps", "train.num_steps"}) &&
-      optimizer.warmup_steps > num_steps) {
-    checker.blame({"optimizer.warmup_steps", "train.num_steps"},
-                  fmt::format("warmup_steps = {} is more than num_steps = {}; lower "
-                              "optimizer.warmup_steps or train longer",
-                              optimizer.warmup_steps, num_steps));
-  } else if (checker.knows({"optimizer.schedule", "optimizer.decay_steps", "optimizer.warmup_steps",
-                            "train.num_steps"}) &&
-             optimizer.schedule == "constant_decay" &&
-             optimizer.warmup_steps + optimizer.decay_steps > num_steps) {
+  // A warm-up longer than the run is legal: a short trial of a long schedule.
+  if (checker.knows({"optimizer.schedule", "optimizer.decay_steps", "optimizer.warmup_steps",
+                     "train.num_steps"}) &&
+      optimizer.schedule == "constant_decay" && optimizer.warmup_steps <= num_steps &&
+      optimizer.warmup_steps + optimizer.decay_steps > num_steps) {
     checker.blame({"optimizer.decay_steps", "optimizer.warmup_steps", "train.num_steps"},
                   fmt::format("warmup_steps + decay_steps = {} + {} = {} is more than num_steps = "
                               "{}; legal decay_steps: at most {}",
@@ -191,15 +186,6 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
   const std::vector<bool> nothing_unknown;
   Checker checker(loaded, nothing_unknown);
   const Config& config = loaded.config;
-  const bool has_experts = config.experts.num_experts > 0 && config.experts.every > 0;
-  if (has_experts && config.parallel.expert > config.experts.num_experts) {
-    checker.blame(
-        {"parallel.expert", "experts.num_experts"},
-        fmt::format("expert = {} ranks share num_experts = {} experts, so some would have "
-                    "none; lower it to {} or less",
-                    config.parallel.expert, config.experts.num_experts,
-                    config.experts.num_experts));
-  }
   try {
     const ParallelConfig parallel = Mesh::resolved(config.parallel, num_ranks);
     check_batch_of_ranks(checker, config, parallel.data);

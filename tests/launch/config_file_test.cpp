@@ -114,10 +114,6 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
       {"train: {global_batch: 8, micro_batch: 3}\n",
        "a.yaml:5:39: train.micro_batch: global_batch / micro_batch = 8 / 3 is not whole; legal "
        "micro_batch: 0, 1, 2, 4, 8"},
-      // The default that is too large is not in the file: the key that somebody set is blamed.
-      {"train: {num_steps: 10}\n",
-       "a.yaml:5:20: train.num_steps: warmup_steps = 20 is more than num_steps = 10; lower "
-       "optimizer.warmup_steps or train longer"},
       {"optimizer: {schedule: constant_decay, decay_steps: 90}\n",
        "a.yaml:5:52: optimizer.decay_steps: warmup_steps + decay_steps = 20 + 90 = 110 is more "
        "than "
@@ -267,10 +263,9 @@ TEST(ConfigFile, RanksThatDoNotFit) {
       problems("train: {global_batch: 16, micro_batch: 8}\n", 4),
       Lines{"a.yaml:5:23: train.global_batch: global_batch / (data x micro_batch) = 16 / (4 x "
             "8) is not whole; make global_batch 32"});
-  EXPECT_EQ(
-      problems("parallel: {expert: 4}\nexperts: {num_experts: 3}\n", 4),
-      Lines{"a.yaml:5:20: parallel.expert: expert = 4 ranks share num_experts = 3 experts, so "
-            "some would have none; lower it to 3 or less"});
+  // Ranks without experts are legal, and so is a warm-up longer than the run.
+  EXPECT_EQ(problems("parallel: {expert: 4}\nexperts: {num_experts: 3}\n", 4), Lines{});
+  EXPECT_EQ(problems("train: {num_steps: 10}\n", 4), Lines{});
   const Lines mesh = problems("parallel: {data: 3}\n", 4);
   ASSERT_EQ(mesh.size(), 1U);
   EXPECT_EQ(mesh[0].substr(0, 27), "a.yaml:5:18: parallel.data:");
