@@ -62,7 +62,7 @@ Handle<Family::object> open_object(std::int64_t file, const std::string& name, c
 }  // namespace
 
 File File::create(const std::string& path) {
-  silence_error_printing();
+  start_library();
   const Call call{Blame::io, "create the file", path};
   const PropertyList access = file_access(call);
   const PropertyList creation(checked(H5Pcreate(H5P_FILE_CREATE), call));
@@ -73,7 +73,7 @@ File File::create(const std::string& path) {
 }
 
 File File::open(const std::string& path) {
-  silence_error_printing();
+  start_library();
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0)
     throw IoError(fmt::format("{}: cannot open the file: {}", path, std::strerror(errno)));

@@ -3,6 +3,9 @@
 // and the reasons from HDF5's own error stack, and nothing is printed on stderr. Files are written
 // in the latest format, whose metadata carries checksums; chunked datasets carry Fletcher32.
 //
+// After a write that failed (a full disk) HDF5 1.10 keeps half-closed objects: end the process in
+// an orderly way and do not write another file.
+//
 // HDF5 is not thread-safe here: one thread of a process uses this header. A Dataset must not
 // outlive its File's close_synced(). Element types are little-endian in files and in memory.
 #pragma once
@@ -113,6 +116,7 @@ class VirtualDataset {
 
 class Dataset {
  public:
+  Dataset() = default;                               // none; assign one, or assign {} to close
   const std::string& name() const { return name_; }  // full path inside the file
   const Shape& shape() const { return shape_; }
   ElementType type() const { return type_; }

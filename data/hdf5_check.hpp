@@ -26,8 +26,8 @@ struct Call {
 // Fails with the reasons on HDF5's error stack when `result` is negative, else returns it.
 std::int64_t checked(std::int64_t result, const Call& call);
 
-// HDF5 prints its errors by default. Called before a file is opened or created.
-void silence_error_printing();
+// Called before a file is opened or created: HDF5 shall neither print its errors nor run at exit.
+void start_library();
 
 std::int64_t memory_type(ElementType type);  // borrowed identifiers
 std::int64_t stored_type(ElementType type);  // little-endian

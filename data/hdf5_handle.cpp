@@ -69,7 +69,10 @@ std::int64_t checked(std::int64_t result, const Call& call) {
   return result;
 }
 
-void silence_error_printing() {
+void start_library() {
+  // A file whose last writes failed (a full disk) stays half-closed, and HDF5's clean-up at exit
+  // crashes on it (1.10.8), which would replace our exit code. Our handles close everything.
+  H5dont_atexit();
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 

@@ -1,6 +1,12 @@
 #include "data/hdf5.hpp"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <csignal>
+#include <cstdlib>
 #include <numeric>
 #include <random>
 
@@ -248,6 +254,36 @@ TEST_F(Hdf5, ClaimedSizesAreCheckedBeforeMemoryIsAsked) {
   }
   const File file = File::open(path("huge.h5"));
   EXPECT_TRUE(contains(message_of<DataError>([&] { file.open_dataset("x"); }), "it claims"));
+}
+
+// Writes 4 MiB with room for 2 and ends in the ordinary way: HDF5's own clean-up runs too.
+[[noreturn]] void write_beyond_the_limit(const std::string& path, Layout layout) {
+  std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit limit { 2 << 20, 2 << 20 };
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  try {
+    File file = File::create(path);
+    Dataset dataset = file.create_dataset("x", {4 << 20}, ElementType::u8, {.layout = layout});
+    const std::vector<std::uint8_t> values(4 << 20, 1);
+    dataset.write_all<std::uint8_t>(values);
+    dataset = {};
+    file.close_synced();
+  } catch (const IoError&) {
+    std::exit(6);
+  }
+  std::exit(0);
+}
+
+// As on a full disk, where HDF5's own tools crash.
+TEST_F(Hdf5, AFailedWriteIsAnErrorAndNoCrash) {
+  for (const Layout layout : {Layout::chunked, Layout::contiguous}) {
+    const pid_t child = ::fork();
+    if (child == 0) write_beyond_the_limit(path("full.h5"), layout);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+    EXPECT_EQ(WEXITSTATUS(status), 6);
+  }
 }
 
 TEST_F(Hdf5, TextsInDatasets) {
