@@ -26,7 +26,7 @@ std::string find_checkpoint(const std::string& path) {
   const Report report = [](const std::string& text) { std::cerr << text << '\n'; };
   if (fs::exists(fs::path(path) / manifest_name)) {
     const std::string damage = find_damage(path, *world, report);
-    if (!damage.empty()) throw CheckpointError(fmt::format("{}: {}", path, damage));
+    if (!damage.empty()) throw CheckpointError(damage);
     return path;
   }
   const std::string folder = path + "/checkpoints";

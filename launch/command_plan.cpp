@@ -83,6 +83,7 @@ std::string imbalance_text(const Config& config, const Plan& balanced, std::int6
 void print_json(const Plan& plan) {
   nlohmann::ordered_json json;
   json["num_ranks"] = plan.num_ranks;
+  json["num_threads"] = kernels::num_threads();
   json["parallel"] = {{"data", plan.parallel.data},
                       {"context", plan.parallel.context},
                       {"expert", plan.parallel.expert}};
@@ -123,6 +124,7 @@ std::int64_t vocabulary_of(Config& config) {
 int run_plan(const CommandContext& context) {
   std::int64_t num_ranks = 1;
   std::int64_t rows = 0;
+  std::int64_t num_threads = 0;
   double gib_per_rank = 0;
   bool json = false;
   std::vector<std::string> arguments;
@@ -133,6 +135,7 @@ int run_plan(const CommandContext& context) {
       .add("rows", "N", rows,
            "rows received by the fullest rank in a layer (a run's max_rows); "
            "default: balanced routing")
+      .add("threads", "N", num_threads, "threads of a rank (default: as `train` would take here)")
       .add("memory", "GIB", gib_per_rank,
            "memory a rank may use (default: what this host has available / ranks)")
       .add("json", json, "print JSON, with every kind of rank")
@@ -140,11 +143,13 @@ int run_plan(const CommandContext& context) {
   if (!options.parse(context.arguments)) return 0;
   if (num_ranks < 1 || num_ranks > 1'000'000)
     throw UsageError("plan", "--ranks must be from 1 to 1000000");
+  if (num_threads < 0) throw UsageError("plan", "--threads must be at least 1");
   if (rows < 0) throw UsageError("plan", "--rows must be at least 0");
 
   const LoadedConfig loaded = read_config(arguments.front(), std::span(arguments).subspan(1));
   require_valid_for_ranks(loaded, num_ranks);
   Config config = loaded.config;
+  if (num_threads > 0) config.run.threads = num_threads;
   set_threads(config.run, static_cast<int>(num_ranks));
   const std::int64_t vocab_size = vocabulary_of(config);
   if (rows > 0) {
@@ -162,7 +167,8 @@ int run_plan(const CommandContext& context) {
       "{}\n\n",
       loaded.path, plan.num_parameters, format_count(static_cast<double>(plan.num_parameters)),
       plan.num_active_parameters, format_count(static_cast<double>(plan.num_active_parameters)),
-      plan.num_ranks, plan.parallel.data, plan.parallel.context, plan.parallel.expert);
+      plan.num_ranks, plan.parallel.data, plan.parallel.context, plan.parallel.expert,
+      kernels::num_threads());
   std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n';
   if (rows == 0) {
     const std::int64_t per_rank = gib_per_rank > 0

@@ -163,6 +163,14 @@ void add_model(std::vector<Key>& keys) {
                   .description =
                       "Standard deviation of initial weights; of those that write to the "
                       "residual stream divided by sqrt(2 `num_layers`)."});
+  keys.push_back({.section = "model",
+                  .name = "embedding_std",
+                  .field = field<s, &C::embedding_std>(),
+                  .range = from(0),
+                  .description =
+                      "Standard deviation of the initial embedding; 0: 1, or `initial_std` with "
+                      "`tie_embeddings`. A wide one keeps the tokens of a sequence apart, so that "
+                      "an untrained router spreads them over the experts."});
 }
 
 void add_experts(std::vector<Key>& keys) {

@@ -78,7 +78,8 @@ Transformer::Transformer(ParameterStore& store, const ModelConfig& model,
       embedding_dropout_key_(random_key(seed, "dropout embedding")) {
   expect(compute == DType::f32 || compute == DType::bf16, "the compute type is f32 or bf16");
   embedding_ = &store.add(
-      weight_spec("embedding.weight", {model.vocab_size, model.hidden}, model.initial_std));
+      weight_spec("embedding.weight", {model.vocab_size, model.hidden},
+                  model.effective_embedding_std()));
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
     blocks_.push_back(
         std::make_unique<Block>(store, layer, model, experts, compute, seed, num_moe_layers()));

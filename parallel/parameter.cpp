@@ -86,7 +86,9 @@ std::vector<Bucket> ParameterStore::planned_buckets(std::int64_t bucket_bytes) {
       bucket.replicas = &mesh_.group(axis);
     }
     std::vector<BucketEntry>& entries = buckets[*current].entries;
-    const std::int64_t begin = entries.empty() ? 0 : entries.back().end;
+    // Each parameter begins at a cache line: products write whole lines of its gradient.
+    const std::int64_t begin =
+        entries.empty() ? 0 : rounded_up(entries.back().end, part_granularity);
     entries.push_back({&*parameter, begin, begin + numel});
   }
   // A bucket is complete with its earliest parameter, which a backward pass reaches last.

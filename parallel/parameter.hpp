@@ -64,7 +64,7 @@ struct Bucket {
   Tensor gradients;                  // f32 [numel]
   std::int64_t numel = 0;            // padded so that the replicas' parts are equal
   std::int64_t part = 0;             // numel / replicas->size()
-  std::vector<BucketEntry> entries;  // ascending; the padding at the end belongs to none
+  std::vector<BucketEntry> entries;  // ascending, each at a multiple of 64 bytes; the gaps belong to none
 
   std::int64_t owned_begin() const { return replicas->rank() * part; }
   std::int64_t owned_end() const { return owned_begin() + part; }

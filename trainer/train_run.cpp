@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 
@@ -102,15 +103,31 @@ class Run {
       path = config_.checkpoint.resume;
       const std::string damage = find_damage(*path, world_, report);
       if (!damage.empty())
-        throw Collective<CheckpointError>(fmt::format("checkpoint.resume: {}: {}", *path, damage));
+        throw Collective<CheckpointError>(fmt::format("checkpoint.resume: {}", damage));
     }
-    if (!path) return;
+    if (!path) {
+      refuse_damaged();
+      return;
+    }
     state_ = load_checkpoint(*path, trainer().store(), &trainer().optimizer(), world_);
     trainer().weights_changed();
     restore_capacity(*path);
     saved_step_ = state_.step;
     checkpoint_path_ = *path;
     note(fmt::format("resuming from step {} ({})", state_.step, *path));
+  }
+
+  // Nothing valid was found. Starting anew would in time replace what somebody may still mend.
+  void refuse_damaged() {
+    run_together(world_, [this] {
+      std::error_code none;
+      for (const auto& entry : std::filesystem::directory_iterator(checkpoints_, none))
+        if (step_of_folder_name(entry.path().filename().string()) >= 0)
+          throw CheckpointError(fmt::format(
+              "{} holds checkpoints, but none of them is valid (see above); mend or remove them, or "
+              "start again from step 0 with checkpoint.resume=never",
+              checkpoints_));
+    });
   }
 
   // On the layout that wrote the checkpoint, memory goes on as if the run had not stopped.
@@ -287,7 +304,7 @@ ExitCode run_training(Group& world, const Config& given, const std::string& effe
     write_file_atomically(given.run.output + "/tokenizer.bin", tokens->tokenizer().serialize());
   });
   if (folder && !folder->note().empty()) log->warning(folder->note());
-  set_threads(given.run, world.size());
+  set_threads(given.run, world);
   const Config config = resolve_config(given, world.size(), *tokens);
 
   Run run(world, config, effective_yaml, command, stop, folder.get(), *log);
@@ -306,7 +323,7 @@ ExitCode run_training(Group& world, const Config& given, const std::string& effe
 void run_evaluation(Group& world, const Config& given) {
   std::unique_ptr<TokenFile> tokens;
   run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
-  set_threads(given.run, world.size());
+  set_threads(given.run, world);
   const Config config = resolve_config(given, world.size(), *tokens);
   require_memory(world, make_plan(config, world.size(), tokens->vocab_size()));
   RankState rank(world, config, tokens->vocab_size());
