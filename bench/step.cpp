@@ -111,7 +111,7 @@ void print_json(Group& world, const Config& config, const std::string& name, con
 }  // namespace
 
 void run_step(Group& world, const Config& given, const std::string& name, const StepOptions& options) {
-  set_threads(given.run, world.size());
+  set_threads(given.run, world);
   Config config = given;
   config.parallel = Mesh::resolved(config.parallel, world.size());
   if (config.model.vocab_size == 0) config.model.vocab_size = 257;

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/topology.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
@@ -60,6 +61,8 @@ class Group {
   const std::string& name() const { return name_; }  // the axis, for messages: "expert"
   int rank() const { return rank_; }
   int size() const { return size_; }
+  // Which ranks of this group share a host.
+  const Topology& topology() const { return topology_; }
 
   // whole: contiguous, f32, f64, i32 or i64; reduced in place on all ranks. 2 n (P - 1) / P bytes.
   virtual Event start_all_reduce(const TensorView& whole, ReduceOp op) = 0;
@@ -109,7 +112,11 @@ class Group {
   }
 
  protected:
-  Group(std::string name, int rank, int size) : name_(std::move(name)), rank_(rank), size_(size) {}
+  // The ranks of a group without a topology share one host.
+  Group(std::string name, int rank, int size)
+      : Group(std::move(name), rank, size, Topology(size, rank)) {}
+  Group(std::string name, int rank, int size, Topology topology)
+      : name_(std::move(name)), rank_(rank), size_(size), topology_(std::move(topology)) {}
 
   // Where this rank is in a partition. InternalError unless each of 0 ... P - 1 is listed once.
   struct Place {
@@ -123,6 +130,7 @@ class Group {
   std::string name_;
   int rank_;
   int size_;
+  Topology topology_;
 };
 
 // A group of `size` ranks seen from `rank` that moves nothing and records, in the device's profile,

@@ -13,6 +13,7 @@
 #include "parallel/group.hpp"
 #include "parallel/mpi_call.hpp"
 #include "parallel/mpi_exchanges.hpp"
+#include "parallel/mpi_topology.hpp"
 #include "parallel/rank_order.hpp"
 #include "parallel/wire_bytes.hpp"
 #include "tensor/error.hpp"
@@ -93,8 +94,9 @@ class Broadcast final : public Event::Pending {
 class MpiGroup final : public Group {
  public:
   // Takes the communicator.
-  MpiGroup(std::string name, MPI_Comm communicator)
-      : Group(std::move(name), rank_in(communicator), size_of_group(communicator)),
+  MpiGroup(std::string name, MPI_Comm communicator, Topology topology)
+      : Group(std::move(name), rank_in(communicator), size_of_group(communicator),
+              std::move(topology)),
         communicator_(communicator),
         highest_tag_(highest_tag()) {}
 
@@ -295,7 +297,9 @@ std::unique_ptr<Group> MpiGroup::subgroup(std::string name,
   const Place place = place_in(partition);
   MPI_Comm communicator = MPI_COMM_NULL;
   check(MPI_Comm_split(communicator_, place.list, place.index, &communicator), "MPI_Comm_split");
-  return std::make_unique<MpiGroup>(std::move(name), communicator);
+  return std::make_unique<MpiGroup>(
+      std::move(name), communicator,
+      topology().of_members(partition[static_cast<std::size_t>(place.list)], place.index));
 }
 
 }  // namespace
@@ -303,7 +307,8 @@ std::unique_ptr<Group> MpiGroup::subgroup(std::string name,
 std::unique_ptr<Group> make_world_group() {
   MPI_Comm communicator = MPI_COMM_NULL;
   check(MPI_Comm_dup(MPI_COMM_WORLD, &communicator), "MPI_Comm_dup");
-  return std::make_unique<MpiGroup>("world", communicator);
+  return std::make_unique<MpiGroup>("world", communicator,
+                                    find_topology(MPI_Comm_c2f(communicator)));
 }
 
 }  // namespace switchyard::mpi

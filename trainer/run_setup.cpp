@@ -6,10 +6,10 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
-#include <thread>
 
 #include "kernels/threads.hpp"
 #include "parallel/collective_error.hpp"
+#include "parallel/cores.hpp"
 #include "tensor/error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/progress.hpp"
@@ -38,13 +38,23 @@ Config resolve_config(const Config& given, int num_ranks, const TokenFile& token
   return config;
 }
 
-void set_threads(const RunConfig& run, int num_ranks) {
-  if (run.threads > 0) {
+namespace {
+
+void set_threads_or_cores(const RunConfig& run, int num_cores) {
+  if (run.threads > 0)
     kernels::set_num_threads(static_cast<int>(run.threads));
-  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
-    const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    kernels::set_num_threads(std::max(1, cores / num_ranks));
-  }
+  else if (std::getenv("OMP_NUM_THREADS") == nullptr)
+    kernels::set_num_threads(num_cores);
+}
+
+}  // namespace
+
+void set_threads(const RunConfig& run, Group& world) {
+  set_threads_or_cores(run, num_cores_for_rank(world));
+}
+
+void set_threads(const RunConfig& run, int num_ranks) {
+  set_threads_or_cores(run, std::max(1, Cores::of_this_process().num_cores / num_ranks));
 }
 
 namespace {
@@ -71,7 +81,7 @@ void check_memory(const Plan& plan, int ranks_on_host) {
 }  // namespace
 
 void require_memory(Group& world, const Plan& plan) {
-  run_together(world, [&] { check_memory(plan, world.size()); });
+  run_together(world, [&] { check_memory(plan, world.topology().num_local_ranks()); });
 }
 
 RankState::RankState(Group& world, const Config& config, std::int64_t vocab_size_used)

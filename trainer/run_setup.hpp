@@ -16,15 +16,16 @@ namespace switchyard {
 Config resolve_config(const Config& config, int num_ranks, const TokenFile& tokens);
 
 // Sets the number of OpenMP threads of this process from run.threads (0: left as the launcher set
-// it, else the cores of the host shared out over its ranks).
+// it, else this rank's share of the cores that it may use). Collective.
+void set_threads(const RunConfig& run, Group& world);
+// The same for a process that stands for one of num_ranks on this host.
 void set_threads(const RunConfig& run, int num_ranks);
 
 // Memory that this host can still give, in bytes; 0 where the system does not tell.
 std::int64_t available_memory_bytes();
 
 // Throws MemoryError, with the plan's figures by purpose and what to change, if the fullest rank
-// needs more than this host has available for each of its ranks. Collective; takes all ranks of the
-// world to share one host.
+// needs more than its host has available for each of its ranks. Collective.
 void require_memory(Group& world, const Plan& plan);
 
 // Everything of one rank that lives as long as the run. Members die in reverse order.
