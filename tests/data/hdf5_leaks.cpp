@@ -2,4 +2,6 @@
 // what it half-closed after a failed write. Tests that damage files tell the leak sanitizer so;
 // leaks of our own are still found. Without the sanitizer nobody calls this.
 extern "C" const char* __lsan_default_suppressions();
-extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:libhdf5";
+}
