@@ -1,41 +1,123 @@
 #!/usr/bin/env bash
-# Trains a configuration on several ranks of this machine.
-#   launch/mpirun.sh CONFIG [-n RANKS] [key.path=value ...]
-# RANKS defaults to the number of cores. Each rank gets cores / RANKS threads, bound to cores when
-# there are enough of them. SWITCHYARD names the binary (default: build/release/switchyard), COMMAND
-# the command (default: train).
+# Trains a configuration on several ranks, on this machine or on several hosts.
+#   launch/mpirun.sh CONFIG [-n RANKS] [--hosts a,b:4,...] [--device IF] [--dry-run] [key.path=value ...]
+#   COMMAND=doctor launch/mpirun.sh [-n RANKS] [--hosts a,b:4,...] [--device IF] [OPTION ...]
+# -n RANKS      ranks of the job; default: one for each core of this machine, or what --hosts adds up to
+# --hosts LIST  hosts, each with its number of ranks behind a colon; a host without one gets an equal
+#               part of RANKS, or as many ranks as this machine has cores. All hosts are taken to have
+#               as many cores as this one, and to see this folder and the binary under the same paths.
+# --device IF   what joins the hosts: a network device (eth1), a subnet where their names differ
+#               (10.1.0.0/16), or an InfiniBand port (mlx5_0:1); docs/hosts.md
+# --dry-run     prints the mpirun command instead of running it
+# A rank gets cores / ranks threads, bound to cores when there are enough of them. COMMAND names the
+# command (default: train; eval, doctor, ...), SWITCHYARD the binary (default: build/release/switchyard).
+# The exit code is that of the first rank that failed; 16 means: run the same command again to go on.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() {
-  sed -n '2,7s/^# \{0,1\}//p' "$0"
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
+refuse() {
+  echo "mpirun.sh: $*" >&2
   exit 2
 }
-[[ $# -ge 1 && $1 != -* ]] || usage
-config=$1
-shift
-cores=$(nproc)
-ranks=$cores
-if [[ ${1:-} == -n ]]; then
-  [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "mpirun.sh: -n takes a number of ranks, not '${2:-}'" >&2; exit 2; }
-  ranks=$2
-  shift 2
-fi
-binary=${SWITCHYARD:-$root/build/release/switchyard}
-[[ -x $binary ]] || { echo "mpirun.sh: $binary is missing; build it with launch/build.sh" >&2; exit 2; }
+is_number() { [[ $1 =~ ^[1-9][0-9]{0,5}$ ]]; }
 
-threads=$((cores / ranks > 0 ? cores / ranks : 1))
+command=${COMMAND:-train}
+ranks='' hosts='' device='' is_dry_run=''
+words=()  # what the program gets
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    -n | -np) is_number "${2:-}" || refuse "$1 takes a number of ranks, not '${2:-}'"; ranks=$2; shift 2 ;;
+    --hosts) [[ -n ${2:-} && ${2:-} != -* ]] || refuse "--hosts takes a list like a,b:4"; hosts=$2; shift 2 ;;
+    --device) [[ -n ${2:-} && ${2:-} != -* ]] || refuse "--device takes a network device"; device=$2; shift 2 ;;
+    --dry-run) is_dry_run=1; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) words+=("$1"); shift ;;
+  esac
+done
+case $command in
+  train | eval)
+    [[ ${#words[@]} -gt 0 ]] || { usage >&2; refuse "a configuration is missing"; }
+    config=${words[0]}
+    [[ $config != *=* && $config != -* ]] || refuse "the configuration comes first, not '$config'"
+    [[ -f $config ]] || refuse "$config: no such configuration; configs/ holds some" ;;
+esac
+binary=${SWITCHYARD:-$root/build/release/switchyard}
+[[ -x $binary && ! -d $binary ]] || refuse "$binary is missing; build it with launch/build.sh"
+binary=$(cd "$(dirname "$binary")" && pwd)/$(basename "$binary")
+command -v mpirun >/dev/null || refuse "mpirun is missing; install it with launch/install_packages.sh"
+
+# Cores, not hyper-threads, and only those that this shell may use.
+cores=$(nproc)
+if command -v lscpu >/dev/null; then
+  physical=$(lscpu -p=CORE,SOCKET | grep -v '^#' | sort -u | wc -l)
+  ((physical == 0 || physical >= cores)) || cores=$physical
+fi
+
+# --hosts: the list with a number for each host, the largest of them, their sum.
+slots='' most=0 sum=0
+if [[ -n $hosts ]]; then
+  IFS=, read -r -a names <<<"$hosts"
+  if [[ -n $ranks ]]; then each=$(((ranks + ${#names[@]} - 1) / ${#names[@]})); else each=$cores; fi
+  for name in "${names[@]}"; do
+    count=$each
+    if [[ $name == *:* ]]; then
+      count=${name##*:}
+      name=${name%:*}
+      is_number "$count" || refuse "--hosts: '$count' is no number of ranks for host '$name'"
+    fi
+    [[ -n $name ]] || refuse "--hosts: a host without a name in '$hosts'"
+    slots+=${slots:+,}$name:$count
+    sum=$((sum + count))
+    most=$((count > most ? count : most))
+  done
+  ranks=${ranks:-$sum}
+  ((ranks <= sum)) || refuse "-n $ranks: --hosts $hosts has room for $sum ranks only"
+  most=$((most < ranks ? most : ranks))
+else
+  ranks=${ranks:-$cores}
+  most=$ranks
+fi
+
+threads=${OMP_NUM_THREADS:-$((cores / most > 0 ? cores / most : 1))}
+is_number "$threads" || refuse "OMP_NUM_THREADS is '$threads', not a number of threads"
+export OMP_NUM_THREADS=$threads
 options=(-n "$ranks" --mca btl_base_warn_component_unused 0
-         # Survivors of a failing rank get this many seconds to finish writing.
+         # After one rank failed, or SIGTERM: seconds for the others to finish writing.
          --mca odls_base_sigkill_timeout 10)
-if ((ranks * threads <= cores)); then
+if ((most * threads <= cores)); then
+  # Neighbouring ranks on one host, each with cores of its own.
   options+=(--map-by "slot:PE=$threads" --bind-to core)
 else
   # More ranks than cores: no binding, and waiting ranks give their core away.
-  options+=(--oversubscribe --bind-to none --mca mpi_yield_when_idle 1)
+  options+=(--map-by slot --oversubscribe --bind-to none --mca mpi_yield_when_idle 1)
 fi
+if [[ -n $slots ]]; then
+  # The other hosts start in this folder, with these variables of this shell.
+  options+=(--host "$slots" --wdir "$PWD" -x OMP_NUM_THREADS)
+  while IFS= read -r name; do
+    options+=(-x "$name")
+  done < <(compgen -e | grep -E '^(SWITCHYARD_.*|HDF5_USE_FILE_LOCKING|LD_LIBRARY_PATH|NO_COLOR)$')
+fi
+case $device in
+  '') ;;
+  */*) options+=(--mca btl_tcp_if_include "$device" --mca oob_tcp_if_include "$device") ;;
+  mlx*:* | hfi*:* | bnxt*:*) options+=(--mca pml ucx -x UCX_NET_DEVICES="$device") ;;
+  *)
+    [[ -e /sys/class/net/$device ]] ||
+      refuse "--device: this machine has no network device $device; it has $(ls -m /sys/class/net)"
+    options+=(--mca btl_tcp_if_include "$device" --mca oob_tcp_if_include "$device") ;;
+esac
 if [[ $(id -u) -eq 0 ]]; then  # root is the usual user inside a container
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
-export OMP_NUM_THREADS=$threads
-exec mpirun "${options[@]}" "$binary" "${COMMAND:-train}" "$config" "$@"
+
+whole=(mpirun "${options[@]}" "$binary" "$command" ${words[@]+"${words[@]}"})
+if [[ -n $is_dry_run ]]; then
+  printf 'OMP_NUM_THREADS=%q' "$threads"
+  printf ' %q' "${whole[@]}"
+  echo
+  exit 0
+fi
+# In this process's place: signals reach mpirun, which passes USR1 on to the ranks.
+exec "${whole[@]}"
