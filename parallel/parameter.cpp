@@ -79,7 +79,8 @@ std::vector<Bucket> ParameterStore::planned_buckets(std::int64_t bucket_bytes) {
     const Axis axis = parameter->spec().replicas;
     const std::int64_t numel = parameter->local_shape().numel();
     std::optional<std::size_t>& current = open[static_cast<std::size_t>(axis)];
-    if (!current || buckets[*current].entries.back().end + numel > limit) {
+    if (!current ||
+        rounded_up(buckets[*current].entries.back().end, part_granularity) + numel > limit) {
       current = buckets.size();
       Bucket& bucket = buckets.emplace_back();
       bucket.axis = axis;

@@ -35,7 +35,7 @@ void check_bucket(const Bucket& bucket, std::int64_t bucket_bytes) {
   std::int64_t end = 0;
   for (const BucketEntry& entry : bucket.entries) {
     const Parameter& parameter = *entry.parameter;
-    EXPECT_EQ(entry.begin, end);
+    EXPECT_EQ(entry.begin, (end + 15) / 16 * 16);  // the next cache line
     end = entry.end;
     EXPECT_EQ(parameter.spec().replicas, bucket.axis);
     EXPECT_EQ(parameter.value().shape, parameter.local_shape());
