@@ -22,6 +22,7 @@ enum class ExitCode : int {
   stopped = 16,    // stopped on request; run the same command again to continue
   numerical = 17,  // loss or gradient is not finite
   hang = 18,
+  no_progress = 19,  // restarted again and again from the same step; do not restart by itself
 };
 
 class Error : public std::runtime_error {
@@ -57,6 +58,10 @@ class IoError : public Error {
 class NumericalError : public Error {
  public:
   explicit NumericalError(const std::string& message) : Error(ExitCode::numerical, message) {}
+};
+class ProgressError : public Error {
+ public:
+  explicit ProgressError(const std::string& message) : Error(ExitCode::no_progress, message) {}
 };
 class InternalError : public Error {
  public:

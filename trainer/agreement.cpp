@@ -23,6 +23,8 @@ void throw_error(ExitCode code, const std::string& message) {
       throw Collective<IoError>(message);
     case ExitCode::numerical:
       throw Collective<NumericalError>(message);
+    case ExitCode::no_progress:
+      throw Collective<ProgressError>(message);
     case ExitCode::internal:
       throw Collective<InternalError>(message);
     case ExitCode::done:

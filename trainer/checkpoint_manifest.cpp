@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -139,6 +141,14 @@ std::int64_t step_of_folder_name(std::string_view name) {
     step = step * 10 + (digit - '0');
   }
   return step;
+}
+
+std::int64_t newest_step_in(const std::string& folder) {
+  std::int64_t newest = 0;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none))
+    newest = std::max(newest, step_of_folder_name(entry.path().filename().string()));
+  return newest;
 }
 
 std::string to_json(const Manifest& manifest) {

@@ -57,6 +57,8 @@ std::string rank_file_name(int rank);             // "rank-00003.h5"
 std::string step_folder_name(std::int64_t step);  // "step-00000100"
 // The step that a folder's name tells, -1 if it is not the name of a complete checkpoint.
 std::int64_t step_of_folder_name(std::string_view name);
+// The step of the newest checkpoint in a folder, by name and valid or not; 0 if there is none.
+std::int64_t newest_step_in(const std::string& folder);
 
 std::string to_json(const Manifest& manifest);
 // CheckpointError with `path` and the reason if the text is not a sound manifest.

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "data/atomic_file.hpp"
@@ -27,11 +29,32 @@ std::string number(double value) {
   return text;
 }
 
-// The step of a line; none if the line is not a complete one of ours.
-std::int64_t step_of(std::string_view line) {
-  const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
-  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return -1;
-  return json["step"].get<std::int64_t>();
+struct Line {
+  bool complete = false;  // an object of ours with its end
+  bool restart = false;
+  std::int64_t step = -1;
+};
+
+Line parse_line(std::string_view text) {
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return {};
+  const std::int64_t step = json["step"].get<std::int64_t>();
+  return {.complete = step >= 0, .restart = json.contains("event"), .step = step};
+}
+
+// Calls visit(text, line) for every line. One without its end was not finished, even if what is
+// there can be read.
+void for_each_line(const std::string& path,
+                   const std::function<void(std::string_view, const Line&)>& visit) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return;
+  const std::string text = read_file(path, max_metrics_bytes);
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    visit(line, end < text.size() ? parse_line(line) : Line{});
+    begin = end + 1;
+  }
 }
 
 }  // namespace
@@ -53,25 +76,35 @@ std::string to_json(const EvaluationMetrics& m) {
                      number(m.validation_loss));
 }
 
-MetricsWriter::MetricsWriter(std::string path, std::int64_t restored_step)
+std::string to_json(const RestartMetrics& m) {
+  const nlohmann::json reason = m.reason;
+  return fmt::format(
+      "{{\"event\": \"restart\", \"restarts\": {}, \"step\": {}, \"lost_steps\": {}, "
+      "\"lost_seconds\": {:.1f}, \"reason\": {}}}",
+      m.restarts, m.step, m.lost_steps, m.lost_seconds,
+      reason.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+std::int64_t last_step_in(const std::string& path) {
+  std::int64_t last = 0;
+  for_each_line(path, [&](std::string_view, const Line& line) {
+    if (line.complete && !line.restart) last = std::max(last, line.step);
+  });
+  return last;
+}
+
+MetricsWriter::MetricsWriter(std::string path, std::int64_t restored_step, RestartLines restarts)
     : path_(std::move(path)) {
-  std::error_code error;
-  if (std::filesystem::exists(path_, error)) {
-    const std::string text = read_file(path_, max_metrics_bytes);
-    std::string kept;
-    for (std::size_t begin = 0; begin < text.size();) {
-      const std::size_t end = std::min(text.find('\n', begin), text.size());
-      const std::string_view line = std::string_view(text).substr(begin, end - begin);
-      const std::int64_t step = step_of(line);
-      // A line without its end was not finished, even if what is there can be read.
-      if (end < text.size() && step >= 0 && step <= restored_step && restored_step > 0)
-        kept.append(line).push_back('\n');
-      else
-        ++num_cut_;
-      begin = end + 1;
-    }
-    if (num_cut_ > 0) write_file_atomically(path_, kept);
-  }
+  std::string kept;
+  for_each_line(path_, [&](std::string_view text, const Line& line) {
+    const bool keep = line.restart ? restarts == RestartLines::keep
+                                   : line.step <= restored_step && restored_step > 0;
+    if (line.complete && keep)
+      kept.append(text).push_back('\n');
+    else
+      ++num_cut_;
+  });
+  if (num_cut_ > 0) write_file_atomically(path_, kept);
   file_.reset(std::fopen(path_.c_str(), "ae"));
   if (!file_) throw IoError(fmt::format("{}: cannot be opened: {}", path_, std::strerror(errno)));
 }

@@ -1,4 +1,5 @@
-// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation.
+// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation and
+// for a restart of the run (the only lines with the key "event": readers of steps pass over them).
 // Floating-point numbers are written with the fewest digits that read back as the same double; JSON
 // has no NaN or infinities, so these are the strings "nan", "inf" and "-inf". Every line is handed
 // to the system as it is written.
@@ -34,18 +35,38 @@ struct EvaluationMetrics {
   double validation_loss = 0;
 };
 
+// A start that went on with a run whose earlier start had not finished it.
+struct RestartMetrics {
+  std::int64_t restarts = 0;    // of this run so far, this one included
+  std::int64_t step = 0;        // restored: the next step is one later
+  std::int64_t lost_steps = 0;  // taken after it by the earlier start, to be taken again
+  double lost_seconds = 0;  // from the restored state's writing to this start; sums over restarts
+  std::string reason;       // why the earlier start ended: "SIGUSR1", an error's message, ...
+};
+
 std::string to_json(const StepMetrics& metrics);  // one line, without its end
 std::string to_json(const EvaluationMetrics& metrics);
+std::string to_json(const RestartMetrics& metrics);
+
+// The last step with a complete line in the file at `path`; 0 if there is none or no file.
+std::int64_t last_step_in(const std::string& path);
+
+enum class RestartLines : std::uint8_t {
+  keep,  // also those of steps that are cut: a restart is not undone by a later one
+  cut,   // the run begins anew
+};
 
 class MetricsWriter {
  public:
   // Appends to the file at `path`. Lines of steps after `restored_step` are cut before (and with
-  // them anything that is not a line of metrics, as a killed run may leave at the end); with 0 the
-  // file starts empty. The file is replaced in one step. IoError.
-  MetricsWriter(std::string path, std::int64_t restored_step);
+  // them anything that is not a line of metrics, as a killed run may leave at the end); with 0 no
+  // step remains. The file is replaced in one step. IoError.
+  MetricsWriter(std::string path, std::int64_t restored_step,
+                RestartLines restarts = RestartLines::keep);
 
   void write(const StepMetrics& metrics) { append(to_json(metrics)); }
   void write(const EvaluationMetrics& metrics) { append(to_json(metrics)); }
+  void write(const RestartMetrics& metrics) { append(to_json(metrics)); }
   std::int64_t num_cut() const { return num_cut_; }  // lines cut when it was opened
 
  private:

@@ -50,8 +50,8 @@ StopSignal::~StopSignal() {
   active = nullptr;
 }
 
-std::string StopSignal::name() const {
-  switch (signal_.load()) {
+std::string StopSignal::name_of(int number) {
+  switch (number) {
     case SIGUSR1:
       return "SIGUSR1";
     case SIGTERM:

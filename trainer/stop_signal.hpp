@@ -23,7 +23,9 @@ class StopSignal {
   StopSignal& operator=(const StopSignal&) = delete;
 
   bool requested() const { return signal_.load() != 0; }
-  std::string name() const;  // "SIGUSR1"; empty if not requested
+  std::string name() const { return name_of(number()); }
+  int number() const { return signal_.load(); }  // SIGUSR1, ...; 0 if not requested
+  static std::string name_of(int number);        // "SIGUSR1"; empty for 0
 
  private:
   static void handle(int signal);

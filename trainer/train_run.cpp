@@ -18,6 +18,7 @@
 #include "trainer/metrics.hpp"
 #include "trainer/progress.hpp"
 #include "trainer/rank_log.hpp"
+#include "trainer/restart_history.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/run_setup.hpp"
 
@@ -62,9 +63,11 @@ class Run {
   }
 
   std::int64_t step() const { return state_.step; }
+  const std::string& stopped_by() const { return stopped_by_; }  // empty if nothing did
 
  private:
   void start(const TokenFile& tokens) {
+    record_start();
     const Plan plan = make_plan(config_, world_.size(), tokens.vocab_size());
     require_memory(world_, plan);
     flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
@@ -78,10 +81,13 @@ class Run {
     });
     measure_peak();
     resume();
+    const std::optional<RestartMetrics> restart = find_restart();
     loader_->seek(state_.step);
     source_ = std::make_unique<LoaderSource>(*loader_);
     if (folder_ == nullptr) return;
-    metrics_ = std::make_unique<MetricsWriter>(folder_->metrics(), state_.step);
+    metrics_ = std::make_unique<MetricsWriter>(
+        folder_->metrics(), state_.step, begins_anew() ? RestartLines::cut : RestartLines::keep);
+    if (restart) metrics_->write(*restart);
     progress_ = std::make_unique<Progress>(std::cout, is_live_terminal(STDOUT_FILENO),
                                            state_.step + 1, config_.train.num_steps);
     note(describe(plan));
@@ -128,6 +134,26 @@ class Run {
               "start again from step 0 with checkpoint.resume=never",
               checkpoints_));
     });
+  }
+
+  bool begins_anew() const { return config_.checkpoint.resume == "never"; }
+
+  void record_start() {
+    run_together(world_, [&] {
+      if (folder_ != nullptr)
+        history_ = std::make_unique<RestartHistory>(folder_->path(), newest_step_in(checkpoints_),
+                                                    begins_anew(), unix_seconds());
+    });
+  }
+
+  // What this start is a restart of; only rank 0 knows.
+  std::optional<RestartMetrics> find_restart() {
+    std::optional<RestartMetrics> restart;
+    run_together(world_, [&] {
+      if (history_) restart = history_->begin(state_.step, checkpoint_path_, unix_seconds());
+    });
+    if (restart) note(to_sentence(*restart));
+    return restart;
   }
 
   // On the layout that wrote the checkpoint, memory goes on as if the run had not stopped.
@@ -204,9 +230,10 @@ class Run {
 
   // A signal may reach one rank only, or the ranks at different moments.
   bool stop_agreed() {
-    double flag = stop_.requested() ? 1 : 0;
-    world_.all_reduce_values({&flag, 1}, ReduceOp::max);
-    return flag > 0;
+    double number = stop_.number();
+    world_.all_reduce_values({&number, 1}, ReduceOp::max);
+    stopped_by_ = StopSignal::name_of(static_cast<int>(number));
+    return number > 0;
   }
 
   bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
@@ -236,8 +263,7 @@ class Run {
   void summarize(std::int64_t first_step, double seconds, bool stopped) {
     if (folder_ == nullptr) return;
     progress_->finish();
-    if (stopped)
-      std::cout << "Stopped on " << (stop_.requested() ? stop_.name() : "request") << ".\n";
+    if (stopped) std::cout << "Stopped by " << stopped_by_ << ".\n";
     const double rate = progress_->tokens_per_second();
     RunSummary summary{
         .first_step = first_step,
@@ -274,12 +300,14 @@ class Run {
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<FixedBatches> validation_;
   std::unique_ptr<LoaderSource> source_;
+  std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<Progress> progress_;
   TrainState state_;
   StepResult last_;
   std::optional<double> validation_loss_;
   std::string checkpoint_path_;
+  std::string stopped_by_;
   std::int64_t saved_step_ = 0;
   std::int64_t memory_bytes_ = 0;
   double flops_per_token_ = 0;
@@ -311,7 +339,7 @@ ExitCode run_training(Group& world, const Config& given, const std::string& effe
   try {
     const ExitCode code = run.train(*tokens);
     if (folder)
-      folder->write_exit(code, code == ExitCode::done ? "done" : "stopped on request", run.step());
+      folder->write_exit(code, code == ExitCode::done ? "done" : run.stopped_by(), run.step());
     return code;
   } catch (const Error& error) {
     log->info(fmt::format("ended with code {}: {}", static_cast<int>(error.code()), error.what()));

@@ -99,6 +99,34 @@ TEST(Metrics, AFreshStartEmptiesTheFile) {
   EXPECT_EQ(contents_of(path), "");
 }
 
+TEST(Metrics, RestartsStayWhenTheirStepsAreCut) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  const RestartMetrics restart{.restarts = 2,
+                               .step = 5,
+                               .lost_steps = 3,
+                               .lost_seconds = 41.24,
+                               .reason = "rank 1: \"disk\" full"};
+  const std::string line = to_json(restart);
+  EXPECT_EQ(line,
+            "{\"event\": \"restart\", \"restarts\": 2, \"step\": 5, \"lost_steps\": 3, "
+            "\"lost_seconds\": 41.2, \"reason\": \"rank 1: \\\"disk\\\" full\"}");
+  EXPECT_EQ(nlohmann::json::parse(line)["reason"], restart.reason);
+  {
+    MetricsWriter writer(path, 0);
+    for (std::int64_t step = 1; step <= 5; ++step) writer.write(StepMetrics{.step = step});
+    writer.write(restart);
+  }
+  EXPECT_EQ(last_step_in(path), 5);
+  { MetricsWriter writer(path, 1); }  // a damaged checkpoint: an earlier one is taken
+  EXPECT_EQ(contents_of(path), to_json(StepMetrics{.step = 1}) + "\n" + line + "\n");
+  { MetricsWriter writer(path, 0); }
+  EXPECT_EQ(contents_of(path), line + "\n");
+  EXPECT_EQ(last_step_in(path), 0);
+  { MetricsWriter writer(path, 0, RestartLines::cut); }
+  EXPECT_EQ(contents_of(path), "");
+}
+
 TEST(Metrics, NoSuchFolderIsAnIoError) {
   EXPECT_THROW(MetricsWriter("/nonexistent/metrics.jsonl", 0), IoError);
 }
