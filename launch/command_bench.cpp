@@ -1,46 +1,230 @@
 // switchyard bench: speed, beside the ceiling measured in the same run.
 #include <fmt/format.h>
 
+#include <array>
+#include <charconv>
+#include <iostream>
+
+#include "bench/all_to_all.hpp"
+#include "bench/attention.hpp"
+#include "bench/experts.hpp"
+#include "bench/linear.hpp"
 #include "bench/step.hpp"
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
 #include "launch/options.hpp"
+#include "launch/suggestion.hpp"
+#include "launch/version.hpp"
+#include "trainer/run_setup.hpp"
 
 namespace switchyard {
 
+namespace {
+
+// What the command line says, whatever the benchmark.
+struct Request {
+  std::vector<std::string> arguments;  // behind the benchmark's name
+  std::string precision;               // empty: both
+  std::string sizes;                   // empty: the benchmark's own
+  bench::Repeats repeats;
+};
+
+std::string listed(std::span<const std::string_view> names) {
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+void refuse_arguments(const std::string& name, const Request& request) {
+  if (!request.arguments.empty())
+    throw UsageError("bench",
+                     fmt::format("bench {} takes no argument {}", name, request.arguments.front()));
+}
+
+std::vector<DType> precisions_of(const Request& request) {
+  if (request.precision.empty()) return {DType::f32, DType::bf16};
+  if (request.precision == "fp32") return {DType::f32};
+  if (request.precision == "bf16") return {DType::bf16};
+  throw UsageError("bench",
+                   fmt::format("--precision {}: expected fp32 or bf16", request.precision));
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts{""};
+  for (const char letter : text) {
+    if (letter == separator)
+      parts.emplace_back();
+    else
+      parts.back() += letter;
+  }
+  return parts;
+}
+
+// "256x2048x512,1024x512x1024" as lists of N positive numbers; `form` names them: "ROWSxOUTxIN".
+template <std::size_t N>
+std::vector<std::array<std::int64_t, N>> sizes_of(const Request& request, std::string_view form) {
+  std::vector<std::array<std::int64_t, N>> sizes;
+  if (request.sizes.empty()) return sizes;
+  constexpr std::int64_t most = std::int64_t{1} << 30;
+  for (const std::string& size : split(request.sizes, ',')) {
+    const std::vector<std::string> numbers = split(size, 'x');
+    bool is_right = numbers.size() == N;
+    std::array<std::int64_t, N> values{};
+    for (std::size_t i = 0; is_right && i < N; ++i) {
+      const char* end = numbers[i].data() + numbers[i].size();
+      const auto [stop, error] = std::from_chars(numbers[i].data(), end, values[i]);
+      is_right = error == std::errc{} && stop == end && values[i] >= 1 && values[i] <= most;
+    }
+    if (!is_right)
+      throw UsageError("bench", fmt::format("--sizes {}: expected {}, of numbers from 1 to {}, and "
+                                            "commas between several",
+                                            size.empty() ? "''" : size, form, most));
+    sizes.push_back(values);
+  }
+  return sizes;
+}
+
+void bench_step(const CommandContext& context, const Request& request,
+                const bench::Output& output) {
+  if (request.arguments.empty()) throw UsageError("bench", "bench step needs a CONFIG");
+  if (!request.precision.empty())
+    throw UsageError("bench", fmt::format("the precision of bench step is the configuration's: "
+                                          "write run.precision={} behind it",
+                                          request.precision));
+  if (!request.sizes.empty()) throw UsageError("bench", "bench step takes no --sizes");
+  Group& world = context.session->world();
+  const LoadedConfig loaded = load_config_collectively(world, request.arguments[0],
+                                                       std::span(request.arguments).subspan(1));
+  require_valid_for_ranks(loaded, world.size());
+  bench::run_step(world, loaded.config, request.arguments[0], request.repeats, output);
+}
+
+void bench_linear(const CommandContext& context, const Request& request,
+                  const bench::Output& output) {
+  refuse_arguments("linear", request);
+  bench::LinearOptions options;
+  options.precisions = precisions_of(request);
+  const auto sizes = sizes_of<3>(request, "ROWSxOUTxIN");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) options.sizes.push_back({s[0], s[1], s[2]});
+  bench::run_linear(context.session->world(), options, request.repeats, output);
+}
+
+void bench_attention(const CommandContext& context, const Request& request,
+                     const bench::Output& output) {
+  refuse_arguments("attention", request);
+  bench::AttentionOptions options;
+  options.precisions = precisions_of(request);
+  const auto sizes = sizes_of<5>(request, "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) {
+    if (s[2] % s[3] != 0)
+      throw UsageError("bench", fmt::format("--sizes: heads must be a multiple of kv heads, and {} "
+                                            "is not one of {}",
+                                            s[2], s[3]));
+    options.sizes.push_back({s[0], s[1], s[2], s[3], s[4]});
+  }
+  bench::run_attention(context.session->world(), options, request.repeats, output);
+}
+
+void bench_experts(const CommandContext& context, const Request& request,
+                   const bench::Output& output) {
+  refuse_arguments("experts", request);
+  bench::ExpertsOptions options;
+  options.precisions = precisions_of(request);
+  const auto sizes = sizes_of<4>(request, "EXPERTSxROWSxHIDDENxINTERMEDIATE");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) options.sizes.push_back({s[0], s[1], s[2], s[3]});
+  bench::run_experts(context.session->world(), options, request.repeats, output);
+}
+
+void bench_all_to_all(const CommandContext& context, const Request& request,
+                      const bench::Output& output) {
+  refuse_arguments("all_to_all", request);
+  if (!request.precision.empty())
+    throw UsageError("bench", "bench all_to_all moves bytes and takes no --precision");
+  bench::AllToAllOptions options;
+  const auto sizes = sizes_of<1>(request, "BYTES");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) options.sizes.push_back(s[0]);
+  if (context.session->world().size() < 2)
+    throw UsageError("bench",
+                     "bench all_to_all measures an exchange between ranks and needs two at least: "
+                     "mpirun -n 2 switchyard bench all_to_all");
+  bench::run_all_to_all(context.session->world(), options, request.repeats, output);
+}
+
+struct Benchmark {
+  std::string_view name;
+  void (*run)(const CommandContext& context, const Request& request, const bench::Output& output);
+};
+constexpr std::array<Benchmark, 5> benchmarks{{{"step", bench_step},
+                                               {"linear", bench_linear},
+                                               {"attention", bench_attention},
+                                               {"experts", bench_experts},
+                                               {"all_to_all", bench_all_to_all}}};
+
+constexpr const char* description =
+    "Measures speed on made-up data and prints it beside the ceiling measured in the same run.\n"
+    "Under mpirun, all ranks work at once; a time is that of the slowest rank, a rate that of "
+    "all.\n"
+    "\n"
+    "  step CONFIG [key.path=value ...]\n"
+    "              whole training steps: tokens/s, share of the product peak, seconds by part\n"
+    "  linear      products with a weight matrix, forward and both backwards, and its packing\n"
+    "  attention   causal attention with grouped queries, forward and backward\n"
+    "  experts     a bank of SwiGLU experts under balanced and skewed loads, forward and backward\n"
+    "  all_to_all  the exchange between ranks, 4 KiB to 16 MiB a rank, with a check of what "
+    "arrived\n"
+    "\n"
+    "docs/performance.md tells what the columns mean.";
+
+const Benchmark& find_benchmark(const std::vector<std::string>& arguments) {
+  std::vector<std::string_view> names;
+  for (const Benchmark& each : benchmarks) names.push_back(each.name);
+  if (arguments.empty())
+    throw UsageError("bench",
+                     fmt::format("the benchmark's name is missing; there are {}", listed(names)));
+  for (const Benchmark& each : benchmarks)
+    if (each.name == arguments.front()) return each;
+  const auto near = nearest(arguments.front(), names);
+  throw UsageError(
+      "bench", fmt::format("unknown benchmark {}{}; there are {}", arguments.front(),
+                           near ? fmt::format("; did you mean {}?", *near) : "", listed(names)));
+}
+
+}  // namespace
+
 int run_bench(const CommandContext& context) {
   std::vector<std::string> arguments;
-  bench::StepOptions step;
-  std::int64_t num_warmup = step.num_warmup;
-  std::int64_t num_steps = step.num_steps;
-  Options options("bench",
-                  "step CONFIG [key.path=value ...] | linear | attention | experts | all_to_all",
-                  "Measures speed on made-up data and prints it beside the ceiling measured in the "
-                  "same run. Under mpirun, all ranks together.");
-  options.add("json", step.json, "print JSON instead of a table")
-      .add("warmup", "N", num_warmup, "steps or repetitions before measuring")
-      .add("steps", "N", num_steps, "steps or repetitions measured")
-      .arguments("NAME", arguments, 1);
+  Request request;
+  bool json = false;
+  std::int64_t num_warmup = request.repeats.num_warmup;
+  std::int64_t num_steps = request.repeats.num_steps;
+  Options options("bench", "NAME [ARGUMENT ...]", description);
+  options.add("json", json, "print JSON instead of a table; times in seconds, rates per second")
+      .add("warmup", "N", num_warmup, "steps or repetitions before measuring (2)")
+      .add("steps", "N", num_steps, "steps or repetitions measured (5)")
+      .add("precision", "TYPE", request.precision,
+           "fp32 or bf16 alone, for linear, attention and experts")
+      .add("sizes", "SIZE,...", request.sizes,
+           "other sizes than the benchmark's own: ROWSxOUTxIN, "
+           "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE or BYTES")
+      .arguments("NAME", arguments);
   if (!options.parse(context.arguments)) return 0;
-  if (num_warmup < 0 || num_steps < 1)
-    throw UsageError("bench", "--steps must be at least 1, --warmup at least 0");
-  step.num_warmup = static_cast<int>(num_warmup);
-  step.num_steps = static_cast<int>(num_steps);
-
-  Group& world = context.session->world();
-  const std::string& name = arguments.front();
-  if (name == "step") {
-    if (arguments.size() < 2) throw UsageError("bench", "bench step needs a CONFIG");
-    const LoadedConfig loaded =
-        load_config_collectively(world, arguments[1], std::span(arguments).subspan(2));
-    require_valid_for_ranks(loaded, world.size());
-    bench::run_step(world, loaded.config, arguments[1], step);
-    return 0;
-  }
-  throw UsageError("bench",
-                   fmt::format("unknown benchmark {}; there are step, linear, attention, experts "
-                               "and all_to_all",
-                               name));
+  constexpr std::int64_t most = 1'000'000;
+  if (num_warmup < 0 || num_warmup > most || num_steps < 1 || num_steps > most)
+    throw UsageError("bench", fmt::format("--steps must be 1 to {0}, --warmup 0 to {0}", most));
+  request.repeats = {static_cast<int>(num_warmup), static_cast<int>(num_steps)};
+  const Benchmark& benchmark = find_benchmark(arguments);
+  request.arguments.assign(arguments.begin() + 1, arguments.end());
+  set_threads(RunConfig{}, context.session->world());
+  const bench::Output output{.stream = std::cout,
+                             .json = json,
+                             .versions = {.program = version::program,
+                                          .compiler = version::compiler,
+                                          .onednn = version::onednn,
+                                          .mpi = version::mpi_library}};
+  benchmark.run(context, request, output);
+  return 0;
 }
 
 }  // namespace switchyard

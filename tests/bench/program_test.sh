@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The command line of `switchyard bench`: names, options, refusals, exit codes.
+#   program_test.sh MPIEXEC SWITCHYARD RANKS
+set -uo pipefail
+mpiexec=$1 switchyard=$2 ranks=$3
+source "$(dirname "$0")/../launch/expect.sh"
+cd "$work" || exit 1
+run() { expect "$1" "$mpiexec" -n "$ranks" "$switchyard" bench "${@:2}"; }
+names="step, linear, attention, experts, all_to_all"
+
+run 2
+expect_lines 1 "switchyard: bench: the benchmark's name is missing; there are $names"
+run 2 atention
+expect_lines 1 "unknown benchmark atention; did you mean attention?; there are $names"
+run 2 xyz
+expect_lines 1 "unknown benchmark xyz; there are $names"
+run 2 step
+expect_lines 1 "bench step needs a CONFIG"
+run 2 linear --steps 0
+expect_lines 1 "--steps must be 1"
+run 2 linear --sizes 8x8
+expect_lines 1 "--sizes 8x8: expected ROWSxOUTxIN"
+run 2 linear --precision fp16
+expect_lines 1 "expected fp32 or bf16"
+run 2 attention --sizes 1x8x3x2x8
+expect_lines 1 "heads must be a multiple of kv heads"
+run 2 linear something
+expect_lines 1 "bench linear takes no argument something"
+expect 0 "$switchyard" bench --help
+for name in step linear attention experts all_to_all; do
+  grep -q "^  $name " <<<"$out" || fail "the help does not tell what $name measures: $out"
+done
+
+run 0 linear --precision fp32 --sizes 8x16x8 --steps 1 --warmup 0
+[[ $(grep -c "^fp32 " <<<"$out") -eq 4 ]] || fail "rows of linear: $out"
+grep -q "^# switchyard .* oneDNN [0-9]" <<<"$out" || fail "no versions: $out"
+grep -q "^# $ranks ranks\? x 1 thread;" <<<"$out" || fail "no ranks: $out"
+
+if [[ $ranks -eq 1 ]]; then
+  run 2 all_to_all
+  expect_lines 1 "needs two at least"
+else
+  run 0 all_to_all --steps 1 --sizes 4096,65536
+  [[ $(grep -c " 0$" <<<"$out") -eq 2 ]] || fail "rows of all_to_all: $out"
+fi
+finish
