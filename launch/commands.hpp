@@ -9,6 +9,7 @@ namespace switchyard {
 int run_bench(const CommandContext& context);
 int run_checkpoint(const CommandContext& context);
 int run_config(const CommandContext& context);
+int run_doctor(const CommandContext& context);
 int run_eval(const CommandContext& context);
 int run_generate(const CommandContext& context);
 int run_plan(const CommandContext& context);

@@ -11,11 +11,12 @@
 # --dry-run     prints the mpirun command instead of running it
 # A rank gets cores / ranks threads, bound to cores when there are enough of them. COMMAND names the
 # command (default: train; eval, doctor, ...), SWITCHYARD the binary (default: build/release/switchyard).
+# SWITCHYARD_GRACE_SECONDS (default 2) is what the other ranks get after one failed, or after SIGTERM.
 # The exit code is that of the first rank that failed; 16 means: run the same command again to go on.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; }
 refuse() {
   echo "mpirun.sh: $*" >&2
   exit 2
@@ -82,9 +83,11 @@ fi
 threads=${OMP_NUM_THREADS:-$((cores / most > 0 ? cores / most : 1))}
 is_number "$threads" || refuse "OMP_NUM_THREADS is '$threads', not a number of threads"
 export OMP_NUM_THREADS=$threads
+is_number "${SWITCHYARD_GRACE_SECONDS:-2}" || refuse "SWITCHYARD_GRACE_SECONDS is '$SWITCHYARD_GRACE_SECONDS', not a number of seconds"
 options=(-n "$ranks" --mca btl_base_warn_component_unused 0
-         # After one rank failed, or SIGTERM: seconds for the others to finish writing.
-         --mca odls_base_sigkill_timeout 10)
+         # After one rank failed, or SIGTERM: seconds for the others to finish writing. mpirun
+         # waits that long even when nobody is left, so a failed job must not wait for minutes.
+         --mca odls_base_sigkill_timeout "${SWITCHYARD_GRACE_SECONDS:-2}")
 if ((most * threads <= cores)); then
   # Neighbouring ranks on one host, each with cores of its own.
   options+=(--map-by "slot:PE=$threads" --bind-to core)

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# launch/mpirun.sh: what it makes of its arguments, right ones and wrong ones.
+#   mpirun_test.sh MPIRUN_SH
+set -uo pipefail
+mpirun_sh=$1
+source "$(dirname "$0")/../launch/expect.sh"
+cd "$work" || exit 1
+: > a.yaml
+printf '#!/bin/sh\nexit 0\n' > binary
+chmod +x binary
+export SWITCHYARD=$work/binary
+unset COMMAND OMP_NUM_THREADS
+refused() {  # refused TEXT ARGUMENT...
+  expect 2 "$mpirun_sh" "${@:2}" --dry-run
+  expect_lines 1 "$1"
+}
+holds() { [[ $out == *"$1"* ]] || fail "'$1' is not in: $out"; }
+
+refused "a configuration is missing"
+refused "b.yaml: no such configuration" b.yaml
+refused "comes first" train.num_steps=1 a.yaml
+refused "-n takes a number of ranks, not 'x'" a.yaml -n x
+refused "-n takes a number of ranks, not '0'" -n 0 a.yaml
+refused "no number of ranks for host 'h'" a.yaml --hosts h:x
+refused "a host without a name" a.yaml --hosts h,,i
+refused "has room for 2 ranks only" a.yaml -n 3 --hosts h:1,i:1
+refused "no network device none9" a.yaml --device none9
+SWITCHYARD=$work/missing refused "is missing; build it" a.yaml
+OMP_NUM_THREADS=many refused "not a number of threads" a.yaml
+expect 0 "$mpirun_sh" --help
+holds "--hosts"
+
+expect 0 "$mpirun_sh" a.yaml -n 1 train.num_steps=3 "run.output=a b" --dry-run
+holds "-n 1"
+holds 'train a.yaml train.num_steps=3 run.output=a\ b'
+expect 0 "$mpirun_sh" -n 4000 a.yaml --dry-run
+holds "--oversubscribe --bind-to none"
+expect 0 env OMP_NUM_THREADS=1 "$mpirun_sh" -n 1 a.yaml --dry-run
+holds "--bind-to core"
+expect 0 "$mpirun_sh" a.yaml --hosts h,i:4 -n 6 --device 10.0.0.0/8 --dry-run
+holds 'h:3\,i:4'
+holds "btl_tcp_if_include 10.0.0.0/8"
+expect 0 "$mpirun_sh" a.yaml --device mlx5_0:1 --dry-run
+holds "UCX_NET_DEVICES=mlx5_0:1"
+expect 0 env COMMAND=doctor "$mpirun_sh" --folder runs --dry-run
+holds "doctor --folder runs"
+
+# The exit code of a rank arrives.
+printf '#!/bin/sh\nexit 17\n' > binary
+expect 17 "$mpirun_sh" a.yaml -n 2
+finish
