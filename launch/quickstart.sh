@@ -2,11 +2,11 @@
 # From a fresh Debian 12 machine to generated text: installs what is missing, builds, takes the
 # fortunes of Debian's package, prepares them, trains a small mixture-of-experts model on 2 ranks
 # with the experts sharded over them, evaluates, and prints sampled text. A second call continues.
-#   launch/quickstart.sh [--steps N]      N: steps of this call (default 300, about two minutes)
+#   launch/quickstart.sh [--steps N]      N: steps of this call (default 400, about two minutes)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-steps=300
+steps=400
 if [[ ${1:-} == --steps ]]; then
   [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "quickstart: --steps takes a number, not '${2:-}'" >&2; exit 2; }
   steps=$2
@@ -30,7 +30,8 @@ fi
 target=$steps
 if [[ -f $run/quickstart_target ]]; then
   target=$(<"$run/quickstart_target")
-  done_steps=$(find "$run/checkpoints" -maxdepth 1 -name 'step-????????' 2>/dev/null | sed 's/.*step-0*//' | sort -n | tail -n 1)
+  done_steps=$({ find "$run/checkpoints" -maxdepth 1 -name 'step-????????' 2>/dev/null || true; } |
+    sed 's/.*step-0*//' | sort -n | tail -n 1)
   if [[ ${done_steps:-0} -ge $target ]]; then
     target=$((target + steps))
   fi

@@ -168,9 +168,9 @@ void add_model(std::vector<Key>& keys) {
                   .field = field<s, &C::embedding_std>(),
                   .range = from(0),
                   .description =
-                      "Standard deviation of the initial embedding; 0: 1, or `initial_std` with "
-                      "`tie_embeddings`. A wide one keeps the tokens of a sequence apart, so that "
-                      "an untrained router spreads them over the experts."});
+                      "Standard deviation of the initial embedding; 0: `initial_std`. With 1 the tokens "
+                      "of a sequence stay apart in an untrained model, so that its router spreads "
+                      "them over the experts; the loss then falls more slowly at first."});
 }
 
 void add_experts(std::vector<Key>& keys) {

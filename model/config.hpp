@@ -20,13 +20,10 @@ struct ModelConfig {
   double embedding_dropout = 0;
   double residual_dropout = 0;  // of what attention and feed-forward add to the residual
   double initial_std = 0.02;    // of weights; those that write to the residual: / sqrt(2 layers)
-  double embedding_std = 0;     // of the embedding; 0: 1, or initial_std if it is the head's weight too
+  double embedding_std = 0;     // of the embedding; 0: initial_std
 
-  // A wide embedding keeps tokens apart at the start. With a narrow one the residual stream is soon the
-  // same for all tokens of a sequence, and an untrained router sends them to the same experts.
   double effective_embedding_std() const {
-    if (embedding_std > 0) return embedding_std;
-    return tie_embeddings ? initial_std : 1.0;
+    return embedding_std > 0 ? embedding_std : initial_std;
   }
   std::int64_t effective_head_dim() const { return head_dim > 0 ? head_dim : hidden / num_heads; }
 };
