@@ -31,11 +31,11 @@ int run_train(const CommandContext& context) {
       "step, saves and ends with code 16: run the same command to go on.");
   options.arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
-  const StopSignal stop;
   const LoadedConfig loaded = load_for_run(context, arguments);
+  const StopSignal stop;  // not before there is something to stop
   const std::string command = fmt::format("switchyard train {}", fmt::join(context.arguments, " "));
-  return static_cast<int>(
-      run_training(context.session->world(), loaded.config, to_yaml(loaded.config), command, stop));
+  return static_cast<int>(run_training(context.session->world(), context.session->log(),
+                                       loaded.config, to_yaml(loaded.config), command, stop));
 }
 
 int run_eval(const CommandContext& context) {

@@ -387,6 +387,37 @@ void add_checkpoint(std::vector<Key>& keys) {
                                  "any; `never`: from the start; or the folder of a checkpoint."});
 }
 
+void add_watchdog(std::vector<Key>& keys) {
+  using C = WatchdogConfig;
+  constexpr auto s = &Config::watchdog;
+  const Range limit = from(0, 1e9);
+  keys.push_back({.section = "watchdog",
+                  .name = "setup",
+                  .field = field<s, &C::setup>(),
+                  .unit = "seconds",
+                  .range = limit,
+                  .description = "Limit before the first step: reading, allocating, resuming."});
+  keys.push_back({.section = "watchdog",
+                  .name = "step",
+                  .field = field<s, &C::step>(),
+                  .unit = "seconds",
+                  .range = limit,
+                  .description = "Limit in steps and evaluations."});
+  keys.push_back({.section = "watchdog",
+                  .name = "checkpoint",
+                  .field = field<s, &C::checkpoint>(),
+                  .unit = "seconds",
+                  .range = limit,
+                  .description = "Limit while saving a checkpoint."});
+  keys.push_back({.section = "watchdog",
+                  .name = "slow_every",
+                  .field = field<s, &C::slow_every>(),
+                  .unit = "steps",
+                  .range = from(0, 1e12),
+                  .description = "Steps between looks for ranks that compute more slowly than the "
+                                 "others; 0: never."});
+}
+
 std::vector<Key> all_keys() {
   std::vector<Key> keys;
   add_run(keys);
@@ -398,6 +429,7 @@ std::vector<Key> all_keys() {
   add_optimizer(keys);
   add_evaluate(keys);
   add_checkpoint(keys);
+  add_watchdog(keys);
   return keys;
 }
 
@@ -413,6 +445,9 @@ constexpr Section all_sections[] = {
     {"optimizer", "AdamW and the course of its learning rate."},
     {"evaluate", "Loss on the validation split while training."},
     {"checkpoint", "Saving and resuming."},
+    {"watchdog",
+     "A job in which no rank makes progress for that long says which rank holds it up and ends with "
+     "code 18; 0 sets no limit."},
 };
 
 }  // namespace

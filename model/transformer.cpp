@@ -157,6 +157,8 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations,
   }
   TensorView delta;  // what the block before adds to the stream
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
+                                   false);
     blocks_[layer]->forward(stream, delta, state.blocks[layer], state.scratch, state.capacity,
                             pass);
     stream = state.blocks[layer].feed_forward_norm.stream;
@@ -185,8 +187,11 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
     pass.gradient_ready(*final_norm_);
   }
   pass.poll();
-  for (std::size_t layer = blocks_.size(); layer-- > 0;)
+  for (std::size_t layer = blocks_.size(); layer-- > 0;) {
+    const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
+                                   true);
     blocks_[layer]->backward(state.d_stream, state.blocks[layer], state.scratch, pass);
+  }
   const Profile::Scope scope(store_.device().profile(), Part::embedding);
   apply_dropout(state.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
   kernels::embedding_backward(batch.tokens.flat(), state.d_stream, embedding_->gradient());

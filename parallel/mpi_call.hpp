@@ -5,6 +5,7 @@
 #include <memory>
 #include <string_view>
 
+#include "parallel/collective_log.hpp"
 #include "parallel/group.hpp"
 
 namespace switchyard::mpi {
@@ -14,7 +15,8 @@ namespace switchyard::mpi {
 // the communication failed.
 void check(int code, std::string_view call);
 
-// All ranks of the job. MPI is running, and returns errors.
-std::unique_ptr<Group> make_world_group();
+// All ranks of the job. MPI is running, and returns errors. The exchanges of the world and of all
+// groups made from it are noted in `log`, which outlives them.
+std::unique_ptr<Group> make_world_group(CollectiveLog& log);
 
 }  // namespace switchyard::mpi

@@ -10,6 +10,7 @@
 #include <limits>
 #include <numeric>
 
+#include "parallel/collective_log.hpp"
 #include "parallel/group.hpp"
 #include "parallel/mpi_call.hpp"
 #include "parallel/mpi_exchanges.hpp"
@@ -91,14 +92,62 @@ class Broadcast final : public Event::Pending {
   std::vector<MPI_Request> requests_;
 };
 
+// An exchange that tells the log when it is waited for and when it is over.
+template <class Exchange>
+class Logged final : public Event::Pending {
+ public:
+  template <class... Arguments>
+  Logged(CollectiveLog& log, const CollectiveRecord& record, Arguments&&... arguments)
+      : log_(log), record_(record), exchange_(std::forward<Arguments>(arguments)...) {}
+
+  bool test() override {
+    if (!exchange_.test()) return false;
+    log_.leave(record_);
+    return true;
+  }
+
+  void wait() override {
+    log_.wait(record_);
+    exchange_.wait();
+    log_.leave(record_);
+  }
+
+ private:
+  CollectiveLog& log_;
+  CollectiveRecord record_;
+  Exchange exchange_;
+};
+
+template <class Exchange, class... Arguments>
+Event logged(CollectiveLog& log, const CollectiveRecord& record, Arguments&&... arguments) {
+  return Event(std::make_unique<Logged<Exchange>>(log, record,
+                                                  std::forward<Arguments>(arguments)...));
+}
+
+// The number in all ranks of the job of the first rank of a communicator.
+int leader_of(MPI_Comm communicator) {
+  MPI_Group group = MPI_GROUP_NULL;
+  MPI_Group world = MPI_GROUP_NULL;
+  check(MPI_Comm_group(communicator, &group), "MPI_Comm_group");
+  check(MPI_Comm_group(MPI_COMM_WORLD, &world), "MPI_Comm_group");
+  const int first = 0;
+  int leader = 0;
+  check(MPI_Group_translate_ranks(group, 1, &first, world, &leader), "MPI_Group_translate_ranks");
+  check(MPI_Group_free(&group), "MPI_Group_free");
+  check(MPI_Group_free(&world), "MPI_Group_free");
+  return leader;
+}
+
 class MpiGroup final : public Group {
  public:
-  // Takes the communicator.
-  MpiGroup(std::string name, MPI_Comm communicator, Topology topology)
+  // Takes the communicator. The log outlives the group and everything it started.
+  MpiGroup(std::string name, MPI_Comm communicator, Topology topology, CollectiveLog& log)
       : Group(std::move(name), rank_in(communicator), size_of_group(communicator),
               std::move(topology)),
         communicator_(communicator),
-        highest_tag_(highest_tag()) {}
+        highest_tag_(highest_tag()),
+        log_(log),
+        number_in_log_(log.add_group(this->name(), leader_of(communicator), size())) {}
 
   ~MpiGroup() override {
     // While an exception unwinds, the other ranks may be anywhere: MPI stays as it is until the
@@ -117,7 +166,10 @@ class MpiGroup final : public Group {
   Event start_broadcast(const TensorView& whole, int root) override;
   Event start_send_receive(const TensorView& send, int to, const TensorView& recv,
                            int from) override;
-  void barrier() override { check(MPI_Barrier(communicator_), "MPI_Barrier"); }
+  void barrier() override {
+    const CollectiveLog::Scope scope(log_, number_in_log_, Operation::barrier, 0);
+    check(MPI_Barrier(communicator_), "MPI_Barrier");
+  }
   void progress() override;
 
   void all_gather_values(std::span<const std::int64_t> mine, std::span<std::int64_t> all) override;
@@ -135,9 +187,15 @@ class MpiGroup final : public Group {
     return site;
   }
 
+  CollectiveRecord enter(Operation operation, std::int64_t bytes) {
+    return log_.enter(number_in_log_, operation, bytes, bytes);
+  }
+
   MPI_Comm communicator_;
   int highest_tag_;
   int next_tag_ = 0;
+  CollectiveLog& log_;
+  std::uint8_t number_in_log_;
 };
 
 Event MpiGroup::start_all_reduce(const TensorView& whole, ReduceOp op) {
@@ -147,7 +205,8 @@ Event MpiGroup::start_all_reduce(const TensorView& whole, ReduceOp op) {
              whole.dtype == DType::i64,
          "a reduction of f32, f64, i32 or i64");
   wire::record(*whole.device, wire::all_reduce(whole.num_bytes(), size()));
-  return Event(std::make_unique<AllReduce>(next_site(), whole, op));
+  const CollectiveRecord record = enter(Operation::all_reduce, whole.num_bytes());
+  return logged<AllReduce>(log_, record, next_site(), whole, op);
 }
 
 Event MpiGroup::start_reduce_scatter(const TensorView& whole, const TensorView& staging) {
@@ -159,7 +218,8 @@ Event MpiGroup::start_reduce_scatter(const TensorView& whole, const TensorView& 
   expect(staging.numel() >= whole.numel() / size() * (size() - 1),
          "staging for the parts of all other ranks");
   wire::record(*whole.device, wire::reduce_scatter(whole.num_bytes(), size()));
-  return Event(std::make_unique<ReduceScatter>(next_site(), whole, staging));
+  const CollectiveRecord record = enter(Operation::reduce_scatter, whole.num_bytes());
+  return logged<ReduceScatter>(log_, record, next_site(), whole, staging);
 }
 
 Event MpiGroup::start_all_gather(const TensorView& whole) {
@@ -168,6 +228,7 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
   expect(whole.numel() % size() == 0, "as many equal parts as ranks");
   wire::record(*whole.device, wire::all_gather(whole.num_bytes(), size()));
   const std::int64_t part = whole.num_bytes() / size();
+  const CollectiveRecord record = enter(Operation::all_gather, whole.num_bytes());
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   for (int i = 1; i < size(); ++i) {
@@ -176,7 +237,7 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
   }
   for (int i = 1; i < size(); ++i)
     messages.send((rank() + i) % size(), whole.data + rank() * part, part);
-  return Event(std::make_unique<Transfer>(std::move(messages)));
+  return logged<Transfer>(log_, record, std::move(messages));
 }
 
 Event MpiGroup::start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
@@ -202,6 +263,8 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, std::span<const std::
   std::exclusive_scan(recv_rows.begin(), recv_rows.end(), recv_begin.begin(), std::int64_t{0});
 
   // In step i every rank sends to the one i places after it: no two send to the same rank at once.
+  const CollectiveRecord record =
+      log_.enter(number_in_log_, Operation::all_to_all, send.num_bytes(), recv.num_bytes());
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   for (std::size_t i = 1; i < num_ranks; ++i) {
@@ -220,7 +283,7 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, std::span<const std::
     std::memcpy(recv.data + recv_begin[own] * recv_row_bytes,
                 send.data + send_begin[own] * send_row_bytes,
                 static_cast<std::size_t>(send_rows[own] * send_row_bytes));
-  return Event(std::make_unique<Transfer>(std::move(messages)));
+  return logged<Transfer>(log_, record, std::move(messages));
 }
 
 Event MpiGroup::start_broadcast(const TensorView& whole, int root) {
@@ -228,7 +291,8 @@ Event MpiGroup::start_broadcast(const TensorView& whole, int root) {
   expect_exchangeable(whole);
   if (size() == 1 || whole.empty()) return Event();
   wire::record(*whole.device, wire::broadcast(whole.num_bytes(), size()));
-  return Event(std::make_unique<Broadcast>(communicator_, whole, root));
+  const CollectiveRecord record = enter(Operation::broadcast, whole.num_bytes());
+  return logged<Broadcast>(log_, record, communicator_, whole, root);
 }
 
 Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorView& recv,
@@ -236,6 +300,8 @@ Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorV
   expect(0 <= to && to < size() && 0 <= from && from < size(), "neighbours in the group");
   expect_exchangeable(send);
   expect_exchangeable(recv);
+  const CollectiveRecord record =
+      log_.enter(number_in_log_, Operation::send_receive, send.num_bytes(), recv.num_bytes());
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   if (!recv.empty() && from != rank()) messages.receive(from, recv.data, recv.num_bytes());
@@ -248,7 +314,7 @@ Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorV
            "what is sent to oneself to be received from oneself");
     std::memcpy(recv.data, send.data, static_cast<std::size_t>(send.num_bytes()));
   }
-  return Event(std::make_unique<Transfer>(std::move(messages)));
+  return logged<Transfer>(log_, record, std::move(messages));
 }
 
 void MpiGroup::progress() {
@@ -262,6 +328,8 @@ void MpiGroup::all_gather_values(std::span<const std::int64_t> mine, std::span<s
   expect(all.size() == mine.size() * static_cast<std::size_t>(size()),
          "room for all ranks' values");
   const int count = checked_count(mine.size());
+  const CollectiveLog::Scope scope(log_, number_in_log_, Operation::gather_values,
+                                   std::ssize(mine) * std::int64_t{sizeof(std::int64_t)});
   check(
       MPI_Allgather(mine.data(), count, MPI_INT64_T, all.data(), count, MPI_INT64_T, communicator_),
       "MPI_Allgather");
@@ -271,6 +339,8 @@ void MpiGroup::all_reduce_values(std::span<double> values, ReduceOp op) {
   if (size() == 1 || values.empty()) return;
   std::vector<double> all(values.size() * static_cast<std::size_t>(size()));
   const int count = checked_count(values.size());
+  const CollectiveLog::Scope scope(log_, number_in_log_, Operation::reduce_values,
+                                   std::ssize(values) * std::int64_t{sizeof(double)});
   check(
       MPI_Allgather(values.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, communicator_),
       "MPI_Allgather");
@@ -283,6 +353,7 @@ void MpiGroup::all_reduce_values(std::span<double> values, ReduceOp op) {
 
 void MpiGroup::broadcast_text(std::string& text, int root) {
   expect(0 <= root && root < size(), "a root in the group");
+  const CollectiveLog::Scope scope(log_, number_in_log_, Operation::broadcast_text, 0);
   std::int64_t length = static_cast<std::int64_t>(text.size());
   check(MPI_Bcast(&length, 1, MPI_INT64_T, root, communicator_), "MPI_Bcast");
   text.resize(static_cast<std::size_t>(length));
@@ -296,19 +367,20 @@ std::unique_ptr<Group> MpiGroup::subgroup(std::string name,
                                           const std::vector<std::vector<int>>& partition) {
   const Place place = place_in(partition);
   MPI_Comm communicator = MPI_COMM_NULL;
+  const CollectiveLog::Scope scope(log_, number_in_log_, Operation::split, 0);
   check(MPI_Comm_split(communicator_, place.list, place.index, &communicator), "MPI_Comm_split");
   return std::make_unique<MpiGroup>(
       std::move(name), communicator,
-      topology().of_members(partition[static_cast<std::size_t>(place.list)], place.index));
+      topology().of_members(partition[static_cast<std::size_t>(place.list)], place.index), log_);
 }
 
 }  // namespace
 
-std::unique_ptr<Group> make_world_group() {
+std::unique_ptr<Group> make_world_group(CollectiveLog& log) {
   MPI_Comm communicator = MPI_COMM_NULL;
   check(MPI_Comm_dup(MPI_COMM_WORLD, &communicator), "MPI_Comm_dup");
   return std::make_unique<MpiGroup>("world", communicator,
-                                    find_topology(MPI_Comm_c2f(communicator)));
+                                    find_topology(MPI_Comm_c2f(communicator)), log);
 }
 
 }  // namespace switchyard::mpi

@@ -21,7 +21,8 @@ Session::Session(int* argc, char*** argv) {
   mpi::check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   if (provided < MPI_THREAD_FUNNELED)
     throw InternalError("this MPI library does not allow threads beside the one that calls it");
-  world_ = mpi::make_world_group();
+  world_ = mpi::make_world_group(log_);
+  log_.set_rank(world_->rank(), world_->size());
 }
 
 Session::~Session() {

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "parallel/collective_log.hpp"
 #include "parallel/group.hpp"
 
 namespace switchyard {
@@ -19,11 +20,14 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   Group& world() { return *world_; }
+  // The collectives of the world and of all groups made from it.
+  CollectiveLog& log() { return log_; }
   // Ends all ranks of the job at once with this exit code; for a failure that the others cannot
   // know of. Does not return.
   [[noreturn]] void abort(int exit_code);
 
  private:
+  CollectiveLog log_;
   std::unique_ptr<Group> world_;
 };
 

@@ -23,6 +23,7 @@ enum class ExitCode : int {
   numerical = 17,  // loss or gradient is not finite
   hang = 18,
   no_progress = 19,  // restarted again and again from the same step; do not restart by itself
+  lost_rank = 20,    // a rank died without a word; run the same command again to continue
 };
 
 class Error : public std::runtime_error {

@@ -27,7 +27,17 @@ Part Profile::enter(Part part) {
   since_ = now;
   const Part outer = current_;
   current_ = part;
+  if (place_ != nullptr) {
+    place_->part = part;
+    ++place_->num_changes;
+  }
   return outer;
+}
+
+void Profile::enter_step(std::int64_t step) {
+  if (place_ == nullptr) return;
+  place_->step = step;
+  ++place_->num_changes;
 }
 
 void Profile::reset() {

@@ -18,7 +18,7 @@ enum class Part : std::uint8_t {
   attention,
   router,
   dispatch,
-  experts,    // experts and dense feed-forward layers
+  experts,  // experts and dense feed-forward layers
   combine,
   head,       // output projection and loss
   reduction,  // of gradients over replicas
@@ -31,6 +31,16 @@ struct Work {
   double flops = 0;       // a multiply-add counts two
   double bytes = 0;       // of memory read and written, counted once per operand
   double wire_bytes = 0;  // sent by this rank to others
+};
+
+// Where a rank is in its step, for whoever watches it: plain numbers, so that they can lie in
+// memory that other processes read.
+struct StepPlace {
+  std::uint64_t num_changes = 0;
+  std::int64_t step = 0;
+  std::int32_t layer = -1;  // -1: outside the layers
+  Part part = Part::other;
+  bool backward = false;
 };
 
 class Profile {
@@ -48,11 +58,35 @@ class Profile {
     Part outer_;
   };
 
+  // Marks a layer, in one direction.
+  class LayerScope {
+   public:
+    LayerScope(Profile& profile, std::int64_t layer, bool backward) : place_(profile.place_) {
+      if (place_ != nullptr) move(static_cast<std::int32_t>(layer), backward);
+    }
+    ~LayerScope() {
+      if (place_ != nullptr) move(-1, false);
+    }
+    LayerScope(const LayerScope&) = delete;
+    LayerScope& operator=(const LayerScope&) = delete;
+
+   private:
+    void move(std::int32_t layer, bool backward) {
+      place_->layer = layer;
+      place_->backward = backward;
+      ++place_->num_changes;
+    }
+    StepPlace* place_;
+  };
+
   Profile() : since_(Clock::now()) {}
-  void reset();                    // all figures to zero, the clock starts now
-  void record(const Work& work);   // adds to the current part
-  double seconds(Part part);       // up to now
-  double total_seconds();          // since reset(): the sum over the parts
+  // From now on `place` says where the computation is. It outlives this object.
+  void publish_to(StepPlace& place) { place_ = &place; }
+  void enter_step(std::int64_t step);
+  void reset();                   // all figures to zero, the clock starts now
+  void record(const Work& work);  // adds to the current part
+  double seconds(Part part);      // up to now
+  double total_seconds();         // since reset(): the sum over the parts
   const Work& work(Part part) const { return work_[index(part)]; }
   Work total_work() const;
 
@@ -65,6 +99,7 @@ class Profile {
   std::array<Work, num_parts> work_{};
   Part current_ = Part::other;
   Clock::time_point since_;
+  StepPlace* place_ = nullptr;  // may be null: nobody watches
 };
 
 }  // namespace switchyard

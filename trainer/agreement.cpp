@@ -30,6 +30,7 @@ void throw_error(ExitCode code, const std::string& message) {
     case ExitCode::done:
     case ExitCode::stopped:
     case ExitCode::hang:
+    case ExitCode::lost_rank:
       break;
   }
   throw Collective<InternalError>(message);

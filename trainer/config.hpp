@@ -55,6 +55,14 @@ struct CheckpointConfig {
       "auto";  // auto: the newest valid one of this run, if any; never; or a folder
 };
 
+// Limits in seconds without any progress of any rank; 0: none.
+struct WatchdogConfig {
+  double setup = 600;  // reading, allocating, loading a checkpoint
+  double step = 300;   // steps and evaluations
+  double checkpoint = 600;
+  std::int64_t slow_every = 50;  // steps between looks for slow ranks; 0: never
+};
+
 struct Config {
   RunConfig run;
   DataConfig data;
@@ -65,6 +73,7 @@ struct Config {
   OptimizerConfig optimizer;
   EvaluateConfig evaluate;
   CheckpointConfig checkpoint;
+  WatchdogConfig watchdog;
 };
 
 }  // namespace switchyard

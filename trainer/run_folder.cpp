@@ -161,11 +161,12 @@ void RunFolder::write_config(const std::string& yaml) const {
   write_file_atomically(path_ + "/config.yaml", yaml);
 }
 
-void RunFolder::write_exit(ExitCode code, const std::string& reason, std::int64_t step) const {
+void write_exit_file(const std::string& run_folder, ExitCode code, const std::string& reason,
+                     std::int64_t step) {
   const nlohmann::ordered_json json = {
       {"code", static_cast<int>(code)}, {"reason", reason}, {"step", step}, {"time", now()}};
   write_file_atomically(
-      path_ + "/exit.json",
+      run_folder + "/exit.json",
       json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 

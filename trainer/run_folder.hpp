@@ -15,6 +15,11 @@
 
 namespace switchyard {
 
+// exit.json: how and at which step the run ended, and when. Atomic. Rank 0 writes it, or whichever
+// rank ends the job when that one cannot.
+void write_exit_file(const std::string& run_folder, ExitCode code, const std::string& reason,
+                     std::int64_t step);
+
 class RunFolder {
  public:
   // Creates the folders and takes the lock. ConfigError if another job holds it; IoError if the
@@ -32,8 +37,9 @@ class RunFolder {
   const std::string& note() const { return note_; }
 
   void write_config(const std::string& yaml) const;
-  // exit.json: how and at which step the run ended, and when. Atomic.
-  void write_exit(ExitCode code, const std::string& reason, std::int64_t step) const;
+  void write_exit(ExitCode code, const std::string& reason, std::int64_t step) const {
+    write_exit_file(path_, code, reason, step);
+  }
 
  private:
   void lock();

@@ -21,6 +21,8 @@
 #include "trainer/restart_history.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/run_setup.hpp"
+#include "trainer/slow_ranks.hpp"
+#include "trainer/watchdog.hpp"
 
 namespace switchyard {
 
@@ -35,9 +37,13 @@ double seconds_since(Clock::time_point start) {
 // One run on this rank. What only rank 0 has (folder, metrics, progress) is null elsewhere.
 class Run {
  public:
-  Run(Group& world, const Config& config, const std::string& effective_yaml,
-      const std::string& command, const StopSignal& stop, RunFolder* folder, RankLog& log)
+  Run(Group& world, CollectiveLog& collectives, Watchdog& watchdog, const Config& config,
+      const std::string& effective_yaml, const std::string& command, const StopSignal& stop,
+      RunFolder* folder, RankLog& log)
       : world_(world),
+        collectives_(collectives),
+        watchdog_(watchdog),
+        slow_ranks_(collectives, config.watchdog.slow_every),
         config_(config),
         yaml_(effective_yaml),
         command_(command),
@@ -72,6 +78,7 @@ class Run {
     require_memory(world_, plan);
     flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
     rank_ = std::make_unique<RankState>(world_, config_, tokens.vocab_size());
+    rank_->device->profile().publish_to(collectives_.place());
     const BatchLayout layout = trainer().batch_layout();
     run_together(world_, [&] {
       loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
@@ -129,10 +136,11 @@ class Run {
       std::error_code none;
       for (const auto& entry : std::filesystem::directory_iterator(checkpoints_, none))
         if (step_of_folder_name(entry.path().filename().string()) >= 0)
-          throw CheckpointError(fmt::format(
-              "{} holds checkpoints, but none of them is valid (see above); mend or remove them, or "
-              "start again from step 0 with checkpoint.resume=never",
-              checkpoints_));
+          throw CheckpointError(
+              fmt::format("{} holds checkpoints, but none of them is valid (see above); mend or "
+                          "remove them, or "
+                          "start again from step 0 with checkpoint.resume=never",
+                          checkpoints_));
     });
   }
 
@@ -167,6 +175,8 @@ class Run {
   }
 
   void take_step() {
+    watchdog_.enter(RunSection::step);
+    slow_ranks_.begin_step();
     const Clock::time_point started = Clock::now();
     last_ = trainer().step(state_.step + 1, *source_);
     const double seconds = seconds_since(started);
@@ -174,6 +184,7 @@ class Run {
     state_.step += 1;
     state_.num_tokens += tokens;
     state_.data_position = state_.step * config_.train.global_batch;
+    for (const std::string& sentence : slow_ranks_.end_step(world_)) note(sentence);
     write_metrics(seconds, static_cast<double>(tokens) / seconds);
     if (!progress_) return;
     progress_->step({.step = state_.step,
@@ -208,6 +219,7 @@ class Run {
   }
 
   void evaluate() {
+    watchdog_.enter(RunSection::evaluation);
     const EvaluationResult result = trainer().evaluate(*validation_, config_.evaluate.num_batches);
     validation_loss_ = result.loss;
     if (metrics_)
@@ -216,6 +228,7 @@ class Run {
   }
 
   void save() {
+    watchdog_.enter(RunSection::checkpoint);
     const SaveResult saved = save_checkpoint({.folder = checkpoints_,
                                               .state = state_,
                                               .configuration = yaml_,
@@ -289,6 +302,9 @@ class Run {
   Trainer& trainer() { return rank_->trainer; }
 
   Group& world_;
+  CollectiveLog& collectives_;
+  Watchdog& watchdog_;
+  SlowRanks slow_ranks_;
   const Config& config_;
   const std::string& yaml_;
   const std::string& command_;
@@ -314,17 +330,39 @@ class Run {
   double peak_ = 0;  // FLOP/s of all ranks
 };
 
+// What an error of one rank alone, or of all, leaves behind before it ends the run.
+void record_failure(Group& world, const std::string& output, Watchdog& watchdog, RankLog& log,
+                    ExitCode code, const std::string& what, bool known_to_all, std::int64_t step) {
+  log.info(fmt::format("ended with code {}: {}", static_cast<int>(code), what));
+  if (known_to_all) {
+    if (world.rank() == 0) write_exit_file(output, code, what, step);
+    return;
+  }
+  if (!watchdog.claim_failure(static_cast<int>(code))) return;
+  const Topology& topology = world.topology();
+  write_exit_file(output, code,
+                  fmt::format("rank {} ({}): {}", world.rank(),
+                              topology.name_of(topology.host_of(world.rank())), what),
+                  step);
+}
+
 }  // namespace
 
-ExitCode run_training(Group& world, const Config& given, const std::string& effective_yaml,
-                      const std::string& command, const StopSignal& stop) {
+ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& given,
+                      const std::string& effective_yaml, const std::string& command,
+                      const StopSignal& stop) {
   std::unique_ptr<RunFolder> folder;
   std::unique_ptr<TokenFile> tokens;
   std::unique_ptr<RankLog> log;
   run_together(world, [&] {
-    if (world.rank() == 0) folder = std::make_unique<RunFolder>(given.run.output);
+    if (world.rank() != 0) return;
+    folder = std::make_unique<RunFolder>(given.run.output);
+    SideFiles::prepare(given.run.output);
   });
+  std::unique_ptr<Watchdog> watchdog;
   run_together(world, [&] {
+    watchdog = std::make_unique<Watchdog>(collectives, world.topology(), given.watchdog,
+                                          given.run.output, stop);
     log = std::make_unique<RankLog>(given.run.output + "/logs", world.rank());
     tokens = std::make_unique<TokenFile>(given.data.path);
     if (!folder) return;
@@ -335,15 +373,22 @@ ExitCode run_training(Group& world, const Config& given, const std::string& effe
   set_threads(given.run, world);
   const Config config = resolve_config(given, world.size(), *tokens);
 
-  Run run(world, config, effective_yaml, command, stop, folder.get(), *log);
+  Run run(world, collectives, *watchdog, config, effective_yaml, command, stop, folder.get(), *log);
   try {
     const ExitCode code = run.train(*tokens);
     if (folder)
       folder->write_exit(code, code == ExitCode::done ? "done" : run.stopped_by(), run.step());
     return code;
   } catch (const Error& error) {
-    log->info(fmt::format("ended with code {}: {}", static_cast<int>(error.code()), error.what()));
-    if (folder) folder->write_exit(error.code(), error.what(), run.step());
+    const bool known = dynamic_cast<const KnownToAllRanks*>(&error) != nullptr;
+    record_failure(world, given.run.output, *watchdog, *log, error.code(), error.what(), known,
+                   run.step());
+    throw;
+  } catch (const std::exception& error) {
+    const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+    record_failure(world, given.run.output, *watchdog, *log,
+                   no_memory ? ExitCode::memory : ExitCode::internal,
+                   no_memory ? "out of memory" : error.what(), false, run.step());
     throw;
   }
 }
@@ -361,7 +406,8 @@ void run_evaluation(Group& world, const Config& given) {
   const std::string folder = config.run.output + "/checkpoints";
   const std::optional<std::string> path = find_newest_valid(folder, world, report);
   if (!path)
-    throw Collective<CheckpointError>(fmt::format("{} holds no valid checkpoint; train first", folder));
+    throw Collective<CheckpointError>(
+        fmt::format("{} holds no valid checkpoint; train first", folder));
   const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
   rank.trainer.weights_changed();
   std::unique_ptr<FixedBatches> batches;

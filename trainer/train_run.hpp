@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "parallel/collective_log.hpp"
 #include "parallel/group.hpp"
 #include "tensor/error.hpp"
 #include "trainer/config.hpp"
@@ -12,10 +13,12 @@
 namespace switchyard {
 
 // Collective over `world`. `effective_yaml`: the complete configuration, stored with the run and in
-// each checkpoint. `command`: how a person continues this run, for the closing lines.
-// Returns ExitCode::done, or ExitCode::stopped after a stop on request; other ends are thrown.
-ExitCode run_training(Group& world, const Config& config, const std::string& effective_yaml,
-                      const std::string& command, const StopSignal& stop);
+// each checkpoint. `collectives`: the log of the world, which the watchdog reads. `command`: how a
+// person continues this run, for the closing lines. Returns ExitCode::done, or ExitCode::stopped
+// after a stop on request; other ends are thrown.
+ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& config,
+                      const std::string& effective_yaml, const std::string& command,
+                      const StopSignal& stop);
 
 // `switchyard eval`: the validation loss of the run's newest valid checkpoint, on any layout.
 // Rank 0 prints a line. CheckpointError if the run has no valid checkpoint.

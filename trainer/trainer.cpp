@@ -66,6 +66,7 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
 }
 
 StepResult Trainer::step(std::int64_t step, BatchSource& source) {
+  device_.profile().enter_step(step);
   const Pass pass = pass_of(step, true);
   StepResult result;
   load_.reset();

@@ -1,0 +1,300 @@
+#include "trainer/watchdog.hpp"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+
+#include "tensor/error.hpp"
+#include "trainer/peer_view.hpp"
+#include "trainer/run_folder.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// The first ranks look for the reason of a hang, so that a thousand do not read a thousand files
+// each; the others only if these do not.
+constexpr int num_observers = 8;
+constexpr double share_watched = 0.4;        // of the limit that all others must be seen still
+constexpr double longest_tick = 0.5;         // seconds
+constexpr double longest_copy = 1.0;         // between copies of the log in RUN/watch
+constexpr double launcher_head_start = 1.0;  // to say itself that a process died
+constexpr double silence = 3.5;  // several copies missed: a host or its processes are gone
+constexpr double patience_for_report = 3.0;
+constexpr double patience_for_abort = 5.0;
+constexpr std::size_t most_stacks = 4;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::chrono::duration<double> seconds_of(double count) {
+  return std::chrono::duration<double>(count);
+}
+
+void sleep_for(double seconds) {
+  std::this_thread::sleep_for(seconds_of(seconds));
+}
+
+double shortest_of(const WatchdogConfig& config) {
+  double shortest = 0;
+  for (const double limit : {config.setup, config.step, config.checkpoint})
+    if (limit > 0 && (shortest == 0 || limit < shortest)) shortest = limit;
+  return shortest;
+}
+
+std::string prefixed(const std::string& text, const std::string& prefix) {
+  std::string lines;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    lines += prefix + text.substr(begin, end - begin) + "\n";
+    begin = end + 1;
+  }
+  return lines;
+}
+
+std::string time_text() {
+  const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}", fmt::localtime(now));
+}
+
+// One call of the system each: the stuck thread may hold the locks of the library's streams.
+void write_at_once(int file, const std::string& text) {
+  [[maybe_unused]] const ssize_t written = ::write(file, text.data(), text.size());
+}
+
+// The signals of the process go to its other threads.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~BlockedSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
+}  // namespace
+
+Watchdog::Watchdog(CollectiveLog& log, const Topology& topology, const WatchdogConfig& config,
+                   std::string run_folder, const StopSignal& stop)
+    : log_(log),
+      topology_(topology),
+      config_(config),
+      folder_(std::move(run_folder)),
+      stop_(stop),
+      files_(folder_, log.read().rank),
+      rank_(log.read().rank),
+      shortest_(shortest_of(config)) {
+  peers_ = std::make_unique<PeerView>(files_, topology_, log_.read());
+  state_ = log_.read();
+  files_.write(state_);
+  const BlockedSignals blocked;
+  thread_ = std::thread([this] { run(); });
+}
+
+Watchdog::~Watchdog() {
+  if (!has_claim_) log_.set_leave(Leave::done);
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+  try {
+    files_.write(log_.read());
+  } catch (const Error&) {
+    // The peers then see a process that ended without a word; the launcher knows better.
+  }
+}
+
+bool Watchdog::claim_failure(int exit_code) {
+  // An exchange fails, too, when the rank at its other end has died: that is the cause to tell.
+  if (exit_code == static_cast<int>(ExitCode::io)) sleep_for(launcher_head_start + longest_tick);
+  has_claim_ = true;
+  if (files_.claim({Claim::Kind::failed, exit_code})) {
+    log_.set_leave(Leave::failed);
+    files_.write(log_.read());
+    return true;
+  }
+  has_claim_ = false;
+  // The first one is about to end all; its report stands alone if this rank holds its own back.
+  sleep_for(patience_for_abort);
+  return false;
+}
+
+void Watchdog::run() {
+  const double period =
+      shortest_ > 0 ? std::clamp(shortest_ / 80, 0.02, longest_tick) : longest_tick;
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, seconds_of(period), [this] { return ending_; })) {
+    try {
+      tick();
+    } catch (const std::exception& error) {
+      // A full disk, say: the job is not the worse for it, only less well watched.
+      write_at_once(STDERR_FILENO,
+                    fmt::format("switchyard: the watchdog of rank {}: {}\n", rank_, error.what()));
+      wake_.wait_for(lock, std::chrono::seconds(60), [this] { return ending_; });
+    }
+  }
+}
+
+void Watchdog::tick() {
+  log_.beat();
+  state_ = log_.read();
+  if (state_.progress() != progress_) {
+    progress_ = state_.progress();
+    moved_ = Clock::now();
+  }
+  const double period =
+      shortest_ > 0 ? std::clamp(shortest_ / 20, 0.05, longest_copy) : longest_copy;
+  if (seconds_since(written_) >= period) {
+    files_.write(state_);
+    written_ = Clock::now();
+  }
+  if (asked_to_end() && !was_asked_) {
+    was_asked_ = true;
+    asked_at_ = Clock::now();
+  }
+  if (has_claim_) return;
+  follow_claim();
+  look_for_lost();
+  look_for_hang();
+}
+
+double Watchdog::limit_of(RunSection section) const {
+  switch (section) {
+    case RunSection::setup:
+      return config_.setup;
+    case RunSection::step:
+    case RunSection::evaluation:
+      return config_.step;
+    case RunSection::checkpoint:
+      return config_.checkpoint;
+  }
+  return 0;
+}
+
+double Watchdog::seconds_still() const {
+  return seconds_since(moved_);
+}
+
+bool Watchdog::asked_to_end() const {
+  return stop_.number() == SIGTERM;
+}
+
+void Watchdog::follow_claim() {
+  const double limit = limit_of(state_.section);
+  const double worried = limit > 0 ? std::min(limit / 2, 5.0) : 5.0;
+  // What has been seen counts although the job may move again: the launcher wakes stopped ranks.
+  const bool was_seen = claim_seen_ != Clock::time_point{};
+  if (!was_seen && !asked_to_end() && seconds_still() < worried) return;
+  const std::optional<Claim> claim = files_.claimed();
+  if (!claim) return;
+  if (!was_seen) claim_seen_ = Clock::now();
+  const double seen = seconds_since(claim_seen_);
+  if (claim->kind == Claim::Kind::failed) {
+    // The rank that failed prints its message before it has the others ended.
+    if (asked_to_end() || seen >= patience_for_abort) end_with(claim->code);
+    return;
+  }
+  if (claim->kind == Claim::Kind::hang) leave_stack();
+  if (files_.has_report() || seen >= patience_for_report) end_with(claim->code);
+}
+
+void Watchdog::look_for_lost() {
+  if (asked_to_end()) {
+    const std::vector<int> lost = peers_->lost_here();
+    if (!lost.empty()) return report_lost(lost);
+    peers_->observe();
+    if (seconds_since(asked_at_) < silence || seconds_still() < silence / 2) return;
+    const std::vector<int> silent = peers_->silent_elsewhere(silence);
+    if (!silent.empty()) report_lost(silent);
+    return;
+  }
+  if (!peers_->next_is_lost()) {
+    asked_at_ = Clock::now();
+    return;
+  }
+  if (seconds_since(asked_at_) >= launcher_head_start) report_lost(peers_->lost_here());
+}
+
+void Watchdog::look_for_hang() {
+  const double limit = limit_of(state_.section);
+  const double still = seconds_still();
+  if (limit <= 0 || still < (rank_ < num_observers ? limit / 2 : limit)) return;
+  peers_->observe();
+  if (still >= limit && peers_->seconds_still() >= share_watched * limit) report_hang(still);
+}
+
+void Watchdog::report_hang(double seconds) {
+  leave_stack();
+  const int code = static_cast<int>(ExitCode::hang);
+  if (!files_.claim({Claim::Kind::hang, code})) return;
+  has_claim_ = true;
+  // Time for the others to see the claim and leave their stacks.
+  sleep_for(std::clamp(seconds / 32, 0.06, 3 * longest_tick));
+  peers_->observe();
+  peers_->lost_here();
+  const HangReport report =
+      explain_hang(peers_->views(state_, share_watched * limit_of(state_.section)),
+                   system_nanoseconds(), seconds);
+  announce(report.text + stacks_of(report.culprits), code, report.headline);
+  end_with(code);
+}
+
+void Watchdog::report_lost(const std::vector<int>& lost) {
+  const int code = static_cast<int>(ExitCode::lost_rank);
+  if (!files_.claim({Claim::Kind::lost, code})) return;
+  has_claim_ = true;
+  peers_->observe();
+  const HangReport report = explain_loss(peers_->views(state_, silence), lost);
+  announce(report.text, code, report.headline);
+  end_with(code);
+}
+
+void Watchdog::announce(const std::string& text, int exit_code, const std::string& headline) {
+  write_at_once(STDERR_FILENO, prefixed(text, "switchyard: "));
+  try {
+    const std::string path = fmt::format("{}/logs/rank-{}.log", folder_, rank_);
+    std::ofstream log(path, std::ios::app);
+    log << prefixed(text, time_text() + " error ") << std::flush;
+    write_exit_file(folder_, static_cast<ExitCode>(exit_code), headline, state_.place.step);
+    files_.write_report(text);
+  } catch (const std::exception& error) {
+    write_at_once(STDERR_FILENO, fmt::format("switchyard: {}\n", error.what()));
+  }
+}
+
+std::string Watchdog::stacks_of(const std::vector<int>& culprits) const {
+  std::vector<int> ranks = culprits;
+  if (ranks.empty()) ranks.push_back(rank_);
+  std::string text;
+  for (std::size_t i = 0; i < std::min(ranks.size(), most_stacks); ++i) {
+    const std::string stack = files_.read_stack(ranks[i]);
+    if (!stack.empty()) text += fmt::format("stack of rank {}:\n{}", ranks[i], stack);
+  }
+  return text;
+}
+
+void Watchdog::leave_stack() {
+  if (has_stack_) return;
+  has_stack_ = true;
+  files_.write_stack(probe_.take(std::chrono::milliseconds(200)));
+}
+
+void Watchdog::end_with(int exit_code) {
+  ::_exit(exit_code);
+}
+
+}  // namespace switchyard
