@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# A rank that is killed or throws, in setup, in a step, in a checkpoint: the job ends within 5 s, the
+# cause stands there once, exit.json tells it, checkpoints are valid, nothing stays, and the same
+# command goes on.
+#   death_test.sh MPIEXEC SWITCHYARD RANKS
+set -uo pipefail
+mpiexec=$1 switchyard=$2 ranks=$3
+source "$(dirname "$0")/job.sh"
+cd "$work" || exit 1
+prepare_corpus
+last=$((ranks - 1))
+limit=60  # the watchdog's limits play no part here
+
+kill_in() {
+  local section=$1 rank=$2
+  wait_for "$section" "$rank" || fail "$job_name: never in $section: $(cat "$job_name.out")"
+  victim=$(pid_of "$rank") || fail "$job_name: no rank $rank"
+  kill -KILL "$victim"
+  begun=$(now)
+}
+
+expect_death() {
+  local rank=$1
+  finish_job 20
+  echo "$job_name: rank $rank of $ranks killed; the job ended after $took ms with code $code"
+  ((took < 5000)) || fail "$job_name took $took ms to end"
+  expect_code 137
+  expect_output 1 "^switchyard: rank $rank \($host\) died without a word \(process $victim\)"
+  expect_output 1 "^switchyard: "
+  expect_exit_file 20 "rank $rank \\($host\\) died"
+  expect_checkpoints_valid
+}
+
+start setup
+kill_in is_in_setup "$last"
+expect_death "$last"
+
+start step checkpoint.every=2
+kill_in is_stepping "$last"
+expect_death "$last"
+newest=$(find step/checkpoints -maxdepth 1 -name 'step-*[0-9]' | sort | tail -n 1)
+start step train.num_steps=$((10#${newest##*step-} + 2))
+finish_job 60
+expect_code 0
+expect_output 1 "resuming from step $((10#${newest##*step-}))"
+
+start first
+kill_in is_stepping 0
+expect_death 0
+
+start save checkpoint.every=1
+kill_in is_saving 1
+expect_death 1
+
+# mpirun itself: its ranks do not outlive it.
+start launcher
+wait_for is_stepping || fail "launcher: no steps"
+pids=$(pgrep -P "$job")
+kill -KILL "$job"
+begun=$(now)
+wait "$job" 2>/dev/null
+while left=$(for pid in $pids; do [[ -d /proc/$pid ]] && echo "$pid"; done) && [[ -n $left ]] && (($(now) < begun + 10000)); do sleep 0.05; done
+took=$(($(now) - begun))
+echo "launcher: mpirun killed; its ranks were gone after $took ms"
+[[ -z $left ]] || { fail "ranks outlive mpirun: $left"; kill -KILL $left; }
+((took < 5000)) || fail "the ranks took $took ms to end after mpirun"
+finish
