@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of launch/packages.txt that are missing. Says nothing when none is.
+# Installs the Debian packages of LIST (default: packages.txt beside this script) that are missing. Says
+# nothing when none is.
+#   install_packages.sh [LIST]
 set -euo pipefail
-cd "$(dirname "$0")"
+list=${1:-$(dirname "$0")/packages.txt}
 
 missing=()
 while read -r package; do
   [[ -z $package || $package == \#* ]] && continue
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-done < packages.txt
+done < "$list"
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 as_root=()

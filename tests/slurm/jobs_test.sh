@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Batch jobs on a real Slurm cluster of two nodes, under srun and under mpirun at the same time: the
+# signal of the time limit, the death of a node, an array, a cancelled job. The losses of the broken
+# runs equal those of an unbroken one, bit for bit.
+#   jobs_test.sh SWITCHYARD SUBMIT       exit code 77: no cluster can be started here (the reason is told)
+set -uo pipefail
+switchyard=$1 submit=$2
+source "$(dirname "$0")/../launch/expect.sh"
+source "$(dirname "$0")/cluster.sh"
+missing=$(cluster_missing)
+[[ -z $missing ]] || { echo "NOT TESTED: batch jobs need $missing"; exit 77; }
+trap 'cluster_stop; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+cd "$work" || exit 1
+export SWITCHYARD=$switchyard
+export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_base_warn_component_unused=0
+
+for ((i = 0; i < 400; ++i)); do
+  printf 'The %d tokens of sequence %d passed the gate, and expert %d of %d took them.\n%%\n' \
+    $((i * 7 % 97)) "$i" $((i % 5)) 5
+done > corpus.txt
+"$switchyard" prepare corpus.txt --output corpus.h5 >/dev/null || exit 1
+# write_config RUN STEPS: a schedule that does not depend on the number of steps, which the test moves.
+write_config() {
+  cat > "$1.yaml" <<YAML
+run: {output: $1, precision: fp32}
+data: {path: corpus.h5}
+model: {hidden: 64, num_layers: 2, num_heads: 4, num_kv_heads: 2, sequence_length: 64}
+experts: {num_experts: 5, top_k: 2, intermediate: 64}
+parallel: {expert: 2}
+train: {num_steps: $2, global_batch: 24, micro_batch: 3}
+optimizer: {learning_rate: 0.003, warmup_steps: 4, min_learning_rate: 0.003}
+checkpoint: {every: 20, keep: 2}
+YAML
+}
+steps_of() { grep -c '"loss"' "$1/metrics.jsonl" 2>/dev/null || true; }
+has_steps() {
+  local count
+  count=$(steps_of "$1")
+  ((${count:-0} >= $2))
+}
+last_step() { sed -nE 's/^\{"step": ([0-9]+), "loss".*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+losses() { sed -nE 's/^(\{"step": [0-9]+, "loss": [^,]+, .*"grad_norm": [^,]+),.*/\1/p' "$1/metrics.jsonl"; }
+state_of() { squeue -h -j "$1" -o '%T' 2>/dev/null; }
+is_gone() { [[ -z $(state_of "$1") || $(state_of "$1") == COMPLETED ]]; }
+# A job's name is that of its run; `log` and `id` of each.
+declare -A id log
+submit_job() {  # RUN OPTIONS...
+  local run=$1
+  shift
+  expect 0 "$submit" "$run.yaml" --nodes 2 --ranks-per-node 1 "$@"
+  id[$run]=$(sed -nE 's/^job ([0-9]+) submitted/\1/p' <<<"$out")
+  log[$run]=$run/slurm-${id[$run]}.log
+  [[ -n ${id[$run]} && $out == *"${log[$run]}"* ]] || fail "submit did not tell the job and its log: $out"
+}
+story() { for run in by_srun by_mpirun; do echo "--- ${log[$run]:-}"; cat "${log[$run]:-/dev/null}"; done; }
+must() {  # SECONDS WHAT COMMAND...
+  local seconds=$1 what=$2
+  shift 2
+  wait_for "$seconds" "$@" && return
+  echo "FAILED: $what within $seconds s"
+  story
+  squeue; sinfo -N; tail -n 20 "$cluster"/*.log
+  exit 1
+}
+told() { echo "  $SECONDS s: $*"; }
+
+cluster_start "$work/cluster" || exit 1
+told "the cluster is up"
+
+# ---- Refusals, before anything is submitted ------------------------------------------------------
+write_config refused 10
+expect 2 "$submit" refused.yaml --nodes 3
+expect_lines 1 "--nodes 3: the partition has 2"
+expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 3
+expect_lines 1 "3 ranks of 1 cores need 3 cores, and a node has 2"
+expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 train.num_step=3
+expect_lines 1 "did you mean train.num_steps?"
+expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 parallel.expert=3
+expect_lines 1 "nothing was submitted"
+expect 2 "$submit" refused.yaml --nodes 1 --ranks-per-node 2 model.hidden=8192 experts.intermediate=8192
+expect_lines 1 "and a node has 1500 MiB"
+expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 checkpoint.resume=never
+expect_lines 1 "checkpoint.resume: never"
+expect 2 "$submit" refused.yaml refused.yaml --nodes 2 --ranks-per-node 1
+expect_lines 1 "belongs to another configuration"
+expect 2 "$submit" refused.yaml --ranks-per-node 1
+expect_lines 1 "--nodes N is missing"
+expect 0 "$submit" refused.yaml --nodes 2 --ranks-per-node 2 --time 5 --launcher mpirun --sbatch --exclusive --dry-run "run.output=a b"
+for line in '#SBATCH --ntasks-per-node=2' '#SBATCH --time=5' '#SBATCH --signal=B:USR1@180' '#SBATCH --exclusive' 'settings=(run.output=a\ b)'; do
+  grep -qxF -- "$line" <<<"$out" || fail "the script lacks: $line"
+done
+bash -n <<<"$out" || fail "the script is not sound"
+[[ -z $(squeue -h) && ! -e refused && ! -e "a b" ]] || fail "a refusal or a dry run left something"
+
+# ---- The time is nearly up -----------------------------------------------------------------------
+write_config by_srun 1000000
+write_config by_mpirun 1000000
+submit_job by_srun --time 60
+submit_job by_mpirun --time 60 --launcher mpirun
+for run in by_srun by_mpirun; do must 60 "25 steps of $run" has_steps "$run" 25; done
+# Less is left than the 180 s of --signal; Slurm looks at the limits every 30 s.
+for run in by_srun by_mpirun; do scontrol update "JobId=${id[$run]}" TimeLimit=3 || fail "the time limit of $run"; done
+told "both train; their time is nearly up"
+declare -A lengthened=()
+queued_again() {  # and given more time, lest it get the next signal at once
+  for run in by_srun by_mpirun; do
+    [[ -z ${lengthened[$run]:-} ]] || continue
+    grep -q 'stopped by SIGUSR1, saved: queued again' "${log[$run]}" || continue
+    scontrol update "JobId=${id[$run]}" TimeLimit=60 && lengthened[$run]=1
+  done
+  ((${#lengthened[@]} == 2))
+}
+must 60 "the signal of the time limit" queued_again
+told "both have saved and are queued again"
+
+# ---- A node dies ---------------------------------------------------------------------------------
+restarted() { grep -qs '"restarts": '"$2"',' "$1/metrics.jsonl"; }
+for run in by_srun by_mpirun; do
+  stopped_at=$(sed -nE 's/^stopped after step ([0-9]+) .*/\1/p' "${log[$run]}" | head -n 1)
+  must 60 "restart of $run" restarted "$run" 1
+  must 60 "25 steps more of $run" has_steps "$run" $((stopped_at + 25))
+  grep -q '"restarts": 1, "step": '"$stopped_at"', "lost_steps": 0, .*"reason": "SIGUSR1"' "$run/metrics.jsonl" ||
+    fail "$run stopped after step $stopped_at: $(grep event "$run/metrics.jsonl")"
+done
+cluster_kill_node n2
+told "n2 is dead"
+not_running() { [[ $(state_of "${id[$1]}") == PENDING ]]; }
+for run in by_srun by_mpirun; do
+  must 90 "$run is queued after the death of its node" not_running "$run"
+  reached=$(last_step "$run")
+  write_config "$run" $((reached + 15))
+done
+told "both are queued again"
+cluster_start_node n2
+for run in by_srun by_mpirun; do
+  must 120 "$run goes on and ends" is_gone "${id[$run]}"
+  grep -q '"restarts": 2' "$run/metrics.jsonl" || fail "$run: $(grep event "$run/metrics.jsonl")"
+  grep -q "restart 2 of this run" "${log[$run]}" || fail "$run: no second restart in the log"
+  grep -q "] done" "${log[$run]}" || fail "$run is not done"
+  [[ $(grep -c '] start' "${log[$run]}") -ge 3 ]] || fail "$run: not every start in one log"
+done
+told "both are done"
+
+# ---- Unbroken, as one of an array ----------------------------------------------------------------
+most=$(($(last_step by_srun) > $(last_step by_mpirun) ? $(last_step by_srun) : $(last_step by_mpirun)))
+write_config unbroken "$most"
+write_config short 5
+expect 0 "$submit" unbroken.yaml short.yaml --nodes 2 --ranks-per-node 1
+array=$(sed -nE 's/^job ([0-9]+) submitted/\1/p' <<<"$out")
+array_done() { [[ $(cat slurm-"$array"_[01].log 2>/dev/null | grep -c '] done') -eq 2 ]]; }
+must 180 "the array of unbroken runs" array_done
+[[ $(steps_of unbroken) -eq $most && $(steps_of short) -eq 5 ]] || fail "not one line a step"
+! grep -q event unbroken/metrics.jsonl || fail "a restart of the unbroken run"
+for run in by_srun by_mpirun short; do
+  count=$(steps_of "$run")
+  diff <(losses "$run") <(losses unbroken | head -n "$count") >curve.diff ||
+    fail "$run is not the unbroken run: $(head -n 4 curve.diff)"
+done
+[[ $(losses unbroken | wc -l) -eq $most ]] || fail "no losses to compare"
+told "losses equal over $(steps_of by_srun) steps under srun and $(steps_of by_mpirun) under mpirun"
+
+# ---- A cancelled job stays cancelled -------------------------------------------------------------
+write_config cancelled 1000000
+submit_job cancelled
+must 60 "5 steps" has_steps cancelled 5
+scancel "${id[cancelled]}"
+ended() { grep -q '"code"' cancelled/exit.json 2>/dev/null; }
+must 30 "the cancelled run has saved" ended
+cancelled_gone() { [[ ! $(state_of "${id[cancelled]}") =~ RUNNING|COMPLETING ]]; }
+must 30 "the cancelled job is gone" cancelled_gone
+[[ $(state_of "${id[cancelled]}") != PENDING ]] || fail "the cancelled job was queued again"
+grep -q '"code": *16' cancelled/exit.json || fail "cancelled: $(cat cancelled/exit.json)"
+[[ -d cancelled/checkpoints/$(printf 'step-%08d' "$(last_step cancelled)") ]] || fail "cancelled: nothing was saved"
+[[ ${KEEP_STORY:-} != 1 ]] || story
+told "cancelled and saved"
+finish
