@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "launch/options.hpp"
+#include "launch/start_guard.hpp"
 #include "launch/suggestion.hpp"
 #include "launch/version.hpp"
 #include "parallel/collective_error.hpp"
@@ -125,7 +126,9 @@ int run_in_one_process(const Command& command, CommandContext& context) {
 }
 
 int run_in_session(const Command& command, CommandContext& context, int argc, char** argv) {
+  std::optional<StartGuard> guard(context.launcher);
   Session session(&argc, &argv);
+  guard.reset();
   context.session = &session;
   // The session knows; the environment only guesses.
   context.launcher.rank = session.world().rank();

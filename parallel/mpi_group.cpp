@@ -120,8 +120,8 @@ class Logged final : public Event::Pending {
 
 template <class Exchange, class... Arguments>
 Event logged(CollectiveLog& log, const CollectiveRecord& record, Arguments&&... arguments) {
-  return Event(std::make_unique<Logged<Exchange>>(log, record,
-                                                  std::forward<Arguments>(arguments)...));
+  return Event(
+      std::make_unique<Logged<Exchange>>(log, record, std::forward<Arguments>(arguments)...));
 }
 
 // The number in all ranks of the job of the first rank of a communicator.

@@ -153,9 +153,12 @@ class Analysis {
     return text + "\n  " + condition(rank) + "\n";
   }
 
-  std::string group_text(const Waited& waited) const {
-    const GroupState& group = waited.state->groups[waited.record.group];
+  static std::string group_text(const LogState& state, const CollectiveRecord& record) {
+    const GroupState& group = state.groups[record.group];
     return fmt::format(" (group {} of {})", group.name.data(), group.size);
+  }
+  static std::string group_text(const Waited& waited) {
+    return group_text(*waited.state, waited.record);
   }
 
   std::string condition(int rank) const {
@@ -202,12 +205,17 @@ class Analysis {
                               const std::vector<Member>& group) const {
     std::string text;
     for (const Member& member : group) {
-      if (member.state->groups[member.group].num_entered >= key.sequence) continue;
-      text += fmt::format(
-          "{} has not entered {}{} but waits in {}; {} wait{} since {:.1f} s\n", name(member.rank),
-          switchyard::describe(waited.record, *waited.state), group_text(waited),
-          switchyard::describe(member.state->waiting, *member.state), join_ranks(waited.waiting),
-          waited.waiting.size() == 1 ? "s" : "", waited.seconds);
+      const LogState& state = *member.state;
+      if (state.groups[member.group].num_entered >= key.sequence) continue;
+      const std::string instead =
+          state.is_waiting
+              ? fmt::format("waits in {}{}", switchyard::describe(state.waiting, state),
+                            group_text(state, state.waiting))
+              : "has finished";
+      text += fmt::format("{} has not entered {}{} but {}; {} wait{} since {:.1f} s\n",
+                          name(member.rank), switchyard::describe(waited.record, *waited.state),
+                          group_text(waited), instead, join_ranks(waited.waiting),
+                          waited.waiting.size() == 1 ? "s" : "", waited.seconds);
     }
     return text;
   }

@@ -1,0 +1,57 @@
+// Ranks that get stuck by themselves, alive: what signals from outside cannot do. The same session,
+// groups and watchdog as in the trainer.
+//   stuck_program FOLDER asleep|order|done
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <string_view>
+#include <thread>
+
+#include "parallel/session.hpp"
+#include "trainer/watchdog.hpp"
+
+namespace switchyard {
+namespace {
+
+// Stands for a kernel that does not come back, a file that does not open.
+[[gnu::noinline]] void sleep_in_a_layer(Profile& profile) {
+  const Profile::LayerScope layer(profile, 2, true);
+  const Profile::Scope part(profile, Part::experts);
+  std::this_thread::sleep_for(std::chrono::seconds(60));
+}
+
+void get_stuck(Group& world, Profile& profile, std::string_view how) {
+  std::vector<std::vector<int>> everyone(1);
+  for (int rank = 0; rank < world.size(); ++rank) everyone[0].push_back(rank);
+  const std::unique_ptr<Group> twin = world.subgroup("twin", everyone);
+  const bool is_last = world.rank() == world.size() - 1;
+  profile.enter_step(7);
+  if (how == "asleep" && is_last) sleep_in_a_layer(profile);
+  if (how == "order" && is_last) twin->barrier();
+  world.barrier();
+  twin->barrier();
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) {
+  using namespace switchyard;
+  if (argc != 3) return 2;
+  const std::string folder = argv[1];
+  Session session(&argc, &argv);
+  Group& world = session.world();
+  if (world.rank() == 0) {
+    std::filesystem::create_directories(folder + "/logs");
+    SideFiles::prepare(folder);
+  }
+  world.barrier();
+  const StopSignal stop;
+  const WatchdogConfig limits{.setup = 1, .step = 1, .checkpoint = 1};
+  Watchdog watchdog(session.log(), world.topology(), limits, folder, stop);
+  watchdog.enter(RunSection::step);
+  Profile profile;
+  profile.publish_to(session.log().place());
+  get_stuck(world, profile, argv[2]);
+  return 0;
+}
