@@ -24,7 +24,9 @@ constexpr double share_watched = 0.4;        // of the limit that all others mus
 constexpr double longest_tick = 0.5;         // seconds
 constexpr double longest_copy = 1.0;         // between copies of the log in RUN/watch
 constexpr double launcher_head_start = 1.0;  // to say itself that a process died
-constexpr double silence = 3.5;  // several copies missed: a host or its processes are gone
+constexpr double silence = 10;               // many copies missed: a host or its processes are gone
+// Fewer, which a slow disk may explain: enough for a note in exit.json before the launcher kills.
+constexpr double short_silence = 1.5;
 constexpr double patience_for_report = 3.0;
 constexpr double patience_for_abort = 5.0;
 constexpr std::size_t most_stacks = 4;
@@ -158,10 +160,7 @@ void Watchdog::tick() {
   }
   const double period =
       shortest_ > 0 ? std::clamp(shortest_ / 20, 0.05, longest_copy) : longest_copy;
-  if (seconds_since(written_) >= period) {
-    files_.write(state_);
-    written_ = Clock::now();
-  }
+  if (seconds_since(written_) >= period) write_copy();
   if (asked_to_end() && !was_asked_) {
     was_asked_ = true;
     asked_at_ = Clock::now();
@@ -170,6 +169,19 @@ void Watchdog::tick() {
   follow_claim();
   look_for_lost();
   look_for_hang();
+}
+
+void Watchdog::write_copy() {
+  written_ = Clock::now();
+  try {
+    files_.write(state_);
+  } catch (const IoError& error) {
+    // Ranks of this host read the memory itself; the job goes on.
+    if (!has_written_badly_)
+      write_at_once(STDERR_FILENO,
+                    fmt::format("switchyard: watchdog of rank {}: {}\n", rank_, error.what()));
+    has_written_badly_ = true;
+  }
 }
 
 double Watchdog::limit_of(RunSection section) const {
@@ -216,10 +228,7 @@ void Watchdog::look_for_lost() {
   if (asked_to_end()) {
     const std::vector<int> lost = peers_->lost_here();
     if (!lost.empty()) return report_lost(lost);
-    peers_->observe();
-    if (seconds_since(asked_at_) < silence || seconds_still() < silence / 2) return;
-    const std::vector<int> silent = peers_->silent_elsewhere(silence);
-    if (!silent.empty()) report_lost(silent);
+    look_for_silent();
     return;
   }
   if (!peers_->next_is_lost()) {
@@ -227,6 +236,24 @@ void Watchdog::look_for_lost() {
     return;
   }
   if (seconds_since(asked_at_) >= launcher_head_start) report_lost(peers_->lost_here());
+}
+
+// A rank of another host that was killed: the launcher asks this one to end and soon kills it.
+// While saving, a busy disk may silence a rank that is well.
+void Watchdog::look_for_silent() {
+  peers_->observe();
+  const double asked = seconds_since(asked_at_);
+  if (!state_.is_waiting || state_.section == RunSection::checkpoint || asked < short_silence)
+    return;
+  if (asked >= silence && seconds_still() >= silence / 2) {
+    const std::vector<int> lost = peers_->silent_elsewhere(silence);
+    if (!lost.empty()) return report_lost(lost);
+  }
+  const std::vector<int> silent = peers_->silent_elsewhere(short_silence);
+  if (silent.empty() || has_suspicion_ || rank_ >= num_observers) return;
+  has_suspicion_ = true;  // if the run ends well after all, its own last word replaces this one
+  const HangReport report = explain_loss(peers_->views(state_, short_silence), silent);
+  write_exit_file(folder_, ExitCode::lost_rank, report.headline, state_.place.step);
 }
 
 void Watchdog::look_for_hang() {

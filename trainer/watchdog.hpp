@@ -47,11 +47,13 @@ class Watchdog {
 
   void run();
   void tick();
+  void write_copy();
   double limit_of(RunSection section) const;  // seconds; 0: none
   double seconds_still() const;               // without progress of this rank
   bool asked_to_end() const;                  // by SIGTERM
   void follow_claim();
   void look_for_lost();
+  void look_for_silent();
   void look_for_hang();
   void report_hang(double seconds);
   void report_lost(const std::vector<int>& lost);
@@ -79,6 +81,8 @@ class Watchdog {
   std::atomic<bool> has_claim_{false};         // also set by the thread that trains
   bool has_stack_ = false;
   bool was_asked_ = false;
+  bool has_suspicion_ = false;
+  bool has_written_badly_ = false;
 
   std::mutex mutex_;
   std::condition_variable wake_;

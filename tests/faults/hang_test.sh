@@ -7,6 +7,7 @@ mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
 prepare_corpus
+limit=3
 last=$((ranks - 1))
 
 # Stops a rank while the job is in a section: again, if it had left the section by then.
