@@ -71,7 +71,9 @@ int fail(const Failure& failure, const Launcher& launcher, Session* session) {
   const int exit_code = static_cast<int>(failure.code);
   if (failure.is_known_to_all) {
     if (launcher.rank == 0) report(failure.message, launcher, false);
-    return exit_code;
+    // Without a session nothing makes the others wait for rank 0, and the first to fail has mpirun
+    // end the rest, perhaps before rank 0 has spoken: so it alone fails.
+    return session != nullptr || launcher.rank == 0 ? exit_code : 0;
   }
   if (launcher.num_ranks > 1) {
     // When all ranks fail at once, the first to report ends the others before they repeat it.
