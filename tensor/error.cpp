@@ -4,10 +4,10 @@
 
 namespace switchyard {
 
-void expect(bool condition, std::string_view what, std::source_location where) {
+void expect(bool condition, std::string_view what, CodeLocation where) {
   if (condition) return;
-  throw InternalError(fmt::format("{}:{}: in {}: expected {}", where.file_name(), where.line(),
-                                  where.function_name(), what));
+  throw InternalError(
+      fmt::format("{}:{}: in {}: expected {}", where.file, where.line, where.function, what));
 }
 
 }  // namespace switchyard

@@ -3,10 +3,11 @@
 // an InternalError. main() catches, prints one line with the rank and ends all ranks.
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+
+#include "tensor/code_location.hpp"
 
 namespace switchyard {
 
@@ -71,7 +72,6 @@ class InternalError : public Error {
 
 // Throws InternalError with the caller's file and line unless `condition` holds: for mistakes of
 // programmers at a public entry (a shape that does not match), never for input from users.
-void expect(bool condition, std::string_view what,
-            std::source_location where = std::source_location::current());
+void expect(bool condition, std::string_view what, CodeLocation where = CodeLocation::current());
 
 }  // namespace switchyard
