@@ -5,6 +5,7 @@
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
 #include "launch/options.hpp"
+#include "trainer/evaluation_run.hpp"
 #include "trainer/train_run.hpp"
 
 namespace switchyard {
@@ -47,7 +48,7 @@ int run_eval(const CommandContext& context) {
   options.arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
   const LoadedConfig loaded = load_for_run(context, arguments);
-  run_evaluation(context.session->world(), loaded.config);
+  run_evaluation(context.session->world(), context.session->log(), loaded.config);
   return 0;
 }
 

@@ -362,7 +362,7 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& gi
   std::unique_ptr<Watchdog> watchdog;
   run_together(world, [&] {
     watchdog = std::make_unique<Watchdog>(collectives, world.topology(), given.watchdog,
-                                          given.run.output, stop);
+                                          given.run.output, &stop);
     log = std::make_unique<RankLog>(given.run.output + "/logs", world.rank());
     tokens = std::make_unique<TokenFile>(given.data.path);
     if (!folder) return;
@@ -391,33 +391,6 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& gi
                    no_memory ? "out of memory" : error.what(), false, run.step());
     throw;
   }
-}
-
-void run_evaluation(Group& world, const Config& given) {
-  std::unique_ptr<TokenFile> tokens;
-  run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
-  set_threads(given.run, world);
-  const Config config = resolve_config(given, world.size(), *tokens);
-  require_memory(world, make_plan(config, world.size(), tokens->vocab_size()));
-  RankState rank(world, config, tokens->vocab_size());
-  const Report report = [&](const std::string& text) {
-    if (world.rank() == 0) std::cerr << text << std::endl;
-  };
-  const std::string folder = config.run.output + "/checkpoints";
-  const std::optional<std::string> path = find_newest_valid(folder, world, report);
-  if (!path)
-    throw Collective<CheckpointError>(
-        fmt::format("{} holds no valid checkpoint; train first", folder));
-  const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
-  rank.trainer.weights_changed();
-  std::unique_ptr<FixedBatches> batches;
-  run_together(world, [&] {
-    batches = std::make_unique<FixedBatches>(*tokens, Split::valid, rank.trainer.batch_layout());
-  });
-  const EvaluationResult result = rank.trainer.evaluate(*batches, config.evaluate.num_batches);
-  if (world.rank() != 0) return;
-  std::cout << fmt::format("step {}  validation loss {}  perplexity {:.4f}  tokens {}\n",
-                           state.step, result.loss, std::exp(result.loss), result.num_tokens);
 }
 
 }  // namespace switchyard

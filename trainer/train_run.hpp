@@ -20,8 +20,4 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& co
                       const std::string& effective_yaml, const std::string& command,
                       const StopSignal& stop);
 
-// `switchyard eval`: the validation loss of the run's newest valid checkpoint, on any layout.
-// Rank 0 prints a line. CheckpointError if the run has no valid checkpoint.
-void run_evaluation(Group& world, const Config& config);
-
 }  // namespace switchyard

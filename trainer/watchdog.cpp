@@ -89,7 +89,7 @@ class BlockedSignals {
 }  // namespace
 
 Watchdog::Watchdog(CollectiveLog& log, const Topology& topology, const WatchdogConfig& config,
-                   std::string run_folder, const StopSignal& stop)
+                   std::string run_folder, const StopSignal* stop)
     : log_(log),
       topology_(topology),
       config_(config),
@@ -202,7 +202,7 @@ double Watchdog::seconds_still() const {
 }
 
 bool Watchdog::asked_to_end() const {
-  return stop_.number() == SIGTERM;
+  return stop_ != nullptr && stop_->number() == SIGTERM;
 }
 
 void Watchdog::follow_claim() {

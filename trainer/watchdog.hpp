@@ -30,8 +30,9 @@ class PeerView;
 class Watchdog {
  public:
   // On the thread that trains. SideFiles::prepare() has been called; the references outlive this.
+  // stop: may be null, where SIGTERM ends the process anyway.
   Watchdog(CollectiveLog& log, const Topology& topology, const WatchdogConfig& config,
-           std::string run_folder, const StopSignal& stop);
+           std::string run_folder, const StopSignal* stop);
   // This rank has finished, or its failure is known to all: it is not missed.
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
@@ -66,7 +67,7 @@ class Watchdog {
   const Topology& topology_;
   WatchdogConfig config_;
   std::string folder_;
-  const StopSignal& stop_;
+  const StopSignal* stop_;
   SideFiles files_;
   StackProbe probe_;
   std::unique_ptr<PeerView> peers_;

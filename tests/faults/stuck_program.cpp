@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
   world.barrier();
   const StopSignal stop;
   const WatchdogConfig limits{.setup = 1, .step = 1, .checkpoint = 1};
-  Watchdog watchdog(session.log(), world.topology(), limits, folder, stop);
+  Watchdog watchdog(session.log(), world.topology(), limits, folder, &stop);
   watchdog.enter(RunSection::step);
   Profile profile;
   profile.publish_to(session.log().place());

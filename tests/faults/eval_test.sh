@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# A rank that is stopped during `switchyard eval`: named, all end with 18, its report stays; a clean
+# evaluation leaves nothing behind, and the run may be read-only for the one who evaluates.
+#   eval_test.sh MPIEXEC SWITCHYARD RANKS
+set -uo pipefail
+mpiexec=$1 switchyard=$2 ranks=$3
+source "$(dirname "$0")/job.sh"
+cd "$work" || exit 1
+prepare_corpus
+last=$((ranks - 1))
+evaluate=("$mpiexec" --mca odls_base_sigkill_timeout 2 -n "$ranks" "$switchyard" eval small.yaml run.output=trained
+          parallel.expert="$ranks" watchdog.setup="$limit" watchdog.step="$limit")
+
+expect 2 "$switchyard" eval small.yaml run.output=trained evaluate.num_batches=x
+expect 4 "$switchyard" eval small.yaml run.output=trained
+expect_lines 1 "trained is not a folder; train first"
+[[ ! -e trained ]] || fail "an evaluation made the folder of a run"
+
+expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml run.output=trained train.num_steps=2
+expect 0 "${evaluate[@]}"
+[[ $(grep -c "validation loss" <<<"$out") -eq 1 ]] || fail "no loss: $out"
+compgen -G "trained/eval-*" > /dev/null && fail "left behind: $(ls trained)"
+
+job_name=hang
+"${evaluate[@]}" > hang.out 2>&1 &
+job=$!
+is_watched() { compgen -G "trained/eval-*/watch/rank-$last" > /dev/null; }
+wait_for is_watched || fail "not watched: $(cat hang.out)"
+victim=$(pid_of "$last") && kill -STOP "$victim"
+finish_job 20
+expect_code 18
+expect_output 1 "^switchyard: rank $last \($host\) has (not entered|entered but does not complete) "
+expect_output 1 "^switchyard:   its process $victim is stopped, by a signal or a debugger"
+compgen -G "trained/eval-*/watch/report.txt" > /dev/null || fail "no report"
+[[ ! -e trained/watch/report.txt ]] || fail "the report went to the training's folder"
+finish
