@@ -93,6 +93,14 @@ done
 bash -n <<<"$out" || fail "the script is not sound"
 [[ -z $(squeue -h) && ! -e refused && ! -e "a b" ]] || fail "a refusal or a dry run left something"
 
+# ---- The doctor under srun -----------------------------------------------------------------------
+doctor_answers=$(srun --nodes=2 --ntasks=2 --mpi=pmix "$switchyard" doctor 2>&1)
+doctor_code=$?
+# This machine may deserve a warning or a failure (exit code 1); the doctor itself must work.
+((doctor_code <= 1)) && grep -q "srun" <<<"$doctor_answers" && grep -qE "2 ranks" <<<"$doctor_answers" ||
+  fail "doctor under srun ($doctor_code): $doctor_answers"
+told "the doctor has seen two ranks under srun"
+
 # ---- The time is nearly up -----------------------------------------------------------------------
 write_config by_srun 1000000
 write_config by_mpirun 1000000
@@ -159,6 +167,21 @@ for run in by_srun by_mpirun short; do
 done
 [[ $(losses unbroken | wc -l) -eq $most ]] || fail "no losses to compare"
 told "losses equal over $(steps_of by_srun) steps under srun and $(steps_of by_mpirun) under mpirun"
+
+# ---- A hang ends the step, and the job goes on by itself ------------------------------------------
+write_config hung 1000000
+submit_job hung watchdog.step=3
+must 60 "25 steps" has_steps hung 25
+for pid in $(processes_with "SLURM_JOB_ID=${id[hung]}" "SLURM_PROCID=1"); do
+  [[ $(ps -o comm= -p "$pid") != switchyard ]] || { kill -STOP "$pid"; stopped_pid=$pid; }
+done
+must 40 "the report of the hang" grep -q "its process ${stopped_pid:-none} is stopped" "${log[hung]}"
+grep -qE "^switchyard: rank 1 \(.*\) has (not entered|entered but does not complete) " "${log[hung]}" ||
+  fail "the stopped rank is not named: $(cat "${log[hung]}")"
+must 90 "the restart after the hang" restarted hung 1
+grep -q '"restarts": 1, "step": [1-9].*"reason": "rank 1 ' hung/metrics.jsonl || fail "hung: $(grep event hung/metrics.jsonl)"
+scancel "${id[hung]}"
+told "a hang was named, and the job went on"
 
 # ---- A cancelled job stays cancelled -------------------------------------------------------------
 write_config cancelled 1000000
