@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "parallel/sequence_split.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -20,24 +22,29 @@ std::size_t index_of(Axis axis) {
   return static_cast<std::size_t>(axis);
 }
 
-// Rank = outer * num_inner + inner. The groups of ranks that differ only in their inner index ...
-Partition along_inner(int num_ranks, int num_inner) {
-  Partition partition(static_cast<std::size_t>(num_ranks / num_inner));
+// Rank = (outer * num_middle + middle) * num_inner + inner: the groups of ranks that differ only in
+// their middle index.
+Partition along_middle(int num_ranks, int num_middle, int num_inner) {
+  const int block = num_middle * num_inner;
+  Partition partition(static_cast<std::size_t>(num_ranks / num_middle));
   for (int rank = 0; rank < num_ranks; ++rank)
-    partition[static_cast<std::size_t>(rank / num_inner)].push_back(rank);
+    partition[static_cast<std::size_t>(rank / block * num_inner + rank % num_inner)].push_back(
+        rank);
   return partition;
 }
 
-// ... and of those that differ only in their outer one.
+Partition along_inner(int num_ranks, int num_inner) {
+  return along_middle(num_ranks, num_inner, 1);
+}
+
 Partition along_outer(int num_ranks, int num_inner) {
-  Partition partition(static_cast<std::size_t>(num_inner));
-  for (int rank = 0; rank < num_ranks; ++rank)
-    partition[static_cast<std::size_t>(rank % num_inner)].push_back(rank);
-  return partition;
+  return along_middle(num_ranks, num_ranks / num_inner, num_inner);
 }
 
 Partition partition_along(Axis axis, int num_ranks, const ParallelConfig& config) {
   const int context = static_cast<int>(config.context);
+  const int ulysses = static_cast<int>(config.context_split.ulysses);
+  const int ring = static_cast<int>(config.context_split.ring);
   const int expert = static_cast<int>(config.expert);
   switch (axis) {
     case Axis::pipeline:
@@ -46,6 +53,10 @@ Partition partition_along(Axis axis, int num_ranks, const ParallelConfig& config
       return along_outer(num_ranks, context);
     case Axis::context:
       return along_inner(num_ranks, context);
+    case Axis::context_ring:
+      return along_middle(num_ranks, ring, ulysses);
+    case Axis::context_ulysses:
+      return along_inner(num_ranks, ulysses);
     case Axis::expert:
       return along_inner(num_ranks, expert);
     case Axis::expert_data:
@@ -75,6 +86,29 @@ void append_line(std::string& text, const std::string& line) {
   text += line;
 }
 
+void append_wrong_choice(std::string& wrong, std::string_view key, const std::string& value,
+                         std::initializer_list<std::string_view> choices) {
+  if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
+  append_line(wrong, fmt::format("parallel.context.{}: {} is none; write {}", key, value,
+                                 fmt::join(choices, " or ")));
+}
+
+void append_wrong_split(std::string& wrong, const ContextConfig& split) {
+  for (const auto& [key, degree] : {std::pair{"ring", split.ring}, {"ulysses", split.ulysses}})
+    if (degree < 0)
+      append_line(wrong, fmt::format("parallel.context.{}: {} is negative; it must be at least 1, "
+                                     "or 0 for what the other leaves",
+                                     key, degree));
+  append_wrong_choice(wrong, "method", split.method, {"auto", "ring", "all_gather"});
+  append_wrong_choice(wrong, "layout", split.layout,
+                      {name_of(SequenceLayout::zigzag), name_of(SequenceLayout::contiguous)});
+  append_wrong_choice(wrong, "progress", split.progress, {"poll", "thread"});
+  if (!(split.rank_flops > 0))
+    append_line(wrong, "parallel.context.rank_flops: it must be above 0");
+  if (!(split.link_bytes > 0))
+    append_line(wrong, "parallel.context.link_bytes: it must be above 0");
+}
+
 // One line for each value that no number of ranks makes right.
 std::string wrong_values(const ParallelConfig& config) {
   std::string wrong;
@@ -82,16 +116,39 @@ std::string wrong_values(const ParallelConfig& config) {
     append_line(wrong, fmt::format("parallel.data: {} is negative; it must be at least 1, or 0 for "
                                    "the ranks that are left",
                                    config.data));
-  if (config.context != 1)
-    append_line(wrong, fmt::format("parallel.context: a sequence cannot be split over {} ranks; "
-                                   "context must be 1",
-                                   config.context));
+  if (config.context < 1)
+    append_line(wrong, fmt::format("parallel.context: {} must be at least 1", config.context));
   if (config.expert < 1)
     append_line(wrong, fmt::format("parallel.expert: {} must be at least 1", config.expert));
   if (config.bucket_megabytes < 1)
     append_line(wrong, fmt::format("parallel.bucket_megabytes: {} must be at least 1",
                                    config.bucket_megabytes));
+  append_wrong_split(wrong, config.context_split);
   return wrong;
+}
+
+// The axis and how it is shared, as equations print it: "context 4 (ring 2 x ulysses 2)".
+std::string context_text(const ParallelConfig& config) {
+  if (config.context == 1) return "context 1";
+  return fmt::format("context {} (ring {} x ulysses {})", config.context, config.context_split.ring,
+                     config.context_split.ulysses);
+}
+
+// Fills in what is 0. ConfigError unless ring x ulysses = context.
+void resolve_context(ParallelConfig& config) {
+  ContextConfig& split = config.context_split;
+  if (config.context == 1 && (split.ring > 0 || split.ulysses > 0))
+    config.context =
+        std::max<std::int64_t>(split.ring, 1) * std::max<std::int64_t>(split.ulysses, 1);
+  if (split.ring == 0 && split.ulysses == 0) split.ulysses = 1;
+  if (split.ring == 0) split.ring = config.context / split.ulysses;
+  if (split.ulysses == 0) split.ulysses = config.context / split.ring;
+  if (split.ring * split.ulysses == config.context) return;
+  throw ConfigError(fmt::format(
+      "parallel.context: ring {} x ulysses {} = {}, but context is {}; ring and ulysses may be {}, "
+      "with that product",
+      split.ring, split.ulysses, split.ring * split.ulysses, config.context,
+      divisors_of(config.context)));
 }
 
 }  // namespace
@@ -106,6 +163,10 @@ std::string_view name_of(Axis axis) {
       return "data";
     case Axis::context:
       return "context";
+    case Axis::context_ring:
+      return "context_ring";
+    case Axis::context_ulysses:
+      return "context_ulysses";
     case Axis::expert:
       return "expert";
     case Axis::expert_data:
@@ -120,19 +181,26 @@ ParallelConfig Mesh::resolved(const ParallelConfig& config, std::int64_t num_ran
   expect(num_ranks >= 1, "at least one rank");
   if (const std::string wrong = wrong_values(config); !wrong.empty()) throw ConfigError(wrong);
   ParallelConfig result = config;
-  const std::int64_t left = num_ranks / (pipeline * config.context);
+  resolve_context(result);
+  if (num_ranks % (pipeline * result.context) != 0)
+    throw ConfigError(fmt::format(
+        "parallel: pipeline {} x data x {} = ranks has no solution: the job has {} rank{}; context "
+        "may be {}",
+        pipeline, context_text(result), num_ranks, num_ranks == 1 ? "" : "s",
+        divisors_of(num_ranks / pipeline)));
+  const std::int64_t left = num_ranks / (pipeline * result.context);
   if (result.data == 0) result.data = left;
-  const std::int64_t num_wanted = pipeline * result.data * config.context;
+  const std::int64_t num_wanted = pipeline * result.data * result.context;
   if (num_wanted != num_ranks)
     throw ConfigError(fmt::format(
-        "parallel: pipeline {} x data {} x context {} = {}, but the job has {} rank{}; data may be "
-        "{} (or 0: the ranks that are left)",
-        pipeline, result.data, config.context, num_wanted, num_ranks, num_ranks == 1 ? "" : "s",
-        left));
+        "parallel: pipeline {} x data {} x {} = {}, but the job has {} rank{}; data may be {} (or "
+        "0: the ranks that are left)",
+        pipeline, result.data, context_text(result), num_wanted, num_ranks,
+        num_ranks == 1 ? "" : "s", left));
   if (num_ranks / pipeline % config.expert != 0)
     throw ConfigError(fmt::format(
-        "parallel: expert {} does not divide data {} x context {} = {} rank{}; expert may be {}",
-        config.expert, result.data, config.context, num_ranks / pipeline,
+        "parallel: expert {} does not divide data {} x {} = {} rank{}; expert may be {}",
+        config.expert, result.data, context_text(result), num_ranks / pipeline,
         num_ranks / pipeline == 1 ? "" : "s", divisors_of(num_ranks / pipeline)));
   return result;
 }

@@ -3,23 +3,40 @@
 // expert:
 //     pipeline x data x context = pipeline x expert_data x expert = ranks
 // Neighbouring ranks share an expert group: rank = (expert_data index) * expert + (expert index),
-// and rank = (data index) * context + (context index). Pipeline is 1, and so is context, for now.
+// and rank = (data index) * context + (context index). The ranks that share a sequence are a ring
+// of Ulysses groups, context = context_ring x context_ulysses, with neighbours in a Ulysses group:
+// context index = (ring index) * context_ulysses + (Ulysses index). Pipeline is 1 for now.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "parallel/group.hpp"
 
 namespace switchyard {
 
+// How the ranks of the context axis share a sequence (docs/parallelism.md).
+struct ContextConfig {
+  std::int64_t ring = 0;          // ranks that keys and values travel over; 0: what ulysses leaves
+  std::int64_t ulysses = 0;       // ranks that exchange sequence for heads; 0: what ring leaves
+  std::string method = "auto";    // of a ring: ring | all_gather | auto
+  std::string layout = "zigzag";  // of a sequence: zigzag | contiguous
+  bool pad = false;               // whether chunks may differ by one position
+  std::string progress = "poll";  // what moves messages during the computation: poll | thread
+  // What `auto` takes for granted of the machine (parallel/context_choice.hpp).
+  double rank_flops = 1e12;    // FLOP/s that a rank attains in attention
+  double link_bytes = 1.25e9;  // bytes/s that a rank sends: 10 Gbit/s
+};
+
 // Key `parallel` of a configuration.
 struct ParallelConfig {
   std::int64_t data = 0;     // ranks that hold different sequences; 0 takes the ranks that are left
-  std::int64_t context = 1;  // ranks that share a sequence
+  std::int64_t context = 1;  // ranks that share a sequence: ring x ulysses
   std::int64_t expert = 1;   // ranks that the experts of a layer are sharded over
   std::int64_t bucket_megabytes = 16;  // of gradients reduced by one exchange
+  ContextConfig context_split = {};
 };
 
 enum class Axis : std::uint8_t {
@@ -27,17 +44,20 @@ enum class Axis : std::uint8_t {
   pipeline,
   data,
   context,
+  context_ring,     // ranks that hold the same piece of different ring ranks' chunks
+  context_ulysses,  // ranks that share a ring rank's chunks
   expert,
   expert_data,    // replicas of the same experts
   dense_replica,  // data x context: replicas of every parameter that is not an expert's
 };
-inline constexpr int num_axes = 7;
+inline constexpr int num_axes = 9;
 std::string_view name_of(Axis axis);
 
 class Mesh {
  public:
-  // Takes data: 0 as ranks / context. ConfigError with the whole equation, the numbers and the
-  // legal values if it does not hold.
+  // Takes data: 0 as ranks / context, and fills in the degrees of context_split: a ring unless
+  // ulysses is given; if ring or ulysses is given and context is not (1), context is their product.
+  // ConfigError with the whole equation, the numbers and the legal values if it does not hold.
   static ParallelConfig resolved(const ParallelConfig& config, std::int64_t num_ranks);
 
   // Collective over the world.

@@ -1,0 +1,75 @@
+// Which positions of a sequence each rank of the context axis holds. With R ranks on the ring and U
+// ranks of Ulysses beside each other (context rank = ring rank * U + Ulysses rank) a sequence is
+// cut into chunks, and a ring rank's chunks are shared by its U ranks as contiguous pieces.
+//   zigzag      2 R chunks; ring rank r has chunks r and 2 R - 1 - r: under a causal mask every
+//               rank then meets the same number of keys (Zhu, ring-flash-attention, 2024)
+//   contiguous  R chunks; ring rank r has chunk r
+// A rank holds one or two segments, ascending, so its local rows ascend in position. A plain value.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace switchyard {
+
+// Positions begin ... begin + count - 1.
+struct Segment {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+  std::int64_t end() const { return begin + count; }
+  bool operator==(const Segment&) const = default;
+};
+
+enum class SequenceLayout : std::uint8_t { zigzag, contiguous };
+std::string_view name_of(SequenceLayout layout);
+// ConfigError for any other text than "zigzag" and "contiguous".
+SequenceLayout sequence_layout_of(std::string_view name);
+
+class SequenceSplit {
+ public:
+  // The whole sequence on one rank.
+  explicit SequenceSplit(std::int64_t length);
+  // ConfigError with the legal choices if the chunks or pieces are not equal and `pad` is false.
+  // With `pad` they may differ by one position; travelling blocks are then filled up, so results
+  // stay exact. Every rank must hold at least one position.
+  SequenceSplit(std::int64_t length, std::int64_t ring, std::int64_t ulysses, SequenceLayout layout,
+                bool pad);
+
+  std::int64_t length() const { return length_; }
+  int ring() const { return ring_; }
+  int ulysses() const { return ulysses_; }
+  int num_ranks() const { return ring_ * ulysses_; }
+
+  std::vector<Segment> segments(int context_rank) const;
+  // What the Ulysses ranks of a ring rank hold together.
+  std::vector<Segment> ring_segments(int ring_rank) const;
+  std::int64_t num_local(int context_rank) const;
+  std::int64_t num_ring_local(int ring_rank) const;
+  std::int64_t max_local() const;       // of any context rank
+  std::int64_t max_ring_local() const;  // of any ring rank
+  // The position of every local row, ascending.
+  std::vector<std::int32_t> positions(int context_rank) const;
+
+ private:
+  Segment chunk(int i) const;  // of the num_chunks()
+  int num_chunks() const { return layout_ == SequenceLayout::zigzag ? 2 * ring_ : ring_; }
+
+  std::int64_t length_;
+  int ring_ = 1;
+  int ulysses_ = 1;
+  SequenceLayout layout_ = SequenceLayout::contiguous;
+};
+
+std::int64_t num_positions(std::span<const Segment> segments);
+// How many of the segments' positions lie before `position`.
+std::int64_t count_before(std::span<const Segment> segments, std::int64_t position);
+// Positions `begin` ... `end` - 1 of the rows (not of the sequence): the segments that they hold.
+std::vector<Segment> slice_of(std::span<const Segment> segments, std::int64_t begin,
+                              std::int64_t end);
+// Ascending, disjoint, none empty, neighbours joined. Given in any order, possibly overlapping.
+std::vector<Segment> joined(std::vector<Segment> segments);
+
+}  // namespace switchyard
