@@ -20,13 +20,22 @@ kernels::AttentionShape shape_of(const AttentionSize& size) {
   return shape;
 }
 
+kernels::CausalMask mask_of(const AttentionSize& size) {
+  return {
+      .num_sequences = size.num_sequences, .query_length = size.length, .key_length = size.length};
+}
+
 // The operands of one size, on the processor or, to count the work, on the plan device.
 class Problem {
  public:
   Problem(Device& device, const AttentionSize& size, DType precision)
       : shape_(shape_of(size)),
+        first_(device, Purpose::workspace, DType::i32, {size.num_sequences * size.length}),
+        end_(device, Purpose::workspace, DType::i32, {size.num_sequences * size.length}),
+        ranges_(kernels::causal_ranges(mask_of(size), first_, end_)),
         lse_(device, Purpose::activation, DType::f32,
              {size.num_sequences * size.length, size.num_heads}),
+        delta_(device, Purpose::activation, DType::f32, lse_->shape),
         workspace_(
             device, Purpose::workspace, DType::u8,
             {kernels::attention_workspace_bytes(shape_, precision, kernels::num_threads())}) {
@@ -42,14 +51,22 @@ class Problem {
     forward();  // the backward pass reads its results
   }
 
-  void forward() { kernels::attention_forward(shape_, q_, k_, v_, out_, lse_, workspace_); }
+  void forward() {
+    kernels::attention_forward(shape_, q_, k_, v_, ranges_, out_, lse_, kernels::Merge::replace,
+                               workspace_);
+  }
   void backward() {
-    kernels::attention_backward(shape_, q_, k_, v_, out_, lse_, dout_, dq_, dk_, dv_, workspace_);
+    kernels::attention_delta(out_, dout_, shape_.head_dim, delta_);
+    kernels::attention_backward(shape_, q_, k_, v_, ranges_, lse_, delta_, dout_, {dq_, dk_, dv_},
+                                workspace_);
   }
 
  private:
   kernels::AttentionShape shape_;
+  Tensor first_, end_;
+  kernels::KeyRanges ranges_;
   Tensor lse_;
+  Tensor delta_;
   Tensor workspace_;
   Tensor q_, k_, v_, out_, dout_, dq_, dk_, dv_;
 };

@@ -151,7 +151,7 @@ void MoeLayer::drop(const TensorView& by_slot, const Pass& pass) const {
   const kernels::DropoutSite site{.key = dropout_key_,
                                   .step = pass.step,
                                   .sequence_length = pass.sequence_length,
-                                  .first_position = pass.first_position,
+                                  .positions = pass.positions,
                                   .copies = static_cast<int>(config_.top_k)};
   kernels::dropout(by_slot, static_cast<float>(config_.dropout), site, pass.sequence_ids);
 }

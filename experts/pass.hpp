@@ -13,11 +13,12 @@ struct Pass {
   bool training = true;  // dropout is active and gradients are wanted
   std::uint64_t seed = 0;
   std::int64_t step = 0;
-  // Token identity: row t is token first_position + t % sequence_length of the sequence
-  // sequence_ids[t / sequence_length] (i64 [num_sequences]).
-  std::int64_t sequence_length = 0;
-  std::int64_t first_position = 0;
-  TensorView sequence_ids;
+  // Token identity: row t is the token at position positions[t] of the sequence
+  // sequence_ids[t / sequence_length].
+  std::int64_t sequence_length = 0;  // rows of each sequence
+  TensorView sequence_ids;           // i64 [num_sequences]
+  TensorView positions;              // i32 [T]
+  TensorView rotary_positions;       // i32 [T]; not positions where these restart at documents
   // Of the whole step: all ranks, all micro-steps. Losses and gradients are means over these, so
   // neither the layout nor the accumulation changes them.
   double num_global_tokens = 1;

@@ -13,7 +13,6 @@ void check_shape(const AttentionShape& s) {
   expect(s.num_kv_heads > 0 && s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0,
          "a number of heads that the kv heads divide");
   expect(s.head_dim > 0 && s.scale > 0, "a positive head_dim and scale");
-  expect(s.query_offset >= 0, "queries that see at least the first key");
 }
 
 void check_queries(const AttentionShape& s, const TensorView& view, DType dtype) {
@@ -26,13 +25,34 @@ void check_keys(const AttentionShape& s, const TensorView& view, DType dtype) {
                 "keys and values: [sequences * key_length, kv heads * head_dim] of one type");
 }
 
-void check_lse(const AttentionShape& s, const TensorView& lse) {
-  expect_matrix(lse, DType::f32, s.num_sequences * s.query_length, s.num_heads,
-                "lse: f32 [sequences * query_length, heads]");
+// Of a result: as the operands, or f32; f32 where it is added to.
+DType result_type(const TensorView& result, DType dtype, Merge merge) {
+  return merge == Merge::with_before || result.dtype == DType::f32 ? DType::f32 : dtype;
+}
+
+void check_row_values(const AttentionShape& s, const TensorView& values) {
+  expect_matrix(values, DType::f32, s.num_sequences * s.query_length, s.num_heads,
+                "lse and delta: f32 [sequences * query_length, heads]");
+}
+
+void check_ranges(const AttentionShape& s, const KeyRanges& ranges) {
+  const std::int64_t rows = s.num_sequences * s.query_length;
+  expect_vector(ranges.first, DType::i32, rows, "first keys: i32 [sequences * query_length]");
+  expect_vector(ranges.end, DType::i32, rows, "end keys: i32 [sequences * query_length]");
+  if (rows == 0 || ranges.first.device->is_plan()) return;
+  const std::int32_t* first = ranges.first.as<std::int32_t>();
+  const std::int32_t* end = ranges.end.as<std::int32_t>();
+  bool right = true;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const bool begins = i % s.query_length == 0;
+    right = right && (begins ? 0 : first[i - 1]) <= first[i] &&
+            (begins ? 0 : end[i - 1]) <= end[i] && first[i] <= end[i] && end[i] <= s.key_length;
+  }
+  expect(right, "ranges of keys that exist and never go back within a sequence");
 }
 
 bool is_empty(const AttentionShape& s) {
-  return s.num_sequences == 0 || s.query_length == 0;
+  return s.num_sequences == 0 || (s.query_length == 0 && s.key_length == 0);
 }
 
 void check_workspace(const AttentionShape& s, DType dtype, const TensorView& workspace) {
@@ -44,38 +64,60 @@ void check_workspace(const AttentionShape& s, DType dtype, const TensorView& wor
 }  // namespace
 
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                       const TensorView& v, const TensorView& out, const TensorView& lse,
-                       const TensorView& workspace) {
+                       const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                       const TensorView& lse, Merge merge, const TensorView& workspace,
+                       const Poll& poll) {
   check_shape(shape);
   expect(is_float(q.dtype), "f32 or bf16");
-  for (const TensorView* view : {&q, &out}) check_queries(shape, *view, q.dtype);
+  check_queries(shape, q, q.dtype);
+  check_queries(shape, out, result_type(out, q.dtype, merge));
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
-  check_lse(shape, lse);
-  if (is_empty(shape)) return;
-  expect(shape.key_length > 0, "at least one key");
+  check_row_values(shape, lse);
+  if (is_empty(shape) || shape.query_length == 0) return;
+  check_ranges(shape, ranges);
   check_workspace(shape, q.dtype, workspace);
   dispatch(
-      *q.device, [&] { cpu::attention_forward(shape, q, k, v, out, lse, workspace); },
-      [&] { plan::attention_forward(shape, q, k, v, out, lse); });
+      *q.device,
+      [&] { cpu::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll); },
+      [&] { plan::attention_forward(shape, q, k, v, ranges, out, lse); });
+}
+
+void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t head_dim,
+                     const TensorView& delta) {
+  expect(is_float(out.dtype) && is_float(dout.dtype), "out and dout of type f32 or bf16");
+  expect(has_size(dout, out.rows(), out.cols()), "dout like out");
+  expect(delta.dtype == DType::f32 && delta.rows() == out.rows() &&
+             delta.cols() * head_dim == out.cols(),
+         "delta: f32 [rows, heads]");
+  if (out.empty()) return;
+  dispatch(
+      *out.device, [&] { cpu::attention_delta(out, dout, head_dim, delta); },
+      [&] { plan::attention_delta(out, dout, delta); });
 }
 
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                        const TensorView& v, const TensorView& out, const TensorView& lse,
-                        const TensorView& dout, const TensorView& dq, const TensorView& dk,
-                        const TensorView& dv, const TensorView& workspace) {
+                        const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
+                        const TensorView& delta, const TensorView& dout,
+                        const AttentionGradients& gradients, const TensorView& workspace,
+                        const Poll& poll) {
   check_shape(shape);
   expect(is_float(q.dtype), "f32 or bf16");
-  for (const TensorView* view : {&q, &out, &dout, &dq}) check_queries(shape, *view, q.dtype);
-  for (const TensorView* view : {&k, &v, &dk, &dv}) check_keys(shape, *view, q.dtype);
-  check_lse(shape, lse);
+  for (const TensorView* view : {&q, &dout}) check_queries(shape, *view, q.dtype);
+  for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
+  for (const TensorView* view : {&lse, &delta}) check_row_values(shape, *view);
+  check_queries(shape, gradients.dq, result_type(gradients.dq, q.dtype, gradients.dq_merge));
+  for (const TensorView* view : {&gradients.dk, &gradients.dv})
+    check_keys(shape, *view, result_type(*view, q.dtype, gradients.dkv_merge));
   if (is_empty(shape)) return;
-  expect(shape.key_length > 0, "at least one key");
+  check_ranges(shape, ranges);
   check_workspace(shape, q.dtype, workspace);
-  const AttentionGradients gradients{dq, dk, dv};
   dispatch(
       *q.device,
-      [&] { cpu::attention_backward(shape, q, k, v, out, lse, dout, gradients, workspace); },
-      [&] { plan::attention_backward(shape, q, k, v, out, lse, dout, gradients); });
+      [&] {
+        cpu::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients, workspace,
+                                poll);
+      },
+      [&] { plan::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients); });
 }
 
 std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads) {

@@ -1,10 +1,14 @@
-// Causal attention with grouped queries, in blocks with an online softmax: no [L, L] matrix exists.
-//   out = softmax(scale * q k^T + mask) v            lse = log sum exp(scale * q k^T + mask)
+// Attention with grouped queries over a range of keys for each query, in blocks with an online
+// softmax: no [L, L] matrix exists, and blocks that no query sees cost nothing.
+//   out = softmax(scale * q k^T over the range) v       lse = log sum exp(scale * q k^T)
 // Running maximum, sum, output accumulator and every gradient accumulator are fp32 (Dao et al.,
-// "FlashAttention", 2022; backward from out, lse: dS = P * (dP - rowsum(dout * out))).
-// Deterministic: gradients are summed in a fixed order whatever the number of threads.
+// "FlashAttention", 2022). The keys may come in parts, one call each: outputs in fp32 are merged by
+// their log-sum-exps (Merge), and a part's gradients need only the whole row's lse and delta.
+// Deterministic: every sum has a fixed order whatever the number of threads.
 #pragma once
 
+#include "kernels/key_ranges.hpp"
+#include "kernels/poll.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/tensor.hpp"
 
@@ -17,25 +21,45 @@ struct AttentionShape {
   std::int64_t num_heads = 0;
   std::int64_t num_kv_heads = 0;  // divides num_heads; head h reads kv head h / (heads / kv_heads)
   std::int64_t head_dim = 0;
-  float scale = 1.0f;             // usually 1 / sqrt(head_dim)
-  // The first query's position among the keys: query i sees keys 0 ... query_offset + i. Training:
-  // 0 with query_length == key_length; generation with a cache: key_length - query_length.
-  std::int64_t query_offset = 0;
+  float scale = 1.0f;  // usually 1 / sqrt(head_dim)
 };
 
-// q, out: [num_sequences * query_length, num_heads * head_dim]; k, v: [num_sequences * key_length,
-// num_kv_heads * head_dim]; all of one type (f32 or bf16), rows may be strided (slices of one qkv
-// buffer). lse: f32 [num_sequences * query_length, num_heads], natural logarithm; written.
-// workspace: u8, at least attention_workspace_bytes(shape, dtype).
-void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                       const TensorView& v, const TensorView& out, const TensorView& lse,
-                       const TensorView& workspace);
+// What happens to a result that is already there: it is overwritten, or what the view holds is the
+// result over other keys (or of other queries), and becomes that over both.
+enum class Merge : std::uint8_t { replace, with_before };
 
-// dq, dk, dv: as q, k, v; overwritten.
+// q: [num_sequences * query_length, num_heads * head_dim]; k, v: [num_sequences * key_length,
+// num_kv_heads * head_dim]; all of one type (f32 or bf16), rows may be strided (slices of one qkv
+// buffer). out: as q, or f32 (Merge::with_before: must be). lse: f32 [num_sequences * query_length,
+// num_heads], natural logarithm. A row that sees no key gets out 0 and lse -infinity; merging
+// leaves it as it is. workspace: u8, at least attention_workspace_bytes(shape, dtype, 1).
+void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
+                       const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                       const TensorView& lse, Merge merge, const TensorView& workspace,
+                       const Poll& poll = {});
+
+// delta[r, h] = sum over head h of dout[r] * out[r], f32 [rows, num_heads]. out and dout: [rows,
+// num_heads * head_dim], each f32 or bf16. Once for the whole row, not for each part of its keys.
+void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t head_dim,
+                     const TensorView& delta);
+
+// dq as q, dk and dv as k: each of their type, or f32. with_before adds to what is there and needs
+// f32. Borrowed.
+struct AttentionGradients {
+  TensorView dq;
+  TensorView dk;
+  TensorView dv;
+  Merge dq_merge = Merge::replace;
+  Merge dkv_merge = Merge::replace;
+};
+
+// lse, delta: of the whole row, over all keys and sinks; P = exp(score - lse). A row with lse
+// -infinity gives no gradient. dout: as q.
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                        const TensorView& v, const TensorView& out, const TensorView& lse,
-                        const TensorView& dout, const TensorView& dq, const TensorView& dk,
-                        const TensorView& dv, const TensorView& workspace);
+                        const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
+                        const TensorView& delta, const TensorView& dout,
+                        const AttentionGradients& gradients, const TensorView& workspace,
+                        const Poll& poll = {});
 
 // Scratch for forward and backward. num_threads decides it, so that a plan for another machine can
 // ask for that machine's; on this process's own runs pass num_threads().

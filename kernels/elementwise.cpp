@@ -49,6 +49,7 @@ void dropout(const TensorView& x, float rate, const DropoutSite& site,
   expect(x.rows() % rows_per_sequence == 0, "whole sequences");
   expect_vector(sequence_ids, DType::i64, x.rows() / rows_per_sequence,
                 "sequence_ids i64 [sequences]");
+  expect_vector(site.positions, DType::i32, x.rows() / site.copies, "positions i32 [tokens]");
   dispatch(
       *x.device, [&] { cpu::dropout(x, rate, site, sequence_ids); }, [&] { plan::dropout(x); });
 }

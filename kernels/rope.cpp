@@ -1,6 +1,8 @@
 #include "kernels/rope.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/rope.hpp"
@@ -9,26 +11,85 @@
 
 namespace switchyard::kernels {
 
-RopeTable::RopeTable(Device& device, std::int64_t num_positions, std::int64_t head_dim, double base)
-    : cos(device, Purpose::workspace, DType::f32, {num_positions, head_dim / 2}),
-      sin(device, Purpose::workspace, DType::f32, {num_positions, head_dim / 2}) {
-  expect(head_dim > 0 && head_dim % 2 == 0, "an even head_dim");
-  if (num_positions == 0) return;
-  dispatch(
-      device, [&] { cpu::fill_rope_table(cos, sin, head_dim, base); }, [] {});
+namespace {
+
+double fraction(std::int64_t a, std::int64_t b) {
+  return static_cast<double>(a) / static_cast<double>(b);
 }
 
-void rope(const TensorView& x, const RopeTable& table, std::int64_t head_dim,
-          std::int64_t sequence_length, std::int64_t first_position, Rotation rotation) {
+// The index i, as a real number, whose pair turns `turns` times over original_length positions.
+double index_of_turns(const RopeSpec& spec, std::int64_t head_dim, double turns) {
+  const double wavelength = static_cast<double>(spec.original_length) / turns;
+  return static_cast<double>(head_dim) * std::log(wavelength / (2 * std::numbers::pi)) /
+         (2 * std::log(spec.base));
+}
+
+// 1 where a frequency stays, 0 where it is divided by the factor, for each i.
+std::vector<double> kept_shares(const RopeSpec& spec, std::int64_t head_dim) {
+  const double last = static_cast<double>(head_dim - 1);
+  const double low = std::max(0.0, std::floor(index_of_turns(spec, head_dim, spec.beta_fast)));
+  const double high = std::min(last, std::ceil(index_of_turns(spec, head_dim, spec.beta_slow)));
+  const double width = high > low ? high - low : 0.001;  // a step rather than a division by 0
+  std::vector<double> shares;
+  for (std::int64_t i = 0; i < head_dim / 2; ++i)
+    shares.push_back(1 - std::clamp((static_cast<double>(i) - low) / width, 0.0, 1.0));
+  return shares;
+}
+
+double base_of(const RopeSpec& spec, std::int64_t head_dim) {
+  if (spec.scaling != RopeScaling::ntk) return spec.base;
+  expect(head_dim > 2, "a head_dim above 2 for ntk");
+  return spec.base * std::pow(spec.factor, fraction(head_dim, head_dim - 2));
+}
+
+}  // namespace
+
+std::vector<double> rope_frequencies(const RopeSpec& spec, std::int64_t head_dim) {
+  expect(spec.base > 0 && spec.factor >= 1, "a positive base and a factor of at least 1");
+  std::vector<double> frequencies;
+  for (std::int64_t i = 0; i < head_dim / 2; ++i)
+    frequencies.push_back(std::pow(base_of(spec, head_dim), -2 * fraction(i, head_dim)));
+  if (spec.scaling == RopeScaling::linear)
+    for (double& frequency : frequencies) frequency /= spec.factor;
+  if (spec.scaling == RopeScaling::yarn) {
+    expect(spec.original_length > 0, "the original length for yarn");
+    const std::vector<double> kept = kept_shares(spec, head_dim);
+    for (std::size_t i = 0; i < kept.size(); ++i)
+      frequencies[i] *= kept[i] + (1 - kept[i]) / spec.factor;
+  }
+  return frequencies;
+}
+
+double rope_magnitude(const RopeSpec& spec) {
+  return spec.scaling == RopeScaling::yarn ? 0.1 * std::log(spec.factor) + 1 : 1;
+}
+
+RopeTable::RopeTable(Device& device, std::int64_t positions, std::int64_t head_dim,
+                     const RopeSpec& spec)
+    : num_positions(positions),
+      coarse(device, Purpose::workspace, DType::f32,
+             {(positions + fine_positions - 1) / fine_positions, 2, head_dim / 2}),
+      fine(device, Purpose::workspace, DType::f32, {fine_positions, 2, head_dim / 2}) {
+  expect(head_dim > 0 && head_dim % 2 == 0, "an even head_dim");
+  const std::vector<double> frequencies = rope_frequencies(spec, head_dim);
+  dispatch(
+      device,
+      [&] {
+        cpu::fill_turns(coarse, frequencies, static_cast<double>(fine_positions), 1);
+        cpu::fill_turns(fine, frequencies, 1, rope_magnitude(spec));
+      },
+      [] {});
+}
+
+void rope(const TensorView& x, const RopeTable& table, const TensorView& positions,
+          std::int64_t head_dim, Rotation rotation) {
   if (x.empty()) return;
   expect(is_float(x.dtype), "x of type f32 or bf16");
   expect(head_dim > 0 && head_dim % 2 == 0 && x.cols() % head_dim == 0, "whole heads of even size");
-  expect(sequence_length > 0 && first_position >= 0, "positions of at least 0");
-  const std::int64_t longest = sequence_length < x.rows() ? sequence_length : x.rows();
-  expect(table.cos->cols() == head_dim / 2 && first_position + longest <= table.cos->rows(),
-         "a rope table for this head_dim that covers the positions");
+  expect(table.fine->cols() == head_dim, "a rope table for this head_dim");
+  expect_vector(positions, DType::i32, x.rows(), "positions: i32 [rows]");
   dispatch(
-      *x.device, [&] { cpu::rope(x, table, head_dim, sequence_length, first_position, rotation); },
+      *x.device, [&] { cpu::rope(x, table, positions, head_dim, rotation); },
       [&] { plan::rope(x); });
 }
 

@@ -1,25 +1,51 @@
 // Rotary position embedding (Su et al. 2021) in the half-split form of Llama and Mixtral: element i
-// of a head pairs with element i + head_dim / 2; the pair turns by position * base^(-2 i / head_dim).
+// of a head pairs with element i + head_dim / 2; the pair turns by position * frequency(i), where
+// frequency(i) = base^(-2 i / head_dim) unless the positions are scaled to a longer context.
 #pragma once
+
+#include <vector>
 
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
 
-// cos and sin for positions 0 ... num_positions - 1, computed in double. f32 [num_positions,
-// head_dim / 2] each. Owner.
+// How frequencies change so that a model trained on original_length positions reads `factor` times
+// as many. linear: divided by factor (Chen et al. 2023). ntk: base * factor^(D / (D - 2)). yarn:
+// those that turn more than beta_fast times over original_length stay, those that turn less than
+// beta_slow times are divided by factor, a ramp between; cos and sin times 0.1 ln(factor) + 1
+// (Peng et al. 2023).
+enum class RopeScaling : std::uint8_t { none, linear, ntk, yarn };
+
+struct RopeSpec {
+  double base = 10000;
+  RopeScaling scaling = RopeScaling::none;
+  double factor = 1;                 // at least 1
+  std::int64_t original_length = 0;  // yarn only; positions
+  double beta_fast = 32;             // yarn only; turns
+  double beta_slow = 1;
+};
+std::vector<double> rope_frequencies(const RopeSpec& spec, std::int64_t head_dim);  // [D / 2]
+double rope_magnitude(const RopeSpec& spec);  // of cos and sin: 1, except for yarn
+
+// cos and sin for positions 0 ... num_positions - 1, in two levels: of multiples of 256 and of the
+// rest, whose angles are added on use. A million positions at head_dim 128 take 2 MiB. Computed in
+// double. Owner.
 struct RopeTable {
+  static constexpr std::int64_t fine_positions = 256;
+
   RopeTable() = default;
-  RopeTable(Device& device, std::int64_t num_positions, std::int64_t head_dim, double base);
-  Tensor cos;
-  Tensor sin;
+  RopeTable(Device& device, std::int64_t num_positions, std::int64_t head_dim,
+            const RopeSpec& spec);
+  std::int64_t num_positions = 0;
+  Tensor coarse;  // f32 [num_positions / 256 rounded up, 2, D / 2]: cos and sin of 256 i
+  Tensor fine;    // f32 [256, 2, D / 2]: cos and sin of i, times the magnitude
 };
 
 enum class Rotation : bool { forward, backward };  // backward turns the other way: the gradient
 
-// In place on x: [T, num_heads * head_dim], f32 or bf16, rows may be strided. Row t is at position
-// first_position + t % sequence_length.
-void rope(const TensorView& x, const RopeTable& table, std::int64_t head_dim,
-          std::int64_t sequence_length, std::int64_t first_position, Rotation rotation);
+// In place on x: [T, num_heads * head_dim], f32 or bf16, rows may be strided. positions: i32 [T],
+// of each row.
+void rope(const TensorView& x, const RopeTable& table, const TensorView& positions,
+          std::int64_t head_dim, Rotation rotation);
 
 }  // namespace switchyard::kernels

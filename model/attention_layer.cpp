@@ -33,7 +33,6 @@ kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t n
   shape.num_kv_heads = model.num_kv_heads;
   shape.head_dim = model.effective_head_dim();
   shape.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
-  shape.query_offset = key_length - query_length;
   return shape;
 }
 
@@ -48,7 +47,15 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
 
 AttentionLayer::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
                                  std::int64_t num_sequences, std::int64_t sequence_length)
-    : rope(device, sequence_length, model.effective_head_dim(), model.rope_base),
+    : rope(device, sequence_length, model.effective_head_dim(), {.base = model.rope_base}),
+      first_keys(device, Purpose::workspace, DType::i32, {num_sequences * sequence_length}),
+      end_keys(device, Purpose::workspace, DType::i32, {num_sequences * sequence_length}),
+      key_ranges(kernels::causal_ranges({.num_sequences = num_sequences,
+                                         .query_length = sequence_length,
+                                         .key_length = sequence_length},
+                                        first_keys, end_keys)),
+      delta(device, Purpose::workspace, DType::f32,
+            {num_sequences * sequence_length, model.num_heads}),
       dqkv(device, Purpose::workspace, compute, {num_sequences * sequence_length, qkv_cols(model)}),
       dout(device, Purpose::workspace, compute,
            {num_sequences * sequence_length, query_cols(model)}),
@@ -67,6 +74,8 @@ AttentionLayer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
     : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
       out(device, Purpose::workspace, compute, {num_tokens, query_cols(model)}),
       lse(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads}),
+      first_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
+      end_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
       workspace(
           make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {}
 
@@ -112,10 +121,11 @@ void AttentionLayer::forward(const TensorView& x, const TensorView& y, Saved& sa
   const std::int64_t length = pass.sequence_length;
   const Heads heads = heads_of(saved.qkv);
   kernels::linear_forward(x, packed_qkv_, saved.qkv);
-  kernels::rope(heads.rotated, scratch.rope, model_.effective_head_dim(), length,
-                pass.first_position, kernels::Rotation::forward);
+  kernels::rope(heads.rotated, scratch.rope, pass.rotary_positions, model_.effective_head_dim(),
+                kernels::Rotation::forward);
   kernels::attention_forward(attention_shape(model_, x.rows() / length, length, length), heads.q,
-                             heads.k, heads.v, saved.out, saved.lse, scratch.workspace);
+                             heads.k, heads.v, scratch.key_ranges, saved.out, saved.lse,
+                             kernels::Merge::replace, scratch.workspace);
   pass.poll();
   kernels::linear_forward(saved.out, packed_output_, y);
 }
@@ -129,31 +139,40 @@ void AttentionLayer::backward(const TensorView& dy, const TensorView& x, const T
   pass.gradient_ready(output_);
   kernels::linear_backward_input(dy, packed_output_, scratch.dout);
   pass.poll();
+  kernels::attention_delta(saved.out, scratch.dout, model_.effective_head_dim(), scratch.delta);
   kernels::attention_backward(attention_shape(model_, x.rows() / length, length, length), heads.q,
-                              heads.k, heads.v, saved.out, saved.lse, scratch.dout, gradients.q,
-                              gradients.k, gradients.v, scratch.workspace);
-  kernels::rope(gradients.rotated, scratch.rope, model_.effective_head_dim(), length,
-                pass.first_position, kernels::Rotation::backward);
+                              heads.k, heads.v, scratch.key_ranges, saved.lse, scratch.delta,
+                              scratch.dout, {gradients.q, gradients.k, gradients.v},
+                              scratch.workspace, [&pass] { pass.poll(); });
+  kernels::rope(gradients.rotated, scratch.rope, pass.rotary_positions, model_.effective_head_dim(),
+                kernels::Rotation::backward);
   pass.poll();
   kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient());
   pass.gradient_ready(qkv_);
   kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
 }
 
-void AttentionLayer::extend(const TensorView& x, const TensorView& y, std::int64_t first_position,
-                            Cache& cache, const kernels::RopeTable& rope,
-                            ExtendScratch& scratch) const {
+void AttentionLayer::extend(const TensorView& x, const TensorView& y, std::int64_t num_cached,
+                            Cache& cache, const kernels::RopeTable& rope, ExtendScratch& scratch,
+                            const Pass& pass) const {
   const std::int64_t num_tokens = x.rows();
-  const std::int64_t length = first_position + num_tokens;
+  const std::int64_t length = num_cached + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
   kernels::linear_forward(x, packed_qkv_, scratch.qkv);
-  kernels::rope(heads.rotated, rope, model_.effective_head_dim(), num_tokens, first_position,
+  kernels::rope(heads.rotated, rope, pass.rotary_positions, model_.effective_head_dim(),
                 kernels::Rotation::forward);
-  kernels::copy(heads.k, cache.keys->slice_rows(first_position, length));
-  kernels::copy(heads.v, cache.values->slice_rows(first_position, length));
+  kernels::copy(heads.k, cache.keys->slice_rows(num_cached, length));
+  kernels::copy(heads.v, cache.values->slice_rows(num_cached, length));
+  const kernels::KeyRanges key_ranges =
+      kernels::causal_ranges({.num_sequences = 1,
+                              .query_length = num_tokens,
+                              .key_length = length,
+                              .query_offset = num_cached},
+                             scratch.first_keys, scratch.end_keys);
   kernels::attention_forward(attention_shape(model_, 1, num_tokens, length), heads.q,
                              cache.keys->slice_rows(0, length), cache.values->slice_rows(0, length),
-                             scratch.out, scratch.lse, scratch.workspace);
+                             key_ranges, scratch.out, scratch.lse, kernels::Merge::replace,
+                             scratch.workspace);
   kernels::linear_forward(scratch.out, packed_output_, y);
 }
 

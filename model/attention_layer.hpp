@@ -27,10 +27,13 @@ class AttentionLayer {
   struct Scratch {
     Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_sequences,
             std::int64_t sequence_length);
-    kernels::RopeTable rope;  // positions 0 ... L - 1
-    Tensor dqkv;              // [T, (A + 2 G) D]
-    Tensor dout;              // [T, A D]
-    Tensor workspace;         // of the attention kernels
+    kernels::RopeTable rope;      // positions 0 ... L - 1
+    Tensor first_keys, end_keys;  // i32 [T], of key_ranges
+    kernels::KeyRanges key_ranges;
+    Tensor delta;      // f32 [T, A]
+    Tensor dqkv;       // [T, (A + 2 G) D]
+    Tensor dout;       // [T, A D]
+    Tensor workspace;  // of the attention kernels
   };
   // Keys (turned) and values of one sequence, in one layer.
   struct Cache {
@@ -42,10 +45,11 @@ class AttentionLayer {
   struct ExtendScratch {
     ExtendScratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens,
                   std::int64_t max_length);
-    Tensor qkv;        // [num_tokens, (A + 2 G) D]
-    Tensor out;        // [num_tokens, A D]
-    Tensor lse;        // f32 [num_tokens, A]
-    Tensor workspace;  // of the attention kernel
+    Tensor qkv;                   // [num_tokens, (A + 2 G) D]
+    Tensor out;                   // [num_tokens, A D]
+    Tensor lse;                   // f32 [num_tokens, A]
+    Tensor first_keys, end_keys;  // i32 [num_tokens]
+    Tensor workspace;             // of the attention kernel
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H] and `prefix`.output.weight [H, A D].
@@ -61,10 +65,10 @@ class AttentionLayer {
   // dy: gradient of y; dx: written. Gradients of weights are added to, and reported ready.
   void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, Saved& saved,
                 Scratch& scratch, const Pass& pass) const;
-  // Generation: x, y [num_tokens, H] for the tokens at positions first_position ..., which follow
-  // the `first_position` tokens in the cache and are added to it.
-  void extend(const TensorView& x, const TensorView& y, std::int64_t first_position, Cache& cache,
-              const kernels::RopeTable& rope, ExtendScratch& scratch) const;
+  // Generation: x, y [num_tokens, H] for the tokens that follow the `num_cached` tokens in the
+  // cache and are added to it.
+  void extend(const TensorView& x, const TensorView& y, std::int64_t num_cached, Cache& cache,
+              const kernels::RopeTable& rope, ExtendScratch& scratch, const Pass& pass) const;
 
  private:
   // Columns of a [T, (A + 2 G) D] buffer.

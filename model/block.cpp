@@ -196,13 +196,12 @@ void Block::backward(const TensorView& d_stream, Saved& saved, Scratch& scratch,
   pass.poll();
 }
 
-void Block::extend(ExtendState& state, AttentionLayer::Cache& cache, const kernels::RopeTable& rope,
-                   bool first_block, const Pass& pass) const {
+void Block::extend(ExtendState& state, std::int64_t num_cached, AttentionLayer::Cache& cache,
+                   const kernels::RopeTable& rope, bool first_block, const Pass& pass) const {
   const TensorView nothing;
   add_and_norm(state.norm.stream, first_block ? nothing : state.delta.view(), attention_norm_,
                state.norm);
-  attention_.extend(state.norm.normed, state.delta, pass.first_position, cache, rope,
-                    state.attention);
+  attention_.extend(state.norm.normed, state.delta, num_cached, cache, rope, state.attention, pass);
   add_and_norm(state.norm.stream, state.delta, feed_forward_norm_, state.norm);
   if (moe_)
     moe_->forward(state.norm.normed, state.delta, *state.moe, *state.moe_scratch, state.capacity,

@@ -83,9 +83,9 @@ class Block {
   // d_stream: [T, H], the gradient of the stream after the block; becomes the one before it.
   void backward(const TensorView& d_stream, Saved& saved, Scratch& scratch, const Pass& pass) const;
   // Generation, as forward: state.norm.stream and state.delta are read and left for the next block.
-  // first_block: nothing is pending in state.delta.
-  void extend(ExtendState& state, AttentionLayer::Cache& cache, const kernels::RopeTable& rope,
-              bool first_block, const Pass& pass) const;
+  // num_cached: tokens in the cache. first_block: nothing is pending in state.delta.
+  void extend(ExtendState& state, std::int64_t num_cached, AttentionLayer::Cache& cache,
+              const kernels::RopeTable& rope, bool first_block, const Pass& pass) const;
 
  private:
   void add_and_norm(const TensorView& stream, const TensorView& delta, const Parameter& weight,

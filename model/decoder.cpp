@@ -1,6 +1,7 @@
 #include "model/decoder.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/embedding.hpp"
 #include "kernels/rms_norm.hpp"
@@ -19,7 +20,8 @@ Decoder::Decoder(const Transformer& model, std::int64_t max_length)
     : model_(model),
       device_(model.store_.device()),
       max_length_(max_length),
-      rope_(device_, max_length, model.model_.effective_head_dim(), model.model_.rope_base),
+      rope_(device_, max_length, model.model_.effective_head_dim(),
+            {.base = model.model_.rope_base}),
       sequence_ids_(device_, Purpose::workspace, DType::i64, {1}),
       logits_(device_, Purpose::workspace, DType::f32, {1, model.vocab_size()}) {
   expect(model.num_moe_layers() == 0 || model.store_.mesh().degree(Axis::expert) == 1,
@@ -50,6 +52,7 @@ void Decoder::extend(std::span<const std::int32_t> tokens) {
   if (!state_ || tokens_->numel() != num_tokens) {
     state_.reset();  // first, so that two sets of buffers never exist together
     tokens_ = Tensor(device_, Purpose::workspace, DType::i32, {num_tokens});
+    positions_ = Tensor(device_, Purpose::workspace, DType::i32, {num_tokens});
     state_ = std::make_unique<Block::ExtendState>(device_, model_.model_, model_.experts_,
                                                   model_.compute_, num_tokens, max_length_);
     for (const auto& block : model_.blocks_) block->add_extend_buffers(*state_, num_tokens);
@@ -57,14 +60,17 @@ void Decoder::extend(std::span<const std::int32_t> tokens) {
   Pass pass;
   pass.training = false;
   pass.sequence_length = num_tokens;
-  pass.first_position = length_;
   pass.sequence_ids = sequence_ids_;
+  pass.positions = positions_;
+  pass.rotary_positions = positions_;
   pass.num_global_tokens = static_cast<double>(num_tokens);
 
   std::ranges::copy(tokens, tokens_->as<std::int32_t>());
+  const std::span<std::int32_t> positions = positions_->span<std::int32_t>();
+  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(length_));
   kernels::embedding_forward(tokens_, model_.embedding_->value(), state_->norm.stream);
   for (std::size_t layer = 0; layer < model_.blocks_.size(); ++layer)
-    model_.blocks_[layer]->extend(*state_, caches_[layer], rope_, layer == 0, pass);
+    model_.blocks_[layer]->extend(*state_, length_, caches_[layer], rope_, layer == 0, pass);
   const auto epsilon = static_cast<float>(model_.model_.norm_epsilon);
   const TensorView& weight = model_.final_norm_->value();
   if (model_.blocks_.empty())

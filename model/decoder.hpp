@@ -36,6 +36,7 @@ class Decoder {
   std::vector<AttentionLayer::Cache> caches_;  // by layer
   Tensor sequence_ids_;                        // i64 [1]
   Tensor tokens_;                              // i32 [state's num_tokens]
+  Tensor positions_;                           // i32 [state's num_tokens]
   std::unique_ptr<Block::ExtendState> state_;  // for tokens_.numel() tokens
   Tensor logits_;                              // f32 [1, V]
 };

@@ -19,7 +19,7 @@ inline void apply_dropout(const TensorView& x, double rate, RandomKey key, const
   site.key = key;
   site.step = pass.step;
   site.sequence_length = pass.sequence_length;
-  site.first_position = pass.first_position;
+  site.positions = pass.positions;
   kernels::dropout(x, static_cast<float>(rate), site, pass.sequence_ids);
 }
 

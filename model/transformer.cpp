@@ -58,7 +58,9 @@ std::int64_t Activations::max_rows() const {
   return state_->capacity.rows();
 }
 
-void Activations::reserve_rows(std::int64_t rows) { state_->capacity.require(rows); }
+void Activations::reserve_rows(std::int64_t rows) {
+  state_->capacity.require(rows);
+}
 
 std::vector<std::vector<std::int64_t>> Activations::expert_counts() const {
   std::vector<std::vector<std::int64_t>> counts;
@@ -77,9 +79,8 @@ Transformer::Transformer(ParameterStore& store, const ModelConfig& model,
       vocab_size_used_(vocab_size_used),
       embedding_dropout_key_(random_key(seed, "dropout embedding")) {
   expect(compute == DType::f32 || compute == DType::bf16, "the compute type is f32 or bf16");
-  embedding_ = &store.add(
-      weight_spec("embedding.weight", {model.vocab_size, model.hidden},
-                  model.effective_embedding_std()));
+  embedding_ = &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
+                                      model.effective_embedding_std()));
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
     blocks_.push_back(
         std::make_unique<Block>(store, layer, model, experts, compute, seed, num_moe_layers()));
@@ -146,7 +147,8 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations,
       batch.num_sequences == state.num_sequences && batch.sequence_length == state.sequence_length,
       "a batch of the size that the activations were made for");
   expect(pass.sequence_length == batch.sequence_length &&
-             pass.sequence_ids.numel() == batch.num_sequences,
+             pass.sequence_ids.numel() == batch.num_sequences &&
+             pass.positions.numel() == batch.tokens.numel(),
          "a pass over the tokens of the batch");
   TensorView stream = state.final_norm.stream;  // of a model without blocks
   if (!state.blocks.empty()) stream = state.blocks.front().attention_norm.stream;

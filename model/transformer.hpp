@@ -22,6 +22,7 @@ struct TokenBatch {
   TensorView tokens;        // i32 [S L]
   TensorView targets;       // i32 [S L]
   TensorView sequence_ids;  // i64 [S]
+  TensorView positions;     // i32 [S L]
   std::int64_t num_sequences = 0;
   std::int64_t sequence_length = 0;
 };

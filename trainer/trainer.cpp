@@ -26,6 +26,13 @@ void copy_to(const TensorView& view, const std::vector<T>& values) {
   std::copy(values.begin(), values.end(), view.as<T>());
 }
 
+// Position of every row in its sequence of `length` tokens.
+void count_positions(const TensorView& positions, std::int64_t length) {
+  if (positions.device->is_plan()) return;
+  for (std::int64_t t = 0; t < positions.numel(); ++t)
+    positions.as<std::int32_t>()[t] = static_cast<std::int32_t>(t % length);
+}
+
 }  // namespace
 
 DType compute_dtype(const RunConfig& run) {
@@ -60,8 +67,15 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
               {layout_.micro_batch * layout_.sequence_length}),
       targets_(device, Purpose::activation, DType::i32, tokens_->shape),
       sequence_ids_(device, Purpose::activation, DType::i64, {layout_.micro_batch}),
+      positions_(device, Purpose::activation, DType::i32, tokens_->shape),
       token_losses_(device, Purpose::activation, DType::f32, tokens_->shape),
-      batch_{tokens_, targets_, sequence_ids_, layout_.micro_batch, layout_.sequence_length} {
+      batch_{tokens_,
+             targets_,
+             sequence_ids_,
+             positions_,
+             layout_.micro_batch,
+             layout_.sequence_length} {
+  count_positions(positions_, layout_.sequence_length);
   model_.pack_weights();
 }
 
@@ -130,6 +144,8 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   pass.step = step;
   pass.sequence_length = layout_.sequence_length;
   pass.sequence_ids = sequence_ids_;
+  pass.positions = positions_;
+  pass.rotary_positions = positions_;
   pass.num_global_sequences = static_cast<double>(layout_.global_batch);
   pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
   pass.sync = training ? &sync_ : nullptr;

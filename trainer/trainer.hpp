@@ -82,6 +82,7 @@ class Trainer {
   Tensor tokens_;        // i32 [S L]
   Tensor targets_;       // i32 [S L]
   Tensor sequence_ids_;  // i64 [S]
+  Tensor positions_;     // i32 [S L]
   Tensor token_losses_;  // f32 [S L]
   TokenBatch batch_;
   LoadStatistics load_;

@@ -3,11 +3,10 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 #include "kernels/cpu/attention_backward.hpp"
 #include "kernels/cpu/attention_blocks.hpp"
+#include "kernels/cpu/attention_output.hpp"
 #include "kernels/threads.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -27,17 +26,19 @@ struct ForwardScratch {
     out = carver.take<float>(rows * b.head_dim());
     max = carver.take<float>(rows);
     sum = carver.take<float>(rows);
-    visible = carver.take<std::int32_t>(rows);
+    from = carver.take<std::int32_t>(rows);
+    to = carver.take<std::int32_t>(rows);
   }
-  std::byte* q;           // [R, D]
-  std::byte* k;           // [N, D]
-  std::byte* v;           // [N, D]
-  float* scores;          // [R, N]
-  std::byte* probs;       // [R, N]
-  float* out;             // [R, D]
-  float* max;             // [R]
-  float* sum;             // [R]
-  std::int32_t* visible;  // [R]
+  std::byte* q;        // [R, D]
+  std::byte* k;        // [N, D]
+  std::byte* v;        // [N, D]
+  float* scores;       // [R, N]
+  std::byte* probs;    // [R, N]
+  float* out;          // [R, D]
+  float* max;          // [R]
+  float* sum;          // [R]
+  std::int32_t* from;  // [R], visible keys of the block
+  std::int32_t* to;    // [R]
 };
 
 struct ForwardTask {
@@ -47,16 +48,17 @@ struct ForwardTask {
   const TensorView& v;
   const TensorView& out;
   const TensorView& lse;
+  Merge merge;
+  const Poll& poll;  // empty for all threads but the calling one
 };
 
 // Scores of one key block, softmax over what has been seen so far, and its share of the output.
 void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& queries,
-                    const Range& keys, const ForwardScratch& s) {
+                    const Range& keys, bool is_first, const ForwardScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const std::int64_t rows = b.padded_rows(queries.count);
   const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
   const std::int64_t dim = b.head_dim();
-  const bool is_first = keys.begin == 0;
   b.gather_keys(task.k, g, keys, s.k);
   b.gather_keys(task.v, g, keys, s.v);
   multiply({.m = rows,
@@ -69,15 +71,15 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .ldc = cols,
             .b_transposed = true},
            s.q, s.k, reinterpret_cast<std::byte*>(s.scores));
-  b.count_visible(queries, keys, s.visible);
+  b.find_visible(g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
                  .rows = rows,
                  .cols = cols,
-                 .visible = s.visible,
+                 .from = s.from,
+                 .to = s.to,
                  .scale = b.scale_log2(),
                  .store = b.store_as()},
-                {.max = s.max, .sum = s.sum, .out = s.out, .head_dim = dim, .is_first = is_first},
-                s.probs);
+                {.max = s.max, .sum = s.sum, .out = s.out, .head_dim = dim}, s.probs);
   multiply({.m = rows,
             .n = dim,
             .k = cols,
@@ -95,21 +97,25 @@ void write_output(const ForwardTask& task, const HeadGroup& g, const Range& quer
   const AttentionBlocks& b = task.blocks;
   std::int64_t row = 0;
   for (std::int64_t h = 0; h < b.group(); ++h)
-    for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
-      scale_into(s.out + row * b.head_dim(), 1.0f / s.sum[row], b.dtype(),
-                 b.query_at(task.out, g, h, i), b.head_dim());
-      *b.lse_at(task.lse, g, h, i) = s.max[row] * std::numbers::ln2_v<float> + std::log(s.sum[row]);
-    }
+    for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row)
+      write_output_row({.out = s.out + row * b.head_dim(), .max = s.max[row], .sum = s.sum[row]},
+                       b.head_dim(), task.merge, task.out.dtype, b.query_at(task.out, g, h, i),
+                       *b.value_at(task.lse, g, h, i));
 }
 
 void attend(const ForwardTask& task, const HeadGroup& g, const Range& queries,
             const ForwardScratch& s) {
   const AttentionBlocks& b = task.blocks;
+  std::fill_n(s.sum, b.max_rows(), 0.0f);
   b.gather_queries(task.q, g, queries, s.q);
-  for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
-    const Range keys = b.key_block(j, queries);
-    if (keys.count == 0) break;
-    attend_to_keys(task, g, queries, keys, s);
+  const Range key_blocks = b.key_blocks_of(g.sequence, queries);
+  bool is_first = true;
+  for (std::int64_t j = key_blocks.begin; j < key_blocks.end(); ++j) {
+    const Range keys = b.key_block(j, g.sequence, queries);
+    if (keys.count == 0) continue;
+    attend_to_keys(task, g, queries, keys, is_first, s);
+    is_first = false;
+    if (task.poll) task.poll();
   }
   write_output(task, g, queries, s);
 }
@@ -136,22 +142,26 @@ int attention_threads(const AttentionShape& shape, DType dtype, const TensorView
 }
 
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                       const TensorView& v, const TensorView& out, const TensorView& lse,
-                       const TensorView& workspace) {
-  const AttentionBlocks blocks(shape, q.dtype);
-  const ForwardTask task{blocks, q, k, v, out, lse};
+                       const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                       const TensorView& lse, Merge merge, const TensorView& workspace,
+                       const Poll& poll) {
+  const AttentionBlocks blocks(shape, q.dtype, ranges);
+  const Poll no_poll;
   const std::int64_t num_blocks = blocks.num_query_blocks();
   const std::int64_t num_tasks = blocks.num_groups() * num_blocks;
   const std::int64_t bytes = attention_workspace_bytes_of_thread(shape, q.dtype);
   const int threads = attention_threads(shape, q.dtype, workspace, num_tasks);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    Carver carver(workspace.data + (threads > 1 ? omp_get_thread_num() : 0) * bytes);
+    const int thread = threads > 1 ? omp_get_thread_num() : 0;
+    Carver carver(workspace.data + thread * bytes);
     const ForwardScratch scratch(carver, blocks);
-#pragma omp for schedule(dynamic)
+    const ForwardTask task{blocks, q, k, v, out, lse, merge, thread == 0 ? poll : no_poll};
+#pragma omp for schedule(dynamic) nowait
     for (std::int64_t t = 0; t < num_tasks; ++t)  // the blocks that see most keys come first
       attend(task, blocks.head_group(t / num_blocks),
              blocks.query_block(num_blocks - 1 - t % num_blocks), scratch);
+    if (task.poll) task.poll();  // the others may have taken all tasks
   }
 }
 

@@ -4,17 +4,20 @@
 #pragma once
 
 #include "kernels/attention.hpp"
-#include "kernels/attention_gradients.hpp"
 
 namespace switchyard::kernels::cpu {
 
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                       const TensorView& v, const TensorView& out, const TensorView& lse,
-                       const TensorView& workspace);
+                       const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                       const TensorView& lse, Merge merge, const TensorView& workspace,
+                       const Poll& poll);
+void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t head_dim,
+                     const TensorView& delta);
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                        const TensorView& v, const TensorView& out, const TensorView& lse,
-                        const TensorView& dout, const AttentionGradients& gradients,
-                        const TensorView& workspace);
+                        const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
+                        const TensorView& delta, const TensorView& dout,
+                        const AttentionGradients& gradients, const TensorView& workspace,
+                        const Poll& poll);
 std::int64_t attention_workspace_bytes_of_thread(const AttentionShape& shape, DType dtype);
 
 }  // namespace switchyard::kernels::cpu

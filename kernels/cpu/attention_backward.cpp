@@ -5,9 +5,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numbers>
 
 #include "kernels/cpu/attention.hpp"
+#include "kernels/cpu/attention_output.hpp"
 
 namespace switchyard::kernels::cpu {
 
@@ -32,22 +34,24 @@ struct BackwardScratch {
     dprobs = carver.take<float>(scores_numel);
     probs = carver.take<std::byte>(b.operand_bytes(scores_numel));
     dscores = carver.take<std::byte>(b.operand_bytes(scores_numel));
-    visible = carver.take<std::int32_t>(b.max_rows());
+    from = carver.take<std::int32_t>(b.max_rows());
+    to = carver.take<std::int32_t>(b.max_rows());
   }
-  std::byte* q;           // [Q, R, D]
-  std::byte* dout;        // [Q, R, D]
-  float* dq;              // [Q, R, D]
-  float* lse;             // [Q, R], to base 2
-  float* delta;           // [Q, R], rowsum(dout * out)
-  std::byte* k;           // [N, D]
-  std::byte* v;           // [N, D]
-  float* dk;              // [N, D]
-  float* dv;              // [N, D]
-  float* scores;          // [R, N]
-  float* dprobs;          // [R, N]
-  std::byte* probs;       // [R, N]
-  std::byte* dscores;     // [R, N]
-  std::int32_t* visible;  // [R]
+  std::byte* q;        // [Q, R, D]
+  std::byte* dout;     // [Q, R, D]
+  float* dq;           // [Q, R, D]
+  float* lse;          // [Q, R], to base 2
+  float* delta;        // [Q, R], rowsum(dout * out)
+  std::byte* k;        // [N, D]
+  std::byte* v;        // [N, D]
+  float* dk;           // [N, D]
+  float* dv;           // [N, D]
+  float* scores;       // [R, N]
+  float* dprobs;       // [R, N]
+  std::byte* probs;    // [R, N]
+  std::byte* dscores;  // [R, N]
+  std::int32_t* from;  // [R], visible keys of the block
+  std::int32_t* to;    // [R]
 };
 
 struct BackwardTask {
@@ -55,10 +59,11 @@ struct BackwardTask {
   const TensorView& q;
   const TensorView& k;
   const TensorView& v;
-  const TensorView& out;
   const TensorView& lse;
+  const TensorView& delta;
   const TensorView& dout;
   const AttentionGradients& gradients;
+  const Poll& poll;  // empty for all threads but the calling one
 };
 
 std::byte* bytes_of(float* values) {
@@ -81,14 +86,19 @@ void prepare_queries(const BackwardTask& task, const HeadGroup& g, std::int64_t 
   std::int64_t row = first_row;
   for (std::int64_t h = 0; h < b.group(); ++h)
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
-      s.lse[row] = *b.lse_at(task.lse, g, h, i) * std::numbers::log2e_v<float>;
-      s.delta[row] = dot(b.dtype(), b.query_at(task.dout, g, h, i), b.query_at(task.out, g, h, i),
-                         b.head_dim());
+      s.lse[row] = *b.value_at(task.lse, g, h, i) * std::numbers::log2e_v<float>;
+      s.delta[row] = *b.value_at(task.delta, g, h, i);
     }
 }
 
+// A row that saw nothing altogether gives no gradient.
+void hide_rows_without_keys(const float* lse, std::int64_t rows, const BackwardScratch& s) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    if (std::isinf(lse[r]) && lse[r] < 0) s.to[r] = s.from[r];
+}
+
 // dv += P^T dout, dk += dS^T q, dq += dS k for one query block and one key block.
-void add_block(const BackwardTask& task, std::int64_t block, const Range& keys,
+void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block, const Range& keys,
                const BackwardScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const Range queries = b.query_block(block);
@@ -98,6 +108,9 @@ void add_block(const BackwardTask& task, std::int64_t block, const Range& keys,
   const std::int64_t first_row = block * b.max_rows();
   const std::byte* q = s.q + b.operand_bytes(first_row * dim);
   const std::byte* dout = s.dout + b.operand_bytes(first_row * dim);
+  const std::int64_t first_key = keys.begin % b.max_keys() * dim;  // in the arrays of the block
+  const std::byte* k = s.k + b.operand_bytes(first_key);
+  const std::byte* v = s.v + b.operand_bytes(first_key);
 
   const Product rows_by_keys{.m = rows,
                              .n = cols,
@@ -108,13 +121,15 @@ void add_block(const BackwardTask& task, std::int64_t block, const Range& keys,
                              .ldb = dim,
                              .ldc = cols,
                              .b_transposed = true};
-  multiply(rows_by_keys, q, s.k, bytes_of(s.scores));
-  multiply(rows_by_keys, dout, s.v, bytes_of(s.dprobs));
-  b.count_visible(queries, keys, s.visible);
+  multiply(rows_by_keys, q, k, bytes_of(s.scores));
+  multiply(rows_by_keys, dout, v, bytes_of(s.dprobs));
+  b.find_visible(g.sequence, queries, keys, s.from, s.to);
+  hide_rows_without_keys(s.lse + first_row, rows, s);
   softmax_block_backward({.scores = s.scores,
                           .rows = rows,
                           .cols = cols,
-                          .visible = s.visible,
+                          .from = s.from,
+                          .to = s.to,
                           .scale = b.scale_log2(),
                           .store = b.store_as()},
                          s.dprobs, s.lse + first_row, s.delta + first_row, s.probs, s.dscores);
@@ -129,8 +144,8 @@ void add_block(const BackwardTask& task, std::int64_t block, const Range& keys,
                             .ldc = dim,
                             .a_transposed = true,
                             .accumulate = true};
-  multiply(keys_by_dim, s.probs, dout, bytes_of(s.dv));
-  multiply(keys_by_dim, s.dscores, q, bytes_of(s.dk));
+  multiply(keys_by_dim, s.probs, dout, bytes_of(s.dv + first_key));
+  multiply(keys_by_dim, s.dscores, q, bytes_of(s.dk + first_key));
   multiply({.m = rows,
             .n = dim,
             .k = cols,
@@ -140,7 +155,7 @@ void add_block(const BackwardTask& task, std::int64_t block, const Range& keys,
             .ldb = dim,
             .ldc = dim,
             .accumulate = true},
-           s.dscores, s.k, bytes_of(s.dq + first_row * dim));
+           s.dscores, k, bytes_of(s.dq + first_row * dim));
 }
 
 void add_key_block(const BackwardTask& task, const HeadGroup& g, std::int64_t j,
@@ -153,15 +168,20 @@ void add_key_block(const BackwardTask& task, const HeadGroup& g, std::int64_t j,
   const std::int64_t numel = AttentionBlocks::padded_keys(all_keys.count) * dim;
   std::fill_n(s.dk, numel, 0.0f);
   std::fill_n(s.dv, numel, 0.0f);
-  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) {
-    const Range keys = b.key_block(j, b.query_block(i));
-    if (keys.count > 0) add_block(task, i, keys, s);
+  const Range query_blocks = b.query_blocks_of(g.sequence, all_keys);
+  for (std::int64_t i = query_blocks.begin; i < query_blocks.end(); ++i) {
+    const Range keys = b.key_block(j, g.sequence, b.query_block(i));
+    if (keys.count == 0) continue;
+    add_block(task, g, i, keys, s);
+    if (task.poll) task.poll();
   }
+  const AttentionGradients& to = task.gradients;
   for (std::int64_t i = 0; i < all_keys.count; ++i) {
     const std::int64_t key = all_keys.begin + i;
-    scale_into(s.dk + i * dim, b.shape().scale, b.dtype(), b.key_at(task.gradients.dk, g, key),
-               dim);
-    scale_into(s.dv + i * dim, 1.0f, b.dtype(), b.key_at(task.gradients.dv, g, key), dim);
+    write_gradient_row(s.dk + i * dim, b.shape().scale, dim, to.dkv_merge, to.dk.dtype,
+                       b.key_at(to.dk, g, key));
+    write_gradient_row(s.dv + i * dim, 1.0f, dim, to.dkv_merge, to.dv.dtype,
+                       b.key_at(to.dv, g, key));
   }
 }
 
@@ -172,8 +192,8 @@ void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::in
   const float* dq = s.dq + block * b.max_rows() * b.head_dim();
   for (std::int64_t h = 0; h < b.group(); ++h)
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, dq += b.head_dim())
-      scale_into(dq, b.shape().scale, b.dtype(), b.query_at(task.gradients.dq, g, h, i),
-                 b.head_dim());
+      write_gradient_row(dq, b.shape().scale, b.head_dim(), task.gradients.dq_merge,
+                         task.gradients.dq.dtype, b.query_at(task.gradients.dq, g, h, i));
 }
 
 void differentiate(const BackwardTask& task, const HeadGroup& g, const BackwardScratch& s) {
@@ -192,20 +212,25 @@ std::int64_t attention_backward_bytes(const AttentionBlocks& blocks) {
 }
 
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                        const TensorView& v, const TensorView& out, const TensorView& lse,
-                        const TensorView& dout, const AttentionGradients& gradients,
-                        const TensorView& workspace) {
-  const AttentionBlocks blocks(shape, q.dtype);
-  const BackwardTask task{blocks, q, k, v, out, lse, dout, gradients};
+                        const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
+                        const TensorView& delta, const TensorView& dout,
+                        const AttentionGradients& gradients, const TensorView& workspace,
+                        const Poll& poll) {
+  const AttentionBlocks blocks(shape, q.dtype, ranges);
+  const Poll no_poll;
   const std::int64_t num_tasks = blocks.num_groups();
   const std::int64_t bytes = attention_workspace_bytes_of_thread(shape, q.dtype);
   const int threads = attention_threads(shape, q.dtype, workspace, num_tasks);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    Carver carver(workspace.data + (threads > 1 ? omp_get_thread_num() : 0) * bytes);
+    const int thread = threads > 1 ? omp_get_thread_num() : 0;
+    Carver carver(workspace.data + thread * bytes);
     const BackwardScratch scratch(carver, blocks);
-#pragma omp for schedule(dynamic)
+    const BackwardTask task{
+        blocks, q, k, v, lse, delta, dout, gradients, thread == 0 ? poll : no_poll};
+#pragma omp for schedule(dynamic) nowait
     for (std::int64_t t = 0; t < num_tasks; ++t) differentiate(task, blocks.head_group(t), scratch);
+    if (task.poll) task.poll();  // the others may have taken all tasks
   }
 }
 

@@ -32,6 +32,12 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype)
   queries_ = std::max<std::int64_t>(1, std::min(queries_, shape.query_length));
 }
 
+AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype, const KeyRanges& ranges)
+    : AttentionBlocks(shape, dtype) {
+  first_ = ranges.first.as<std::int32_t>();
+  end_ = ranges.end.as<std::int32_t>();
+}
+
 std::int64_t AttentionBlocks::num_query_blocks() const {
   return (shape_.query_length + queries_ - 1) / queries_;
 }
@@ -48,10 +54,41 @@ Range AttentionBlocks::key_block(std::int64_t j) const {
   return {j * keys_, std::min(keys_, shape_.key_length - j * keys_)};
 }
 
-Range AttentionBlocks::key_block(std::int64_t j, const Range& queries) const {
+Range AttentionBlocks::key_block(std::int64_t j, std::int64_t sequence,
+                                 const Range& queries) const {
   const Range whole = key_block(j);
-  const std::int64_t seen = shape_.query_offset + queries.end() - whole.begin;
-  return {whole.begin, std::clamp<std::int64_t>(seen, 0, whole.count)};
+  const std::int64_t row = sequence * shape_.query_length;
+  std::int64_t begin = whole.end(), end = whole.begin;
+  for (std::int64_t i = row + queries.begin; i < row + queries.end(); ++i) {
+    const std::int64_t first = std::max<std::int64_t>(first_[i], whole.begin);
+    const std::int64_t last = std::min<std::int64_t>(end_[i], whole.end());
+    if (first >= last) continue;
+    begin = std::min(begin, first);
+    end = std::max(end, last);
+  }
+  if (begin >= end) return {whole.begin, 0};
+  begin -= (begin - whole.begin) % key_padding;
+  return {begin, end - begin};
+}
+
+Range AttentionBlocks::key_blocks_of(std::int64_t sequence, const Range& queries) const {
+  const std::int64_t row = sequence * shape_.query_length;
+  const std::int64_t first = first_[row + queries.begin] / keys_;
+  const std::int64_t end = (end_[row + queries.end() - 1] + keys_ - 1) / keys_;
+  return {first, std::max<std::int64_t>(0, end - first)};
+}
+
+Range AttentionBlocks::query_blocks_of(std::int64_t sequence, const Range& keys) const {
+  const std::int64_t row = sequence * shape_.query_length;
+  // Rows whose range ends after the first key are the last rows, those whose range begins before
+  // the end of the keys the first ones.
+  const std::int32_t* ends = end_ + row;
+  const std::int32_t* firsts = first_ + row;
+  const std::int64_t begin = std::upper_bound(ends, ends + shape_.query_length, keys.begin) - ends;
+  const std::int64_t end =
+      std::lower_bound(firsts, firsts + shape_.query_length, keys.end()) - firsts;
+  if (begin >= end) return {0, 0};
+  return {begin / queries_, (end + queries_ - 1) / queries_ - begin / queries_};
 }
 
 std::int64_t AttentionBlocks::padded_rows(std::int64_t num_queries) const {
@@ -71,32 +108,41 @@ float AttentionBlocks::scale_log2() const {
   return shape_.scale * std::numbers::log2e_v<float>;
 }
 
-void AttentionBlocks::count_visible(const Range& queries, const Range& keys,
-                                    std::int32_t* visible) const {
-  std::int64_t row = 0;
-  for (std::int64_t h = 0; h < group(); ++h)
-    for (std::int64_t i = 0; i < queries.count; ++i)
-      visible[row++] = static_cast<std::int32_t>(std::clamp<std::int64_t>(
-          shape_.query_offset + queries.begin + i + 1 - keys.begin, 0, keys.count));
-  std::fill(visible + row, visible + padded_rows(queries.count), 0);
+void AttentionBlocks::find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
+                                   std::int32_t* from, std::int32_t* to) const {
+  const std::int64_t begin = sequence * shape_.query_length + queries.begin;
+  for (std::int64_t i = 0; i < queries.count; ++i) {
+    const auto of_block = [&](std::int32_t key) {
+      return static_cast<std::int32_t>(std::clamp<std::int64_t>(key - keys.begin, 0, keys.count));
+    };
+    from[i] = of_block(first_[begin + i]);
+    to[i] = of_block(end_[begin + i]);
+  }
+  for (std::int64_t h = 1; h < group(); ++h) {
+    std::copy_n(from, queries.count, from + h * queries.count);
+    std::copy_n(to, queries.count, to + h * queries.count);
+  }
+  const std::int64_t rows = group() * queries.count;
+  std::fill(from + rows, from + padded_rows(queries.count), 0);
+  std::fill(to + rows, to + padded_rows(queries.count), 0);
 }
 
 std::byte* AttentionBlocks::query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                                      std::int64_t query) const {
   const std::int64_t row = g.sequence * shape_.query_length + query;
   const std::int64_t col = (g.kv_head * group() + h) * head_dim();
-  return in.data + (row * in.row_stride + col) * size_of(dtype_);
+  return in.data + (row * in.row_stride + col) * size_of(in.dtype);
 }
 
 std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
                                    std::int64_t key) const {
   const std::int64_t row = g.sequence * shape_.key_length + key;
-  return in.data + (row * in.row_stride + g.kv_head * head_dim()) * size_of(dtype_);
+  return in.data + (row * in.row_stride + g.kv_head * head_dim()) * size_of(in.dtype);
 }
 
-float* AttentionBlocks::lse_at(const TensorView& lse, const HeadGroup& g, std::int64_t h,
-                               std::int64_t query) const {
-  return lse.row<float>(g.sequence * shape_.query_length + query) + g.kv_head * group() + h;
+float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
+                                 std::int64_t query) const {
+  return values.row<float>(g.sequence * shape_.query_length + query) + g.kv_head * group() + h;
 }
 
 void AttentionBlocks::gather_row(const std::byte* from, std::byte* to) const {

@@ -29,7 +29,9 @@ struct HeadGroup {
 
 class AttentionBlocks {
  public:
+  // For sizes alone; what asks for keys or queries by their ranges needs the ranges.
   AttentionBlocks(const AttentionShape& shape, DType dtype);
+  AttentionBlocks(const AttentionShape& shape, DType dtype, const KeyRanges& ranges);
 
   const AttentionShape& shape() const { return shape_; }
   std::int64_t group() const { return shape_.num_heads / shape_.num_kv_heads; }
@@ -42,9 +44,14 @@ class AttentionBlocks {
   std::int64_t num_query_blocks() const;
   Range query_block(std::int64_t i) const;
   std::int64_t num_key_blocks() const;
-  // Keys of block j that at least one of the queries sees; count 0 if none.
-  Range key_block(std::int64_t j, const Range& queries) const;
   Range key_block(std::int64_t j) const;
+  // Of key block j, from the first to the last key that one of a sequence's queries sees, the first
+  // rounded down so that keys are cut at multiples of 64; count 0 if none is seen.
+  Range key_block(std::int64_t j, std::int64_t sequence, const Range& queries) const;
+  // Key blocks outside are seen by none of the queries; queries blocks outside see none of the
+  // keys.
+  Range key_blocks_of(std::int64_t sequence, const Range& queries) const;
+  Range query_blocks_of(std::int64_t sequence, const Range& keys) const;
 
   std::int64_t max_rows() const { return padded_rows(queries_); }  // of a query block
   std::int64_t max_keys() const { return keys_; }
@@ -57,20 +64,23 @@ class AttentionBlocks {
   StoreAs store_as() const;
   float scale_log2() const;  // scale * log2(e)
 
-  // visible[r]: how many of `keys` row r of the query block sees; 0 for padding.
-  void count_visible(const Range& queries, const Range& keys, std::int32_t* visible) const;
+  // from[r] ... to[r] - 1: which of `keys`, counted from their first, row r of the query block
+  // sees. Padding sees none.
+  void find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
+                    std::int32_t* from, std::int32_t* to) const;
 
   // Queries (of all heads of the group) and keys as dense padded blocks in the operand type.
   void gather_queries(const TensorView& from, const HeadGroup& g, const Range& queries,
                       std::byte* block) const;
   void gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
                    std::byte* block) const;
-  // Address of a query's part for head h of the group; of a key's part.
+  // Address of a query's part for head h of the group; of a key's part. Of any element type.
   std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                       std::int64_t query) const;
   std::byte* key_at(const TensorView& in, const HeadGroup& g, std::int64_t key) const;
-  float* lse_at(const TensorView& lse, const HeadGroup& g, std::int64_t h,
-                std::int64_t query) const;
+  // Of a value for each head: lse, delta.
+  float* value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
+                  std::int64_t query) const;
 
  private:
   void gather_row(const std::byte* from, std::byte* to) const;
@@ -80,6 +90,8 @@ class AttentionBlocks {
   DType operands_;
   std::int64_t queries_;
   std::int64_t keys_;
+  const std::int32_t* first_ = nullptr;
+  const std::int32_t* end_ = nullptr;
 };
 
 // Cuts a thread's part of the workspace into arrays at multiples of 64 bytes. Starting from a null

@@ -30,13 +30,12 @@ std::array<std::uint32_t, 4> counter_of(std::int64_t step, std::int64_t sequence
 
 void check_ranges(const TensorView& x, const DropoutSite& site, const TensorView& sequence_ids) {
   expect(0 <= site.step && site.step < (std::int64_t{1} << 32), "a step below 2^32");
-  expect(0 <= site.first_position &&
-             site.first_position + site.sequence_length <= std::int64_t{1} << position_bits,
-         "positions below 2^24");
   expect(site.copies <= 1 << (32 - group_bits), "at most 256 copies of a token");
   expect(x.cols() <= std::int64_t{4} << group_bits, "at most 2^26 elements in a row");
   for (std::int64_t id : sequence_ids.span<std::int64_t>())
     expect(0 <= id && id < sequence_limit, "sequence ids in [0, 2^40)");
+  for (std::int32_t position : site.positions.span<std::int32_t>())
+    expect(0 <= position && position < 1 << position_bits, "positions in [0, 2^24)");
 }
 
 float as_float(float value) {
@@ -57,13 +56,14 @@ void drop(const TensorView& x, float rate, const DropoutSite& site,
           const TensorView& sequence_ids) {
   const Rows<T> rows = rows_of<T>(x);
   const std::int64_t* ids = sequence_ids.as<std::int64_t>();
+  const std::int32_t* positions = site.positions.as<std::int32_t>();
   const float kept_scale = 1.0f / (1.0f - rate);
   const std::int64_t cols = x.cols();
   parallel_rows(x.rows(), cols, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const std::int64_t token = r / site.copies;
       const std::int64_t sequence = ids[token / site.sequence_length];
-      const std::int64_t position = site.first_position + token % site.sequence_length;
+      const std::int64_t position = positions[token];
       for (std::int64_t h = 0; h < cols; h += 4) {
         const auto words = random_words(
             site.key, counter_of(site.step, sequence, position, r % site.copies, h / 4));

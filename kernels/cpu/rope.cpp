@@ -10,31 +10,31 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::kernels::cpu::HWY_NAMESPACE {
 namespace {
 
-// One head: (a, b) becomes (a cos - b sin, b cos + a sin), a and b its halves. `turn` is 1 or -1.
+// Every head of a row: (a, b) becomes (a cos - b sin, b cos + a sin), a and b its halves. coarse
+// and fine hold cos and sin [2, half] of two angles whose sum is turned by; `turn` is 1 or -1.
 template <class T>
-void rotate_head(T* head, const float* cos, const float* sin, float turn, std::int64_t half) {
+void rotate_row(T* row, std::int64_t cols, const float* coarse, const float* fine, float turn,
+                std::int64_t half) {
   for_lanes(half, [=](auto d, std::int64_t i) HWY_ATTR {
-    const auto a = load(d, head + i), b = load(d, head + half + i);
-    const auto c = load(d, cos + i), s = hn::Mul(load(d, sin + i), hn::Set(d, turn));
-    store(d, hn::NegMulAdd(b, s, hn::Mul(a, c)), head + i);
-    store(d, hn::MulAdd(a, s, hn::Mul(b, c)), head + half + i);
+    const auto c1 = load(d, coarse + i), s1 = load(d, coarse + half + i);
+    const auto c2 = load(d, fine + i), s2 = load(d, fine + half + i);
+    const auto c = hn::NegMulAdd(s1, s2, hn::Mul(c1, c2));
+    const auto s = hn::Mul(hn::MulAdd(s1, c2, hn::Mul(c1, s2)), hn::Set(d, turn));
+    for (T* head = row; head < row + cols; head += 2 * half) {
+      const auto a = load(d, head + i), b = load(d, head + half + i);
+      store(d, hn::NegMulAdd(b, s, hn::Mul(a, c)), head + i);
+      store(d, hn::MulAdd(a, s, hn::Mul(b, c)), head + half + i);
+    }
   });
 }
 
-template <class T>
-void rotate_row(T* row, std::int64_t cols, const float* cos, const float* sin, float turn,
-                std::int64_t head_dim) {
-  for (std::int64_t h = 0; h < cols; h += head_dim)
-    rotate_head(row + h, cos, sin, turn, head_dim / 2);
+void rotate_f32(float* row, std::int64_t cols, const float* coarse, const float* fine, float turn,
+                std::int64_t half) {
+  rotate_row(row, cols, coarse, fine, turn, half);
 }
-
-void rotate_f32(float* row, std::int64_t cols, const float* cos, const float* sin, float turn,
-                std::int64_t head_dim) {
-  rotate_row(row, cols, cos, sin, turn, head_dim);
-}
-void rotate_bf16(BFloat16* row, std::int64_t cols, const float* cos, const float* sin, float turn,
-                 std::int64_t head_dim) {
-  rotate_row(row, cols, cos, sin, turn, head_dim);
+void rotate_bf16(BFloat16* row, std::int64_t cols, const float* coarse, const float* fine,
+                 float turn, std::int64_t half) {
+  rotate_row(row, cols, coarse, fine, turn, half);
 }
 
 }  // namespace
@@ -45,53 +45,53 @@ HWY_AFTER_NAMESPACE();
 
 #include <cmath>
 
+#include "tensor/error.hpp"
+
 namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(rotate_f32);
 HWY_EXPORT(rotate_bf16);
 
-void fill_rope_table(const TensorView& cos, const TensorView& sin, std::int64_t head_dim,
-                     double base) {
-  const Rows<float> cosines = rows_of<float>(cos), sines = rows_of<float>(sin);
-  parallel_rows(cos.rows(), cos.cols(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = 0; i < head_dim / 2; ++i) {
-      const double frequency =
-          std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-      for (std::int64_t position = begin; position < end; ++position) {
-        const double angle = static_cast<double>(position) * frequency;
-        cosines[position][i] = static_cast<float>(std::cos(angle));
-        sines[position][i] = static_cast<float>(std::sin(angle));
+void fill_turns(const TensorView& turns, const std::vector<double>& frequencies, double step,
+                double magnitude) {
+  const Rows<float> rows = rows_of<float>(turns);
+  const auto half = static_cast<std::int64_t>(frequencies.size());
+  parallel_rows(turns.rows(), turns.cols(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int64_t i = 0; i < half; ++i) {
+        const double angle =
+            static_cast<double>(row) * step * frequencies[static_cast<std::size_t>(i)];
+        rows[row][i] = static_cast<float>(magnitude * std::cos(angle));
+        rows[row][half + i] = static_cast<float>(magnitude * std::sin(angle));
       }
-    }
   });
 }
 
 namespace {
 
 template <class T, class RotateRow>
-void rotate_rows(const TensorView& x, const RopeTable& table, std::int64_t head_dim,
-                 std::int64_t sequence_length, std::int64_t first_position, Rotation rotation,
-                 RotateRow rotate_row) {
+void rotate_rows(const TensorView& x, const RopeTable& table, const std::int32_t* positions,
+                 std::int64_t head_dim, float turn, RotateRow rotate) {
   const Rows<T> rows = rows_of<T>(x);
-  const Rows<float> cosines = rows_of<float>(table.cos), sines = rows_of<float>(table.sin);
-  const float turn = rotation == Rotation::forward ? 1.0f : -1.0f;
+  const Rows<float> coarse = rows_of<float>(table.coarse), fine = rows_of<float>(table.fine);
   parallel_rows(x.rows(), x.cols(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      const std::int64_t position = first_position + t % sequence_length;
-      rotate_row(rows[t], x.cols(), cosines[position], sines[position], turn, head_dim);
-    }
+    for (std::int64_t t = begin; t < end; ++t)
+      rotate(rows[t], x.cols(), coarse[positions[t] / RopeTable::fine_positions],
+             fine[positions[t] % RopeTable::fine_positions], turn, head_dim / 2);
   });
 }
 
 }  // namespace
 
-void rope(const TensorView& x, const RopeTable& table, std::int64_t head_dim,
-          std::int64_t sequence_length, std::int64_t first_position, Rotation rotation) {
+void rope(const TensorView& x, const RopeTable& table, const TensorView& positions,
+          std::int64_t head_dim, Rotation rotation) {
+  const std::int32_t* of_rows = positions.as<std::int32_t>();
+  for (std::int64_t t = 0; t < x.rows(); ++t)
+    expect(0 <= of_rows[t] && of_rows[t] < table.num_positions, "positions that the table covers");
+  const float turn = rotation == Rotation::forward ? 1.0f : -1.0f;
   if (x.dtype == DType::f32)
-    return rotate_rows<float>(x, table, head_dim, sequence_length, first_position, rotation,
-                              HWY_DYNAMIC_DISPATCH(rotate_f32));
-  rotate_rows<BFloat16>(x, table, head_dim, sequence_length, first_position, rotation,
-                        HWY_DYNAMIC_DISPATCH(rotate_bf16));
+    return rotate_rows<float>(x, table, of_rows, head_dim, turn, HWY_DYNAMIC_DISPATCH(rotate_f32));
+  rotate_rows<BFloat16>(x, table, of_rows, head_dim, turn, HWY_DYNAMIC_DISPATCH(rotate_bf16));
 }
 
 }  // namespace switchyard::kernels::cpu

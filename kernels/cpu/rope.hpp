@@ -1,13 +1,16 @@
 // The CPU twins of kernels/rope.hpp.
 #pragma once
 
+#include <vector>
+
 #include "kernels/rope.hpp"
 
 namespace switchyard::kernels::cpu {
 
-void fill_rope_table(const TensorView& cos, const TensorView& sin, std::int64_t head_dim,
-                     double base);
-void rope(const TensorView& x, const RopeTable& table, std::int64_t head_dim,
-          std::int64_t sequence_length, std::int64_t first_position, Rotation rotation);
+// turns: f32 [n, 2, D / 2]; row p: magnitude * cos, then sin, of p * step * frequencies[i].
+void fill_turns(const TensorView& turns, const std::vector<double>& frequencies, double step,
+                double magnitude);
+void rope(const TensorView& x, const RopeTable& table, const TensorView& positions,
+          std::int64_t head_dim, Rotation rotation);
 
 }  // namespace switchyard::kernels::cpu

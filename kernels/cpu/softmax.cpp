@@ -74,19 +74,37 @@ HWY_INLINE Vec load_bf16(const std::byte* row, std::int64_t i) {
   return hn::BitCast(F32(), hn::ShiftLeft<16>(hn::PromoteTo(U32(), half)));
 }
 
-// The columns of a row by their kind: whole vectors that are visible, one that is visible in part.
+// The columns of a row by their kind, in whole vectors: [begin, end) holds all visible ones, those
+// of [whole_begin, whole_end) are visible altogether. At most one vector on either side is visible
+// in part.
 struct Columns {
-  std::int64_t whole;
-  std::int64_t visible;
+  std::int64_t from, to;  // visible
+  std::int64_t begin, whole_begin, whole_end, end;
   std::int64_t all;
 };
 HWY_INLINE Columns columns_of(const ScoreBlock& block, std::int64_t row) {
-  const std::int64_t visible = block.visible[row];
-  return {visible / num_lanes() * num_lanes(), visible, block.cols};
+  const std::int64_t step = num_lanes();
+  const std::int64_t from = block.from[row], to = block.to[row];
+  const std::int64_t begin = from / step * step, end = (to + step - 1) / step * step;
+  const std::int64_t whole_begin = begin == from ? begin : begin + step;
+  return {from, to, begin, whole_begin, std::max(whole_begin, to / step * step), end, block.cols};
 }
 
-HWY_INLINE auto partial_mask(const Columns& columns) {
-  return hn::FirstN(F32(), static_cast<std::size_t>(columns.visible - columns.whole));
+// Which lanes of the vector at column i are visible.
+HWY_INLINE auto visible_lanes(const Columns& columns, std::int64_t i) {
+  const F32 d;
+  const auto below =
+      hn::FirstN(d, static_cast<std::size_t>(std::max<std::int64_t>(0, columns.to - i)));
+  const auto before =
+      hn::FirstN(d, static_cast<std::size_t>(std::max<std::int64_t>(0, columns.from - i)));
+  return hn::AndNot(before, below);
+}
+
+// body(i) for the vectors visible in part, at most one before and one after the whole ones.
+template <class Body>
+HWY_INLINE void for_partial(const Columns& columns, Body body) {
+  if (columns.begin < columns.whole_begin) body(columns.begin);
+  if (columns.whole_end < columns.end) body(columns.whole_end);
 }
 
 template <StoreAs as>
@@ -100,15 +118,16 @@ HWY_INLINE float row_max(const float* scores, const Columns& columns) {
   const Vec lowest = hn::Set(d, -3.0e38f);
   Vec max0 = lowest;
   Vec max1 = lowest;
-  std::int64_t i = 0;
-  for (; i + 2 * step <= columns.whole; i += 2 * step) {
+  std::int64_t i = columns.whole_begin;
+  for (; i + 2 * step <= columns.whole_end; i += 2 * step) {
     max0 = hn::Max(max0, hn::LoadU(d, scores + i));
     max1 = hn::Max(max1, hn::LoadU(d, scores + i + step));
   }
-  for (; i < columns.whole; i += step) max0 = hn::Max(max0, hn::LoadU(d, scores + i));
-  if (columns.whole < columns.visible)
-    max1 = hn::Max(
-        max1, hn::IfThenElse(partial_mask(columns), hn::LoadU(d, scores + columns.whole), lowest));
+  for (; i < columns.whole_end; i += step) max0 = hn::Max(max0, hn::LoadU(d, scores + i));
+  for_partial(columns, [&](std::int64_t at) HWY_ATTR {
+    max1 = hn::Max(max1,
+                   hn::IfThenElse(visible_lanes(columns, at), hn::LoadU(d, scores + at), lowest));
+  });
   return hn::GetLane(hn::MaxOfLanes(d, hn::Max(max0, max1)));
 }
 
@@ -127,8 +146,9 @@ HWY_INLINE float exponentials(const float* scores, const Columns& columns, float
   };
   Vec sum0 = hn::Zero(d);
   Vec sum1 = hn::Zero(d);
-  std::int64_t i = 0;
-  for (; i + 2 * step <= columns.whole; i += 2 * step) {
+  store_zeros<as>(probs, 0, columns.begin);
+  std::int64_t i = columns.whole_begin;
+  for (; i + 2 * step <= columns.whole_end; i += 2 * step) {
     const Vec p0 = probability(i);
     const Vec p1 = probability(i + step);
     sum0 = hn::Add(sum0, p0);
@@ -136,18 +156,17 @@ HWY_INLINE float exponentials(const float* scores, const Columns& columns, float
     store<as>(p0, probs, i);
     store<as>(p1, probs, i + step);
   }
-  for (; i < columns.whole; i += step) {
+  for (; i < columns.whole_end; i += step) {
     const Vec p = probability(i);
     sum0 = hn::Add(sum0, p);
     store<as>(p, probs, i);
   }
-  if (i < columns.visible) {
-    const Vec p = hn::IfThenElseZero(partial_mask(columns), probability(i));
+  for_partial(columns, [&](std::int64_t at) HWY_ATTR {
+    const Vec p = hn::IfThenElseZero(visible_lanes(columns, at), probability(at));
     sum1 = hn::Add(sum1, p);
-    store<as>(p, probs, i);
-    i += step;
-  }
-  store_zeros<as>(probs, i, columns.all);
+    store<as>(p, probs, at);
+  });
+  store_zeros<as>(probs, columns.end, columns.all);
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
 }
 
@@ -169,17 +188,14 @@ void softmax_rows(const ScoreBlock& block, const OnlineSoftmax& state, std::byte
   for (std::int64_t r = 0; r < block.rows; ++r) {
     const float* scores = block.scores + r * block.cols;
     std::byte* row = probs + r * block.cols * stored_size<as>();
-    const Columns columns = columns_of(block, r);
-    if (columns.visible == 0) {
-      store_zeros<as>(row, 0, columns.all);
-      if (state.is_first) state.max[r] = -3.0e38f;
-      if (state.is_first) state.sum[r] = 0.0f;
+    if (block.from[r] == block.to[r]) {
+      store_zeros<as>(row, 0, block.cols);
       continue;
     }
+    const Columns columns = columns_of(block, r);
     const float block_max = row_max(scores, columns) * block.scale;
-    if (state.is_first) {
+    if (state.sum[r] == 0) {
       state.max[r] = block_max;
-      state.sum[r] = 0.0f;
     } else if (block_max > state.max[r]) {
       const float factor = correction(state.max[r], block_max);
       state.max[r] = block_max;
@@ -211,6 +227,11 @@ void backward_rows(const ScoreBlock& block, const float* dprobs, const float* ls
     const std::int64_t begin = r * block.cols;
     std::byte* p_row = probs + begin * stored_size<as>();
     std::byte* ds_row = dscores + begin * stored_size<as>();
+    if (block.from[r] == block.to[r]) {
+      store_zeros<as>(p_row, 0, block.cols);
+      store_zeros<as>(ds_row, 0, block.cols);
+      continue;
+    }
     const Columns columns = columns_of(block, r);
     const Vec row_lse = hn::Set(d, lse[r]);
     const Vec row_delta = hn::Set(d, delta[r]);
@@ -223,14 +244,15 @@ void backward_rows(const ScoreBlock& block, const float* dprobs, const float* ls
       store<as>(p, p_row, i);
       store<as>(hn::Mul(p, dp), ds_row, i);
     };
-    std::int64_t i = 0;
-    for (; i < columns.whole; i += num_lanes()) store_both(probability(i), i);
-    if (i < columns.visible) {
-      store_both(hn::IfThenElseZero(partial_mask(columns), probability(i)), i);
-      i += num_lanes();
-    }
-    store_zeros<as>(p_row, i, columns.all);
-    store_zeros<as>(ds_row, i, columns.all);
+    store_zeros<as>(p_row, 0, columns.begin);
+    store_zeros<as>(ds_row, 0, columns.begin);
+    for (std::int64_t i = columns.whole_begin; i < columns.whole_end; i += num_lanes())
+      store_both(probability(i), i);
+    for_partial(columns, [&](std::int64_t at) HWY_ATTR {
+      store_both(hn::IfThenElseZero(visible_lanes(columns, at), probability(at)), at);
+    });
+    store_zeros<as>(p_row, columns.end, columns.all);
+    store_zeros<as>(ds_row, columns.end, columns.all);
   }
 }
 
@@ -247,22 +269,23 @@ void softmax_block_backward_on_target(const ScoreBlock& block, const float* dpro
   }
 }
 
-float dot_on_target(DType dtype, const std::byte* a, const std::byte* b, std::int64_t n) {
+float dot_on_target(DType a_type, const std::byte* a, DType b_type, const std::byte* b,
+                    std::int64_t n) {
   const F32 d;
-  const bool is_bf16 = dtype == DType::bf16;
-  const auto load = [&](const std::byte* values, std::int64_t i) HWY_ATTR {
-    return is_bf16 ? load_bf16(values, i)
-                   : hn::LoadU(d, reinterpret_cast<const float*>(values) + i);
+  const auto load = [&](DType type, const std::byte* values, std::int64_t i) HWY_ATTR {
+    return type == DType::bf16 ? load_bf16(values, i)
+                               : hn::LoadU(d, reinterpret_cast<const float*>(values) + i);
   };
-  const auto value = [&](const std::byte* values, std::int64_t i) {
-    return is_bf16 ? to_float(reinterpret_cast<const BFloat16*>(values)[i])
-                   : reinterpret_cast<const float*>(values)[i];
+  const auto value = [&](DType type, const std::byte* values, std::int64_t i) {
+    return type == DType::bf16 ? to_float(reinterpret_cast<const BFloat16*>(values)[i])
+                               : reinterpret_cast<const float*>(values)[i];
   };
   Vec sum = hn::Zero(d);
   std::int64_t i = 0;
-  for (; i + num_lanes() <= n; i += num_lanes()) sum = hn::MulAdd(load(a, i), load(b, i), sum);
+  for (; i + num_lanes() <= n; i += num_lanes())
+    sum = hn::MulAdd(load(a_type, a, i), load(b_type, b, i), sum);
   float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += value(a, i) * value(b, i);
+  for (; i < n; ++i) total += value(a_type, a, i) * value(b_type, b, i);
   return total;
 }
 
@@ -309,8 +332,8 @@ void softmax_block_backward(const ScoreBlock& block, const float* dprobs, const 
   (block, dprobs, lse, delta, probs, dscores);
 }
 
-float dot(DType dtype, const std::byte* a, const std::byte* b, std::int64_t n) {
-  return HWY_DYNAMIC_DISPATCH(dot_on_target)(dtype, a, b, n);
+float dot(DType a_type, const std::byte* a, DType b_type, const std::byte* b, std::int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(dot_on_target)(a_type, a, b_type, b, n);
 }
 
 void scale_into(const float* source, float factor, DType dtype, std::byte* target, std::int64_t n) {

@@ -14,26 +14,27 @@ namespace switchyard::kernels::cpu {
 // How probabilities and score gradients are stored for the products that read them.
 enum class StoreAs : std::uint8_t { f32, bf16, f32_rounded_to_bf16 };
 
-// rows x cols scores, dense; cols is a multiple of 64. Row r sees its first visible[r] columns;
-// the others get probability 0.
+// rows x cols scores, dense; cols is a multiple of 64. Row r sees the columns from[r] ... to[r] -
+// 1; the others get probability 0. from[r] == to[r]: it sees none.
 struct ScoreBlock {
   const float* scores = nullptr;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
-  const std::int32_t* visible = nullptr;
+  const std::int32_t* from = nullptr;
+  const std::int32_t* to = nullptr;
   float scale = 1.0f;  // positive, log2(e) included
   StoreAs store = StoreAs::f32;
 };
 
-// State of the online softmax, by row: maximum of scale * score and sum of 2^(scale * score - max).
-// The first block starts it; later blocks rescale `sum` and the rows of `out` (rows x head_dim,
-// dense) when the maximum grows. probs: rows x cols, 2^(scale * score - max).
+// State of the online softmax, by row: maximum of scale * score and sum of 2^(scale * score - max);
+// sum is 0, and max without meaning, as long as the row has seen no column. When the maximum grows,
+// `sum` and the row of `out` (rows x head_dim, dense) are rescaled. probs: rows x cols,
+// 2^(scale * score - max).
 struct OnlineSoftmax {
   float* max = nullptr;
   float* sum = nullptr;
   float* out = nullptr;
   std::int64_t head_dim = 0;
-  bool is_first = false;
 };
 void softmax_block(const ScoreBlock& block, const OnlineSoftmax& state, std::byte* probs);
 
@@ -42,8 +43,8 @@ void softmax_block(const ScoreBlock& block, const OnlineSoftmax& state, std::byt
 void softmax_block_backward(const ScoreBlock& block, const float* dprobs, const float* lse,
                             const float* delta, std::byte* probs, std::byte* dscores);
 
-// Sum of a[i] * b[i] in fp32, f32 or bf16.
-float dot(DType dtype, const std::byte* a, const std::byte* b, std::int64_t n);
+// Sum of a[i] * b[i] in fp32; each f32 or bf16.
+float dot(DType a_type, const std::byte* a, DType b_type, const std::byte* b, std::int64_t n);
 
 // target[i] = factor * source[i], rounded to nearest even.
 void scale_into(const float* source, float factor, DType dtype, std::byte* target, std::int64_t n);

@@ -1,6 +1,5 @@
 #include "kernels/plan/attention.hpp"
 
-#include <algorithm>
 #include <initializer_list>
 
 #include "kernels/plan/record.hpp"
@@ -9,17 +8,13 @@ namespace switchyard::kernels::plan {
 
 namespace {
 
-// Pairs of a query and a key that it sees, over all sequences and heads.
-double visible_pairs(const AttentionShape& s) {
-  // The first `partial` queries see query_offset + 1, + 2, ... keys; the others see all of them.
-  const std::int64_t partial =
-      std::clamp<std::int64_t>(s.key_length - s.query_offset, 0, s.query_length);
-  const double of_partial =
-      static_cast<double>(partial) *
-      (static_cast<double>(s.query_offset) + (static_cast<double>(partial) + 1.0) / 2.0);
-  const double of_full =
-      static_cast<double>(s.query_length - partial) * static_cast<double>(s.key_length);
-  return (of_partial + of_full) * static_cast<double>(s.num_sequences * s.num_heads);
+// Multiply-adds of one product of every visible pair's vectors, in all heads.
+double multiply_adds(const AttentionShape& shape, const KeyRanges& ranges) {
+  return ranges.num_pairs * static_cast<double>(shape.num_heads * shape.head_dim);
+}
+
+double numel(const TensorView& view) {
+  return static_cast<double>(view.numel());
 }
 
 double bytes_of(std::initializer_list<const TensorView*> views) {
@@ -31,16 +26,29 @@ double bytes_of(std::initializer_list<const TensorView*> views) {
 }  // namespace
 
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                       const TensorView& v, const TensorView& out, const TensorView& lse) {
-  record(q, 4.0 * static_cast<double>(shape.head_dim) * visible_pairs(shape),
-         bytes_of({&q, &k, &v, &out, &lse}));
+                       const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                       const TensorView& lse) {
+  record(q, 4.0 * multiply_adds(shape, ranges), bytes_of({&q, &k, &v, &out, &lse}));
+}
+
+void attention_delta(const TensorView& out, const TensorView& dout, const TensorView& delta) {
+  record(out, 0, bytes_of({&out, &dout, &delta}));
 }
 
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                        const TensorView& v, const TensorView& out, const TensorView& lse,
-                        const TensorView& dout, const AttentionGradients& gradients) {
-  record(q, 8.0 * static_cast<double>(shape.head_dim) * visible_pairs(shape),
-         bytes_of({&q, &k, &v, &out, &lse, &dout, &gradients.dq, &gradients.dk, &gradients.dv}));
+                        const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
+                        const TensorView& delta, const TensorView& dout,
+                        const AttentionGradients& gradients) {
+  record(q, 8.0 * multiply_adds(shape, ranges),
+         bytes_of({&q, &k, &v, &lse, &delta, &dout, &gradients.dq, &gradients.dk, &gradients.dv}));
+}
+
+void attention_sink_forward(const TensorView& out, const TensorView& lse) {
+  record(out, numel(out), 2 * bytes_of({&out, &lse}));
+}
+
+void attention_sink_backward(const TensorView& lse, const TensorView& delta) {
+  record(lse, 2.0 * numel(lse), bytes_of({&lse, &delta}));
 }
 
 }  // namespace switchyard::kernels::plan

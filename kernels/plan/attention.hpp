@@ -2,16 +2,20 @@
 #pragma once
 
 #include "kernels/attention.hpp"
-#include "kernels/attention_gradients.hpp"
 
 namespace switchyard::kernels::plan {
 
 // Model flops, each visible pair of query and key once: 4 head_dim a head forward, 8 backward (the
-// scores that the backward pass computes again are no work of the model).
+// scores that the backward pass computes again, and its delta, are no work of the model).
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                       const TensorView& v, const TensorView& out, const TensorView& lse);
+                       const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                       const TensorView& lse);
+void attention_delta(const TensorView& out, const TensorView& dout, const TensorView& delta);
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
-                        const TensorView& v, const TensorView& out, const TensorView& lse,
-                        const TensorView& dout, const AttentionGradients& gradients);
+                        const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
+                        const TensorView& delta, const TensorView& dout,
+                        const AttentionGradients& gradients);
+void attention_sink_forward(const TensorView& out, const TensorView& lse);
+void attention_sink_backward(const TensorView& lse, const TensorView& delta);
 
 }  // namespace switchyard::kernels::plan

@@ -18,16 +18,24 @@ RandomKey dropout_key() {
 }
 
 // The mask of all tokens in one piece, as one rank would draw it.
+void write_positions(const TensorView& positions, std::int64_t length) {
+  for (std::int64_t t = 0; t < positions.numel(); ++t)
+    positions.as<std::int32_t>()[t] = static_cast<std::int32_t>(t % length);
+}
+
 Doubles whole_mask(const LayerCase& c) {
   const std::unique_ptr<Device> device = make_cpu_device();
   Tensor ones(*device, Purpose::workspace, DType::f32, {c.num_tokens * c.top_k, c.hidden});
   Tensor ids(*device, Purpose::workspace, DType::i64, {c.num_sequences});
   std::ranges::fill(ones->span<float>(), 1.0f);
   std::iota(ids->as<std::int64_t>(), ids->as<std::int64_t>() + c.num_sequences, 0);
+  const Tensor positions(*device, Purpose::workspace, DType::i32, {c.num_tokens});
+  write_positions(positions, c.sequence_length);
   kernels::dropout(ones, static_cast<float>(c.dropout),
                    {.key = dropout_key(),
                     .step = c.step,
                     .sequence_length = c.sequence_length,
+                    .positions = positions,
                     .copies = static_cast<int>(c.top_k)},
                    ids);
   return to_doubles(ones);
@@ -105,6 +113,7 @@ LayerRun::Batch& LayerRun::add_batch() {
   for (Tensor* tensor : {&batch.x, &batch.y, &batch.dy, &batch.dx})
     *tensor = Tensor(device_, Purpose::activation, case_.dtype, {num_local_tokens_, case_.hidden});
   batch.sequence_ids = Tensor(device_, Purpose::activation, DType::i64, {num_local_sequences_});
+  batch.positions = Tensor(device_, Purpose::activation, DType::i32, {num_local_tokens_});
   batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
   MoeLayer::register_buffers(batch.saved, capacity_);
   return batch;
@@ -128,6 +137,7 @@ void LayerRun::load_inputs(Batch& batch, const Problem& problem) const {
   write(batch.dy, problem.dy.data() + first_token() * case_.hidden);
   std::int64_t* ids = batch.sequence_ids->as<std::int64_t>();
   std::iota(ids, ids + num_local_sequences_, first_token() / case_.sequence_length);
+  write_positions(batch.positions, case_.sequence_length);
 }
 
 Pass LayerRun::pass_of(const Batch& batch) const {
@@ -135,6 +145,7 @@ Pass LayerRun::pass_of(const Batch& batch) const {
   pass.step = case_.step;
   pass.sequence_length = case_.sequence_length;
   pass.sequence_ids = batch.sequence_ids;
+  pass.positions = batch.positions;
   pass.num_global_tokens = static_cast<double>(case_.num_tokens);
   pass.num_global_sequences = static_cast<double>(case_.num_sequences);
   return pass;

@@ -54,7 +54,7 @@ class LayerRun {
   // One micro-batch of this rank: its tensors and what the layer saved.
   struct Batch {
     Tensor x, y, dy, dx;  // [T, H] of this rank
-    Tensor sequence_ids;
+    Tensor sequence_ids, positions;
     MoeLayer::Saved saved;
   };
   Batch& add_batch();

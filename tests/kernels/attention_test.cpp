@@ -2,11 +2,11 @@
 
 #include <omp.h>
 
-#include <cmath>
+#include <thread>
 
+#include "kernels/elementwise.hpp"
 #include "tensor/error.hpp"
-#include "tests/kernels/products_support.hpp"
-#include "tests/support/reference_attention.hpp"
+#include "tests/kernels/attention_support.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -20,47 +20,7 @@ constexpr double f32_tolerance = 1e-5;
 constexpr double bf16_forward_tolerance = bf16_rounding;
 constexpr double bf16_backward_tolerance = 4 * bf16_rounding;
 
-AttentionShape shape_of(std::int64_t sequences, std::int64_t length, std::int64_t heads,
-                        std::int64_t kv_heads, std::int64_t head_dim) {
-  return {.num_sequences = sequences,
-          .query_length = length,
-          .key_length = length,
-          .num_heads = heads,
-          .num_kv_heads = kv_heads,
-          .head_dim = head_dim,
-          .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
-          .query_offset = 0};
-}
-
-// Operands and results of one call of both passes.
-struct Case {
-  Case(Device& device, const AttentionShape& s, DType type, float factor = 1.0f)
-      : shape(s),
-        q(random_tensor(device, type, queries(), "q", factor)),
-        k(random_tensor(device, type, keys(), "k", factor)),
-        v(random_tensor(device, type, keys(), "v")),
-        dout(random_tensor(device, type, queries(), "dout")),
-        out(random_tensor(device, type, queries(), "garbage")),
-        lse(device, Purpose::activation, DType::f32,
-            {s.num_sequences * s.query_length, s.num_heads}),
-        dq(random_tensor(device, type, queries(), "garbage")),
-        dk(random_tensor(device, type, keys(), "garbage")),
-        dv(random_tensor(device, type, keys(), "garbage")),
-        workspace(device, Purpose::workspace, DType::u8,
-                  {attention_workspace_bytes(s, type, num_threads())}) {}
-
-  Shape queries() const {
-    return {shape.num_sequences * shape.query_length, shape.num_heads * shape.head_dim};
-  }
-  Shape keys() const {
-    return {shape.num_sequences * shape.key_length, shape.num_kv_heads * shape.head_dim};
-  }
-  void forward() { attention_forward(shape, q, k, v, out, lse, workspace); }
-  void backward() { attention_backward(shape, q, k, v, out, lse, dout, dq, dk, dv, workspace); }
-
-  AttentionShape shape;
-  Tensor q, k, v, dout, out, lse, dq, dk, dv, workspace;
-};
+using Case = AttentionCase;
 
 void expect_reference(Case& c, double forward_tolerance, double backward_tolerance) {
   const AttentionShape& s = c.shape;
@@ -68,7 +28,7 @@ void expect_reference(Case& c, double forward_tolerance, double backward_toleran
   const auto qs = doubles(c.q);
   const auto ks = doubles(c.k);
   const auto vs = doubles(c.v);
-  const auto expected = reference::attention_forward(s, qs, ks, vs);
+  const auto expected = reference::attention_forward(s, c.visible, qs, ks, vs);
   const auto where = [&] {
     return ::testing::Message() << s.num_sequences << " x " << s.query_length << "/" << s.key_length
                                 << ", heads " << s.num_heads << "/" << s.num_kv_heads << " of "
@@ -81,7 +41,7 @@ void expect_reference(Case& c, double forward_tolerance, double backward_toleran
     ASSERT_NEAR(lse[i], expected.lse[i], 1e-5 * (1 + std::abs(expected.lse[i]))) << where();
 
   c.backward();
-  const auto gradient = reference::attention_backward(s, qs, ks, vs, doubles(c.dout));
+  const auto gradient = reference::attention_backward(s, c.visible, qs, ks, vs, doubles(c.dout));
   EXPECT_LT(relative_error(doubles(c.dv), gradient.dv), backward_tolerance) << where();
   // With one visible key the softmax is constant and both gradients vanish.
   if (s.key_length == 1) return;
@@ -89,20 +49,22 @@ void expect_reference(Case& c, double forward_tolerance, double backward_toleran
   EXPECT_LT(relative_error(doubles(c.dk), gradient.dk), backward_tolerance) << where();
 }
 
-std::vector<AttentionShape> shapes() {
-  std::vector<AttentionShape> all = {shape_of(2, 1, 4, 2, 8),   shape_of(3, 7, 4, 2, 16),
-                                     shape_of(2, 65, 4, 4, 12), shape_of(1, 300, 4, 2, 16),
-                                     shape_of(1, 300, 2, 2, 7), shape_of(2, 130, 6, 1, 9)};
-  AttentionShape with_cache = shape_of(2, 1, 4, 2, 16);
-  with_cache.key_length = 300;
-  with_cache.query_offset = 299;
+struct Masked {
+  AttentionShape shape;
+  std::int64_t offset = 0;
+};
+std::vector<Masked> shapes() {
+  std::vector<Masked> all = {{shape_of(2, 1, 4, 2, 8)},   {shape_of(3, 7, 4, 2, 16)},
+                             {shape_of(2, 65, 4, 4, 12)}, {shape_of(1, 300, 4, 2, 16)},
+                             {shape_of(1, 300, 2, 2, 7)}, {shape_of(2, 130, 6, 1, 9)}};
+  Masked with_cache{shape_of(2, 1, 4, 2, 16), 299};
+  with_cache.shape.key_length = 300;
   all.push_back(with_cache);
-  AttentionShape later_part = shape_of(2, 33, 4, 1, 16);  // 33 queries after 267 cached keys
-  later_part.key_length = 300;
-  later_part.query_offset = 267;
+  Masked later_part{shape_of(2, 33, 4, 1, 16), 267};  // 33 queries after 267 cached keys
+  later_part.shape.key_length = 300;
   all.push_back(later_part);
-  AttentionShape more_keys = shape_of(1, 40, 2, 2, 16);  // the last keys are seen by none
-  more_keys.key_length = 64;
+  Masked more_keys{shape_of(1, 40, 2, 2, 16)};  // the last keys are seen by none
+  more_keys.shape.key_length = 64;
   all.push_back(more_keys);
   return all;
 }
@@ -113,21 +75,22 @@ class AttentionTest : public ::testing::Test {
 };
 
 TEST_F(AttentionTest, AgreesWithTheReferenceInF32) {
-  for (const AttentionShape& s : shapes()) {
-    Case c(*device_, s, DType::f32);
+  for (const Masked& m : shapes()) {
+    Case c(*device_, m.shape, causal(m.shape, m.offset), DType::f32);
     expect_reference(c, f32_tolerance, f32_tolerance);
   }
 }
 
 TEST_F(AttentionTest, AgreesWithTheReferenceInBf16) {
-  for (const AttentionShape& s : shapes()) {
-    Case c(*device_, s, DType::bf16);
+  for (const Masked& m : shapes()) {
+    Case c(*device_, m.shape, causal(m.shape, m.offset), DType::bf16);
     expect_reference(c, bf16_forward_tolerance, bf16_backward_tolerance);
   }
 }
 
 TEST_F(AttentionTest, GradientsAgreeWithFiniteDifferences) {
-  Case c(*device_, shape_of(1, 6, 4, 2, 5), DType::f32);
+  const AttentionShape s = shape_of(1, 6, 4, 2, 5);
+  Case c(*device_, s, causal(s), DType::f32);
   c.forward();
   c.backward();
   auto qs = doubles(c.q);
@@ -135,7 +98,7 @@ TEST_F(AttentionTest, GradientsAgreeWithFiniteDifferences) {
   auto vs = doubles(c.v);
   const auto ds = doubles(c.dout);
   const auto loss = [&] {
-    const auto out = reference::attention_forward(c.shape, qs, ks, vs).out;
+    const auto out = reference::attention_forward(c.shape, c.visible, qs, ks, vs).out;
     double sum = 0;
     for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * ds[i];
     return sum;
@@ -161,11 +124,11 @@ TEST_F(AttentionTest, BitsDoNotDependOnTheNumberOfThreads) {
   for (const DType type : {DType::f32, DType::bf16}) {
     const AttentionShape s = shape_of(3, 300, 4, 2, 16);
     omp_set_num_threads(1);
-    Case one(*device_, s, type);
+    Case one(*device_, s, causal(s), type);
     one.forward();
     one.backward();
     omp_set_num_threads(2);
-    Case two(*device_, s, type);
+    Case two(*device_, s, causal(s), type);
     two.forward();
     two.backward();
     EXPECT_TRUE(same_bits(one.out, two.out));
@@ -178,16 +141,18 @@ TEST_F(AttentionTest, BitsDoNotDependOnTheNumberOfThreads) {
 
 TEST_F(AttentionTest, ASequenceDoesNotDependOnItsNeighbours) {
   const AttentionShape s = shape_of(3, 70, 4, 2, 16);
-  Case all(*device_, s, DType::bf16);
+  Case all(*device_, s, causal(s), DType::bf16);
   all.forward();
   all.backward();
   AttentionShape one = s;
   one.num_sequences = 1;
-  Case last(*device_, one, DType::bf16);
+  Case last(*device_, one, causal(one), DType::bf16);
   const auto rows = [&](const Tensor& x) { return x->slice_rows(2 * 70, 3 * 70); };
-  attention_forward(one, rows(all.q), rows(all.k), rows(all.v), last.out, last.lse, last.workspace);
-  attention_backward(one, rows(all.q), rows(all.k), rows(all.v), last.out, last.lse, rows(all.dout),
-                     last.dq, last.dk, last.dv, last.workspace);
+  attention_forward(one, rows(all.q), rows(all.k), rows(all.v), last.ranges, last.out, last.lse,
+                    Merge::replace, last.workspace);
+  attention_delta(last.out, rows(all.dout), one.head_dim, last.delta);
+  attention_backward(one, rows(all.q), rows(all.k), rows(all.v), last.ranges, last.lse, last.delta,
+                     rows(all.dout), {last.dq, last.dk, last.dv}, last.workspace);
   EXPECT_TRUE(same_bits(last.out, rows(all.out)));
   EXPECT_TRUE(same_bits(last.dq, rows(all.dq)));
   EXPECT_TRUE(same_bits(last.dk, rows(all.dk)));
@@ -197,7 +162,8 @@ TEST_F(AttentionTest, ASequenceDoesNotDependOnItsNeighbours) {
 TEST_F(AttentionTest, HugeLogitsStayFinite) {
   for (const DType type : {DType::f32, DType::bf16})
     for (const float factor : {100.0f, 1e6f, 1e15f}) {
-      Case c(*device_, shape_of(1, 300, 2, 1, 16), type, factor);
+      const AttentionShape s = shape_of(1, 300, 2, 1, 16);
+      Case c(*device_, s, causal(s), type, factor);
       c.forward();
       c.backward();
       for (const Tensor* x : {&c.out, &c.lse, &c.dq, &c.dk, &c.dv})
@@ -211,7 +177,7 @@ TEST_F(AttentionTest, HugeLogitsStayFinite) {
 TEST_F(AttentionTest, RowsMayBeStrided) {
   for (const DType type : {DType::f32, DType::bf16}) {
     const AttentionShape s = shape_of(2, 65, 4, 2, 8);
-    Case c(*device_, s, type);
+    Case c(*device_, s, causal(s), type);
     c.forward();
     c.backward();
     const std::int64_t q_cols = s.num_heads * s.head_dim;
@@ -228,9 +194,10 @@ TEST_F(AttentionTest, RowsMayBeStrided) {
     fill_random(k_of(qkv), "k");
     fill_random(v_of(qkv), "v");
     const Tensor out(*device_, Purpose::activation, type, c.queries());
-    attention_forward(s, q_of(qkv), k_of(qkv), v_of(qkv), out, c.lse, c.workspace);
-    attention_backward(s, q_of(qkv), k_of(qkv), v_of(qkv), out, c.lse, c.dout, q_of(dqkv),
-                       k_of(dqkv), v_of(dqkv), c.workspace);
+    attention_forward(s, q_of(qkv), k_of(qkv), v_of(qkv), c.ranges, out, c.lse, Merge::replace,
+                      c.workspace);
+    attention_backward(s, q_of(qkv), k_of(qkv), v_of(qkv), c.ranges, c.lse, c.delta, c.dout,
+                       {q_of(dqkv), k_of(dqkv), v_of(dqkv)}, c.workspace);
     EXPECT_TRUE(same_bits(out, c.out));
     EXPECT_TRUE(same_bits(q_of(dqkv), c.dq));
     EXPECT_TRUE(same_bits(k_of(dqkv), c.dk));
@@ -241,67 +208,123 @@ TEST_F(AttentionTest, RowsMayBeStrided) {
 // Generation: one query at a time over a growing cache gives what one pass over all gives.
 TEST_F(AttentionTest, QueriesOneByOneAgreeWithOnePass) {
   const std::int64_t length = 80;
-  Case c(*device_, shape_of(1, length, 4, 2, 16), DType::f32);
+  const AttentionShape whole = shape_of(1, length, 4, 2, 16);
+  Case c(*device_, whole, causal(whole), DType::f32);
   c.forward();
   const Tensor out(*device_, Purpose::activation, DType::f32, c.queries());
   const Tensor lse(*device_, Purpose::activation, DType::f32, {length, 4});
+  const Tensor first(*device_, Purpose::activation, DType::i32, {1});
+  const Tensor end(*device_, Purpose::activation, DType::i32, {1});
   for (std::int64_t i = 0; i < length; ++i) {
-    AttentionShape s = c.shape;
+    AttentionShape s = whole;
     s.query_length = 1;
     s.key_length = i + 1;
-    s.query_offset = i;
+    const KeyRanges ranges = causal_ranges(
+        {.num_sequences = 1, .query_length = 1, .key_length = i + 1, .query_offset = i}, first,
+        end);
     attention_forward(s, c.q->slice_rows(i, i + 1), c.k->slice_rows(0, i + 1),
-                      c.v->slice_rows(0, i + 1), out->slice_rows(i, i + 1),
-                      lse->slice_rows(i, i + 1), c.workspace);
+                      c.v->slice_rows(0, i + 1), ranges, out->slice_rows(i, i + 1),
+                      lse->slice_rows(i, i + 1), Merge::replace, c.workspace);
   }
   EXPECT_LT(relative_error(doubles(out), doubles(c.out)), f32_tolerance);
   EXPECT_LT(relative_error(doubles(lse), doubles(c.lse)), f32_tolerance);
 }
 
-TEST_F(AttentionTest, ChecksShapesAndWorkspace) {
-  Case c(*device_, shape_of(1, 16, 4, 2, 8), DType::f32);
-  EXPECT_EQ(attention_workspace_bytes(c.shape, DType::f32, 4),
-            4 * attention_workspace_bytes(c.shape, DType::f32, 1));
-  AttentionShape wrong = c.shape;
+TEST_F(AttentionTest, ChecksShapesRangesAndWorkspace) {
+  const AttentionShape s = shape_of(1, 16, 4, 2, 8);
+  Case c(*device_, s, causal(s), DType::f32);
+  EXPECT_EQ(attention_workspace_bytes(s, DType::f32, 4),
+            4 * attention_workspace_bytes(s, DType::f32, 1));
+  const auto forward = [&](const AttentionShape& shape, const TensorView& workspace) {
+    attention_forward(shape, c.q, c.k, c.v, c.ranges, c.out, c.lse, Merge::replace, workspace);
+  };
+  AttentionShape wrong = s;
   wrong.num_kv_heads = 3;
-  EXPECT_THROW(attention_forward(wrong, c.q, c.k, c.v, c.out, c.lse, c.workspace), InternalError);
-  EXPECT_THROW(
-      attention_forward(c.shape, c.q, c.k, c.v, c.out, c.lse, c.workspace->slice_rows(0, 64)),
-      InternalError);
+  EXPECT_THROW(forward(wrong, c.workspace), InternalError);
+  EXPECT_THROW(forward(s, c.workspace->slice_rows(0, 64)), InternalError);
+  for (std::int32_t end : {3, 17}) {  // back behind the row before; beyond the last key
+    Case other(*device_, s, causal(s), DType::f32);
+    other.visible.end[15] = end;
+    EXPECT_THROW(other.forward(), InternalError);
+  }
+  Case low(*device_, s, causal(s), DType::bf16);  // bf16 cannot be merged into
+  EXPECT_THROW(attention_forward(s, low.q, low.k, low.v, low.ranges, low.out, low.lse,
+                                 Merge::with_before, low.workspace),
+               InternalError);
   // With room for one thread only, one thread does all the work.
-  const std::int64_t room = attention_workspace_bytes(c.shape, DType::f32, 1);
   c.forward();
-  const Tensor out(*device_, Purpose::activation, DType::f32, c.queries());
-  attention_forward(c.shape, c.q, c.k, c.v, out, c.lse, c.workspace->slice_rows(0, room));
-  EXPECT_TRUE(same_bits(out, c.out));
+  const Tensor with_all(*device_, Purpose::activation, DType::f32, c.queries());
+  copy(c.out, with_all);
+  forward(s, c.workspace->slice_rows(0, attention_workspace_bytes(s, DType::f32, 1)));
+  EXPECT_TRUE(same_bits(with_all, c.out));
+}
+
+TEST_F(AttentionTest, PollsFromTheCallingThread) {
+  const AttentionShape s = shape_of(2, 300, 4, 2, 16);
+  Case c(*device_, s, causal(s), DType::f32);
+  const auto caller = std::this_thread::get_id();
+  int num_polls = 0;
+  const Poll poll = [&] {
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    ++num_polls;
+  };
+  attention_forward(s, c.q, c.k, c.v, c.ranges, c.out, c.lse, Merge::replace, c.workspace, poll);
+  EXPECT_GT(std::exchange(num_polls, 0), 0);
+  attention_delta(c.out, c.dout, s.head_dim, c.delta);
+  attention_backward(s, c.q, c.k, c.v, c.ranges, c.lse, c.delta, c.dout, {c.dq, c.dk, c.dv},
+                     c.workspace, poll);
+  EXPECT_GT(num_polls, 0);
 }
 
 TEST(AttentionPlan, CountsVisiblePairsOnce) {
   const auto plan = make_plan_device();
-  const auto record = [&](const AttentionShape& s) {
-    const Shape queries{s.num_sequences * s.query_length, s.num_heads * s.head_dim};
+  const auto record = [&](const Masked& m) {
+    const AttentionShape& s = m.shape;
+    const std::int64_t rows = s.num_sequences * s.query_length;
     const Shape keys{s.num_sequences * s.key_length, s.num_kv_heads * s.head_dim};
-    const Tensor q(*plan, Purpose::activation, DType::bf16, queries);
+    const Tensor q(*plan, Purpose::activation, DType::bf16, {rows, s.num_heads * s.head_dim});
     const Tensor k(*plan, Purpose::activation, DType::bf16, keys);
-    const Tensor lse(*plan, Purpose::activation, DType::f32, {queries[0], s.num_heads});
+    const Tensor lse(*plan, Purpose::activation, DType::f32, {rows, s.num_heads});
+    const Tensor first(*plan, Purpose::activation, DType::i32, {rows});
+    const Tensor end(*plan, Purpose::activation, DType::i32, {rows});
     const Tensor workspace(*plan, Purpose::workspace, DType::u8,
                            {attention_workspace_bytes(s, DType::bf16, 1)});
+    const KeyRanges ranges = causal_ranges({.num_sequences = s.num_sequences,
+                                            .query_length = s.query_length,
+                                            .key_length = s.key_length,
+                                            .query_offset = m.offset},
+                                           first, end);
     plan->profile().reset();
-    attention_forward(s, q, k, k, q, lse, workspace);
+    attention_forward(s, q, k, k, ranges, q, lse, Merge::replace, workspace);
     const double forward = plan->profile().total_work().flops;
-    attention_backward(s, q, k, k, q, lse, q, q, k, k, workspace);
+    attention_backward(s, q, k, k, ranges, lse, lse, q, {q, k, k}, workspace);
     EXPECT_EQ(plan->profile().total_work().flops, 3 * forward);
     return forward;
   };
-  const auto pairs = [](const AttentionShape& s) {
-    double count = 0;
-    for (std::int64_t i = 0; i < s.query_length; ++i)
-      count += static_cast<double>(std::min(s.key_length, s.query_offset + i + 1));
-    return count;
-  };
-  for (const AttentionShape& s : shapes())
-    EXPECT_EQ(record(s),
-              4.0 * static_cast<double>(s.head_dim * s.num_heads * s.num_sequences) * pairs(s));
+  for (const Masked& m : shapes())
+    EXPECT_EQ(record(m), 4.0 * static_cast<double>(m.shape.head_dim * m.shape.num_heads *
+                                                   causal(m.shape, m.offset).num_pairs()));
+}
+
+TEST(KeyRangesTest, WindowsAndCachesAsWrittenDown) {
+  const auto device = make_cpu_device();
+  for (std::int64_t window : {0, 1, 5, 100})
+    for (std::int64_t offset : {0, 3, 40}) {
+      AttentionShape s = shape_of(2, 33, 1, 1, 8);
+      s.key_length = 50;
+      const Tensor first(*device, Purpose::activation, DType::i32, {66});
+      const Tensor end(*device, Purpose::activation, DType::i32, {66});
+      const KeyRanges ranges = causal_ranges({.num_sequences = 2,
+                                              .query_length = 33,
+                                              .key_length = 50,
+                                              .query_offset = offset,
+                                              .window = window},
+                                             first, end);
+      const Visible expected = causal(s, offset, window);
+      EXPECT_TRUE(std::ranges::equal(ranges.first.span<std::int32_t>(), expected.first));
+      EXPECT_TRUE(std::ranges::equal(ranges.end.span<std::int32_t>(), expected.end));
+      EXPECT_EQ(ranges.num_pairs, static_cast<double>(expected.num_pairs()));
+    }
 }
 
 }  // namespace

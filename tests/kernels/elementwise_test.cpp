@@ -80,6 +80,14 @@ Tensor ids(std::vector<std::int64_t> values) {
   return tensor;
 }
 
+// i32: first + t % length.
+Tensor positions(std::int64_t num_tokens, std::int64_t length, std::int64_t first = 0) {
+  Tensor tensor(cpu(), Purpose::workspace, DType::i32, {num_tokens});
+  for (std::int64_t t = 0; t < num_tokens; ++t)
+    tensor->as<std::int32_t>()[t] = static_cast<std::int32_t>(first + t % length);
+  return tensor;
+}
+
 Operand ones(DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t gap = 0) {
   Operand x(dtype, rows, cols, 1, gap);
   x.set(Doubles(static_cast<std::size_t>(rows * cols), 1.0));
@@ -89,7 +97,8 @@ Operand ones(DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t gap
 TEST(Dropout, KeepsTheRightShareAndScalesIt) {
   for (DType dtype : {DType::f32, DType::bf16}) {
     const Operand x = ones(dtype, 400, 130, 3);
-    kernels::dropout(x, 0.25f, {.key = {1, 2}, .step = 5, .sequence_length = 100},
+    const Tensor at = positions(400, 100);
+    kernels::dropout(x, 0.25f, {.key = {1, 2}, .step = 5, .sequence_length = 100, .positions = at},
                      ids({7, 8, 9, 1 << 30}));
     const double kept_value = dtype == DType::f32 ? 1 / 0.75f : to_float(to_bf16(1 / 0.75f));
     double kept = 0;
@@ -105,13 +114,14 @@ TEST(Dropout, KeepsTheRightShareAndScalesIt) {
 
 // The same tokens in another layout: sequences in another order, cut in two at position 3.
 TEST(Dropout, DependsOnTheTokenAlone) {
-  const kernels::DropoutSite whole = {.key = {3, 4}, .step = 9, .sequence_length = 6, .copies = 2};
+  const Tensor six = positions(12, 6), three = positions(6, 3, 3);
+  const kernels::DropoutSite whole = {
+      .key = {3, 4}, .step = 9, .sequence_length = 6, .positions = six, .copies = 2};
   const Operand x = ones(DType::f32, 24, 7);  // sequences 10 and 20
   kernels::dropout(x, 0.5f, whole, ids({10, 20}));
   const Operand late = ones(DType::f32, 12, 7);  // positions 3 ... 5 of 20, then of 10
   kernels::dropout(
-      late, 0.5f,
-      {.key = {3, 4}, .step = 9, .sequence_length = 3, .first_position = 3, .copies = 2},
+      late, 0.5f, {.key = {3, 4}, .step = 9, .sequence_length = 3, .positions = three, .copies = 2},
       ids({20, 10}));
   const Doubles all = x.values(), part = late.values();
   for (std::size_t i = 0; i < 6 * 7; ++i) {
@@ -125,8 +135,8 @@ TEST(Dropout, MasksDiffer) {
   const auto mask = [](RandomKey key, std::int64_t step, std::int64_t sequence,
                        std::int64_t position, int copies) {
     const Operand x = ones(DType::f32, copies, 64);
-    kernels::dropout(x, 0.5f,
-                     {.key = key, .step = step, .first_position = position, .copies = copies},
+    const Tensor at = positions(1, 1, position);
+    kernels::dropout(x, 0.5f, {.key = key, .step = step, .positions = at, .copies = copies},
                      ids({sequence}));
     const Doubles values = x.values();
     return Doubles(values.end() - 64, values.end());  // of the last copy
@@ -154,7 +164,8 @@ TEST(Elementwise, ThreadsChangeNoBit) {
         low(DType::bf16, 300, 130);
     kernels::add(a, b, a);
     kernels::copy(a, low);
-    kernels::dropout(low, 0.1f, {.sequence_length = 100}, ids({1, 2, 3}));
+    const Tensor at = positions(300, 100);
+    kernels::dropout(low, 0.1f, {.sequence_length = 100, .positions = at}, ids({1, 2, 3}));
     return std::vector<Doubles>{a.values(), low.values()};
   });
 }

@@ -44,15 +44,18 @@ TEST_F(PlanLoops, RowKernels) {
   EXPECT_EQ(bytes_of([&] { add_rms_norm_forward(x, x, weight, 1e-5f, x, x, rstd); }), 4 * once);
   EXPECT_EQ(bytes_of([&] { rms_norm_backward(x, x, weight, rstd, x, x, weight, scratch); }),
             4 * once);
-  const RopeTable table(device(), 8, 16, 10000);
-  EXPECT_EQ(bytes_of([&] { rope(x, table, 16, 8, 0, Rotation::forward); }), 2 * once);
+  const RopeTable table(device(), 8, 16, {});
+  const Tensor positions = make(DType::i32, {8});
+  EXPECT_EQ(bytes_of([&] { rope(x, table, positions, 16, Rotation::forward); }), 2 * once);
   EXPECT_EQ(bytes_of([&] { swiglu_forward(wide, x); }), 3 * once);
   EXPECT_EQ(bytes_of([&] { swiglu_backward(x, wide, wide, x); }), 6 * once);
   EXPECT_EQ(bytes_of([&] { add(x, x, x); }), 3 * once);
   EXPECT_EQ(bytes_of([&] { copy(x, x); }), 2 * once);
   EXPECT_EQ(bytes_of([&] { fill_zero(x); }), once);
   const Tensor ids = make(DType::i64, {2});
-  EXPECT_EQ(bytes_of([&] { dropout(x, 0.5f, {.sequence_length = 4}, ids); }), 2 * once);
+  EXPECT_EQ(
+      bytes_of([&] { dropout(x, 0.5f, {.sequence_length = 4, .positions = positions}, ids); }),
+      2 * once);
 }
 
 TEST_F(PlanLoops, LossAndOptimizer) {

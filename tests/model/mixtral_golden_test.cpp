@@ -107,9 +107,14 @@ class Golden {
     load_weights();
     const Shape shape = file_.open_dataset("tokens").shape();
     ids_.resize(static_cast<std::size_t>(shape[0]));
+    for (std::int64_t t = 0; t < shape.numel(); ++t)
+      positions_.push_back(static_cast<std::int32_t>(t % shape[1]));
     batch_ = {view_of(*rank_.device, tokens_.data(), shape),
               view_of(*rank_.device, targets_.data(), shape),
-              view_of(*rank_.device, ids_.data(), {shape[0]}), shape[0], shape[1]};
+              view_of(*rank_.device, ids_.data(), {shape[0]}),
+              view_of(*rank_.device, positions_.data(), shape),
+              shape[0],
+              shape[1]};
   }
 
   void check() {
@@ -205,7 +210,7 @@ class Golden {
   ModelCase case_;
   OneRank rank_;
   SmallModel small_;
-  std::vector<std::int32_t> tokens_, targets_;
+  std::vector<std::int32_t> tokens_, targets_, positions_;
   std::vector<std::int64_t> ids_;
   TokenBatch batch_;
   double worst_ = 0;

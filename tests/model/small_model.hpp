@@ -85,18 +85,22 @@ struct SmallBatch {
         tokens.push_back(
             static_cast<std::int32_t>((7 * s * s + 5 * i * i + 3 * s * i + i) % vocab));
         targets.push_back(static_cast<std::int32_t>((11 * s + 2 * i * i + 1) % vocab));
+        positions.push_back(static_cast<std::int32_t>(i));
       }
     }
   }
   TokenBatch on(Device& device) {
     return {view_of(device, tokens.data(), {num_sequences, length}),
             view_of(device, targets.data(), {num_sequences, length}),
-            view_of(device, sequence_ids.data(), {num_sequences}), num_sequences, length};
+            view_of(device, sequence_ids.data(), {num_sequences}),
+            view_of(device, positions.data(), {num_sequences * length}),
+            num_sequences,
+            length};
   }
 
   std::int64_t num_sequences;
   std::int64_t length;
-  std::vector<std::int32_t> tokens, targets;
+  std::vector<std::int32_t> tokens, targets, positions;
   std::vector<std::int64_t> sequence_ids;
 };
 
@@ -106,6 +110,8 @@ inline Pass pass_over(const TokenBatch& batch, double share = 1) {
   pass.step = 3;
   pass.sequence_length = batch.sequence_length;
   pass.sequence_ids = batch.sequence_ids;
+  pass.positions = batch.positions;
+  pass.rotary_positions = batch.positions;
   pass.num_global_sequences = static_cast<double>(batch.num_sequences) / share;
   pass.num_global_tokens = static_cast<double>(batch.num_sequences * batch.sequence_length) / share;
   return pass;
@@ -166,6 +172,7 @@ inline reference_model::Masks masks_of(Device& device, const Pass& pass, std::in
     site.key = random_key(SmallModel::seed, site_name);
     site.step = pass.step;
     site.sequence_length = pass.sequence_length;
+    site.positions = pass.positions;
     site.copies = static_cast<int>(copies);
     kernels::dropout(view_of(device, ones.data(), {rows, hidden}), static_cast<float>(rate), site,
                      pass.sequence_ids);

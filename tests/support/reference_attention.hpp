@@ -1,11 +1,12 @@
-// Causal attention with grouped queries as plain double loops, and its gradients by the textbook
-// formulas: what the kernels are compared with. Matrices are dense and row-major, shaped as in
-// kernels/attention.hpp.
+// Attention with grouped queries over a range of keys for each query as plain double loops, and its
+// gradients by the textbook formulas: what the kernels are compared with. Matrices are dense and
+// row-major, shaped as in kernels/attention.hpp.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels/attention.hpp"
@@ -13,6 +14,17 @@
 namespace switchyard::reference {
 
 using Matrix = std::vector<double>;
+
+// Query row i sees the keys first[i] ... end[i] - 1; as KeyRanges.
+struct Visible {
+  std::vector<std::int32_t> first;
+  std::vector<std::int32_t> end;
+  std::int64_t num_pairs() const {
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < first.size(); ++i) sum += end[i] - first[i];
+    return sum;
+  }
+};
 
 struct AttentionResult {
   Matrix out;  // [sequences * query_length, heads * head_dim]
@@ -50,55 +62,64 @@ inline void add_scaled(Matrix& to, std::size_t to_begin, double factor, const Ma
     to[to_begin + i] += factor * from[from_begin + i];
 }
 
-// Calls visit(sequence, query, head, probabilities of the visible keys, lse).
+// Calls visit(sequence, query, head, first visible key, probabilities of the visible keys, lse);
+// for a row that sees nothing without probabilities and with lse -infinity.
 template <class Visit>
-void for_each_query(const kernels::AttentionShape& s, const Matrix& q, const Matrix& k,
-                    Visit&& visit) {
+void for_each_query(const kernels::AttentionShape& s, const Visible& visible, const Matrix& q,
+                    const Matrix& k, Visit&& visit) {
   for (std::int64_t n = 0; n < s.num_sequences; ++n)
     for (std::int64_t i = 0; i < s.query_length; ++i)
       for (std::int64_t h = 0; h < s.num_heads; ++h) {
-        const std::int64_t num_visible = std::min(s.key_length, s.query_offset + i + 1);
+        const auto row = static_cast<std::size_t>(n * s.query_length + i);
+        const std::int64_t first = visible.first[row];
         std::vector<double> probs;
-        for (std::int64_t j = 0; j < num_visible; ++j)
+        for (std::int64_t j = first; j < visible.end[row]; ++j)
           probs.push_back(static_cast<double>(s.scale) *
                           inner(q, query_begin(s, n, i, h), k, key_begin(s, n, j, h), s.head_dim));
+        if (probs.empty()) {
+          visit(n, i, h, first, probs, -std::numeric_limits<double>::infinity());
+          continue;
+        }
         const double max = *std::max_element(probs.begin(), probs.end());
         double sum = 0;
         for (double& p : probs) sum += (p = std::exp(p - max));
         for (double& p : probs) p /= sum;
-        visit(n, i, h, probs, max + std::log(sum));
+        visit(n, i, h, first, probs, max + std::log(sum));
       }
 }
 
-inline AttentionResult attention_forward(const kernels::AttentionShape& s, const Matrix& q,
-                                         const Matrix& k, const Matrix& v) {
+inline AttentionResult attention_forward(const kernels::AttentionShape& s, const Visible& visible,
+                                         const Matrix& q, const Matrix& k, const Matrix& v) {
   AttentionResult result{Matrix(q.size(), 0.0), {}};
-  for_each_query(s, q, k, [&](auto n, auto i, auto h, const auto& probs, double lse) {
-    for (std::size_t j = 0; j < probs.size(); ++j)
-      add_scaled(result.out, query_begin(s, n, i, h), probs[j], v,
-                 key_begin(s, n, static_cast<std::int64_t>(j), h), s.head_dim);
-    result.lse.push_back(lse);
-  });
+  for_each_query(
+      s, visible, q, k, [&](auto n, auto i, auto h, auto first, const auto& probs, double lse) {
+        for (std::size_t j = 0; j < probs.size(); ++j)
+          add_scaled(result.out, query_begin(s, n, i, h), probs[j], v,
+                     key_begin(s, n, first + static_cast<std::int64_t>(j), h), s.head_dim);
+        result.lse.push_back(lse);
+      });
   return result;
 }
 
 // dv_j = sum p_ij dout_i; ds_ij = p_ij (dout_i . v_j - dout_i . out_i); dq_i = scale sum ds_ij k_j;
 // dk_j = scale sum ds_ij q_i.
-inline AttentionGradient attention_backward(const kernels::AttentionShape& s, const Matrix& q,
+inline AttentionGradient attention_backward(const kernels::AttentionShape& s,
+                                            const Visible& visible, const Matrix& q,
                                             const Matrix& k, const Matrix& v, const Matrix& dout) {
-  const Matrix out = attention_forward(s, q, k, v).out;
+  const Matrix out = attention_forward(s, visible, q, k, v).out;
   AttentionGradient g{Matrix(q.size(), 0.0), Matrix(k.size(), 0.0), Matrix(v.size(), 0.0)};
-  for_each_query(s, q, k, [&](auto n, auto i, auto h, const auto& probs, double) {
-    const std::size_t query = query_begin(s, n, i, h);
-    const double delta = inner(dout, query, out, query, s.head_dim);
-    for (std::size_t j = 0; j < probs.size(); ++j) {
-      const std::size_t key = key_begin(s, n, static_cast<std::int64_t>(j), h);
-      const double ds = probs[j] * (inner(dout, query, v, key, s.head_dim) - delta);
-      add_scaled(g.dv, key, probs[j], dout, query, s.head_dim);
-      add_scaled(g.dq, query, ds * static_cast<double>(s.scale), k, key, s.head_dim);
-      add_scaled(g.dk, key, ds * static_cast<double>(s.scale), q, query, s.head_dim);
-    }
-  });
+  for_each_query(
+      s, visible, q, k, [&](auto n, auto i, auto h, auto first, const auto& probs, double) {
+        const std::size_t query = query_begin(s, n, i, h);
+        const double delta = inner(dout, query, out, query, s.head_dim);
+        for (std::size_t j = 0; j < probs.size(); ++j) {
+          const std::size_t key = key_begin(s, n, first + static_cast<std::int64_t>(j), h);
+          const double ds = probs[j] * (inner(dout, query, v, key, s.head_dim) - delta);
+          add_scaled(g.dv, key, probs[j], dout, query, s.head_dim);
+          add_scaled(g.dq, query, ds * static_cast<double>(s.scale), k, key, s.head_dim);
+          add_scaled(g.dk, key, ds * static_cast<double>(s.scale), q, query, s.head_dim);
+        }
+      });
   return g;
 }
 
