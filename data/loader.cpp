@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t prefetch_depth = 4;
 
 Batch empty_batch(const BatchLayout& layout) {
-  const auto num_tokens = static_cast<std::size_t>(layout.micro_batch * layout.sequence_length);
+  const auto num_tokens = static_cast<std::size_t>(layout.micro_batch * layout.local_length());
   Batch batch;
   batch.tokens.resize(num_tokens);
   batch.targets.resize(num_tokens);
@@ -35,17 +35,46 @@ std::int64_t first_sample(const BatchLayout& layout, std::int64_t step, std::int
          layout.data_rank * layout.micro_batch;
 }
 
-void read_row(const PackedSequences& sequences, std::int64_t sequence, std::int64_t row,
-              Batch& batch) {
-  const auto length = static_cast<std::size_t>(sequences.sequence_length());
-  const std::size_t begin = static_cast<std::size_t>(row) * length;
-  sequences.read(sequence, std::span(batch.tokens).subspan(begin, length),
-                 std::span(batch.targets).subspan(begin, length));
+// The packed sequences of a split, with their documents where the layout asks for them.
+PackedSequences open_sequences(const TokenFile& file, Split split, const BatchLayout& layout) {
+  PackedSequences sequences(file, split, layout.sequence_length);
+  if (layout.with_documents) sequences.load_documents();
+  return sequences;
+}
+
+void read_row(const PackedSequences& sequences, const BatchLayout& layout, std::int64_t sequence,
+              std::int64_t row, Batch& batch) {
+  auto next = static_cast<std::size_t>(row * layout.local_length());
+  for (const PositionRange& segment : layout.local_segments()) {
+    const auto count = static_cast<std::size_t>(segment.count);
+    sequences.read(sequence, segment.begin, std::span(batch.tokens).subspan(next, count),
+                   std::span(batch.targets).subspan(next, count));
+    next += count;
+  }
+  if (layout.with_documents) batch.document_starts.push_back(sequences.document_starts(sequence));
 }
 
 }  // namespace
 
+std::vector<PositionRange> BatchLayout::local_segments() const {
+  if (!segments.empty()) return segments;
+  return {{.begin = 0, .count = sequence_length}};
+}
+
+std::int64_t BatchLayout::local_length() const {
+  std::int64_t length = 0;
+  for (const PositionRange& segment : local_segments()) length += segment.count;
+  return length;
+}
+
 void BatchLayout::validate() const {
+  std::int64_t end = 0;
+  for (const PositionRange& segment : segments) {
+    expect(segment.begin >= end && segment.count >= 0 &&
+               segment.begin + segment.count <= sequence_length,
+           "ascending segments inside the sequence");
+    end = segment.begin + segment.count;
+  }
   expect(data_size >= 1 && data_rank >= 0 && data_rank < data_size, "a rank of the data axis");
   if (sequence_length < 1)
     throw ConfigError(fmt::format("sequence_length = {}: must be at least 1", sequence_length));
@@ -60,7 +89,7 @@ struct Loader::State {
   State(const std::string& path, Split split, const BatchLayout& batch_layout, std::uint64_t seed)
       : file(path),
         layout(batch_layout),
-        sequences(file, split, layout.sequence_length),
+        sequences(open_sequences(file, split, layout)),
         order(sequences.num_sequences(), seed),
         worker([this](std::stop_token stop) { work(stop); }) {}
 
@@ -92,7 +121,7 @@ Batch Loader::State::make(std::int64_t number) const {
   for (std::int64_t row = 0; row < layout.micro_batch; ++row) {
     const std::int64_t sample = first + row;
     const std::int64_t epoch = sample / sequences.num_sequences();
-    read_row(sequences, order(epoch, sample % sequences.num_sequences()), row, batch);
+    read_row(sequences, layout, order(epoch, sample % sequences.num_sequences()), row, batch);
     batch.sequence_ids[static_cast<std::size_t>(row)] = sample;
   }
   return batch;
@@ -169,7 +198,7 @@ void Loader::seek(std::int64_t step) {
 }
 
 FixedBatches::FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout)
-    : sequences_(file, split, layout.sequence_length), layout_(layout) {
+    : sequences_(open_sequences(file, split, layout)), layout_(layout) {
   layout.validate();
 }
 
@@ -183,7 +212,7 @@ Batch FixedBatches::batch(std::int64_t index, std::int64_t micro_step) const {
   const std::int64_t first = first_sample(layout_, index, micro_step);
   Batch batch = empty_batch(layout_);
   for (std::int64_t row = 0; row < layout_.micro_batch; ++row) {
-    read_row(sequences_, (first + row) % sequences_.num_sequences(), row, batch);
+    read_row(sequences_, layout_, (first + row) % sequences_.num_sequences(), row, batch);
     batch.sequence_ids[static_cast<std::size_t>(row)] = first + row;
   }
   return batch;

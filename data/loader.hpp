@@ -1,9 +1,9 @@
-// Batches for one data rank. A step trains on global_batch sequences, in global_batch /
-// (micro_batch
+// Batches for one rank. A step trains on global_batch sequences, in global_batch / (micro_batch
 // * data_size) micro-steps; row j of micro-step a on data rank d at step s is the sequence with
 //   g = s * global_batch + a * (micro_batch * data_size) + d * micro_batch + j
 // so the sequences of a step are the same on every layout, and each rank's rows are in the order of
-// g. The position in the data is the step number and nothing else.
+// g. The position in the data is the step number and nothing else. Where a sequence is split over
+// ranks, each reads the tokens of its own segments alone.
 #pragma once
 
 #include <cstdint>
@@ -16,19 +16,34 @@
 
 namespace switchyard {
 
+// Legend: S micro_batch, n positions of a sequence that this rank holds.
 struct Batch {
-  std::vector<std::int32_t> tokens;        // [micro_batch * sequence_length], row-major
-  std::vector<std::int32_t> targets;       // [micro_batch * sequence_length], tokens one further
-  std::vector<std::int64_t> sequence_ids;  // [micro_batch]: g of each row, the sequence's identity
+  std::vector<std::int32_t> tokens;        // [S * n], row-major
+  std::vector<std::int32_t> targets;       // [S * n], tokens one further in the whole sequence
+  std::vector<std::int64_t> sequence_ids;  // [S]: g of each row, the sequence's identity
+  // [S]: the positions above 0 of the whole sequence at which a document begins, ascending; empty
+  // unless the layout asks for documents.
+  std::vector<std::vector<std::int32_t>> document_starts;
+};
+
+// Positions [begin, begin + count) of a sequence.
+struct PositionRange {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
 };
 
 struct BatchLayout {
-  std::int64_t sequence_length = 0;
-  std::int64_t global_batch = 0;  // sequences in a step, over all data ranks and micro-steps
-  std::int64_t micro_batch = 0;   // sequences of one rank in one micro-step
+  std::int64_t sequence_length = 0;  // of a whole sequence
+  std::int64_t global_batch = 0;     // sequences in a step, over all data ranks and micro-steps
+  std::int64_t micro_batch = 0;      // sequences of one rank in one micro-step
   int data_rank = 0;
   int data_size = 1;
+  // What this rank holds of every sequence: ascending, apart; empty: all of it.
+  std::vector<PositionRange> segments = {};
+  bool with_documents = false;  // whether batches tell where documents begin
 
+  std::int64_t local_length() const;  // n: positions of a sequence that this rank holds
+  std::vector<PositionRange> local_segments() const;  // never empty
   std::int64_t num_micro_steps() const { return global_batch / (micro_batch * data_size); }
   // ConfigError unless micro_batch * data_size * num_micro_steps = global_batch.
   void validate() const;

@@ -62,15 +62,32 @@ PackedSequences::PackedSequences(const TokenFile& file, Split split, std::int64_
         split == Split::valid ? ", give a larger part of it to validation" : ""));
 }
 
-void PackedSequences::read(std::int64_t sequence, std::span<std::int32_t> tokens,
-                           std::span<std::int32_t> targets) const {
-  const auto length = static_cast<std::size_t>(sequence_length_);
+void PackedSequences::read(std::int64_t sequence, std::int64_t begin,
+                           std::span<std::int32_t> tokens, std::span<std::int32_t> targets) const {
+  const std::size_t count = tokens.size();
   expect(sequence >= 0 && sequence < num_sequences_, "a sequence of the split");
-  expect(tokens.size() == length && targets.size() == length, "room for one sequence");
-  std::vector<std::int32_t> stretch(length + 1);
-  file_.read(split_, sequence * sequence_length_, stretch);
-  std::copy_n(stretch.begin(), length, tokens.begin());
-  std::copy_n(stretch.begin() + 1, length, targets.begin());
+  expect(begin >= 0 && begin + static_cast<std::int64_t>(count) <= sequence_length_ &&
+             targets.size() == count,
+         "positions of the sequence");
+  if (count == 0) return;
+  std::vector<std::int32_t> stretch(count + 1);
+  file_.read(split_, sequence * sequence_length_ + begin, stretch);
+  std::copy_n(stretch.begin(), count, tokens.begin());
+  std::copy_n(stretch.begin() + 1, count, targets.begin());
+}
+
+void PackedSequences::load_documents() {
+  document_offsets_ = file_.document_offsets(split_);
+}
+
+std::vector<std::int32_t> PackedSequences::document_starts(std::int64_t sequence) const {
+  expect(!document_offsets_.empty(), "load_documents() before the documents of a sequence");
+  const std::int64_t first = sequence * sequence_length_;
+  std::vector<std::int32_t> starts;
+  for (auto offset = std::upper_bound(document_offsets_.begin(), document_offsets_.end(), first);
+       offset != document_offsets_.end() && *offset < first + sequence_length_; ++offset)
+    starts.push_back(static_cast<std::int32_t>(*offset - first));
+  return starts;
 }
 
 }  // namespace switchyard

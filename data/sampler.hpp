@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "data/token_file.hpp"
 #include "tensor/random.hpp"
@@ -29,7 +30,8 @@ class EpochPermutation {
   int half_bits_;  // the network permutes [0, 2^(2 half_bits)), the smallest such power >= size
 };
 
-// Sequence i reads tokens [i L, i L + L] of the split: L inputs and, one further, L targets.
+// Sequence i reads tokens [i L, i L + L] of the split: L inputs and, one further, L targets. A part
+// of a sequence is cut from the whole: the target of its last position lies behind the cut.
 class PackedSequences {
  public:
   // Borrows the file. DataError when the split is shorter than one sequence, with the remedy.
@@ -37,15 +39,22 @@ class PackedSequences {
 
   std::int64_t num_sequences() const { return num_sequences_; }  // (num_tokens - 1) / L
   std::int64_t sequence_length() const { return sequence_length_; }
-  // tokens and targets: [L] each. Any thread.
-  void read(std::int64_t sequence, std::span<std::int32_t> tokens,
+  // The tokens and targets of the positions from `begin` on, as many as fit both spans. Any thread.
+  void read(std::int64_t sequence, std::int64_t begin, std::span<std::int32_t> tokens,
             std::span<std::int32_t> targets) const;
+
+  // Reads where the split's documents begin, 8 bytes a document (HDF5, in the calling thread).
+  void load_documents();
+  // After load_documents(): the positions above 0 of a sequence at which a document begins,
+  // ascending. The token that ends a document belongs to it. Any thread.
+  std::vector<std::int32_t> document_starts(std::int64_t sequence) const;
 
  private:
   const TokenFile& file_;
   Split split_;
   std::int64_t sequence_length_;
   std::int64_t num_sequences_;
+  std::vector<std::int64_t> document_offsets_;  // of the split; empty: not loaded
 };
 
 }  // namespace switchyard

@@ -155,7 +155,9 @@ int run_plan(const CommandContext& context) {
   if (rows > 0) {
     const std::int64_t most = worst_case_rows(config, static_cast<int>(num_ranks));
     if (rows > most)
-      throw UsageError("plan", fmt::format("--rows {} is more than routing can send to one rank: {}", rows, most));
+      throw UsageError(
+          "plan",
+          fmt::format("--rows {} is more than routing can send to one rank: {}", rows, most));
   }
   const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
   if (json) {

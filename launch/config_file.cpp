@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "launch/list_value.hpp"
 #include "launch/relations.hpp"
 #include "launch/value.hpp"
 #include "launch/yaml_tree.hpp"
@@ -38,7 +39,10 @@ class ConfigReader {
         fmt::format("command line: {}: {}", for_message(argument), problem));
   }
   void read_section(const YamlNode& name, const YamlNode& content);
+  void read_keys(std::string_view section, std::string_view group, const YamlNode& content);
   void read_value(const Key& key, const YamlNode& name, const YamlNode& value);
+  bool read_list(const Key& key, const YamlNode& value);
+  void override_value(const Key& key, const std::string& argument, const std::string& text);
 
   LoadedConfig loaded_;
   std::vector<Mistake> mistakes_;
@@ -109,18 +113,33 @@ void ConfigReader::read_section(const YamlNode& name, const YamlNode& content) {
             fmt::format("{}: expected keys with values, got {}", shown, content.kind_name()));
     return;
   }
+  read_keys(section, "", content);
+}
+
+// group: "", or "rope_scaling." for the keys of a map inside the section.
+void ConfigReader::read_keys(std::string_view section, std::string_view group,
+                             const YamlNode& content) {
   std::map<std::string, Place, std::less<>> seen;
   for (const auto& [key_name, value] : content.entries) {
-    const std::string text = key_text(key_name, mistakes_);
+    std::string text = key_text(key_name, mistakes_);
     if (text.empty()) continue;
+    // A dot separates group and key on the command line; in the file a map does.
+    const bool is_merge = text == "<<";
+    const bool is_dotted = text.find('.') != std::string::npos;
+    text.insert(0, group);
     const std::string path = fmt::format("{}.{}", section, for_message(text));
     const auto [earlier, is_first] = seen.emplace(text, key_name.place);
     if (!is_first) {
       mistake(key_name.place, fmt::format("{}: appears a second time, first on line {}; remove one",
                                           path, earlier->second.line));
     }
-    if (text == "<<") {
+    if (is_merge) {
       mistake(key_name.place, "merge keys (<<) are not supported; write the keys out");
+    } else if (is_dotted) {
+      mistake(key_name.place,
+              fmt::format("{}: unknown key; write maps, not dots, in a file", path));
+    } else if (value.kind == YamlNode::Kind::map && find_group(section, text) != nullptr) {
+      read_keys(section, text + ".", value);
     } else if (const Key* key = find_key(section, text)) {
       read_value(*key, key_name, value);
     } else {
@@ -144,6 +163,10 @@ void ConfigReader::read_value(const Key& key, const YamlNode& name, const YamlNo
                                     key.is_required ? "" : "; leave the key out for its default"));
     return;
   }
+  if (is_list(key)) {
+    is_unknown_[index] = !read_list(key, value);
+    return;
+  }
   if (value.kind != YamlNode::Kind::scalar) {
     mistake(value.place,
             fmt::format("{}: {}, got {}", key.path(), expectation(key), value.kind_name()));
@@ -156,6 +179,33 @@ void ConfigReader::read_value(const Key& key, const YamlNode& name, const YamlNo
   is_unknown_[index] = false;
 }
 
+bool ConfigReader::read_list(const Key& key, const YamlNode& value) {
+  std::vector<ValueMistake> wrong;
+  assign_list(loaded_.config, key, value, wrong);
+  for (const ValueMistake& each : wrong)
+    mistake(each.place, fmt::format("{}: {}", each.path, each.problem));
+  return wrong.empty();
+}
+
+void ConfigReader::override_value(const Key& key, const std::string& argument,
+                                  const std::string& text) {
+  const std::size_t index = index_of(key);
+  is_attempted_[index] = true;
+  loaded_.origins[index] = {
+      .kind = Origin::Kind::command_line, .line = 0, .column = 0, .argument = argument};
+  std::vector<ValueMistake> wrong;
+  if (is_list(key)) {
+    assign_list_text(loaded_.config, key, text, wrong);
+  } else if (const auto problem = assign_value(loaded_.config, key, text)) {
+    wrong.push_back({{}, key.path(), *problem});
+  }
+  is_unknown_[index] = !wrong.empty();
+  for (const ValueMistake& each : wrong)
+    mistake_of_argument(argument, each.path == key.path()
+                                      ? each.problem
+                                      : fmt::format("{}: {}", each.path, each.problem));
+}
+
 void ConfigReader::read_override(const std::string& argument) {
   const std::size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0) {
@@ -163,6 +213,17 @@ void ConfigReader::read_override(const std::string& argument) {
     return;
   }
   const std::string path = argument.substr(0, equals);
+  if (const auto part = find_list_part(path)) {
+    const std::size_t index = index_of(*part->list);
+    is_attempted_[index] = true;
+    loaded_.origins[index] = {
+        .kind = Origin::Kind::command_line, .line = 0, .column = 0, .argument = argument};
+    if (const auto problem = assign_list_part(loaded_.config, *part, argument.substr(equals + 1))) {
+      is_unknown_[index] = true;
+      mistake_of_argument(argument, *problem);
+    }
+    return;
+  }
   const Key* key = find_key(path);
   if (key == nullptr) {
     const std::size_t dot = path.find('.');
@@ -182,13 +243,7 @@ void ConfigReader::read_override(const std::string& argument) {
     mistake_of_argument(argument, problem);
     return;
   }
-  const std::size_t index = index_of(*key);
-  is_attempted_[index] = true;
-  loaded_.origins[index] = {
-      .kind = Origin::Kind::command_line, .line = 0, .column = 0, .argument = argument};
-  const auto problem = assign_value(loaded_.config, *key, argument.substr(equals + 1));
-  is_unknown_[index] = problem.has_value();
-  if (problem) mistake_of_argument(argument, *problem);
+  override_value(*key, argument, argument.substr(equals + 1));
 }
 
 void ConfigReader::check_required() {

@@ -15,17 +15,35 @@
 namespace switchyard {
 namespace {
 
-// `line(key)` is the text after "  " of each key.
+// "rope_scaling" of "rope_scaling.factor"; empty for a key that stands in no group.
+std::string_view group_of(const Key& key) {
+  const std::size_t dot = key.name.find('.');
+  return dot == std::string_view::npos ? std::string_view{} : key.name.substr(0, dot);
+}
+
+// `line(key)` is the text of each key, indented by two or, in a group, by four.
 template <class Line>
 std::string by_section(const Line& line) {
   std::string text;
   for (const Section& section : sections()) {
     text += fmt::format("{}:\n", section.name);
+    std::string_view group;
     for (const Key& key : schema()) {
-      if (key.section == section.name) text += fmt::format("  {}\n", line(key));
+      if (key.section != section.name) continue;
+      if (group_of(key) != group && !group_of(key).empty())
+        text += fmt::format("  {}:\n", group_of(key));
+      group = group_of(key);
+      text += fmt::format("  {}\n", line(key));
     }
   }
   return text;
+}
+
+std::string key_and_value(const Config& config, const Key& key) {
+  const std::string_view group = group_of(key);
+  return group.empty() ? fmt::format("{}: {}", key.name, format_value(config, key))
+                       : fmt::format("  {}: {}", key.name.substr(group.size() + 1),
+                                     format_value(config, key));
 }
 
 }  // namespace
@@ -63,14 +81,11 @@ LoadedConfig read_config(const std::string& path, std::span<const std::string> o
 }
 
 std::string to_yaml(const Config& config) {
-  return by_section(
-      [&](const Key& key) { return fmt::format("{}: {}", key.name, format_value(config, key)); });
+  return by_section([&](const Key& key) { return key_and_value(config, key); });
 }
 
 std::string to_yaml_with_origins(const LoadedConfig& loaded) {
-  const auto value_text = [&](const Key& key) {
-    return fmt::format("{}: {}", key.name, format_value(loaded.config, key));
-  };
+  const auto value_text = [&](const Key& key) { return key_and_value(loaded.config, key); };
   std::size_t width = 0;
   for (const Key& key : schema()) width = std::max(width, value_text(key).size());
   return by_section([&](const Key& key) {

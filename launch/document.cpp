@@ -26,6 +26,14 @@ Every command that takes a configuration takes overrides behind it:
 The value is taken as it stands, without quotes of its own. The last of several for one key counts,
 and an override wins over the file.
 
+A key with a dot in its name, such as `rope_scaling.factor`, stands in a map of its own in the file.
+A plain value in the map's place is short for one of its keys: `rope_scaling: linear` sets
+`rope_scaling.kind`. A list is written in brackets, in the file and behind an override; of a list of
+maps an override can also set one value, the entries counted from 0:
+
+    switchyard train long.yaml 'model.attention=[{kind: window, window: 512}, {kind: full}]'
+    switchyard train long.yaml model.attention.0.window=1024
+
 ## Mistakes
 
 All mistakes of a file and of the overrides are told at once, before anything is allocated, and the
@@ -40,7 +48,25 @@ expected. Of YAML, anchors, aliases, merge keys, tags and several documents in a
 key may stand only once.
 )";
 
+std::string legal_values(const Key& key);
+
+// "maps of `kind` (`full`, `window`), `window` (...)"
+std::string legal_elements(const Key& key) {
+  std::vector<std::string> parts;
+  for (const Key& each : key.elements)
+    parts.push_back(fmt::format("`{}` ({})", each.name, legal_values(each)));
+  return fmt::format("maps of {}", fmt::join(parts, ", "));
+}
+
 std::string legal_values(const Key& key) {
+  if (!key.elements.empty()) return legal_elements(key);
+  if (!key.empty_word.empty()) {
+    Key listed = key;
+    listed.empty_word = {};
+    const std::string values = legal_values(listed);
+    return fmt::format("`{}`{}{}", key.empty_word, values == "any" ? "" : ", ",
+                       values == "any" ? "" : values);
+  }
   if (!key.choices.empty()) {
     std::vector<std::string> quoted;
     for (const std::string_view choice : key.choices) quoted.push_back(fmt::format("`{}`", choice));

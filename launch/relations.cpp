@@ -93,6 +93,47 @@ void check_heads(Checker& checker, const ModelConfig& model) {
   }
 }
 
+void check_attention(Checker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.attention"})) return;
+  for (std::size_t i = 0; i < model.attention.size(); ++i) {
+    const AttentionConfig& attention = model.attention[i];
+    const std::string entry = model.attention.size() > 1 ? fmt::format("entry {}: ", i) : "";
+    if (attention.kind == "window" && attention.window == 0) {
+      checker.blame({"model.attention"},
+                    fmt::format("{}kind window needs a window of at least 1 token", entry));
+    } else if (attention.kind == "full" && attention.window != 0) {
+      checker.blame({"model.attention"},
+                    fmt::format("{}window = {} counts only with kind window, not with full; leave "
+                                "it out or change the kind",
+                                entry, attention.window));
+    }
+  }
+  const auto num_entries = static_cast<std::int64_t>(model.attention.size());
+  if (checker.knows({"model.num_layers"}) && num_entries > model.num_layers)
+    checker.blame({"model.attention", "model.num_layers"},
+                  fmt::format("has {} entries, one for each layer at most, and num_layers is {}",
+                              num_entries, model.num_layers));
+}
+
+void check_rope_scaling(Checker& checker, const ModelConfig& model) {
+  const RopeScalingConfig& scaling = model.rope_scaling;
+  if (!checker.knows({"model.rope_scaling.kind"})) return;
+  if (checker.knows({"model.rope_scaling.factor"}) && scaling.kind == "none" && scaling.factor != 1)
+    checker.blame(
+        {"model.rope_scaling.factor"},
+        fmt::format("factor = {} counts only with kind linear, ntk or yarn, not with none",
+                    scaling.factor));
+  if (checker.knows({"model.rope_scaling.original_length"}) && scaling.kind == "yarn" &&
+      scaling.original_length == 0)
+    checker.blame({"model.rope_scaling.original_length", "model.rope_scaling.kind"},
+                  "kind yarn needs original_length, the sequence length before scaling");
+  if (checker.knows({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"}) &&
+      scaling.kind == "yarn" && scaling.beta_fast <= scaling.beta_slow)
+    checker.blame({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"},
+                  fmt::format("beta_fast = {} must be above beta_slow = {}", scaling.beta_fast,
+                              scaling.beta_slow));
+}
+
 void check_experts(Checker& checker, const Config& config) {
   const ExpertsConfig& experts = config.experts;
   if (!checker.knows({"experts.num_experts", "experts.every"})) return;
@@ -175,6 +216,8 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
     checker.blame({"run.device"}, "this build has no cuda device; write cpu or auto");
   }
   check_heads(checker, config.model);
+  check_attention(checker, config.model);
+  check_rope_scaling(checker, config.model);
   check_experts(checker, config);
   check_batch(checker, config.train);
   check_schedule(checker, config);

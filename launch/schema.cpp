@@ -22,11 +22,21 @@ std::string Range::to_string() const {
 }
 
 std::string_view Key::type_name() const {
-  constexpr std::string_view names[] = {"integer", "number", "boolean", "text"};
+  constexpr std::string_view names[] = {
+      "integer", "number", "boolean", "text", "list of integers", "list of texts", "list of maps",
+  };
   return names[field.index()];
 }
 
+const KeyGroup* find_group(std::string_view section, std::string_view name) {
+  for (const KeyGroup& group : key_groups()) {
+    if (group.section == section && group.name == name) return &group;
+  }
+  return nullptr;
+}
+
 const Key* find_key(std::string_view section, std::string_view name) {
+  if (const KeyGroup* group = find_group(section, name)) name = group->value;
   for (const Key& key : schema()) {
     if (key.section == section && key.name == name) return &key;
   }
@@ -59,9 +69,11 @@ std::string key_suggestion(std::string_view section, std::string_view name) {
       if (key.section == section) candidates.push_back(key.name);
     }
   }
-  // The very name in another section beats a similar one in this.
+  // The very name in another section or group beats a similar one in this.
+  const std::string_view last = name.substr(name.rfind('.') + 1);  // npos + 1 is 0
   for (const Key& key : schema()) {
-    if (key.name == name) return fmt::format("; did you mean {}?", key.path());
+    if (key.name.substr(key.name.rfind('.') + 1) == last)
+      return fmt::format("; did you mean {}?", key.path());
   }
   if (const auto near = nearest(name, candidates)) {
     const std::string prefix = section.empty() ? "" : std::string(section) + ".";

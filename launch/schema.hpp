@@ -1,7 +1,8 @@
 // The one table of configuration keys: for each its field in Config, type, unit, legal values and
 // meaning. Reading YAML, overrides on the command line, `switchyard config`, the document of the
 // keys and the suggestions for misspelt ones all come from it; a default comes from the struct.
-// To add a key, add the field to its folder's struct and one line to the table in schema.cpp.
+// To add a key, add the field to its folder's struct and one entry to the table in
+// schema_table.cpp.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,11 @@
 namespace switchyard {
 
 // The field of a key in a given Config; the alternative is the key's type.
-using Field = std::variant<std::int64_t& (*)(Config&), double& (*)(Config&), bool& (*)(Config&),
-                           std::string& (*)(Config&)>;
+template <class Value>
+using Access = Value& (*)(Config&);
+using Field = std::variant<Access<std::int64_t>, Access<double>, Access<bool>, Access<std::string>,
+                           Access<std::vector<std::int64_t>>, Access<std::vector<std::string>>,
+                           Access<std::vector<AttentionConfig>>>;
 
 // The legal numbers: from `least` (or above it, if open) to `most` (or below it, if open).
 struct Range {
@@ -35,16 +39,27 @@ struct Range {
 
 struct Key {
   std::string_view section;
-  std::string_view name;
+  std::string_view name;  // "hidden", or "rope_scaling.factor" in a group of a section's keys
   Field field;
   std::string_view unit = {};
-  Range range = {};                            // of numbers
-  std::vector<std::string_view> choices = {};  // of texts; empty: any
+  Range range = {};                            // of numbers, and of each in a list
+  std::vector<std::string_view> choices = {};  // of texts, and of each in a list; empty: any
+  std::string_view empty_word = {};            // of lists: what stands for an empty one, as "all"
+  std::span<const Key> elements = {};  // of lists of maps: the keys of one, about the first of them
   std::string_view description;
   bool is_required = false;
 
   std::string path() const { return std::string(section) + "." + std::string(name); }
-  std::string_view type_name() const;  // integer, number, boolean, text
+  // integer, number, boolean, text, list of integers, list of texts, list of maps
+  std::string_view type_name() const;
+};
+
+// Keys of a section that stand in a map of their own. A plain value in the map's place is that of
+// one of them: `context: 4` means `context: {ranks: 4}`.
+struct KeyGroup {
+  std::string_view section;
+  std::string_view name;   // "context": its keys are named "context.ring", ...
+  std::string_view value;  // "context.ranks"
 };
 
 struct Section {
@@ -53,13 +68,16 @@ struct Section {
 };
 
 std::span<const Section> sections();
+std::span<const KeyGroup> key_groups();
 std::span<const Key> schema();  // in the order of sections(), then of the document
 
-// The key of a path "section.name" or of a section and a name; null if there is none.
+// The key of a path "section.name" or of a section and a name; null if there is none. The name of a
+// group finds the key that a plain value is for.
 const Key* find_key(std::string_view path);
 const Key* find_key(std::string_view section, std::string_view name);
 std::size_t index_of(const Key& key);  // in schema()
 bool is_section(std::string_view name);
+const KeyGroup* find_group(std::string_view section, std::string_view name);  // or null
 
 // "; did you mean model.hidden?" for an unknown key of a section (empty: at the top level, where
 // sections stand), or an empty text when nothing is near.

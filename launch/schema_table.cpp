@@ -1,33 +1,9 @@
-// The keys, a section a function. The order is that of the document and of `switchyard config`.
-#include <utility>
-
-#include "launch/schema.hpp"
+// The keys, a section a function; those of the model are in schema_model.cpp. The order is that of
+// the document and of `switchyard config`.
+#include "launch/schema_fields.hpp"
 
 namespace switchyard {
 namespace {
-
-// field<&Config::model, &ModelConfig::hidden>(): how to reach a field in any Config.
-template <auto section, auto member>
-Field field() {
-  using Value = std::remove_cvref_t<decltype((std::declval<Config&>().*section).*member)>;
-  using Access = Value& (*)(Config&);
-  return static_cast<Access>([](Config& config) -> Value& { return (config.*section).*member; });
-}
-
-constexpr double unlimited = std::numeric_limits<double>::infinity();
-constexpr double million = 1e6;
-constexpr double most_tokens = 2147483647;  // token numbers are 32-bit
-
-Range from(double least, double most = unlimited) {
-  return {.least = least, .most = most};
-}
-Range above(double least) {
-  return {.least = least, .least_is_open = true};
-}
-// A share or probability: 0 is legal, 1 is not.
-Range rate() {
-  return {.least = 0, .most = 1, .most_is_open = true};
-}
 
 void add_run(std::vector<Key>& keys) {
   using C = RunConfig;
@@ -64,170 +40,6 @@ void add_run(std::vector<Key>& keys) {
                   .range = from(0, 4096),
                   .description = "OpenMP threads of a rank; 0: OMP_NUM_THREADS, else the cores of "
                                  "the host divided by its ranks."});
-}
-
-void add_data(std::vector<Key>& keys) {
-  using C = DataConfig;
-  constexpr auto s = &Config::data;
-  keys.push_back({.section = "data",
-                  .name = "path",
-                  .field = field<s, &C::path>(),
-                  .unit = "path",
-                  .description = "Token file written by `switchyard prepare`.",
-                  .is_required = true});
-}
-
-void add_model(std::vector<Key>& keys) {
-  using C = ModelConfig;
-  constexpr auto s = &Config::model;
-  keys.push_back({.section = "model",
-                  .name = "vocab_size",
-                  .field = field<s, &C::vocab_size>(),
-                  .unit = "tokens",
-                  .range = from(0, most_tokens),
-                  .description = "Rows of the embedding; 0: the tokenizer's. A larger number than "
-                                 "the tokenizer's is padding."});
-  keys.push_back({.section = "model",
-                  .name = "hidden",
-                  .field = field<s, &C::hidden>(),
-                  .unit = "elements",
-                  .range = from(1, million),
-                  .description = "Width of the residual stream."});
-  keys.push_back({.section = "model",
-                  .name = "num_layers",
-                  .field = field<s, &C::num_layers>(),
-                  .unit = "layers",
-                  .range = from(1, 10'000),
-                  .description = "Blocks of attention and feed-forward."});
-  keys.push_back({.section = "model",
-                  .name = "num_heads",
-                  .field = field<s, &C::num_heads>(),
-                  .unit = "heads",
-                  .range = from(1, 10'000),
-                  .description = "Query heads of attention."});
-  keys.push_back({.section = "model",
-                  .name = "num_kv_heads",
-                  .field = field<s, &C::num_kv_heads>(),
-                  .unit = "heads",
-                  .range = from(1, 10'000),
-                  .description =
-                      "Key and value heads; divides `num_heads`. Equal to it: multi-head "
-                      "attention; less: grouped-query attention; 1: multi-query."});
-  keys.push_back({.section = "model",
-                  .name = "head_dim",
-                  .field = field<s, &C::head_dim>(),
-                  .unit = "elements",
-                  .range = from(0, 10'000),
-                  .description = "Width of a head, an even number; 0: `hidden` / `num_heads`."});
-  keys.push_back({.section = "model",
-                  .name = "sequence_length",
-                  .field = field<s, &C::sequence_length>(),
-                  .unit = "tokens",
-                  .range = from(1, most_tokens),
-                  .description = "Tokens of a training sequence."});
-  keys.push_back({.section = "model",
-                  .name = "rope_base",
-                  .field = field<s, &C::rope_base>(),
-                  .range = above(1),
-                  .description = "Base of the rotary position embedding."});
-  keys.push_back({.section = "model",
-                  .name = "tie_embeddings",
-                  .field = field<s, &C::tie_embeddings>(),
-                  .description = "Whether the output head uses the embedding's weights."});
-  keys.push_back({.section = "model",
-                  .name = "norm_epsilon",
-                  .field = field<s, &C::norm_epsilon>(),
-                  .range = above(0),
-                  .description = "Added to the mean square in RMSNorm, against division by zero."});
-  keys.push_back({.section = "model",
-                  .name = "dense_intermediate",
-                  .field = field<s, &C::dense_intermediate>(),
-                  .unit = "elements",
-                  .range = from(1, million),
-                  .description = "Width inside the SwiGLU of layers without experts."});
-  keys.push_back({.section = "model",
-                  .name = "embedding_dropout",
-                  .field = field<s, &C::embedding_dropout>(),
-                  .range = rate(),
-                  .description = "Share of embedding elements dropped while training."});
-  keys.push_back({.section = "model",
-                  .name = "residual_dropout",
-                  .field = field<s, &C::residual_dropout>(),
-                  .range = rate(),
-                  .description = "Share dropped of what attention and feed-forward add to the "
-                                 "residual stream while training."});
-  keys.push_back({.section = "model",
-                  .name = "initial_std",
-                  .field = field<s, &C::initial_std>(),
-                  .range = above(0),
-                  .description =
-                      "Standard deviation of initial weights; of those that write to the "
-                      "residual stream divided by sqrt(2 `num_layers`)."});
-  keys.push_back({.section = "model",
-                  .name = "embedding_std",
-                  .field = field<s, &C::embedding_std>(),
-                  .range = from(0),
-                  .description =
-                      "Standard deviation of the initial embedding; 0: `initial_std`. With 1 the tokens "
-                      "of a sequence stay apart in an untrained model, so that its router spreads "
-                      "them over the experts; the loss then falls more slowly at first."});
-}
-
-void add_experts(std::vector<Key>& keys) {
-  using C = ExpertsConfig;
-  constexpr auto s = &Config::experts;
-  keys.push_back({.section = "experts",
-                  .name = "num_experts",
-                  .field = field<s, &C::num_experts>(),
-                  .unit = "experts",
-                  .range = from(0, million),
-                  .description = "Experts of a layer, over all ranks; 0: a dense model."});
-  keys.push_back({.section = "experts",
-                  .name = "top_k",
-                  .field = field<s, &C::top_k>(),
-                  .unit = "experts",
-                  .range = from(1, 1'000),
-                  .description = "Experts that a token is sent to; at most `num_experts`."});
-  keys.push_back({.section = "experts",
-                  .name = "intermediate",
-                  .field = field<s, &C::intermediate>(),
-                  .unit = "elements",
-                  .range = from(1, million),
-                  .description = "Width inside one expert's SwiGLU."});
-  keys.push_back({.section = "experts",
-                  .name = "every",
-                  .field = field<s, &C::every>(),
-                  .unit = "layers",
-                  .range = from(0, 10'000),
-                  .description = "Every how many layers one has experts: 1 all, 2 the second, "
-                                 "fourth, ...; 0: no layer has."});
-  keys.push_back({.section = "experts",
-                  .name = "balance_weight",
-                  .field = field<s, &C::balance_weight>(),
-                  .range = from(0),
-                  .description = "Weight of the load-balancing loss; 0: off."});
-  keys.push_back({.section = "experts",
-                  .name = "z_weight",
-                  .field = field<s, &C::z_weight>(),
-                  .range = from(0),
-                  .description = "Weight of the z-loss, which keeps router logits small; 0: off."});
-  keys.push_back(
-      {.section = "experts",
-       .name = "normalize_top_k",
-       .field = field<s, &C::normalize_top_k>(),
-       .description = "Whether the weights of the chosen experts are scaled to sum to 1."});
-  keys.push_back({.section = "experts",
-                  .name = "balance_scope",
-                  .field = field<s, &C::balance_scope>(),
-                  .choices = {"sequence"},
-                  .description = "Over which tokens the balance loss takes its means. `sequence`: "
-                                 "within each sequence, which no layout and no accumulation can "
-                                 "change."});
-  keys.push_back({.section = "experts",
-                  .name = "dropout",
-                  .field = field<s, &C::dropout>(),
-                  .range = rate(),
-                  .description = "Share of expert output elements dropped while training."});
 }
 
 void add_parallel(std::vector<Key>& keys) {
@@ -433,6 +245,10 @@ std::vector<Key> all_keys() {
   return keys;
 }
 
+constexpr KeyGroup all_groups[] = {
+    {"model", "rope_scaling", "rope_scaling.kind"},
+};
+
 constexpr Section all_sections[] = {
     {"run", "What the run is and where it lives."},
     {"data", "What it trains on."},
@@ -446,7 +262,8 @@ constexpr Section all_sections[] = {
     {"evaluate", "Loss on the validation split while training."},
     {"checkpoint", "Saving and resuming."},
     {"watchdog",
-     "A job in which no rank makes progress for that long says which rank holds it up and ends with "
+     "A job in which no rank makes progress for that long says which rank holds it up and ends "
+     "with "
      "code 18; 0 sets no limit."},
 };
 
@@ -454,6 +271,10 @@ constexpr Section all_sections[] = {
 
 std::span<const Section> sections() {
   return all_sections;
+}
+
+std::span<const KeyGroup> key_groups() {
+  return all_groups;
 }
 
 std::span<const Key> schema() {

@@ -14,13 +14,6 @@ namespace {
 
 using Problem = std::optional<std::string>;
 
-template <class... Kinds>
-struct Overloaded : Kinds... {
-  using Kinds::operator()...;
-};
-template <class... Kinds>
-Overloaded(Kinds...) -> Overloaded<Kinds...>;
-
 // A number of `Number` that fills the whole text. A leading plus sign is legal in YAML.
 template <class Number>
 std::errc read_number(std::string_view text, Number& number) {
@@ -114,6 +107,24 @@ Problem assign(std::string& field, const Key& key, std::string_view text, bool /
   return {};
 }
 
+// A list of one, or with the word for it the empty list.
+template <class Element>
+Problem assign(std::vector<Element>& field, const Key& key, std::string_view text, bool quoted) {
+  if (!quoted && !key.empty_word.empty() && text == key.empty_word) {
+    field.clear();
+    return {};
+  }
+  Element element{};
+  if (Problem problem = assign(element, key, text, quoted)) return problem;
+  field = {element};
+  return {};
+}
+
+Problem assign(std::vector<AttentionConfig>& /*field*/, const Key& key, std::string_view text,
+               bool /*quoted*/) {
+  return fmt::format("{}, got {}", expectation(key), for_message(text));
+}
+
 // Reads back as a plain YAML scalar with the same text.
 bool is_plain(std::string_view text) {
   constexpr std::string_view safe =
@@ -127,8 +138,12 @@ bool is_plain(std::string_view text) {
 
 std::string expectation(const Key& key) {
   if (!key.choices.empty()) return fmt::format("expected one of {}", fmt::join(key.choices, ", "));
-  constexpr std::string_view wanted[] = {"a whole number", "a number", "true or false", "a text"};
-  return fmt::format("expected {}", wanted[key.field.index()]);
+  constexpr std::string_view wanted[] = {
+      "a whole number",          "a number",        "true or false",           "a text",
+      "a list of whole numbers", "a list of texts", "a map or a list of maps",
+  };
+  return fmt::format("expected {}{}{}", wanted[key.field.index()],
+                     key.empty_word.empty() ? "" : " or ", key.empty_word);
 }
 
 std::optional<std::string> assign_value(Config& config, const Key& key, std::string_view text,
@@ -137,15 +152,41 @@ std::optional<std::string> assign_value(Config& config, const Key& key, std::str
                     key.field);
 }
 
+namespace {
+
+std::string format_field(const std::string& text, const Key& /*key*/) {
+  return quote_yaml(text);
+}
+
+template <class Number>
+std::string format_field(const Number& value, const Key& /*key*/) {
+  return fmt::format("{}", value);
+}
+
+// One map of a list, as the keys of its elements see it.
+std::string format_field(const AttentionConfig& element, const Key& key) {
+  Config config;
+  config.model.attention = {element};
+  std::vector<std::string> values;
+  for (const Key& each : key.elements)
+    values.push_back(fmt::format("{}: {}", each.name, format_value(config, each)));
+  return fmt::format("{{{}}}", fmt::join(values, ", "));
+}
+
+template <class Element>
+std::string format_field(const std::vector<Element>& list, const Key& key) {
+  if (list.empty() && !key.empty_word.empty()) return std::string(key.empty_word);
+  std::vector<std::string> elements;
+  for (const Element& element : list) elements.push_back(format_field(element, key));
+  return fmt::format("[{}]", fmt::join(elements, ", "));
+}
+
+}  // namespace
+
 std::string format_value(const Config& config, const Key& key) {
   // The accessors give a mutable field; a copy keeps the caller's Config const.
   Config copy = config;
-  return std::visit(
-      [&](auto access) {
-        return Overloaded{[](const std::string& text) { return quote_yaml(text); },
-                          [](const auto& value) { return fmt::format("{}", value); }}(access(copy));
-      },
-      key.field);
+  return std::visit([&](auto access) { return format_field(access(copy), key); }, key.field);
 }
 
 bool same_value(const Config& left, const Config& right, const Key& key) {

@@ -12,14 +12,15 @@ namespace switchyard {
 
 // Reads `text` into the key's field of `config`. Returns what is wrong and what would be right,
 // with the field unchanged, or nothing on success. `quoted`: the text stood in quotes, so it is no
-// number and no boolean.
+// number and no boolean. A list's text is its only element, or the word for an empty list; all that
+// a list may be is read by list_value.hpp.
 std::optional<std::string> assign_value(Config& config, const Key& key, std::string_view text,
                                         bool quoted = false);
 
 // "expected a whole number": what the key wants, for messages.
 std::string expectation(const Key& key);
 
-// The value as YAML; doubles in the shortest form that reads back exactly.
+// The value as YAML on one line; doubles in the shortest form that reads back exactly.
 std::string format_value(const Config& config, const Key& key);
 // Any text as a YAML scalar on one line, in quotes where it needs them.
 std::string quote_yaml(std::string_view text);

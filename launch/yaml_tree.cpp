@@ -132,7 +132,10 @@ class TreeBuilder : public YAML::EventHandler {
       return;
     }
     YamlNode& parent = open_.back();
-    if (parent.kind != YamlNode::Kind::map) return;
+    if (parent.kind == YamlNode::Kind::list) {
+      parent.elements.push_back(std::move(node));
+      return;
+    }
     if (has_key_.back()) {
       parent.entries.back().second = std::move(node);
     } else {

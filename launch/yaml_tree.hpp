@@ -30,14 +30,14 @@ struct YamlNode {
   std::string text;                                    // of a scalar
   bool quoted = false;                                 // in quotes or a block scalar
   std::vector<std::pair<YamlNode, YamlNode>> entries;  // of a map, in file order, repeats included
+  std::vector<YamlNode> elements;                      // of a list
 
   std::string_view kind_name() const;  // "nothing", "a value", "a list", "a map", "an alias"
 };
 
 // The one document of the text; the kind is null when the text holds none. Whatever YAML or this
 // program does not allow (syntax, anchors, aliases, tags, several documents, bytes that are not
-// UTF-8 or are control characters) goes to `mistakes`. The elements of lists are not kept: no key
-// takes a list.
+// UTF-8 or are control characters) goes to `mistakes`.
 YamlNode parse_yaml(std::string_view text, std::vector<Mistake>& mistakes);
 
 }  // namespace switchyard

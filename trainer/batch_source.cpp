@@ -6,7 +6,6 @@ RandomSource::RandomSource(const BatchLayout& layout, std::int64_t vocab_size, s
     : layout_(layout), vocab_size_(vocab_size), key_(random_key(seed, "random tokens")) {}
 
 Batch RandomSource::next() {
-  const std::int64_t length = layout_.sequence_length;
   Batch batch;
   const std::int64_t first = micro_step_++ * layout_.micro_batch * layout_.data_size +
                              layout_.data_rank * layout_.micro_batch;
@@ -17,11 +16,13 @@ Batch RandomSource::next() {
   };
   for (std::int64_t row = 0; row < layout_.micro_batch; ++row) {
     batch.sequence_ids.push_back(first + row);
-    for (std::int64_t position = 0; position < length; ++position) {
-      batch.tokens.push_back(token(first + row, position));
-      batch.targets.push_back(token(first + row, position + 1));
-    }
+    for (const PositionRange& segment : layout_.local_segments())
+      for (std::int64_t i = 0; i < segment.count; ++i) {
+        batch.tokens.push_back(token(first + row, segment.begin + i));
+        batch.targets.push_back(token(first + row, segment.begin + i + 1));
+      }
   }
+  if (layout_.with_documents) batch.document_starts.resize(batch.sequence_ids.size());
   return batch;
 }
 

@@ -24,7 +24,8 @@ class LoaderSource final : public BatchSource {
   Loader& loader_;
 };
 
-// Uniformly random tokens by identity: row g, position p has the same token on every layout.
+// Uniformly random tokens by identity: row g, position p has the same token on every layout. Every
+// sequence is one document.
 class RandomSource final : public BatchSource {
  public:
   RandomSource(const BatchLayout& layout, std::int64_t vocab_size, std::uint64_t seed);

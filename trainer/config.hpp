@@ -22,6 +22,8 @@ struct RunConfig {
 
 struct DataConfig {
   std::string path;  // a token file written by `switchyard prepare`; required
+  bool document_mask = false;      // no token attends to another document
+  bool restart_positions = false;  // rotary positions count from the beginning of each document
 };
 
 struct TrainConfig {

@@ -94,7 +94,7 @@ TEST_F(LoaderTest, SequencesArePackedAndTargetsAreOneFurther) {
   EXPECT_EQ(sequences.num_sequences(), 3000 / 16);  // 3001 tokens
   std::vector<std::int32_t> tokens(16), targets(16);
   for (std::int64_t i = 0; i < sequences.num_sequences() - 1; ++i) {
-    sequences.read(i, tokens, targets);
+    sequences.read(i, 0, tokens, targets);
     EXPECT_EQ(tokens, tokens_from(16 * i, 16));
     EXPECT_EQ(targets, tokens_from(16 * i + 1, 16));
   }
@@ -129,10 +129,102 @@ TEST_F(LoaderTest, TheGlobalBatchIsTheSameOnEveryLayout) {
       ASSERT_EQ(rows.size(), static_cast<std::size_t>(num_steps * global));
       std::vector<std::int32_t> tokens(16), targets(16);
       for (const auto& [g, row] : rows) {
-        sequences.read(order(g / 187, g % 187), tokens, targets);
+        sequences.read(order(g / 187, g % 187), 0, tokens, targets);
         ASSERT_EQ(row, tokens) << "sample " << g << ", " << size << " ranks of " << micro;
       }
     }
+  }
+}
+
+// The parts of a sequence that ranks hold, put together, are the whole: inputs, and targets that
+// were shifted before the cut.
+TEST_F(LoaderTest, SegmentsAreCutFromTheWholeSequence) {
+  const std::vector<std::vector<PositionRange>> ranks = {
+      {{0, 3}, {13, 3}}, {{3, 3}, {11, 2}}, {{6, 5}}, {{16, 0}}};
+  Loader whole(path("t.h5"), Split::train, layout(4, 2, 1, 2), 5);
+  std::vector<std::unique_ptr<Loader>> parts;
+  for (const auto& segments : ranks) {
+    BatchLayout part = layout(4, 2, 1, 2);
+    part.segments = segments;
+    parts.push_back(std::make_unique<Loader>(path("t.h5"), Split::train, part, 5));
+  }
+  for (int i = 0; i < 9; ++i) {
+    const Batch expected = whole.next();
+    Batch joined = expected;
+    std::fill(joined.tokens.begin(), joined.tokens.end(), -1);
+    std::fill(joined.targets.begin(), joined.targets.end(), -1);
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+      const Batch batch = parts[rank]->next();
+      EXPECT_EQ(batch.sequence_ids, expected.sequence_ids);
+      EXPECT_TRUE(batch.document_starts.empty());
+      std::size_t next = 0;
+      for (std::int64_t row = 0; row < 2; ++row)
+        for (const PositionRange& segment : ranks[rank])
+          for (std::int64_t k = 0; k < segment.count; ++k, ++next) {
+            const auto at = static_cast<std::size_t>(row * 16 + segment.begin + k);
+            joined.tokens[at] = batch.tokens.at(next);
+            joined.targets[at] = batch.targets.at(next);
+          }
+      EXPECT_EQ(next, batch.tokens.size());
+    }
+    expect_same(joined, expected);
+  }
+}
+
+TEST_F(LoaderTest, OnlyTheTokensOfTheRanksOwnSegmentsAreRead) {
+  // Two sequences of 1 MiB blocks, the last of which is damaged.
+  const auto tokenizer = make_byte_tokenizer();
+  TokenFileWriter writer(folder_, *tokenizer);
+  constexpr std::int64_t length = std::int64_t{1} << 20;  // two blocks of 16-bit tokens
+  writer.add_document(Split::train, std::vector<std::int32_t>(length, 7));
+  writer.write(path("long.h5"), "[]");
+  std::int64_t offset = 0;
+  {
+    const hdf5::File file = hdf5::File::open(path("long.h5"));
+    offset = *file.open_dataset("train/tokens").file_offset();
+  }
+  flip_bit("long.h5", static_cast<std::size_t>(offset + 2 * length - 2), 1);
+  const auto read = [&](PositionRange segment) {
+    BatchLayout part = layout(1, 1, 0, 1);
+    part.sequence_length = length;
+    part.segments = {segment};
+    return Loader(path("long.h5"), Split::train, part, 5).next();
+  };
+  EXPECT_EQ(read({0, length / 2 - 1}).tokens.size(), static_cast<std::size_t>(length / 2 - 1));
+  EXPECT_THROW(read({length / 2, length / 2}), DataError);
+}
+
+TEST_F(LoaderTest, DocumentStartsAreThoseThatPrepareWrote) {
+  const auto tokenizer = make_byte_tokenizer();
+  TokenFileWriter writer(folder_, *tokenizer);
+  std::vector<bool> begins;  // at each token of the split
+  std::vector<std::int64_t> lengths = {0, 15, 16, 1, 40, 3, 3, 0, 0, 7, 100};
+  for (const std::int64_t length : lengths) {
+    writer.add_document(Split::train, tokens_from(0, length));
+    writer.add_document(Split::valid, tokens_from(0, length));
+    begins.push_back(true);
+    begins.insert(begins.end(), static_cast<std::size_t>(length), false);  // and its end
+  }
+  writer.write(path("documents.h5"), "[]");
+  const TokenFile file(path("documents.h5"));
+  BatchLayout wanted = layout(1, 1, 0, 1);
+  wanted.with_documents = true;
+  wanted.segments = {{4, 2}};  // the starts are those of the whole sequence
+  const FixedBatches batches(file, Split::valid, wanted);
+  ASSERT_EQ(batches.num_batches(), (static_cast<std::int64_t>(begins.size()) - 1) / 16);
+  std::vector<std::vector<std::int32_t>> expected;
+  for (std::int64_t b = 0; b < batches.num_batches(); ++b) {
+    std::vector<std::int32_t>& starts = expected.emplace_back();
+    for (std::int32_t p = 1; p < 16; ++p)
+      if (begins[static_cast<std::size_t>(b * 16 + p)]) starts.push_back(p);
+    EXPECT_EQ(batches.batch(b, 0).document_starts, std::vector{starts}) << b;
+  }
+  Loader loader(path("documents.h5"), Split::train, wanted, 3);
+  const EpochPermutation order(batches.num_batches(), 3);
+  for (std::int64_t g = 0; g < 3 * batches.num_batches(); ++g) {
+    const std::int64_t sequence = order(g / batches.num_batches(), g % batches.num_batches());
+    EXPECT_EQ(loader.next().document_starts,
+              std::vector{expected[static_cast<std::size_t>(sequence)]});
   }
 }
 

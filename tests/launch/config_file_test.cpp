@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "launch/list_value.hpp"
+#include "launch/value.hpp"
 #include "tests/launch/config_cases.hpp"
 
 namespace switchyard {
@@ -247,6 +249,134 @@ TEST(ConfigFile, MistakesOfOverrides) {
     EXPECT_EQ(mistakes_after("", {each.argument}),
               "command line: " + shown + ": " + std::string(each.problem));
   }
+}
+
+TEST(ConfigFile, AListOfMapsInEveryForm) {
+  const auto attention = [](std::string_view appended, const std::vector<std::string>& overrides) {
+    return load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides)
+        .config.model.attention;
+  };
+  using List = std::vector<AttentionConfig>;
+  const AttentionConfig full;
+  const AttentionConfig window{.kind = "window", .window = 64, .sinks = 2};
+  EXPECT_EQ(attention("", {}), List{full});
+  EXPECT_EQ(attention("model:\n  attention: {kind: window, window: 64, sinks: 2}\n", {}),
+            List{window});
+  const std::string_view blocks =
+      "model:\n  attention:\n    - kind: window\n      window: 64\n      sinks: 2\n    - {}\n";
+  EXPECT_EQ(attention(blocks, {}), (List{window, full}));
+  EXPECT_EQ(attention(blocks, {"model.attention.1.sinks=5"}),
+            (List{window, {.kind = "full", .window = 0, .sinks = 5}}));
+  EXPECT_EQ(attention(blocks, {"model.attention=[{}]"}), List{full});
+  EXPECT_EQ(attention("", {"model.attention.0.kind=window", "model.attention.0.window=64",
+                           "model.attention.0.sinks=2", "model.attention.1.kind=full"}),
+            (List{window, full}));
+}
+
+TEST(ConfigFile, MistakesInListsAndGroups) {
+  struct Case {
+    std::string_view appended;
+    std::string_view message;
+  };
+  const Case cases[] = {
+      {"model:\n  attention:\n    - {kind: windw}\n",
+       "a.yaml:7:14: model.attention.0.kind: must be one of full, window, got windw; did you mean "
+       "window?"},
+      {"model: {attention: [{}, {windows: 4}]}\n",
+       "a.yaml:5:26: model.attention.1.windows: unknown key; did you mean window?"},
+      {"model: {attention: [{window: [4]}]}\n",
+       "a.yaml:5:30: model.attention.0.window: expected a whole number, got a list"},
+      {"model: {attention: [{sinks: 1, sinks: 2}]}\n",
+       "a.yaml:5:32: model.attention.0.sinks: appears a second time; remove one"},
+      {"model: {attention: [full]}\n",
+       "a.yaml:5:21: model.attention.0: expected a map of keys and values, got a value"},
+      {"model: {attention: full}\n",
+       "a.yaml:5:20: model.attention: expected a map or a list of maps, got full"},
+      {"model: {attention: []}\n",
+       "a.yaml:5:20: model.attention: expected a map or a list of maps, got an empty list"},
+      {"model: {attention: {kind: window}}\n",
+       "a.yaml:5:20: model.attention: kind window needs a window of at least 1 token"},
+      {"model: {attention: [{}, {window: 8}]}\n",
+       "a.yaml:5:20: model.attention: entry 1: window = 8 counts only with kind window, not with "
+       "full; leave it out or change the kind"},
+      {"model: {num_layers: 1, attention: [{}, {}]}\n",
+       "a.yaml:5:35: model.attention: has 2 entries, one for each layer at most, and num_layers is "
+       "1"},
+      {"model: {rope_scaling: {factr: 2}}\n",
+       "a.yaml:5:24: model.rope_scaling.factr: unknown key; did you mean "
+       "model.rope_scaling.factor?"},
+      {"model: {rope_scaling: {kind: yarn, factor: 4}}\n",
+       "a.yaml:5:30: model.rope_scaling.kind: kind yarn needs original_length, the sequence length "
+       "before scaling"},
+      {"model: {rope_scaling: {factor: 4}}\n",
+       "a.yaml:5:32: model.rope_scaling.factor: factor = 4 counts only with kind linear, ntk or "
+       "yarn, not with none"},
+      {"model: {rope_scaling: {kind: linear, factor: 0.5}}\n",
+       "a.yaml:5:46: model.rope_scaling.factor: must be at least 1 and at most 1000000, got 0.5"},
+      {"model: {rope_scaling: [linear]}\n",
+       "a.yaml:5:23: model.rope_scaling.kind: expected one of none, linear, ntk, yarn, got a list"},
+      {"model: {rope_scaling.factor: 2}\n",
+       "a.yaml:5:9: model.rope_scaling.factor: unknown key; write maps, not dots, in a file"},
+      {"model: {factor: 2}\n",
+       "a.yaml:5:9: model.factor: unknown key; did you mean model.rope_scaling.factor?"},
+  };
+  for (const Case& each : cases) {
+    EXPECT_EQ(mistakes_after(each.appended), each.message) << each.appended;
+  }
+  EXPECT_EQ(load_config(std::string(smallest) + "model: {rope_scaling: linear}\n", "a.yaml")
+                .config.model.rope_scaling.kind,
+            "linear");
+  EXPECT_EQ(mistakes_after("", {"model.attention.3.kind=full"}),
+            "command line: model.attention.3.kind=full: model.attention has 1 entry; the next is "
+            "model.attention.1");
+  EXPECT_EQ(mistakes_after("", {"model.attention=[{kind: windw}]"}),
+            "command line: model.attention=[{kind: windw}]: model.attention.0.kind: must be one of "
+            "full, window, got windw; did you mean window?");
+  EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
+}
+
+// The two kinds of list that hold plain values, at a key of the test's own.
+TEST(ConfigFile, ListsOfIntegersAndTexts) {
+  const auto read = [](Key key, const std::string& text, Config& config) {
+    std::vector<ValueMistake> mistakes;
+    assign_list_text(config, key, text, mistakes);
+    return mistakes.empty() ? "" : mistakes.front().path + ": " + mistakes.front().problem;
+  };
+  static std::vector<std::int64_t> integers;
+  static std::vector<std::string> texts;
+  Key steps{.section = "capture",
+            .name = "steps",
+            .field = find_key("run.seed")->field,
+            .description = ""};
+  steps.field = Access<std::vector<std::int64_t>>(
+      [](Config&) -> std::vector<std::int64_t>& { return integers; });
+  steps.range = {.least = 1};
+  steps.empty_word = "all";
+  Key tensors{.section = "capture", .name = "tensors", .field = steps.field, .description = ""};
+  tensors.field =
+      Access<std::vector<std::string>>([](Config&) -> std::vector<std::string>& { return texts; });
+  tensors.choices = {"hidden", "lse"};
+  Config config;
+  EXPECT_EQ(read(steps, "[1, 20, 3]", config), "");
+  EXPECT_EQ(integers, (std::vector<std::int64_t>{1, 20, 3}));
+  EXPECT_EQ(format_value(config, steps), "[1, 20, 3]");
+  EXPECT_EQ(read(steps, "[1, 0]", config), "capture.steps.1: must be at least 1, got 0");
+  EXPECT_EQ(integers.size(), 3U);  // unchanged
+  EXPECT_EQ(read(steps, "7", config), "");
+  EXPECT_EQ(integers, std::vector<std::int64_t>{7});
+  EXPECT_EQ(read(steps, "all", config), "");
+  EXPECT_TRUE(integers.empty());
+  EXPECT_EQ(format_value(config, steps), "all");
+  EXPECT_EQ(read(steps, "[]", config), "capture.steps: is empty; write all");
+  EXPECT_EQ(read(steps, "[all]", config),
+            "capture.steps.0: expected a list of whole numbers, got all");
+  EXPECT_EQ(read(tensors, "[hidden, 'lse']", config), "");
+  EXPECT_EQ(texts, (std::vector<std::string>{"hidden", "lse"}));
+  EXPECT_EQ(format_value(config, tensors), "[hidden, lse]");
+  EXPECT_EQ(read(tensors, "[hiden]", config),
+            "capture.tensors.0: must be one of hidden, lse, got hiden; did you mean hidden?");
+  EXPECT_EQ(read(tensors, "[]", config), "");
+  EXPECT_TRUE(texts.empty());
 }
 
 TEST(ConfigFile, RanksThatDoNotFit) {

@@ -33,6 +33,11 @@ const std::set<std::string> related = {"model.hidden",
                                        "optimizer.learning_rate",
                                        "optimizer.min_learning_rate",
                                        "run.device",
+                                       "model.attention",
+                                       "model.rope_scaling.kind",
+                                       "model.rope_scaling.factor",
+                                       "model.rope_scaling.beta_fast",
+                                       "model.rope_scaling.beta_slow",
                                        "parallel.context"};
 
 std::string random_text(std::mt19937_64& random) {
@@ -46,8 +51,20 @@ std::string random_text(std::mt19937_64& random) {
   return text;
 }
 
+std::string random_value(const Key& key, std::mt19937_64& random);
+
+// The word for an empty list, or one element: what stands without brackets.
+std::string random_list(const Key& key, std::mt19937_64& random) {
+  if (!key.empty_word.empty() && random() % 3 == 0) return std::string(key.empty_word);
+  Key element = key;
+  element.field = key.type_name() == "list of integers" ? find_key("run.seed")->field
+                                                        : find_key("run.output")->field;
+  return random_value(element, random);
+}
+
 // A legal value of the key, as text.
 std::string random_value(const Key& key, std::mt19937_64& random) {
+  if (key.type_name().starts_with("list of")) return random_list(key, random);
   if (key.type_name() == "boolean") return random() % 2 == 0 ? "true" : "false";
   if (!key.choices.empty()) return std::string(key.choices[random() % key.choices.size()]);
   if (key.type_name() == "text") return random_text(random);
@@ -118,6 +135,33 @@ TEST(Schema, EffectiveYamlReadsBackToTheSameConfig) {
     ASSERT_TRUE(same(config, loaded.config)) << yaml;
     ASSERT_EQ(to_yaml(loaded.config), yaml);
     ASSERT_TRUE(same(config, load_config(to_yaml_with_origins(loaded), "origins.yaml").config));
+  }
+}
+
+TEST(Schema, ListsOfMapsReadBack) {
+  std::mt19937_64 random(8);
+  const Key& list = *find_key("model.attention");
+  ASSERT_EQ(list.type_name(), "list of maps");
+  for (int round = 0; round < 100; ++round) {
+    Config config;
+    config.model.num_layers = 8;
+    config.model.attention.clear();
+    const std::size_t num_entries = 1 + random() % 8;
+    for (std::size_t i = 0; i < num_entries; ++i) {
+      AttentionConfig entry;
+      if (random() % 2 == 0)
+        entry = {.kind = "window", .window = static_cast<std::int64_t>(1 + random() % 1000)};
+      entry.sinks = static_cast<std::int64_t>(random() % 3);
+      config.model.attention.push_back(entry);
+    }
+    const std::string required = "\nrun: {output: a}\ndata: {path: b}\n";
+    const std::string text = "model:\n  num_layers: 8\n  attention: " + format_value(config, list);
+    EXPECT_EQ(load_config(text + required, "a.yaml").config.model.attention,
+              config.model.attention);
+    const std::vector<std::string> overrides = {"model.num_layers=8",
+                                                "model.attention=" + format_value(config, list)};
+    EXPECT_EQ(load_config(required, "a.yaml", overrides).config.model.attention,
+              config.model.attention);
   }
 }
 
