@@ -5,8 +5,9 @@
 //   f_e = counts[s, e] / (L k)       share of the slots that chose expert e (no gradient)
 //   P_e = prob_sums[s, e] / L        mean probability of expert e
 //   balance_s = E * sum over e of f_e P_e         1 at perfect balance, at most E
-// and the loss is the mean over the sequences of the step and over the layers with experts. A
-// sequence lies whole on one rank, so no layout and no accumulation can change it.
+// and the loss is the mean over the sequences of the step and over the layers with experts. Counts
+// are those of whole sequences even where these are split over ranks, so no layout and no
+// accumulation can change it: the ranks' terms, each with its own tokens' P_e, add up to the loss.
 //
 // z-loss (Zoph et al.: ST-MoE, 2022, eq. 5): mean over tokens and layers of (log sum exp logits)^2.
 //
@@ -27,7 +28,7 @@ void check_balance_scope(const ExpertsConfig& config);
 struct BalanceDims {
   std::int64_t num_experts = 0;
   std::int64_t top_k = 0;
-  std::int64_t sequence_length = 0;
+  std::int64_t sequence_length = 0;  // of a whole sequence
 };
 
 // Sum over the sequences of balance_s. counts, prob_sums: [S, E].

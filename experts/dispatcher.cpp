@@ -28,7 +28,7 @@ TensorView used_slots(const Tensor& rows, const Route& route, std::int64_t top_k
 
 DispatchScratch::DispatchScratch(Device& device, const ExpertPlacement& placement,
                                  const ExpertsConfig& config, std::int64_t hidden, DType compute,
-                                 std::int64_t num_tokens, RowCapacity& capacity)
+                                 std::int64_t num_tokens, RowCapacity& capacity, int context_ranks)
     : slots(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden}) {
   const std::int64_t max_rows = max_rows_received(placement, num_tokens, config.top_k);
   arrival = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
@@ -36,10 +36,17 @@ DispatchScratch::DispatchScratch(Device& device, const ExpertPlacement& placemen
   if (placement.num_ranks == 1) return;
   rows = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
   capacity.add(rows);
+  if (context_ranks == 1) return;
+  slot_numbers = Tensor(device, Purpose::communication, DType::i32, {num_tokens * config.top_k, 1});
+  arrival_numbers = Tensor::growable(device, Purpose::communication, DType::i32, {max_rows, 1});
+  capacity.add(arrival_numbers);
 }
 
-Dispatcher::Dispatcher(Group& group, const ExpertsConfig& config)
-    : group_(group), placement_{config.num_experts, group.size()}, top_k_(config.top_k) {}
+Dispatcher::Dispatcher(Group& group, const ExpertsConfig& config, ContextSharing sharing)
+    : group_(group),
+      placement_{config.num_experts, group.size()},
+      top_k_(config.top_k),
+      sharing_(sharing) {}
 
 Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   const std::int64_t num_slots = num_tokens * top_k_;
@@ -61,7 +68,8 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   return route;
 }
 
-void Dispatcher::route(const TensorView& indices, Route& route, RowCapacity& capacity) const {
+void Dispatcher::route(const TensorView& indices, const TensorView& token_numbers, Route& route,
+                       DispatchScratch& scratch, RowCapacity& capacity) const {
   route.num_tokens = indices.rows();
   kernels::sort_by_expert(indices, route.counts, route.row_of_slot->slice_rows(0, route.num_tokens),
                           used_slots(route.token_of_row, route, top_k_));
@@ -69,7 +77,27 @@ void Dispatcher::route(const TensorView& indices, Route& route, RowCapacity& cap
   const std::vector<std::int64_t> all_counts = gather_counts(route, capacity);
   fill_ranges(all_counts, route);
   capacity.require(route.max_rows);
-  fill_arrival(all_counts, route);
+  if (arrives_in_order()) return;
+  TensorView arrival_numbers;
+  if (sharing_.num_ranks > 1)
+    arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
+  if (!route.counts->device->is_plan()) fill_arrival(all_counts, arrival_numbers, route);
+}
+
+// The token numbers of the rows as they arrive: i32 [R, 1].
+TensorView Dispatcher::exchange_token_numbers(const TensorView& token_numbers, const Route& route,
+                                              DispatchScratch& scratch) const {
+  expect(token_numbers.numel() == route.num_tokens, "a number for each token");
+  const TensorView sent = used_slots(scratch.slot_numbers, route, top_k_);
+  const TensorView received = scratch.arrival_numbers->slice_rows(0, route.num_rows);
+  if (!route.counts->device->is_plan()) {
+    const std::int32_t* number = token_numbers.as<std::int32_t>();
+    const std::int32_t* token = route.token_of_row->as<std::int32_t>();
+    std::int32_t* out = sent.as<std::int32_t>();
+    for (std::int64_t row = 0; row < sent.rows(); ++row) out[row] = number[token[row]];
+  }
+  group_.all_to_all_v(sent, route.send_rows, received, route.recv_rows);
+  return received;
 }
 
 void Dispatcher::read_counts(Route& route) const {
@@ -141,22 +169,36 @@ void Dispatcher::fill_ranges(std::span<const std::int64_t> all_counts, Route& ro
   route.num_rows = route.expert_offsets.back();
 }
 
-// Rows arrive as (source, local expert, slot); their order here is (local expert, source, slot).
-void Dispatcher::fill_arrival(std::span<const std::int64_t> all_counts, Route& route) const {
-  if (arrives_in_order() || route.counts->device->is_plan()) return;
+// Rows arrive as (source, local expert, slot); their order here is (local expert, source, slot), or
+// (local expert, sources that share sequences, number of the token).
+void Dispatcher::fill_arrival(std::span<const std::int64_t> all_counts,
+                              const TensorView& arrival_numbers, Route& route) const {
   const std::int64_t first = placement_.first_expert(group_.rank());
   std::vector<std::int64_t> next_arrival(route.recv_rows.size());  // by source
   std::exclusive_scan(route.recv_rows.begin(), route.recv_rows.end(), next_arrival.begin(),
                       std::int64_t{0});
   std::int32_t* arrival = route.arrival_of_row->as<std::int32_t>();
-  for (std::int64_t e = first; e < first + num_local_experts(); ++e)
-    for (std::size_t p = 0; p < next_arrival.size(); ++p) {
-      const std::int64_t count = all_counts[p * static_cast<std::size_t>(placement_.num_experts) +
-                                            static_cast<std::size_t>(e)];
-      std::iota(arrival, arrival + count, static_cast<std::int32_t>(next_arrival[p]));
+  for (std::int64_t e = first; e < first + num_local_experts(); ++e) {
+    std::int32_t* shared = arrival;  // rows of the sources that share sequences with the next one
+    for (int p = 0; p < group_.size(); ++p) {
+      const auto source = static_cast<std::size_t>(p);
+      const std::int64_t count =
+          all_counts[source * static_cast<std::size_t>(placement_.num_experts) +
+                     static_cast<std::size_t>(e)];
+      std::int32_t* const begin = arrival;
       arrival += count;
-      next_arrival[p] += count;
+      std::iota(begin, arrival, static_cast<std::int32_t>(next_arrival[source]));
+      next_arrival[source] += count;
+      if (arrival_numbers.empty() || (sharing_.first_rank + p) % sharing_.num_ranks == 0) {
+        shared = begin;
+        continue;
+      }
+      const std::int32_t* number = arrival_numbers.as<std::int32_t>();
+      std::inplace_merge(shared, begin, arrival, [number](std::int32_t a, std::int32_t b) {
+        return number[a] < number[b];
+      });
     }
+  }
 }
 
 void Dispatcher::dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,

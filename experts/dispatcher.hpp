@@ -4,8 +4,10 @@
 //
 // A *slot* is a (token, choice) pair, number t k + j. On the token side rows are sorted by (expert,
 // slot), so each rank's share is contiguous. On the expert side they are sorted by (local expert,
-// source rank, slot): since ranks hold sequences in ascending order, an expert sees its rows in the
-// order of token identity whatever the number of ranks. No row is dropped.
+// token identity): an expert sees its rows in the same order whatever the number of ranks. Where
+// ranks hold whole sequences, in ascending order, that is (local expert, source rank, slot). Where
+// sequences are split over context ranks, the tokens' numbers travel once with the route, and the
+// rows of the ranks that share sequences are merged by them. No row is dropped.
 //
 // to_experts and from_experts are adjoint to each other (each is the other's inverse permutation),
 // and so are the two halves of the layer: forward dispatch = gather, to_experts; its backward =
@@ -29,7 +31,8 @@ struct Route {
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows
   Tensor token_of_row;    // i32 [T k]
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
-                          // rows arrive in expert order (one rank, or at most one local expert)
+                          // rows arrive in expert order (one rank, or at most one local expert
+                          // and whole sequences)
   std::int64_t num_tokens = 0;
   std::int64_t num_rows = 0;                 // R: rows this rank's experts receive
   std::int64_t max_rows = 0;                 // of any rank of the group
@@ -41,24 +44,38 @@ struct Route {
 
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
 struct DispatchScratch {
+  // context_ranks: that share a sequence.
   DispatchScratch(Device& device, const ExpertPlacement& placement, const ExpertsConfig& config,
                   std::int64_t hidden, DType compute, std::int64_t num_tokens,
-                  RowCapacity& capacity);
+                  RowCapacity& capacity, int context_ranks = 1);
   DispatchScratch(const DispatchScratch&) = delete;
   DispatchScratch& operator=(const DispatchScratch&) = delete;
 
-  Tensor slots;    // [T k, H]: rows on the token side, sorted
-  Tensor arrival;  // growable [R, H]: rows on the expert side as they arrive; spare otherwise
-  Tensor rows;     // growable [R, H]: rows in expert order; empty with one rank
+  Tensor slots;         // [T k, H]: rows on the token side, sorted
+  Tensor arrival;       // growable [R, H]: rows on the expert side as they arrive; spare otherwise
+  Tensor rows;          // growable [R, H]: rows in expert order; empty with one rank
+  Tensor slot_numbers;  // i32 [T k, 1]: numbers of the tokens of sorted rows, and of the rows as
+  Tensor arrival_numbers;  // they arrive, growable i32 [R, 1]; only where sequences are split
+};
+
+// The ranks of an expert group that hold parts of the same sequences.
+struct ContextSharing {
+  int num_ranks = 1;   // of the context axis
+  int first_rank = 0;  // the context rank of the group's rank 0; the others follow in order
 };
 
 class Dispatcher {
  public:
-  Dispatcher(Group& group, const ExpertsConfig& config);
+  // Ranks r and s of the group share sequences if (first_rank + r) / num_ranks equals
+  // (first_rank + s) / num_ranks.
+  Dispatcher(Group& group, const ExpertsConfig& config, ContextSharing sharing = {});
 
   Route make_route(Device& device, std::int64_t num_tokens) const;
-  // indices: i32 [T, k]. Fills the route; collective over the group. Grows what `capacity` knows.
-  void route(const TensorView& indices, Route& route, RowCapacity& capacity) const;
+  // indices: i32 [T, k]. token_numbers: i32 [T], ascending and different for all tokens of the
+  // ranks that share sequences; may be empty unless they are split. Fills the route; collective
+  // over the group. Grows what `capacity` knows.
+  void route(const TensorView& indices, const TensorView& token_numbers, Route& route,
+             DispatchScratch& scratch, RowCapacity& capacity) const;
 
   // x: [T, H] -> x_rows [R, H] in expert order. Uses scratch.slots and scratch.arrival.
   void dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,
@@ -76,17 +93,23 @@ class Dispatcher {
   bool moves_rows() const { return group_.size() > 1; }
 
  private:
-  bool arrives_in_order() const { return !moves_rows() || num_local_experts() <= 1; }
+  bool arrives_in_order() const {
+    return !moves_rows() || (num_local_experts() <= 1 && sharing_.num_ranks == 1);
+  }
   void read_counts(Route& route) const;
   std::vector<std::int64_t> gather_counts(const Route& route, const RowCapacity& capacity) const;
   void fit_to_plan(std::span<std::int64_t> all_counts, std::int64_t max_rows) const;
   std::int64_t rows_from_to(std::span<const std::int64_t> all_counts, int source, int target) const;
   void fill_ranges(std::span<const std::int64_t> all_counts, Route& route) const;
-  void fill_arrival(std::span<const std::int64_t> all_counts, Route& route) const;
+  void fill_arrival(std::span<const std::int64_t> all_counts, const TensorView& arrival_numbers,
+                    Route& route) const;
+  TensorView exchange_token_numbers(const TensorView& token_numbers, const Route& route,
+                                    DispatchScratch& scratch) const;
 
   Group& group_;
   ExpertPlacement placement_;
   std::int64_t top_k_;
+  ContextSharing sharing_;
 };
 
 }  // namespace switchyard

@@ -25,6 +25,12 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .output_std = output_std};
 }
 
+// An expert group is a run of neighbouring ranks, and so is a context group.
+ContextSharing sharing_of(const Mesh& mesh) {
+  const int first_rank = mesh.index(Axis::world) - mesh.index(Axis::expert);
+  return {.num_ranks = mesh.degree(Axis::context), .first_rank = first_rank};
+}
+
 // Views of the buffers on the token side, [T k, ...], and on the expert side, [R, ...], that this
 // micro-batch uses.
 TensorView used_slots(const Tensor& buffer, const Route& route) {
@@ -44,10 +50,10 @@ TensorView used_tokens(const Tensor& buffer, const Route& route) {
 
 MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                            DType compute, std::int64_t num_tokens, std::int64_t num_sequences,
-                           int expert_ranks, RowCapacity& capacity)
+                           int expert_ranks, RowCapacity& capacity, int context_ranks)
     : router(device, config, hidden, compute, num_tokens, num_sequences),
       dispatch(device, {config.num_experts, expert_ranks}, config, hidden, compute, num_tokens,
-               capacity),
+               capacity, context_ranks),
       bank(device, max_rows_received({config.num_experts, expert_ranks}, num_tokens, config.top_k),
            config.intermediate, compute) {
   if (config.dropout <= 0) return;
@@ -67,7 +73,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
       device_(store.device()),
       dropout_key_(dropout_key),
       router_(store, prefix, config, hidden, num_layers, initial_std),
-      dispatcher_(store.mesh().group(Axis::expert), config),
+      dispatcher_(store.mesh().group(Axis::expert), config, sharing_of(store.mesh())),
       bank_(store, bank_spec(prefix, config, hidden, compute, store.mesh().group(Axis::expert),
                              output_std, initial_std)) {
   expect(config.top_k >= 1 && config.top_k <= config.num_experts,
@@ -112,7 +118,8 @@ void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, S
   }
   {
     const Profile::Scope scope(profile, Part::dispatch);
-    dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), saved.route, capacity);
+    dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), pass.token_numbers, saved.route,
+                      scratch.dispatch, capacity);
     saved.expert_counts = route.expert_counts;
     dispatcher_.dispatch(x, route, scratch.dispatch, used_rows(saved.bank.x_rows, route));
   }

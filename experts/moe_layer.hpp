@@ -39,7 +39,7 @@ class MoeLayer {
   struct Scratch {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
             std::int64_t num_tokens, std::int64_t num_sequences, int expert_ranks,
-            RowCapacity& capacity);
+            RowCapacity& capacity, int context_ranks = 1);
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;

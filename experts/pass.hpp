@@ -19,12 +19,18 @@ struct Pass {
   TensorView sequence_ids;           // i64 [num_sequences]
   TensorView positions;              // i32 [T]
   TensorView rotary_positions;       // i32 [T]; not positions where these restart at documents
+  // Where sequences are split over context ranks: the positions of a whole sequence, of which
+  // this rank holds sequence_length, and each token's number among those of the ranks that share
+  // the micro-batch's sequences. Otherwise 0 and empty.
+  std::int64_t split_length = 0;
+  TensorView token_numbers;  // i32 [T]: sequence of the micro-batch * split_length + position
   // Of the whole step: all ranks, all micro-steps. Losses and gradients are means over these, so
   // neither the layout nor the accumulation changes them.
   double num_global_tokens = 1;
   double num_global_sequences = 1;
   GradientSync* sync = nullptr;  // may be null (evaluation, generation, tests)
 
+  std::int64_t whole_length() const { return split_length > 0 ? split_length : sequence_length; }
   // To be called after the last addition to a parameter's gradient in a backward pass.
   void gradient_ready(const Parameter& parameter) const {
     if (sync != nullptr) sync->ready(parameter);

@@ -10,7 +10,7 @@ namespace switchyard {
 namespace {
 
 BalanceDims balance_dims(const ExpertsConfig& config, const Pass& pass) {
-  return {config.num_experts, config.top_k, pass.sequence_length};
+  return {config.num_experts, config.top_k, pass.whole_length()};
 }
 
 std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
@@ -51,6 +51,7 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
                std::int64_t hidden, std::int64_t num_layers, float initial_std)
     : config_(config),
       num_layers_(static_cast<double>(num_layers)),
+      context_(store.mesh().group(Axis::context)),
       weight_(store.add({.name = prefix + ".router.weight",
                          .global_shape = {config.num_experts, hidden},
                          .first_row = 0,
@@ -76,9 +77,10 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   kernels::linear_forward(as_f32(x, scratch.hidden_f32), packed_, logits);
   kernels::gate_forward(logits, config_.normalize_top_k, probs, gate.lse->slice_rows(0, num_tokens),
                         indices, gate.weights->slice_rows(0, num_tokens));
-  kernels::gate_statistics(probs, indices, pass.sequence_length,
-                           gate.counts->slice_rows(0, num_sequences),
+  const TensorView counts = gate.counts->slice_rows(0, num_sequences);
+  kernels::gate_statistics(probs, indices, pass.sequence_length, counts,
                            gate.prob_sums->slice_rows(0, num_sequences));
+  if (context_.size() > 1) context_.all_reduce(counts, ReduceOp::sum);
 }
 
 AuxiliaryLosses Router::losses(const GateRecord& gate, std::int64_t num_tokens,

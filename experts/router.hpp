@@ -1,7 +1,10 @@
 // The router of a layer: a linear map to one logit per expert, softmax, and the k largest. All in
 // fp32 whatever the compute type, ties broken by the lower expert. Its decision and the statistics
 // for the auxiliary losses are a GateRecord, which the backward pass reads; nothing routes again.
-// Legend as in moe_layer.hpp; L tokens in a sequence, T = S L.
+// Where a sequence is split over context ranks, its counts are summed over them (integers), so that
+// every rank has the statistics of whole sequences; the sums of probabilities stay this rank's own,
+// since the losses are sums over ranks.
+// Legend as in moe_layer.hpp; n tokens of a sequence on this rank, T = S n.
 #pragma once
 
 #include <string>
@@ -23,8 +26,8 @@ struct GateRecord {
   Tensor lse;        // f32 [T]: log sum exp of a token's logits
   Tensor indices;    // i32 [T, k]: chosen experts, most probable first
   Tensor weights;    // f32 [T, k]: of the choices in the layer's output
-  Tensor counts;     // i32 [S, E]: slots of a sequence by expert
-  Tensor prob_sums;  // f32 [S, E]
+  Tensor counts;     // i32 [S, E]: slots of a whole sequence by expert
+  Tensor prob_sums;  // f32 [S, E]: over this rank's tokens of a sequence
 };
 
 struct RouterScratch {
@@ -64,6 +67,7 @@ class Router {
 
   ExpertsConfig config_;
   double num_layers_;
+  Group& context_;
   Parameter& weight_;
   kernels::PackedWeight packed_;
 };

@@ -48,20 +48,32 @@ double over_ranks(Group& group, double value) {
 
 // A dispatcher with a route of its own and buffers for the two sides.
 struct Exchange {
-  Exchange(Group& group, std::int64_t num_experts, std::int64_t top_k, Choice choice, bool uneven)
+  Exchange(Group& group, std::int64_t num_experts, std::int64_t top_k, Choice choice, bool uneven,
+           ContextSharing sharing)
       : config(make_config(num_experts, top_k)),
-        dispatcher(group, config),
+        dispatcher(group, config, sharing),
         num_tokens(uneven ? (group.rank() * 5 + 4) % max_tokens : max_tokens),
         num_slots(num_tokens * top_k),
         device(make_cpu_device()),
-        scratch(*device, dispatcher.placement(), config, hidden, DType::f32, max_tokens, capacity),
+        scratch(*device, dispatcher.placement(), config, hidden, DType::f32, max_tokens, capacity,
+                sharing.num_ranks),
         route(dispatcher.make_route(*device, max_tokens)),
-        indices(*device, Purpose::workspace, DType::i32, {num_tokens, top_k}) {
+        indices(*device, Purpose::workspace, DType::i32, {num_tokens, top_k}),
+        numbers(*device, Purpose::workspace, DType::i32, {num_tokens}) {
     if (!route.arrival_of_row.empty()) capacity.add(route.arrival_of_row);
     for (std::int64_t t = 0; t < num_tokens; ++t)
       for (std::int64_t j = 0; j < top_k; ++j)
         indices->row<std::int32_t>(t)[j] = chosen(choice, num_experts, group.rank(), t, j);
-    dispatcher.route(indices, route, capacity);
+    for (std::int64_t t = 0; t < num_tokens; ++t)
+      numbers->as<std::int32_t>()[t] = number_of(sharing, group.rank(), t);
+    dispatcher.route(indices, sharing.num_ranks > 1 ? numbers : TensorView{}, route, scratch,
+                     capacity);
+  }
+
+  // The number of a token among those of the ranks that share sequences: each has every n-th.
+  static std::int32_t number_of(ContextSharing sharing, int rank, std::int64_t t) {
+    return static_cast<std::int32_t>(t * sharing.num_ranks +
+                                     (sharing.first_rank + rank) % sharing.num_ranks);
   }
 
   static ExpertsConfig make_config(std::int64_t num_experts, std::int64_t top_k) {
@@ -91,6 +103,7 @@ struct Exchange {
   DispatchScratch scratch;
   Route route;
   Tensor indices;
+  Tensor numbers;
 };
 
 void expect_all_rows_counted(Exchange& exchange, Group& group) {
@@ -162,7 +175,8 @@ void expect_adjoint_combine(Exchange& exchange, Group& group) {
 }
 
 // Each row tells its rank, token and choice; an expert sees them ascending and its own only.
-void expect_identity_order(Exchange& exchange, Choice choice, Group& group) {
+void expect_identity_order(Exchange& exchange, Choice choice, ContextSharing sharing,
+                           Group& group) {
   const Route& route = exchange.route;
   const Tensor slots = exchange.zeros(exchange.num_slots);
   const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
@@ -183,11 +197,22 @@ void expect_identity_order(Exchange& exchange, Choice choice, Group& group) {
       const auto t = static_cast<std::int64_t>(read(moved, r, 1));
       const auto j = static_cast<std::int64_t>(read(moved, r, 2));
       EXPECT_EQ(chosen(choice, exchange.config.num_experts, source, t, j), first + e);
-      const std::int64_t identity = source * max_tokens + t;
+      const std::int64_t sequences = (sharing.first_rank + source) / sharing.num_ranks;
+      const std::int64_t identity =
+          sequences * max_tokens * sharing.num_ranks + Exchange::number_of(sharing, source, t);
       EXPECT_GT(identity, last);
       last = identity;
     }
   }
+}
+
+void expect_dispatch_and_back(Exchange& exchange, Choice choice, ContextSharing sharing,
+                              Group& group) {
+  expect_all_rows_counted(exchange, group);
+  expect_adjoint_exchanges(exchange, group);
+  expect_adjoint_dispatch(exchange, group);
+  expect_adjoint_combine(exchange, group);
+  expect_identity_order(exchange, choice, sharing, group);
 }
 
 class DispatcherTest : public ::testing::TestWithParam<std::int64_t> {};
@@ -205,12 +230,13 @@ TEST_P(DispatcherTest, moves_rows_there_and_back) {
           SCOPED_TRACE(::testing::Message()
                        << "degree " << degree << ", top " << top_k << ", choice "
                        << static_cast<int>(choice) << ", uneven " << uneven);
-          Exchange exchange(group, num_experts, top_k, choice, uneven);
-          expect_all_rows_counted(exchange, group);
-          expect_adjoint_exchanges(exchange, group);
-          expect_adjoint_dispatch(exchange, group);
-          expect_adjoint_combine(exchange, group);
-          expect_identity_order(exchange, choice, group);
+          for (int context = 1; context <= world().size(); ++context) {
+            if (world().size() % context != 0) continue;
+            SCOPED_TRACE(::testing::Message() << "context " << context);
+            const ContextSharing sharing{context, world().rank() - group.rank()};
+            Exchange exchange(group, num_experts, top_k, choice, uneven, sharing);
+            expect_dispatch_and_back(exchange, choice, sharing, group);
+          }
         }
   }
 }
