@@ -9,8 +9,15 @@
 
 namespace switchyard {
 
+namespace {
+
+constexpr std::int64_t most_logits = std::int64_t{1} << 24;  // 64 MiB
+
+}  // namespace
+
 std::int64_t Head::chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab) {
-  const std::int64_t blocks = num_tokens * hidden / (vocab * kernels::row_block);
+  const std::int64_t blocks =
+      std::min(num_tokens * hidden, most_logits) / (vocab * kernels::row_block);
   return std::min(num_tokens, std::max<std::int64_t>(blocks, 1) * kernels::row_block);
 }
 

@@ -1,5 +1,5 @@
 // The output projection and the loss. Logits exist for one chunk of rows at a time: at most about
-// max(T H, 256 V) numbers, whatever the vocabulary. In training the forward and the backward pass
+// max(min(T H, 2^24), 256 V) numbers, whatever the vocabulary and the length. In training the forward and the backward pass
 // of the head are one: each chunk's gradient is used up before the next chunk's logits are made.
 // Chunks are whole row blocks of the products, so the cut does not change the bits of any row.
 // Legend: T tokens, H hidden, V columns of the head, padding included.

@@ -212,19 +212,20 @@ TEST_F(LoaderTest, DocumentStartsAreThoseThatPrepareWrote) {
   wanted.segments = {{4, 2}};  // the starts are those of the whole sequence
   const FixedBatches batches(file, Split::valid, wanted);
   ASSERT_EQ(batches.num_batches(), (static_cast<std::int64_t>(begins.size()) - 1) / 16);
-  std::vector<std::vector<std::int32_t>> expected;
+  using Documents = std::vector<std::vector<std::int32_t>>;
+  Documents expected;
   for (std::int64_t b = 0; b < batches.num_batches(); ++b) {
     std::vector<std::int32_t>& starts = expected.emplace_back();
     for (std::int32_t p = 1; p < 16; ++p)
       if (begins[static_cast<std::size_t>(b * 16 + p)]) starts.push_back(p);
-    EXPECT_EQ(batches.batch(b, 0).document_starts, std::vector{starts}) << b;
+    EXPECT_EQ(batches.batch(b, 0).document_starts, Documents{starts}) << b;
   }
   Loader loader(path("documents.h5"), Split::train, wanted, 3);
   const EpochPermutation order(batches.num_batches(), 3);
   for (std::int64_t g = 0; g < 3 * batches.num_batches(); ++g) {
     const std::int64_t sequence = order(g / batches.num_batches(), g % batches.num_batches());
     EXPECT_EQ(loader.next().document_starts,
-              std::vector{expected[static_cast<std::size_t>(sequence)]});
+              Documents{expected[static_cast<std::size_t>(sequence)]});
   }
 }
 

@@ -361,7 +361,6 @@ TEST(ConfigFile, ListsOfIntegersAndTexts) {
   EXPECT_EQ(integers, (std::vector<std::int64_t>{1, 20, 3}));
   EXPECT_EQ(format_value(config, steps), "[1, 20, 3]");
   EXPECT_EQ(read(steps, "[1, 0]", config), "capture.steps.1: must be at least 1, got 0");
-  EXPECT_EQ(integers.size(), 3U);  // unchanged
   EXPECT_EQ(read(steps, "7", config), "");
   EXPECT_EQ(integers, std::vector<std::int64_t>{7});
   EXPECT_EQ(read(steps, "all", config), "");
