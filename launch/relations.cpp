@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "parallel/sequence_split.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -206,6 +207,22 @@ void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t d
                             multiples_around(train.global_batch, data * micro)));
 }
 
+// How a sequence and its heads divide among the ranks of the context axis.
+void check_context(Checker& checker, const Config& config, const ParallelConfig& parallel) {
+  const ContextConfig& split = parallel.context_split;
+  if (config.model.num_heads % split.ulysses != 0)
+    checker.blame(
+        {"parallel.context.ulysses", "parallel.context", "model.num_heads"},
+        fmt::format("num_heads / ulysses = {} / {} is not whole; legal ulysses: {}",
+                    config.model.num_heads, split.ulysses, divisors(config.model.num_heads)));
+  try {
+    const SequenceSplit whole(config.model.sequence_length, split.ring, split.ulysses,
+                              sequence_layout_of(split.layout), split.pad);
+  } catch (const ConfigError& error) {
+    checker.blame({"model.sequence_length", "parallel.context"}, error.what());
+  }
+}
+
 }  // namespace
 
 std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
@@ -232,6 +249,7 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
   try {
     const ParallelConfig parallel = Mesh::resolved(config.parallel, num_ranks);
     check_batch_of_ranks(checker, config, parallel.data);
+    check_context(checker, config, parallel);
   } catch (const ConfigError& error) {
     checker.blame({"parallel.data", "parallel.expert", "parallel.context"}, error.what());
   }

@@ -42,6 +42,70 @@ void add_run(std::vector<Key>& keys) {
                                  "the host divided by its ranks."});
 }
 
+void add_context(std::vector<Key>& keys) {
+  using C = ContextConfig;
+  constexpr auto s = &Config::parallel;
+  constexpr auto g = &ParallelConfig::context_split;
+  keys.push_back({.section = "parallel",
+                  .name = "context.ranks",
+                  .field = field<s, &ParallelConfig::context>(),
+                  .unit = "ranks",
+                  .range = from(1, million),
+                  .description = "Ranks that share a sequence: `ring` x `ulysses`. With 1, the "
+                                 "product of the two counts."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.ring",
+                  .field = field<s, g, &C::ring>(),
+                  .unit = "ranks",
+                  .range = from(0, million),
+                  .description = "Ranks that keys and values travel around; 0: those that "
+                                 "`ulysses` leaves."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.ulysses",
+                  .field = field<s, g, &C::ulysses>(),
+                  .unit = "ranks",
+                  .range = from(0, million),
+                  .description = "Neighbouring ranks that exchange their parts of the sequence for "
+                                 "heads during attention; 0: those that `ring` leaves."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.method",
+                  .field = field<s, g, &C::method>(),
+                  .choices = {"auto", "ring", "all_gather"},
+                  .description = "How keys and values reach the ranks of the ring: block after "
+                                 "block, or all at once. Windows exchange only their borders in "
+                                 "either."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.layout",
+                  .field = field<s, g, &C::layout>(),
+                  .choices = {"zigzag", "contiguous"},
+                  .description = "Which positions a ring rank holds. `zigzag`: an early chunk and "
+                                 "a late one, which gives all ranks the same work; `contiguous`: "
+                                 "one chunk."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.pad",
+                  .field = field<s, g, &C::pad>(),
+                  .description = "Whether a sequence that the ranks do not divide is split into "
+                                 "unequal chunks instead of refused."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.progress",
+                  .field = field<s, g, &C::progress>(),
+                  .choices = {"poll", "thread"},
+                  .description = "What moves messages during the computation: calls between its "
+                                 "blocks, or a thread."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.rank_flops",
+                  .field = field<s, g, &C::rank_flops>(),
+                  .unit = "FLOP/s",
+                  .range = above(0),
+                  .description = "What `auto` takes a rank to attain in attention."});
+  keys.push_back({.section = "parallel",
+                  .name = "context.link_bytes",
+                  .field = field<s, g, &C::link_bytes>(),
+                  .unit = "bytes/s",
+                  .range = above(0),
+                  .description = "What `auto` takes a rank to send."});
+}
+
 void add_parallel(std::vector<Key>& keys) {
   using C = ParallelConfig;
   constexpr auto s = &Config::parallel;
@@ -51,12 +115,7 @@ void add_parallel(std::vector<Key>& keys) {
                   .unit = "ranks",
                   .range = from(0, million),
                   .description = "Ranks that hold different sequences; 0: all that are left."});
-  keys.push_back({.section = "parallel",
-                  .name = "context",
-                  .field = field<s, &C::context>(),
-                  .unit = "ranks",
-                  .range = from(1, 1),
-                  .description = "Ranks that share a sequence; only 1 for now."});
+  add_context(keys);
   keys.push_back({.section = "parallel",
                   .name = "expert",
                   .field = field<s, &C::expert>(),
@@ -247,6 +306,7 @@ std::vector<Key> all_keys() {
 
 constexpr KeyGroup all_groups[] = {
     {"model", "rope_scaling", "rope_scaling.kind"},
+    {"parallel", "context", "context.ranks"},
 };
 
 constexpr Section all_sections[] = {

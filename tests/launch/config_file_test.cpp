@@ -326,6 +326,24 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   EXPECT_EQ(load_config(std::string(smallest) + "model: {rope_scaling: linear}\n", "a.yaml")
                 .config.model.rope_scaling.kind,
             "linear");
+  const auto context = [](std::string_view appended, const std::vector<std::string>& overrides) {
+    return load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides)
+        .config.parallel;
+  };
+  EXPECT_EQ(context("parallel: {context: 4}\n", {}).context, 4);
+  EXPECT_EQ(context("", {"parallel.context=4"}).context, 4);
+  const ParallelConfig split =
+      context("parallel: {context: {ring: 2, ulysses: 2, pad: true}}\n",
+              {"parallel.context.layout=contiguous", "parallel.context.ring=3"});
+  EXPECT_EQ(split.context, 1);
+  EXPECT_EQ(split.context_split.ring, 3);
+  EXPECT_EQ(split.context_split.ulysses, 2);
+  EXPECT_TRUE(split.context_split.pad);
+  EXPECT_EQ(split.context_split.layout, "contiguous");
+  EXPECT_EQ(mistakes_after("parallel: {context: 0}\n"),
+            "a.yaml:5:21: parallel.context.ranks: must be at least 1 and at most 1000000, got 0");
+  EXPECT_EQ(mistakes_after("parallel: {context: {rnig: 2}}\n"),
+            "a.yaml:5:22: parallel.context.rnig: unknown key; did you mean parallel.context.ring?");
   EXPECT_EQ(mistakes_after("", {"model.attention.3.kind=full"}),
             "command line: model.attention.3.kind=full: model.attention has 1 entry; the next is "
             "model.attention.1");
@@ -395,6 +413,18 @@ TEST(ConfigFile, RanksThatDoNotFit) {
   // Ranks without experts are legal, and so is a warm-up longer than the run.
   EXPECT_EQ(problems("parallel: {expert: 4}\nexperts: {num_experts: 3}\n", 4), Lines{});
   EXPECT_EQ(problems("train: {num_steps: 10}\n", 4), Lines{});
+  EXPECT_EQ(
+      problems("parallel: {context: {ulysses: 4}}\nmodel: {num_heads: 6, head_dim: 32, "
+               "num_kv_heads: 2}\n",
+               4),
+      Lines{"a.yaml:5:31: parallel.context.ulysses: num_heads / ulysses = 6 / 4 is not whole; "
+            "legal ulysses: 1, 2, 3, 6"});
+  const Lines length = problems("model: {sequence_length: 30}\nparallel: {context: 4}\n", 4);
+  ASSERT_EQ(length.size(), 1U);
+  EXPECT_EQ(length[0].substr(0, 35), "a.yaml:5:26: model.sequence_length:");
+  EXPECT_EQ(
+      problems("model: {sequence_length: 30}\nparallel: {context: {ranks: 4, pad: true}}\n", 4),
+      Lines{});
   const Lines mesh = problems("parallel: {data: 3}\n", 4);
   ASSERT_EQ(mesh.size(), 1U);
   EXPECT_EQ(mesh[0].substr(0, 27), "a.yaml:5:18: parallel.data:");
