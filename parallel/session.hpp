@@ -11,9 +11,9 @@ namespace switchyard {
 
 class Session {
  public:
-  // Initialises MPI (funneled: one thread calls it) and makes MPI return errors, which the groups
-  // turn into exceptions with the call, the reason, the rank and the host. Without mpirun or srun
-  // the world has one rank.
+  // Initialises MPI (serialized: one thread at a time calls it) and makes MPI return errors, which
+  // the groups turn into exceptions with the call, the reason, the rank and the host. Without
+  // mpirun or srun the world has one rank.
   Session(int* argc, char*** argv);
   ~Session();
   Session(const Session&) = delete;

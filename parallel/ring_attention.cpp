@@ -1,0 +1,143 @@
+#include "parallel/ring_attention.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/attention_sink.hpp"
+#include "kernels/elementwise.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+std::int64_t RingAttention::block_length(std::span<const std::vector<Segment>> held) {
+  std::int64_t most = 0;
+  for (const std::vector<Segment>& segments : held) most = std::max(most, num_positions(segments));
+  return most;
+}
+
+RingAttention::RingAttention(Group& group, AttentionPartKernel& kernel,
+                             std::vector<std::vector<Segment>> held, ExchangeProgress& progress)
+    : group_(group),
+      kernel_(kernel),
+      progress_(progress),
+      held_(std::move(held)),
+      block_length_(block_length(held_)) {
+  expect(std::ssize(held_) == group.size(), "the segments of each rank of the group");
+  num_local_ = num_positions(held_[static_cast<std::size_t>(group.rank())]);
+  const AttentionSizes& sizes = kernel.sizes();
+  Device& device = kernel.device();
+  const std::int64_t block_rows = sizes.num_sequences * block_length_;
+  sums_ = Tensor(device, Purpose::workspace, DType::f32,
+                 {sizes.num_sequences * num_local_, sizes.query_cols()});
+  for (Tensor& block : blocks_)
+    block = Tensor(device, Purpose::communication, kernel.compute(),
+                   {block_rows, 2 * sizes.key_cols()});
+  for (Tensor& block : gradients_)
+    block = Tensor(device, Purpose::communication, DType::f32, {block_rows, 2 * sizes.key_cols()});
+}
+
+AttentionPart RingAttention::part_of(int step, std::int64_t window) const {
+  return {.queries = held_[static_cast<std::size_t>(group_.rank())],
+          .keys = held_[static_cast<std::size_t>(source(step))],
+          .key_length = block_length_,
+          .window = window};
+}
+
+AttentionInputs RingAttention::inputs_with(const TensorView& q, const TensorView& block) const {
+  const std::int64_t cols = kernel_.sizes().key_cols();
+  return {q, block.slice_cols(0, cols), block.slice_cols(cols, 2 * cols)};
+}
+
+void RingAttention::pack(const AttentionInputs& inputs, const TensorView& block) const {
+  const AttentionInputs packed = inputs_with(inputs.q, block);
+  for (std::int64_t s = 0; s < kernel_.sizes().num_sequences; ++s) {
+    const std::int64_t from = s * num_local_;
+    const std::int64_t to = s * block_length_;
+    kernels::copy(inputs.k.slice_rows(from, from + num_local_),
+                  packed.k.slice_rows(to, to + num_local_));
+    kernels::copy(inputs.v.slice_rows(from, from + num_local_),
+                  packed.v.slice_rows(to, to + num_local_));
+    if (num_local_ < block_length_)
+      kernels::fill_zero(block.slice_rows(to + num_local_, to + block_length_));
+  }
+}
+
+void RingAttention::unpack(const TensorView& block, const AttentionInputs& gradients) const {
+  const AttentionInputs packed = inputs_with({}, block);
+  for (std::int64_t s = 0; s < kernel_.sizes().num_sequences; ++s) {
+    const std::int64_t from = s * block_length_;
+    const std::int64_t to = s * num_local_;
+    kernels::copy(packed.k.slice_rows(from, from + num_local_),
+                  gradients.k.slice_rows(to, to + num_local_));
+    kernels::copy(packed.v.slice_rows(from, from + num_local_),
+                  gradients.v.slice_rows(to, to + num_local_));
+  }
+}
+
+void RingAttention::forward(std::int64_t window, const TensorView& sinks,
+                            const AttentionInputs& inputs, const TensorView& out,
+                            const TensorView& lse, const kernels::Poll& poll) {
+  TensorView held = blocks_[0];
+  TensorView arriving = blocks_[1];
+  pack(inputs, held);
+  Event nothing;
+  for (int step = 0; step < group_.size(); ++step) {
+    const bool travels = step + 1 < group_.size();
+    Event travel =
+        travels ? group_.start_send_receive(held, next(), arriving, previous()) : Event();
+    progress_.during(travel, nothing, poll, [&](const kernels::Poll& advance) {
+      kernel_.forward(part_of(step, window), inputs_with(inputs.q, held), sums_, lse,
+                      step == 0 ? kernels::Merge::replace : kernels::Merge::with_before, advance);
+    });
+    progress_.wait(travel);
+    std::swap(held, arriving);
+  }
+  if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, sums_, lse);
+  kernels::copy(sums_, out);
+}
+
+void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
+                             const AttentionResults& results, const AttentionInputs& gradients,
+                             const kernels::Poll& poll) {
+  TensorView held = blocks_[0];
+  TensorView arriving = blocks_[1];
+  pack(inputs, held);
+  // One block of gradients is computed, one is on its way here and one on its way to the next rank.
+  TensorView computed = gradients_[0];
+  TensorView received = gradients_[1];
+  TensorView sent = gradients_[2];
+  Event follow;  // the gradients, one step behind the keys
+  for (int step = 0; step < group_.size(); ++step) {
+    const bool travels = step + 1 < group_.size();
+    Event travel =
+        travels ? group_.start_send_receive(held, next(), arriving, previous()) : Event();
+    bool has_pairs = false;
+    progress_.during(travel, follow, poll, [&](const kernels::Poll& advance) {
+      const AttentionInputs block = inputs_with({}, computed);
+      has_pairs = kernel_.backward(
+          part_of(step, window), inputs_with(inputs.q, held), results,
+          {.dq = sums_,
+           .dk = block.k,
+           .dv = block.v,
+           .dq_merge = step == 0 ? kernels::Merge::replace : kernels::Merge::with_before,
+           .dkv_merge = kernels::Merge::replace},
+          advance);
+    });
+    progress_.wait(follow);
+    if (!has_pairs)
+      std::swap(computed, received);  // what arrived goes on as it is
+    else if (step > 0)
+      kernels::add(received, computed, computed);
+    follow = group_.start_send_receive(computed, next(), sent, previous());
+    // sent (now being received into), computed (now being sent) and the third, which is free.
+    std::swap(received, sent);  // received: in flight to here; sent: free
+    std::swap(computed, sent);  // computed: free; sent: on its way
+    progress_.wait(travel);
+    std::swap(held, arriving);
+  }
+  progress_.wait(follow);
+  unpack(received, gradients);
+  kernels::copy(sums_, gradients.q);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,61 @@
+// Ring attention: keys and values travel around the ranks that hold a sequence, and every rank
+// attends to each block as it passes (Liu et al., "Ring Attention", 2023; the gradients of keys and
+// values follow one step behind: ring-flash-attention). Only the kv heads travel.
+//
+// R ranks, n positions a rank (at most), d = num_kv_heads * head_dim, b bytes of an element. A rank
+// sends 2 (R - 1) S n d b bytes forward, and 2 (R - 1) S n d b + 2 R S n d 4 backward. It holds two
+// blocks of keys and values, and three of their gradients in fp32, whatever R: while one is
+// computed the next is in flight. Outputs merge in fp32 and are rounded once. Every sum has a fixed
+// order.
+#pragma once
+
+#include <array>
+
+#include "parallel/attention_part.hpp"
+#include "parallel/exchange_progress.hpp"
+#include "parallel/group.hpp"
+#include "parallel/sequence_split.hpp"
+
+namespace switchyard {
+
+class RingAttention {
+ public:
+  // held: the segments of each rank of the group. Borrows group, kernel and progress.
+  RingAttention(Group& group, AttentionPartKernel& kernel, std::vector<std::vector<Segment>> held,
+                ExchangeProgress& progress);
+
+  // Rows a sequence in a block: the most positions of any rank.
+  static std::int64_t block_length(std::span<const std::vector<Segment>> held);
+
+  // sinks: f32 [A, number of sinks] or empty. out: of the compute type or f32; lse: f32 [S n, A];
+  // both written, and final.
+  void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
+               const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
+  // dq, dk, dv: of the compute type or f32; written.
+  void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
+                const AttentionInputs& gradients, const kernels::Poll& poll);
+
+ private:
+  int next() const { return (group_.rank() + 1) % group_.size(); }
+  int previous() const { return (group_.rank() + group_.size() - 1) % group_.size(); }
+  // The ring rank whose keys this rank holds at a step.
+  int source(int step) const { return (group_.rank() + group_.size() - step) % group_.size(); }
+  AttentionPart part_of(int step, std::int64_t window) const;
+  AttentionInputs inputs_with(const TensorView& q, const TensorView& block) const;
+  // Own keys and values as a block.
+  void pack(const AttentionInputs& inputs, const TensorView& block) const;
+  // And their gradients from a block.
+  void unpack(const TensorView& block, const AttentionInputs& gradients) const;
+
+  Group& group_;
+  AttentionPartKernel& kernel_;
+  ExchangeProgress& progress_;
+  std::vector<std::vector<Segment>> held_;  // by rank
+  std::int64_t num_local_;                  // positions of this rank
+  std::int64_t block_length_;               // rows a sequence in a block: the most of any rank
+  Tensor sums_;                             // f32 [S n, A D]: of the outputs, or of dq
+  std::array<Tensor, 2> blocks_;            // [S block_length, 2 G D]: keys | values
+  std::array<Tensor, 3> gradients_;         // f32, likewise
+};
+
+}  // namespace switchyard

@@ -1,0 +1,172 @@
+// One micro-batch through ContextAttention on this rank's part of a problem, and what came out
+// beside the oracle's rows.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "parallel/context_attention.hpp"
+#include "tests/parallel/dense_attention.hpp"
+
+namespace switchyard::test {
+
+struct SplitCase {
+  std::int64_t ring = 1;
+  std::int64_t ulysses = 1;
+  std::string method = "ring";
+  SequenceLayout layout = SequenceLayout::zigzag;
+  bool pad = false;
+  Progress progress = Progress::poll;
+
+  std::string text() const {
+    return "ring " + std::to_string(ring) + " x ulysses " + std::to_string(ulysses) + ", " +
+           method + ", " + std::string(name_of(layout)) + (pad ? ", padded" : "");
+  }
+};
+
+// Squared norms, of the difference and of what is right.
+struct Deviation {
+  double difference = 0;
+  double norm = 0;
+  double relative() const {
+    return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+  }
+};
+
+class SplitRun {
+ public:
+  SplitRun(Group& world, const DenseAttention& dense, const SplitCase& split_case)
+      : dense_(dense),
+        p_(dense.p),
+        device_(make_cpu_device()),
+        mesh_(world, config_of(split_case)),
+        split_(p_.length, split_case.ring, split_case.ulysses, split_case.layout, split_case.pad),
+        positions_(split_.positions(mesh_.index(Axis::context))),
+        compute_(p_.is_bf16 ? DType::bf16 : DType::f32),
+        attention_(*device_, mesh_, sizes(), compute_, split_, {&p_.window, 1},
+                   split_case.progress) {
+    const std::int64_t rows = p_.num_sequences * std::ssize(positions_);
+    const std::int64_t query_cols = p_.num_heads * p_.head_dim;
+    const std::int64_t key_cols = p_.num_kv_heads * p_.head_dim;
+    const auto make = [&](DType dtype, std::int64_t num_rows, std::int64_t cols) {
+      return Tensor(*device_, Purpose::activation, dtype, {num_rows, cols});
+    };
+    qkv_ = make(compute_, rows, query_cols + 2 * key_cols);
+    dqkv_ = make(compute_, rows, query_cols + 2 * key_cols);
+    out_ = make(compute_, rows, query_cols);
+    dout_ = make(compute_, rows, query_cols);
+    lse_ = make(DType::f32, rows, p_.num_heads);
+    if (p_.num_sinks > 0) {
+      sinks_ = make(DType::f32, p_.num_heads, p_.num_sinks);
+      dsinks_ = make(DType::f32, p_.num_heads, p_.num_sinks);
+    }
+    put(q(qkv_), dense.q);
+    put(k(qkv_), dense.k);
+    put(v(qkv_), dense.v);
+    put(dout_, dense.dout);
+    for (std::size_t i = 0; i < dense.sinks.size(); ++i)
+      sinks_->as<float>()[i] = static_cast<float>(dense.sinks[i]);
+  }
+
+  void run() {
+    attention_.begin(p_.document_starts);
+    const auto poll = [this] { ++num_polls_; };
+    attention_.forward(p_.window, sinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, poll);
+    attention_.backward(p_.window, sinks_, dsinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, dout_,
+                        q(dqkv_), k(dqkv_), v(dqkv_), poll);
+  }
+
+  // Of this rank's rows, by name. dsinks are sums over the rows of all ranks and not among them.
+  std::map<std::string, Deviation> deviations() const {
+    return {{"out", deviation(out_, dense_.out)},
+            {"lse", deviation(lse_, dense_.lse)},
+            {"dq", deviation(q(dqkv_), dense_.dq)},
+            {"dk", deviation(k(dqkv_), dense_.dk)},
+            {"dv", deviation(v(dqkv_), dense_.dv)}};
+  }
+  const TensorView& dsinks() const { return dsinks_; }
+  // Every bit that came out.
+  std::string bits() const {
+    std::string bits;
+    for (const Tensor* each : {&out_, &lse_, &dqkv_})
+      bits.append(reinterpret_cast<const char*>((*each)->data),
+                  static_cast<std::size_t>((*each)->num_bytes()));
+    return bits;
+  }
+  std::int64_t num_polls() const { return num_polls_; }
+
+ private:
+  static ParallelConfig config_of(const SplitCase& split_case) {
+    ParallelConfig config;
+    config.context = split_case.ring * split_case.ulysses;
+    config.context_split.ring = split_case.ring;
+    config.context_split.ulysses = split_case.ulysses;
+    config.context_split.method = split_case.method;
+    return config;
+  }
+  AttentionSizes sizes() const {
+    return {p_.num_sequences, p_.num_heads, p_.num_kv_heads, p_.head_dim,
+            static_cast<float>(p_.scale())};
+  }
+  TensorView q(const TensorView& rows) const {
+    return rows.slice_cols(0, p_.num_heads * p_.head_dim);
+  }
+  TensorView k(const TensorView& rows) const {
+    const std::int64_t begin = p_.num_heads * p_.head_dim;
+    return rows.slice_cols(begin, begin + p_.num_kv_heads * p_.head_dim);
+  }
+  TensorView v(const TensorView& rows) const {
+    const std::int64_t cols = p_.num_kv_heads * p_.head_dim;
+    return rows.slice_cols(rows.cols() - cols, rows.cols());
+  }
+
+  // Calls each(local row, that row's first element among the oracle's values).
+  template <class Each>
+  void for_each_row(std::int64_t cols, Each each) const {
+    const std::int64_t num_local = std::ssize(positions_);
+    for (std::int64_t s = 0; s < p_.num_sequences; ++s)
+      for (std::int64_t i = 0; i < num_local; ++i)
+        each(s * num_local + i, (s * p_.length + positions_[static_cast<std::size_t>(i)]) * cols);
+  }
+
+  void put(const TensorView& rows, const DenseAttention::Values& values) const {
+    for_each_row(rows.cols(), [&](std::int64_t row, std::int64_t first) {
+      for (std::int64_t c = 0; c < rows.cols(); ++c) {
+        const auto value = static_cast<float>(values[static_cast<std::size_t>(first + c)]);
+        if (compute_ == DType::bf16)
+          rows.row<BFloat16>(row)[c] = to_bf16(value);
+        else
+          rows.row<float>(row)[c] = value;
+      }
+    });
+  }
+
+  Deviation deviation(const TensorView& rows, const DenseAttention::Values& values) const {
+    Deviation deviation;
+    for_each_row(rows.cols(), [&](std::int64_t row, std::int64_t first) {
+      for (std::int64_t c = 0; c < rows.cols(); ++c) {
+        const double expected = values[static_cast<std::size_t>(first + c)];
+        const double actual = rows.dtype == DType::bf16
+                                  ? static_cast<double>(to_float(rows.row<BFloat16>(row)[c]))
+                                  : static_cast<double>(rows.row<float>(row)[c]);
+        deviation.difference += (actual - expected) * (actual - expected);
+        deviation.norm += expected * expected;
+      }
+    });
+    return deviation;
+  }
+
+  const DenseAttention& dense_;
+  const AttentionProblem& p_;
+  std::unique_ptr<Device> device_;
+  Mesh mesh_;
+  SequenceSplit split_;
+  std::vector<std::int32_t> positions_;
+  DType compute_;
+  ContextAttention attention_;
+  Tensor qkv_, dqkv_, out_, dout_, lse_, sinks_, dsinks_;
+  std::int64_t num_polls_ = 0;
+};
+
+}  // namespace switchyard::test
