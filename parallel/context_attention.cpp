@@ -71,6 +71,11 @@ void require_heads(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64
       ulysses, num_heads, num_kv_heads, fmt::join(legal, ", ")));
 }
 
+bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
+  if (split.ulysses() == 1) return true;
+  return window > 0 && window - 1 <= split.max_local();
+}
+
 ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSizes& all,
                                DType compute, const SequenceSplit& split, int ring_rank,
                                ExchangeProgress& progress)
@@ -104,7 +109,7 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
   std::vector<std::int64_t> with_rows;
   std::vector<std::int64_t> with_heads;
   for (const std::int64_t window : windows)
-    (stays_with_rows(window) ? with_rows : with_heads).push_back(window);
+    (halo_stays_with_rows(split_, window) ? with_rows : with_heads).push_back(window);
   const AttentionMethod method = method_of(mesh.config().context_split);
   if (!with_rows.empty())
     by_rows_.emplace(device, mesh.group(Axis::context), sizes, compute, held_by_context(split),
@@ -121,11 +126,6 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
              {sizes.num_sequences * split.num_local(mesh.index(Axis::context)), sizes.num_heads});
 }
 
-bool ContextAttention::stays_with_rows(std::int64_t window) const {
-  if (split_.ulysses() == 1) return true;
-  return window > 0 && window - 1 <= split_.max_local();
-}
-
 void ContextAttention::begin(DocumentStarts document_starts) {
   if (by_rows_) by_rows_->set_documents(document_starts);
   if (by_heads_) by_heads_->set_documents(document_starts);
@@ -134,7 +134,7 @@ void ContextAttention::begin(DocumentStarts document_starts) {
 void ContextAttention::forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
                                const TensorView& k, const TensorView& v, const TensorView& out,
                                const TensorView& lse, const kernels::Poll& poll) {
-  if (stays_with_rows(window))
+  if (halo_stays_with_rows(split_, window))
     by_rows_->forward(window, sinks, {q, k, v}, out, lse, poll);
   else
     forward_by_heads(window, sinks, {q, k, v}, out, lse, poll);
@@ -148,7 +148,7 @@ void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
   kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
   if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
   const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};
-  if (stays_with_rows(window))
+  if (halo_stays_with_rows(split_, window))
     by_rows_->backward(window, {q, k, v}, results, {dq, dk, dv}, poll);
   else
     backward_by_heads(window, {q, k, v}, results, {dq, dk, dv}, poll);

@@ -70,7 +70,6 @@ class ContextAttention {
     Tensor keys;        // [S m, 2 G' D]: dk | dv
     Tensor statistics;  // f32 [S m, 2 A']: lse | delta
   };
-  bool stays_with_rows(std::int64_t window) const;
   void forward_by_heads(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
                         const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
   void backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
@@ -91,5 +90,9 @@ class ContextAttention {
 // ConfigError with the legal degrees unless the heads divide over `ulysses` ranks: A must be a
 // multiple, and G a multiple or a divisor (kv heads are then replicated).
 void require_heads(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses);
+
+// Whether a window's halo goes straight between the context ranks: where there are no Ulysses
+// ranks, and where the ranks beside hold all of it.
+bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window);
 
 }  // namespace switchyard

@@ -44,8 +44,7 @@ void for_each_query(const VisibleKeys& visible, std::span<const std::int32_t> st
     }
 }
 
-// Calls each(first, end) for the queries of all sequences. `repeat` tells that those of a sequence
-// without document starts may stand for all.
+// Calls each(first, end) for the queries of all sequences.
 template <class Each>
 void for_each_sequence(const VisibleKeys& visible, Each each) {
   expect(visible.document_starts.empty() ||
@@ -59,18 +58,32 @@ void for_each_sequence(const VisibleKeys& visible, Each each) {
                    each);
 }
 
+// Pairs of a query at p and a key up to p - distance.
+std::int64_t pairs_up_to(const Segment& queries, const Segment& keys, std::int64_t distance) {
+  // Of the first x positions from keys.begin on, taken as queries.
+  const auto of_first = [&](std::int64_t x) {
+    const std::int64_t rising = std::clamp<std::int64_t>(x, 0, keys.count);
+    return rising * (rising + 1) / 2 + std::max<std::int64_t>(x - keys.count, 0) * keys.count;
+  };
+  return of_first(queries.end() - distance - keys.begin) -
+         of_first(queries.begin - distance - keys.begin);
+}
+
 }  // namespace
 
 double count_pairs(const VisibleKeys& visible) {
-  VisibleKeys counted = visible;
-  if (visible.document_starts.empty())
-    counted.num_sequences = std::min<std::int64_t>(visible.num_sequences, 1);
   std::int64_t num_pairs = 0;
-  for_each_sequence(counted,
+  if (visible.document_starts.empty()) {
+    for (const Segment& queries : visible.queries)
+      for (const Segment& keys : visible.keys) {
+        num_pairs += pairs_up_to(queries, keys, 0);
+        if (visible.window > 0) num_pairs -= pairs_up_to(queries, keys, visible.window);
+      }
+    return static_cast<double>(num_pairs * visible.num_sequences);
+  }
+  for_each_sequence(visible,
                     [&](std::int64_t first, std::int64_t end) { num_pairs += end - first; });
-  const double repeats =
-      visible.document_starts.empty() ? static_cast<double>(visible.num_sequences) : 1.0;
-  return static_cast<double>(num_pairs) * repeats;
+  return static_cast<double>(num_pairs);
 }
 
 void fill_key_ranges(const VisibleKeys& visible, std::int32_t* first, std::int32_t* end) {

@@ -21,7 +21,7 @@ struct VisibleKeys {
   std::span<const Segment> queries;  // of a sequence, ascending
   std::span<const Segment> keys;
   std::int64_t window = 0;  // 0: all positions of the document
-  DocumentStarts document_starts;
+  DocumentStarts document_starts = {};
   std::int64_t num_sequences = 1;
 };
 

@@ -19,9 +19,9 @@ struct AttentionProblem {
   std::int64_t num_kv_heads = 2;
   std::int64_t head_dim = 8;
   std::int64_t window = 0;
-  std::int64_t num_sinks = 0;                              // a head
-  std::vector<std::vector<std::int32_t>> document_starts;  // by sequence, or empty
-  double spread = 0;  // how far apart the log-sum-exps of neighbouring stretches of keys are
+  std::int64_t num_sinks = 0;                                   // a head
+  std::vector<std::vector<std::int32_t>> document_starts = {};  // by sequence, or empty
+  double spread = 0;  // most difference between the log-sum-exps of two stretches of keys
   bool is_bf16 = false;
 
   double scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
@@ -77,10 +77,10 @@ class DenseAttention {
   void spread_scores() {
     for (std::int64_t row = 0; row < p.num_sequences * p.length; ++row) {
       for (std::int64_t h = 0; h < p.num_heads; ++h)
-        q[at((row * p.num_heads + h) * p.head_dim)] = 4;
+        q[at((row * p.num_heads + h) * p.head_dim)] = 16;
       for (std::int64_t g = 0; g < p.num_kv_heads; ++g)
         k[at((row * p.num_kv_heads + g) * p.head_dim)] =
-            static_cast<double>(row / 8 % 3 - 1) * p.spread / (4 * p.scale());
+            static_cast<double>(row / 8 % 3 - 1) * p.spread / (2 * 16 * p.scale());
     }
   }
 

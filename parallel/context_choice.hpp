@@ -1,0 +1,58 @@
+// Which way of sharing a sequence is best for a model: bytes that each legal scheme sends, seconds
+// that its computation and its messages take, and whether the one hides the other. From counted
+// pairs and bytes and two figures of the machine (ContextConfig::rank_flops and link_bytes), so all
+// ranks choose alike. Formulas: docs/parallelism.md; the bytes are those that the groups record.
+//
+// A pair of a query and a key counts 4 head_dim FLOPs forward and 10 backward (five products, of
+// which two compute the scores and their gradients anew). A hop of the ring is hidden if computing
+// the block that is there takes at least as long: with n positions a rank, g query heads to a kv
+// head, b bytes an element, F FLOP/s and B bytes/s that is, in the zigzag layout,
+//   n >= b (F / B) / g forward       n >= (2 b + 8) / 5 (F / B) / g backward, gradients being fp32
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "parallel/mesh.hpp"
+
+namespace switchyard {
+
+// The attention of a micro-batch.
+struct ContextProblem {
+  std::int64_t length = 0;
+  std::int64_t num_sequences = 1;
+  std::int64_t num_heads = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t element_bytes = 2;           // of keys and values
+  std::vector<std::int64_t> windows = {0};  // of each layer; 0: full attention
+};
+
+// One direction, summed over the layers. Of the rank that sends or computes most.
+struct PassCost {
+  double wire_bytes = 0;
+  double compute_seconds = 0;
+  double wire_seconds = 0;
+  double seconds = 0;     // what is left when the one hides the other as far as it can
+  bool is_hidden = true;  // whether messages add nothing to the computation
+};
+
+struct SchemeCost {
+  std::int64_t ring = 1;
+  std::int64_t ulysses = 1;
+  std::string method;  // ring or all_gather
+  PassCost forward = {};
+  PassCost backward = {};
+  double seconds() const { return forward.seconds + backward.seconds; }
+  std::string text() const;  // "ring 4 x ulysses 2"
+};
+
+// The legal schemes that `parallel` leaves open, a fixed order. ConfigError with the reason for
+// each if there is none.
+std::vector<SchemeCost> scheme_costs(const ContextProblem& problem, const ParallelConfig& parallel);
+
+// Fills in ring, ulysses and method ("auto") by the least seconds. Leaves what is decided as it is.
+ParallelConfig with_chosen_context(const ContextProblem& problem, const ParallelConfig& parallel);
+
+}  // namespace switchyard
