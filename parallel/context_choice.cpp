@@ -32,7 +32,8 @@ class CostOfLayer {
     const std::int64_t num_ranks = std::ssize(held);
     const double block = static_cast<double>(p_.num_sequences * split_.max_ring_local());
     const double keys = block * 2 * key_cols() * bytes();
-    const double gradients = backward_ ? block * 2 * key_cols() * gradient_bytes : 0;
+    const double gradients =
+        backward_ && num_ranks > 1 ? block * 2 * key_cols() * gradient_bytes : 0;
     for (std::int64_t step = 0; step < num_ranks; ++step) {
       double slowest = 0;
       for (std::int64_t rank = 0; rank < num_ranks; ++rank)

@@ -49,44 +49,63 @@ void expect_dense(SplitRun& run, const DenseAttention& dense, double tolerance) 
     EXPECT_NEAR(dsinks[i], dense.dsinks[i], tolerance * 100) << "sink " << i;
 }
 
-void expect_every_case_dense(const AttentionProblem& problem, bool pad = false,
-                             double tolerance = fp32_tolerance) {
-  const DenseAttention dense(problem);
-  for (const SplitCase& split_case : all_cases(problem, pad)) {
-    SCOPED_TRACE(split_case.text());
-    SplitRun run(world(), dense, split_case);
-    expect_dense(run, dense, tolerance);
+// The meshes of all tests: making one costs more than using it.
+class ContextAttentionTest : public ::testing::Test {
+ protected:
+  static void TearDownTestSuite() { meshes().clear(); }
+
+  static const Mesh& mesh_of(const SplitCase& split_case) {
+    const auto key = std::make_pair(split_case.ring, split_case.method);
+    std::unique_ptr<Mesh>& mesh = meshes()[key];
+    if (!mesh) mesh = std::make_unique<Mesh>(world(), test::config_of(split_case));
+    return *mesh;
   }
-}
+
+  static void expect_every_case_dense(const AttentionProblem& problem, bool pad = false,
+                                      double tolerance = fp32_tolerance) {
+    const DenseAttention dense(problem);
+    for (const SplitCase& split_case : all_cases(problem, pad)) {
+      SCOPED_TRACE(split_case.text());
+      SplitRun run(mesh_of(split_case), dense, split_case);
+      expect_dense(run, dense, tolerance);
+    }
+  }
+
+ private:
+  static std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<Mesh>>& meshes() {
+    static std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<Mesh>> meshes;
+    return meshes;
+  }
+};
 
 // Begins near chunk edges, inside chunks, and documents of one token.
 const std::vector<std::vector<std::int32_t>> ragged = {{5, 6, 24, 41}, {1, 12, 13, 30, 47}};
 
-TEST(ContextAttentionTest, FullAttention) {
+TEST_F(ContextAttentionTest, FullAttention) {
   expect_every_case_dense({});
 }
 
-TEST(ContextAttentionTest, DocumentsWithSinks) {
+TEST_F(ContextAttentionTest, DocumentsWithSinks) {
   expect_every_case_dense({.num_sinks = 2, .document_starts = ragged});
 }
 
 // The widths of 1: each query sees itself alone; of 3: less than any chunk; of 20: several chunks;
 // of 48: all.
-TEST(ContextAttentionTest, WindowsNarrowerAndWiderThanAChunk) {
+TEST_F(ContextAttentionTest, WindowsNarrowerAndWiderThanAChunk) {
   for (const std::int64_t window : {1, 3, 20, 48}) {
     SCOPED_TRACE(window);
     expect_every_case_dense({.num_sequences = 1, .window = window});
   }
 }
 
-TEST(ContextAttentionTest, WindowsInDocumentsWithSinks) {
+TEST_F(ContextAttentionTest, WindowsInDocumentsWithSinks) {
   for (const std::int64_t window : {4, 17}) {
     SCOPED_TRACE(window);
     expect_every_case_dense({.window = window, .num_sinks = 1, .document_starts = ragged});
   }
 }
 
-TEST(ContextAttentionTest, GroupsOfOneAndOfAllHeads) {
+TEST_F(ContextAttentionTest, GroupsOfOneAndOfAllHeads) {
   expect_every_case_dense({.num_sequences = 1, .num_kv_heads = 8});
   expect_every_case_dense({.num_kv_heads = 1});
   expect_every_case_dense({.num_sequences = 1, .num_heads = 6, .num_kv_heads = 3});
@@ -94,32 +113,32 @@ TEST(ContextAttentionTest, GroupsOfOneAndOfAllHeads) {
 
 // Scores of 40 and -40: the rounding of a score by 40 x 2^-24 is the relative one of its
 // exponential.
-TEST(ContextAttentionTest, LogSumExpsFarApart) {
+TEST_F(ContextAttentionTest, LogSumExpsFarApart) {
   expect_every_case_dense({.num_sequences = 1, .spread = 80}, false, 2e-5);
   expect_every_case_dense({.document_starts = ragged, .spread = 80}, false, 2e-5);
 }
 
-TEST(ContextAttentionTest, UnevenLengthsArePaddedAndStayExact) {
+TEST_F(ContextAttentionTest, UnevenLengthsArePaddedAndStayExact) {
   expect_every_case_dense({.length = 53}, true);
   expect_every_case_dense({.length = 49, .window = 9, .num_sinks = 1, .document_starts = ragged},
                           true);
   expect_every_case_dense({.length = 51, .num_kv_heads = 1, .document_starts = ragged}, true);
 }
 
-TEST(ContextAttentionTest, DocumentsOfTheNextBatchReplaceThoseBefore) {
+TEST_F(ContextAttentionTest, DocumentsOfTheNextBatchReplaceThoseBefore) {
   const DenseAttention with({.document_starts = ragged});
   const DenseAttention without(AttentionProblem{});
   for (const SplitCase& split_case : all_cases(with.p)) {
-    SplitRun first(world(), with, split_case);
+    SplitRun first(mesh_of(split_case), with, split_case);
     expect_dense(first, with, fp32_tolerance);
     expect_dense(first, with, fp32_tolerance);  // buffers are used again
-    SplitRun second(world(), without, split_case);
+    SplitRun second(mesh_of(split_case), without, split_case);
     expect_dense(second, without, fp32_tolerance);
   }
 }
 
 // The bits depend neither on the run nor on what moves the messages, and the ring polls.
-TEST(ContextAttentionTest, TheSameBitsHoweverMessagesMove) {
+TEST_F(ContextAttentionTest, TheSameBitsHoweverMessagesMove) {
   const DenseAttention dense({.document_starts = ragged});
   for (SplitCase split_case : all_cases(dense.p)) {
     SCOPED_TRACE(split_case.text());
@@ -127,7 +146,7 @@ TEST(ContextAttentionTest, TheSameBitsHoweverMessagesMove) {
     for (const Progress progress :
          {Progress::poll, Progress::poll, Progress::thread, Progress::none}) {
       split_case.progress = progress;
-      SplitRun run(world(), dense, split_case);
+      SplitRun run(mesh_of(split_case), dense, split_case);
       run.run();
       bits.push_back(run.bits());
       EXPECT_GT(run.num_polls(), 0);
@@ -137,15 +156,16 @@ TEST(ContextAttentionTest, TheSameBitsHoweverMessagesMove) {
 }
 
 // Partial outputs merge in fp32 and are rounded once: more ranks do not mean more error.
-TEST(ContextAttentionTest, TheErrorInBf16DoesNotGrowWithTheRanks) {
+TEST_F(ContextAttentionTest, TheErrorInBf16DoesNotGrowWithTheRanks) {
   const DenseAttention dense({.num_sequences = 1, .length = 192, .is_bf16 = true});
   const std::unique_ptr<Group> alone = make_local_group("alone");
-  SplitRun whole(*alone, dense, {});
+  const Mesh mesh_of_one(*alone, {});
+  SplitRun whole(mesh_of_one, dense, {});
   whole.run();
   const auto expected = whole.deviations();
   for (const SplitCase& split_case : all_cases(dense.p)) {
     SCOPED_TRACE(split_case.text());
-    SplitRun run(world(), dense, split_case);
+    SplitRun run(mesh_of(split_case), dense, split_case);
     run.run();
     for (const auto& [name, deviation] : run.deviations()) {
       double sums[] = {deviation.difference, deviation.norm};
@@ -157,7 +177,7 @@ TEST(ContextAttentionTest, TheErrorInBf16DoesNotGrowWithTheRanks) {
   }
 }
 
-TEST(ContextAttentionTest, HeadsThatDoNotDivideAreRefusedWithTheLegalDegrees) {
+TEST_F(ContextAttentionTest, HeadsThatDoNotDivideAreRefusedWithTheLegalDegrees) {
   const auto refusal = [](std::int64_t heads, std::int64_t kv_heads, std::int64_t ulysses) {
     try {
       require_heads(heads, kv_heads, ulysses);

@@ -25,6 +25,15 @@ struct SplitCase {
   }
 };
 
+inline ParallelConfig config_of(const SplitCase& split_case) {
+  ParallelConfig config;
+  config.context = split_case.ring * split_case.ulysses;
+  config.context_split.ring = split_case.ring;
+  config.context_split.ulysses = split_case.ulysses;
+  config.context_split.method = split_case.method;
+  return config;
+}
+
 // Squared norms, of the difference and of what is right.
 struct Deviation {
   double difference = 0;
@@ -36,11 +45,12 @@ struct Deviation {
 
 class SplitRun {
  public:
-  SplitRun(Group& world, const DenseAttention& dense, const SplitCase& split_case)
+  // Borrows the mesh and the oracle.
+  SplitRun(const Mesh& mesh, const DenseAttention& dense, const SplitCase& split_case)
       : dense_(dense),
         p_(dense.p),
         device_(make_cpu_device()),
-        mesh_(world, config_of(split_case)),
+        mesh_(mesh),
         split_(p_.length, split_case.ring, split_case.ulysses, split_case.layout, split_case.pad),
         positions_(split_.positions(mesh_.index(Axis::context))),
         compute_(p_.is_bf16 ? DType::bf16 : DType::f32),
@@ -97,14 +107,6 @@ class SplitRun {
   std::int64_t num_polls() const { return num_polls_; }
 
  private:
-  static ParallelConfig config_of(const SplitCase& split_case) {
-    ParallelConfig config;
-    config.context = split_case.ring * split_case.ulysses;
-    config.context_split.ring = split_case.ring;
-    config.context_split.ulysses = split_case.ulysses;
-    config.context_split.method = split_case.method;
-    return config;
-  }
   AttentionSizes sizes() const {
     return {p_.num_sequences, p_.num_heads, p_.num_kv_heads, p_.head_dim,
             static_cast<float>(p_.scale())};
@@ -160,7 +162,7 @@ class SplitRun {
   const DenseAttention& dense_;
   const AttentionProblem& p_;
   std::unique_ptr<Device> device_;
-  Mesh mesh_;
+  const Mesh& mesh_;
   SequenceSplit split_;
   std::vector<std::int32_t> positions_;
   DType compute_;
