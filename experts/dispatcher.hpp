@@ -26,13 +26,8 @@
 
 namespace switchyard {
 
-struct Route {
-  Tensor counts;          // i64 [E]: slots of this rank's tokens by expert
-  Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows
-  Tensor token_of_row;    // i32 [T k]
-  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
-                          // rows arrive in expert order (one rank, or at most one local expert
-                          // and whole sequences)
+// What of a route lies on the host.
+struct RouteCounts {
   std::int64_t num_tokens = 0;
   std::int64_t num_rows = 0;                 // R: rows this rank's experts receive
   std::int64_t max_rows = 0;                 // of any rank of the group
@@ -40,6 +35,15 @@ struct Route {
   std::vector<std::int64_t> send_rows;       // [P]
   std::vector<std::int64_t> recv_rows;       // [P]
   std::vector<std::int64_t> expert_offsets;  // [local experts + 1] in the expert order
+};
+
+struct Route : RouteCounts {
+  Tensor counts;          // i64 [E]: slots of this rank's tokens by expert
+  Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows
+  Tensor token_of_row;    // i32 [T k]
+  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
+                          // rows arrive in expert order (one rank, or at most one local expert
+                          // and whole sequences)
 };
 
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.

@@ -39,6 +39,7 @@ BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t int
                          DType compute) {
   const std::int64_t chunk = std::min(chunk_rows, max_rows);
   const std::int64_t block = std::min(kernels::row_block, max_rows);
+  gate_up_ = Tensor(device, Purpose::workspace, compute, {block, 2 * intermediate});
   act_ = Tensor(device, Purpose::workspace, compute, {chunk, intermediate});
   d_act_ = Tensor(device, Purpose::workspace, compute, {block, intermediate});
   d_gate_up_ = Tensor(device, Purpose::workspace, compute, {chunk, 2 * intermediate});
@@ -68,6 +69,12 @@ void ExpertBank::pack_weights() {
   }
 }
 
+TensorView ExpertBank::gate_up_block(const TensorView& kept, std::int64_t begin, std::int64_t end,
+                                     const BankScratch& scratch) {
+  return kept.device != nullptr ? kept.slice_rows(begin, end)
+                                : scratch.gate_up_->slice_rows(0, end - begin);
+}
+
 void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expert_offsets,
                          const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
                          const Pass& pass) const {
@@ -77,10 +84,9 @@ void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expe
     for_blocks(expert_offsets[e], expert_offsets[e + 1], kernels::row_block,
                [&](std::int64_t begin, std::int64_t end) {
                  const TensorView act = scratch.act_->slice_rows(0, end - begin);
-                 const TensorView gate_up_block = gate_up.slice_rows(begin, end);
-                 kernels::linear_forward(x.slice_rows(begin, end), weights_[e].gate_up,
-                                         gate_up_block);
-                 kernels::swiglu_forward(gate_up_block, act);
+                 const TensorView block = gate_up_block(gate_up, begin, end, scratch);
+                 kernels::linear_forward(x.slice_rows(begin, end), weights_[e].gate_up, block);
+                 kernels::swiglu_forward(block, act);
                  kernels::linear_forward(act, weights_[e].down, y.slice_rows(begin, end));
                  pass.poll();
                });
@@ -94,9 +100,11 @@ void ExpertBank::backward(const TensorView& dy, const TensorView& x,
   for (std::size_t e = 0; e < weights_.size(); ++e)
     for_blocks(expert_offsets[e], expert_offsets[e + 1], BankScratch::chunk_rows,
                [&](std::int64_t begin, std::int64_t end) {
-                 backward_chunk(static_cast<std::int64_t>(e), dy.slice_rows(begin, end),
-                                x.slice_rows(begin, end), gate_up.slice_rows(begin, end),
-                                dx.slice_rows(begin, end), scratch, pass);
+                 backward_chunk(
+                     static_cast<std::int64_t>(e), dy.slice_rows(begin, end),
+                     x.slice_rows(begin, end),
+                     gate_up.device == nullptr ? gate_up : gate_up.slice_rows(begin, end),
+                     dx.slice_rows(begin, end), scratch, pass);
                });
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
@@ -112,9 +120,11 @@ void ExpertBank::backward_chunk(std::int64_t expert, const TensorView& dy, const
   for_blocks(0, num_rows, kernels::row_block, [&](std::int64_t begin, std::int64_t end) {
     const TensorView d_act = scratch.d_act_->slice_rows(0, end - begin);
     const TensorView d_gate_up_block = d_gate_up.slice_rows(begin, end);
+    const TensorView block = gate_up_block(gate_up, begin, end, scratch);
+    if (gate_up.device == nullptr)
+      kernels::linear_forward(x.slice_rows(begin, end), weights.gate_up, block);
     kernels::linear_backward_input(dy.slice_rows(begin, end), weights.down, d_act);
-    kernels::swiglu_backward(d_act, gate_up.slice_rows(begin, end), d_gate_up_block,
-                             act.slice_rows(begin, end));
+    kernels::swiglu_backward(d_act, block, d_gate_up_block, act.slice_rows(begin, end));
     kernels::linear_backward_input(d_gate_up_block, weights.gate_up, dx.slice_rows(begin, end));
     pass.poll();
   });

@@ -4,7 +4,9 @@
 // A dense feed-forward layer is a bank of one expert. Rows are taken in blocks that keep the
 // intermediate in the processor's cache; the blocks of an expert start at its first row, so a row's
 // bits do not depend on the ranks that share the work.
-// The bank owns parameters; what its backward reads is in BankSaved, the rest in BankScratch.
+// The bank owns parameters. Its backward reads the rows it got and the product gate_up of each; who
+// has not kept the product (an empty view) lets the backward compute it again, block by block, with
+// the same bits. Everything else is in BankScratch.
 #pragma once
 
 #include <span>
@@ -16,11 +18,6 @@
 #include "parallel/parameter.hpp"
 
 namespace switchyard {
-
-struct BankSaved {
-  Tensor x_rows;   // compute type [R, H]: the rows in expert order
-  Tensor gate_up;  // compute type [R, 2 I]: gate in the first I columns
-};
 
 struct BankSpec {
   std::string prefix;  // of the parameters' names
@@ -46,6 +43,7 @@ class BankScratch {
   // Rows of one weight-gradient product: wide enough that fp32 gradients are seldom read again.
   static constexpr std::int64_t chunk_rows = 1024;
 
+  Tensor gate_up_;    // compute type [row_block, 2 I]: where the caller keeps none
   Tensor act_;        // compute type [chunk, I]
   Tensor d_act_;      // compute type [row_block, I]
   Tensor d_gate_up_;  // compute type [chunk, 2 I]
@@ -58,12 +56,13 @@ class ExpertBank {
 
   void pack_weights();
   // x: [R, H]; expert_offsets: num_local_experts + 1 ascending row numbers, from 0 to R. Written:
-  // gate_up [R, 2 I] (kept for the backward) and y [R, H].
+  // gate_up [R, 2 I], gate in the first I columns, kept for the backward unless it is TensorView{};
+  // and y [R, H].
   void forward(const TensorView& x, std::span<const std::int64_t> expert_offsets,
                const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
                const Pass& pass) const;
-  // dy: [R, H]; x and gate_up of the forward pass. dx [R, H] is written, the gradients of the
-  // weights are added to and reported ready, also when no rows came.
+  // dy: [R, H]; x and gate_up of the forward pass (TensorView{}: computed again). dx [R, H] is
+  // written, the gradients of the weights are added to and reported ready, also when no rows came.
   void backward(const TensorView& dy, const TensorView& x,
                 std::span<const std::int64_t> expert_offsets, const TensorView& gate_up,
                 const TensorView& dx, BankScratch& scratch, const Pass& pass) const;
@@ -75,6 +74,9 @@ class ExpertBank {
     kernels::PackedWeight gate_up;  // [2 I, H]
     kernels::PackedWeight down;     // [H, I]
   };
+  // Rows [begin, end) of gate_up: a part of `kept`, or room in the scratch.
+  static TensorView gate_up_block(const TensorView& kept, std::int64_t begin, std::int64_t end,
+                                  const BankScratch& scratch);
   // The part of a parameter's value or gradient that belongs to a local expert.
   TensorView of_expert(const TensorView& whole, std::int64_t expert) const;
   // All rows belong to `expert`; at most a chunk of them.

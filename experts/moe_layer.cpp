@@ -81,23 +81,32 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
 }
 
 MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
-  const std::int64_t max_rows =
-      max_rows_received(dispatcher_.placement(), num_tokens, config_.top_k);
   Saved saved;
   saved.gate = GateRecord(device_, config_, num_tokens, num_sequences);
   saved.route = dispatcher_.make_route(device_, num_tokens);
-  saved.bank.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, hidden_});
-  saved.bank.gate_up = Tensor::growable(device_, Purpose::activation, compute_,
-                                        {max_rows, 2 * config_.intermediate});
-  saved.expert_out =
-      Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, hidden_});
   return saved;
+}
+
+MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
+  const std::int64_t max_rows =
+      max_rows_received(dispatcher_.placement(), num_tokens, config_.top_k);
+  Derived derived;
+  derived.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, hidden_});
+  if (keep_gate_up)
+    derived.gate_up = Tensor::growable(device_, Purpose::activation, compute_,
+                                       {max_rows, 2 * config_.intermediate});
+  derived.expert_out =
+      Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, hidden_});
+  return derived;
 }
 
 void MoeLayer::register_buffers(Saved& saved, RowCapacity& capacity) {
   if (!saved.route.arrival_of_row.empty()) capacity.add(saved.route.arrival_of_row);
-  capacity.add(saved.bank.x_rows);
-  capacity.add(saved.bank.gate_up);
+}
+
+void MoeLayer::register_buffers(Derived& derived, RowCapacity& capacity) {
+  capacity.add(derived.x_rows);
+  if (!derived.gate_up.empty()) capacity.add(derived.gate_up);
 }
 
 void MoeLayer::pack_weights() {
@@ -105,53 +114,62 @@ void MoeLayer::pack_weights() {
   bank_.pack_weights();
 }
 
-void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
-                       RowCapacity& capacity, const Pass& pass) const {
-  Profile& profile = device_.profile();
-  const Route& route = saved.route;
+void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, Derived& derived,
+                       Scratch& scratch, RowCapacity& capacity, const Pass& pass) const {
+  decide(x, saved, scratch, capacity, pass);
+  run_experts(x, saved, derived, scratch, pass);
+  const Profile::Scope scope(device_.profile(), Part::combine);
+  kernels::combine_rows(used_slots(derived.expert_out, saved.route),
+                        place_of_slot(saved, scratch, pass),
+                        used_tokens(saved.gate.weights, saved.route), y);
+}
+
+void MoeLayer::rebuild(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
+                       const Pass& pass) const {
+  run_experts(x, saved, derived, scratch, pass);
+}
+
+void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
+                      const Pass& pass) const {
   {
-    const Profile::Scope scope(profile, Part::router);
+    const Profile::Scope scope(device_.profile(), Part::router);
     router_.forward(x, saved.gate, scratch.router, pass);
     const AuxiliaryLosses losses = router_.losses(saved.gate, x.rows(), pass);
-    saved.balance_loss = losses.balance;
-    saved.z_loss = losses.z;
+    saved.losses = {losses.balance, losses.z};
   }
+  const Profile::Scope scope(device_.profile(), Part::dispatch);
+  dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), pass.token_numbers, saved.route,
+                    scratch.dispatch, capacity);
+}
+
+void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& derived,
+                           Scratch& scratch, const Pass& pass) const {
+  Profile& profile = device_.profile();
+  const Route& route = saved.route;
+  const TensorView x_rows = used_rows(derived.x_rows, route);
   {
     const Profile::Scope scope(profile, Part::dispatch);
-    dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), pass.token_numbers, saved.route,
-                      scratch.dispatch, capacity);
-    saved.expert_counts = route.expert_counts;
-    dispatcher_.dispatch(x, route, scratch.dispatch, used_rows(saved.bank.x_rows, route));
+    dispatcher_.dispatch(x, route, scratch.dispatch, x_rows);
   }
-  const TensorView returned =
-      used_slots(drops(pass) ? scratch.dispatch.slots : saved.expert_out, route);
+  const TensorView expert_out = used_slots(derived.expert_out, route);
+  const TensorView returned = drops(pass) ? used_slots(scratch.dispatch.slots, route) : expert_out;
   const TensorView y_rows =
       dispatcher_.moves_rows() ? used_rows(scratch.dispatch.rows, route) : returned;
   {
     const Profile::Scope scope(profile, Part::experts);
-    bank_.forward(used_rows(saved.bank.x_rows, route), route.expert_offsets,
-                  used_rows(saved.bank.gate_up, route), y_rows, scratch.bank, pass);
+    bank_.forward(x_rows, route.expert_offsets, used_rows(derived.gate_up, route), y_rows,
+                  scratch.bank, pass);
   }
-  {
-    const Profile::Scope scope(profile, Part::combine);
-    dispatcher_.from_experts(y_rows, route, used_rows(scratch.dispatch.arrival, route), returned);
-    combine(returned, y, saved, scratch, pass);
-  }
+  const Profile::Scope scope(profile, Part::combine);
+  dispatcher_.from_experts(y_rows, route, used_rows(scratch.dispatch.arrival, route), returned);
+  if (!drops(pass)) return;
+  kernels::gather_rows(returned, used_tokens(route.row_of_slot, route).flat(), expert_out);
+  drop(expert_out, pass);
 }
 
-void MoeLayer::combine(const TensorView& returned, const TensorView& y, Saved& saved,
-                       const Scratch& scratch, const Pass& pass) const {
-  const Route& route = saved.route;
-  const TensorView row_of_slot = used_tokens(route.row_of_slot, route);
-  const TensorView weights = used_tokens(saved.gate.weights, route);
-  if (!drops(pass)) {
-    kernels::combine_rows(returned, row_of_slot, weights, y);
-    return;
-  }
-  const TensorView by_slot = used_slots(saved.expert_out, route);
-  kernels::gather_rows(returned, row_of_slot.flat(), by_slot);
-  drop(by_slot, pass);
-  kernels::combine_rows(by_slot, used_tokens(scratch.slot_numbers, route), weights, y);
+TensorView MoeLayer::place_of_slot(const Saved& saved, const Scratch& scratch,
+                                   const Pass& pass) const {
+  return used_tokens(drops(pass) ? scratch.slot_numbers : saved.route.row_of_slot, saved.route);
 }
 
 void MoeLayer::drop(const TensorView& by_slot, const Pass& pass) const {
@@ -164,7 +182,8 @@ void MoeLayer::drop(const TensorView& by_slot, const Pass& pass) const {
 }
 
 void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
-                        Saved& saved, Scratch& scratch, const Pass& pass) const {
+                        const Saved& saved, const Derived& derived, Scratch& scratch,
+                        const Pass& pass) const {
   Profile& profile = device_.profile();
   const Route& route = saved.route;
   const TensorView slots = used_slots(scratch.dispatch.slots, route);
@@ -173,14 +192,14 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   TensorView dy_rows;
   {
     const Profile::Scope scope(profile, Part::combine);
-    combine_backward(dy, saved, scratch, pass);
+    combine_backward(dy, saved, derived, scratch, pass);
     dy_rows = dispatcher_.to_experts(slots, route, arrival, rows);
   }
   const TensorView dx_rows = arrival;
   {
     const Profile::Scope scope(profile, Part::experts);
-    bank_.backward(dy_rows, used_rows(saved.bank.x_rows, route), route.expert_offsets,
-                   used_rows(saved.bank.gate_up, route), dx_rows, scratch.bank, pass);
+    bank_.backward(dy_rows, used_rows(derived.x_rows, route), route.expert_offsets,
+                   used_rows(derived.gate_up, route), dx_rows, scratch.bank, pass);
   }
   {
     const Profile::Scope scope(profile, Part::dispatch);
@@ -191,10 +210,10 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   router_.backward(x, saved.gate, scratch.router, dx, pass);
 }
 
-void MoeLayer::combine_backward(const TensorView& dy, const Saved& saved, Scratch& scratch,
-                                const Pass& pass) const {
+void MoeLayer::combine_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
+                                Scratch& scratch, const Pass& pass) const {
   const Route& route = saved.route;
-  const TensorView expert_out = used_slots(saved.expert_out, route);
+  const TensorView expert_out = used_slots(derived.expert_out, route);
   const TensorView row_of_slot = used_tokens(route.row_of_slot, route);
   const TensorView weights = used_tokens(saved.gate.weights, route);
   const TensorView dweights = used_tokens(scratch.router.dweights, route);
@@ -204,7 +223,7 @@ void MoeLayer::combine_backward(const TensorView& dy, const Saved& saved, Scratc
     return;
   }
   const TensorView by_slot = used_slots(scratch.by_slot, route);
-  kernels::combine_rows_backward(dy, expert_out, used_tokens(scratch.slot_numbers, route), weights,
+  kernels::combine_rows_backward(dy, expert_out, place_of_slot(saved, scratch, pass), weights,
                                  by_slot, dweights);
   drop(by_slot, pass);
   kernels::scatter_rows(by_slot, row_of_slot.flat(), slots);

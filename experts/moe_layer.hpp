@@ -2,8 +2,9 @@
 // a layer are sharded over the ranks of the expert axis; tokens reach them by all-to-all, no token
 // is dropped, and rows reach an expert in the order of token identity.
 //   y_t = sum over the chosen experts e of w_{t,e} * expert_e(x_t)
-// Modules hold parameters; what the backward pass reads is in Saved, what no one reads later is in
-// Scratch, which all layers share.
+// Modules hold parameters. What the backward pass reads is in Saved, the decision of the router,
+// which is never taken again, and in Derived, which can be computed again from it and from x. What
+// no one reads later is in Scratch, which all layers share.
 // Legend: T tokens of this rank's micro-batch, S sequences, H hidden, I intermediate, E experts,
 // k choices, R rows received by this rank, P ranks of the expert axis.
 #pragma once
@@ -23,18 +24,23 @@ namespace switchyard {
 
 class MoeLayer {
  public:
+  // Sums of this micro-batch over this rank's tokens, already divided by the global counts of the
+  // pass, not yet by the number of layers and not weighted.
+  struct Losses {
+    double balance = 0;
+    double z = 0;
+  };
   struct Saved {
     GateRecord gate;  // probs, lse, indices, weights, statistics (router.hpp)
     Route route;      // the frozen routing decision (dispatcher.hpp)
-    BankSaved bank;   // x_rows [R, H], gate_up [R, 2 I] (expert_bank.hpp)
+    Losses losses;
+  };
+  struct Derived {
+    Tensor x_rows;   // compute type, growable [R, H]: the rows in expert order
+    Tensor gate_up;  // compute type, growable [R, 2 I]; or none: the backward computes it again
     // [T k, H]: what the experts returned, in slot-sorted row order; with dropout, which goes by
     // the choices of a token, in slot order and already dropped.
     Tensor expert_out;
-    // Sums of this micro-batch over this rank's tokens, already divided by the global counts of the
-    // pass, not yet by the number of layers and not weighted.
-    double balance_loss = 0;
-    double z_loss = 0;
-    std::vector<std::int64_t> expert_counts;  // [E] slots of this rank's tokens by expert
   };
   struct Scratch {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
@@ -57,30 +63,41 @@ class MoeLayer {
 
   // Room for this many tokens; a pass may bring fewer.
   Saved make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const;
-  // The growable buffers of a Saved that has found its final place.
+  Derived make_derived(std::int64_t num_tokens, bool keep_gate_up) const;
+  // The growable buffers of a record that has found its final place.
   static void register_buffers(Saved& saved, RowCapacity& capacity);
+  static void register_buffers(Derived& derived, RowCapacity& capacity);
 
   void pack_weights();
   // x, y: [T, H] in the compute type. y is written.
-  void forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
-               RowCapacity& capacity, const Pass& pass) const;
+  void forward(const TensorView& x, const TensorView& y, Saved& saved, Derived& derived,
+               Scratch& scratch, RowCapacity& capacity, const Pass& pass) const;
+  // Fills `derived` as the forward pass did, from its x and `saved`: rows travel again, but nothing
+  // is routed again.
+  void rebuild(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
+               const Pass& pass) const;
   // dy: gradient of y; may be changed, and may not be dx. x: as in forward. dx: written, includes
   // the router's and the auxiliary losses' gradients. Gradients of parameters are added to, and
   // reported ready.
-  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, Saved& saved,
-                Scratch& scratch, const Pass& pass) const;
+  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, const Saved& saved,
+                const Derived& derived, Scratch& scratch, const Pass& pass) const;
 
  private:
   bool drops(const Pass& pass) const { return pass.training && config_.dropout > 0; }
   // by_slot: [T k, H] in slot order; the same mask in both passes.
   void drop(const TensorView& by_slot, const Pass& pass) const;
-  // returned: [T k, H] rows as they came from the experts -> y [T, H].
-  void combine(const TensorView& returned, const TensorView& y, Saved& saved,
-               const Scratch& scratch, const Pass& pass) const;
+  // The router's decision, and room for the rows that it sends.
+  void decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
+              const Pass& pass) const;
+  // x [T, H] -> derived: the rows go to the experts, through them and back.
+  void run_experts(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
+                   const Pass& pass) const;
+  // Where the row of a choice lies in derived.expert_out: i32 [T, k].
+  TensorView place_of_slot(const Saved& saved, const Scratch& scratch, const Pass& pass) const;
   // dy [T, H] -> scratch.router.dweights and, in scratch.dispatch.slots, the gradient of what the
   // experts returned.
-  void combine_backward(const TensorView& dy, const Saved& saved, Scratch& scratch,
-                        const Pass& pass) const;
+  void combine_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
+                        Scratch& scratch, const Pass& pass) const;
 
   ExpertsConfig config_;
   std::int64_t hidden_;

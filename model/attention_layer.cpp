@@ -98,10 +98,13 @@ AttentionLayer::AttentionLayer(ParameterStore& store, const std::string& prefix,
 
 AttentionLayer::Saved AttentionLayer::make_saved(std::int64_t num_tokens) const {
   Saved saved;
-  saved.qkv = Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
   saved.out = Tensor(device_, Purpose::activation, compute_, {num_tokens, query_cols(model_)});
   saved.lse = Tensor(device_, Purpose::activation, DType::f32, {num_tokens, model_.num_heads});
   return saved;
+}
+
+AttentionLayer::Derived AttentionLayer::make_derived(std::int64_t num_tokens) const {
+  return {Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)})};
 }
 
 void AttentionLayer::pack_weights() {
@@ -116,13 +119,25 @@ AttentionLayer::Heads AttentionLayer::heads_of(const TensorView& qkv) const {
           qkv.slice_cols(v_begin, qkv_cols(model_)), qkv.slice_cols(0, v_begin)};
 }
 
+void AttentionLayer::project(const TensorView& x, Derived& derived, const Scratch& scratch,
+                             const Pass& pass) const {
+  kernels::linear_forward(x, packed_qkv_, derived.qkv);
+  kernels::rope(heads_of(derived.qkv).rotated, scratch.rope, pass.rotary_positions,
+                model_.effective_head_dim(), kernels::Rotation::forward);
+}
+
+void AttentionLayer::rebuild(const TensorView& x, const TensorView& y, const Saved& saved,
+                             Derived& derived, Scratch& scratch, const Pass& pass) const {
+  project(x, derived, scratch, pass);
+  pass.poll();
+  kernels::linear_forward(saved.out, packed_output_, y);
+}
+
 void AttentionLayer::forward(const TensorView& x, const TensorView& y, Saved& saved,
-                             Scratch& scratch, const Pass& pass) const {
+                             Derived& derived, Scratch& scratch, const Pass& pass) const {
   const std::int64_t length = pass.sequence_length;
-  const Heads heads = heads_of(saved.qkv);
-  kernels::linear_forward(x, packed_qkv_, saved.qkv);
-  kernels::rope(heads.rotated, scratch.rope, pass.rotary_positions, model_.effective_head_dim(),
-                kernels::Rotation::forward);
+  const Heads heads = heads_of(derived.qkv);
+  project(x, derived, scratch, pass);
   kernels::attention_forward(attention_shape(model_, x.rows() / length, length, length), heads.q,
                              heads.k, heads.v, scratch.key_ranges, saved.out, saved.lse,
                              kernels::Merge::replace, scratch.workspace);
@@ -131,9 +146,10 @@ void AttentionLayer::forward(const TensorView& x, const TensorView& y, Saved& sa
 }
 
 void AttentionLayer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
-                              Saved& saved, Scratch& scratch, const Pass& pass) const {
+                              const Saved& saved, const Derived& derived, Scratch& scratch,
+                              const Pass& pass) const {
   const std::int64_t length = pass.sequence_length;
-  const Heads heads = heads_of(saved.qkv);
+  const Heads heads = heads_of(derived.qkv);
   const Heads gradients = heads_of(scratch.dqkv);
   kernels::linear_backward_weight(dy, saved.out, output_.gradient());
   pass.gradient_ready(output_);

@@ -1,9 +1,10 @@
 // Causal self-attention with grouped queries and rotary positions:
 //   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. The layer holds its
-// weights; what the backward pass reads is in Saved, what layers share is in Scratch, and in
-// generation the keys and values of all tokens so far are in a Cache.
-// Legend: T tokens = S sequences of L, H hidden, D head_dim, A num_heads, G num_kv_heads.
+// weights; what the backward pass reads is in Saved and in Derived, which can be computed again
+// from x; what layers share is in Scratch, and in generation the keys and values of all tokens so
+// far are in a Cache. Legend: T tokens = S sequences of L, H hidden, D head_dim, A num_heads, G
+// num_kv_heads.
 #pragma once
 
 #include <string>
@@ -20,9 +21,11 @@ namespace switchyard {
 class AttentionLayer {
  public:
   struct Saved {
-    Tensor qkv;  // [T, (A + 2 G) D], q and k after the rotation
     Tensor out;  // [T, A D]: of the attention, before Wout
     Tensor lse;  // f32 [T, A]
+  };
+  struct Derived {
+    Tensor qkv;  // [T, (A + 2 G) D], q and k after the rotation
   };
   struct Scratch {
     Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_sequences,
@@ -57,14 +60,18 @@ class AttentionLayer {
                  DType compute);
 
   Saved make_saved(std::int64_t num_tokens) const;
+  Derived make_derived(std::int64_t num_tokens) const;
   void pack_weights();
 
   // x, y: [T, H] in the compute type. y is written.
-  void forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
-               const Pass& pass) const;
+  void forward(const TensorView& x, const TensorView& y, Saved& saved, Derived& derived,
+               Scratch& scratch, const Pass& pass) const;
+  // Fills `derived` and y as the forward pass did, from its x and `saved`, without the attention.
+  void rebuild(const TensorView& x, const TensorView& y, const Saved& saved, Derived& derived,
+               Scratch& scratch, const Pass& pass) const;
   // dy: gradient of y; dx: written. Gradients of weights are added to, and reported ready.
-  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, Saved& saved,
-                Scratch& scratch, const Pass& pass) const;
+  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, const Saved& saved,
+                const Derived& derived, Scratch& scratch, const Pass& pass) const;
   // Generation: x, y [num_tokens, H] for the tokens that follow the `num_cached` tokens in the
   // cache and are added to it.
   void extend(const TensorView& x, const TensorView& y, std::int64_t num_cached, Cache& cache,
@@ -76,6 +83,8 @@ class AttentionLayer {
     TensorView q, k, v, rotated;  // rotated: q and k
   };
   Heads heads_of(const TensorView& qkv) const;
+  void project(const TensorView& x, Derived& derived, const Scratch& scratch,
+               const Pass& pass) const;
 
   Device& device_;
   ModelConfig model_;

@@ -40,7 +40,8 @@ Block::Scratch::Scratch(Device& device, const ModelConfig& model, const ExpertsC
 Block::ExtendState::ExtendState(Device& device, const ModelConfig& model,
                                 const ExpertsConfig& experts, DType compute,
                                 std::int64_t num_tokens, std::int64_t max_length)
-    : norm(make_norm_saved(device, compute, num_tokens, model.hidden)),
+    : stream(device, Purpose::activation, compute, {num_tokens, model.hidden}),
+      norm(make_normed(device, compute, num_tokens, model.hidden)),
       delta(device, Purpose::workspace, compute, {num_tokens, model.hidden}),
       attention(device, model, compute, num_tokens, max_length) {
   if (any_layer(model, experts, false)) dense_scratch.emplace(device, model, compute, num_tokens);
@@ -72,36 +73,94 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
     dense_.emplace(store, name + ".feed_forward", model, compute);
 }
 
-Block::NormSaved Block::make_norm_saved(Device& device, DType compute, std::int64_t num_tokens,
-                                        std::int64_t hidden) {
-  NormSaved saved;
-  saved.stream = Tensor(device, Purpose::activation, compute, {num_tokens, hidden});
-  saved.rstd = Tensor(device, Purpose::activation, DType::f32, {num_tokens});
-  saved.normed = Tensor(device, Purpose::activation, compute, {num_tokens, hidden});
-  return saved;
+Block::Normed Block::make_normed(Device& device, DType compute, std::int64_t num_tokens,
+                                 std::int64_t hidden) {
+  Normed normed;
+  normed.rstd = Tensor(device, Purpose::activation, DType::f32, {num_tokens});
+  normed.normed = Tensor(device, Purpose::activation, compute, {num_tokens, hidden});
+  return normed;
 }
 
 Block::Saved Block::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
   Saved saved;
-  saved.attention_norm = make_norm_saved(device_, compute_, num_tokens, hidden_);
+  saved.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
   saved.attention = attention_.make_saved(num_tokens);
-  saved.feed_forward_norm = make_norm_saved(device_, compute_, num_tokens, hidden_);
-  if (moe_)
-    saved.moe.emplace(moe_->make_saved(num_tokens, num_sequences));
-  else
-    saved.dense.emplace(dense_->make_saved(num_tokens));
+  extend_saved(saved, num_tokens, num_sequences);
   return saved;
+}
+
+Block::Derived Block::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
+  Derived derived;
+  derived.attention_norm = make_normed(device_, compute_, num_tokens, hidden_);
+  derived.attention = attention_.make_derived(num_tokens);
+  derived.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
+  derived.feed_forward_norm = make_normed(device_, compute_, num_tokens, hidden_);
+  extend_derived(derived, num_tokens, keep_gate_up);
+  return derived;
+}
+
+void Block::extend_saved(Saved& saved, std::int64_t num_tokens, std::int64_t num_sequences) const {
+  if (moe_ && !saved.moe) saved.moe.emplace(moe_->make_saved(num_tokens, num_sequences));
+}
+
+void Block::extend_derived(Derived& derived, std::int64_t num_tokens, bool keep_gate_up) const {
+  if (moe_ && !derived.moe) derived.moe.emplace(moe_->make_derived(num_tokens, keep_gate_up));
+  if (dense_ && !derived.dense)
+    derived.dense.emplace(dense_->make_derived(num_tokens, keep_gate_up));
 }
 
 void Block::register_buffers(Saved& saved, RowCapacity& capacity) {
   if (saved.moe) MoeLayer::register_buffers(*saved.moe, capacity);
 }
 
+void Block::register_buffers(Derived& derived, RowCapacity& capacity) {
+  if (derived.moe) MoeLayer::register_buffers(*derived.moe, capacity);
+}
+
+std::vector<RecordTensor> Block::tensors_of(Saved& saved, Derived& derived) const {
+  std::vector<RecordTensor> list;
+  const auto add = [&list](const char* name, Tensor& tensor) {
+    if (!tensor.empty()) list.push_back({name, &tensor, tensor->rows(), false});
+  };
+  add("stream", saved.stream);
+  add("attention.out", saved.attention.out);
+  add("attention.lse", saved.attention.lse);
+  add("attention_norm.rstd", derived.attention_norm.rstd);
+  add("attention_norm.normed", derived.attention_norm.normed);
+  add("attention.qkv", derived.attention.qkv);
+  add("stream_after_attention", derived.stream);
+  add("feed_forward_norm.rstd", derived.feed_forward_norm.rstd);
+  add("feed_forward_norm.normed", derived.feed_forward_norm.normed);
+  if (dense_) add("feed_forward.gate_up", derived.dense->gate_up);
+  if (!moe_) return list;
+
+  add("router.probs", saved.moe->gate.probs);
+  add("router.lse", saved.moe->gate.lse);
+  add("router.indices", saved.moe->gate.indices);
+  add("router.weights", saved.moe->gate.weights);
+  add("router.counts", saved.moe->gate.counts);
+  add("router.prob_sums", saved.moe->gate.prob_sums);
+  Route& route = saved.moe->route;
+  add("route.counts", route.counts);
+  add("route.row_of_slot", route.row_of_slot);
+  add("route.token_of_row", route.token_of_row);
+  add("experts.out", derived.moe->expert_out);
+  const auto add_rows = [&](const char* name, Tensor& tensor) {
+    if (!tensor.empty()) list.push_back({name, &tensor, route.num_rows, true});
+  };
+  add_rows("route.arrival_of_row", route.arrival_of_row);
+  add_rows("experts.x_rows", derived.moe->x_rows);
+  add_rows("experts.gate_up", derived.moe->gate_up);
+  return list;
+}
+
 void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens) const {
-  if (dense_ && !state.dense) state.dense.emplace(dense_->make_saved(num_tokens));
+  if (dense_ && !state.dense) state.dense.emplace(dense_->make_derived(num_tokens, false));
   if (moe_ && !state.moe) {
     state.moe.emplace(moe_->make_saved(num_tokens, 1));
+    state.moe_derived.emplace(moe_->make_derived(num_tokens, false));
     MoeLayer::register_buffers(*state.moe, state.capacity);
+    MoeLayer::register_buffers(*state.moe_derived, state.capacity);
   }
 }
 
@@ -113,65 +172,85 @@ void Block::pack_weights() {
     dense_->pack_weights();
 }
 
-void Block::add_and_norm(const TensorView& stream, const TensorView& delta, const Parameter& weight,
-                         NormSaved& saved) const {
+void Block::add_and_norm(const TensorView& stream, const TensorView& delta, const TensorView& sum,
+                         const Parameter& weight, Normed& normed) const {
   const Profile::Scope scope(device_.profile(), Part::embedding);
   if (delta.empty())
-    kernels::rms_norm_forward(stream, weight.value(), epsilon_, saved.normed, saved.rstd);
+    kernels::rms_norm_forward(stream, weight.value(), epsilon_, normed.normed, normed.rstd);
   else
-    kernels::add_rms_norm_forward(stream, delta, weight.value(), epsilon_, saved.stream,
-                                  saved.normed, saved.rstd);
+    kernels::add_rms_norm_forward(stream, delta, weight.value(), epsilon_, sum, normed.normed,
+                                  normed.rstd);
 }
 
-void Block::forward(const TensorView& stream, const TensorView& delta, Saved& saved,
-                    Scratch& scratch, RowCapacity& capacity, const Pass& pass) const {
-  Profile& profile = device_.profile();
-  add_and_norm(stream, delta, attention_norm_, saved.attention_norm);
+void Block::finish_attention(const Saved& saved, Derived& derived, Scratch& scratch,
+                             const Pass& pass) const {
   {
-    const Profile::Scope scope(profile, Part::attention);
-    attention_.forward(saved.attention_norm.normed, scratch.delta, saved.attention,
-                       scratch.attention, pass);
-  }
-  {
-    const Profile::Scope scope(profile, Part::embedding);
+    const Profile::Scope scope(device_.profile(), Part::embedding);
     apply_dropout(scratch.delta, residual_dropout_, attention_dropout_key_, pass);
   }
   pass.poll();
-  add_and_norm(saved.attention_norm.stream, scratch.delta, feed_forward_norm_,
-               saved.feed_forward_norm);
-  const TensorView& x = saved.feed_forward_norm.normed;
+  add_and_norm(saved.stream, scratch.delta, derived.stream, feed_forward_norm_,
+               derived.feed_forward_norm);
+}
+
+void Block::forward(const TensorView& stream, const TensorView& delta, Saved& saved,
+                    Derived& derived, Scratch& scratch, RowCapacity& capacity,
+                    const Pass& pass) const {
+  Profile& profile = device_.profile();
+  add_and_norm(stream, delta, saved.stream, attention_norm_, derived.attention_norm);
+  {
+    const Profile::Scope scope(profile, Part::attention);
+    attention_.forward(derived.attention_norm.normed, scratch.delta, saved.attention,
+                       derived.attention, scratch.attention, pass);
+  }
+  finish_attention(saved, derived, scratch, pass);
+  const TensorView& x = derived.feed_forward_norm.normed;
   if (moe_) {
-    moe_->forward(x, scratch.delta, *saved.moe, *scratch.moe, capacity, pass);
+    moe_->forward(x, scratch.delta, *saved.moe, *derived.moe, *scratch.moe, capacity, pass);
   } else {
     const Profile::Scope scope(profile, Part::experts);
-    dense_->forward(x, scratch.delta, *saved.dense, *scratch.dense, pass);
+    dense_->forward(x, scratch.delta, *derived.dense, *scratch.dense, pass);
   }
   const Profile::Scope scope(profile, Part::embedding);
   apply_dropout(scratch.delta, residual_dropout_, feed_forward_dropout_key_, pass);
   pass.poll();
 }
 
-void Block::norm_backward(const Parameter& weight, const NormSaved& saved,
+void Block::rebuild(const Saved& saved, Derived& derived, Scratch& scratch,
+                    const Pass& pass) const {
+  add_and_norm(saved.stream, {}, {}, attention_norm_, derived.attention_norm);
+  {
+    const Profile::Scope scope(device_.profile(), Part::attention);
+    attention_.rebuild(derived.attention_norm.normed, scratch.delta, saved.attention,
+                       derived.attention, scratch.attention, pass);
+  }
+  finish_attention(saved, derived, scratch, pass);
+  if (moe_)
+    moe_->rebuild(derived.feed_forward_norm.normed, *saved.moe, *derived.moe, *scratch.moe, pass);
+  pass.poll();
+}
+
+void Block::norm_backward(const Parameter& weight, const TensorView& stream, const Normed& normed,
                           const TensorView& d_stream, Scratch& scratch, const Pass& pass) const {
   const Profile::Scope scope(device_.profile(), Part::embedding);
-  kernels::rms_norm_backward(scratch.d_normed, saved.stream, weight.value(), saved.rstd, d_stream,
+  kernels::rms_norm_backward(scratch.d_normed, stream, weight.value(), normed.rstd, d_stream,
                              d_stream, weight.gradient(), scratch.norm_workspace);
   pass.gradient_ready(weight);
 }
 
-void Block::feed_forward_backward(const TensorView& dy, Saved& saved, Scratch& scratch,
-                                  const Pass& pass) const {
-  const TensorView& x = saved.feed_forward_norm.normed;
+void Block::feed_forward_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
+                                  Scratch& scratch, const Pass& pass) const {
+  const TensorView& x = derived.feed_forward_norm.normed;
   if (moe_) {
-    moe_->backward(dy, x, scratch.d_normed, *saved.moe, *scratch.moe, pass);
+    moe_->backward(dy, x, scratch.d_normed, *saved.moe, *derived.moe, *scratch.moe, pass);
     return;
   }
   const Profile::Scope scope(device_.profile(), Part::experts);
-  dense_->backward(dy, x, scratch.d_normed, *saved.dense, *scratch.dense, pass);
+  dense_->backward(dy, x, scratch.d_normed, *derived.dense, *scratch.dense, pass);
 }
 
-void Block::backward(const TensorView& d_stream, Saved& saved, Scratch& scratch,
-                     const Pass& pass) const {
+void Block::backward(const TensorView& d_stream, const Saved& saved, const Derived& derived,
+                     Scratch& scratch, const Pass& pass) const {
   // The gradient of a term is that of the stream. It is copied where it will be changed: by
   // dropout, or by the layer with experts.
   const auto gradient_of_term = [&](RandomKey key, bool needs_copy) -> TensorView {
@@ -182,30 +261,31 @@ void Block::backward(const TensorView& d_stream, Saved& saved, Scratch& scratch,
     return scratch.delta;
   };
 
-  feed_forward_backward(gradient_of_term(feed_forward_dropout_key_, has_experts()), saved, scratch,
-                        pass);
-  norm_backward(feed_forward_norm_, saved.feed_forward_norm, d_stream, scratch, pass);
+  feed_forward_backward(gradient_of_term(feed_forward_dropout_key_, has_experts()), saved, derived,
+                        scratch, pass);
+  norm_backward(feed_forward_norm_, derived.stream, derived.feed_forward_norm, d_stream, scratch,
+                pass);
   pass.poll();
   const TensorView dy = gradient_of_term(attention_dropout_key_, false);
   {
     const Profile::Scope scope(device_.profile(), Part::attention);
-    attention_.backward(dy, saved.attention_norm.normed, scratch.d_normed, saved.attention,
-                        scratch.attention, pass);
+    attention_.backward(dy, derived.attention_norm.normed, scratch.d_normed, saved.attention,
+                        derived.attention, scratch.attention, pass);
   }
-  norm_backward(attention_norm_, saved.attention_norm, d_stream, scratch, pass);
+  norm_backward(attention_norm_, saved.stream, derived.attention_norm, d_stream, scratch, pass);
   pass.poll();
 }
 
 void Block::extend(ExtendState& state, std::int64_t num_cached, AttentionLayer::Cache& cache,
                    const kernels::RopeTable& rope, bool first_block, const Pass& pass) const {
   const TensorView nothing;
-  add_and_norm(state.norm.stream, first_block ? nothing : state.delta.view(), attention_norm_,
-               state.norm);
+  add_and_norm(state.stream, first_block ? nothing : state.delta.view(), state.stream,
+               attention_norm_, state.norm);
   attention_.extend(state.norm.normed, state.delta, num_cached, cache, rope, state.attention, pass);
-  add_and_norm(state.norm.stream, state.delta, feed_forward_norm_, state.norm);
+  add_and_norm(state.stream, state.delta, state.stream, feed_forward_norm_, state.norm);
   if (moe_)
-    moe_->forward(state.norm.normed, state.delta, *state.moe, *state.moe_scratch, state.capacity,
-                  pass);
+    moe_->forward(state.norm.normed, state.delta, *state.moe, *state.moe_derived,
+                  *state.moe_scratch, state.capacity, pass);
   else
     dense_->forward(state.norm.normed, state.delta, *state.dense, *state.dense_scratch, pass);
 }

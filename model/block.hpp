@@ -3,12 +3,19 @@
 // An addition is fused with the norm that follows it, so a block leaves its last term pending
 // (Scratch::delta) for the next block, or for the final norm. The feed-forward has experts or not.
 // In the backward pass one tensor, the gradient of the stream, runs through all blocks.
+//
+// What a block's backward pass reads is a record of two parts. Saved is always there: the stream
+// that came in, what attention returned, the router's decision. Derived is as forward left it, or
+// computed again from Saved by rebuild(), which neither attends nor routes again. Who owns the
+// records, and whether they stay where they are meanwhile, the block does not know.
 #pragma once
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "experts/moe_layer.hpp"
+#include "model/activation_store.hpp"
 #include "model/attention_layer.hpp"
 #include "model/feed_forward.hpp"
 
@@ -16,18 +23,23 @@ namespace switchyard {
 
 class Block {
  public:
-  // What an RMSNorm's backward pass reads, and its output.
-  struct NormSaved {
-    Tensor stream;  // [T, H] before the norm
+  // What an RMSNorm leaves.
+  struct Normed {
     Tensor rstd;    // f32 [T]
     Tensor normed;  // [T, H]
   };
   struct Saved {
-    NormSaved attention_norm;
+    Tensor stream;  // [T, H] as it enters the block
     AttentionLayer::Saved attention;
-    NormSaved feed_forward_norm;
-    std::optional<FeedForward::Saved> dense;
     std::optional<MoeLayer::Saved> moe;
+  };
+  struct Derived {
+    Normed attention_norm;
+    AttentionLayer::Derived attention;
+    Tensor stream;  // [T, H] between attention and feed-forward
+    Normed feed_forward_norm;
+    std::optional<FeedForward::Derived> dense;
+    std::optional<MoeLayer::Derived> moe;
   };
   // Shared by all blocks; registers growable buffers, so it stays where it was made.
   struct Scratch {
@@ -49,13 +61,15 @@ class Block {
                 DType compute, std::int64_t num_tokens, std::int64_t max_length);
     ExtendState(const ExtendState&) = delete;
     ExtendState& operator=(const ExtendState&) = delete;
-    NormSaved norm;  // norm.stream: the residual stream
-    Tensor delta;    // [num_tokens, H]
+    Tensor stream;  // [num_tokens, H]: the residual stream
+    Normed norm;
+    Tensor delta;  // [num_tokens, H]
     AttentionLayer::ExtendScratch attention;
-    std::optional<FeedForward::Saved> dense;
+    std::optional<FeedForward::Derived> dense;
     std::optional<FeedForward::Scratch> dense_scratch;
     RowCapacity capacity;
     std::optional<MoeLayer::Saved> moe;
+    std::optional<MoeLayer::Derived> moe_derived;
     std::optional<MoeLayer::Scratch> moe_scratch;
   };
 
@@ -65,35 +79,51 @@ class Block {
         std::int64_t num_moe_layers);
 
   bool has_experts() const { return moe_.has_value(); }
-  static NormSaved make_norm_saved(Device& device, DType compute, std::int64_t num_tokens,
-                                   std::int64_t hidden);
+  static Normed make_normed(Device& device, DType compute, std::int64_t num_tokens,
+                            std::int64_t hidden);
   Saved make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const;
-  // The growable buffers of a Saved that has found its final place.
+  // keep_gate_up: whether the products inside the feed-forward, the largest part, stay for the
+  // backward; without, it computes them again in small blocks.
+  Derived make_derived(std::int64_t num_tokens, bool keep_gate_up) const;
+  // For a record that blocks of both kinds use in turn: what it lacks for this one.
+  void extend_saved(Saved& saved, std::int64_t num_tokens, std::int64_t num_sequences) const;
+  void extend_derived(Derived& derived, std::int64_t num_tokens, bool keep_gate_up) const;
+  // The growable buffers of a record that has found its final place.
   static void register_buffers(Saved& saved, RowCapacity& capacity);
+  static void register_buffers(Derived& derived, RowCapacity& capacity);
+  // The tensors that this block's pass fills in a record.
+  std::vector<RecordTensor> tensors_of(Saved& saved, Derived& derived) const;
   // The buffers of one feed-forward of this block's kind, for all blocks of that kind.
   void add_extend_buffers(ExtendState& state, std::int64_t num_tokens) const;
 
   void pack_weights();
   // stream: [T, H] before the pending term `delta` of the block before. The first block has none:
-  // there `delta` is empty and `stream` is saved.attention_norm.stream. Afterwards
-  // saved.feed_forward_norm.stream is the stream and scratch.delta the pending term, which may be
-  // the same memory as `delta`.
-  void forward(const TensorView& stream, const TensorView& delta, Saved& saved, Scratch& scratch,
-               RowCapacity& capacity, const Pass& pass) const;
+  // there `delta` is empty and `stream` is saved.stream. Afterwards derived.stream is the stream
+  // and scratch.delta the pending term, which may be the same memory as `delta`. `stream` may lie
+  // in `derived`.
+  void forward(const TensorView& stream, const TensorView& delta, Saved& saved, Derived& derived,
+               Scratch& scratch, RowCapacity& capacity, const Pass& pass) const;
+  // Fills `derived` as the forward pass did, to the bit.
+  void rebuild(const Saved& saved, Derived& derived, Scratch& scratch, const Pass& pass) const;
   // d_stream: [T, H], the gradient of the stream after the block; becomes the one before it.
-  void backward(const TensorView& d_stream, Saved& saved, Scratch& scratch, const Pass& pass) const;
+  void backward(const TensorView& d_stream, const Saved& saved, const Derived& derived,
+                Scratch& scratch, const Pass& pass) const;
   // Generation, as forward: state.norm.stream and state.delta are read and left for the next block.
   // num_cached: tokens in the cache. first_block: nothing is pending in state.delta.
   void extend(ExtendState& state, std::int64_t num_cached, AttentionLayer::Cache& cache,
               const kernels::RopeTable& rope, bool first_block, const Pass& pass) const;
 
  private:
-  void add_and_norm(const TensorView& stream, const TensorView& delta, const Parameter& weight,
-                    NormSaved& saved) const;
-  void norm_backward(const Parameter& weight, const NormSaved& saved, const TensorView& d_stream,
-                     Scratch& scratch, const Pass& pass) const;
-  void feed_forward_backward(const TensorView& dy, Saved& saved, Scratch& scratch,
-                             const Pass& pass) const;
+  // sum = stream + delta and its norm; with an empty delta the norm of `stream`, which is `sum`.
+  void add_and_norm(const TensorView& stream, const TensorView& delta, const TensorView& sum,
+                    const Parameter& weight, Normed& normed) const;
+  void norm_backward(const Parameter& weight, const TensorView& stream, const Normed& normed,
+                     const TensorView& d_stream, Scratch& scratch, const Pass& pass) const;
+  // Drops of scratch.delta, what attention returned, and adds it to the stream.
+  void finish_attention(const Saved& saved, Derived& derived, Scratch& scratch,
+                        const Pass& pass) const;
+  void feed_forward_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
+                             Scratch& scratch, const Pass& pass) const;
 
   Device& device_;
   std::int64_t hidden_;

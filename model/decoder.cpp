@@ -68,17 +68,17 @@ void Decoder::extend(std::span<const std::int32_t> tokens) {
   std::ranges::copy(tokens, tokens_->as<std::int32_t>());
   const std::span<std::int32_t> positions = positions_->span<std::int32_t>();
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(length_));
-  kernels::embedding_forward(tokens_, model_.embedding_->value(), state_->norm.stream);
+  kernels::embedding_forward(tokens_, model_.embedding_->value(), state_->stream);
   for (std::size_t layer = 0; layer < model_.blocks_.size(); ++layer)
     model_.blocks_[layer]->extend(*state_, length_, caches_[layer], rope_, layer == 0, pass);
   const auto epsilon = static_cast<float>(model_.model_.norm_epsilon);
   const TensorView& weight = model_.final_norm_->value();
   if (model_.blocks_.empty())
-    kernels::rms_norm_forward(state_->norm.stream, weight, epsilon, state_->norm.normed,
+    kernels::rms_norm_forward(state_->stream, weight, epsilon, state_->norm.normed,
                               state_->norm.rstd);
   else
-    kernels::add_rms_norm_forward(state_->norm.stream, state_->delta, weight, epsilon,
-                                  state_->norm.stream, state_->norm.normed, state_->norm.rstd);
+    kernels::add_rms_norm_forward(state_->stream, state_->delta, weight, epsilon, state_->stream,
+                                  state_->norm.normed, state_->norm.rstd);
   length_ += num_tokens;
 }
 

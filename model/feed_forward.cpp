@@ -32,20 +32,21 @@ FeedForward::FeedForward(ParameterStore& store, const std::string& prefix, const
       intermediate_(model.dense_intermediate),
       bank_(store, dense_spec(prefix, model, compute)) {}
 
-FeedForward::Saved FeedForward::make_saved(std::int64_t num_tokens) const {
+FeedForward::Derived FeedForward::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
+  if (!keep_gate_up) return {};
   return {Tensor(device_, Purpose::activation, compute_, {num_tokens, 2 * intermediate_})};
 }
 
-void FeedForward::forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
-                          const Pass& pass) const {
+void FeedForward::forward(const TensorView& x, const TensorView& y, Derived& derived,
+                          Scratch& scratch, const Pass& pass) const {
   const std::array<std::int64_t, 2> all_rows = {0, x.rows()};
-  bank_.forward(x, all_rows, saved.gate_up, y, scratch.bank, pass);
+  bank_.forward(x, all_rows, derived.gate_up, y, scratch.bank, pass);
 }
 
 void FeedForward::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
-                           Saved& saved, Scratch& scratch, const Pass& pass) const {
+                           const Derived& derived, Scratch& scratch, const Pass& pass) const {
   const std::array<std::int64_t, 2> all_rows = {0, x.rows()};
-  bank_.backward(dy, x, all_rows, saved.gate_up, dx, scratch.bank, pass);
+  bank_.backward(dy, x, all_rows, derived.gate_up, dx, scratch.bank, pass);
 }
 
 }  // namespace switchyard

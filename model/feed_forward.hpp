@@ -12,8 +12,9 @@ namespace switchyard {
 
 class FeedForward {
  public:
-  struct Saved {
-    Tensor gate_up;  // [T, 2 I]
+  // What the backward pass reads beside x, and can be computed again from x.
+  struct Derived {
+    Tensor gate_up;  // [T, 2 I]; or none: the backward computes it again, block by block
   };
   struct Scratch {
     Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens);
@@ -24,15 +25,15 @@ class FeedForward {
   FeedForward(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
               DType compute);
 
-  Saved make_saved(std::int64_t num_tokens) const;
+  Derived make_derived(std::int64_t num_tokens, bool keep_gate_up) const;
   void pack_weights() { bank_.pack_weights(); }
 
   // x, y: [T, H] in the compute type. y is written.
-  void forward(const TensorView& x, const TensorView& y, Saved& saved, Scratch& scratch,
+  void forward(const TensorView& x, const TensorView& y, Derived& derived, Scratch& scratch,
                const Pass& pass) const;
   // dy: gradient of y; dx: written. Gradients of weights are added to, and reported ready.
-  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, Saved& saved,
-                Scratch& scratch, const Pass& pass) const;
+  void backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
+                const Derived& derived, Scratch& scratch, const Pass& pass) const;
 
  private:
   Device& device_;

@@ -15,42 +15,67 @@ LossSums& LossSums::operator+=(const LossSums& other) {
   return *this;
 }
 
+namespace {
+
+// Rows that the fullest rank receives in a layer when all experts are equally loaded.
+std::int64_t balanced_rows(const ExpertsConfig& experts, int expert_ranks,
+                           std::int64_t num_tokens) {
+  if (experts.num_experts == 0) return 0;
+  const ExpertPlacement placement(experts.num_experts, expert_ranks);
+  const std::int64_t slots = num_tokens * experts.top_k;
+  const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
+  return expert_ranks * placement.max_local_experts() * slots_of_expert;
+}
+
+// What an observer may see of a layer, now that its forward pass is done.
+void show(ActivationObserver& observer, std::int64_t layer, const Block& block,
+          const Block::Saved& saved) {
+  observer.observe(layer, ObservedTensor::hidden, saved.stream);
+  observer.observe(layer, ObservedTensor::attention_lse, saved.attention.lse);
+  if (block.has_experts())
+    observer.observe(layer, ObservedTensor::gate_probs, saved.moe->gate.probs);
+}
+
+}  // namespace
+
 struct Activations::State {
   State(const Transformer& model, std::int64_t sequences, std::int64_t length,
-        std::int64_t planned_rows);
+        const ActivationOptions& options);
 
   std::int64_t num_sequences;
   std::int64_t sequence_length;
   RowCapacity capacity;
-  std::vector<Block::Saved> blocks;  // never resized: the capacity knows where its buffers are
+  LayerRecords records;
   Block::Scratch scratch;
-  Block::NormSaved final_norm;
+  Tensor final_stream;  // [T, H]
+  Block::Normed final_norm;
   Head::Scratch head;
   Tensor d_stream;  // [T, H]: gradient of the residual stream
+  ActivationObserver* observer = nullptr;
 };
 
 Activations::State::State(const Transformer& model, std::int64_t sequences, std::int64_t length,
-                          std::int64_t planned_rows)
+                          const ActivationOptions& options)
     : num_sequences(sequences),
       sequence_length(length),
-      capacity(planned_rows),
+      capacity(options.planned_rows),
+      records(model.blocks_, options, sequences * length, sequences,
+              balanced_rows(model.experts_, model.store_.mesh().degree(Axis::expert),
+                            sequences * length),
+              capacity),
       scratch(model.store_.device(), model.model_, model.experts_, model.compute_, sequences,
               length, model.store_.mesh().degree(Axis::expert), capacity),
-      final_norm(Block::make_norm_saved(model.store_.device(), model.compute_, sequences * length,
-                                        model.model_.hidden)),
+      final_stream(model.store_.device(), Purpose::activation, model.compute_,
+                   {sequences * length, model.model_.hidden}),
+      final_norm(Block::make_normed(model.store_.device(), model.compute_, sequences * length,
+                                    model.model_.hidden)),
       head(model.store_.device(), model.model_, model.compute_, sequences * length),
       d_stream(model.store_.device(), Purpose::activation, model.compute_,
-               {sequences * length, model.model_.hidden}) {
-  blocks.reserve(model.blocks_.size());
-  for (const auto& block : model.blocks_) {
-    blocks.push_back(block->make_saved(sequences * length, sequences));
-    Block::register_buffers(blocks.back(), capacity);
-  }
-}
+               {sequences * length, model.model_.hidden}) {}
 
 Activations::Activations(const Transformer& model, std::int64_t num_sequences,
-                         std::int64_t sequence_length, std::int64_t planned_rows)
-    : state_(std::make_unique<State>(model, num_sequences, sequence_length, planned_rows)) {}
+                         std::int64_t sequence_length, const ActivationOptions& options)
+    : state_(std::make_unique<State>(model, num_sequences, sequence_length, options)) {}
 
 Activations::~Activations() = default;
 
@@ -62,10 +87,19 @@ void Activations::reserve_rows(std::int64_t rows) {
   state_->capacity.require(rows);
 }
 
+void Activations::observe_with(ActivationObserver* observer) {
+  state_->observer = observer;
+}
+
+double Activations::bytes_spilled() const {
+  return state_->records.bytes_spilled();
+}
+
 std::vector<std::vector<std::int64_t>> Activations::expert_counts() const {
   std::vector<std::vector<std::int64_t>> counts;
-  for (const Block::Saved& saved : state_->blocks)
-    if (saved.moe) counts.push_back(saved.moe->expert_counts);
+  for (std::size_t layer = 0; layer < state_->records.num_layers(); ++layer)
+    if (const LayerRecords::Outcome* outcome = state_->records.outcome(layer))
+      counts.push_back(outcome->route.expert_counts);
   return counts;
 }
 
@@ -109,7 +143,7 @@ void Transformer::pack_weights() {
 
 LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
                             const Pass& pass) const {
-  forward(batch, activations, pass);
+  forward(batch, activations, pass, true);
   Activations::State& state = *activations.state_;
   LossSums losses = auxiliary_losses(activations);
   {
@@ -123,7 +157,7 @@ LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
 
 LossSums Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
                                const TensorView& token_losses) const {
-  forward(batch, activations, pass);
+  forward(batch, activations, pass, false);
   Activations::State& state = *activations.state_;
   LossSums losses = auxiliary_losses(activations);
   const Profile::Scope scope(store_.device().profile(), Part::head);
@@ -134,14 +168,14 @@ LossSums Transformer::evaluate(const TokenBatch& batch, Activations& activations
 
 void Transformer::logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
                          const TensorView& out) const {
-  forward(batch, activations, pass);
+  forward(batch, activations, pass, false);
   const Profile::Scope scope(store_.device().profile(), Part::head);
   const TensorView& x = activations.state_->final_norm.normed;
   head_->logits(x, out.reshape({x.rows(), vocab_size()}));
 }
 
-void Transformer::forward(const TokenBatch& batch, Activations& activations,
-                          const Pass& pass) const {
+void Transformer::forward(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                          bool keeps) const {
   Activations::State& state = *activations.state_;
   expect(
       batch.num_sequences == state.num_sequences && batch.sequence_length == state.sequence_length,
@@ -150,8 +184,10 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations,
              pass.sequence_ids.numel() == batch.num_sequences &&
              pass.positions.numel() == batch.tokens.numel(),
          "a pass over the tokens of the batch");
-  TensorView stream = state.final_norm.stream;  // of a model without blocks
-  if (!state.blocks.empty()) stream = state.blocks.front().attention_norm.stream;
+  ActivationObserver* observer = keeps ? state.observer : nullptr;
+  if (observer != nullptr) observer->begin(batch.sequence_ids);
+  TensorView stream = state.final_stream;  // of a model without blocks
+  if (!blocks_.empty()) stream = state.records.begin_forward(0, pass).saved.stream;
   {
     const Profile::Scope scope(store_.device().profile(), Part::embedding);
     kernels::embedding_forward(batch.tokens.flat(), embedding_->value(), stream);
@@ -161,10 +197,13 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations,
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
                                    false);
-    blocks_[layer]->forward(stream, delta, state.blocks[layer], state.scratch, state.capacity,
-                            pass);
-    stream = state.blocks[layer].feed_forward_norm.stream;
+    const auto [saved, derived] = state.records.begin_forward(layer, pass);
+    blocks_[layer]->forward(stream, delta, saved, derived, state.scratch, state.capacity, pass);
+    stream = derived.stream;
     delta = state.scratch.delta;
+    if (observer != nullptr)
+      show(*observer, static_cast<std::int64_t>(layer), *blocks_[layer], saved);
+    state.records.end_forward(layer, keeps);
   }
   const Profile::Scope scope(store_.device().profile(), Part::embedding);
   const auto epsilon = static_cast<float>(model_.norm_epsilon);
@@ -172,9 +211,8 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations,
     kernels::rms_norm_forward(stream, final_norm_->value(), epsilon, state.final_norm.normed,
                               state.final_norm.rstd);
   else
-    kernels::add_rms_norm_forward(stream, delta, final_norm_->value(), epsilon,
-                                  state.final_norm.stream, state.final_norm.normed,
-                                  state.final_norm.rstd);
+    kernels::add_rms_norm_forward(stream, delta, final_norm_->value(), epsilon, state.final_stream,
+                                  state.final_norm.normed, state.final_norm.rstd);
 }
 
 // Takes the gradient of the final norm's output from scratch.d_normed, where the head left it.
@@ -183,16 +221,19 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
   Activations::State& state = *activations.state_;
   {
     const Profile::Scope scope(store_.device().profile(), Part::embedding);
-    kernels::rms_norm_backward(state.scratch.d_normed, state.final_norm.stream,
-                               final_norm_->value(), state.final_norm.rstd, {}, state.d_stream,
-                               final_norm_->gradient(), state.scratch.norm_workspace);
+    kernels::rms_norm_backward(state.scratch.d_normed, state.final_stream, final_norm_->value(),
+                               state.final_norm.rstd, {}, state.d_stream, final_norm_->gradient(),
+                               state.scratch.norm_workspace);
     pass.gradient_ready(*final_norm_);
   }
   pass.poll();
   for (std::size_t layer = blocks_.size(); layer-- > 0;) {
     const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
                                    true);
-    blocks_[layer]->backward(state.d_stream, state.blocks[layer], state.scratch, pass);
+    const auto [saved, derived] = state.records.begin_backward(layer, pass);
+    if (state.records.rebuilds(layer)) blocks_[layer]->rebuild(saved, derived, state.scratch, pass);
+    blocks_[layer]->backward(state.d_stream, saved, derived, state.scratch, pass);
+    state.records.end_backward(layer);
   }
   const Profile::Scope scope(store_.device().profile(), Part::embedding);
   apply_dropout(state.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
@@ -204,10 +245,12 @@ LossSums Transformer::auxiliary_losses(const Activations& activations) const {
   LossSums sums;
   const std::int64_t num_layers = num_moe_layers();
   if (num_layers == 0) return sums;
-  for (const Block::Saved& saved : activations.state_->blocks) {
-    if (!saved.moe) continue;
-    sums.balance += saved.moe->balance_loss;
-    sums.z += saved.moe->z_loss;
+  const LayerRecords& records = activations.state_->records;
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const LayerRecords::Outcome* outcome = records.outcome(layer);
+    if (outcome == nullptr) continue;
+    sums.balance += outcome->losses.balance;
+    sums.z += outcome->losses.z;
   }
   sums.balance /= static_cast<double>(num_layers);
   sums.z /= static_cast<double>(num_layers);

@@ -3,7 +3,7 @@
 // Mixtral computes.
 //
 // The Transformer holds parameters. Activations holds what one micro-batch in flight needs: the
-// Saved record of every layer and the scratch that layers share, allocated once and used again each
+// records of the layers and the scratch that layers share, allocated once and used again each
 // micro-step.
 #pragma once
 
@@ -11,9 +11,11 @@
 #include <vector>
 
 #include "experts/moe_layer.hpp"
+#include "model/activation_observer.hpp"
 #include "model/block.hpp"
 #include "model/config.hpp"
 #include "model/head.hpp"
+#include "model/layer_records.hpp"
 
 namespace switchyard {
 
@@ -66,7 +68,9 @@ class Transformer {
  private:
   friend class Activations;
   friend class Decoder;
-  void forward(const TokenBatch& batch, Activations& activations, const Pass& pass) const;
+  // keeps: a backward pass follows.
+  void forward(const TokenBatch& batch, Activations& activations, const Pass& pass,
+               bool keeps) const;
   void backward(const TokenBatch& batch, Activations& activations, const Pass& pass) const;
   LossSums auxiliary_losses(const Activations& activations) const;
 
@@ -84,15 +88,19 @@ class Transformer {
 
 class Activations {
  public:
-  // planned_rows: see RowCapacity.
+  // The options' ConfigErrors: see LayerRecords.
   Activations(const Transformer& model, std::int64_t num_sequences, std::int64_t sequence_length,
-              std::int64_t planned_rows = 0);
+              const ActivationOptions& options = {});
   ~Activations();
 
   // Rows received by the fullest rank of the expert group in a layer, so far.
   std::int64_t max_rows() const;
   // Makes room for that many rows at once, as a run that continues on the layout it had does.
   void reserve_rows(std::int64_t rows);
+  // Told of chosen tensors by the passes that train() makes from now on; null: by none.
+  void observe_with(ActivationObserver* observer);
+  // Bytes that passes moved to the store of spilled layers and back, so far.
+  double bytes_spilled() const;
   // Slots by expert of this rank's tokens in the last micro-batch: [num_moe_layers][E].
   std::vector<std::vector<std::int64_t>> expert_counts() const;
 

@@ -12,6 +12,7 @@ std::string_view name_of(Purpose purpose) {
     case Purpose::activation: return "activation";
     case Purpose::communication: return "communication";
     case Purpose::workspace: return "workspace";
+    case Purpose::spilled: return "spilled";
   }
   return "?";
 }

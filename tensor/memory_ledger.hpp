@@ -9,14 +9,15 @@
 namespace switchyard {
 
 enum class Purpose : std::uint8_t {
-  parameter,      // fp32 values and the packed copies that products read
+  parameter,  // fp32 values and the packed copies that products read
   gradient,
   optimizer,      // AdamW moments
   activation,     // what a backward pass reads, and what flows between layers
   communication,  // staging of exchanges
   workspace,      // scratch of one kernel or one layer
+  spilled,        // records of layers in the memory store, between forward and backward
 };
-inline constexpr int num_purposes = 6;
+inline constexpr int num_purposes = 7;
 std::string_view name_of(Purpose purpose);
 
 class MemoryLedger {

@@ -17,6 +17,7 @@ std::string_view name_of(Part part) {
     case Part::head: return "head";
     case Part::reduction: return "reduction";
     case Part::optimizer: return "optimizer";
+    case Part::spill: return "spill";
   }
   return "?";
 }

@@ -23,8 +23,9 @@ enum class Part : std::uint8_t {
   head,       // output projection and loss
   reduction,  // of gradients over replicas
   optimizer,  // norm, AdamW, gathering and packing of the new weights
+  spill,      // waiting for spilled activations
 };
-inline constexpr int num_parts = 11;
+inline constexpr int num_parts = 12;
 std::string_view name_of(Part part);
 
 struct Work {

@@ -116,6 +116,8 @@ LayerRun::Batch& LayerRun::add_batch() {
   batch.positions = Tensor(device_, Purpose::activation, DType::i32, {num_local_tokens_});
   batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
   MoeLayer::register_buffers(batch.saved, capacity_);
+  batch.derived = layer_.make_derived(num_local_tokens_, true);
+  MoeLayer::register_buffers(batch.derived, capacity_);
   return batch;
 }
 
@@ -152,11 +154,12 @@ Pass LayerRun::pass_of(const Batch& batch) const {
 }
 
 void LayerRun::forward(Batch& batch) {
-  layer_.forward(batch.x, batch.y, batch.saved, scratch_, capacity_, pass_of(batch));
+  layer_.forward(batch.x, batch.y, batch.saved, batch.derived, scratch_, capacity_, pass_of(batch));
 }
 
 void LayerRun::backward(Batch& batch) {
-  layer_.backward(batch.dy, batch.x, batch.dx, batch.saved, scratch_, pass_of(batch));
+  layer_.backward(batch.dy, batch.x, batch.dx, batch.saved, batch.derived, scratch_,
+                  pass_of(batch));
 }
 
 void LayerRun::reduce_gradients() {

@@ -56,6 +56,7 @@ class LayerRun {
     Tensor x, y, dy, dx;  // [T, H] of this rank
     Tensor sequence_ids, positions;
     MoeLayer::Saved saved;
+    MoeLayer::Derived derived;
   };
   Batch& add_batch();
   void load_weights(const ReferenceMoe& moe);

@@ -54,7 +54,7 @@ void expect_gradient(const LayerRun& run, const std::string& name, const Doubles
 }
 
 void expect_losses(const LayerRun::Batch& batch, const ReferenceMoe::Forward& expected) {
-  double sums[2] = {batch.saved.balance_loss, batch.saved.z_loss};
+  double sums[2] = {batch.saved.losses.balance, batch.saved.losses.z};
   world().all_reduce_values(sums, ReduceOp::sum);
   EXPECT_NEAR(sums[0], expected.balance, 1e-6 * expected.balance);
   EXPECT_NEAR(sums[1], expected.z, 1e-5 * expected.z + 1e-12);
@@ -63,12 +63,12 @@ void expect_losses(const LayerRun::Batch& batch, const ReferenceMoe::Forward& ex
 // No token is dropped: the slots of all ranks by expert are the oracle's.
 void expect_counts(const LayerRun::Batch& batch, const LayerCase& c,
                    const ReferenceMoe::Forward& expected) {
-  std::vector<std::int64_t> all(batch.saved.expert_counts.size() *
+  std::vector<std::int64_t> all(batch.saved.route.expert_counts.size() *
                                 static_cast<std::size_t>(world().size()));
-  world().all_gather_values(batch.saved.expert_counts, all);
-  for (std::size_t e = 0; e < batch.saved.expert_counts.size(); ++e) {
+  world().all_gather_values(batch.saved.route.expert_counts, all);
+  for (std::size_t e = 0; e < batch.saved.route.expert_counts.size(); ++e) {
     double counted = 0, wanted = 0;
-    for (std::size_t at = e; at < all.size(); at += batch.saved.expert_counts.size())
+    for (std::size_t at = e; at < all.size(); at += batch.saved.route.expert_counts.size())
       counted += static_cast<double>(all[at]);
     for (std::size_t at = e; at < expected.counts.size();
          at += static_cast<std::size_t>(c.num_experts))
@@ -182,7 +182,7 @@ TEST(MoeLayerRows, reach_experts_in_the_order_of_token_identity) {
         }
     const Route& route = batch.saved.route;
     EXPECT_EQ(route.num_rows * c.hidden, std::ssize(expected));
-    EXPECT_EQ(to_doubles(batch.saved.bank.x_rows->slice_rows(0, route.num_rows)), expected);
+    EXPECT_EQ(to_doubles(batch.derived.x_rows->slice_rows(0, route.num_rows)), expected);
   }
 }
 
@@ -204,7 +204,7 @@ TEST(MoeLayerRows, buffers_grow_in_place_under_a_pass_in_flight) {
     run.load_inputs(first, problem);
     run.forward(first);
     const std::int64_t rows_before = run.max_rows();
-    const std::byte* address = first.saved.bank.x_rows->data;
+    const std::byte* address = first.derived.x_rows->data;
     run.load_weights(other.moe);
     run.load_inputs(second, other);
     run.forward(second);
@@ -214,7 +214,7 @@ TEST(MoeLayerRows, buffers_grow_in_place_under_a_pass_in_flight) {
     run.load_weights(problem.moe);
     run.backward(first);
     run.reduce_gradients();
-    EXPECT_EQ(first.saved.bank.x_rows->data, address);
+    EXPECT_EQ(first.derived.x_rows->data, address);
     expect_as_oracle(run, first, even, problem);
   }
 }

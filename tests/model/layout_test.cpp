@@ -126,7 +126,7 @@ TEST(LayoutTest, ThePlanPredictsTheBytesOfEveryRank) {
         const std::int64_t micro = num_global_sequences / world().size() / 2;
         const auto run = [&](Device& device, const Mesh& mesh, std::int64_t planned_rows) {
           SmallModel small(device, mesh, c, compute);
-          Activations activations(small.model, micro, length, planned_rows);
+          Activations activations(small.model, micro, length, {.planned_rows = planned_rows});
           GradientSync sync(small.store);
           const LossSums losses = step_of_this_rank(small, device, activations, c, sync);
           if (device.is_plan()) {

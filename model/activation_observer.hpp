@@ -1,0 +1,25 @@
+// Who watches chosen activations of a training pass as they come by, such as a capture to a file.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard {
+
+enum class ObservedTensor : std::uint8_t {
+  hidden,         // [T, H] compute type: the residual stream as it enters the layer
+  attention_lse,  // f32 [T, num_heads]
+  gate_probs,     // f32 [T, E]: of layers with experts
+};
+
+class ActivationObserver {
+ public:
+  virtual ~ActivationObserver() = default;
+  // A micro-batch begins; i64 [S].
+  virtual void begin(const TensorView& sequence_ids) = 0;
+  // Rows are this rank's tokens, sequence by sequence. The view is valid during the call only.
+  virtual void observe(std::int64_t layer, ObservedTensor which, const TensorView& rows) = 0;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,177 @@
+#include "model/layer_records.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "parallel/collective_error.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+constexpr std::int64_t megabyte = 1'000'000;
+constexpr double poll_seconds = 0.001;  // between looks at other exchanges while waiting
+
+}  // namespace
+
+LayerRecords::LayerRecords(const Blocks& blocks, const ActivationOptions& options,
+                           std::int64_t num_tokens, std::int64_t num_sequences,
+                           std::int64_t balanced_rows, RowCapacity& capacity)
+    : blocks_(blocks), options_(options), capacity_(capacity) {
+  layers_.resize(blocks.size());
+  spill_index_.resize(blocks.size());
+  outcomes_.resize(blocks.size());
+  for (std::size_t layer = 0; layer < blocks.size(); ++layer) {
+    const Block& block = *blocks[layer];
+    Owned& own = layers_[layer];
+    switch (options_.policy_of(layer)) {
+      case LayerPolicy::keep:
+        own.saved = block.make_saved(num_tokens, num_sequences);
+        own.derived = block.make_derived(num_tokens, true);
+        break;
+      case LayerPolicy::recompute:
+        own.saved = block.make_saved(num_tokens, num_sequences);
+        if (working_.stream.empty())
+          working_ = block.make_derived(num_tokens, false);
+        else
+          block.extend_derived(working_, num_tokens, false);
+        break;
+      case LayerPolicy::spill:
+        spill_index_[layer] = spilled_layers_.size();
+        spilled_layers_.push_back(layer);
+        break;
+    }
+    register_buffers(own);
+  }
+  Block::register_buffers(working_, capacity_);
+  if (!spilled_layers_.empty()) make_pool(num_tokens, num_sequences, balanced_rows);
+}
+
+void LayerRecords::register_buffers(Owned& record) {
+  Block::register_buffers(record.saved, capacity_);
+  Block::register_buffers(record.derived, capacity_);
+}
+
+LayerRecords::Owned LayerRecords::make_pool_record(std::int64_t num_tokens,
+                                                   std::int64_t num_sequences) const {
+  const Block& first = *blocks_[spilled_layers_.front()];
+  Owned record{first.make_saved(num_tokens, num_sequences), first.make_derived(num_tokens, true)};
+  for (const std::size_t layer : spilled_layers_) {
+    blocks_[layer]->extend_saved(record.saved, num_tokens, num_sequences);
+    blocks_[layer]->extend_derived(record.derived, num_tokens, true);
+  }
+  return record;
+}
+
+// As the ledger counts them once the growable buffers have room for the balanced rows.
+std::int64_t LayerRecords::bytes_of(Owned& record, std::int64_t balanced_rows) const {
+  std::vector<const Tensor*> seen;
+  std::int64_t bytes = 0;
+  for (const std::size_t layer : spilled_layers_)
+    for (const RecordTensor& part : blocks_[layer]->tensors_of(record.saved, record.derived)) {
+      if (std::find(seen.begin(), seen.end(), part.tensor) != seen.end()) continue;
+      seen.push_back(part.tensor);
+      const TensorView& view = *part.tensor;
+      const std::int64_t rows = part.follows_rows ? balanced_rows : view.rows();
+      bytes += MemoryLedger::rounded(rows * view.row_stride * size_of(view.dtype));
+    }
+  return bytes;
+}
+
+std::int64_t LayerRecords::pool_size(std::int64_t record_bytes) const {
+  const std::int64_t num_layers = std::ssize(spilled_layers_);
+  const std::int64_t least = std::min<std::int64_t>(2, num_layers);
+  if (options_.memory_bytes == 0) return least;
+  const std::int64_t fitting = options_.memory_bytes / record_bytes;
+  if (fitting < least)
+    throw Collective<ConfigError>(fmt::format(
+        "activations.memory_megabytes is {}, but spilling needs {} records of {} bytes at once: "
+        "one "
+        "for the layer at work, one on its way to the store or back. Use at least {}, or 0 for the "
+        "least that works",
+        options_.memory_bytes / megabyte, least, record_bytes,
+        (least * record_bytes + megabyte - 1) / megabyte));
+  return std::min(fitting, num_layers);
+}
+
+void LayerRecords::make_pool(std::int64_t num_tokens, std::int64_t num_sequences,
+                             std::int64_t balanced_rows) {
+  expect(options_.store != nullptr, "a store for spilled layers");
+  pool_.push_back(make_pool_record(num_tokens, num_sequences));
+  const std::int64_t num_records = pool_size(bytes_of(pool_.front(), balanced_rows));
+  while (std::ssize(pool_) < num_records)
+    pool_.push_back(make_pool_record(num_tokens, num_sequences));
+  for (Owned& record : pool_) register_buffers(record);
+  device_ = pool_.front().saved.stream->device;
+  for (const std::size_t layer : spilled_layers_)
+    if (moves(layer))
+      options_.store->prepare(static_cast<std::int64_t>(layer), tensors_of(layer), capacity_);
+}
+
+LayerRecords::Record LayerRecords::record_of(std::size_t layer) {
+  Owned& own = layers_[layer];
+  switch (options_.policy_of(layer)) {
+    case LayerPolicy::recompute:
+      return {own.saved, working_};
+    case LayerPolicy::spill: {
+      Owned& record = pool_record(layer);
+      return {record.saved, record.derived};
+    }
+    case LayerPolicy::keep:
+      break;
+  }
+  return {own.saved, own.derived};
+}
+
+std::vector<RecordTensor> LayerRecords::tensors_of(std::size_t layer) {
+  const Record record = record_of(layer);
+  return blocks_[layer]->tensors_of(record.saved, record.derived);
+}
+
+// The copies go on by themselves; exchanges between ranks want to be called meanwhile.
+void LayerRecords::wait_for(std::size_t layer, const Pass& pass) {
+  const Profile::Scope scope(device_->profile(), Part::spill);
+  const auto number = static_cast<std::int64_t>(layer);
+  while (!options_.store->wait_for(number, poll_seconds)) pass.poll();
+}
+
+LayerRecords::Record LayerRecords::begin_forward(std::size_t layer, const Pass& pass) {
+  if (options_.policy_of(layer) == LayerPolicy::spill && spill_index(layer) >= pool_.size())
+    wait_for(spilled_layers_[spill_index(layer) - pool_.size()], pass);
+  return record_of(layer);
+}
+
+void LayerRecords::end_forward(std::size_t layer, bool keeps) {
+  const Record record = record_of(layer);
+  if (blocks_[layer]->has_experts())
+    outcomes_[layer] = {record.saved.moe->route, record.saved.moe->losses};
+  if (!keeps || options_.policy_of(layer) != LayerPolicy::spill || !moves(layer)) return;
+  const std::vector<RecordTensor> tensors = tensors_of(layer);
+  for (const RecordTensor& tensor : tensors)
+    bytes_spilled_ += static_cast<double>(2 * tensor.used().num_bytes());
+  options_.store->start_write(static_cast<std::int64_t>(layer), tensors);
+}
+
+LayerRecords::Record LayerRecords::begin_backward(std::size_t layer, const Pass& pass) {
+  if (options_.policy_of(layer) == LayerPolicy::spill && moves(layer)) wait_for(layer, pass);
+  return record_of(layer);
+}
+
+void LayerRecords::end_backward(std::size_t layer) {
+  if (options_.policy_of(layer) != LayerPolicy::spill || spill_index(layer) < pool_.size()) return;
+  const std::size_t next = spilled_layers_[spill_index(layer) - pool_.size()];
+  Record record = record_of(next);
+  if (blocks_[next]->has_experts()) {
+    static_cast<RouteCounts&>(record.saved.moe->route) = outcomes_[next].route;
+    record.saved.moe->losses = outcomes_[next].losses;
+  }
+  options_.store->start_read(static_cast<std::int64_t>(next), tensors_of(next));
+}
+
+const LayerRecords::Outcome* LayerRecords::outcome(std::size_t layer) const {
+  return blocks_[layer]->has_experts() ? &outcomes_[layer] : nullptr;
+}
+
+}  // namespace switchyard
