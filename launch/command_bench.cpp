@@ -4,11 +4,14 @@
 #include <array>
 #include <charconv>
 #include <iostream>
+#include <optional>
+#include <utility>
 
 #include "bench/all_to_all.hpp"
 #include "bench/attention.hpp"
 #include "bench/experts.hpp"
 #include "bench/linear.hpp"
+#include "bench/ring.hpp"
 #include "bench/step.hpp"
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
@@ -27,6 +30,9 @@ struct Request {
   std::string precision;               // empty: both
   std::string sizes;                   // empty: the benchmark's own
   bench::Repeats repeats;
+  // Of bench ring alone; not given: the benchmark's own.
+  std::optional<std::string> lengths, scheme, layout, progress;
+  std::optional<std::int64_t> window, heads, kv_heads, head_dim;
 };
 
 std::string listed(std::span<const std::string_view> names) {
@@ -152,15 +158,106 @@ void bench_all_to_all(const CommandContext& context, const Request& request,
   bench::run_all_to_all(context.session->world(), options, request.repeats, output);
 }
 
+std::vector<std::int64_t> lengths_of(const std::string& text) {
+  std::vector<std::int64_t> lengths;
+  for (const std::string& part : split(text, ',')) {
+    std::int64_t length = 0;
+    const char* end = part.data() + part.size();
+    const auto [stop, error] = std::from_chars(part.data(), end, length);
+    if (error != std::errc{} || stop != end || length < 1 || length > (std::int64_t{1} << 30))
+      throw UsageError("bench", fmt::format("--lengths {}: expected positions from 1 to 2^30, and "
+                                            "commas between several",
+                                            part.empty() ? "''" : part));
+    lengths.push_back(length);
+  }
+  return lengths;
+}
+
+// "ring", "all_gather", "ulysses" or "RxU": how the ranks of the job divide.
+void set_scheme(bench::RingOptions& options, const std::string& scheme, std::int64_t num_ranks) {
+  if (scheme == "ring" || scheme == "all_gather") {
+    options.method = scheme;
+    return;
+  }
+  if (scheme == "ulysses") {
+    options.ulysses = num_ranks;
+    return;
+  }
+  const std::vector<std::string> numbers = split(scheme, 'x');
+  std::int64_t degrees[2] = {0, 0};
+  bool is_right = numbers.size() == 2;
+  for (std::size_t i = 0; is_right && i < 2; ++i) {
+    const char* end = numbers[i].data() + numbers[i].size();
+    const auto [stop, error] = std::from_chars(numbers[i].data(), end, degrees[i]);
+    is_right = error == std::errc{} && stop == end && degrees[i] >= 1 && degrees[i] <= num_ranks;
+  }
+  if (!is_right || degrees[0] * degrees[1] != num_ranks)
+    throw UsageError("bench", fmt::format("--scheme {}: expected ring, all_gather, ulysses, or "
+                                          "RINGxULYSSES with a product of {} ranks",
+                                          scheme, num_ranks));
+  options.ulysses = degrees[1];
+}
+
+std::int64_t at_least(std::string_view option, std::int64_t value, std::int64_t least) {
+  if (value < least)
+    throw UsageError("bench", fmt::format("--{} must be at least {}", option, least));
+  return value;
+}
+
+void bench_ring(const CommandContext& context, const Request& request,
+                const bench::Output& output) {
+  refuse_arguments("ring", request);
+  if (!request.sizes.empty()) throw UsageError("bench", "bench ring takes --lengths, not --sizes");
+  Group& world = context.session->world();
+  bench::RingOptions options;
+  if (!request.precision.empty()) options.precisions = precisions_of(request);
+  if (request.lengths) options.lengths = lengths_of(*request.lengths);
+  if (request.scheme) set_scheme(options, *request.scheme, world.size());
+  if (request.layout) {
+    if (*request.layout != "zigzag" && *request.layout != "contiguous")
+      throw UsageError("bench",
+                       fmt::format("--layout {}: expected zigzag or contiguous", *request.layout));
+    options.layout = sequence_layout_of(*request.layout);
+  }
+  if (request.progress) {
+    if (*request.progress != "poll" && *request.progress != "thread" && *request.progress != "none")
+      throw UsageError(
+          "bench", fmt::format("--progress {}: expected poll, thread or none", *request.progress));
+    options.progress = progress_of(*request.progress);
+  }
+  if (request.window) options.window = at_least("window", *request.window, 0);
+  if (request.heads) options.num_heads = at_least("heads", *request.heads, 1);
+  if (request.kv_heads) options.num_kv_heads = at_least("kv-heads", *request.kv_heads, 1);
+  if (request.head_dim) options.head_dim = at_least("head-dim", *request.head_dim, 1);
+  if (options.num_heads % options.num_kv_heads != 0)
+    throw UsageError("bench", fmt::format("--heads {} must be a multiple of --kv-heads {}",
+                                          options.num_heads, options.num_kv_heads));
+  bench::run_ring(world, options, request.repeats, output);
+}
+
+// Options that one benchmark alone understands.
+void refuse_ring_options(const std::string& name, const Request& request) {
+  const std::pair<const char*, bool> given[] = {
+      {"lengths", request.lengths.has_value()},   {"scheme", request.scheme.has_value()},
+      {"layout", request.layout.has_value()},     {"progress", request.progress.has_value()},
+      {"window", request.window.has_value()},     {"heads", request.heads.has_value()},
+      {"kv-heads", request.kv_heads.has_value()}, {"head-dim", request.head_dim.has_value()}};
+  for (const auto& [option, is_given] : given)
+    if (is_given)
+      throw UsageError(
+          "bench", fmt::format("--{} is an option of bench ring; bench {} has none", option, name));
+}
+
 struct Benchmark {
   std::string_view name;
   void (*run)(const CommandContext& context, const Request& request, const bench::Output& output);
 };
-constexpr std::array<Benchmark, 5> benchmarks{{{"step", bench_step},
+constexpr std::array<Benchmark, 6> benchmarks{{{"step", bench_step},
                                                {"linear", bench_linear},
                                                {"attention", bench_attention},
                                                {"experts", bench_experts},
-                                               {"all_to_all", bench_all_to_all}}};
+                                               {"all_to_all", bench_all_to_all},
+                                               {"ring", bench_ring}}};
 
 constexpr const char* description =
     "Measures speed on made-up data and prints it beside the ceiling measured in the same run.\n"
@@ -174,6 +271,7 @@ constexpr const char* description =
     "  experts     a bank of SwiGLU experts under balanced and skewed loads, forward and backward\n"
     "  all_to_all  the exchange between ranks, 4 KiB to 16 MiB a rank, with a check of what "
     "arrived\n"
+    "  ring        attention of one sequence that the ranks share, beside what one rank attains\n"
     "\n"
     "docs/performance.md tells what the columns mean.";
 
@@ -204,10 +302,20 @@ int run_bench(const CommandContext& context) {
       .add("warmup", "N", num_warmup, "steps or repetitions before measuring (2)")
       .add("steps", "N", num_steps, "steps or repetitions measured (5)")
       .add("precision", "TYPE", request.precision,
-           "fp32 or bf16 alone, for linear, attention and experts")
+           "fp32 or bf16 alone, for linear, attention, experts and ring")
       .add("sizes", "SIZE,...", request.sizes,
            "other sizes than the benchmark's own: ROWSxOUTxIN, "
            "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE or BYTES")
+      .add("lengths", "N,...", request.lengths, "ring: positions of the sequence")
+      .add("scheme", "NAME", request.scheme,
+           "ring: ring, all_gather, ulysses, or RINGxULYSSES, such as 2x2 (ring)")
+      .add("layout", "NAME", request.layout, "ring: zigzag or contiguous (zigzag)")
+      .add("progress", "NAME", request.progress,
+           "ring: what moves messages meanwhile: poll, thread or none (poll)")
+      .add("window", "N", request.window, "ring: positions that a query sees; 0: all (0)")
+      .add("heads", "N", request.heads, "ring: query heads (8)")
+      .add("kv-heads", "N", request.kv_heads, "ring: kv heads (2)")
+      .add("head-dim", "N", request.head_dim, "ring: elements of a head (64)")
       .arguments("NAME", arguments);
   if (!options.parse(context.arguments)) return 0;
   constexpr std::int64_t most = 1'000'000;
@@ -216,6 +324,7 @@ int run_bench(const CommandContext& context) {
   request.repeats = {static_cast<int>(num_warmup), static_cast<int>(num_steps)};
   const Benchmark& benchmark = find_benchmark(arguments);
   request.arguments.assign(arguments.begin() + 1, arguments.end());
+  if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
   set_threads(RunConfig{}, context.session->world());
   const bench::Output output{.stream = std::cout,
                              .json = json,

@@ -6,7 +6,7 @@ mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/../launch/expect.sh"
 cd "$work" || exit 1
 run() { expect "$1" "$mpiexec" -n "$ranks" "$switchyard" bench "${@:2}"; }
-names="step, linear, attention, experts, all_to_all"
+names="step, linear, attention, experts, all_to_all, ring"
 
 run 2
 expect_lines 1 "switchyard: bench: the benchmark's name is missing; there are $names"
@@ -26,8 +26,22 @@ run 2 attention --sizes 1x8x3x2x8
 expect_lines 1 "heads must be a multiple of kv heads"
 run 2 linear something
 expect_lines 1 "bench linear takes no argument something"
+run 2 linear --lengths 192
+expect_lines 1 "--lengths is an option of bench ring; bench linear has none"
+run 2 ring --sizes 8
+expect_lines 1 "bench ring takes --lengths, not --sizes"
+run 2 ring --lengths 192,zero
+expect_lines 1 "--lengths zero: expected positions from 1 to 2^30"
+run 2 ring --scheme 7x5
+expect_lines 1 "--scheme 7x5: expected ring, all_gather, ulysses, or RINGxULYSSES with a product of $ranks ranks"
+run 2 ring --progress sometimes
+expect_lines 1 "--progress sometimes: expected poll, thread or none"
+run 2 ring --layout striped
+expect_lines 1 "--layout striped: expected zigzag or contiguous"
+run 2 ring --heads 3 --kv-heads 2
+expect_lines 1 "--heads 3 must be a multiple of --kv-heads 2"
 expect 0 "$switchyard" bench --help
-for name in step linear attention experts all_to_all; do
+for name in step linear attention experts all_to_all ring; do
   grep -q "^  $name " <<<"$out" || fail "the help does not tell what $name measures: $out"
 done
 
@@ -35,6 +49,10 @@ run 0 linear --precision fp32 --sizes 8x16x8 --steps 1 --warmup 0
 [[ $(grep -c "^fp32 " <<<"$out") -eq 4 ]] || fail "rows of linear: $out"
 grep -q "^# switchyard .* oneDNN [0-9]" <<<"$out" || fail "no versions: $out"
 grep -q "^# $ranks ranks\? x 1 thread;" <<<"$out" || fail "no ranks: $out"
+
+run 0 ring --lengths 192,384 --heads 4 --kv-heads 2 --head-dim 16 --scheme "${ranks}x1" --steps 1 --warmup 0
+[[ $(grep -c "^bf16 " <<<"$out") -eq 4 ]] || fail "rows of ring: $out"
+grep -q "ring $ranks x ulysses 1, zigzag, progress by poll" <<<"$out" || fail "no scheme: $out"
 
 if [[ $ranks -eq 1 ]]; then
   run 2 all_to_all
