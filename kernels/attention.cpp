@@ -122,7 +122,7 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
 
 std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads) {
   check_shape(shape);
-  return cpu::attention_workspace_bytes_of_thread(shape, dtype) * num_threads;
+  return cpu::attention_workspace_bytes(shape, dtype, num_threads);
 }
 
 }  // namespace switchyard::kernels

@@ -30,7 +30,7 @@ struct ForwardScratch {
     to = carver.take<std::int32_t>(rows);
   }
   std::byte* q;        // [R, D]
-  std::byte* k;        // [N, D]
+  std::byte* k;        // [N, D], where it cannot be read in place
   std::byte* v;        // [N, D]
   float* scores;       // [R, N]
   std::byte* probs;    // [R, N]
@@ -59,18 +59,18 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
   const std::int64_t rows = b.padded_rows(queries.count);
   const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
   const std::int64_t dim = b.head_dim();
-  b.gather_keys(task.k, g, keys, s.k);
-  b.gather_keys(task.v, g, keys, s.v);
+  const KeyOperand k = b.keys_of(task.k, g, keys, s.k);
+  const KeyOperand v = b.keys_of(task.v, g, keys, s.v);
   multiply({.m = rows,
             .n = cols,
             .k = dim,
             .operands = b.operands(),
             .result = DType::f32,
             .lda = dim,
-            .ldb = dim,
+            .ldb = k.leading,
             .ldc = cols,
             .b_transposed = true},
-           s.q, s.k, reinterpret_cast<std::byte*>(s.scores));
+           s.q, k.data, reinterpret_cast<std::byte*>(s.scores));
   b.find_visible(g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
                  .rows = rows,
@@ -86,10 +86,10 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .operands = b.operands(),
             .result = DType::f32,
             .lda = cols,
-            .ldb = dim,
+            .ldb = v.leading,
             .ldc = dim,
             .accumulate = !is_first},
-           s.probs, s.v, reinterpret_cast<std::byte*>(s.out));
+           s.probs, v.data, reinterpret_cast<std::byte*>(s.out));
 }
 
 void write_output(const ForwardTask& task, const HeadGroup& g, const Range& queries,
@@ -128,17 +128,23 @@ std::int64_t forward_bytes(const AttentionBlocks& blocks) {
 
 }  // namespace
 
-std::int64_t attention_workspace_bytes_of_thread(const AttentionShape& shape, DType dtype) {
-  const AttentionBlocks blocks(shape, dtype);
-  return std::max(forward_bytes(blocks), attention_backward_bytes(blocks));
+WorkspaceSizes attention_workspace_sizes(const AttentionBlocks& blocks) {
+  const WorkspaceSizes backward = attention_backward_sizes(blocks);
+  return {backward.shared, std::max(forward_bytes(blocks), backward.per_thread)};
 }
 
-int attention_threads(const AttentionShape& shape, DType dtype, const TensorView& workspace,
+std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads) {
+  const WorkspaceSizes sizes = attention_workspace_sizes(AttentionBlocks(shape, dtype));
+  return sizes.shared + sizes.per_thread * num_threads;
+}
+
+int attention_threads(const AttentionBlocks& blocks, const TensorView& workspace,
                       std::int64_t num_tasks) {
   if (omp_in_parallel()) return 1;
-  const std::int64_t places =
-      workspace.num_bytes() / attention_workspace_bytes_of_thread(shape, dtype);
-  return static_cast<int>(std::min({static_cast<std::int64_t>(num_threads()), places, num_tasks}));
+  const WorkspaceSizes sizes = attention_workspace_sizes(blocks);
+  const std::int64_t places = (workspace.num_bytes() - sizes.shared) / sizes.per_thread;
+  return static_cast<int>(std::max<std::int64_t>(
+      1, std::min({static_cast<std::int64_t>(num_threads()), places, num_tasks})));
 }
 
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
@@ -149,12 +155,12 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
   const Poll no_poll;
   const std::int64_t num_blocks = blocks.num_query_blocks();
   const std::int64_t num_tasks = blocks.num_groups() * num_blocks;
-  const std::int64_t bytes = attention_workspace_bytes_of_thread(shape, q.dtype);
-  const int threads = attention_threads(shape, q.dtype, workspace, num_tasks);
+  const WorkspaceSizes sizes = attention_workspace_sizes(blocks);
+  const int threads = attention_threads(blocks, workspace, num_tasks);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int thread = threads > 1 ? omp_get_thread_num() : 0;
-    Carver carver(workspace.data + thread * bytes);
+    Carver carver(workspace.data + sizes.shared + thread * sizes.per_thread);
     const ForwardScratch scratch(carver, blocks);
     const ForwardTask task{blocks, q, k, v, out, lse, merge, thread == 0 ? poll : no_poll};
 #pragma omp for schedule(dynamic) nowait

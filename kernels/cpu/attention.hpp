@@ -1,6 +1,5 @@
-// Attention on the CPU: oneDNN products on blocks, and our softmax between them. A task is a kv
-// head of one sequence (in the forward pass one block of its queries); the query heads that share a
-// kv head are stacked into the rows of a block.
+// Attention on the CPU: oneDNN products on blocks, and our softmax between them. The query heads
+// that share a kv head are stacked into the rows of a block.
 #pragma once
 
 #include "kernels/attention.hpp"
@@ -18,6 +17,6 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const TensorView& delta, const TensorView& dout,
                         const AttentionGradients& gradients, const TensorView& workspace,
                         const Poll& poll);
-std::int64_t attention_workspace_bytes_of_thread(const AttentionShape& shape, DType dtype);
+std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads);
 
 }  // namespace switchyard::kernels::cpu

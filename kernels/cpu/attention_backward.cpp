@@ -1,5 +1,8 @@
-// The gradients of attention. One thread computes a kv head of a sequence from its first key block
-// to its last, so every sum has one fixed order.
+// The gradients of attention, a key block at a time. Short sequences: a thread takes a kv head of a
+// sequence for itself. Long ones: all threads work on one kv head together. The query blocks that
+// see a key block are divided over lanes; a lane has its own sum for dk and dv, and its queries'
+// rows of dq are no other lane's. Lanes depend on shapes and ranges alone and are added in their
+// order, and dq over key blocks in theirs, so no sum depends on the number of threads.
 #include "kernels/cpu/attention_backward.hpp"
 
 #include <omp.h>
@@ -15,21 +18,36 @@ namespace switchyard::kernels::cpu {
 
 namespace {
 
-// One thread's scratch. Q query blocks of R rows each, N keys of a key block, D head_dim.
-struct BackwardScratch {
-  BackwardScratch(Carver& carver, const AttentionBlocks& b) {
-    const std::int64_t all_rows = b.num_query_blocks() * b.max_rows();
-    const std::int64_t keys = b.max_keys();
-    const std::int64_t scores_numel = b.max_rows() * keys;
-    q = carver.take<std::byte>(b.operand_bytes(all_rows * b.head_dim()));
-    dout = carver.take<std::byte>(b.operand_bytes(all_rows * b.head_dim()));
-    dq = carver.take<float>(all_rows * b.head_dim());
-    lse = carver.take<float>(all_rows);
-    delta = carver.take<float>(all_rows);
-    k = carver.take<std::byte>(b.operand_bytes(keys * b.head_dim()));
-    v = carver.take<std::byte>(b.operand_bytes(keys * b.head_dim()));
-    dk = carver.take<float>(keys * b.head_dim());
-    dv = carver.take<float>(keys * b.head_dim());
+// A kv head of this many queries is enough for several threads, and its stacked operands are no
+// longer kept.
+constexpr std::int64_t longest_short_sequence = 2048;
+constexpr std::int64_t max_lanes_of_block = 16;
+constexpr std::int64_t query_blocks_of_lane = 4;  // at least; a lane costs a sum of dk and dv
+
+bool is_long(const AttentionBlocks& b) {
+  return b.shape().query_length > longest_short_sequence;
+}
+
+std::int64_t max_lanes(const AttentionBlocks& b) {
+  return is_long(b) ? max_lanes_of_block : 1;
+}
+
+std::int64_t num_lanes(const AttentionBlocks& b, const Range& query_blocks) {
+  return std::clamp<std::int64_t>(query_blocks.count / query_blocks_of_lane, 1, max_lanes(b));
+}
+
+// What a lane reads and computes. R rows of a query block, N keys of a key block, D head_dim;
+// Q query blocks of a short sequence, which are stacked once, or 1.
+struct LaneScratch {
+  LaneScratch(Carver& carver, const AttentionBlocks& b) {
+    const std::int64_t stacked = b.max_rows() * (is_long(b) ? 1 : b.num_query_blocks());
+    const std::int64_t scores_numel = b.max_rows() * b.max_keys();
+    q = carver.take<std::byte>(b.operand_bytes(stacked * b.head_dim()));
+    dout = carver.take<std::byte>(b.operand_bytes(stacked * b.head_dim()));
+    lse = carver.take<float>(stacked);
+    delta = carver.take<float>(stacked);
+    k = carver.take<std::byte>(b.operand_bytes(b.max_keys() * b.head_dim()));
+    v = carver.take<std::byte>(b.operand_bytes(b.max_keys() * b.head_dim()));
     scores = carver.take<float>(scores_numel);
     dprobs = carver.take<float>(scores_numel);
     probs = carver.take<std::byte>(b.operand_bytes(scores_numel));
@@ -39,19 +57,28 @@ struct BackwardScratch {
   }
   std::byte* q;        // [Q, R, D]
   std::byte* dout;     // [Q, R, D]
-  float* dq;           // [Q, R, D]
   float* lse;          // [Q, R], to base 2
-  float* delta;        // [Q, R], rowsum(dout * out)
-  std::byte* k;        // [N, D]
+  float* delta;        // [Q, R]
+  std::byte* k;        // [N, D], where it cannot be read in place
   std::byte* v;        // [N, D]
-  float* dk;           // [N, D]
-  float* dv;           // [N, D]
   float* scores;       // [R, N]
   float* dprobs;       // [R, N]
   std::byte* probs;    // [R, N]
   std::byte* dscores;  // [R, N]
   std::int32_t* from;  // [R], visible keys of the block
   std::int32_t* to;    // [R]
+};
+
+// The sums of a kv head under way. B query blocks.
+struct GroupScratch {
+  GroupScratch(Carver& carver, const AttentionBlocks& b) {
+    dq = carver.take<float>(b.num_query_blocks() * b.max_rows() * b.head_dim());
+    dk = carver.take<float>(max_lanes(b) * b.max_keys() * b.head_dim());
+    dv = carver.take<float>(max_lanes(b) * b.max_keys() * b.head_dim());
+  }
+  float* dq;  // [B, R, D]
+  float* dk;  // [lanes, N, D]
+  float* dv;  // [lanes, N, D]
 };
 
 struct BackwardTask {
@@ -70,61 +97,85 @@ std::byte* bytes_of(float* values) {
   return reinterpret_cast<std::byte*>(values);
 }
 
-// Stacks what every key block reads of the queries, once.
-void prepare_queries(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
-                     const BackwardScratch& s) {
+// One query block as the products read it.
+struct QueryOperands {
+  std::byte* q;
+  std::byte* dout;
+  float* lse;
+  float* delta;
+};
+QueryOperands stacked_at(const AttentionBlocks& b, std::int64_t place, const LaneScratch& s) {
+  const std::int64_t row = place * b.max_rows();
+  const std::int64_t element = row * b.head_dim();
+  return {s.q + b.operand_bytes(element), s.dout + b.operand_bytes(element), s.lse + row,
+          s.delta + row};
+}
+
+void stack_queries(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
+                   const QueryOperands& to) {
   const AttentionBlocks& b = task.blocks;
   const Range queries = b.query_block(block);
-  const std::int64_t first_row = block * b.max_rows();
-  const std::int64_t first_element = first_row * b.head_dim();
-  b.gather_queries(task.q, g, queries, s.q + b.operand_bytes(first_element));
-  b.gather_queries(task.dout, g, queries, s.dout + b.operand_bytes(first_element));
+  b.gather_queries(task.q, g, queries, to.q);
+  b.gather_queries(task.dout, g, queries, to.dout);
   const std::int64_t rows = b.padded_rows(queries.count);
-  std::fill_n(s.dq + first_element, rows * b.head_dim(), 0.0f);
-  std::fill_n(s.lse + first_row, rows, 0.0f);
-  std::fill_n(s.delta + first_row, rows, 0.0f);
-  std::int64_t row = first_row;
+  std::fill_n(to.lse, rows, 0.0f);
+  std::fill_n(to.delta, rows, 0.0f);
+  std::int64_t row = 0;
   for (std::int64_t h = 0; h < b.group(); ++h)
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
-      s.lse[row] = *b.value_at(task.lse, g, h, i) * std::numbers::log2e_v<float>;
-      s.delta[row] = *b.value_at(task.delta, g, h, i);
+      to.lse[row] = *b.value_at(task.lse, g, h, i) * std::numbers::log2e_v<float>;
+      to.delta[row] = *b.value_at(task.delta, g, h, i);
     }
 }
 
+// Of a short sequence all query blocks are stacked from the start, of a long one the one in use.
+QueryOperands queries_of(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
+                         const LaneScratch& s) {
+  if (!is_long(task.blocks)) return stacked_at(task.blocks, block, s);
+  const QueryOperands operands = stacked_at(task.blocks, 0, s);
+  stack_queries(task, g, block, operands);
+  return operands;
+}
+
 // A row that saw nothing altogether gives no gradient.
-void hide_rows_without_keys(const float* lse, std::int64_t rows, const BackwardScratch& s) {
+void hide_rows_without_keys(const float* lse, std::int64_t rows, const LaneScratch& s) {
   for (std::int64_t r = 0; r < rows; ++r)
     if (std::isinf(lse[r]) && lse[r] < 0) s.to[r] = s.from[r];
 }
 
-// dv += P^T dout, dk += dS^T q, dq += dS k for one query block and one key block.
-void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block, const Range& keys,
-               const BackwardScratch& s) {
+// A part of a key block, and where its gradients are summed.
+struct KeyPart {
+  Range keys;
+  KeyOperand k;
+  KeyOperand v;
+  float* dk;
+  float* dv;
+};
+
+// dv += P^T dout, dk += dS^T q, dq += dS k for one query block and what it sees of a key block.
+void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
+               const KeyPart& part, float* dq, const LaneScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const Range queries = b.query_block(block);
+  const QueryOperands of_queries = queries_of(task, g, block, s);
   const std::int64_t rows = b.padded_rows(queries.count);
-  const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
+  const std::int64_t cols = AttentionBlocks::padded_keys(part.keys.count);
   const std::int64_t dim = b.head_dim();
-  const std::int64_t first_row = block * b.max_rows();
-  const std::byte* q = s.q + b.operand_bytes(first_row * dim);
-  const std::byte* dout = s.dout + b.operand_bytes(first_row * dim);
-  const std::int64_t first_key = keys.begin % b.max_keys() * dim;  // in the arrays of the block
-  const std::byte* k = s.k + b.operand_bytes(first_key);
-  const std::byte* v = s.v + b.operand_bytes(first_key);
 
-  const Product rows_by_keys{.m = rows,
-                             .n = cols,
-                             .k = dim,
-                             .operands = b.operands(),
-                             .result = DType::f32,
-                             .lda = dim,
-                             .ldb = dim,
-                             .ldc = cols,
-                             .b_transposed = true};
-  multiply(rows_by_keys, q, k, bytes_of(s.scores));
-  multiply(rows_by_keys, dout, v, bytes_of(s.dprobs));
-  b.find_visible(g.sequence, queries, keys, s.from, s.to);
-  hide_rows_without_keys(s.lse + first_row, rows, s);
+  Product rows_by_keys{.m = rows,
+                       .n = cols,
+                       .k = dim,
+                       .operands = b.operands(),
+                       .result = DType::f32,
+                       .lda = dim,
+                       .ldb = part.k.leading,
+                       .ldc = cols,
+                       .b_transposed = true};
+  multiply(rows_by_keys, of_queries.q, part.k.data, bytes_of(s.scores));
+  rows_by_keys.ldb = part.v.leading;
+  multiply(rows_by_keys, of_queries.dout, part.v.data, bytes_of(s.dprobs));
+  b.find_visible(g.sequence, queries, part.keys, s.from, s.to);
+  hide_rows_without_keys(of_queries.lse, rows, s);
   softmax_block_backward({.scores = s.scores,
                           .rows = rows,
                           .cols = cols,
@@ -132,7 +183,7 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                           .to = s.to,
                           .scale = b.scale_log2(),
                           .store = b.store_as()},
-                         s.dprobs, s.lse + first_row, s.delta + first_row, s.probs, s.dscores);
+                         s.dprobs, of_queries.lse, of_queries.delta, s.probs, s.dscores);
 
   const Product keys_by_dim{.m = cols,
                             .n = dim,
@@ -144,71 +195,142 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                             .ldc = dim,
                             .a_transposed = true,
                             .accumulate = true};
-  multiply(keys_by_dim, s.probs, dout, bytes_of(s.dv + first_key));
-  multiply(keys_by_dim, s.dscores, q, bytes_of(s.dk + first_key));
+  multiply(keys_by_dim, s.probs, of_queries.dout, bytes_of(part.dv));
+  multiply(keys_by_dim, s.dscores, of_queries.q, bytes_of(part.dk));
   multiply({.m = rows,
             .n = dim,
             .k = cols,
             .operands = b.operands(),
             .result = DType::f32,
             .lda = cols,
-            .ldb = dim,
+            .ldb = part.k.leading,
             .ldc = dim,
             .accumulate = true},
-           s.dscores, k, bytes_of(s.dq + first_row * dim));
+           s.dscores, part.k.data, bytes_of(dq + block * b.max_rows() * dim));
 }
 
-void add_key_block(const BackwardTask& task, const HeadGroup& g, std::int64_t j,
-                   const BackwardScratch& s) {
+// A lane's share of the query blocks that see a key block.
+Range share_of(const Range& query_blocks, std::int64_t lane, std::int64_t lanes) {
+  const std::int64_t begin = query_blocks.count * lane / lanes;
+  const std::int64_t end = query_blocks.count * (lane + 1) / lanes;
+  return {query_blocks.begin + begin, end - begin};
+}
+
+// Sums the lane's dk and dv of key block j, and adds to dq.
+void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std::int64_t lane,
+              const Range& query_blocks, const GroupScratch& sums, const LaneScratch& s) {
   const AttentionBlocks& b = task.blocks;
-  const Range all_keys = b.key_block(j);
+  const Range block = b.key_block(j);
   const std::int64_t dim = b.head_dim();
-  b.gather_keys(task.k, g, all_keys, s.k);
-  b.gather_keys(task.v, g, all_keys, s.v);
-  const std::int64_t numel = AttentionBlocks::padded_keys(all_keys.count) * dim;
-  std::fill_n(s.dk, numel, 0.0f);
-  std::fill_n(s.dv, numel, 0.0f);
-  const Range query_blocks = b.query_blocks_of(g.sequence, all_keys);
+  const std::int64_t numel = AttentionBlocks::padded_keys(block.count) * dim;
+  float* dk = sums.dk + lane * b.max_keys() * dim;
+  float* dv = sums.dv + lane * b.max_keys() * dim;
+  std::fill_n(dk, numel, 0.0f);
+  std::fill_n(dv, numel, 0.0f);
+  b.gather_keys(task.k, g, block, s.k);
+  b.gather_keys(task.v, g, block, s.v);
+  const KeyOperand k{s.k, dim}, v{s.v, dim};
   for (std::int64_t i = query_blocks.begin; i < query_blocks.end(); ++i) {
     const Range keys = b.key_block(j, g.sequence, b.query_block(i));
     if (keys.count == 0) continue;
-    add_block(task, g, i, keys, s);
+    const std::int64_t first = keys.begin - block.begin;
+    add_block(
+        task, g, i,
+        {keys, b.from_row(k, first), b.from_row(v, first), dk + first * dim, dv + first * dim},
+        sums.dq, s);
     if (task.poll) task.poll();
-  }
-  const AttentionGradients& to = task.gradients;
-  for (std::int64_t i = 0; i < all_keys.count; ++i) {
-    const std::int64_t key = all_keys.begin + i;
-    write_gradient_row(s.dk + i * dim, b.shape().scale, dim, to.dkv_merge, to.dk.dtype,
-                       b.key_at(to.dk, g, key));
-    write_gradient_row(s.dv + i * dim, 1.0f, dim, to.dkv_merge, to.dv.dtype,
-                       b.key_at(to.dv, g, key));
   }
 }
 
+// The lanes' sums of one key, in their order, into the first lane's.
+void add_lanes(float* lanes_sum, std::int64_t lanes, std::int64_t distance, std::int64_t n) {
+  for (std::int64_t lane = 1; lane < lanes; ++lane) {
+    const float* other = lanes_sum + lane * distance;
+    for (std::int64_t i = 0; i < n; ++i) lanes_sum[i] += other[i];
+  }
+}
+
+void write_key_gradients(const BackwardTask& task, const HeadGroup& g, const Range& block,
+                         std::int64_t i, std::int64_t lanes, const GroupScratch& sums) {
+  const AttentionBlocks& b = task.blocks;
+  const AttentionGradients& to = task.gradients;
+  const std::int64_t dim = b.head_dim();
+  float* dk = sums.dk + i * dim;
+  float* dv = sums.dv + i * dim;
+  add_lanes(dk, lanes, b.max_keys() * dim, dim);
+  add_lanes(dv, lanes, b.max_keys() * dim, dim);
+  const std::int64_t key = block.begin + i;
+  write_gradient_row(dk, b.shape().scale, dim, to.dkv_merge, to.dk.dtype, b.key_at(to.dk, g, key));
+  write_gradient_row(dv, 1.0f, dim, to.dkv_merge, to.dv.dtype, b.key_at(to.dv, g, key));
+}
+
+void clear_query_gradients(const AttentionBlocks& b, std::int64_t block, const GroupScratch& sums) {
+  const std::int64_t numel = b.max_rows() * b.head_dim();
+  std::fill_n(sums.dq + block * numel, numel, 0.0f);
+}
+
 void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
-                           const BackwardScratch& s) {
+                           const GroupScratch& sums) {
   const AttentionBlocks& b = task.blocks;
   const Range queries = b.query_block(block);
-  const float* dq = s.dq + block * b.max_rows() * b.head_dim();
+  const float* dq = sums.dq + block * b.max_rows() * b.head_dim();
   for (std::int64_t h = 0; h < b.group(); ++h)
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, dq += b.head_dim())
       write_gradient_row(dq, b.shape().scale, b.head_dim(), task.gradients.dq_merge,
                          task.gradients.dq.dtype, b.query_at(task.gradients.dq, g, h, i));
 }
 
-void differentiate(const BackwardTask& task, const HeadGroup& g, const BackwardScratch& s) {
+// One thread, one kv head of a sequence.
+void differentiate_short(const BackwardTask& task, const HeadGroup& g, const GroupScratch& sums,
+                         const LaneScratch& s) {
   const AttentionBlocks& b = task.blocks;
-  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) prepare_queries(task, g, i, s);
-  for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) add_key_block(task, g, j, s);
-  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) write_query_gradients(task, g, i, s);
+  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) {
+    clear_query_gradients(b, i, sums);
+    stack_queries(task, g, i, stacked_at(b, i, s));
+  }
+  for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
+    const Range block = b.key_block(j);
+    add_lane(task, g, j, 0, b.query_blocks_of(g.sequence, block), sums, s);
+    for (std::int64_t i = 0; i < block.count; ++i) write_key_gradients(task, g, block, i, 1, sums);
+  }
+  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) write_query_gradients(task, g, i, sums);
+}
+
+// All threads of the team, one kv head of a sequence; every loop ends with a barrier.
+void differentiate_together(const BackwardTask& task, const HeadGroup& g, const GroupScratch& sums,
+                            const LaneScratch& s) {
+  const AttentionBlocks& b = task.blocks;
+#pragma omp for schedule(static)
+  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) clear_query_gradients(b, i, sums);
+  for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
+    const Range block = b.key_block(j);
+    const Range query_blocks = b.query_blocks_of(g.sequence, block);
+    const std::int64_t lanes = num_lanes(b, query_blocks);
+#pragma omp for schedule(dynamic)
+    for (std::int64_t lane = 0; lane < lanes; ++lane)
+      add_lane(task, g, j, lane, share_of(query_blocks, lane, lanes), sums, s);
+#pragma omp for schedule(static)
+    for (std::int64_t i = 0; i < block.count; ++i)
+      write_key_gradients(task, g, block, i, lanes, sums);
+  }
+#pragma omp for schedule(static)
+  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) write_query_gradients(task, g, i, sums);
+}
+
+template <class Scratch>
+std::int64_t bytes_for(const AttentionBlocks& blocks) {
+  Carver carver(nullptr);
+  const Scratch counted(carver, blocks);
+  return carver.bytes_from_null();
 }
 
 }  // namespace
 
-std::int64_t attention_backward_bytes(const AttentionBlocks& blocks) {
-  Carver carver(nullptr);
-  const BackwardScratch counted(carver, blocks);
-  return carver.bytes_from_null();
+WorkspaceSizes attention_backward_sizes(const AttentionBlocks& blocks) {
+  const std::int64_t of_group = bytes_for<GroupScratch>(blocks);
+  const std::int64_t of_lane = bytes_for<LaneScratch>(blocks);
+  return is_long(blocks) ? WorkspaceSizes{of_group, of_lane}
+                         : WorkspaceSizes{0, of_group + of_lane};
 }
 
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
@@ -218,18 +340,26 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const Poll& poll) {
   const AttentionBlocks blocks(shape, q.dtype, ranges);
   const Poll no_poll;
-  const std::int64_t num_tasks = blocks.num_groups();
-  const std::int64_t bytes = attention_workspace_bytes_of_thread(shape, q.dtype);
-  const int threads = attention_threads(shape, q.dtype, workspace, num_tasks);
+  const WorkspaceSizes sizes = attention_workspace_sizes(blocks);
+  const std::int64_t num_groups = blocks.num_groups();
+  const int threads = attention_threads(blocks, workspace, num_groups * max_lanes(blocks));
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int thread = threads > 1 ? omp_get_thread_num() : 0;
-    Carver carver(workspace.data + thread * bytes);
-    const BackwardScratch scratch(carver, blocks);
+    Carver of_all(workspace.data);
+    Carver of_thread(workspace.data + sizes.shared + thread * sizes.per_thread);
+    const GroupScratch sums(is_long(blocks) ? of_all : of_thread, blocks);
+    const LaneScratch scratch(of_thread, blocks);
     const BackwardTask task{
         blocks, q, k, v, lse, delta, dout, gradients, thread == 0 ? poll : no_poll};
+    if (is_long(blocks)) {
+      for (std::int64_t t = 0; t < num_groups; ++t)
+        differentiate_together(task, blocks.head_group(t), sums, scratch);
+    } else {
 #pragma omp for schedule(dynamic) nowait
-    for (std::int64_t t = 0; t < num_tasks; ++t) differentiate(task, blocks.head_group(t), scratch);
+      for (std::int64_t t = 0; t < num_groups; ++t)
+        differentiate_short(task, blocks.head_group(t), sums, scratch);
+    }
     if (task.poll) task.poll();  // the others may have taken all tasks
   }
 }

@@ -142,7 +142,8 @@ std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
 
 float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                                  std::int64_t query) const {
-  return values.row<float>(g.sequence * shape_.query_length + query) + g.kv_head * group() + h;
+  const std::int64_t row = g.sequence * shape_.query_length + query;
+  return reinterpret_cast<float*>(values.data) + row * values.row_stride + g.kv_head * group() + h;
 }
 
 void AttentionBlocks::gather_row(const std::byte* from, std::byte* to) const {
@@ -172,6 +173,14 @@ void AttentionBlocks::gather_keys(const TensorView& from, const HeadGroup& g, co
     gather_row(key_at(from, g, keys.begin + i), block + i * row_bytes);
   std::fill(block + keys.count * row_bytes, block + padded_keys(keys.count) * row_bytes,
             std::byte{0});
+}
+
+KeyOperand AttentionBlocks::keys_of(const TensorView& from, const HeadGroup& g, const Range& keys,
+                                    std::byte* block) const {
+  if (operands_ == dtype_ && keys.count % key_padding == 0)
+    return {key_at(from, g, keys.begin), from.row_stride};
+  gather_keys(from, g, keys, block);
+  return {block, head_dim()};
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -1,5 +1,7 @@
 #include "kernels/rope.hpp"
 
+#include <cmath>
+
 #include "kernel_test.hpp"
 
 namespace switchyard::test {
@@ -61,6 +63,59 @@ TEST(Rope, NoRowsAndMissingPositions) {
   kernels::rope(none, table, Operand::of_ints({}), 8, Rotation::forward);
   EXPECT_THROW(kernels::rope(two, table, positions_of(2, 2, 3), 8, Rotation::forward),
                InternalError);
+}
+
+// The formulas of the papers as Hugging Face's rope utilities state them, in their terms.
+TEST(RopeScaling, FrequenciesOfEveryKind) {
+  constexpr std::int64_t dim = 64;
+  const double base = 10000, factor = 8, length = 4096, pi = 3.14159265358979323846;
+  const auto plain = [&](double b, double i) { return 1 / std::pow(b, 2 * i / dim); };
+  const auto expect = [&](const kernels::RopeSpec& spec, auto&& formula) {
+    const std::vector<double> frequencies = kernels::rope_frequencies(spec, dim);
+    ASSERT_EQ(frequencies.size(), 32u);
+    for (std::size_t i = 0; i < 32; ++i) {
+      const double expected = formula(static_cast<double>(i));
+      EXPECT_NEAR(frequencies[i], expected, 1e-14 * expected) << i;
+    }
+  };
+  using kernels::RopeScaling;
+  kernels::RopeSpec spec{.base = base, .scaling = RopeScaling::none, .factor = factor};
+  expect(spec, [&](double i) { return plain(base, i); });
+  spec.scaling = RopeScaling::linear;
+  expect(spec, [&](double i) { return plain(base, i) / factor; });
+  spec.scaling = RopeScaling::ntk;
+  expect(spec, [&](double i) { return plain(base * std::pow(factor, 64.0 / 62.0), i); });
+  EXPECT_EQ(kernels::rope_magnitude(spec), 1);
+  spec.scaling = RopeScaling::yarn;
+  spec.original_length = 4096;
+  const auto correction_dim = [&](double rotations) {
+    return dim * std::log(length / (rotations * 2 * pi)) / (2 * std::log(base));
+  };
+  const double low = std::floor(correction_dim(32)), high = std::ceil(correction_dim(1));
+  EXPECT_GT(low, 0);
+  EXPECT_LT(high, 32);
+  expect(spec, [&](double i) {
+    const double ramp = std::min(1.0, std::max(0.0, (i - low) / (high - low)));
+    return plain(base, i) / factor * ramp + plain(base, i) * (1 - ramp);
+  });
+  EXPECT_NEAR(kernels::rope_magnitude(spec), 0.1 * std::log(8.0) + 1, 1e-15);
+}
+
+TEST(RopeScaling, MagnitudeScalesWhatIsTurned) {
+  const kernels::RopeSpec spec{
+      .scaling = kernels::RopeScaling::yarn, .factor = 4, .original_length = 100};
+  const RopeTable table(cpu(), 600, 16, spec);
+  const std::vector<double> frequencies = kernels::rope_frequencies(spec, 16);
+  const Operand x(DType::f32, 1, 16, 1);
+  const Doubles before = x.values();
+  kernels::rope(x, table, positions_of(1, 1, 555), 16, Rotation::forward);
+  Doubles wanted(16);
+  for (std::size_t i = 0; i < 8; ++i) {
+    const double magnitude = kernels::rope_magnitude(spec), angle = 555 * frequencies[i];
+    wanted[i] = magnitude * (before[i] * std::cos(angle) - before[i + 8] * std::sin(angle));
+    wanted[i + 8] = magnitude * (before[i + 8] * std::cos(angle) + before[i] * std::sin(angle));
+  }
+  expect_close(x, wanted, tolerance_of(DType::f32));
 }
 
 TEST(Rope, ThreadsChangeNoBit) {
