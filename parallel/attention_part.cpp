@@ -1,5 +1,7 @@
 #include "parallel/attention_part.hpp"
 
+#include <algorithm>
+
 namespace switchyard {
 
 namespace {
@@ -37,17 +39,35 @@ kernels::AttentionShape AttentionPartKernel::shape_of(const AttentionPart& part)
 }
 
 kernels::KeyRanges AttentionPartKernel::ranges_of(const AttentionPart& part) const {
-  const VisibleKeys visible{.queries = part.queries,
-                            .keys = part.keys,
-                            .window = part.window,
-                            .document_starts = document_starts_,
-                            .num_sequences = sizes_.num_sequences};
-  const std::int64_t num_rows = sizes_.num_sequences * num_positions(part.queries);
+  const std::int64_t num_queries = num_positions(part.queries);
+  VisibleKeys visible{.queries = part.queries,
+                      .keys = part.keys,
+                      .window = part.window,
+                      .document_starts = document_starts_,
+                      .num_sequences = sizes_.num_sequences};
+  const std::int64_t num_rows = sizes_.num_sequences * num_queries;
   const TensorView first = first_->slice_rows(0, num_rows);
   const TensorView end = end_->slice_rows(0, num_rows);
-  if (!device_.is_plan())
+  if (!device_.is_plan()) {
     fill_key_ranges(visible, first.as<std::int32_t>(), end.as<std::int32_t>());
+    blind_other_queries(part);
+  }
+  const std::vector<Segment> seeing =
+      slice_of(part.queries, part.first_query, std::min(part.end_query, num_queries));
+  visible.queries = seeing;
   return {first, end, count_pairs(visible)};
+}
+
+// Ranges never decrease within a sequence, empty ones neither.
+void AttentionPartKernel::blind_other_queries(const AttentionPart& part) const {
+  const std::int64_t num_queries = num_positions(part.queries);
+  const std::int64_t end_query = std::min(part.end_query, num_queries);
+  for (std::int64_t s = 0; s < sizes_.num_sequences; ++s) {
+    std::int32_t* first = first_->as<std::int32_t>() + s * num_queries;
+    std::int32_t* end = end_->as<std::int32_t>() + s * num_queries;
+    for (std::int64_t i = 0; i < part.first_query; ++i) end[i] = first[i];
+    for (std::int64_t i = end_query; i < num_queries; ++i) first[i] = end[i];
+  }
 }
 
 bool AttentionPartKernel::forward(const AttentionPart& part, const AttentionInputs& inputs,

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -46,6 +47,9 @@ struct AttentionPart {
   std::span<const Segment> keys;
   std::int64_t key_length = 0;
   std::int64_t window = 0;
+  // Of every sequence only these query rows see anything: first_query ... end_query - 1.
+  std::int64_t first_query = 0;
+  std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
 };
 
 class AttentionPartKernel {
@@ -73,6 +77,7 @@ class AttentionPartKernel {
  private:
   kernels::AttentionShape shape_of(const AttentionPart& part) const;
   kernels::KeyRanges ranges_of(const AttentionPart& part) const;
+  void blind_other_queries(const AttentionPart& part) const;
 
   Device& device_;
   AttentionSizes sizes_;

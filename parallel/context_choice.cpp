@@ -7,6 +7,7 @@
 #include "parallel/context_attention.hpp"
 #include "parallel/head_exchange.hpp"
 #include "parallel/key_ranges.hpp"
+#include "parallel/ring_attention.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -28,23 +29,22 @@ class CostOfLayer {
 
   PassCost full_ring() {
     exchange_heads();
-    const Held held = by_ring();
-    const std::int64_t num_ranks = std::ssize(held);
+    const std::int64_t num_ranks = split_.ring();
     const double block = static_cast<double>(p_.num_sequences * split_.max_ring_local());
-    const double keys = block * 2 * key_cols() * bytes();
-    const double gradients =
-        backward_ && num_ranks > 1 ? block * 2 * key_cols() * gradient_bytes : 0;
-    for (std::int64_t step = 0; step < num_ranks; ++step) {
-      double slowest = 0;
-      for (std::int64_t rank = 0; rank < num_ranks; ++rank)
-        slowest = std::max(slowest, pairs(held[index(rank)],
-                                          held[index((rank + num_ranks - step) % num_ranks)], 0));
-      const double compute = seconds_of(slowest, heads());
-      // The keys' hop overlaps this step; the gradients of the step before do, too.
-      const double sent = (step + 1 < num_ranks ? keys : 0) + (step > 0 ? gradients : 0);
-      overlap(compute, sent);
+    const double keys = num_ranks > 1 ? block * 2 * key_cols() * bytes() : 0;
+    const double gradients = num_ranks > 1 ? block * 2 * key_cols() * gradient_bytes : 0;
+    if (!backward_) {
+      for (std::int64_t step = 0; step < num_ranks; ++step)
+        overlap(slowest(step), step + 1 < num_ranks ? keys : 0);
+      return cost_;
     }
-    expose(gradients);  // the last hop, home
+    // The own block in two parts (RingAttention), the others between them.
+    const double own = slowest(0);
+    const double first = num_ranks > 1 ? slowest_first() : 0;
+    overlap(first, keys);
+    for (std::int64_t step = 1; step < num_ranks; ++step)
+      overlap(slowest(step), (step + 1 < num_ranks ? keys : 0) + (step > 1 ? gradients : 0));
+    overlap(own - first, gradients);
     return cost_;
   }
 
@@ -106,6 +106,26 @@ class CostOfLayer {
         count += std::max<std::int64_t>(
             std::min(one.end(), other.end()) - std::max(one.begin, other.begin), 0);
     return static_cast<double>(count);
+  }
+  // Of a step of the ring, on the rank that computes most.
+  double slowest(std::int64_t step) const {
+    const Held held = by_ring();
+    const std::int64_t num_ranks = std::ssize(held);
+    double most = 0;
+    for (std::int64_t rank = 0; rank < num_ranks; ++rank)
+      most = std::max(
+          most, pairs(held[index(rank)], held[index((rank + num_ranks - step) % num_ranks)], 0));
+    return seconds_of(most, heads());
+  }
+  double slowest_first() const {
+    double most = 0;
+    for (const std::vector<Segment>& held : by_ring())
+      most = std::max(
+          most,
+          pairs(slice_of(held, 0,
+                         RingAttention::num_first_queries(num_positions(held), p_.element_bytes)),
+                held, 0));
+    return seconds_of(most, heads());
   }
   double seconds_of(double num_pairs, double num_heads) const {
     return (backward_ ? backward_flops : forward_flops) * static_cast<double>(p_.head_dim) *

@@ -1,6 +1,7 @@
 #include "parallel/ring_attention.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "kernels/attention_sink.hpp"
@@ -13,6 +14,14 @@ std::int64_t RingAttention::block_length(std::span<const std::vector<Segment>> h
   std::int64_t most = 0;
   for (const std::vector<Segment>& segments : held) most = std::max(most, num_positions(segments));
   return most;
+}
+
+std::int64_t RingAttention::num_first_queries(std::int64_t num_local, std::int64_t element_bytes) {
+  const double b = static_cast<double>(element_bytes);
+  const double share = b / (b + static_cast<double>(size_of(DType::f32)));
+  // The pairs of the first of n queries grow with the square of their number.
+  const double first = std::round(static_cast<double>(num_local) * std::sqrt(share));
+  return std::max<std::int64_t>(static_cast<std::int64_t>(first), 1);
 }
 
 RingAttention::RingAttention(Group& group, AttentionPartKernel& kernel,
@@ -34,6 +43,8 @@ RingAttention::RingAttention(Group& group, AttentionPartKernel& kernel,
                    {block_rows, 2 * sizes.key_cols()});
   for (Tensor& block : gradients_)
     block = Tensor(device, Purpose::communication, DType::f32, {block_rows, 2 * sizes.key_cols()});
+  own_gradients_ = Tensor(device, Purpose::communication, DType::f32,
+                          {sizes.num_sequences * num_local_, 2 * sizes.key_cols()});
 }
 
 AttentionPart RingAttention::part_of(int step, std::int64_t window) const {
@@ -63,15 +74,14 @@ void RingAttention::pack(const AttentionInputs& inputs, const TensorView& block)
 }
 
 void RingAttention::unpack(const TensorView& block, const AttentionInputs& gradients) const {
-  const AttentionInputs packed = inputs_with({}, block);
   for (std::int64_t s = 0; s < kernel_.sizes().num_sequences; ++s) {
     const std::int64_t from = s * block_length_;
-    const std::int64_t to = s * num_local_;
-    kernels::copy(packed.k.slice_rows(from, from + num_local_),
-                  gradients.k.slice_rows(to, to + num_local_));
-    kernels::copy(packed.v.slice_rows(from, from + num_local_),
-                  gradients.v.slice_rows(to, to + num_local_));
+    const TensorView sum = own_gradients_->slice_rows(s * num_local_, (s + 1) * num_local_);
+    kernels::add(block.slice_rows(from, from + num_local_), sum, sum);
   }
+  const AttentionInputs sums = inputs_with({}, own_gradients_);
+  kernels::copy(sums.k, gradients.k);
+  kernels::copy(sums.v, gradients.v);
 }
 
 void RingAttention::forward(std::int64_t window, const TensorView& sinks,
@@ -96,45 +106,69 @@ void RingAttention::forward(std::int64_t window, const TensorView& sinks,
   kernels::copy(sums_, out);
 }
 
+void RingAttention::differentiate_own(std::int64_t window, std::int64_t begin, std::int64_t end,
+                                      const AttentionInputs& inputs,
+                                      const AttentionResults& results, Event& in_flight,
+                                      const kernels::Poll& poll) {
+  const kernels::Merge merge = begin == 0 ? kernels::Merge::replace : kernels::Merge::with_before;
+  const AttentionInputs own = inputs_with({}, own_gradients_);
+  AttentionPart part = part_of(0, window);
+  part.key_length = num_local_;
+  part.first_query = begin;
+  part.end_query = end;
+  Event nothing;
+  progress_.during(in_flight, nothing, poll, [&](const kernels::Poll& advance) {
+    kernel_.backward(part, inputs, results,
+                     {.dq = sums_, .dk = own.k, .dv = own.v, .dq_merge = merge, .dkv_merge = merge},
+                     advance);
+  });
+}
+
 void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
                              const AttentionResults& results, const AttentionInputs& gradients,
                              const kernels::Poll& poll) {
   TensorView held = blocks_[0];
   TensorView arriving = blocks_[1];
   pack(inputs, held);
-  // One block of gradients is computed, one is on its way here and one on its way to the next rank.
+  const auto send_keys = [&] {
+    return group_.start_send_receive(held, next(), arriving, previous());
+  };
+  Event travel = send_keys();
+  const std::int64_t num_first = num_first_queries(num_local_, size_of(kernel_.compute()));
+  differentiate_own(window, 0, num_first, inputs, results, travel, poll);
+
   TensorView computed = gradients_[0];
-  TensorView received = gradients_[1];
-  TensorView sent = gradients_[2];
-  Event follow;  // the gradients, one step behind the keys
-  for (int step = 0; step < group_.size(); ++step) {
-    const bool travels = step + 1 < group_.size();
-    Event travel =
-        travels ? group_.start_send_receive(held, next(), arriving, previous()) : Event();
+  TensorView received = gradients_[1];  // being, until `follow` is over
+  TensorView sent = gradients_[2];      // likewise
+  Event follow;                         // the gradients, one step behind the keys
+  for (int step = 1; step < group_.size(); ++step) {
+    progress_.wait(travel);
+    std::swap(held, arriving);
+    if (step + 1 < group_.size()) travel = send_keys();
     bool has_pairs = false;
     progress_.during(travel, follow, poll, [&](const kernels::Poll& advance) {
       const AttentionInputs block = inputs_with({}, computed);
-      has_pairs = kernel_.backward(
-          part_of(step, window), inputs_with(inputs.q, held), results,
-          {.dq = sums_,
-           .dk = block.k,
-           .dv = block.v,
-           .dq_merge = step == 0 ? kernels::Merge::replace : kernels::Merge::with_before,
-           .dkv_merge = kernels::Merge::replace},
-          advance);
+      has_pairs = kernel_.backward(part_of(step, window), inputs_with(inputs.q, held), results,
+                                   {.dq = sums_,
+                                    .dk = block.k,
+                                    .dv = block.v,
+                                    .dq_merge = kernels::Merge::with_before,
+                                    .dkv_merge = kernels::Merge::replace},
+                                   advance);
     });
     progress_.wait(follow);
-    if (!has_pairs)
+    if (step == 1 && !has_pairs)
+      kernels::fill_zero(computed);
+    else if (step > 1 && !has_pairs)
       std::swap(computed, received);  // what arrived goes on as it is
-    else if (step > 0)
+    else if (step > 1)
       kernels::add(received, computed, computed);
     follow = group_.start_send_receive(computed, next(), sent, previous());
-    // sent (now being received into), computed (now being sent) and the third, which is free.
-    std::swap(received, sent);  // received: in flight to here; sent: free
-    std::swap(computed, sent);  // computed: free; sent: on its way
-    progress_.wait(travel);
-    std::swap(held, arriving);
+    std::swap(received, sent);
+    std::swap(computed, sent);  // computed is free again
   }
+  if (num_first < num_local_)
+    differentiate_own(window, num_first, num_local_, inputs, results, follow, poll);
   progress_.wait(follow);
   unpack(received, gradients);
   kernels::copy(sums_, gradients.q);

@@ -26,6 +26,9 @@ class RingAttention {
 
   // Rows a sequence in a block: the most positions of any rank.
   static std::int64_t block_length(std::span<const std::vector<Segment>> held);
+  // How many of n own queries the backward pass computes first. Of the pairs that they see, the
+  // first have the share b / (b + 4), as keys have of the bytes of keys and gradients.
+  static std::int64_t num_first_queries(std::int64_t num_local, std::int64_t element_bytes);
 
   // sinks: f32 [A, number of sinks] or empty. out: of the compute type or f32; lse: f32 [S n, A];
   // both written, and final.
@@ -41,10 +44,14 @@ class RingAttention {
   // The ring rank whose keys this rank holds at a step.
   int source(int step) const { return (group_.rank() + group_.size() - step) % group_.size(); }
   AttentionPart part_of(int step, std::int64_t window) const;
+  // The gradients of the own block by the queries in rows begin ... end - 1.
+  void differentiate_own(std::int64_t window, std::int64_t begin, std::int64_t end,
+                         const AttentionInputs& inputs, const AttentionResults& results,
+                         Event& in_flight, const kernels::Poll& poll);
   AttentionInputs inputs_with(const TensorView& q, const TensorView& block) const;
   // Own keys and values as a block.
   void pack(const AttentionInputs& inputs, const TensorView& block) const;
-  // And their gradients from a block.
+  // Their gradients: what came home in a block, and what stayed here.
   void unpack(const TensorView& block, const AttentionInputs& gradients) const;
 
   Group& group_;
@@ -56,6 +63,7 @@ class RingAttention {
   Tensor sums_;                             // f32 [S n, A D]: of the outputs, or of dq
   std::array<Tensor, 2> blocks_;            // [S block_length, 2 G D]: keys | values
   std::array<Tensor, 3> gradients_;         // f32, likewise
+  Tensor own_gradients_;                    // f32 [S n, 2 G D]: what stays here
 };
 
 }  // namespace switchyard

@@ -41,8 +41,7 @@ TEST(Ring, RowsOfEachLengthAndDirection) {
     EXPECT_EQ(row.at("operation"), backward ? "backward" : "forward");
     const double n = length / ranks;
     const double block = n * 2 * 2 * 16 * 4;  // keys and values, fp32 like their gradients
-    EXPECT_DOUBLE_EQ(row.at("wire_bytes").get<double>(),
-                     block * ((ranks - 1) + (backward && ranks > 1 ? ranks : 0)));
+    EXPECT_DOUBLE_EQ(row.at("wire_bytes").get<double>(), block * (ranks - 1) * (backward ? 2 : 1));
     const double flops = length * (length + 1) / 2 * 4 * 16 * (backward ? 8 : 4);
     EXPECT_NEAR(row.at("flops_per_second").get<double>() * row.at("median_seconds").get<double>(),
                 flops, 1e-9 * flops);

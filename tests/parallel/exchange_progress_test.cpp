@@ -183,12 +183,12 @@ Memory memory_of(std::int64_t length, int num_ranks, std::int64_t window) {
   return {memory.live(Purpose::communication), memory.live_total()};
 }
 
-// Two blocks of keys and values in bf16 and three of their gradients in fp32, n d each.
-TEST(ContextMemoryTest, TheRingHoldsFiveBlocksWhateverTheNumberOfRanks) {
+// Two blocks of keys and values in bf16 and four of their gradients in fp32, 2 n d each.
+TEST(ContextMemoryTest, TheRingHoldsSixBlocksWhateverTheNumberOfRanks) {
   const std::int64_t n = 4096;
   const std::int64_t d = 2 * 64;
   for (const int ranks : {2, 4, 16})
-    EXPECT_EQ(memory_of(n * ranks, ranks, 0).communication, 2 * n * 2 * d * 2 + 3 * n * 2 * d * 4);
+    EXPECT_EQ(memory_of(n * ranks, ranks, 0).communication, 2 * n * 2 * d * 2 + 4 * n * 2 * d * 4);
   EXPECT_EQ(memory_of(n * 2, 2, 0).all, memory_of(n * 16, 16, 0).all);
 }
 
