@@ -26,17 +26,27 @@ TensorView used_slots(const Tensor& rows, const Route& route, std::int64_t top_k
 
 }  // namespace
 
+// An expert group is a run of neighbouring ranks, and so is a context group.
+ContextSharing sharing_of(const Mesh& mesh) {
+  const int num_ranks = mesh.degree(Axis::context);
+  return {.num_ranks = num_ranks,
+          .first_rank = mesh.index(Axis::world) - mesh.index(Axis::expert),
+          .is_uneven = num_ranks > 1 && mesh.config().context_split.pad};
+}
+
 DispatchScratch::DispatchScratch(Device& device, const ExpertPlacement& placement,
                                  const ExpertsConfig& config, std::int64_t hidden, DType compute,
-                                 std::int64_t num_tokens, RowCapacity& capacity, int context_ranks)
+                                 std::int64_t num_tokens, RowCapacity& capacity,
+                                 const ContextSharing& sharing)
     : slots(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden}) {
-  const std::int64_t max_rows = max_rows_received(placement, num_tokens, config.top_k);
+  const std::int64_t max_rows =
+      max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k);
   arrival = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
   capacity.add(arrival);
   if (placement.num_ranks == 1) return;
   rows = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
   capacity.add(rows);
-  if (context_ranks == 1) return;
+  if (sharing.num_ranks == 1) return;
   slot_numbers = Tensor(device, Purpose::communication, DType::i32, {num_tokens * config.top_k, 1});
   arrival_numbers = Tensor::growable(device, Purpose::communication, DType::i32, {max_rows, 1});
   capacity.add(arrival_numbers);
@@ -50,16 +60,15 @@ Dispatcher::Dispatcher(Group& group, const ExpertsConfig& config, ContextSharing
 
 Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   const std::int64_t num_slots = num_tokens * top_k_;
-  expect(
-      max_rows_received(placement_, num_tokens, top_k_) <= std::numeric_limits<std::int32_t>::max(),
-      "rows of a micro-batch are counted in 32 bits");
+  expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
+         "rows of a micro-batch are counted in 32 bits");
   Route route;
   route.counts = Tensor(device, Purpose::activation, DType::i64, {placement_.num_experts});
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
   route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
   if (!arrives_in_order())
-    route.arrival_of_row = Tensor::growable(device, Purpose::activation, DType::i32,
-                                            {max_rows_received(placement_, num_tokens, top_k_)});
+    route.arrival_of_row =
+        Tensor::growable(device, Purpose::activation, DType::i32, {most_rows(num_tokens)});
   const auto num_ranks = static_cast<std::size_t>(group_.size());
   route.expert_counts.resize(static_cast<std::size_t>(placement_.num_experts));
   route.send_rows.resize(num_ranks);

@@ -22,7 +22,7 @@
 #include "experts/config.hpp"
 #include "experts/placement.hpp"
 #include "experts/row_capacity.hpp"
-#include "parallel/group.hpp"
+#include "parallel/mesh.hpp"
 
 namespace switchyard {
 
@@ -46,12 +46,25 @@ struct Route : RouteCounts {
                           // and whole sequences)
 };
 
+// Which ranks of an expert group hold parts of the same sequences.
+struct ContextSharing {
+  int num_ranks = 1;   // of the context axis
+  int first_rank = 0;  // rank of the world that is the group's first; the others follow in order
+  bool is_uneven = false;  // whether ranks may hold different numbers of tokens
+
+  // The most tokens of any rank, if this one has num_tokens: parts of a sequence differ by three
+  // tokens at most, and none is empty.
+  std::int64_t most_tokens(std::int64_t num_tokens) const {
+    return is_uneven ? 4 * num_tokens : num_tokens;
+  }
+};
+ContextSharing sharing_of(const Mesh& mesh);
+
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
 struct DispatchScratch {
-  // context_ranks: that share a sequence.
   DispatchScratch(Device& device, const ExpertPlacement& placement, const ExpertsConfig& config,
                   std::int64_t hidden, DType compute, std::int64_t num_tokens,
-                  RowCapacity& capacity, int context_ranks = 1);
+                  RowCapacity& capacity, const ContextSharing& sharing = {});
   DispatchScratch(const DispatchScratch&) = delete;
   DispatchScratch& operator=(const DispatchScratch&) = delete;
 
@@ -60,12 +73,6 @@ struct DispatchScratch {
   Tensor rows;          // growable [R, H]: rows in expert order; empty with one rank
   Tensor slot_numbers;  // i32 [T k, 1]: numbers of the tokens of sorted rows, and of the rows as
   Tensor arrival_numbers;  // they arrive, growable i32 [R, 1]; only where sequences are split
-};
-
-// The ranks of an expert group that hold parts of the same sequences.
-struct ContextSharing {
-  int num_ranks = 1;   // of the context axis
-  int first_rank = 0;  // the context rank of the group's rank 0; the others follow in order
 };
 
 class Dispatcher {
@@ -93,6 +100,10 @@ class Dispatcher {
                           const TensorView& slots) const;
 
   const ExpertPlacement& placement() const { return placement_; }
+  // Room for the rows of a layer, if this rank has num_tokens tokens.
+  std::int64_t most_rows(std::int64_t num_tokens) const {
+    return max_rows_received(placement_, sharing_.most_tokens(num_tokens), top_k_);
+  }
   std::int64_t num_local_experts() const { return placement_.num_local_experts(group_.rank()); }
   bool moves_rows() const { return group_.size() > 1; }
 

@@ -25,12 +25,6 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .output_std = output_std};
 }
 
-// An expert group is a run of neighbouring ranks, and so is a context group.
-ContextSharing sharing_of(const Mesh& mesh) {
-  const int first_rank = mesh.index(Axis::world) - mesh.index(Axis::expert);
-  return {.num_ranks = mesh.degree(Axis::context), .first_rank = first_rank};
-}
-
 // Views of the buffers on the token side, [T k, ...], and on the expert side, [R, ...], that this
 // micro-batch uses.
 TensorView used_slots(const Tensor& buffer, const Route& route) {
@@ -50,11 +44,13 @@ TensorView used_tokens(const Tensor& buffer, const Route& route) {
 
 MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                            DType compute, std::int64_t num_tokens, std::int64_t num_sequences,
-                           int expert_ranks, RowCapacity& capacity, int context_ranks)
+                           int expert_ranks, RowCapacity& capacity, const ContextSharing& sharing)
     : router(device, config, hidden, compute, num_tokens, num_sequences),
       dispatch(device, {config.num_experts, expert_ranks}, config, hidden, compute, num_tokens,
-               capacity, context_ranks),
-      bank(device, max_rows_received({config.num_experts, expert_ranks}, num_tokens, config.top_k),
+               capacity, sharing),
+      bank(device,
+           max_rows_received({config.num_experts, expert_ranks}, sharing.most_tokens(num_tokens),
+                             config.top_k),
            config.intermediate, compute) {
   if (config.dropout <= 0) return;
   by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
@@ -88,8 +84,7 @@ MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_s
 }
 
 MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
-  const std::int64_t max_rows =
-      max_rows_received(dispatcher_.placement(), num_tokens, config_.top_k);
+  const std::int64_t max_rows = dispatcher_.most_rows(num_tokens);
   Derived derived;
   derived.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, hidden_});
   if (keep_gate_up)

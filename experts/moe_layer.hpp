@@ -45,7 +45,7 @@ class MoeLayer {
   struct Scratch {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
             std::int64_t num_tokens, std::int64_t num_sequences, int expert_ranks,
-            RowCapacity& capacity, int context_ranks = 1);
+            RowCapacity& capacity, const ContextSharing& sharing = {});
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;

@@ -1,7 +1,11 @@
 #include "model/attention_layer.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 
+#include "kernels/attention_sink.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/threads.hpp"
 #include "model/parameter_spec.hpp"
@@ -23,6 +27,10 @@ std::int64_t qkv_cols(const ModelConfig& model) {
   return query_cols(model) + 2 * key_cols(model);
 }
 
+float attention_scale(const ModelConfig& model) {
+  return static_cast<float>(1 / std::sqrt(static_cast<double>(model.effective_head_dim())));
+}
+
 kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t num_sequences,
                                         std::int64_t query_length, std::int64_t key_length) {
   kernels::AttentionShape shape;
@@ -32,8 +40,36 @@ kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t n
   shape.num_heads = model.num_heads;
   shape.num_kv_heads = model.num_kv_heads;
   shape.head_dim = model.effective_head_dim();
-  shape.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
+  shape.scale = attention_scale(model);
   return shape;
+}
+
+AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequences) {
+  return {.num_sequences = num_sequences,
+          .num_heads = model.num_heads,
+          .num_kv_heads = model.num_kv_heads,
+          .head_dim = model.effective_head_dim(),
+          .scale = attention_scale(model)};
+}
+
+// Of the model's layers, each once.
+std::vector<std::int64_t> windows_of(const ModelConfig& model) {
+  std::vector<std::int64_t> windows;
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
+    const std::int64_t window = model.attention_of_layer(layer).effective_window();
+    if (std::find(windows.begin(), windows.end(), window) == windows.end())
+      windows.push_back(window);
+  }
+  return windows;
+}
+
+kernels::RopeScaling rope_scaling_of(const std::string& kind) {
+  if (kind == "none") return kernels::RopeScaling::none;
+  if (kind == "linear") return kernels::RopeScaling::linear;
+  if (kind == "ntk") return kernels::RopeScaling::ntk;
+  if (kind == "yarn") return kernels::RopeScaling::yarn;
+  throw ConfigError(
+      fmt::format("model.rope_scaling.kind: {} is unknown; write none, linear, ntk or yarn", kind));
 }
 
 Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DType compute) {
@@ -45,23 +81,30 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
 
 }  // namespace
 
-AttentionLayer::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
-                                 std::int64_t num_sequences, std::int64_t sequence_length)
-    : rope(device, sequence_length, model.effective_head_dim(), {.base = model.rope_base}),
-      first_keys(device, Purpose::workspace, DType::i32, {num_sequences * sequence_length}),
-      end_keys(device, Purpose::workspace, DType::i32, {num_sequences * sequence_length}),
-      key_ranges(kernels::causal_ranges({.num_sequences = num_sequences,
-                                         .query_length = sequence_length,
-                                         .key_length = sequence_length},
-                                        first_keys, end_keys)),
-      delta(device, Purpose::workspace, DType::f32,
-            {num_sequences * sequence_length, model.num_heads}),
-      dqkv(device, Purpose::workspace, compute, {num_sequences * sequence_length, qkv_cols(model)}),
-      dout(device, Purpose::workspace, compute,
-           {num_sequences * sequence_length, query_cols(model)}),
-      workspace(make_workspace(
-          device, attention_shape(model, num_sequences, sequence_length, sequence_length),
-          compute)) {}
+kernels::RopeSpec rope_spec(const ModelConfig& model) {
+  const RopeScalingConfig& scaling = model.rope_scaling;
+  kernels::RopeSpec spec;
+  spec.base = model.rope_base;
+  spec.scaling = rope_scaling_of(scaling.kind);
+  if (spec.scaling == kernels::RopeScaling::none) return spec;
+  spec.factor = scaling.factor;
+  if (spec.scaling != kernels::RopeScaling::yarn) return spec;
+  spec.original_length = scaling.original_length;
+  spec.beta_fast = scaling.beta_fast;
+  spec.beta_slow = scaling.beta_slow;
+  return spec;
+}
+
+AttentionLayer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
+                                 DType compute, std::int64_t num_sequences,
+                                 const SequenceSplit& split)
+    : rope(device, split.length(), model.effective_head_dim(), rope_spec(model)),
+      attention(device, mesh, attention_sizes(model, num_sequences), compute, split,
+                windows_of(model)) {
+  const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
+  dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
+  dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
+}
 
 AttentionLayer::Cache::Cache(Device& device, const ModelConfig& model, DType compute,
                              std::int64_t max_length)
@@ -80,14 +123,19 @@ AttentionLayer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
           make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {}
 
 AttentionLayer::AttentionLayer(ParameterStore& store, const std::string& prefix,
-                               const ModelConfig& model, DType compute)
+                               const ModelConfig& model, const AttentionConfig& attention,
+                               DType compute)
     : device_(store.device()),
       model_(model),
+      window_(attention.effective_window()),
       compute_(compute),
       qkv_(store.add(
           weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden}, model.initial_std))),
       output_(store.add(weight_spec(prefix + ".output.weight", {model.hidden, query_cols(model)},
                                     residual_std(model)))),
+      sinks_(attention.sinks == 0
+                 ? nullptr
+                 : &store.add(sink_spec(prefix + ".sinks", model.num_heads, attention.sinks))),
       packed_qkv_(store.device(), qkv_cols(model), model.hidden, compute),
       packed_output_(store.device(), model.hidden, query_cols(model), compute) {
   expect(model.num_kv_heads > 0 && model.num_heads % model.num_kv_heads == 0,
@@ -135,12 +183,10 @@ void AttentionLayer::rebuild(const TensorView& x, const TensorView& y, const Sav
 
 void AttentionLayer::forward(const TensorView& x, const TensorView& y, Saved& saved,
                              Derived& derived, Scratch& scratch, const Pass& pass) const {
-  const std::int64_t length = pass.sequence_length;
   const Heads heads = heads_of(derived.qkv);
   project(x, derived, scratch, pass);
-  kernels::attention_forward(attention_shape(model_, x.rows() / length, length, length), heads.q,
-                             heads.k, heads.v, scratch.key_ranges, saved.out, saved.lse,
-                             kernels::Merge::replace, scratch.workspace);
+  scratch.attention.forward(window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
+                            [&pass] { pass.poll(); });
   pass.poll();
   kernels::linear_forward(saved.out, packed_output_, y);
 }
@@ -148,18 +194,17 @@ void AttentionLayer::forward(const TensorView& x, const TensorView& y, Saved& sa
 void AttentionLayer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
                               const Saved& saved, const Derived& derived, Scratch& scratch,
                               const Pass& pass) const {
-  const std::int64_t length = pass.sequence_length;
   const Heads heads = heads_of(derived.qkv);
   const Heads gradients = heads_of(scratch.dqkv);
   kernels::linear_backward_weight(dy, saved.out, output_.gradient());
   pass.gradient_ready(output_);
   kernels::linear_backward_input(dy, packed_output_, scratch.dout);
   pass.poll();
-  kernels::attention_delta(saved.out, scratch.dout, model_.effective_head_dim(), scratch.delta);
-  kernels::attention_backward(attention_shape(model_, x.rows() / length, length, length), heads.q,
-                              heads.k, heads.v, scratch.key_ranges, saved.lse, scratch.delta,
-                              scratch.dout, {gradients.q, gradients.k, gradients.v},
-                              scratch.workspace, [&pass] { pass.poll(); });
+  scratch.attention.backward(window_, sinks(),
+                             sinks_ == nullptr ? TensorView{} : sinks_->gradient(), heads.q,
+                             heads.k, heads.v, saved.out, saved.lse, scratch.dout, gradients.q,
+                             gradients.k, gradients.v, [&pass] { pass.poll(); });
+  if (sinks_ != nullptr) pass.gradient_ready(*sinks_);
   kernels::rope(gradients.rotated, scratch.rope, pass.rotary_positions, model_.effective_head_dim(),
                 kernels::Rotation::backward);
   pass.poll();
@@ -183,12 +228,15 @@ void AttentionLayer::extend(const TensorView& x, const TensorView& y, std::int64
       kernels::causal_ranges({.num_sequences = 1,
                               .query_length = num_tokens,
                               .key_length = length,
-                              .query_offset = num_cached},
+                              .query_offset = num_cached,
+                              .window = window_},
                              scratch.first_keys, scratch.end_keys);
   kernels::attention_forward(attention_shape(model_, 1, num_tokens, length), heads.q,
                              cache.keys->slice_rows(0, length), cache.values->slice_rows(0, length),
                              key_ranges, scratch.out, scratch.lse, kernels::Merge::replace,
                              scratch.workspace);
+  if (sinks_ != nullptr)
+    kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);
   kernels::linear_forward(scratch.out, packed_output_, y);
 }
 

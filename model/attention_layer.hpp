@@ -1,5 +1,8 @@
-// Causal self-attention with grouped queries and rotary positions:
+// Causal self-attention with grouped queries and rotary positions, over all tokens before or a
+// window of them, with learned sinks or without:
 //   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
+// Where sequences are split over context ranks, the ranks exchange what attention needs
+// (parallel/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. The layer holds its
 // weights; what the backward pass reads is in Saved and in Derived, which can be computed again
 // from x; what layers share is in Scratch, and in generation the keys and values of all tokens so
@@ -14,6 +17,7 @@
 #include "kernels/linear.hpp"
 #include "kernels/rope.hpp"
 #include "model/config.hpp"
+#include "parallel/context_attention.hpp"
 #include "parallel/parameter.hpp"
 
 namespace switchyard {
@@ -28,15 +32,13 @@ class AttentionLayer {
     Tensor qkv;  // [T, (A + 2 G) D], q and k after the rotation
   };
   struct Scratch {
-    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_sequences,
-            std::int64_t sequence_length);
-    kernels::RopeTable rope;      // positions 0 ... L - 1
-    Tensor first_keys, end_keys;  // i32 [T], of key_ranges
-    kernels::KeyRanges key_ranges;
-    Tensor delta;      // f32 [T, A]
-    Tensor dqkv;       // [T, (A + 2 G) D]
-    Tensor dout;       // [T, A D]
-    Tensor workspace;  // of the attention kernels
+    // split: of each sequence over the mesh's context axis.
+    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model, DType compute,
+            std::int64_t num_sequences, const SequenceSplit& split);
+    kernels::RopeTable rope;  // all positions of a sequence
+    ContextAttention attention;
+    Tensor dqkv;  // [T, (A + 2 G) D]
+    Tensor dout;  // [T, A D]
   };
   // Keys (turned) and values of one sequence, in one layer.
   struct Cache {
@@ -55,9 +57,10 @@ class AttentionLayer {
     Tensor workspace;             // of the attention kernel
   };
 
-  // Registers `prefix`.qkv.weight [(A + 2 G) D, H] and `prefix`.output.weight [H, A D].
+  // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
+  // layer has sinks, `prefix`.sinks [A, number of sinks].
   AttentionLayer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
-                 DType compute);
+                 const AttentionConfig& attention, DType compute);
 
   Saved make_saved(std::int64_t num_tokens) const;
   Derived make_derived(std::int64_t num_tokens) const;
@@ -83,16 +86,22 @@ class AttentionLayer {
     TensorView q, k, v, rotated;  // rotated: q and k
   };
   Heads heads_of(const TensorView& qkv) const;
+  TensorView sinks() const { return sinks_ == nullptr ? TensorView{} : sinks_->value(); }
   void project(const TensorView& x, Derived& derived, const Scratch& scratch,
                const Pass& pass) const;
 
   Device& device_;
   ModelConfig model_;
+  std::int64_t window_;  // 0: none
   DType compute_;
   Parameter& qkv_;
   Parameter& output_;
+  Parameter* sinks_;  // null: none
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };
+
+// The rotary frequencies that the configuration asks for. ConfigError for an unknown scaling.
+kernels::RopeSpec rope_spec(const ModelConfig& model);
 
 }  // namespace switchyard

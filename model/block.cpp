@@ -21,20 +21,19 @@ bool any_layer(const ModelConfig& model, const ExpertsConfig& experts, bool with
 
 }  // namespace
 
-Block::Scratch::Scratch(Device& device, const ModelConfig& model, const ExpertsConfig& experts,
-                        DType compute, std::int64_t num_sequences, std::int64_t sequence_length,
-                        int expert_ranks, RowCapacity& capacity)
-    : attention(device, model, compute, num_sequences, sequence_length),
-      delta(device, Purpose::workspace, compute, {num_sequences * sequence_length, model.hidden}),
-      d_normed(device, Purpose::workspace, compute,
-               {num_sequences * sequence_length, model.hidden}),
-      norm_workspace(device, Purpose::workspace, DType::u8,
-                     {kernels::rms_norm_workspace_bytes(model.hidden)}) {
-  const std::int64_t num_tokens = num_sequences * sequence_length;
+Block::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
+                        const ExpertsConfig& experts, DType compute, std::int64_t num_sequences,
+                        const SequenceSplit& split, RowCapacity& capacity)
+    : attention(device, mesh, model, compute, num_sequences, split) {
+  const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
+  delta = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
+  d_normed = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
+  norm_workspace = Tensor(device, Purpose::workspace, DType::u8,
+                          {kernels::rms_norm_workspace_bytes(model.hidden)});
   if (any_layer(model, experts, false)) dense.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
-    moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences, expert_ranks,
-                capacity);
+    moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences,
+                mesh.degree(Axis::expert), capacity, sharing_of(mesh));
 }
 
 Block::ExtendState::ExtendState(Device& device, const ModelConfig& model,
@@ -61,7 +60,8 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
       feed_forward_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".feed_forward")),
       attention_norm_(
           store.add(norm_spec(layer_name(index) + ".attention_norm.weight", model.hidden))),
-      attention_(store, layer_name(index) + ".attention", model, compute),
+      attention_(store, layer_name(index) + ".attention", model, model.attention_of_layer(index),
+                 compute),
       feed_forward_norm_(
           store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
   const std::string name = layer_name(index);

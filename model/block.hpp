@@ -43,9 +43,9 @@ class Block {
   };
   // Shared by all blocks; registers growable buffers, so it stays where it was made.
   struct Scratch {
-    Scratch(Device& device, const ModelConfig& model, const ExpertsConfig& experts, DType compute,
-            std::int64_t num_sequences, std::int64_t sequence_length, int expert_ranks,
-            RowCapacity& capacity);
+    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
+            const ExpertsConfig& experts, DType compute, std::int64_t num_sequences,
+            const SequenceSplit& split, RowCapacity& capacity);
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     AttentionLayer::Scratch attention;

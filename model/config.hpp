@@ -13,6 +13,7 @@ struct AttentionConfig {
   std::int64_t window = 0;    // tokens, the query's own included
   std::int64_t sinks = 0;     // learned logits a head that take a share of the softmax
 
+  std::int64_t effective_window() const { return kind == "window" ? window : 0; }  // 0: no limit
   bool operator==(const AttentionConfig&) const = default;
 };
 
@@ -44,9 +45,7 @@ struct ModelConfig {
   double initial_std = 0.02;    // of weights; those that write to the residual: / sqrt(2 layers)
   double embedding_std = 0;     // of the embedding; 0: initial_std
 
-  double effective_embedding_std() const {
-    return embedding_std > 0 ? embedding_std : initial_std;
-  }
+  double effective_embedding_std() const { return embedding_std > 0 ? embedding_std : initial_std; }
   const AttentionConfig& attention_of_layer(std::int64_t layer) const {
     return attention[static_cast<std::size_t>(layer) % attention.size()];
   }

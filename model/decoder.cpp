@@ -20,8 +20,7 @@ Decoder::Decoder(const Transformer& model, std::int64_t max_length)
     : model_(model),
       device_(model.store_.device()),
       max_length_(max_length),
-      rope_(device_, max_length, model.model_.effective_head_dim(),
-            {.base = model.model_.rope_base}),
+      rope_(device_, max_length, model.model_.effective_head_dim(), rope_spec(model.model_)),
       sequence_ids_(device_, Purpose::workspace, DType::i64, {1}),
       logits_(device_, Purpose::workspace, DType::f32, {1, model.vocab_size()}) {
   expect(model.num_moe_layers() == 0 || model.store_.mesh().degree(Axis::expert) == 1,

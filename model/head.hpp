@@ -1,8 +1,8 @@
 // The output projection and the loss. Logits exist for one chunk of rows at a time: at most about
-// max(min(T H, 2^24), 256 V) numbers, whatever the vocabulary and the length. In training the forward and the backward pass
-// of the head are one: each chunk's gradient is used up before the next chunk's logits are made.
-// Chunks are whole row blocks of the products, so the cut does not change the bits of any row.
-// Legend: T tokens, H hidden, V columns of the head, padding included.
+// max(min(T H, 2^24), 256 V) numbers, whatever the vocabulary and the length. In training the
+// forward and the backward pass of the head are one: each chunk's gradient is used up before the
+// next chunk's logits are made. Chunks are whole row blocks of the products, so the cut does not
+// change the bits of any row. Legend: T tokens, H hidden, V columns of the head, padding included.
 #pragma once
 
 #include "experts/pass.hpp"

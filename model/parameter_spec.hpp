@@ -29,6 +29,14 @@ inline ParameterSpec norm_spec(std::string name, std::int64_t hidden) {
   return spec;
 }
 
+// Sink logits of each head: start at zero, do not decay.
+inline ParameterSpec sink_spec(std::string name, std::int64_t num_heads, std::int64_t num_sinks) {
+  ParameterSpec spec = weight_spec(std::move(name), {num_heads, num_sinks}, 0);
+  spec.decay = false;
+  spec.initial = Initial::zeros;
+  return spec;
+}
+
 // Deviation of weights that write to the residual stream: 2 num_layers of them add up there
 // (Radford et al., "Language models are unsupervised multitask learners", 2019).
 inline double residual_std(const ModelConfig& model) {

@@ -39,8 +39,8 @@ void show(ActivationObserver& observer, std::int64_t layer, const Block& block,
 }  // namespace
 
 struct Activations::State {
-  State(const Transformer& model, std::int64_t sequences, std::int64_t length,
-        const ActivationOptions& options);
+  State(const Transformer& model, std::int64_t sequences, const SequenceSplit& split,
+        std::int64_t length, const ActivationOptions& options);
 
   std::int64_t num_sequences;
   std::int64_t sequence_length;
@@ -54,7 +54,9 @@ struct Activations::State {
   ActivationObserver* observer = nullptr;
 };
 
-Activations::State::State(const Transformer& model, std::int64_t sequences, std::int64_t length,
+// length: of this rank's part of a sequence.
+Activations::State::State(const Transformer& model, std::int64_t sequences,
+                          const SequenceSplit& split, std::int64_t length,
                           const ActivationOptions& options)
     : num_sequences(sequences),
       sequence_length(length),
@@ -63,8 +65,8 @@ Activations::State::State(const Transformer& model, std::int64_t sequences, std:
               balanced_rows(model.experts_, model.store_.mesh().degree(Axis::expert),
                             sequences * length),
               capacity),
-      scratch(model.store_.device(), model.model_, model.experts_, model.compute_, sequences,
-              length, model.store_.mesh().degree(Axis::expert), capacity),
+      scratch(model.store_.device(), model.store_.mesh(), model.model_, model.experts_,
+              model.compute_, sequences, split, capacity),
       final_stream(model.store_.device(), Purpose::activation, model.compute_,
                    {sequences * length, model.model_.hidden}),
       final_norm(Block::make_normed(model.store_.device(), model.compute_, sequences * length,
@@ -75,9 +77,21 @@ Activations::State::State(const Transformer& model, std::int64_t sequences, std:
 
 Activations::Activations(const Transformer& model, std::int64_t num_sequences,
                          std::int64_t sequence_length, const ActivationOptions& options)
-    : state_(std::make_unique<State>(model, num_sequences, sequence_length, options)) {}
+    : Activations(model, num_sequences, SequenceSplit(sequence_length), options) {}
+
+Activations::Activations(const Transformer& model, std::int64_t num_sequences,
+                         const SequenceSplit& split, const ActivationOptions& options)
+    : state_(std::make_unique<State>(model, num_sequences, split,
+                                     split.num_local(model.store_.mesh().index(Axis::context)),
+                                     options)) {
+  set_documents({});
+}
 
 Activations::~Activations() = default;
+
+void Activations::set_documents(DocumentStarts document_starts) {
+  state_->scratch.attention.attention.begin(document_starts);
+}
 
 std::int64_t Activations::max_rows() const {
   return state_->capacity.rows();

@@ -19,14 +19,15 @@
 
 namespace switchyard {
 
-// A micro-batch on the device: S sequences of L tokens.
+// A micro-batch on the device: n tokens of each of S sequences, all of them unless sequences are
+// split over ranks.
 struct TokenBatch {
-  TensorView tokens;        // i32 [S L]
-  TensorView targets;       // i32 [S L]
+  TensorView tokens;        // i32 [S n]
+  TensorView targets;       // i32 [S n]
   TensorView sequence_ids;  // i64 [S]
-  TensorView positions;     // i32 [S L]
+  TensorView positions;     // i32 [S n]
   std::int64_t num_sequences = 0;
-  std::int64_t sequence_length = 0;
+  std::int64_t sequence_length = 0;  // n
 };
 
 // Sums over this rank's tokens of a micro-batch, divided by the global counts of the pass; added
@@ -91,7 +92,14 @@ class Activations {
   // The options' ConfigErrors: see LayerRecords.
   Activations(const Transformer& model, std::int64_t num_sequences, std::int64_t sequence_length,
               const ActivationOptions& options = {});
+  // Sequences that are split over the context ranks of the model's mesh.
+  Activations(const Transformer& model, std::int64_t num_sequences, const SequenceSplit& split,
+              const ActivationOptions& options = {});
   ~Activations();
+
+  // Where the documents of the next batches begin (parallel/key_ranges.hpp): from now on no token
+  // attends to another document. Empty, as at first: documents do not matter.
+  void set_documents(DocumentStarts document_starts);
 
   // Rows received by the fullest rank of the expert group in a layer, so far.
   std::int64_t max_rows() const;

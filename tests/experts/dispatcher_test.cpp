@@ -56,7 +56,7 @@ struct Exchange {
         num_slots(num_tokens * top_k),
         device(make_cpu_device()),
         scratch(*device, dispatcher.placement(), config, hidden, DType::f32, max_tokens, capacity,
-                sharing.num_ranks),
+                sharing),
         route(dispatcher.make_route(*device, max_tokens)),
         indices(*device, Purpose::workspace, DType::i32, {num_tokens, top_k}),
         numbers(*device, Purpose::workspace, DType::i32, {num_tokens}) {
