@@ -122,7 +122,7 @@ void run_step(Group& world, const Config& given, const std::string& name, const 
               const Output& output) {
   set_threads(given.run, world);
   Config config = given;
-  config.parallel = Mesh::resolved(config.parallel, world.size());
+  config.parallel = resolved_parallel(config, world.size());
   if (config.model.vocab_size == 0) config.model.vocab_size = 257;
   const std::int64_t vocab_size = config.model.vocab_size;
   const Plan plan = make_plan(config, world.size(), vocab_size);

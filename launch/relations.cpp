@@ -7,8 +7,8 @@
 #include <initializer_list>
 #include <string_view>
 
-#include "parallel/sequence_split.hpp"
 #include "tensor/error.hpp"
+#include "trainer/batch_layout.hpp"
 
 namespace switchyard {
 namespace {
@@ -207,19 +207,22 @@ void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t d
                             multiples_around(train.global_batch, data * micro)));
 }
 
-// How a sequence and its heads divide among the ranks of the context axis.
-void check_context(Checker& checker, const Config& config, const ParallelConfig& parallel) {
-  const ContextConfig& split = parallel.context_split;
-  if (config.model.num_heads % split.ulysses != 0)
-    checker.blame(
-        {"parallel.context.ulysses", "parallel.context", "model.num_heads"},
-        fmt::format("num_heads / ulysses = {} / {} is not whole; legal ulysses: {}",
-                    config.model.num_heads, split.ulysses, divisors(config.model.num_heads)));
-  try {
-    const SequenceSplit whole(config.model.sequence_length, split.ring, split.ulysses,
-                              sequence_layout_of(split.layout), split.pad);
-  } catch (const ConfigError& error) {
-    checker.blame({"model.sequence_length", "parallel.context"}, error.what());
+// What is wrong with the sharing of a sequence: `lines` of "parallel.context...: problem".
+void blame_context(Checker& checker, std::string_view lines) {
+  while (!lines.empty()) {
+    std::string_view line = lines.substr(0, lines.find('\n'));
+    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+    constexpr std::string_view ulysses = "parallel.context.ulysses: ";
+    constexpr std::string_view context = "parallel.context: ";
+    if (line.starts_with(ulysses)) {
+      checker.blame({"parallel.context.ulysses", "parallel.context", "model.num_kv_heads"},
+                    std::string(line.substr(ulysses.size())));
+      continue;
+    }
+    if (line.starts_with(context)) line.remove_prefix(context.size());
+    checker.blame({"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
+                   "model.sequence_length"},
+                  std::string(line));
   }
 }
 
@@ -249,9 +252,14 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
   try {
     const ParallelConfig parallel = Mesh::resolved(config.parallel, num_ranks);
     check_batch_of_ranks(checker, config, parallel.data);
-    check_context(checker, config, parallel);
   } catch (const ConfigError& error) {
     checker.blame({"parallel.data", "parallel.expert", "parallel.context"}, error.what());
+    return checker.take();
+  }
+  try {
+    resolved_parallel(config, num_ranks);
+  } catch (const ConfigError& error) {
+    blame_context(checker, error.what());
   }
   return checker.take();
 }

@@ -12,10 +12,13 @@ namespace switchyard {
 
 namespace {
 
-// A prompt is one document's beginning, so it stands behind the end of another.
-std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt) {
+// A prompt is one document's beginning, so it stands behind the end of another, which a model
+// trained with a document mask has never seen from here: it then stands alone if there is no text.
+std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt,
+                                        bool document_mask) {
   std::vector<std::int32_t> tokens = {tokenizer.end_of_document()};
   const std::vector<std::int32_t> text = tokenizer.encode(prompt);
+  if (document_mask && !text.empty()) return text;
   tokens.insert(tokens.end(), text.begin(), text.end());
   return tokens;
 }
@@ -26,14 +29,17 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
               const std::function<void(const std::string&)>& on_text) {
   Config config = given;
   if (config.model.vocab_size == 0) config.model.vocab_size = tokenizer.vocab_size();
-  const std::vector<std::int32_t> prompt = prompt_tokens(tokenizer, options.prompt);
+  const std::vector<std::int32_t> prompt =
+      prompt_tokens(tokenizer, options.prompt, config.data.document_mask);
   const std::int64_t length = static_cast<std::int64_t>(prompt.size()) + options.num_tokens;
   if (length > config.model.sequence_length)
     throw ConfigError(fmt::format(
-        "the prompt has {} tokens (with the one that begins a document) and --tokens asks for {} more, "
+        "the prompt has {} tokens (with the one that begins a document) and --tokens asks for {} "
+        "more, "
         "but the model was trained on sequences of {} tokens; ask for at most {}",
         prompt.size(), options.num_tokens, config.model.sequence_length,
-        std::max<std::int64_t>(0, config.model.sequence_length - static_cast<std::int64_t>(prompt.size()))));
+        std::max<std::int64_t>(
+            0, config.model.sequence_length - static_cast<std::int64_t>(prompt.size()))));
 
   const std::unique_ptr<Group> world = make_local_group("world");
   const std::unique_ptr<Device> device = make_cpu_device();
@@ -55,6 +61,7 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
     const std::int32_t token = sample(logits, options.temperature, options.top_p, uniform);
     if (token == tokenizer.end_of_document()) break;
     on_text(text.push(token));
+    if (i == 0 && config.data.document_mask && options.prompt.empty()) decoder.clear();
     if (i + 1 < options.num_tokens) logits = decoder.append({&token, 1});
   }
   on_text(text.finish());

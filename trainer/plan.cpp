@@ -1,6 +1,7 @@
 #include "trainer/plan.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "experts/placement.hpp"
 #include "trainer/trainer.hpp"
@@ -83,12 +84,15 @@ double Plan::step_wire_bytes() const {
 Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
                std::int64_t planned_rows) {
   Config config = given;
-  config.parallel = Mesh::resolved(config.parallel, num_ranks);
+  config.parallel = resolved_parallel(config, num_ranks);
   Plan plan;
   plan.num_ranks = num_ranks;
   plan.parallel = config.parallel;
   plan.tokens_per_step = config.train.global_batch * config.model.sequence_length;
-  for (int rank = 0; rank < config.parallel.expert; ++rank) {
+  // What a rank holds depends on its place in the expert group and in the context group.
+  const auto num_kinds =
+      static_cast<int>(std::lcm(config.parallel.expert, config.parallel.context));
+  for (int rank = 0; rank < num_kinds; ++rank) {
     PlannedRank planned(config, rank, num_ranks, vocab_size_used, planned_rows);
     plan.ranks.push_back(plan_of(planned, rank));
     plan.num_parameters = planned.trainer.store().num_global_elements();
@@ -100,13 +104,14 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
 
 std::int64_t worst_case_rows(const Config& given, int num_ranks) {
   Config config = given;
-  config.parallel = Mesh::resolved(config.parallel, num_ranks);
+  config.parallel = resolved_parallel(config, num_ranks);
   const std::unique_ptr<Device> device = make_plan_device();
   const Mesh mesh(*device, 0, num_ranks, config.parallel);
   const BatchLayout layout = batch_layout_of(config, mesh);
   const ExpertPlacement placement(config.experts.num_experts,
                                   static_cast<int>(config.parallel.expert));
-  return layout.micro_batch * layout.sequence_length * config.parallel.expert *
+  const std::int64_t most_positions = sequence_split_of(config, config.parallel).max_local();
+  return layout.micro_batch * most_positions * config.parallel.expert *
          std::min(config.experts.top_k, placement.max_local_experts());
 }
 

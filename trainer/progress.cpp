@@ -85,15 +85,15 @@ double RateWindow::seconds_per_step() const {
   return samples_.empty() ? 0 : seconds / static_cast<double>(samples_.size());
 }
 
-Progress::Progress(std::ostream& out, bool terminal, std::int64_t first_step,
-                   std::int64_t num_steps, double every_seconds)
+RunProgress::RunProgress(std::ostream& out, bool terminal, std::int64_t first_step,
+                         std::int64_t num_steps, double every_seconds)
     : out_(out),
       terminal_(terminal),
       first_step_(first_step),
       num_steps_(num_steps),
       every_seconds_(every_seconds) {}
 
-void Progress::step(const Step& step) {
+void RunProgress::step(const Step& step) {
   rates_.add(step.num_tokens, step.seconds);
   since_line_ += step.seconds;
   ProgressLine line{step.step, num_steps_,   step.loss, rates_.tokens_per_second(),
@@ -116,20 +116,21 @@ void Progress::step(const Step& step) {
   out_ << text << '\n' << std::flush;
 }
 
-void Progress::note(const std::string& text) {
+void RunProgress::note(const std::string& text) {
   if (!live_.empty()) out_ << '\r' << std::string(live_.size(), ' ') << '\r';
   out_ << text << '\n' << live_ << std::flush;
 }
 
-void Progress::finish() {
+void RunProgress::finish() {
   if (!live_.empty()) out_ << '\n' << std::flush;
   live_.clear();
 }
 
 namespace {
 
-// mpirun gives its ranks a pseudo-terminal even when its own output goes to a file. What counts then
-// is where mpirun, our parent, writes to; behind a remote daemon nobody can tell, so it is no terminal.
+// mpirun gives its ranks a pseudo-terminal even when its own output goes to a file. What counts
+// then is where mpirun, our parent, writes to; behind a remote daemon nobody can tell, so it is no
+// terminal.
 bool launcher_writes_to_terminal(int file_descriptor) {
   std::ifstream name_file(fmt::format("/proc/{}/comm", ::getppid()));
   std::string name;
@@ -138,7 +139,8 @@ bool launcher_writes_to_terminal(int file_descriptor) {
   std::error_code error;
   const auto target = std::filesystem::read_symlink(
       fmt::format("/proc/{}/fd/{}", ::getppid(), file_descriptor), error);
-  return !error && (target.string().starts_with("/dev/pts/") || target.string().starts_with("/dev/tty"));
+  return !error &&
+         (target.string().starts_with("/dev/pts/") || target.string().starts_with("/dev/tty"));
 }
 
 }  // namespace
@@ -147,7 +149,8 @@ bool is_live_terminal(int file_descriptor) {
   const char* terminal = std::getenv("TERM");
   if (::isatty(file_descriptor) != 1 || terminal == nullptr || std::string_view(terminal) == "dumb")
     return false;
-  return std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr || launcher_writes_to_terminal(file_descriptor);
+  return std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr ||
+         launcher_writes_to_terminal(file_descriptor);
 }
 
 std::string format_summary(const RunSummary& summary) {

@@ -49,15 +49,15 @@ class RateWindow {
   std::deque<Sample> samples_;
 };
 
-class Progress {
+class RunProgress {
  public:
   // `out` is borrowed; first_step is the first to be taken. Not on a terminal: a line for that one,
   // for the last, and each `every_seconds`.
-  Progress(std::ostream& out, bool terminal, std::int64_t first_step, std::int64_t num_steps,
-           double every_seconds = 10);
-  ~Progress() { finish(); }
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  RunProgress(std::ostream& out, bool terminal, std::int64_t first_step, std::int64_t num_steps,
+              double every_seconds = 10);
+  ~RunProgress() { finish(); }
+  RunProgress(const RunProgress&) = delete;
+  RunProgress& operator=(const RunProgress&) = delete;
 
   struct Step {
     std::int64_t step = 0;

@@ -28,7 +28,7 @@ std::int64_t available_memory_bytes() {
 
 Config resolve_config(const Config& given, int num_ranks, const TokenFile& tokens) {
   Config config = given;
-  config.parallel = Mesh::resolved(config.parallel, num_ranks);
+  config.parallel = resolved_parallel(config, num_ranks);
   if (config.model.vocab_size == 0) config.model.vocab_size = tokens.vocab_size();
   if (config.model.vocab_size < tokens.vocab_size())
     throw Collective<ConfigError>(fmt::format(

@@ -95,7 +95,7 @@ class Run {
     metrics_ = std::make_unique<MetricsWriter>(
         folder_->metrics(), state_.step, begins_anew() ? RestartLines::cut : RestartLines::keep);
     if (restart) metrics_->write(*restart);
-    progress_ = std::make_unique<Progress>(std::cout, is_live_terminal(STDOUT_FILENO),
+    progress_ = std::make_unique<RunProgress>(std::cout, is_live_terminal(STDOUT_FILENO),
                                            state_.step + 1, config_.train.num_steps);
     note(describe(plan));
   }
@@ -318,7 +318,7 @@ class Run {
   std::unique_ptr<LoaderSource> source_;
   std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<MetricsWriter> metrics_;
-  std::unique_ptr<Progress> progress_;
+  std::unique_ptr<RunProgress> progress_;
   TrainState state_;
   StepResult last_;
   std::optional<double> validation_loss_;

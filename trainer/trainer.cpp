@@ -19,36 +19,10 @@ ParameterStore& allocated(ParameterStore& store, std::int64_t seed) {
   return store;
 }
 
-template <class T>
-void copy_to(const TensorView& view, const std::vector<T>& values) {
-  if (view.device->is_plan()) return;
-  expect(static_cast<std::int64_t>(values.size()) == view.numel(), "a batch of the layout's size");
-  std::copy(values.begin(), values.end(), view.as<T>());
-}
-
-// Position of every row in its sequence of `length` tokens.
-void count_positions(const TensorView& positions, std::int64_t length) {
-  if (positions.device->is_plan()) return;
-  for (std::int64_t t = 0; t < positions.numel(); ++t)
-    positions.as<std::int32_t>()[t] = static_cast<std::int32_t>(t % length);
-}
-
 }  // namespace
 
 DType compute_dtype(const RunConfig& run) {
   return run.precision == "bf16" ? DType::bf16 : DType::f32;
-}
-
-BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
-  BatchLayout layout;
-  layout.sequence_length = config.model.sequence_length;
-  layout.global_batch = config.train.global_batch;
-  layout.data_rank = mesh.index(Axis::data);
-  layout.data_size = mesh.degree(Axis::data);
-  layout.micro_batch = config.train.micro_batch > 0 ? config.train.micro_batch
-                                                    : layout.global_batch / layout.data_size;
-  layout.validate();
-  return layout;
 }
 
 Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
@@ -62,21 +36,9 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
       sync_(allocated(store_, config.run.seed)),
       optimizer_(store_, config.optimizer),
-      activations_(model_, layout_.micro_batch, layout_.sequence_length,
+      activations_(model_, layout_.micro_batch, sequence_split_of(config, mesh.config()),
                    ActivationOptions{.planned_rows = planned_rows}),
-      tokens_(device, Purpose::activation, DType::i32,
-              {layout_.micro_batch * layout_.sequence_length}),
-      targets_(device, Purpose::activation, DType::i32, tokens_->shape),
-      sequence_ids_(device, Purpose::activation, DType::i64, {layout_.micro_batch}),
-      positions_(device, Purpose::activation, DType::i32, tokens_->shape),
-      token_losses_(device, Purpose::activation, DType::f32, tokens_->shape),
-      batch_{tokens_,
-             targets_,
-             sequence_ids_,
-             positions_,
-             layout_.micro_batch,
-             layout_.sequence_length} {
-  count_positions(positions_, layout_.sequence_length);
+      batch_(device, layout_, mesh.degree(Axis::context) > 1, config.data.restart_positions) {
   model_.pack_weights();
 }
 
@@ -143,10 +105,7 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   pass.training = training;
   pass.seed = static_cast<std::uint64_t>(config_.run.seed);
   pass.step = step;
-  pass.sequence_length = layout_.sequence_length;
-  pass.sequence_ids = sequence_ids_;
-  pass.positions = positions_;
-  pass.rotary_positions = positions_;
+  batch_.describe(pass);
   pass.num_global_sequences = static_cast<double>(layout_.global_batch);
   pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
   pass.sync = training ? &sync_ : nullptr;
@@ -159,10 +118,9 @@ const TokenBatch& Trainer::next_batch(BatchSource& source) {
 }
 
 const TokenBatch& Trainer::upload(const Batch& batch) {
-  copy_to(tokens_, batch.tokens);
-  copy_to(targets_, batch.targets);
-  copy_to(sequence_ids_, batch.sequence_ids);
-  return batch_;
+  batch_.upload(batch);
+  if (config_.data.document_mask) activations_.set_documents(batch.document_starts);
+  return batch_.tokens();
 }
 
 // Each rank holds the sums of its own tokens; the ranks of data x context hold different tokens.

@@ -12,8 +12,10 @@
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
 #include "trainer/adamw_optimizer.hpp"
+#include "trainer/batch_layout.hpp"
 #include "trainer/batch_source.hpp"
 #include "trainer/config.hpp"
+#include "trainer/device_batch.hpp"
 #include "trainer/load_statistics.hpp"
 
 namespace switchyard {
@@ -79,17 +81,10 @@ class Trainer {
   GradientSync sync_;
   AdamW optimizer_;
   Activations activations_;
-  Tensor tokens_;        // i32 [S L]
-  Tensor targets_;       // i32 [S L]
-  Tensor sequence_ids_;  // i64 [S]
-  Tensor positions_;     // i32 [S L]
-  Tensor token_losses_;  // f32 [S L]
-  TokenBatch batch_;
+  DeviceBatch batch_;
   LoadStatistics load_;
 };
 
-// The batch layout of a rank; train.micro_batch 0 is taken as all sequences of a rank.
-BatchLayout batch_layout_of(const Config& config, const Mesh& mesh);
 DType compute_dtype(const RunConfig& run);
 
 }  // namespace switchyard

@@ -16,8 +16,13 @@ inline constexpr std::int64_t vocab_size = 61;
 inline Config small_config(std::int64_t expert) {
   Config config;
   config.run.precision = "fp32";
-  config.model = {.vocab_size = 64, .hidden = 32, .num_layers = 2, .num_heads = 4, .num_kv_heads = 2,
-                  .head_dim = 8, .sequence_length = 16};
+  config.model.vocab_size = 64;
+  config.model.hidden = 32;
+  config.model.num_layers = 2;
+  config.model.num_heads = 4;
+  config.model.num_kv_heads = 2;
+  config.model.head_dim = 8;
+  config.model.sequence_length = 16;
   config.experts = {.num_experts = 5, .top_k = 2, .intermediate = 24};
   config.parallel.expert = expert;
   config.train = {.num_steps = 40, .global_batch = 24, .micro_batch = 2};
@@ -62,7 +67,7 @@ struct SmallRun {
 
  private:
   static Config resolved(Config config, int num_ranks) {
-    config.parallel = Mesh::resolved(config.parallel, num_ranks);
+    config.parallel = resolved_parallel(config, num_ranks);
     return config;
   }
   Config config_;

@@ -11,7 +11,7 @@
 namespace switchyard::test {
 namespace {
 
-TEST(Progress, CountsDurationsAndBytes) {
+TEST(RunProgress, CountsDurationsAndBytes) {
   EXPECT_EQ(format_count(0), "0");
   EXPECT_EQ(format_count(987), "987");
   EXPECT_EQ(format_count(1900), "1.9k");
@@ -26,14 +26,14 @@ TEST(Progress, CountsDurationsAndBytes) {
   EXPECT_EQ(format_bytes(1.5 * 1024 * 1024), "1.5 MiB");
 }
 
-TEST(Progress, TheLine) {
+TEST(RunProgress, TheLine) {
   EXPECT_EQ(format_progress_line({120, 300, 3.4123, 1900, 0.41, 1.084, 42.0}),
             "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42");
   EXPECT_EQ(format_progress_line({1, 3, 9.01, 10, {}, 1, {}}),
             "step 1/3  loss 9.010  10 tok/s  balance 1.00");
 }
 
-TEST(Progress, RatesLeaveOutTheFirstStepsAndForgetOldOnes) {
+TEST(RunProgress, RatesLeaveOutTheFirstStepsAndForgetOldOnes) {
   RateWindow window(2, 3);
   window.add(100, 10);
   EXPECT_DOUBLE_EQ(window.tokens_per_second(), 10);  // better than nothing
@@ -45,7 +45,7 @@ TEST(Progress, RatesLeaveOutTheFirstStepsAndForgetOldOnes) {
   EXPECT_DOUBLE_EQ(window.tokens_per_second(), 50);
 }
 
-Progress::Step step_of(std::int64_t step, double seconds) {
+RunProgress::Step step_of(std::int64_t step, double seconds) {
   return {.step = step, .loss = 2, .balance = 1, .num_tokens = 100, .seconds = seconds};
 }
 
@@ -53,9 +53,9 @@ std::int64_t num_lines(const std::string& text) {
   return std::count(text.begin(), text.end(), '\n');
 }
 
-TEST(Progress, PlainLinesComeNowAndThen) {
+TEST(RunProgress, PlainLinesComeNowAndThen) {
   std::ostringstream out;
-  Progress progress(out, false, 1, 100, 10);
+  RunProgress progress(out, false, 1, 100, 10);
   for (std::int64_t step = 1; step <= 100; ++step) progress.step(step_of(step, 1));
   progress.finish();
   // The first, then one each ten seconds; the last is among those or of its own.
@@ -66,10 +66,10 @@ TEST(Progress, PlainLinesComeNowAndThen) {
   EXPECT_NE(out.str().find("step 100/100"), std::string::npos);
 }
 
-TEST(Progress, ATerminalHasOneLineRewritten) {
+TEST(RunProgress, ATerminalHasOneLineRewritten) {
   std::ostringstream out;
   {
-    Progress progress(out, true, 1, 2000);
+    RunProgress progress(out, true, 1, 2000);
     progress.step(step_of(999, 3));
     progress.note("saved");
     progress.step(step_of(1000, 0.5));
@@ -79,7 +79,7 @@ TEST(Progress, ATerminalHasOneLineRewritten) {
   EXPECT_NE(out.str().find("\rsaved\nstep 999/2000"), std::string::npos) << out.str();
 }
 
-TEST(Progress, Summary) {
+TEST(RunProgress, Summary) {
   RunSummary summary;
   summary.first_step = 100;
   summary.last_step = 300;

@@ -1,0 +1,25 @@
+// How a configuration lies on the ranks: the mesh with its choices made, what each rank holds of a
+// sequence, and which sequences it takes.
+#pragma once
+
+#include "data/loader.hpp"
+#include "parallel/context_choice.hpp"
+#include "parallel/sequence_split.hpp"
+#include "trainer/config.hpp"
+
+namespace switchyard {
+
+// config.parallel with every 0 and "auto" replaced for this number of ranks. ConfigError with the
+// equation if the ranks, the heads or the length do not divide.
+ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks);
+
+// The attention of a micro-batch, for the choice of how context ranks share it.
+ContextProblem context_problem(const Config& config, const ParallelConfig& parallel);
+
+// Which positions of a sequence the context ranks hold. parallel: resolved.
+SequenceSplit sequence_split_of(const Config& config, const ParallelConfig& parallel);
+
+// The batch layout of a rank; train.micro_batch 0 is taken as all sequences of a rank.
+BatchLayout batch_layout_of(const Config& config, const Mesh& mesh);
+
+}  // namespace switchyard
