@@ -12,26 +12,10 @@ namespace {
 
 constexpr double tolerance = 1e-5;  // relative, fp32
 
-// Norm of the difference over the norm of the reference, for one parameter over all ranks.
-double gradient_error(const Parameter& reference, SmallRun& run) {
-  double sums[2] = {0, 0};
-  const float* expected = reference.gradient().as<float>();
-  for (const OwnedRange& range : run.trainer.store().owned_ranges()) {
-    if (range.parameter->name() != reference.name()) continue;
-    const float* actual = range.bucket->gradients->as<float>() + range.bucket_begin;
-    for (std::int64_t i = 0; i < range.numel; ++i) {
-      const double wanted = expected[range.global_begin + i];
-      sums[0] += (actual[i] - wanted) * (actual[i] - wanted);
-      sums[1] += wanted * wanted;
-    }
-  }
-  world().all_reduce_values(sums, ReduceOp::sum);
-  return std::sqrt(sums[0] / sums[1]);
-}
-
 void expect_equal_gradients(SmallRun& reference, SmallRun& run, const std::string& when) {
   for (const Parameter& parameter : reference.trainer.store().parameters())
-    EXPECT_LT(gradient_error(parameter, run), tolerance) << when << ": " << parameter.name();
+    EXPECT_LT(gradient_error(parameter, run, world()), tolerance)
+        << when << ": " << parameter.name();
 }
 
 void expect_equal(double actual, double expected, const std::string& what) {
@@ -55,7 +39,8 @@ TEST(Layouts, LossesOfThirtyStepsAndGradientsEqualOneRank) {
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const std::string step = " of step " + std::to_string(i + 2);
       expect_equal(steps[i].loss, expected[i].loss, "loss" + step);
-      expect_equal(steps[i].losses.cross_entropy, expected[i].losses.cross_entropy, "cross-entropy" + step);
+      expect_equal(steps[i].losses.cross_entropy, expected[i].losses.cross_entropy,
+                   "cross-entropy" + step);
       expect_equal(steps[i].losses.balance, expected[i].losses.balance, "balance loss" + step);
       expect_equal(steps[i].losses.z, expected[i].losses.z, "z-loss" + step);
       EXPECT_DOUBLE_EQ(steps[i].load_max_over_mean, expected[i].load_max_over_mean) << step;

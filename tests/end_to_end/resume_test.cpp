@@ -1,5 +1,5 @@
-// A run that is saved and loaded goes on as if nothing had happened: bit for bit on the same layout,
-// within rounding on another.
+// A run that is saved and loaded goes on as if nothing had happened: bit for bit on the same
+// layout, within rounding on another.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -47,7 +47,8 @@ TEST(Resume, TheSameLayoutContinuesBitForBit) {
       const TensorView& wanted = unbroken.trainer.store().buckets()[b].values;
       const TensorView& got = resumed.trainer.store().buckets()[b].values;
       ASSERT_EQ(wanted.num_bytes(), got.num_bytes());
-      EXPECT_EQ(std::memcmp(wanted.data, got.data, static_cast<std::size_t>(wanted.num_bytes())), 0);
+      EXPECT_EQ(std::memcmp(wanted.data, got.data, static_cast<std::size_t>(wanted.num_bytes())),
+                0);
     }
   }
 }

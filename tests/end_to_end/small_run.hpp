@@ -3,6 +3,7 @@
 // that depend on identity alone.
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -39,7 +40,8 @@ class SkewedSource final : public BatchSource {
   Batch next() override {
     Batch batch = random_.next();
     for (std::vector<std::int32_t>* tokens : {&batch.tokens, &batch.targets})
-      for (std::int32_t& token : *tokens) token = token * token / static_cast<std::int32_t>(vocab_size);
+      for (std::int32_t& token : *tokens)
+        token = token * token / static_cast<std::int32_t>(vocab_size);
     return batch;
   }
 
@@ -77,6 +79,23 @@ struct SmallRun {
   Mesh mesh;
   Trainer trainer;
 };
+
+// Norm of the difference over the norm of the reference, for one parameter over all ranks.
+inline double gradient_error(const Parameter& reference, SmallRun& run, Group& world) {
+  double sums[2] = {0, 0};
+  const float* expected = reference.gradient().as<float>();
+  for (const OwnedRange& range : run.trainer.store().owned_ranges()) {
+    if (range.parameter->name() != reference.name()) continue;
+    const float* actual = range.bucket->gradients->as<float>() + range.bucket_begin;
+    for (std::int64_t i = 0; i < range.numel; ++i) {
+      const double wanted = expected[range.global_begin + i];
+      sums[0] += (actual[i] - wanted) * (actual[i] - wanted);
+      sums[1] += wanted * wanted;
+    }
+  }
+  world.all_reduce_values(sums, ReduceOp::sum);
+  return std::sqrt(sums[0] / sums[1]);
+}
 
 inline std::vector<std::int64_t> divisors(std::int64_t n) {
   std::vector<std::int64_t> result;

@@ -1,0 +1,223 @@
+// Sequences split over ranks change neither losses nor gradients: layouts of data x context (ring,
+// Ulysses, both, gather, padded) and experts over the same ranks, with documents, windows and
+// sinks, against one rank, which each process computes for itself.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/end_to_end/small_run.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+constexpr double tolerance = 1e-5;  // relative, fp32
+
+enum class Model { full, windows_and_sinks, documents };
+
+struct ContextCase {
+  std::int64_t ranks = 1;
+  std::int64_t ulysses = 1;
+  std::int64_t expert = 1;
+  std::string method = "ring";
+  std::string layout = "zigzag";
+  std::int64_t length = 16;
+  Model model = Model::full;
+
+  std::string describe() const {
+    return "context " + std::to_string(ranks) + ", ulysses " + std::to_string(ulysses) +
+           ", expert " + std::to_string(expert) + ", " + method + ", " + layout + ", length " +
+           std::to_string(length) + ", model " + std::to_string(static_cast<int>(model));
+  }
+};
+
+Config config_of(const ContextCase& c) {
+  Config config = small_config(c.expert);
+  config.model.sequence_length = c.length;
+  config.train.global_batch = 12;
+  config.train.micro_batch = 1;
+  config.parallel.context = c.ranks;
+  config.parallel.context_split.ring = c.ranks / c.ulysses;
+  config.parallel.context_split.ulysses = c.ulysses;
+  config.parallel.context_split.method = c.method;
+  config.parallel.context_split.layout = c.layout;
+  config.parallel.context_split.pad = c.length % (2 * c.ranks) != 0;
+  if (c.model == Model::windows_and_sinks)
+    config.model.attention = {{.kind = "window", .window = 5, .sinks = 1},
+                              {.kind = "full", .window = 0, .sinks = 2}};
+  if (c.model == Model::documents) {
+    config.data.document_mask = true;
+    config.data.restart_positions = true;
+  }
+  return config;
+}
+
+// The same sequences on one rank.
+Config whole(Config config) {
+  config.parallel = {};
+  return config;
+}
+
+// Documents begin at positions that depend on the sequence alone.
+class DocumentSource final : public BatchSource {
+ public:
+  DocumentSource(const BatchLayout& layout, std::int64_t num_steps)
+      : layout_(layout), tokens_(layout) {
+    tokens_.seek(num_steps);
+  }
+  Batch next() override {
+    Batch batch = tokens_.next();
+    if (!layout_.with_documents) return batch;
+    for (std::size_t row = 0; row < batch.sequence_ids.size(); ++row) {
+      batch.document_starts[row].clear();
+      const std::int64_t id = batch.sequence_ids[row];
+      for (std::int64_t p = 1 + id % 5; p < layout_.sequence_length; p += 1 + (id + p) % 6)
+        batch.document_starts[row].push_back(static_cast<std::int32_t>(p));
+    }
+    return batch;
+  }
+
+ private:
+  BatchLayout layout_;
+  SkewedSource tokens_;
+};
+
+std::vector<StepResult> train(SmallRun& run, std::int64_t first, std::int64_t last) {
+  DocumentSource source(run.trainer.batch_layout(), first - 1);
+  std::vector<StepResult> results;
+  for (std::int64_t step = first; step <= last; ++step)
+    results.push_back(run.trainer.step(step, source));
+  return results;
+}
+
+void expect_equal(double actual, double expected, const std::string& what) {
+  EXPECT_LE(std::abs(actual - expected), tolerance * std::abs(expected))
+      << what << ": " << actual << " against " << expected;
+}
+
+// The first step's gradients, then losses and norms of all.
+void expect_as_one_rank(const ContextCase& c, std::int64_t num_steps) {
+  SCOPED_TRACE(c.describe());
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  SmallRun reference(*alone, whole(config_of(c)));
+  SmallRun run(world(), config_of(c));
+  for (std::int64_t step = 1; step <= num_steps; ++step) {
+    const StepResult actual = train(run, step, step).front();
+    const StepResult expected = train(reference, step, step).front();
+    const std::string at = " of step " + std::to_string(step);
+    expect_equal(actual.loss, expected.loss, "loss" + at);
+    expect_equal(actual.gradient_norm, expected.gradient_norm, "gradient norm" + at);
+    expect_equal(actual.losses.cross_entropy, expected.losses.cross_entropy, "cross-entropy" + at);
+    expect_equal(actual.losses.balance, expected.losses.balance, "balance loss" + at);
+    expect_equal(actual.losses.z, expected.losses.z, "z-loss" + at);
+    EXPECT_DOUBLE_EQ(actual.load_max_over_mean, expected.load_max_over_mean) << at;
+    if (step > 1) continue;
+    for (const Parameter& parameter : reference.trainer.store().parameters())
+      EXPECT_LT(gradient_error(parameter, run, world()), tolerance) << parameter.name();
+  }
+}
+
+std::vector<std::int64_t> context_degrees() {
+  std::vector<std::int64_t> degrees;
+  for (const std::int64_t context : divisors(world().size()))
+    if (12 % (world().size() / context) == 0) degrees.push_back(context);
+  return degrees;
+}
+
+TEST(Context, TwentyStepsOfEveryFoldingEqualOneRank) {
+  for (const std::int64_t context : context_degrees())
+    for (const std::int64_t expert : {std::int64_t{1}, std::int64_t{world().size()}})
+      expect_as_one_rank({.ranks = context, .expert = expert, .length = 8 * context}, 20);
+}
+
+TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
+  const std::int64_t ranks = world().size();
+  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents})
+    for (const std::int64_t ulysses : divisors(ranks)) {
+      if (4 % ulysses != 0) continue;  // heads
+      for (const std::string method : {"ring", "all_gather"})
+        for (const std::string layout : {"zigzag", "contiguous"})
+          expect_as_one_rank({.ranks = ranks,
+                              .ulysses = ulysses,
+                              .expert = ranks,
+                              .method = method,
+                              .layout = layout,
+                              .length = 12 * ranks,
+                              .model = model},
+                             2);
+    }
+}
+
+TEST(Context, PaddedSplitsAreExact) {
+  const std::int64_t ranks = world().size();
+  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents})
+    for (const std::int64_t length : {6 * ranks + 1, 6 * ranks + 2 * ranks - 1})
+      expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = length, .model = model}, 3);
+}
+
+TEST(Context, EvaluationEqualsOneRank) {
+  // Losses of a whole step without an update: the first step's loss is the evaluation's.
+  for (const std::int64_t context : context_degrees()) {
+    const ContextCase c{.ranks = context, .expert = world().size(), .length = 8 * context};
+    SmallRun run(world(), config_of(c));
+    const StepResult first = train(run, 1, 1).front();
+    const std::unique_ptr<Group> alone = make_local_group("alone");
+    SmallRun reference(*alone, whole(config_of(c)));
+    expect_equal(first.losses.cross_entropy, train(reference, 1, 1).front().losses.cross_entropy,
+                 "cross-entropy");
+  }
+}
+
+TEST(Context, DropoutGoesByTheTokensIdentity) {
+  const ContextCase c{
+      .ranks = world().size(), .expert = world().size(), .length = 8 * world().size()};
+  Config config = config_of(c);
+  config.model.embedding_dropout = 0.1;
+  config.model.residual_dropout = 0.2;
+  config.experts.dropout = 0.15;
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  SmallRun reference(*alone, whole(config));
+  SmallRun run(world(), config);
+  expect_equal(train(run, 1, 1).front().loss, train(reference, 1, 1).front().loss, "loss");
+  for (const Parameter& parameter : reference.trainer.store().parameters())
+    EXPECT_LT(gradient_error(parameter, run, world()), tolerance) << parameter.name();
+}
+
+TEST(Context, PlannedBytesEqualAllocatedBytes) {
+  for (const std::int64_t context : context_degrees())
+    for (const std::string precision : {"fp32", "bf16"})
+      for (const std::string method : {"ring", "all_gather"})
+        for (const Model model : {Model::full, Model::windows_and_sinks}) {
+          const ContextCase c{.ranks = context,
+                              .ulysses = context % 2 == 0 ? 2 : 1,
+                              .expert = world().size(),
+                              .method = method,
+                              .length = 8 * context,
+                              .model = model};
+          Config config = config_of(c);
+          config.run.precision = precision;
+          SmallRun run(world(), config);
+          train(run, 1, 2);
+          const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.max_rows());
+          EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
+              << precision << ", " << c.describe();
+        }
+}
+
+TEST(Context, TheSameLayoutRepeatsBitForBit) {
+  const ContextCase c{.ranks = world().size(),
+                      .expert = world().size(),
+                      .length = 8 * world().size(),
+                      .model = Model::windows_and_sinks};
+  Config config = config_of(c);
+  config.run.precision = "bf16";
+  SmallRun one(world(), config), two(world(), config);
+  const std::vector<StepResult> first = train(one, 1, 5), second = train(two, 1, 5);
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    EXPECT_EQ(first[i].loss, second[i].loss);
+    EXPECT_EQ(first[i].gradient_norm, second[i].gradient_norm);
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::test
