@@ -33,7 +33,7 @@ int run_train(const CommandContext& context) {
   options.arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
   const LoadedConfig loaded = load_for_run(context, arguments);
-  const StopSignal stop;  // not before there is something to stop
+  StopSignal stop;  // not before there is something to stop
   const std::string command = fmt::format("switchyard train {}", fmt::join(context.arguments, " "));
   return static_cast<int>(run_training(context.session->world(), context.session->log(),
                                        loaded.config, to_yaml(loaded.config), command, stop));

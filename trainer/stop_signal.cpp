@@ -50,6 +50,15 @@ StopSignal::~StopSignal() {
   active = nullptr;
 }
 
+StopSignal::Saving::Saving(StopSignal& stop) : stop_(stop) {
+  stop_.waits_for_save_ = false;
+  expect(!stop_.is_saving_.exchange(true), "one checkpoint at a time");
+}
+
+StopSignal::Saving::~Saving() {
+  stop_.is_saving_ = false;
+}
+
 std::string StopSignal::name_of(int number) {
   switch (number) {
     case SIGUSR1:
@@ -77,7 +86,13 @@ void StopSignal::receive(int signal) {
     return;
   }
   if (now - received_ms_.load() < same_request_ms_) return;
-  say("switchyard: stopped at once by a second signal; nothing was saved\n");
+  if (is_saving_ && !waits_for_save_.exchange(true)) {
+    received_ms_ = now;
+    say("switchyard: the checkpoint is saved first; one more signal ends at once without it\n");
+    return;
+  }
+  say(is_saving_ ? "switchyard: stopped at once by a further signal; the checkpoint was given up\n"
+                 : "switchyard: stopped at once by a second signal; nothing was saved\n");
   ::_exit(static_cast<int>(ExitCode::stopped));
 }
 

@@ -1,6 +1,7 @@
 // Stops a run on request. SIGUSR1, SIGTERM and SIGINT ask for a stop after the step under way: the
 // trainer sees requested(), agrees over the ranks, saves and ends with code 16. A second signal
-// ends the process at once, with the same code and nothing saved.
+// ends the process at once, with the same code and nothing saved; but a checkpoint that is being
+// saved (Saving) is finished first, and only one more signal gives it up.
 //
 // One object, created in main, whose life covers the run; it restores the default actions. A
 // handler of the system gets no argument of ours, so stop_signal.cpp keeps one static pointer to
@@ -15,6 +16,18 @@ namespace switchyard {
 
 class StopSignal {
  public:
+  // While it lives, a checkpoint is being saved. One at a time.
+  class Saving {
+   public:
+    explicit Saving(StopSignal& stop);
+    ~Saving();
+    Saving(const Saving&) = delete;
+    Saving& operator=(const Saving&) = delete;
+
+   private:
+    StopSignal& stop_;
+  };
+
   // Launchers and batch systems often deliver one request twice (to the process and to its group):
   // what follows the first within `same_request_ms` counts as the same.
   explicit StopSignal(std::int64_t same_request_ms = 500);
@@ -31,8 +44,10 @@ class StopSignal {
   static void handle(int signal);
   void receive(int signal);
 
-  std::atomic<int> signal_{0};  // the first one received
-  std::atomic<std::int64_t> received_ms_{0};
+  std::atomic<int> signal_{0};                // the first one received
+  std::atomic<std::int64_t> received_ms_{0};  // when, or the one that waits for the save
+  std::atomic<bool> is_saving_{false};
+  std::atomic<bool> waits_for_save_{false};  // a second signal came during this save
   std::int64_t same_request_ms_;
 };
 

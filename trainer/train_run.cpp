@@ -38,7 +38,7 @@ double seconds_since(Clock::time_point start) {
 class Run {
  public:
   Run(Group& world, CollectiveLog& collectives, Watchdog& watchdog, const Config& config,
-      const std::string& effective_yaml, const std::string& command, const StopSignal& stop,
+      const std::string& effective_yaml, const std::string& command, StopSignal& stop,
       RunFolder* folder, RankLog& log)
       : world_(world),
         collectives_(collectives),
@@ -229,6 +229,7 @@ class Run {
 
   void save() {
     watchdog_.enter(RunSection::checkpoint);
+    const StopSignal::Saving saving(stop_);
     const SaveResult saved = save_checkpoint({.folder = checkpoints_,
                                               .state = state_,
                                               .configuration = yaml_,
@@ -308,7 +309,7 @@ class Run {
   const Config& config_;
   const std::string& yaml_;
   const std::string& command_;
-  const StopSignal& stop_;
+  StopSignal& stop_;
   RunFolder* folder_;
   RankLog& log_;
   std::string checkpoints_;
@@ -350,7 +351,7 @@ void record_failure(Group& world, const std::string& output, Watchdog& watchdog,
 
 ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& given,
                       const std::string& effective_yaml, const std::string& command,
-                      const StopSignal& stop) {
+                      StopSignal& stop) {
   std::unique_ptr<RunFolder> folder;
   std::unique_ptr<TokenFile> tokens;
   std::unique_ptr<RankLog> log;

@@ -18,6 +18,6 @@ namespace switchyard {
 // after a stop on request; other ends are thrown.
 ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& config,
                       const std::string& effective_yaml, const std::string& command,
-                      const StopSignal& stop);
+                      StopSignal& stop);
 
 }  // namespace switchyard

@@ -3,12 +3,14 @@
 #   start NAME [key=value ...]   a job with run.output=NAME; $ranks ranks, $limit s in each section
 #   wait_for CONDITION...        until a command succeeds; fails after 30 s or when the job has ended
 #   pid_of RANK                  of the job under way
+#   stop_in SECTION RANK         stops $victim, that rank, while the job is in a section
 #   finish_job SECONDS           waits that long for its end: $code, $took (ms since $begun), $out; no
 #                                process stays
 source "$(dirname "${BASH_SOURCE[0]}")/../launch/expect.sh"
 
 host=$(hostname)
 limit=2
+grace=2      # seconds that survivors of a failing rank have, as in launch/mpirun.sh
 preamble=()  # further words before the program
 
 prepare_corpus() {
@@ -32,8 +34,7 @@ YAML
 start() {
   job_name=$1
   shift
-  # The time that survivors of a failing rank have, as in launch/mpirun.sh.
-  "$mpiexec" --mca odls_base_sigkill_timeout 2 -n "$ranks" "${preamble[@]}" "$switchyard" train small.yaml \
+  "$mpiexec" --mca odls_base_sigkill_timeout "$grace" -n "$ranks" "${preamble[@]}" "$switchyard" train small.yaml \
     run.output="$job_name" parallel.expert="$ranks" watchdog.setup="$limit" watchdog.step="$limit" \
     watchdog.checkpoint="$limit" "$@" > "$job_name.out" 2>&1 &
   job=$!
@@ -66,6 +67,21 @@ is_saving() { compgen -G "$job_name/checkpoints/step-*.tmp" > /dev/null; }
 
 # Times are whole milliseconds.
 now() { date +%s%3N; }
+
+# Stops a rank while the job is in a section: again, if it had left the section by then.
+stop_in() {
+  local section=$1 rank=$2 attempt
+  for ((attempt = 0; attempt < 50; ++attempt)); do
+    wait_for "$section" "$rank" || return 1
+    victim=$(pid_of "$rank") || return 1
+    kill -STOP "$victim"
+    begun=$(now)
+    sleep 0.05
+    "$section" "$rank" && return 0
+    kill -CONT "$victim"
+  done
+  return 1
+}
 
 finish_job() {
   local pids end

@@ -39,6 +39,48 @@ TEST(StopSignalDeathTest, TheSecondSignalEndsTheProcess) {
       ::testing::ExitedWithCode(16), "stopped at once by a second signal");
 }
 
+TEST(StopSignal, ASaveIsFinishedBeforeTheSecondSignalCounts) {
+  StopSignal stop(0);
+  ::raise(SIGUSR1);
+  for (int save = 0; save < 2; ++save) {
+    const StopSignal::Saving saving(stop);
+    ::raise(SIGTERM);
+  }
+  EXPECT_EQ(stop.name(), "SIGUSR1");
+}
+
+TEST(StopSignal, TheFirstSignalMayComeWhileSaving) {
+  StopSignal stop(0);
+  const StopSignal::Saving saving(stop);
+  ::raise(SIGTERM);
+  EXPECT_EQ(stop.name(), "SIGTERM");
+}
+
+TEST(StopSignalDeathTest, OneMoreSignalGivesUpTheSave) {
+  EXPECT_EXIT(
+      {
+        StopSignal stop(0);
+        ::raise(SIGUSR1);
+        const StopSignal::Saving saving(stop);
+        ::raise(SIGTERM);
+        ::raise(SIGTERM);
+        ::_exit(0);
+      },
+      ::testing::ExitedWithCode(16), "saved first(.|\n)*the checkpoint was given up");
+}
+
+TEST(StopSignalDeathTest, AfterASaveTheSecondSignalEndsTheProcess) {
+  EXPECT_EXIT(
+      {
+        StopSignal stop(0);
+        ::raise(SIGUSR1);
+        { const StopSignal::Saving saving(stop); }
+        ::raise(SIGTERM);
+        ::_exit(0);
+      },
+      ::testing::ExitedWithCode(16), "nothing was saved");
+}
+
 TEST(StopSignalDeathTest, AfterItsLifeSignalsHaveTheirDefaultAction) {
   EXPECT_EXIT(
       {
