@@ -1,11 +1,15 @@
 #include "data/token_file.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/iostreams/device/mapped_file.hpp>
+#include <cerrno>
 #include <cstring>
 
 #include "data/checksum.hpp"
@@ -81,11 +85,19 @@ std::string_view name_of(Split split) {
 }
 
 struct TokenFile::State {
+  State() = default;
+  ~State() {
+    if (file_descriptor >= 0) ::close(file_descriptor);
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
   std::string path;
   std::unique_ptr<Tokenizer> tokenizer;
   std::string sources;
   std::int64_t bytes_per_token = 0;
   boost::iostreams::mapped_file_source mapping;
+  int file_descriptor = -1;  // of the same file, to see its size
   std::array<SplitData, num_splits> splits;
 
   SplitData& of(Split split) { return splits[static_cast<std::size_t>(split)]; }
@@ -93,6 +105,7 @@ struct TokenFile::State {
   void map_file();
   void open_split(const hdf5::File& file, Split split);
   void check_block(Split split, std::int64_t block);
+  void check_size() const;
 };
 
 void TokenFile::State::read_header(const hdf5::File& file) {
@@ -117,6 +130,20 @@ void TokenFile::State::map_file() {
   } catch (const std::exception& error) {
     throw IoError(fmt::format("{}: cannot be mapped into memory: {}", path, error.what()));
   }
+  file_descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file_descriptor < 0)
+    throw IoError(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+}
+
+// Touching a page beyond the end of a file that was cut short since it was mapped would kill the
+// process with SIGBUS and no word.
+void TokenFile::State::check_size() const {
+  struct stat status {};
+  if (::fstat(file_descriptor, &status) != 0)
+    throw IoError(fmt::format("{}: cannot be read any more: {}", path, std::strerror(errno)));
+  if (status.st_size < static_cast<off_t>(mapping.size()))
+    fail(path, fmt::format("was cut short from {} to {} bytes while it was in use", mapping.size(),
+                           status.st_size));
 }
 
 void TokenFile::State::open_split(const hdf5::File& file, Split name) {
@@ -219,6 +246,7 @@ void TokenFile::read(Split name, std::int64_t begin, std::span<std::int32_t> out
   expect(begin >= 0 && count <= split.num_tokens && begin <= split.num_tokens - count,
          "a range of tokens inside the split");
   if (count == 0) return;
+  state_->check_size();
   const std::int64_t first_byte = begin * state_->bytes_per_token;
   const std::int64_t last_byte = (begin + count) * state_->bytes_per_token - 1;
   for (std::int64_t block = first_byte / token_format::block_bytes;
@@ -242,6 +270,7 @@ void TokenFile::verify() const {
     const SplitData& split = state_->of(name);
     Checksum whole;
     for (std::size_t block = 0; block < split.block_checksums.size(); ++block) {
+      state_->check_size();
       split.block_checked[block].store(0, std::memory_order_relaxed);
       state_->check_block(name, static_cast<std::int64_t>(block));
       whole.add(block_bytes(split, static_cast<std::int64_t>(block), state_->bytes_per_token));

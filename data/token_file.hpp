@@ -53,7 +53,8 @@ class TokenFile {
   std::vector<std::int64_t> document_offsets(Split split) const;  // [num_documents + 1]; HDF5
 
   // Tokens [begin, begin + out.size()) of a split. Any thread, several at once. DataError when a
-  // block is not what was written or a token is not in the vocabulary.
+  // block is not what was written, a token is not in the vocabulary, or the file was cut short
+  // since it was opened.
   void read(Split split, std::int64_t begin, std::span<std::int32_t> out) const;
 
   // Recomputes the checksums of all blocks and of the whole splits.
@@ -69,7 +70,7 @@ class TokenFile {
 class TokenFileWriter {
  public:
   // `folder` holds the spools: the folder of the output.
-  TokenFileWriter(std::string folder, const Tokenizer& tokenizer);
+  TokenFileWriter(const std::string& folder, const Tokenizer& tokenizer);
   ~TokenFileWriter();
   TokenFileWriter(const TokenFileWriter&) = delete;
   TokenFileWriter& operator=(const TokenFileWriter&) = delete;

@@ -94,7 +94,7 @@ struct TokenFileWriter::State {
   SplitSpool train, valid;
 };
 
-TokenFileWriter::TokenFileWriter(std::string folder, const Tokenizer& tokenizer)
+TokenFileWriter::TokenFileWriter(const std::string& folder, const Tokenizer& tokenizer)
     : state_(std::make_unique<State>(folder, tokenizer)) {}
 
 TokenFileWriter::~TokenFileWriter() = default;

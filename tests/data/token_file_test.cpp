@@ -179,6 +179,19 @@ TEST_F(TokenFileTest, ADamagedBlockIsNamedWhenItIsTouched) {
   EXPECT_THROW(file.verify(), DataError);
 }
 
+TEST_F(TokenFileTest, AFileCutShortWhileInUseIsToldNotFatal) {
+  const Documents train = some_documents(4000, 8);
+  const std::string name = write_tokens("t.h5", train, some_documents(4, 9));
+  const TokenFile file(name);
+  std::vector<std::int32_t> tokens(100);
+  file.read(Split::train, 0, tokens);
+  std::filesystem::resize_file(name, 4096);  // most pages of the mapping are gone
+  for (const std::int64_t begin : {std::int64_t{0}, file.num_tokens(Split::train) - 100})
+    EXPECT_TRUE(contains(message_of<DataError>([&] { file.read(Split::train, begin, tokens); }),
+                         "to 4096 bytes while it was in use; run `switchyard prepare` again"));
+  EXPECT_TRUE(contains(message_of<DataError>([&] { file.verify(); }), "was cut short"));
+}
+
 TEST_F(TokenFileTest, MalformedFilesAreRefusedWithAReason) {
   const std::vector<std::uint16_t> tokens{1, 2, 256, 3, 256};
   const auto reason = [&](const std::string& file) {
