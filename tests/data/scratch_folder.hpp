@@ -1,43 +1,28 @@
-// A folder of its own for each test, gone with everything in it when the test ends.
+// A fixture whose every test has a folder of its own, and what tests of files ask.
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tests/support/temporary_folder.hpp"
 
 namespace switchyard {
 
 class ScratchFolder : public ::testing::Test {
  protected:
-  ScratchFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "switchyard-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder for the test");
-    folder_ = name;
-  }
-  ~ScratchFolder() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-
-  std::string path(std::string_view name) const { return folder_ + "/" + std::string(name); }
+  std::string path(std::string_view name) const { return temporary_ / name; }
 
   std::string write(std::string_view name, std::string_view content) const {
     std::filesystem::create_directories(std::filesystem::path(path(name)).parent_path());
-    std::ofstream(path(name), std::ios::binary) << content;
+    test::write_contents(path(name), content);
     return path(name);
   }
-  std::string read(std::string_view name) const {
-    std::ifstream file(path(name), std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
+  std::string read(std::string_view name) const { return test::contents_of(path(name)); }
   // Names in the folder.
   std::vector<std::string> names() const {
     std::vector<std::string> result;
@@ -51,7 +36,8 @@ class ScratchFolder : public ::testing::Test {
     write(name, content);
   }
 
-  std::string folder_;
+  const test::TemporaryFolder temporary_;
+  const std::string& folder_ = temporary_.path();
 };
 
 // The message of the exception of type E that `function` throws; fails the test if it throws none.

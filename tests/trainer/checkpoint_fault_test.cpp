@@ -7,8 +7,8 @@
 #include <functional>
 
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/trainer/synthetic_model.hpp"
-#include "tests/trainer/temporary_folder.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint.hpp"
 

@@ -8,8 +8,8 @@
 
 #include "tensor/error.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/trainer/synthetic_model.hpp"
-#include "tests/trainer/temporary_folder.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "data/hdf5.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/trainer/synthetic_model.hpp"
-#include "tests/trainer/temporary_folder.hpp"
 #include "trainer/checkpoint.hpp"
 #include "trainer/checkpoint_reader.hpp"
 

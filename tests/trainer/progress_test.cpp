@@ -5,7 +5,7 @@
 #include <limits>
 #include <sstream>
 
-#include "tests/trainer/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "trainer/rank_log.hpp"
 
 namespace switchyard::test {

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tensor/error.hpp"
-#include "tests/trainer/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -6,21 +6,25 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iterator>
 #include <string>
-
-#include "parallel/group.hpp"
+#include <string_view>
 
 namespace switchyard::test {
 
 class TemporaryFolder {
  public:
   TemporaryFolder() : path_(make()), owner_(true) {}
-  explicit TemporaryFolder(Group& world) : owner_(world.rank() == 0), world_(&world) {
+  // `world` is a Group; named by no type, since tests of files need nothing of parallel/.
+  template <class World>
+  explicit TemporaryFolder(World& world)
+      : owner_(world.rank() == 0), wait_for_all_([&world] { world.barrier(); }) {
     if (owner_) path_ = make();
     world.broadcast_text(path_, 0);
   }
   ~TemporaryFolder() {
-    if (world_ != nullptr) world_->barrier();
+    if (wait_for_all_) wait_for_all_();
     std::error_code ignored;
     if (owner_) std::filesystem::remove_all(path_, ignored);
   }
@@ -28,7 +32,7 @@ class TemporaryFolder {
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
 
  private:
   static std::string make() {
@@ -39,7 +43,7 @@ class TemporaryFolder {
 
   std::string path_;
   bool owner_;
-  Group* world_ = nullptr;
+  std::function<void()> wait_for_all_;
 };
 
 inline std::string contents_of(const std::string& path) {
@@ -48,7 +52,7 @@ inline std::string contents_of(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-inline void write_contents(const std::string& path, const std::string& text) {
+inline void write_contents(const std::string& path, std::string_view text) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file << text;
   EXPECT_TRUE(file.good()) << path;
