@@ -73,7 +73,7 @@ bool is_json_lines(const std::string& path) {
 
 struct InputFile::State {
   struct Close {
-    void operator()(gzFile_s* file) const { gzclose_r(file); }
+    void operator()(gzFile_s* opened) const { gzclose_r(opened); }
   };
   bool refill();
 

@@ -91,10 +91,10 @@ struct Loader::State {
         layout(batch_layout),
         sequences(open_sequences(file, split, layout)),
         order(sequences.num_sequences(), seed),
-        worker([this](std::stop_token stop) { work(stop); }) {}
+        worker([this](const std::stop_token& stop) { work(stop); }) {}
 
   Batch make(std::int64_t number) const;
-  void work(std::stop_token stop);
+  void work(const std::stop_token& stop);
 
   const TokenFile file;
   const BatchLayout layout;
@@ -127,7 +127,7 @@ Batch Loader::State::make(std::int64_t number) const {
   return batch;
 }
 
-void Loader::State::work(std::stop_token stop) {
+void Loader::State::work(const std::stop_token& stop) {
   std::unique_lock lock(mutex);
   while (room.wait(lock, stop, [&] { return queue.size() < prefetch_depth && !error; }) &&
          !stop.stop_requested()) {

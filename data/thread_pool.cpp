@@ -7,7 +7,7 @@ namespace switchyard {
 
 ThreadPool::ThreadPool(int num_threads) {
   for (int i = 0; i < num_threads; ++i)
-    threads_.emplace_back([this](std::stop_token stop) { work(stop); });
+    threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
 }
 
 ThreadPool::~ThreadPool() = default;
@@ -18,7 +18,7 @@ void ThreadPool::submit(std::function<void()> task) {
   arrival_.notify_one();
 }
 
-void ThreadPool::work(std::stop_token stop) {
+void ThreadPool::work(const std::stop_token& stop) {
   while (true) {
     std::unique_lock lock(mutex_);
     if (!arrival_.wait(lock, stop, [&] { return !tasks_.empty(); }) || stop.stop_requested())

@@ -20,7 +20,7 @@ class ThreadPool {
   void submit(std::function<void()> task);  // the task must not throw
 
  private:
-  void work(std::stop_token stop);
+  void work(const std::stop_token& stop);
 
   std::mutex mutex_;  // guards tasks_
   std::condition_variable_any arrival_;

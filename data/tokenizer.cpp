@@ -74,13 +74,13 @@ std::unique_ptr<Tokenizer> tokenizer_from_file(const std::string& token_file) {
 std::string StreamingDecoder::push(std::int32_t token) {
   pending_ += tokenizer_.token_bytes(token);
   const std::size_t complete = complete_utf8_prefix(pending_);
-  const std::string text = sanitized_utf8(std::string_view(pending_).substr(0, complete));
+  std::string text = sanitized_utf8(std::string_view(pending_).substr(0, complete));
   pending_.erase(0, complete);
   return text;
 }
 
 std::string StreamingDecoder::finish() {
-  const std::string text = sanitized_utf8(pending_);
+  std::string text = sanitized_utf8(pending_);
   pending_.clear();
   return text;
 }

@@ -137,9 +137,9 @@ class TreeBuilder : public YAML::EventHandler {
       return;
     }
     if (has_key_.back()) {
-      parent.entries.back().second = std::move(node);
+      parent.entries.back().value = std::move(node);
     } else {
-      parent.entries.emplace_back(std::move(node), YamlNode{});
+      parent.entries.push_back({std::move(node), {}});
     }
     has_key_.back() = !has_key_.back();
   }

@@ -22,17 +22,24 @@ struct Mistake {
   std::string text;  // "key: what is wrong, what would be right"
 };
 
+struct YamlEntry;
+
 struct YamlNode {
   // An alias is a mistake already noted; its value is unknown.
   enum class Kind : std::uint8_t { null, scalar, list, map, alias };
   Kind kind = Kind::null;
   Place place;
-  std::string text;                                    // of a scalar
-  bool quoted = false;                                 // in quotes or a block scalar
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // of a map, in file order, repeats included
-  std::vector<YamlNode> elements;                      // of a list
+  std::string text;                // of a scalar
+  bool quoted = false;             // in quotes or a block scalar
+  std::vector<YamlEntry> entries;  // of a map, in file order, repeats included
+  std::vector<YamlNode> elements;  // of a list
 
   std::string_view kind_name() const;  // "nothing", "a value", "a list", "a map", "an alias"
+};
+
+struct YamlEntry {
+  YamlNode key;
+  YamlNode value;
 };
 
 // The one document of the text; the kind is null when the text holds none. Whatever YAML or this

@@ -18,7 +18,7 @@ struct Key {
   std::string group;
   int leader = 0;
   std::uint64_t sequence = 0;
-  auto operator<=>(const Key&) const = default;
+  auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr): not ours
 };
 
 struct Member {

@@ -108,8 +108,8 @@ std::int64_t worst_case_rows(const Config& given, int num_ranks) {
   const std::unique_ptr<Device> device = make_plan_device();
   const Mesh mesh(*device, 0, num_ranks, config.parallel);
   const BatchLayout layout = batch_layout_of(config, mesh);
-  const ExpertPlacement placement(config.experts.num_experts,
-                                  static_cast<int>(config.parallel.expert));
+  const ExpertPlacement placement{config.experts.num_experts,
+                                  static_cast<int>(config.parallel.expert)};
   const std::int64_t most_positions = sequence_split_of(config, config.parallel).max_local();
   return layout.micro_batch * most_positions * config.parallel.expert *
          std::min(config.experts.top_k, placement.max_local_experts());

@@ -109,7 +109,7 @@ TEST(Bench, AttentionCountsVisiblePairsOnce) {
   ASSERT_EQ(rows.size(), 4u);
   for (const Json& row : rows) {
     check_times(row);
-    const double pairs = 2 * 4 * (24 * 25 / 2);  // sequences, heads, pairs
+    const double pairs = 2 * 4 * (24 * 25 / 2.0);  // sequences, heads, pairs
     const double wanted = (row.at("operation") == "forward" ? 4 : 8) * 8 * pairs;
     EXPECT_EQ(row.at("flops"), wanted);
     EXPECT_NEAR(flops(row), wanted * world().size(), 1e-6 * wanted);

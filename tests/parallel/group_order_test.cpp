@@ -153,7 +153,7 @@ TEST_F(GroupOrderTest, ExchangesUnderWayTogetherDoNotMix) {
   }
   while (!sum.test()) group_.progress();
   for (const Exchange<std::int32_t>& exchange : exchanges) EXPECT_EQ(exchange.num_wrong(), 0);
-  for (float x : summed) ASSERT_EQ(x, static_cast<float>(size_ * (size_ + 1) / 2));
+  for (float x : summed) ASSERT_EQ(x, static_cast<float>(size_ * (size_ + 1)) / 2);
   for (int p = 0; p < size_; ++p) EXPECT_EQ(gathered[index(p)], p);
 }
 
