@@ -14,8 +14,9 @@ endfunction()
 
 # switchyard_test(<name> SOURCES ... DEPENDS folder ... [LIBRARIES ...] [RANKS 1 2 3 4] [THREADS n]
 #                 [TIMEOUT seconds] [ARGUMENTS ...] [LABELS ...])
-#   One GoogleTest program. Without RANKS it is a plain process; with RANKS it becomes one ctest
-#   entry per rank count, started by mpiexec, and its main() comes from tests/support/mpi_main.cpp.
+#   One GoogleTest program. Without RANKS it is a plain process, labelled `unit` and part of the
+#   target unit_tests; with RANKS it becomes one ctest entry per rank count, started by mpiexec, and
+#   its main() comes from tests/support/mpi_main.cpp.
 function(switchyard_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT;THREADS" "SOURCES;DEPENDS;LIBRARIES;RANKS;ARGUMENTS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -30,6 +31,7 @@ function(switchyard_test name)
     ${ARG_LIBRARIES})
   set(environment OMP_NUM_THREADS=${ARG_THREADS})
   if(NOT ARG_RANKS)
+    add_dependencies(unit_tests ${name})
     target_link_libraries(${name} PRIVATE GTest::gtest_main)
     add_test(NAME ${name} COMMAND ${name} ${ARG_ARGUMENTS})
     set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_THREADS}

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test of the release build; with --asan also the unit
-# tests under the address and undefined-behaviour sanitizers. Quiet when all is well.
-#   tests/run.sh [--asan] [CTEST ARGUMENTS...]
+# Installs what is missing, builds, and runs every test of the release build and the unit tests under the
+# address, undefined-behaviour and leak sanitizers. Quiet when all is well.
+#   tests/run.sh [--no-asan] [--asan] [CTEST ARGUMENTS...]
+# A selection by ctest's arguments (-R PATTERN) runs without the sanitizers unless --asan asks for them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-with_asan=0
-if [[ ${1:-} == --asan ]]; then
-  with_asan=1
-  shift
-fi
+with_asan=
+case ${1:-} in
+  --asan) with_asan=1; shift ;;
+  --no-asan) with_asan=0; shift ;;
+esac
 # All tests must include some of each kind; a selection by the caller need not.
 if_none=error
 [[ $# -eq 0 ]] || if_none=ignore
+[[ -n $with_asan ]] || with_asan=$(($# == 0))
 launch/install_packages.sh
 launch/install_packages.sh tests/packages.txt || true  # those tests say what they lack
 
@@ -33,17 +35,40 @@ run() {
   exit 1
 }
 
-ran=0
+# The sanitizers' build uses what the timed tests, which mostly wait, leave of the processor. It has a
+# process group of its own, so that an early end of this script ends it too.
+asan_build=
+start_asan_build() {
+  set -m
+  nice -n 19 launch/build.sh asan >"$asan_words" 2>&1 &
+  asan_build=$!
+  set +m
+}
+finish_asan_build() {
+  local code=0
+  wait "$asan_build" || code=$?
+  asan_build=
+  cat "$asan_words"
+  [[ $code -eq 0 ]] || exit 1
+}
 untested=$(mktemp)
-trap 'rm -f "$untested"' EXIT
+asan_words=$(mktemp)
+clean_up() {
+  [[ -z $asan_build ]] || kill -- "-$asan_build" 2>/dev/null || true
+  rm -f "$untested" "$asan_words"
+}
+trap clean_up EXIT
+
+ran=0
 started=$SECONDS
 launch/build.sh release
+[[ $with_asan -eq 0 ]] || start_asan_build
 # Tests on real clusters, hosts and dying ranks have limits in seconds, which another program on the
-# machine can break: they run alone, and once more if they fail.
+# machine can break: they run alone (but for the build, which gives way to them), and once more if they fail.
 run release timed_tests.log -L 'faults|hosts|slurm' --repeat until-pass:2 "$@"
 run release tests.log -LE 'faults|hosts|slurm' "$@"
 if [[ $with_asan -eq 1 ]]; then
-  launch/build.sh asan
+  finish_asan_build
   run asan tests.log "$@"
 fi
 if [[ $ran -eq 0 ]]; then

@@ -5,6 +5,8 @@ set -uo pipefail
 mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/../launch/expect.sh"
 cd "$work" || exit 1
+# mpirun waits that long after a failure, even when nobody is left.
+export OMPI_MCA_odls_base_sigkill_timeout=0
 run() { expect "$1" "$mpiexec" -n "$ranks" "$switchyard" bench "${@:2}"; }
 names="step, linear, attention, experts, all_to_all, ring"
 

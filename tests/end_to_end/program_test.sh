@@ -21,6 +21,8 @@ evaluate: {every: 20, num_batches: 2}
 checkpoint: {every: 15, keep: 2}
 YAML
 train() { "$mpiexec" -n "$ranks" "$switchyard" train small.yaml parallel.expert="$ranks" "$@"; }
+# mpirun waits a second after a failure, even when nobody is left: not where nothing was begun.
+refuse() { OMPI_MCA_odls_base_sigkill_timeout=0 expect "$@"; }
 # The figures that a stop must not change.
 curve() { grep '"loss"' "$1/metrics.jsonl" | sed -E 's/, "num_tokens".*//'; }
 value() { sed -nE "s/.*\"$2\": ([^,}]+).*/\1/p" "$1/metrics.jsonl" | tail -n 1; }
@@ -87,16 +89,16 @@ expect 0 train run.output=run train.num_steps=43
 train run.output=locked train.num_steps=100000 checkpoint.every=0 evaluate.every=0 > locked.out 2>&1 &
 job=$!
 until [[ -s locked/metrics.jsonl ]] || ! kill -0 $job 2>/dev/null; do :; done
-expect 2 train run.output=locked
+refuse 2 train run.output=locked
 expect_lines 1 "locked"
 pkill -TERM -f "^$switchyard train small.yaml .*run.output=locked"
 wait $job
 [[ $? -eq 16 ]] || fail "SIGTERM: $(cat locked.out)"
 
 # Mistakes are told at once and once, before anything is made.
-expect 2 train run.output=never train.global_batch=25
+refuse 2 train run.output=never train.global_batch=25
 expect_lines 1 "global_batch"
 [[ ! -e never ]] || fail "a refused run left a folder"
-expect 3 train run.output=never data.path=corpus.txt
+refuse 3 train run.output=never data.path=corpus.txt
 expect_lines 1 "corpus.txt"
 finish

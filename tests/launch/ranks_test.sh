@@ -5,6 +5,8 @@ set -uo pipefail
 mpiexec=$1 program=$2 switchyard=$3 ranks=$4
 source "$(dirname "$0")/expect.sh"
 cd "$work" || exit 1
+# mpirun waits that long after a failure, even when nobody is left.
+export OMPI_MCA_odls_base_sigkill_timeout=0
 run() { expect "$1" "$mpiexec" -n "$ranks" "$program" "${@:2}"; }
 last=$((ranks - 1))
 host=$(hostname)
