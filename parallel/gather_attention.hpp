@@ -1,8 +1,9 @@
 // Attention over keys and values that are brought together first: every rank gets exactly the rows
 // that some query of its own can see, in one all-to-all, computes with one call of the kernel, and
-// sends the gradients back the same way; their owner adds them in rank order, in fp32. Under a
-// window of W positions these rows are its own and at most W - 1 before each of its segments (a
-// halo); without a window it is the plain all-gather, whose memory grows with the whole sequence.
+// sends the gradients back the same way; their owner adds them to its own in rank order, in fp32.
+// Under a window of W positions these rows are its own and at most W - 1 before each of its
+// segments (a halo); without a window it is the plain all-gather, whose memory grows with the whole
+// sequence.
 //
 // d = num_kv_heads * head_dim, b bytes of an element, m rows that other ranks need of this one (at
 // most 2 (W - 1) under a window, at most (P - 1) n without): a rank sends 2 m S d b bytes forward,
@@ -40,25 +41,30 @@ class GatherAttention {
     std::int64_t begin = 0;
     std::int64_t count = 0;
   };
-  // Who sends what under one window.
+  // Who sends what under one window. Runs of a rank are in ascending position on both sides.
   struct Exchange {
     std::vector<Segment> keys;            // positions gathered here, its own among them
-    std::vector<std::vector<Run>> given;  // to each rank: rows of a sequence held here
-    std::vector<std::vector<Run>> taken;  // from each rank: rows of a sequence gathered here
+    std::vector<Run> own;                 // this rank's rows, one run for each of its segments ...
+    std::vector<Run> own_gathered;        // ... as rows gathered here
+    std::vector<std::vector<Run>> given;  // by rank: rows that go there ...
+    std::vector<std::vector<Run>> given_gathered;  // ... as rows gathered here
+    std::vector<std::vector<Run>> taken;           // by rank: rows gathered here that come from it
     std::vector<std::int64_t> given_rows, taken_rows;  // of all sequences, by rank
     std::int64_t num_given = 0, num_taken = 0;
+    std::int64_t key_length() const { return num_positions(keys); }
   };
   Exchange exchange_for(std::int64_t window) const;
-  static std::vector<Run> runs_of(std::span<const Segment> part, std::span<const Segment> rows);
 
   AttentionPart part_of(const Exchange& exchange, std::int64_t window) const;
-  // k | v of this rank into the gathered keys of the exchange.
-  TensorView gather(const Exchange& exchange, const AttentionInputs& inputs,
-                    const kernels::Poll& poll);
-  TensorView outgoing(DType dtype, std::int64_t rows) const;
-  TensorView incoming(DType dtype, std::int64_t rows) const;
-  void exchange_rows(const TensorView& send, std::span<const std::int64_t> send_rows,
-                     const TensorView& recv, std::span<const std::int64_t> recv_rows);
+  // k | v of this rank and of the others as the rows of the exchange's keys.
+  TensorView gather(const Exchange& exchange, const AttentionInputs& inputs);
+  // Brings gradients of gathered rows to their owners, who add them to those of their own rows.
+  void bring_home(const Exchange& exchange, const TensorView& gathered);
+  TensorView message(const Tensor& bytes, DType dtype, std::int64_t rows) const;
+  // Calls each(row of a buffer with sequence_rows rows a sequence, row of a message, count).
+  template <class Each>
+  void for_each_run(const std::vector<std::vector<Run>>& runs, std::int64_t sequence_rows,
+                    Each each) const;
 
   Group& group_;
   AttentionPartKernel& kernel_;
@@ -68,8 +74,7 @@ class GatherAttention {
   std::map<std::int64_t, Exchange> exchanges_;  // by window
   Tensor keys_;                                 // [S keys, 2 G D]: keys | values
   Tensor key_gradients_;                        // f32, likewise
-  Tensor sums_;                                 // f32 [S n, 2 G D]: of the gradients that came home
-  Tensor outgoing_;                             // u8: rows sent, of either type
+  Tensor outgoing_;                             // u8: rows sent to others, of either type
   Tensor incoming_;
 };
 
