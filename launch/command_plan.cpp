@@ -11,7 +11,9 @@
 #include "kernels/threads.hpp"
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
+#include "launch/context_table.hpp"
 #include "launch/options.hpp"
+#include "trainer/batch_layout.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/progress.hpp"
 #include "trainer/run_setup.hpp"
@@ -80,13 +82,38 @@ std::string imbalance_text(const Config& config, const Plan& balanced, std::int6
   return out;
 }
 
-void print_json(const Plan& plan) {
+nlohmann::ordered_json json_of(const PassCost& cost, double num_layers) {
+  return {{"wire_bytes", cost.wire_bytes / num_layers},
+          {"compute_seconds", cost.compute_seconds / num_layers},
+          {"wire_seconds", cost.wire_seconds / num_layers},
+          {"seconds", cost.seconds / num_layers},
+          {"hidden", cost.is_hidden},
+          {"hidden_share", cost.hidden_share()}};
+}
+
+// Means of a layer, for one micro-batch, as in the table.
+nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
+                                       const ParallelConfig& chosen) {
+  nlohmann::ordered_json schemes = nlohmann::ordered_json::array();
+  const double num_layers = static_cast<double>(problem.windows.size());
+  for (const SchemeCost& cost : all_scheme_costs(problem, chosen))
+    schemes.push_back({{"ring", cost.ring},
+                       {"ulysses", cost.ulysses},
+                       {"method", cost.method},
+                       {"chosen", is_chosen(cost, chosen)},
+                       {"forward", json_of(cost.forward, num_layers)},
+                       {"backward", json_of(cost.backward, num_layers)}});
+  return schemes;
+}
+
+void print_json(const Plan& plan, const ContextProblem& problem) {
   nlohmann::ordered_json json;
   json["num_ranks"] = plan.num_ranks;
   json["num_threads"] = kernels::num_threads();
   json["parallel"] = {{"data", plan.parallel.data},
                       {"context", plan.parallel.context},
                       {"expert", plan.parallel.expert}};
+  if (plan.parallel.context > 1) json["context_schemes"] = json_of_schemes(problem, plan.parallel);
   json["num_parameters"] = plan.num_parameters;
   json["num_active_parameters"] = plan.num_active_parameters;
   json["tokens_per_step"] = plan.tokens_per_step;
@@ -160,8 +187,9 @@ int run_plan(const CommandContext& context) {
           fmt::format("--rows {} is more than routing can send to one rank: {}", rows, most));
   }
   const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
+  const ContextProblem problem = context_problem(config, plan.parallel);
   if (json) {
-    print_json(plan);
+    print_json(plan, problem);
     return 0;
   }
   std::cout << fmt::format(
@@ -172,6 +200,7 @@ int run_plan(const CommandContext& context) {
       plan.num_ranks, plan.parallel.data, plan.parallel.context, plan.parallel.expert,
       kernels::num_threads());
   std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n';
+  if (plan.parallel.context > 1) std::cout << context_table(problem, plan.parallel) << '\n';
   if (rows == 0) {
     const std::int64_t per_rank = gib_per_rank > 0
                                       ? static_cast<std::int64_t>(gib_per_rank * (1 << 30))

@@ -6,8 +6,8 @@ namespace switchyard {
 
 namespace {
 
-std::string_view hidden_text(const PassCost& cost) {
-  return cost.is_hidden ? "yes" : "no";
+std::string hidden_text(const PassCost& cost) {
+  return fmt::format("{:.0f}%", 100 * cost.hidden_share());
 }
 
 }  // namespace
@@ -35,13 +35,13 @@ std::string context_table(const ContextProblem& problem, const ParallelConfig& c
   std::string out = fmt::format(
       "Sharing a sequence of {} positions over {} ranks, a layer and micro-batch, with {:.3g} "
       "TFLOP/s a rank and {:.3g} GB/s a link\n(parallel.context.rank_flops, link_bytes):\n"
-      "  {:<24}{:>9}{:>9}{:>11}{:>11}{:>11}{:>11}{:>11}\n",
+      "  {:<24}{:>9}{:>9}{:>11}{:>11}{:>11}{:>12}{:>12}\n",
       problem.length, chosen.context, chosen.context_split.rank_flops / 1e12,
       chosen.context_split.link_bytes / 1e9, "scheme", "MB fwd", "MB bwd", "compute ms", "wire ms",
-      "total ms", "hides fwd", "hides bwd");
+      "total ms", "hidden fwd", "hidden bwd");
   for (const SchemeCost& cost : costs)
     out += fmt::format(
-        "  {:<24}{:>9.2f}{:>9.2f}{:>11.3f}{:>11.3f}{:>11.3f}{:>11}{:>11}{}\n", cost.text(),
+        "  {:<24}{:>9.2f}{:>9.2f}{:>11.3f}{:>11.3f}{:>11.3f}{:>12}{:>12}{}\n", cost.text(),
         cost.forward.wire_bytes / num_layers / 1e6, cost.backward.wire_bytes / num_layers / 1e6,
         (cost.forward.compute_seconds + cost.backward.compute_seconds) / num_layers * 1e3,
         (cost.forward.wire_seconds + cost.backward.wire_seconds) / num_layers * 1e3,

@@ -10,6 +10,7 @@
 //   n >= b (F / B) / g forward       n >= (2 b + 8) / 5 (F / B) / g backward, gradients being fp32
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -36,6 +37,11 @@ struct PassCost {
   double wire_seconds = 0;
   double seconds = 0;     // what is left when the one hides the other as far as it can
   bool is_hidden = true;  // whether messages add nothing to the computation
+  // The share of wire_seconds beside which something was computed; 1 without messages.
+  double hidden_share() const {
+    if (wire_seconds == 0) return 1;
+    return std::max(0.0, compute_seconds + wire_seconds - seconds) / wire_seconds;
+  }
 };
 
 struct SchemeCost {

@@ -48,6 +48,15 @@ TEST(ContextTableTest, ALineForEachSchemeAndOneIsChosen) {
   EXPECT_NE(lines[3].find("    3.15 "), std::string::npos) << lines[3];
 }
 
+TEST(ContextTableTest, OnlyTheRingHidesItsMessages) {
+  for (const SchemeCost& cost : all_scheme_costs(problem, chosen_of(4))) {
+    const bool hides = cost.method == "ring" && cost.ring > 1;
+    EXPECT_EQ(cost.forward.hidden_share() > 0.2, hides) << cost.text();
+    EXPECT_LE(cost.forward.hidden_share(), 1) << cost.text();
+    EXPECT_EQ(cost.backward.hidden_share() > 0.2, hides) << cost.text();
+  }
+}
+
 TEST(ContextTableTest, WhatTheConfigurationFixesIsMarkedAmongAll) {
   const ParallelConfig gather = chosen_of(4, "all_gather");
   int num_chosen = 0;

@@ -70,4 +70,28 @@ expect 3 "$switchyard" prepare none.txt --output a.h5
 printf 'one\n%%\ntwo\n%%\nthree\n%%\nfour\n' >a.txt
 expect 0 "$switchyard" prepare a.txt --output a.h5 --valid 0.25
 [[ -s a.h5 ]] || fail "prepare wrote nothing"
+# Sharing a sequence: the plan shows every legal way and marks one; an impossible one is refused with
+# the legal choices.
+cat > context.yaml <<'YAML'
+run: {output: runs/context}
+data: {path: corpus.h5}
+model: {vocab_size: 64, hidden: 64, num_layers: 2, num_heads: 8, num_kv_heads: 2, sequence_length: 512}
+experts: {num_experts: 4, top_k: 2, intermediate: 32}
+train: {global_batch: 1}
+parallel: {context: 4}
+YAML
+expect 0 "$switchyard" plan context.yaml --ranks 4
+[[ $(grep -c "  chosen$" <<<"$out") -eq 1 ]] || fail "not one scheme chosen: $out"
+for scheme in "ring 4" "all_gather 4" "ring 2 x ulysses 2" "all_gather 2 x ulysses 2" "ulysses 4"; do
+  [[ $(grep -c "^  $scheme  " <<<"$out") -eq 1 ]] || fail "no line of $scheme: $out"
+done
+expect 0 "$switchyard" plan context.yaml --ranks 4 --json
+[[ $(grep -c '"chosen": true' <<<"$out") -eq 1 && $(grep -c '"hidden_share"' <<<"$out") -eq 10 ]] ||
+  fail "no schemes in JSON: $out"
+expect 0 "$switchyard" plan context.yaml --ranks 1 parallel.context.ranks=1
+[[ $out != *"Sharing a sequence"* ]] || fail "schemes of one rank: $out"
+expect 2 "$switchyard" plan context.yaml --ranks 3 parallel.context.ranks=3
+expect_lines 1 "the zigzag layout needs a multiple of 6: make model.sequence_length 510 or 516"
+expect 2 "$switchyard" plan context.yaml --ranks 6 parallel.context.ranks=6 parallel.context.ulysses=3
+expect_lines 1 "8 heads"
 finish
