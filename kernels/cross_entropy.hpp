@@ -6,8 +6,11 @@
 
 namespace switchyard::kernels {
 
+// The target of a row that counts for nothing: its loss and its gradient are 0.
+inline constexpr std::int32_t no_target = -1;
+
 // logits: f32 [T, V], of which the first `vocab_size` columns are words and the rest padding, which
-// takes no probability and gets no gradient. targets: i32 [T], each in [0, vocab_size).
+// takes no probability and gets no gradient. targets: i32 [T], each in [0, vocab_size) or no_target.
 // losses: f32 [T], written. dlogits: f32 or bf16 [T, V], may be empty (evaluation), may be `logits`
 // itself if f32; written with gradient_scale * (softmax - onehot).
 void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,

@@ -2,12 +2,14 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/cross_entropy.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for every target.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "kernels/cpu/cross_entropy.hpp"
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/simd-inl.hpp"
+#include "kernels/cross_entropy.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::kernels::cpu::HWY_NAMESPACE {
@@ -68,6 +70,13 @@ float loss_row(const float* logits, std::int32_t target, std::int64_t vocab_size
   return static_cast<float>(std::log(total.sum) - above);
 }
 
+// A row without a target: loss 0 and, if it is asked for, gradient 0.
+template <class T>
+float ignored_row(std::int64_t num_columns, T* dlogits) {
+  if (dlogits != nullptr) std::fill_n(dlogits, num_columns, T{});
+  return 0.0f;
+}
+
 template <class T>
 void loss_rows(const TensorView& logits, const std::int32_t* targets, std::int64_t vocab_size,
                float gradient_scale, float* losses, const TensorView& dlogits, std::int64_t begin,
@@ -76,8 +85,10 @@ void loss_rows(const TensorView& logits, const std::int32_t* targets, std::int64
   const bool differentiates = !dlogits.empty();
   const Rows<T> out = differentiates ? rows_of<T>(dlogits) : Rows<T>{nullptr, 0};
   for (std::int64_t t = begin; t < end; ++t)
-    losses[t] = loss_row(in[t], targets[t], vocab_size, logits.cols(), gradient_scale,
-                         differentiates ? out[t] : nullptr);
+    losses[t] = targets[t] == no_target
+                    ? ignored_row(logits.cols(), differentiates ? out[t] : nullptr)
+                    : loss_row(in[t], targets[t], vocab_size, logits.cols(), gradient_scale,
+                               differentiates ? out[t] : nullptr);
 }
 
 void losses_of(const TensorView& logits, const std::int32_t* targets, std::int64_t vocab_size,
@@ -105,7 +116,7 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
                            const TensorView& dlogits) {
   bool legal = true;
   for (std::int32_t target : targets.span<std::int32_t>())
-    legal &= 0 <= target && target < vocab_size;
+    legal &= target == no_target || (0 <= target && target < vocab_size);
   expect(legal, "targets within the vocabulary");
   parallel_rows(logits.rows(), logits.cols(), [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses_of)

@@ -47,6 +47,21 @@ TEST(CrossEntropy, LossAndGradient) {
   });
 }
 
+TEST(CrossEntropy, RowsWithoutATargetCountForNothing) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Operand logits(DType::f32, 3, 65, 1), gradient(type, 3, 65, 2), all(type, 3, 65, 3);
+    const Operand losses = vector_of(3), all_losses = vector_of(3);
+    softmax_cross_entropy(logits, Operand::of_ints({4, kernels::no_target, 9}), 60, 2.0f, losses,
+                          gradient);
+    softmax_cross_entropy(logits, Operand::of_ints({4, 5, 9}), 60, 2.0f, all_losses, all);
+    Doubles wanted = all.values(), wanted_losses = all_losses.values();
+    std::fill(wanted.begin() + 65, wanted.begin() + 130, 0.0);
+    wanted_losses[1] = 0;
+    EXPECT_EQ(gradient.values(), wanted);
+    EXPECT_EQ(losses.values(), wanted_losses);
+  }
+}
+
 TEST(CrossEntropy, GradientMayOverwriteTheLogitsAndMayBeAbsent) {
   const Operand logits(DType::f32, 3, 65, 1), apart(DType::f32, 3, 65, 2);
   const Operand index = Operand::of_ints({0, 64, 9}), with = vector_of(3), without = vector_of(3);

@@ -61,7 +61,7 @@ TEST_P(DecoderTest, LongPromptsGoThroughInChunks) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
-                                           tied_case(), dropout_case()),
+                                           tied_case(), dropout_case(), windows_case()),
                          [](const auto& instance) { return instance.param.name; });
 
 TEST(DecoderLengthTest, MoreTokensThanFitAreRefused) {

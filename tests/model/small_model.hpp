@@ -64,6 +64,16 @@ inline ModelCase tied_case() {
   return c;
 }
 
+inline ModelCase windows_case() {
+  ModelCase c = mixed_case();
+  c.name = "windows";
+  c.model.attention = {{.kind = "window", .window = 3, .sinks = 2},
+                       {.kind = "full", .window = 0, .sinks = 1}};
+  c.model.rope_scaling.kind = "linear";
+  c.model.rope_scaling.factor = 4;
+  return c;
+}
+
 inline ModelCase dropout_case() {
   ModelCase c = mixed_case();
   c.name = "dropout";
@@ -117,7 +127,7 @@ inline Pass pass_over(const TokenBatch& batch, double share = 1) {
   return pass;
 }
 
-// A model of a case on a mesh, initialised; the norms' gains differ from one.
+// A model of a case on a mesh, initialised; the norms' gains differ from one, sinks from zero.
 class SmallModel {
  public:
   static constexpr std::uint64_t seed = 17;
@@ -136,7 +146,7 @@ class SmallModel {
  private:
   void vary_gains() {
     for (const Parameter& parameter : store.parameters()) {
-      if (parameter.spec().initial != Initial::ones) continue;
+      if (parameter.spec().initial == Initial::normal) continue;
       const std::span<float> gains = parameter.value().span<float>();
       for (std::size_t h = 0; h < gains.size(); ++h)
         gains[h] += 0.1f * static_cast<float>(static_cast<int>(h * h % 7) - 3);

@@ -105,7 +105,13 @@ struct AttentionDims {
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
   double rope_base = 10000;
+  double rope_factor = 1;   // positions are divided by it
+  std::int64_t window = 0;  // keys that a query sees, its own included; 0: all before
+  Weight sinks = {};        // [num_heads, number of sinks]; none if in is 0
 
+  bool sees(std::int64_t query, std::int64_t key) const {
+    return key <= query && (window == 0 || query - key < window);
+  }
   // First columns in a row of [q k v].
   std::int64_t q(std::int64_t head) const { return head * head_dim; }
   std::int64_t k(std::int64_t head) const {
@@ -122,7 +128,8 @@ inline void rotate(Matrix& qkv, const AttentionDims& dims, double sign) {
       for (std::int64_t i = 0; i < half; ++i) {
         const double frequency = std::pow(
             dims.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(dims.head_dim));
-        const double angle = sign * static_cast<double>(t % dims.length) * frequency;
+        const double angle =
+            sign * static_cast<double>(t % dims.length) / dims.rope_factor * frequency;
         double& a = qkv.at(t, head * dims.head_dim + i);
         double& b = qkv.at(t, head * dims.head_dim + i + half);
         const double turned = a * std::cos(angle) - b * std::sin(angle);
@@ -131,7 +138,8 @@ inline void rotate(Matrix& qkv, const AttentionDims& dims, double sign) {
       }
 }
 
-// Probabilities of the keys 0 ... i of the sequence beginning at row `first`, for its query i.
+// Probabilities of the keys 0 ... i of the sequence beginning at row `first`, for its query i;
+// after them, those of the sinks.
 inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDims& dims,
                                            std::int64_t first, std::int64_t i, std::int64_t head) {
   std::vector<double> probs;
@@ -139,8 +147,11 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDim
     double dot = 0;
     for (std::int64_t d = 0; d < dims.head_dim; ++d)
       dot += qkv.at(first + i, dims.q(head) + d) * qkv.at(first + j, dims.k(head) + d);
-    probs.push_back(dot / std::sqrt(static_cast<double>(dims.head_dim)));
+    probs.push_back(dims.sees(i, j) ? dot / std::sqrt(static_cast<double>(dims.head_dim))
+                                    : -std::numeric_limits<double>::infinity());
   }
+  for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)
+    probs.push_back(dims.sinks.value[head * dims.sinks.in + sink]);
   const double largest = *std::max_element(probs.begin(), probs.end());
   for (double& p : probs) p = std::exp(p - largest);
   const double sum = std::accumulate(probs.begin(), probs.end(), 0.0);
@@ -181,6 +192,9 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
         }
         mean += probs[at] * dprobs[at];
       }
+      for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)
+        dims.sinks.gradient[head * dims.sinks.in + sink] -=
+            probs[static_cast<std::size_t>(i + 1 + sink)] * mean;
       for (std::int64_t j = 0; j <= i; ++j) {
         const auto at = static_cast<std::size_t>(j);
         const double dscore = scale * probs[at] * (dprobs[at] - mean);

@@ -99,9 +99,15 @@ class Transformer {
     return weight(model_.tie_embeddings ? "embedding.weight" : "head.weight", model_.vocab_size,
                   model_.hidden);
   }
-  AttentionDims dims() const {
-    return {length_, model_.num_heads, model_.num_kv_heads, model_.effective_head_dim(),
-            model_.rope_base};
+  AttentionDims dims(std::int64_t layer) {
+    const AttentionConfig& attention = model_.attention_of_layer(layer);
+    AttentionDims dims{length_, model_.num_heads, model_.num_kv_heads, model_.effective_head_dim(),
+                       model_.rope_base};
+    if (model_.rope_scaling.kind == "linear") dims.rope_factor = model_.rope_scaling.factor;
+    dims.window = attention.effective_window();
+    if (attention.sinks > 0)
+      dims.sinks = weight(prefix_of(layer) + ".attention.sinks", model_.num_heads, attention.sinks);
+    return dims;
   }
   Weight qkv_weight(const std::string& prefix) {
     return weight(prefix + ".attention.qkv.weight",
@@ -158,8 +164,8 @@ class Transformer {
     const Matrix x =
         rms_norm(stream_, norm(prefix + ".attention_norm.weight"), model_.norm_epsilon);
     layer.qkv = linear(x, qkv_weight(prefix));
-    rotate(layer.qkv, dims(), 1);
-    layer.attended = attention(layer.qkv, dims());
+    rotate(layer.qkv, dims(number), 1);
+    layer.attended = attention(layer.qkv, dims(number));
     Matrix delta = linear(layer.attended, output_weight(prefix));
     multiply(delta, mask(prefix + ".attention", model_.residual_dropout, 1));
     add_to(stream_, delta);
@@ -202,8 +208,8 @@ class Transformer {
     dy = d_stream;
     multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
     const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
-    Matrix dqkv = attention_backward(d_attended, layer.qkv, dims());
-    rotate(dqkv, dims(), -1);
+    Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number));
+    rotate(dqkv, dims(number), -1);
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
     d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
