@@ -136,6 +136,10 @@ void File::create_group(const std::string& name) {
   create_groups_above(handle_.id(), name + "/", call);
 }
 
+void File::remove(const std::string& name) {
+  checked(H5Ldelete(handle_.id(), name.c_str(), H5P_DEFAULT), {Blame::io, "remove", path_, name});
+}
+
 Dataset File::open_dataset(const std::string& name) const {
   const Call call{Blame::content, "open dataset", path_, name};
   if (kind(name) != ObjectKind::dataset) fail(call, "there is no such dataset");

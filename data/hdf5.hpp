@@ -84,6 +84,8 @@ struct DatasetOptions {
   Layout layout = Layout::chunked;
   std::int64_t chunk_bytes = 1 << 20;  // largest chunk; whole rows where they fit
   int deflate = 0;                     // 0 off, 1 ... 9 zlib's levels (chunked only)
+  // Shuffle before deflate and no Fletcher32: what write_chunk() takes (data/chunk_compression.hpp).
+  bool shuffle = false;
 };
 
 // Recipe of a dataset that shows parts of datasets in other files as one tensor.
@@ -126,6 +128,10 @@ class Dataset {
   // `data` holds box.numel() (or shape().numel()) elements of type(), dense, row-major.
   void write(const Box& box, const void* data);
   void write(const void* data) { write(Box::whole(shape_), data); }
+  // One chunk, already filtered by the caller, that begins at this element; see chunk_shape().
+  void write_chunk(const std::array<std::int64_t, Shape::max_dims>& begin,
+                   std::span<const std::byte> filtered);
+  Shape chunk_shape() const;  // of a chunked dataset
   void read(const Box& box, void* data) const;
   void read(void* data) const { read(Box::whole(shape_), data); }
 
@@ -187,6 +193,7 @@ class File {
   std::vector<std::string> list_datasets() const;  // full paths of all datasets, sorted
 
   void create_group(const std::string& name);
+  void remove(const std::string& name);  // the name; nothing else may use the object
   // Write every element: those that were not are undefined, and open_dataset() refuses a dataset
   // with chunks that never came.
   Dataset create_dataset(const std::string& name, const Shape& shape, ElementType type,

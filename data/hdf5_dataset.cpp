@@ -116,9 +116,10 @@ PropertyList creation_properties(const Shape& shape, ElementType type,
   // that equal contents give equal files.
   const Dims chunk = chunk_dims(shape, size_of(type), options.chunk_bytes);
   checked(H5Pset_chunk(creation.id(), shape.num_dims(), chunk.data()), call);
+  if (options.shuffle) checked(H5Pset_shuffle(creation.id()), call);
   if (options.deflate > 0)
     checked(H5Pset_deflate(creation.id(), static_cast<unsigned>(options.deflate)), call);
-  checked(H5Pset_fletcher32(creation.id()), call);
+  if (!options.shuffle) checked(H5Pset_fletcher32(creation.id()), call);
   return creation;
 }
 
@@ -255,6 +256,25 @@ void Dataset::write(const Box& box, const void* data) {
           call);
   // Chunks leave the cache now, while a full disk can still be reported: the destructor cannot.
   checked(H5Dflush(handle_.id()), call);
+}
+
+void Dataset::write_chunk(const std::array<std::int64_t, Shape::max_dims>& begin,
+                          std::span<const std::byte> filtered) {
+  const Call call{Blame::io, "write a chunk of dataset", file_, name_};
+  Dims offset{};
+  for (std::size_t d = 0; d < begin.size(); ++d) offset[d] = static_cast<hsize_t>(begin[d]);
+  checked(H5Dwrite_chunk(handle_.id(), H5P_DEFAULT, 0, offset.data(), filtered.size(),
+                         filtered.data()),
+          call);
+}
+
+Shape Dataset::chunk_shape() const {
+  const Call call{Blame::content, "read the chunks of dataset", file_, name_};
+  const PropertyList creation(checked(H5Dget_create_plist(handle_.id()), call));
+  Dims dims{};
+  const std::int64_t num_dims =
+      checked(H5Pget_chunk(creation.id(), Shape::max_dims, dims.data()), call);
+  return shape_of(dims, static_cast<int>(num_dims));
 }
 
 void Dataset::read(const Box& box, void* data) const {

@@ -32,7 +32,11 @@ std::string memory_text(const Plan& plan) {
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     out += fmt::format("  {:<14}{}\n", name_of(static_cast<Purpose>(purpose)),
                        bytes_text(fullest.bytes[static_cast<std::size_t>(purpose)]));
-  return out + fmt::format("  {:<14}{}\n", "peak", bytes_text(fullest.peak_bytes));
+  out += fmt::format("  {:<14}{}\n", "peak", bytes_text(fullest.peak_bytes));
+  if (fullest.spilled_bytes > 0)
+    out += fmt::format("Spilled and read back by it in a step: {}\n",
+                       format_bytes(fullest.spilled_bytes));
+  return out;
 }
 
 std::string work_text(const Plan& plan) {
@@ -126,6 +130,7 @@ void print_json(const Plan& plan, const ContextProblem& problem) {
     entry["rank"] = rank.rank;
     entry["memory_bytes"] = rank.peak_bytes;
     entry["max_rows"] = rank.max_rows;
+    entry["spilled_bytes"] = rank.spilled_bytes;
     for (int purpose = 0; purpose < num_purposes; ++purpose)
       entry["bytes"][std::string(name_of(static_cast<Purpose>(purpose)))] =
           rank.bytes[static_cast<std::size_t>(purpose)];

@@ -192,6 +192,29 @@ void check_schedule(Checker& checker, const Config& config) {
   }
 }
 
+void check_layers(Checker& checker, std::string_view path, const std::vector<std::int64_t>& layers,
+                  std::int64_t num_layers) {
+  if (!checker.knows({path, "model.num_layers"})) return;
+  for (const std::int64_t layer : layers)
+    if (layer >= num_layers) {
+      checker.blame({path, "model.num_layers"},
+                    fmt::format("there is no layer {}: num_layers is {}, so the layers are 0 to {}",
+                                layer, num_layers, num_layers - 1));
+      return;
+    }
+}
+
+void check_activations(Checker& checker, const Config& config) {
+  check_layers(checker, "activations.layers", config.activations.layers, config.model.num_layers);
+  check_layers(checker, "capture.layers", config.capture.layers, config.model.num_layers);
+  if (checker.knows({"activations.policy", "activations.memory_megabytes"}) &&
+      config.activations.policy != "spill" && config.activations.memory_megabytes > 0)
+    checker.blame({"activations.memory_megabytes", "activations.policy"},
+                  fmt::format("memory_megabytes = {} counts only with policy spill, not with {}; "
+                              "leave it out or change the policy",
+                              config.activations.memory_megabytes, config.activations.policy));
+}
+
 // The batch that is left for one data rank, given a legal mesh.
 void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t data) {
   const TrainConfig& train = config.train;
@@ -241,6 +264,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_experts(checker, config);
   check_batch(checker, config.train);
   check_schedule(checker, config);
+  check_activations(checker, config);
   return checker.take();
 }
 

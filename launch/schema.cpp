@@ -69,6 +69,11 @@ std::string key_suggestion(std::string_view section, std::string_view name) {
       if (key.section == section) candidates.push_back(key.name);
     }
   }
+  // `steps` for `num_steps`.
+  if (!section.empty())
+    for (const std::string_view candidate : candidates)
+      if (candidate.ends_with(fmt::format("_{}", name)))
+        return fmt::format("; did you mean {}.{}?", section, candidate);
   // The very name in another section or group beats a similar one in this.
   const std::string_view last = name.substr(name.rfind('.') + 1);  // npos + 1 is 0
   for (const Key& key : schema()) {

@@ -217,6 +217,73 @@ void add_optimizer(std::vector<Key>& keys) {
                   .description = "Global norm that gradients are scaled down to; 0: no clipping."});
 }
 
+void add_activations(std::vector<Key>& keys) {
+  using C = ActivationsConfig;
+  constexpr auto s = &Config::activations;
+  keys.push_back({.section = "activations",
+                  .name = "policy",
+                  .field = field<s, &C::policy>(),
+                  .choices = {"keep", "recompute", "spill"},
+                  .description = "`keep`: all in memory; `recompute`: most are computed again in "
+                                 "the backward pass, except routing and attention; `spill`: they "
+                                 "go to `store` and come back. The results are the same bits."});
+  keys.push_back({.section = "activations",
+                  .name = "layers",
+                  .field = field<s, &C::layers>(),
+                  .unit = "layers",
+                  .range = from(0, 10'000),
+                  .empty_word = "all",
+                  .description = "Layers with that policy, the first being 0; the others keep."});
+  keys.push_back({.section = "activations",
+                  .name = "store",
+                  .field = field<s, &C::store>(),
+                  .choices = {"memory", "hdf5"},
+                  .description = "Where spilled activations lie: in the host's memory, or in a "
+                                 "file a rank."});
+  keys.push_back({.section = "activations",
+                  .name = "folder",
+                  .field = field<s, &C::folder>(),
+                  .unit = "auto or path",
+                  .description = "Of the files of store hdf5, on a disk of each host; `auto`: "
+                                 "$TMPDIR, or /tmp without it."});
+  keys.push_back({.section = "activations",
+                  .name = "memory_megabytes",
+                  .field = field<s, &C::memory_megabytes>(),
+                  .unit = "MB",
+                  .range = from(0, 1e9),
+                  .description = "What a rank may use for the activations of spilled layers that "
+                                 "are at work or on their way, with balanced routing; 0: two "
+                                 "layers' worth, the least that works."});
+}
+
+void add_capture(std::vector<Key>& keys) {
+  using C = CaptureConfig;
+  constexpr auto s = &Config::capture;
+  keys.push_back({.section = "capture",
+                  .name = "steps",
+                  .field = field<s, &C::steps>(),
+                  .unit = "steps",
+                  .range = from(1, 1e12),
+                  .empty_word = "none",
+                  .description = "Steps whose activations are written to `captures/` in the run's "
+                                 "folder, readable with h5py."});
+  keys.push_back({.section = "capture",
+                  .name = "layers",
+                  .field = field<s, &C::layers>(),
+                  .unit = "layers",
+                  .range = from(0, 10'000),
+                  .empty_word = "all",
+                  .description = "Layers that are captured, the first being 0."});
+  keys.push_back({.section = "capture",
+                  .name = "tensors",
+                  .field = field<s, &C::tensors>(),
+                  .choices = {"hidden", "attention_lse", "gate_probs"},
+                  .empty_word = "all",
+                  .description = "`hidden`: the residual stream as it enters the layer; "
+                                 "`attention_lse`: log sum exp of the attention scores, by head; "
+                                 "`gate_probs`: the router's probabilities."});
+}
+
 void add_evaluate(std::vector<Key>& keys) {
   using C = EvaluateConfig;
   constexpr auto s = &Config::evaluate;
@@ -298,6 +365,8 @@ std::vector<Key> all_keys() {
   add_parallel(keys);
   add_train(keys);
   add_optimizer(keys);
+  add_activations(keys);
+  add_capture(keys);
   add_evaluate(keys);
   add_checkpoint(keys);
   add_watchdog(keys);
@@ -319,6 +388,8 @@ constexpr Section all_sections[] = {
      "gives the number of ranks."},
     {"train", "Length of the run and its batches."},
     {"optimizer", "AdamW and the course of its learning rate."},
+    {"activations", "What layers do with the activations that the backward pass reads."},
+    {"capture", "Activations of chosen steps, written to files."},
     {"evaluate", "Loss on the validation split while training."},
     {"checkpoint", "Saving and resuming."},
     {"watchdog",

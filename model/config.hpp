@@ -35,7 +35,7 @@ struct ModelConfig {
   std::int64_t head_dim = 0;  // 0: hidden / num_heads
   std::int64_t sequence_length = 256;
   double rope_base = 10000;
-  RopeScalingConfig rope_scaling;
+  RopeScalingConfig rope_scaling = {};
   std::vector<AttentionConfig> attention = {{}};  // repeated over the layers
   bool tie_embeddings = false;
   double norm_epsilon = 1e-6;

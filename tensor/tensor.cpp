@@ -92,6 +92,11 @@ void Tensor::grow_rows(std::int64_t rows) {
   view_.shape = view_.shape.with_dim0(rows);
 }
 
+std::int64_t Tensor::max_rows() const {
+  const std::int64_t row_bytes = view_.row_stride * size_of(view_.dtype);
+  return row_bytes > 0 ? max_bytes_ / row_bytes : 0;
+}
+
 void Tensor::release() noexcept {
   if (view_.device == nullptr) return;
   view_.device->memory().remove(purpose_, committed_);

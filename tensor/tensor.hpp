@@ -83,6 +83,8 @@ class Tensor {
   operator const TensorView&() const { return view_; }  // NOLINT: a tensor reads as its view
   const TensorView* operator->() const { return &view_; }
   bool empty() const { return view_.device == nullptr; }
+  // Rows that it may grow to.
+  std::int64_t max_rows() const;
 
  private:
   void release() noexcept;

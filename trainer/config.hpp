@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "experts/config.hpp"
 #include "model/config.hpp"
@@ -21,7 +22,7 @@ struct RunConfig {
 };
 
 struct DataConfig {
-  std::string path;  // a token file written by `switchyard prepare`; required
+  std::string path;                // a token file written by `switchyard prepare`; required
   bool document_mask = false;      // no token attends to another document
   bool restart_positions = false;  // rotary positions count from the beginning of each document
 };
@@ -43,6 +44,22 @@ struct OptimizerConfig {
   double beta2 = 0.95;
   double epsilon = 1e-8;
   double clip_norm = 1.0;  // 0: no clipping
+};
+
+// What layers do with the activations that the backward pass reads.
+struct ActivationsConfig {
+  std::string policy = "keep";        // keep | recompute | spill
+  std::vector<std::int64_t> layers;   // with that policy, the others keep; empty: all
+  std::string store = "memory";       // of spill: memory | hdf5
+  std::string folder = "auto";        // of store hdf5, local to the host; auto: $TMPDIR, else /tmp
+  std::int64_t memory_megabytes = 0;  // of the records of spilled layers at work; 0: two records
+};
+
+// Activations of chosen steps, written to RUN/captures.
+struct CaptureConfig {
+  std::vector<std::int64_t> steps;   // empty: none
+  std::vector<std::int64_t> layers;  // empty: all
+  std::vector<std::string> tensors;  // hidden | attention_lse | gate_probs; empty: all
 };
 
 struct EvaluateConfig {
@@ -73,6 +90,8 @@ struct Config {
   ParallelConfig parallel;
   TrainConfig train;
   OptimizerConfig optimizer;
+  ActivationsConfig activations;
+  CaptureConfig capture;
   EvaluateConfig evaluate;
   CheckpointConfig checkpoint;
   WatchdogConfig watchdog;

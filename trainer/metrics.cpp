@@ -29,6 +29,13 @@ std::string number(double value) {
   return text;
 }
 
+std::string spill_fields(const std::optional<SpillMetrics>& m) {
+  if (!m) return {};
+  return fmt::format(
+      ", \"spill_bytes\": {}, \"spill_wait_seconds\": {}, \"spill_bytes_per_second\": {}",
+      number(m->bytes), number(m->wait_seconds), number(m->bytes_per_second));
+}
+
 struct Line {
   bool complete = false;  // an object of ours with its end
   bool restart = false;
@@ -64,11 +71,11 @@ std::string to_json(const StepMetrics& m) {
       "{{\"step\": {}, \"loss\": {}, \"cross_entropy\": {}, \"balance_loss\": {}, \"z_loss\": {}, "
       "\"grad_norm\": {}, \"learning_rate\": {}, \"num_tokens\": {}, \"step_seconds\": {}, "
       "\"tokens_per_second\": {}, \"model_flops_per_second\": {}, \"memory_bytes\": {}, "
-      "\"max_rows\": {}, \"load_max_over_mean\": {}, \"dropped_fraction\": {}}}",
+      "\"max_rows\": {}, \"load_max_over_mean\": {}, \"dropped_fraction\": {}{}}}",
       m.step, number(m.loss), number(m.cross_entropy), number(m.balance_loss), number(m.z_loss),
       number(m.grad_norm), number(m.learning_rate), m.num_tokens, number(m.step_seconds),
       number(m.tokens_per_second), number(m.model_flops_per_second), m.memory_bytes, m.max_rows,
-      number(m.load_max_over_mean), number(m.dropped_fraction));
+      number(m.load_max_over_mean), number(m.dropped_fraction), spill_fields(m.spill));
 }
 
 std::string to_json(const EvaluationMetrics& m) {

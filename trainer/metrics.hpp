@@ -8,9 +8,17 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace switchyard {
+
+// Of runs that spill activations.
+struct SpillMetrics {
+  double bytes = 0;             // moved to the stores of all ranks and back
+  double wait_seconds = 0;      // of the rank that waited longest for them
+  double bytes_per_second = 0;  // of all ranks, while copies ran
+};
 
 struct StepMetrics {  // fields in the order of the line
   std::int64_t step = 0;
@@ -28,6 +36,7 @@ struct StepMetrics {  // fields in the order of the line
   std::int64_t max_rows = 0;      // most rows a rank received in a layer so far
   double load_max_over_mean = 0;  // the worst layer's
   double dropped_fraction = 0;
+  std::optional<SpillMetrics> spill = std::nullopt;
 };
 
 struct EvaluationMetrics {

@@ -38,6 +38,7 @@ RankPlan plan_of(PlannedRank& planned, int rank) {
     plan.bytes[static_cast<std::size_t>(purpose)] = memory.at_peak(static_cast<Purpose>(purpose));
   plan.peak_bytes = memory.peak_total();
   plan.max_rows = planned.trainer.max_rows();
+  plan.spilled_bytes = planned.trainer.bytes_spilled();
   return plan;
 }
 

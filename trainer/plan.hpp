@@ -20,6 +20,7 @@ struct RankPlan {
   std::int64_t peak_bytes = 0;
   std::int64_t max_rows = 0;  // rows assumed received by the fullest rank in a layer
   std::array<Work, num_parts> step{};
+  double spilled_bytes = 0;  // to the store of spilled activations and back, in a step
 
   Work step_total() const;
 };

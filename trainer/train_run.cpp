@@ -22,6 +22,7 @@
 #include "trainer/run_folder.hpp"
 #include "trainer/run_setup.hpp"
 #include "trainer/slow_ranks.hpp"
+#include "trainer/spill_meter.hpp"
 #include "trainer/watchdog.hpp"
 
 namespace switchyard {
@@ -200,6 +201,7 @@ class Run {
     const std::int64_t memory = trainer().peak_memory_bytes();
     state_.max_rows = trainer().max_rows();
     memory_bytes_ = memory;
+    const std::optional<SpillMetrics> spill = spill_meter_.measure(trainer(), world_);
     if (!metrics_) return;
     metrics_->write(StepMetrics{.step = state_.step,
                                 .loss = last_.loss,
@@ -215,7 +217,8 @@ class Run {
                                 .memory_bytes = memory,
                                 .max_rows = state_.max_rows,
                                 .load_max_over_mean = last_.load_max_over_mean,
-                                .dropped_fraction = 0});
+                                .dropped_fraction = 0,
+                                .spill = spill});
   }
 
   void evaluate() {
@@ -306,6 +309,7 @@ class Run {
   CollectiveLog& collectives_;
   Watchdog& watchdog_;
   SlowRanks slow_ranks_;
+  SpillMeter spill_meter_;
   const Config& config_;
   const std::string& yaml_;
   const std::string& command_;

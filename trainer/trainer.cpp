@@ -36,8 +36,9 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
       sync_(allocated(store_, config.run.seed)),
       optimizer_(store_, config.optimizer),
+      activation_store_(make_activation_store(device, config, mesh.group(Axis::world).rank())),
       activations_(model_, layout_.micro_batch, sequence_split_of(config, mesh.config()),
-                   ActivationOptions{.planned_rows = planned_rows}),
+                   activation_options(config, activation_store_.get(), planned_rows)),
       batch_(device, layout_, mesh.degree(Axis::context) > 1, config.data.restart_positions) {
   model_.pack_weights();
 }

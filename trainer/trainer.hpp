@@ -11,6 +11,7 @@
 
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
+#include "trainer/activation_setup.hpp"
 #include "trainer/adamw_optimizer.hpp"
 #include "trainer/batch_layout.hpp"
 #include "trainer/batch_source.hpp"
@@ -54,6 +55,12 @@ class Trainer {
   std::int64_t max_rows() const;
   // Room for that many at once: for a run that continues on the layout it had.
   void reserve_rows(std::int64_t rows) { activations_.reserve_rows(rows); }
+  // Tells `observer` (null: nobody) of the activations of steps from now on.
+  void observe_with(ActivationObserver* observer) { activations_.observe_with(observer); }
+  // Bytes that this rank moved to the store of spilled records and back, so far.
+  double bytes_spilled() const { return activations_.bytes_spilled(); }
+  // Null if nothing is spilled.
+  const ActivationStore* activation_store() const { return activation_store_.get(); }
   // Peak of the device memory so far on the rank where it is largest; collective.
   std::int64_t peak_memory_bytes() const;
 
@@ -80,6 +87,7 @@ class Trainer {
   Transformer model_;
   GradientSync sync_;
   AdamW optimizer_;
+  std::unique_ptr<ActivationStore> activation_store_;  // null if nothing is spilled
   Activations activations_;
   DeviceBatch batch_;
   LoadStatistics load_;
