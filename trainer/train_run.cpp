@@ -14,6 +14,7 @@
 #include "kernels/peak.hpp"
 #include "parallel/collective_error.hpp"
 #include "trainer/agreement.hpp"
+#include "trainer/capture.hpp"
 #include "trainer/checkpoint.hpp"
 #include "trainer/metrics.hpp"
 #include "trainer/progress.hpp"
@@ -65,6 +66,7 @@ class Run {
       if (due(config_.checkpoint.every) || stopped) save();
     }
     if (saved_step_ != state_.step && state_.step > first_step) save();
+    if (capture_) note_capture(capture_->finish());
     summarize(first_step, seconds_since(started), stopped);
     return stopped ? ExitCode::stopped : ExitCode::done;
   }
@@ -87,6 +89,8 @@ class Run {
       if (config_.evaluate.every > 0)
         validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout);
     });
+    if (!config_.capture.steps.empty())
+      capture_ = std::make_unique<Capture>(config_, layout, world_);
     measure_peak();
     resume();
     const std::optional<RestartMetrics> restart = find_restart();
@@ -97,7 +101,7 @@ class Run {
         folder_->metrics(), state_.step, begins_anew() ? RestartLines::cut : RestartLines::keep);
     if (restart) metrics_->write(*restart);
     progress_ = std::make_unique<RunProgress>(std::cout, is_live_terminal(STDOUT_FILENO),
-                                           state_.step + 1, config_.train.num_steps);
+                                              state_.step + 1, config_.train.num_steps);
     note(describe(plan));
   }
 
@@ -178,15 +182,19 @@ class Run {
   void take_step() {
     watchdog_.enter(RunSection::step);
     slow_ranks_.begin_step();
+    const bool captures = capture_ && capture_->wants(state_.step + 1);
+    if (captures) begin_capture();
     const Clock::time_point started = Clock::now();
     last_ = trainer().step(state_.step + 1, *source_);
     const double seconds = seconds_since(started);
+    if (captures) end_capture();
     const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
     state_.step += 1;
     state_.num_tokens += tokens;
     state_.data_position = state_.step * config_.train.global_batch;
     for (const std::string& sentence : slow_ranks_.end_step(world_)) note(sentence);
     write_metrics(seconds, static_cast<double>(tokens) / seconds);
+    if (capture_) note_capture(capture_->advance());
     if (!progress_) return;
     progress_->step({.step = state_.step,
                      .loss = last_.loss,
@@ -195,6 +203,20 @@ class Run {
                      .seconds = seconds,
                      .flops_per_token = flops_per_token_,
                      .peak_flops_per_second = peak_});
+  }
+
+  void begin_capture() {
+    capture_->begin_step(state_.step + 1);
+    trainer().observe_with(capture_.get());
+  }
+
+  void end_capture() {
+    trainer().observe_with(nullptr);
+    capture_->end_step();
+  }
+
+  void note_capture(const std::string& path) {
+    if (!path.empty()) note(fmt::format("captured activations in {}", path));
   }
 
   void write_metrics(double seconds, double tokens_per_second) {
@@ -321,6 +343,7 @@ class Run {
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<FixedBatches> validation_;
   std::unique_ptr<LoaderSource> source_;
+  std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<RunProgress> progress_;

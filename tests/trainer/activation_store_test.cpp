@@ -10,7 +10,7 @@
 #include "data/hdf5.hpp"
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
-#include "tests/trainer/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "trainer/spill_file.hpp"
 
 namespace switchyard::test {
