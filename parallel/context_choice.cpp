@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "parallel/context_attention.hpp"
 #include "parallel/head_exchange.hpp"
@@ -30,20 +31,21 @@ class CostOfLayer {
   PassCost full_ring() {
     exchange_heads();
     const std::int64_t num_ranks = split_.ring();
+    const Held held = by_ring();
     const double block = static_cast<double>(p_.num_sequences * split_.max_ring_local());
     const double keys = num_ranks > 1 ? block * 2 * key_cols() * bytes() : 0;
     const double gradients = num_ranks > 1 ? block * 2 * key_cols() * gradient_bytes : 0;
     if (!backward_) {
       for (std::int64_t step = 0; step < num_ranks; ++step)
-        overlap(slowest(step), step + 1 < num_ranks ? keys : 0);
+        overlap(slowest(held, step), step + 1 < num_ranks ? keys : 0);
       return cost_;
     }
     // The own block in two parts (RingAttention), the others between them.
-    const double own = slowest(0);
-    const double first = num_ranks > 1 ? slowest_first() : 0;
+    const double own = slowest(held, 0);
+    const double first = num_ranks > 1 ? slowest_first(held) : 0;
     overlap(first, keys);
     for (std::int64_t step = 1; step < num_ranks; ++step)
-      overlap(slowest(step), (step + 1 < num_ranks ? keys : 0) + (step > 1 ? gradients : 0));
+      overlap(slowest(held, step), (step + 1 < num_ranks ? keys : 0) + (step > 1 ? gradients : 0));
     overlap(own - first, gradients);
     return cost_;
   }
@@ -108,8 +110,7 @@ class CostOfLayer {
     return static_cast<double>(count);
   }
   // Of a step of the ring, on the rank that computes most.
-  double slowest(std::int64_t step) const {
-    const Held held = by_ring();
+  double slowest(const Held& held, std::int64_t step) const {
     const std::int64_t num_ranks = std::ssize(held);
     double most = 0;
     for (std::int64_t rank = 0; rank < num_ranks; ++rank)
@@ -117,9 +118,9 @@ class CostOfLayer {
           most, pairs(held[index(rank)], held[index((rank + num_ranks - step) % num_ranks)], 0));
     return seconds_of(most, heads());
   }
-  double slowest_first() const {
+  double slowest_first(const Held& all) const {
     double most = 0;
-    for (const std::vector<Segment>& held : by_ring())
+    for (const std::vector<Segment>& held : all)
       most = std::max(
           most,
           pairs(slice_of(held, 0,
@@ -182,12 +183,15 @@ void add(PassCost& sum, const PassCost& cost) {
 PassCost cost_of(const ContextProblem& problem, const ParallelConfig& parallel,
                  const SequenceSplit& split, const std::string& method, bool backward) {
   PassCost sum;
+  std::map<std::int64_t, PassCost> costs;  // of a layer, by window: layers are alike
   for (const std::int64_t window : problem.windows) {
-    CostOfLayer layer(problem, parallel, split, backward);
-    if (window == 0 && method == "ring")
-      add(sum, layer.full_ring());
-    else
-      add(sum, layer.gathered(window, halo_stays_with_rows(split, window)));
+    if (!costs.contains(window)) {
+      CostOfLayer layer(problem, parallel, split, backward);
+      costs[window] = window == 0 && method == "ring"
+                          ? layer.full_ring()
+                          : layer.gathered(window, halo_stays_with_rows(split, window));
+    }
+    add(sum, costs[window]);
   }
   return sum;
 }

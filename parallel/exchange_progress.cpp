@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "parallel/mpi_call.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -29,7 +30,12 @@ Progress progress_of(std::string_view name) {
 }
 
 ExchangeProgress::ExchangeProgress(Progress progress) : progress_(progress) {
-  if (progress_ == Progress::thread) thread_ = std::thread([this] { serve(); });
+  if (progress_ != Progress::thread) return;
+  if (!mpi::threads_may_take_turns())
+    throw ConfigError(
+        "parallel.context.progress: thread: this MPI library lets one thread alone call it; write "
+        "poll");
+  thread_ = std::thread([this] { serve(); });
 }
 
 ExchangeProgress::~ExchangeProgress() {

@@ -30,6 +30,7 @@ class ExchangeProgress {
  public:
   using Poll = std::function<void()>;
 
+  // ConfigError if the MPI library does not allow `thread`.
   explicit ExchangeProgress(Progress progress);
   ~ExchangeProgress();
   ExchangeProgress(const ExchangeProgress&) = delete;

@@ -50,4 +50,13 @@ void check(int code, std::string_view call) {
   throw IoError(message);
 }
 
+bool threads_may_take_turns() {
+  int running = 0;
+  check(MPI_Initialized(&running), "MPI_Initialized");
+  if (running == 0) return true;
+  int provided = MPI_THREAD_SINGLE;
+  check(MPI_Query_thread(&provided), "MPI_Query_thread");
+  return provided >= MPI_THREAD_SERIALIZED;
+}
+
 }  // namespace switchyard::mpi

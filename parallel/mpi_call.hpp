@@ -15,6 +15,9 @@ namespace switchyard::mpi {
 // the communication failed.
 void check(int code, std::string_view call);
 
+// Whether another thread may call MPI while none else does; without MPI nobody calls it.
+bool threads_may_take_turns();
+
 // All ranks of the job. MPI is running, and returns errors. The exchanges of the world and of all
 // groups made from it are noted in `log`, which outlives them.
 std::unique_ptr<Group> make_world_group(CollectiveLog& log);

@@ -19,8 +19,8 @@ Session::Session(int* argc, char*** argv) {
   mpi::check(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   // The communicators of all groups descend from this one and inherit its handler.
   mpi::check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  if (provided < MPI_THREAD_SERIALIZED)
-    throw InternalError("this MPI library does not allow two threads to take turns in calling it");
+  if (provided < MPI_THREAD_FUNNELED)
+    throw InternalError("this MPI library does not allow threads beside the one that calls it");
   world_ = mpi::make_world_group(log_);
   log_.set_rank(world_->rank(), world_->size());
 }

@@ -11,9 +11,10 @@ namespace switchyard {
 
 class Session {
  public:
-  // Initialises MPI (serialized: one thread at a time calls it) and makes MPI return errors, which
-  // the groups turn into exceptions with the call, the reason, the rank and the host. Without
-  // mpirun or srun the world has one rank.
+  // Initialises MPI (serialized: one thread at a time calls it; a library that only knows funneled
+  // will do, without progress by a thread) and makes MPI return errors, which the groups turn into
+  // exceptions with the call, the reason, the rank and the host. Without mpirun or srun the world
+  // has one rank.
   Session(int* argc, char*** argv);
   ~Session();
   Session(const Session&) = delete;
