@@ -95,5 +95,31 @@ TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
   }
 }
 
+// A checkpoint does not know how sequences were split, nor does the position in the data.
+TEST(Resume, SequencesMaySplitOtherwiseAfterwards) {
+  const TemporaryFolder folder(world());
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  SmallRun reference(*alone, small_config(1));
+  const std::vector<StepResult> expected = reference.train(1, 6);
+  Config split = small_config(world().size());
+  split.parallel.context = world().size();
+  split.parallel.context_split.pad = true;  // 16 positions on 3 ranks, too
+  const Config apart = small_config(world().size());
+  for (const auto& [before, after] : {std::pair{&split, &apart}, std::pair{&apart, &split}}) {
+    const std::string place = folder.path() + (before == &split ? "/split" : "/apart");
+    std::string path;
+    {
+      SmallRun run(world(), *before);
+      run.train(1, 3);
+      path = save(place, run, 3, world());
+    }
+    SmallRun run(world(), *after);
+    load(path, run, world());
+    const std::vector<StepResult> steps = run.train(4, 6);
+    for (std::size_t i = 0; i < steps.size(); ++i)
+      EXPECT_NEAR(steps[i].loss / expected[i + 3].loss, 1.0, 1e-5);
+  }
+}
+
 }  // namespace
 }  // namespace switchyard::test
