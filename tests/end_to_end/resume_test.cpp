@@ -101,11 +101,12 @@ TEST(Resume, SequencesMaySplitOtherwiseAfterwards) {
   const std::unique_ptr<Group> alone = make_local_group("alone");
   SmallRun reference(*alone, small_config(1));
   const std::vector<StepResult> expected = reference.train(1, 6);
+  using Pair = std::pair<const Config*, const Config*>;
   Config split = small_config(world().size());
   split.parallel.context = world().size();
   split.parallel.context_split.pad = true;  // 16 positions on 3 ranks, too
   const Config apart = small_config(world().size());
-  for (const auto& [before, after] : {std::pair{&split, &apart}, std::pair{&apart, &split}}) {
+  for (const auto& [before, after] : {Pair{&split, &apart}, Pair{&apart, &split}}) {
     const std::string place = folder.path() + (before == &split ? "/split" : "/apart");
     std::string path;
     {
