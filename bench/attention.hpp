@@ -22,7 +22,9 @@ struct AttentionOptions {
       {16, 256, 8, 8, 64},   // short sequences
       {2, 2048, 16, 4, 64},  // longer ones, four heads to a key
       {1, 4096, 8, 2, 128},  // wide heads
-      {1, 8192, 8, 8, 64},   // one long sequence
+      {1, 8192, 8, 2, 64},   // one long sequence, four heads to a key
+      {1, 8192, 8, 2, 128},  // the same with wide heads
+      {1, 8192, 8, 8, 64},   // and with a key for each head
   };
 };
 

@@ -30,7 +30,7 @@ struct ForwardScratch {
     to = carver.take<std::int32_t>(rows);
   }
   std::byte* q;        // [R, D]
-  std::byte* k;        // [N, D], where it cannot be read in place
+  std::byte* k;        // [N, D]
   std::byte* v;        // [N, D]
   float* scores;       // [R, N]
   std::byte* probs;    // [R, N]
@@ -59,18 +59,18 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
   const std::int64_t rows = b.padded_rows(queries.count);
   const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
   const std::int64_t dim = b.head_dim();
-  const KeyOperand k = b.keys_of(task.k, g, keys, s.k);
-  const KeyOperand v = b.keys_of(task.v, g, keys, s.v);
+  b.gather_keys(task.k, g, keys, s.k);
+  b.gather_keys(task.v, g, keys, s.v);
   multiply({.m = rows,
             .n = cols,
             .k = dim,
             .operands = b.operands(),
             .result = DType::f32,
             .lda = dim,
-            .ldb = k.leading,
+            .ldb = dim,
             .ldc = cols,
             .b_transposed = true},
-           s.q, k.data, reinterpret_cast<std::byte*>(s.scores));
+           s.q, s.k, reinterpret_cast<std::byte*>(s.scores));
   b.find_visible(g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
                  .rows = rows,
@@ -86,10 +86,10 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .operands = b.operands(),
             .result = DType::f32,
             .lda = cols,
-            .ldb = v.leading,
+            .ldb = dim,
             .ldc = dim,
             .accumulate = !is_first},
-           s.probs, v.data, reinterpret_cast<std::byte*>(s.out));
+           s.probs, s.v, reinterpret_cast<std::byte*>(s.out));
 }
 
 void write_output(const ForwardTask& task, const HeadGroup& g, const Range& queries,

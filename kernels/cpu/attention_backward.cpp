@@ -59,7 +59,7 @@ struct LaneScratch {
   std::byte* dout;     // [Q, R, D]
   float* lse;          // [Q, R], to base 2
   float* delta;        // [Q, R]
-  std::byte* k;        // [N, D], where it cannot be read in place
+  std::byte* k;        // [N, D]
   std::byte* v;        // [N, D]
   float* scores;       // [R, N]
   float* dprobs;       // [R, N]
@@ -146,8 +146,8 @@ void hide_rows_without_keys(const float* lse, std::int64_t rows, const LaneScrat
 // A part of a key block, and where its gradients are summed.
 struct KeyPart {
   Range keys;
-  KeyOperand k;
-  KeyOperand v;
+  const std::byte* k;
+  const std::byte* v;
   float* dk;
   float* dv;
 };
@@ -162,18 +162,17 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
   const std::int64_t cols = AttentionBlocks::padded_keys(part.keys.count);
   const std::int64_t dim = b.head_dim();
 
-  Product rows_by_keys{.m = rows,
-                       .n = cols,
-                       .k = dim,
-                       .operands = b.operands(),
-                       .result = DType::f32,
-                       .lda = dim,
-                       .ldb = part.k.leading,
-                       .ldc = cols,
-                       .b_transposed = true};
-  multiply(rows_by_keys, of_queries.q, part.k.data, bytes_of(s.scores));
-  rows_by_keys.ldb = part.v.leading;
-  multiply(rows_by_keys, of_queries.dout, part.v.data, bytes_of(s.dprobs));
+  const Product rows_by_keys{.m = rows,
+                             .n = cols,
+                             .k = dim,
+                             .operands = b.operands(),
+                             .result = DType::f32,
+                             .lda = dim,
+                             .ldb = dim,
+                             .ldc = cols,
+                             .b_transposed = true};
+  multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores));
+  multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs));
   b.find_visible(g.sequence, queries, part.keys, s.from, s.to);
   hide_rows_without_keys(of_queries.lse, rows, s);
   softmax_block_backward({.scores = s.scores,
@@ -203,10 +202,10 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
             .operands = b.operands(),
             .result = DType::f32,
             .lda = cols,
-            .ldb = part.k.leading,
+            .ldb = dim,
             .ldc = dim,
             .accumulate = true},
-           s.dscores, part.k.data, bytes_of(dq + block * b.max_rows() * dim));
+           s.dscores, part.k, bytes_of(dq + block * b.max_rows() * dim));
 }
 
 // A lane's share of the query blocks that see a key block.
@@ -229,15 +228,13 @@ void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std:
   std::fill_n(dv, numel, 0.0f);
   b.gather_keys(task.k, g, block, s.k);
   b.gather_keys(task.v, g, block, s.v);
-  const KeyOperand k{s.k, dim}, v{s.v, dim};
   for (std::int64_t i = query_blocks.begin; i < query_blocks.end(); ++i) {
     const Range keys = b.key_block(j, g.sequence, b.query_block(i));
     if (keys.count == 0) continue;
-    const std::int64_t first = keys.begin - block.begin;
-    add_block(
-        task, g, i,
-        {keys, b.from_row(k, first), b.from_row(v, first), dk + first * dim, dv + first * dim},
-        sums.dq, s);
+    const std::int64_t first = (keys.begin - block.begin) * dim;  // element of the block
+    const std::int64_t first_byte = b.operand_bytes(first);
+    add_block(task, g, i, {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first},
+              sums.dq, s);
     if (task.poll) task.poll();
   }
 }

@@ -14,8 +14,12 @@ constexpr std::int64_t row_padding = 16;
 constexpr std::int64_t key_padding = 64;
 // Blocks that fill the products' rows without computing too many masked scores on the diagonal.
 constexpr std::int64_t stacked_rows = 256;
-constexpr std::int64_t max_queries = 128;
 constexpr std::int64_t max_keys_of_block = 256;
+
+// In a short sequence the diagonal is a larger part of all scores.
+std::int64_t max_queries(std::int64_t query_length) {
+  return query_length > 2048 ? 256 : 128;
+}
 
 std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -27,7 +31,8 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype)
     : shape_(shape),
       dtype_(dtype),
       operands_(dtype == DType::bf16 && !has_bf16_products() ? DType::f32 : dtype),
-      queries_(std::clamp<std::int64_t>(stacked_rows / group(), 16, max_queries)),
+      queries_(
+          std::clamp<std::int64_t>(stacked_rows / group(), 16, max_queries(shape.query_length))),
       keys_(std::min(max_keys_of_block, padded_keys(shape.key_length))) {
   queries_ = std::max<std::int64_t>(1, std::min(queries_, shape.query_length));
 }
@@ -173,14 +178,6 @@ void AttentionBlocks::gather_keys(const TensorView& from, const HeadGroup& g, co
     gather_row(key_at(from, g, keys.begin + i), block + i * row_bytes);
   std::fill(block + keys.count * row_bytes, block + padded_keys(keys.count) * row_bytes,
             std::byte{0});
-}
-
-KeyOperand AttentionBlocks::keys_of(const TensorView& from, const HeadGroup& g, const Range& keys,
-                                    std::byte* block) const {
-  if (operands_ == dtype_ && keys.count % key_padding == 0)
-    return {key_at(from, g, keys.begin), from.row_stride};
-  gather_keys(from, g, keys, block);
-  return {block, head_dim()};
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -27,12 +27,6 @@ struct HeadGroup {
   std::int64_t kv_head = 0;
 };
 
-// Keys or values of a block as rows of an operand, `leading` elements from one to the next.
-struct KeyOperand {
-  const std::byte* data = nullptr;
-  std::int64_t leading = 0;
-};
-
 class AttentionBlocks {
  public:
   // For sizes alone; what asks for keys or queries by their ranges needs the ranges.
@@ -80,13 +74,6 @@ class AttentionBlocks {
                       std::byte* block) const;
   void gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
                    std::byte* block) const;
-  // The padded keys: where they are, if they need neither padding nor conversion, or gathered into
-  // `block`.
-  KeyOperand keys_of(const TensorView& from, const HeadGroup& g, const Range& keys,
-                     std::byte* block) const;
-  KeyOperand from_row(const KeyOperand& keys, std::int64_t row) const {
-    return {keys.data + operand_bytes(row * keys.leading), keys.leading};
-  }
   // Address of a query's part for head h of the group; of a key's part. Of any element type.
   std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                       std::int64_t query) const;
