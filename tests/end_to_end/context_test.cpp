@@ -206,6 +206,29 @@ TEST(Context, DropoutGoesByTheTokensIdentity) {
     EXPECT_LT(gradient_error(parameter, run, world()), tolerance) << parameter.name();
 }
 
+// Recomputed layers neither turn the ring again nor route again; spilled ones come back as they
+// were.
+TEST(Context, ActivationPoliciesAreBitwiseAlike) {
+  const std::int64_t ranks = world().size();
+  const auto losses = [&](const std::string& policy) {
+    Config config = config_of(
+        {.ranks = ranks, .expert = ranks, .length = 4 * ranks, .model = Model::windows_and_sinks});
+    config.model.num_layers = 4;  // of which two records move when all spill
+    config.activations.policy = policy;
+    config.activations.store = "memory";
+    SmallRun run(world(), config);
+    std::vector<double> values;
+    for (const StepResult& step : train(run, 1, 4)) {
+      values.push_back(step.loss);
+      values.push_back(step.gradient_norm);
+    }
+    return values;
+  };
+  const std::vector<double> kept = losses("keep");
+  EXPECT_EQ(losses("recompute"), kept);
+  EXPECT_EQ(losses("spill"), kept);
+}
+
 TEST(Context, PlannedBytesEqualAllocatedBytes) {
   for (const std::int64_t context : divisors(world().size()))
     for (const std::string precision : {"fp32", "bf16"})
