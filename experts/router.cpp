@@ -1,5 +1,7 @@
 #include "experts/router.hpp"
 
+#include <algorithm>
+
 #include "experts/balance.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/gate.hpp"
@@ -17,6 +19,16 @@ std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
   expect(pass.sequence_length > 0 && num_tokens % pass.sequence_length == 0,
          "a micro-batch consists of whole sequences");
   return num_tokens / pass.sequence_length;
+}
+
+// Rows that are converted to f32 at once: whole row blocks of the products.
+constexpr std::int64_t block_rows = 16 * kernels::row_block;
+
+// Calls visit(begin, end) for consecutive pieces of block_rows rows.
+template <class Visit>
+void for_blocks(std::int64_t num_rows, Visit&& visit) {
+  for (std::int64_t begin = 0; begin < num_rows; begin += block_rows)
+    visit(begin, std::min(begin + block_rows, num_rows));
 }
 
 // x itself if it is f32, else its copy in `room`.
@@ -44,7 +56,8 @@ RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::i
       dweights(device, Purpose::workspace, DType::f32, {num_tokens, config.top_k}),
       prob_slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}) {
   if (compute != DType::f32)
-    hidden_f32 = Tensor(device, Purpose::workspace, DType::f32, {num_tokens, hidden});
+    hidden_f32 =
+        Tensor(device, Purpose::workspace, DType::f32, {std::min(num_tokens, block_rows), hidden});
 }
 
 Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
@@ -74,7 +87,10 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const TensorView probs = gate.probs->slice_rows(0, num_tokens);
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
 
-  kernels::linear_forward(as_f32(x, scratch.hidden_f32), packed_, logits);
+  for_blocks(num_tokens, [&](std::int64_t begin, std::int64_t end) {
+    kernels::linear_forward(as_f32(x.slice_rows(begin, end), scratch.hidden_f32), packed_,
+                            logits.slice_rows(begin, end));
+  });
   kernels::gate_forward(logits, config_.normalize_top_k, probs, gate.lse->slice_rows(0, num_tokens),
                         indices, gate.weights->slice_rows(0, num_tokens));
   const TensorView counts = gate.counts->slice_rows(0, num_sequences);
@@ -107,11 +123,16 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
                          gate.probs->slice_rows(0, num_tokens), gate.lse->slice_rows(0, num_tokens),
                          gate.indices->slice_rows(0, num_tokens), config_.normalize_top_k, slopes,
                          static_cast<float>(z_slope), dlogits);
-  kernels::linear_backward_weight(dlogits, as_f32(x, scratch.hidden_f32), weight_.gradient());
-  // The sum is taken in fp32 and rounded once.
-  const TensorView dx_f32 = as_f32(dx, scratch.hidden_f32);
-  kernels::linear_backward_input(dlogits, packed_, dx_f32, kernels::Accumulate::yes);
-  if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx);
+  for_blocks(num_tokens, [&](std::int64_t begin, std::int64_t end) {
+    const TensorView dlogits_rows = dlogits.slice_rows(begin, end);
+    const TensorView dx_rows = dx.slice_rows(begin, end);
+    kernels::linear_backward_weight(
+        dlogits_rows, as_f32(x.slice_rows(begin, end), scratch.hidden_f32), weight_.gradient());
+    // The sum is taken in fp32 and rounded once.
+    const TensorView dx_f32 = as_f32(dx_rows, scratch.hidden_f32);
+    kernels::linear_backward_input(dlogits_rows, packed_, dx_f32, kernels::Accumulate::yes);
+    if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx_rows);
+  });
   pass.gradient_ready(weight_);
 }
 

@@ -37,7 +37,7 @@ struct RouterScratch {
   Tensor logits;       // f32 [T, E], and their gradient
   Tensor dweights;     // f32 [T, k], written by the combine's backward
   Tensor prob_slopes;  // f32 [S, E]
-  Tensor hidden_f32;   // f32 [T, H]: x, then dx; only if the compute type is not f32
+  Tensor hidden_f32;   // f32 [block, H]: of x, then of dx; only if the compute type is not f32
 };
 
 struct AuxiliaryLosses {

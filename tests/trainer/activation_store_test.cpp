@@ -17,8 +17,10 @@ namespace switchyard::test {
 namespace {
 
 Config spilling_config(std::int64_t expert, const std::string& policy, const std::string& store,
-                       const std::string& folder) {
+                       const std::string& folder, std::int64_t context = 1) {
   Config config = small_config(expert);
+  config.parallel.context = context;
+  config.parallel.context_split.pad = config.model.sequence_length % (2 * context) != 0;
   config.model.num_layers = 4;
   config.model.residual_dropout = 0.1;
   config.experts.dropout = 0.1;
@@ -41,27 +43,28 @@ std::vector<float> values_of(SmallRun& run) {
 // Uneven routing moves from step to step, so the rows differ by step and datasets move.
 TEST(ActivationStoreTest, StepsHaveTheBitsOfKeep) {
   const TemporaryFolder folder;
-  for (const std::int64_t expert : divisors(world().size())) {
-    SmallRun kept(world(), spilling_config(expert, "keep", "memory", folder.path()));
-    const std::vector<StepResult> expected = kept.train(1, 4);
-    for (const auto& [policy, store] :
-         {std::pair{"recompute", "memory"}, {"spill", "memory"}, {"spill", "hdf5"}}) {
-      SCOPED_TRACE(fmt::format("expert {}, {} {}", expert, policy, store));
-      SmallRun run(world(), spilling_config(expert, policy, store, folder.path()));
-      const std::vector<StepResult> results = run.train(1, 4);
-      for (std::size_t i = 0; i < results.size(); ++i) {
-        EXPECT_EQ(results[i].loss, expected[i].loss);
-        EXPECT_EQ(results[i].gradient_norm, expected[i].gradient_norm);
+  for (const std::int64_t expert : divisors(world().size()))
+    for (const std::int64_t context : divisors(world().size())) {
+      SmallRun kept(world(), spilling_config(expert, "keep", "memory", folder.path(), context));
+      const std::vector<StepResult> expected = kept.train(1, 4);
+      for (const auto& [policy, store] :
+           {std::pair{"recompute", "memory"}, {"spill", "memory"}, {"spill", "hdf5"}}) {
+        SCOPED_TRACE(fmt::format("expert {}, context {}, {} {}", expert, context, policy, store));
+        SmallRun run(world(), spilling_config(expert, policy, store, folder.path(), context));
+        const std::vector<StepResult> results = run.train(1, 4);
+        for (std::size_t i = 0; i < results.size(); ++i) {
+          EXPECT_EQ(results[i].loss, expected[i].loss);
+          EXPECT_EQ(results[i].gradient_norm, expected[i].gradient_norm);
+        }
+        const std::vector<float> values = values_of(run), wanted = values_of(kept);
+        ASSERT_EQ(values.size(), wanted.size());
+        EXPECT_EQ(std::memcmp(values.data(), wanted.data(), values.size() * sizeof(float)), 0);
+        if (std::string(policy) != "spill") continue;
+        const ActivationStore::Statistics statistics = run.trainer.activation_store()->statistics();
+        EXPECT_GT(statistics.bytes_written, 0);
+        EXPECT_EQ(statistics.bytes_written + statistics.bytes_read, run.trainer.bytes_spilled());
       }
-      const std::vector<float> values = values_of(run), wanted = values_of(kept);
-      ASSERT_EQ(values.size(), wanted.size());
-      EXPECT_EQ(std::memcmp(values.data(), wanted.data(), values.size() * sizeof(float)), 0);
-      if (std::string(policy) != "spill") continue;
-      const ActivationStore::Statistics statistics = run.trainer.activation_store()->statistics();
-      EXPECT_GT(statistics.bytes_written, 0);
-      EXPECT_EQ(statistics.bytes_written + statistics.bytes_read, run.trainer.bytes_spilled());
     }
-  }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path())) << "files of spilled activations remain";
 }
 
