@@ -166,7 +166,8 @@ double measure_link(Group& ring, Group& world, const Repeats& repeats) {
 // From how many positions a rank on the zigzag ring hides its messages (docs/parallelism.md).
 double length_to_hide(const RingOptions& options, DType precision, bool backward, double rank_flops,
                       double link_bytes) {
-  const double group = static_cast<double>(options.num_heads / options.num_kv_heads);
+  const double group =
+      static_cast<double>(options.num_heads) / static_cast<double>(options.num_kv_heads);
   const double b = static_cast<double>(size_of(precision));
   // FLOPs of a pair are those that the rate counts: 4 head_dim forward, 8 backward.
   const double per_flop = backward ? (2 * b + 8) / 4 : b;

@@ -27,9 +27,10 @@ std::size_t index_of(Axis axis) {
 Partition along_middle(int num_ranks, int num_middle, int num_inner) {
   const int block = num_middle * num_inner;
   Partition partition(static_cast<std::size_t>(num_ranks / num_middle));
-  for (int rank = 0; rank < num_ranks; ++rank)
-    partition[static_cast<std::size_t>(rank / block * num_inner + rank % num_inner)].push_back(
-        rank);
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const int group = rank / block * num_inner + rank % num_inner;
+    partition[static_cast<std::size_t>(group)].push_back(rank);
+  }
   return partition;
 }
 

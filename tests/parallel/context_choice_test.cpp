@@ -69,7 +69,7 @@ std::pair<double, double> recorded_bytes(const ContextProblem& p, const Parallel
 }
 
 constexpr double n_of(const ContextProblem& p, std::int64_t ranks) {
-  return static_cast<double>(p.num_sequences * p.length / ranks);
+  return static_cast<double>(p.num_sequences * p.length) / static_cast<double>(ranks);
 }
 
 TEST(ContextChoiceTest, TheCountedBytesAreThoseThatTheGroupsRecord) {
