@@ -84,7 +84,10 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   std::unique_ptr<TokenFile> tokens;
   run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
   set_threads(given.run, world);
-  const Config config = resolve_config(given, world.size(), *tokens);
+  Config config = resolve_config(given, world.size(), *tokens);
+  // No backward pass reads what layers leave, so they need not keep more than this policy does.
+  config.activations = {.policy = "recompute"};
+  config.capture = {};
   require_memory(world, make_plan(config, world.size(), tokens->vocab_size()));
   RankState rank(world, config, tokens->vocab_size());
   rank.device->profile().publish_to(collectives.place());
