@@ -1,20 +1,18 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test of the release build and the unit tests under the
-# address, undefined-behaviour and leak sanitizers. Quiet when all is well.
-#   tests/run.sh [--no-asan] [--asan] [CTEST ARGUMENTS...]
-# A selection by ctest's arguments (-R PATTERN) runs without the sanitizers unless --asan asks for them.
+# Installs what is missing, builds, and runs every test. Quiet when all is well. With --asan also the unit
+# tests under the address, undefined-behaviour and leak sanitizers, which takes as long again.
+#   tests/run.sh [--asan] [CTEST ARGUMENTS...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-with_asan=
-case ${1:-} in
-  --asan) with_asan=1; shift ;;
-  --no-asan) with_asan=0; shift ;;
-esac
+with_asan=0
+if [[ ${1:-} == --asan ]]; then
+  with_asan=1
+  shift
+fi
 # All tests must include some of each kind; a selection by the caller need not.
 if_none=error
 [[ $# -eq 0 ]] || if_none=ignore
-[[ -n $with_asan ]] || with_asan=$(($# == 0))
 launch/install_packages.sh
 launch/install_packages.sh tests/packages.txt || true  # those tests say what they lack
 
@@ -35,8 +33,8 @@ run() {
   exit 1
 }
 
-# The sanitizers' build uses what the timed tests, which mostly wait, leave of the processor. It has a
-# process group of its own, so that an early end of this script ends it too.
+# The sanitizers' build uses what the tests leave of the processor. It has a process group of its own, so
+# that an early end of this script ends it too.
 asan_build=
 start_asan_build() {
   set -m
@@ -62,10 +60,10 @@ trap clean_up EXIT
 ran=0
 started=$SECONDS
 launch/build.sh release
-[[ $with_asan -eq 0 ]] || start_asan_build
 # Tests on real clusters, hosts and dying ranks have limits in seconds, which another program on the
-# machine can break: they run alone (but for the build, which gives way to them), and once more if they fail.
+# machine can break: they run alone, and once more if they fail.
 run release timed_tests.log -L 'faults|hosts|slurm' --repeat until-pass:2 "$@"
+[[ $with_asan -eq 0 ]] || start_asan_build
 run release tests.log -LE 'faults|hosts|slurm' "$@"
 if [[ $with_asan -eq 1 ]]; then
   finish_asan_build
