@@ -15,6 +15,14 @@ source "$here/../tests/hosts/namespaces.sh"
 make_hosts 2
 limit_link h1 "$rate" || cannot "tc cannot shape a link here"
 limit_link h2 "$rate" || cannot "tc cannot shape a link here"
+cores=$(env -u OMP_NUM_THREADS nproc)  # nproc obeys that variable
+# Every host takes all cores for its own and binds its rank to the first. Each rank gets another one.
+cat > "$work/rank.sh" <<RANK
+#!/bin/sh
+exec taskset -c \$((OMPI_COMM_WORLD_RANK % $cores)) "${SWITCHYARD:-$here/../build/release/switchyard}" "\$@"
+RANK
+chmod +x "$work/rank.sh"
+export SWITCHYARD=$work/rank.sh
 for progress in poll thread none; do
   on_host h1 "$here/../launch/mpirun.sh" -n 2 --hosts h1:1,h2:1 --device net0 \
     ring --progress $progress "${options[@]}" || exit

@@ -48,8 +48,8 @@ binary=${SWITCHYARD:-$root/build/release/switchyard}
 binary=$(cd "$(dirname "$binary")" && pwd)/$(basename "$binary")
 command -v mpirun >/dev/null || refuse "mpirun is missing; install it with launch/install_packages.sh"
 
-# Cores, not hyper-threads, and only those that this shell may use.
-cores=$(nproc)
+# Cores, not hyper-threads, and only those that this shell may use. nproc alone would tell OMP_NUM_THREADS.
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 if command -v lscpu >/dev/null; then
   physical=$(lscpu -p=CORE,SOCKET | grep -v '^#' | sort -u | wc -l)
   ((physical == 0 || physical >= cores)) || cores=$physical

@@ -37,6 +37,12 @@ expect 0 "$mpirun_sh" -n 4000 a.yaml --dry-run
 holds "--oversubscribe --bind-to none"
 expect 0 env OMP_NUM_THREADS=1 "$mpirun_sh" -n 1 a.yaml --dry-run
 holds "--bind-to core"
+# As many ranks as cores, each with a core of its own, also where the variable is set already.
+cores=$(lscpu -p=CORE,SOCKET | grep -vc '^#')
+if [[ $(lscpu -p=CORE,SOCKET | grep -v '^#' | sort -u | wc -l) -eq $cores && $(env -u OMP_THREAD_LIMIT nproc) -eq $cores ]]; then
+  expect 0 env OMP_NUM_THREADS=1 "$mpirun_sh" -n "$cores" a.yaml --dry-run
+  holds "--bind-to core"
+fi
 expect 0 "$mpirun_sh" a.yaml --hosts h,i:4 -n 6 --device 10.0.0.0/8 --dry-run
 holds 'h:3\,i:4'
 holds "btl_tcp_if_include 10.0.0.0/8"
