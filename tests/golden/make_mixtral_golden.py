@@ -5,9 +5,12 @@ The file holds the configuration (attributes), tokens, targets, logits, the mean
 for every parameter under its Hugging Face name, the weight and the gradient of the cross-entropy.
 tests/model/mixtral_golden_test.cpp reads every such file of a folder and compares.
 
-Needs: python3 with torch, transformers (4.36 or later 4.x) and h5py. The tests themselves need none.
+Needs: python3 with torch, transformers (4.36 or later 4.x; 4.48 or later for --window and
+--rope-scaling) and h5py. The tests themselves need none.
 
   ./make_mixtral_golden.py --output gqa.h5 --heads 4 --kv-heads 2 --seed 7 --top-k 2
+  ./make_mixtral_golden.py --output yarn.h5 --length 160 --rope-base 100 --rope-scaling yarn \
+    --rope-factor 4 --rope-length 64 --beta-fast 4
 """
 import argparse
 
@@ -31,10 +34,31 @@ def parse_arguments():
     parser.add_argument("--batch", type=int, default=2, help="sequences")
     parser.add_argument("--length", type=int, default=16, help="tokens of a sequence")
     parser.add_argument("--rope-base", type=float, default=10000.0)
+    parser.add_argument("--rope-scaling", choices=["none", "linear", "ntk", "yarn"], default="none")
+    parser.add_argument("--rope-factor", type=float, default=1.0, help="how many times longer")
+    parser.add_argument("--rope-length", type=int, default=0, help="positions before scaling (ntk, yarn)")
+    parser.add_argument("--beta-fast", type=float, default=32.0, help="yarn: turns over --rope-length")
+    parser.add_argument("--beta-slow", type=float, default=1.0, help="likewise")
+    parser.add_argument("--window", type=int, default=0, help="keys that a query sees, itself among them; 0: all")
     parser.add_argument("--epsilon", type=float, default=1e-6, help="of RMSNorm")
     parser.add_argument("--tie", action="store_true", help="the head shares the embedding's weight")
     parser.add_argument("--std", type=float, default=0.15, help="of the random weights")
     return parser.parse_args()
+
+
+def rope_scaling(args):
+    """The scaling in the terms of transformers.modeling_rope_utils, or None."""
+    if args.rope_scaling == "none":
+        return None
+    if args.rope_scaling == "linear":
+        return {"rope_type": "linear", "factor": args.rope_factor}
+    if args.rope_scaling == "yarn":
+        return {"rope_type": "yarn", "factor": args.rope_factor, "beta_fast": args.beta_fast,
+                "beta_slow": args.beta_slow}
+    # "dynamic" makes the base of a sequence of L tokens base * (f L / M - (f - 1))^(D / (D - 2)), M being
+    # max_position_embeddings < L. This f makes the bracket --rope-factor.
+    stretch = args.length / args.rope_length
+    return {"rope_type": "dynamic", "factor": (args.rope_factor - 1) / (stretch - 1)}
 
 
 def make_model(args):
@@ -47,12 +71,14 @@ def make_model(args):
         num_key_value_heads=args.kv_heads,
         num_local_experts=args.experts,
         num_experts_per_tok=args.top_k,
-        max_position_embeddings=max(args.length, 16),
+        max_position_embeddings=args.rope_length or max(args.length, 16),
         rope_theta=args.rope_base,
         rms_norm_eps=args.epsilon,
         tie_word_embeddings=args.tie,
         output_router_logits=False,
-        sliding_window=None,
+        sliding_window=args.window or None,
+        rope_scaling=rope_scaling(args),
+        attn_implementation="eager",
         attention_dropout=0.0,
         use_cache=False,
     )
@@ -86,6 +112,14 @@ def main():
             file.attrs.create(key, value, dtype="i8")
         file.attrs.create("rope_base", args.rope_base, dtype="f8")
         file.attrs.create("norm_epsilon", args.epsilon, dtype="f8")
+        if args.rope_scaling != "none":
+            file.attrs.create("rope_scaling", args.rope_scaling, dtype=h5py.string_dtype("ascii", 8))
+            file.attrs.create("rope_factor", args.rope_factor, dtype="f8")
+            file.attrs.create("rope_length", args.rope_length, dtype="i8")
+            file.attrs.create("beta_fast", args.beta_fast, dtype="f8")
+            file.attrs.create("beta_slow", args.beta_slow, dtype="f8")
+        if args.window:
+            file.attrs.create("window", args.window, dtype="i8")
         file["tokens"] = tokens.numpy().astype("i4")
         file["targets"] = targets.numpy().astype("i4")
         file["logits"] = logits.detach().numpy()

@@ -47,6 +47,21 @@ double real_attribute(const std::string& path, const char* key) {
   return value;
 }
 
+// Of files that have them: rotary positions that are stretched, a sliding window in all layers.
+void read_long_context(const hdf5::File& file, ModelConfig& model) {
+  if (file.has_attribute("/", "rope_scaling")) {
+    RopeScalingConfig& scaling = model.rope_scaling;
+    scaling.kind = file.string_attribute("/", "rope_scaling");
+    scaling.factor = real_attribute(file.path(), "rope_factor");
+    scaling.original_length = file.integer_attribute("/", "rope_length");
+    scaling.beta_fast = real_attribute(file.path(), "beta_fast");
+    scaling.beta_slow = real_attribute(file.path(), "beta_slow");
+  }
+  if (file.has_attribute("/", "window"))
+    model.attention = {
+        {.kind = "window", .window = file.integer_attribute("/", "window"), .sinks = 0}};
+}
+
 ModelCase case_of(const hdf5::File& file) {
   const auto attribute = [&](const char* key) { return file.integer_attribute("/", key); };
   ModelCase c;
@@ -59,6 +74,7 @@ ModelCase case_of(const hdf5::File& file) {
   c.model.tie_embeddings = attribute("tie_embeddings") != 0;
   c.model.rope_base = real_attribute(file.path(), "rope_base");
   c.model.norm_epsilon = real_attribute(file.path(), "norm_epsilon");
+  read_long_context(file, c.model);
   c.experts.num_experts = attribute("num_experts");
   c.experts.top_k = attribute("top_k");
   c.experts.intermediate = attribute("intermediate");
