@@ -139,6 +139,29 @@ TEST_F(AttentionRangesTest, AnyRangesAgreeWithTheReference) {
       }
 }
 
+// Documents that share blocks of queries and keys: huge values in one change no bit of the other.
+TEST_F(AttentionRangesTest, WhatARowDoesNotSeeChangesNoBit) {
+  const AttentionShape s = shape_of(1, 150, 4, 2, 16);
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const bool hides_later : {true, false}) {
+      Case plain(*device_, s, documents(s, {70, 80}), type);
+      Case other(*device_, s, documents(s, {70, 80}), type);
+      const std::int64_t seen = hides_later ? 0 : 70, hidden = hides_later ? 70 : 0;
+      const std::int64_t num_seen = hides_later ? 70 : 80, num_hidden = 150 - num_seen;
+      for (const Tensor* x : {&other.q, &other.k, &other.v, &other.dout})
+        for (std::int64_t r = hidden; r < hidden + num_hidden; ++r)
+          for (std::int64_t col = 0; col < x->view().cols(); ++col)
+            set(*x, r, col, (r + col) % 2 == 0 ? 1e6f : -1e6f);
+      for (Case* c : {&plain, &other}) {
+        c->forward();
+        c->backward();
+      }
+      for (auto x : {&Case::out, &Case::lse, &Case::dq, &Case::dk, &Case::dv})
+        EXPECT_TRUE(same_bits((plain.*x)->slice_rows(seen, seen + num_seen),
+                              (other.*x)->slice_rows(seen, seen + num_seen)));
+    }
+}
+
 // Long enough for several threads to work on one kv head together.
 TEST_F(AttentionRangesTest, LongSequencesAgreeWithTheReference) {
   const AttentionShape s = shape_of(1, 2200, 2, 1, 8);

@@ -2,7 +2,10 @@
 // gradients of queries, keys and values, of each rank by itself.
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "tensor/error.hpp"
+#include "tensor/random.hpp"
 #include "tests/parallel/split_run.hpp"
 #include "tests/support/mpi_test.hpp"
 
@@ -71,6 +74,27 @@ class ContextAttentionTest : public ::testing::Test {
     }
   }
 
+  // Over the rows of all ranks, beside what one rank has that holds them all.
+  static void expect_error_of_one_rank(const DenseAttention& dense) {
+    const std::unique_ptr<Group> alone = make_local_group("alone");
+    const Mesh mesh_of_one(*alone, {});
+    SplitRun whole(mesh_of_one, dense, {});
+    whole.run();
+    const auto expected = whole.deviations();
+    for (const SplitCase& split_case : all_cases(dense.p)) {
+      SCOPED_TRACE(split_case.text());
+      SplitRun run(mesh_of(split_case), dense, split_case);
+      run.run();
+      for (const auto& [name, deviation] : run.deviations()) {
+        double sums[] = {deviation.difference, deviation.norm};
+        world().all_reduce_values(sums, ReduceOp::sum);
+        const double of_one = expected.at(name).relative();
+        EXPECT_LT(std::sqrt(sums[0] / sums[1]), of_one * 1.1 + 1e-6) << name;
+        EXPECT_LT(of_one, 1e-2) << name;
+      }
+    }
+  }
+
  private:
   static std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<Mesh>>& meshes() {
     static std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<Mesh>> meshes;
@@ -125,6 +149,61 @@ TEST_F(ContextAttentionTest, UnevenLengthsArePaddedAndStayExact) {
   expect_every_case_dense({.length = 51, .num_kv_heads = 1, .document_starts = ragged}, true);
 }
 
+// Drawn from seeds: heads, lengths that divide by nothing, windows, sinks, documents down to single
+// tokens, scores far apart; in every layout that these ranks can have.
+AttentionProblem drawn(std::uint64_t seed) {
+  std::uint64_t draws = 0;
+  const auto below = [&](std::int64_t n) {
+    return static_cast<std::int64_t>(random_words(random_key(seed, "problem"), draws++, 0)[0]) % n;
+  };
+  constexpr std::pair<std::int64_t, std::int64_t> heads[] = {{1, 1}, {4, 4}, {4, 1}, {6, 2}, {6, 3},
+                                                             {8, 1}, {8, 2}, {8, 8}, {12, 4}};
+  AttentionProblem p;
+  std::tie(p.num_heads, p.num_kv_heads) = heads[below(std::ssize(heads))];
+  p.head_dim = 4 * (1 + below(6));
+  p.num_sequences = 1 + below(3);
+  p.length = 2 * world().size() + below(80);
+  if (below(2) == 0) p.window = 1 + below(p.length + 5);
+  if (below(2) == 0) p.num_sinks = 1 + below(2);
+  if (below(3) == 0) p.spread = 80;
+  const std::int64_t longest = below(2) == 0 ? 0 : 1 + below(p.length);  // of a document
+  for (std::int64_t s = 0; longest > 0 && s < p.num_sequences; ++s) {
+    std::vector<std::int32_t>& starts = p.document_starts.emplace_back();
+    for (std::int64_t at = 1 + below(longest); at < p.length; at += 1 + below(longest))
+      starts.push_back(static_cast<std::int32_t>(at));
+  }
+  return p;
+}
+
+TEST_F(ContextAttentionTest, ProblemsDrawnAtRandom) {
+  for (std::uint64_t seed = 0; seed < 16; ++seed) {
+    const AttentionProblem p = drawn(seed);
+    SCOPED_TRACE(testing::Message()
+                 << "seed " << seed << ": heads " << p.num_heads << " and " << p.num_kv_heads
+                 << " of " << p.head_dim << ", " << p.num_sequences << " x " << p.length
+                 << " positions, window " << p.window << ", sinks " << p.num_sinks << ", spread "
+                 << p.spread << ", documents " << !p.document_starts.empty());
+    expect_every_case_dense(p, true, p.spread > 0 ? 2e-5 : fp32_tolerance);
+  }
+}
+
+// The kernel polls once a block of keys. Of R hops forward and R + 1 calls backward (the own block
+// takes two) those for the own block are left where each chunk is a document.
+TEST_F(ContextAttentionTest, BlocksThatNoDocumentMeetsCostNothing) {
+  const std::int64_t ranks = world().size();
+  if (ranks == 1) return;  // its two documents lie in one block
+  AttentionProblem chunks{.document_starts = {{}, {}}};
+  for (std::int64_t at = 48 / (2 * ranks); at < 48; at += 48 / (2 * ranks))
+    for (std::vector<std::int32_t>& starts : chunks.document_starts)
+      starts.push_back(static_cast<std::int32_t>(at));
+  const DenseAttention whole(AttentionProblem{}), parts(chunks);
+  const SplitCase ring{.ring = ranks};
+  SplitRun of_whole(mesh_of(ring), whole, ring), of_parts(mesh_of(ring), parts, ring);
+  of_whole.run();
+  expect_dense(of_parts, parts, fp32_tolerance);
+  EXPECT_LE(of_parts.num_polls() * (2 * ranks + 1), of_whole.num_polls() * 3);
+}
+
 TEST_F(ContextAttentionTest, DocumentsOfTheNextBatchReplaceThoseBefore) {
   const DenseAttention with({.document_starts = ragged});
   const DenseAttention without(AttentionProblem{});
@@ -157,23 +236,18 @@ TEST_F(ContextAttentionTest, TheSameBitsHoweverMessagesMove) {
 
 // Partial outputs merge in fp32 and are rounded once: more ranks do not mean more error.
 TEST_F(ContextAttentionTest, TheErrorInBf16DoesNotGrowWithTheRanks) {
-  const DenseAttention dense({.num_sequences = 1, .length = 192, .is_bf16 = true});
-  const std::unique_ptr<Group> alone = make_local_group("alone");
-  const Mesh mesh_of_one(*alone, {});
-  SplitRun whole(mesh_of_one, dense, {});
-  whole.run();
-  const auto expected = whole.deviations();
-  for (const SplitCase& split_case : all_cases(dense.p)) {
-    SCOPED_TRACE(split_case.text());
-    SplitRun run(mesh_of(split_case), dense, split_case);
-    run.run();
-    for (const auto& [name, deviation] : run.deviations()) {
-      double sums[] = {deviation.difference, deviation.norm};
-      world().all_reduce_values(sums, ReduceOp::sum);
-      const double of_one = expected.at(name).relative();
-      EXPECT_LT(std::sqrt(sums[0] / sums[1]), of_one * 1.1 + 1e-6) << name;
-      EXPECT_LT(of_one, 1e-2) << name;
-    }
+  const std::vector<std::vector<std::int32_t>> documents = {{17, 50, 51, 120}};
+  for (const AttentionProblem& problem :
+       {AttentionProblem{.num_sequences = 1, .length = 192, .is_bf16 = true},
+        AttentionProblem{.num_sequences = 1, .length = 192, .num_kv_heads = 8, .is_bf16 = true},
+        AttentionProblem{.num_sequences = 1,
+        .length = 192,
+        .num_sinks = 1,
+        .document_starts = documents,
+        .is_bf16 = true}}) {
+    SCOPED_TRACE(testing::Message()
+                 << problem.num_kv_heads << " kv heads, " << problem.num_sinks << " sinks");
+    expect_error_of_one_rank(DenseAttention(problem));
   }
 }
 
