@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -166,6 +167,10 @@ int dispatch(std::span<const Command> commands, const Launcher& launcher, int ar
 }  // namespace
 
 int run_program(std::span<const Command> commands, int argc, char** argv) {
+  // A file beyond the limit of this process (ulimit -f) is an error of the write, told like that of
+  // a full disk, also where a library writes; unhandled, the signal would end the rank without a
+  // word.
+  std::signal(SIGXFSZ, SIG_IGN);
   const Launcher launcher = detect_launcher();
   try {
     const int exit_code = dispatch(commands, launcher, argc, argv);
