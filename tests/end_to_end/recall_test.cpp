@@ -141,6 +141,21 @@ TEST(Recall, TheRingLearnsWhatAnotherRankHolds) {
   EXPECT_LT(worst, 0.1 * chance) << "of the pair of owners that is recalled worst";
 }
 
+// Two Ulysses ranks share the chunks of a ring rank: the first has all early ones and with them the
+// pairs, the second the queries.
+TEST(Recall, TheOtherSchemesLearnItToo) {
+  for (const auto& [ulysses, method] : {std::pair{1, "all_gather"}, {2, "ring"}}) {
+    if (world().size() % ulysses != 0) continue;
+    SCOPED_TRACE(method + std::string(" x ulysses ") + std::to_string(ulysses));
+    Config config = recall_config();
+    config.parallel.context_split.ring = world().size() / ulysses;
+    config.parallel.context_split.ulysses = ulysses;
+    config.parallel.context_split.method = method;
+    const auto [worst, best] = losses_after_training(config);
+    EXPECT_LT(worst, 0.1 * chance) << "of the pair of owners that is recalled worst";
+  }
+}
+
 TEST(Recall, AttentionThatStaysLocalScoresChance) {
   Config config = recall_config();
   config.data.document_mask = true;  // at every chunk: no rank's chunk sees another
