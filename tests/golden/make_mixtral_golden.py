@@ -9,8 +9,15 @@ Needs: python3 with torch, transformers (4.36 or later 4.x; 4.48 or later for --
 --rope-scaling) and h5py. The tests themselves need none.
 
   ./make_mixtral_golden.py --output gqa.h5 --heads 4 --kv-heads 2 --seed 7 --top-k 2
-  ./make_mixtral_golden.py --output yarn.h5 --length 160 --rope-base 100 --rope-scaling yarn \
-    --rope-factor 4 --rope-length 64 --beta-fast 4
+
+linear.h5, ntk_window.h5 and yarn.h5 are of transformers 4.48.3 with torch 1.13, small="--hidden 32 --heads 2 --kv-heads 1
+--layers 2 --experts 3 --intermediate 16 --vocab 32 --batch 1":
+
+  --output linear.h5 $small --seed 11 --length 96 --rope-base 1000 --rope-scaling linear --rope-factor 4
+  --output ntk_window.h5 $small --seed 12 --length 96 --rope-base 100 --rope-scaling ntk --rope-factor 3
+    --rope-length 32 --window 20
+  --output yarn.h5 $small --seed 13 --length 160 --rope-base 100 --rope-scaling yarn --rope-factor 4
+    --rope-length 64 --beta-fast 4
 """
 import argparse
 
