@@ -6,13 +6,20 @@ namespace switchyard {
 
 std::string_view name_of(Purpose purpose) {
   switch (purpose) {
-    case Purpose::parameter: return "parameter";
-    case Purpose::gradient: return "gradient";
-    case Purpose::optimizer: return "optimizer";
-    case Purpose::activation: return "activation";
-    case Purpose::communication: return "communication";
-    case Purpose::workspace: return "workspace";
-    case Purpose::spilled: return "spilled";
+    case Purpose::parameter:
+      return "parameter";
+    case Purpose::gradient:
+      return "gradient";
+    case Purpose::optimizer:
+      return "optimizer";
+    case Purpose::activation:
+      return "activation";
+    case Purpose::communication:
+      return "communication";
+    case Purpose::workspace:
+      return "workspace";
+    case Purpose::spilled:
+      return "spilled";
   }
   return "?";
 }
@@ -22,8 +29,12 @@ std::int64_t MemoryLedger::rounded(std::int64_t bytes) {
 }
 
 void MemoryLedger::add(Purpose purpose, std::int64_t bytes) {
+  std::int64_t total = 0;
+  if (__builtin_add_overflow(live_total_, bytes, &total))
+    throw MemoryError(
+        "the tensors of a rank add up to more than 2^63 bytes; make the model smaller");
   live_[index(purpose)] += bytes;
-  live_total_ += bytes;
+  live_total_ = total;
   if (live_total_ <= peak_total_) return;
   peak_total_ = live_total_;
   at_peak_ = live_;

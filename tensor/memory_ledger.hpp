@@ -25,7 +25,7 @@ class MemoryLedger {
   static constexpr std::int64_t granularity = 64;  // bytes; every allocation is rounded up to it
   static std::int64_t rounded(std::int64_t bytes);
 
-  void add(Purpose purpose, std::int64_t bytes);  // bytes already rounded
+  void add(Purpose purpose, std::int64_t bytes);  // bytes already rounded; MemoryError past 2^63
   void remove(Purpose purpose, std::int64_t bytes);
 
   std::int64_t live(Purpose purpose) const { return live_[index(purpose)]; }

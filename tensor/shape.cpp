@@ -9,6 +9,13 @@
 
 namespace switchyard {
 
+void refuse_size(const Shape& shape) {
+  throw MemoryError(
+      fmt::format("a tensor {} fits into no machine's memory; make the model, its sequences or the "
+                  "batches smaller",
+                  shape.to_string()));
+}
+
 Shape::Shape(std::initializer_list<std::int64_t> dims) {
   expect(dims.size() <= max_dims, "at most four dims");
   for (std::int64_t n : dims) {
@@ -20,7 +27,7 @@ Shape::Shape(std::initializer_list<std::int64_t> dims) {
 std::int64_t Shape::numel() const {
   std::int64_t product = 1;
   for (int d = 0; d < num_dims_; ++d)
-    expect(!__builtin_mul_overflow(product, (*this)[d], &product), "fewer than 2^63 elements");
+    if (__builtin_mul_overflow(product, (*this)[d], &product)) refuse_size(*this);
   return product;
 }
 
@@ -36,7 +43,8 @@ Shape Shape::with_dim0(std::int64_t n) const {
 }
 
 std::string Shape::to_string() const {
-  return fmt::format("[{}]", fmt::join(std::span(dims_).first(static_cast<std::size_t>(num_dims_)), ", "));
+  return fmt::format("[{}]",
+                     fmt::join(std::span(dims_).first(static_cast<std::size_t>(num_dims_)), ", "));
 }
 
 }  // namespace switchyard

@@ -17,10 +17,10 @@ class Shape {
 
   int num_dims() const { return num_dims_; }
   std::int64_t operator[](int dim) const { return dims_[static_cast<std::size_t>(dim)]; }
-  std::int64_t numel() const;           // product of the dims; 1 for no dims; checked for overflow
-  std::int64_t inner_numel() const;     // product of all dims but the first
+  std::int64_t numel() const;        // product of the dims; 1 for no dims; MemoryError on overflow
+  std::int64_t inner_numel() const;  // product of all dims but the first
   Shape with_dim0(std::int64_t n) const;  // the same shape with another outermost count
-  std::string to_string() const;        // "[8, 512]"
+  std::string to_string() const;          // "[8, 512]"
 
   friend bool operator==(const Shape&, const Shape&) = default;
 
@@ -28,5 +28,8 @@ class Shape {
   std::array<std::int64_t, max_dims> dims_{};
   int num_dims_ = 0;
 };
+
+// Sizes come from users' configurations: one that overflows is their mistake. Throws MemoryError.
+[[noreturn]] void refuse_size(const Shape& shape);
 
 }  // namespace switchyard

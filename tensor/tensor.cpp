@@ -10,7 +10,9 @@ namespace switchyard {
 namespace {
 
 // Pointer arithmetic that leaves the null address of the plan device alone.
-std::byte* offset(std::byte* data, std::int64_t bytes) { return data == nullptr ? data : data + bytes; }
+std::byte* offset(std::byte* data, std::int64_t bytes) {
+  return data == nullptr ? data : data + bytes;
+}
 
 }  // namespace
 
@@ -19,7 +21,9 @@ void TensorView::check_access(DType wanted) const {
   expect(dtype == wanted, "an access by the tensor's own element type");
 }
 
-void TensorView::check_contiguous() const { expect(is_contiguous(), "a contiguous view"); }
+void TensorView::check_contiguous() const {
+  expect(is_contiguous(), "a contiguous view");
+}
 
 TensorView TensorView::slice_rows(std::int64_t begin, std::int64_t end) const {
   expect(0 <= begin && begin <= end && end <= rows(), "a row range inside the view");
@@ -67,6 +71,8 @@ Tensor Tensor::growable(Device& device, Purpose purpose, DType dtype, Shape max_
   expect(max_shape.num_dims() > 0, "at least one dim");
   Tensor tensor;
   tensor.purpose_ = purpose;
+  constexpr std::int64_t most_elements = std::int64_t{1} << 59;  // with 8 bytes each: no overflow
+  if (max_shape.numel() > most_elements) refuse_size(max_shape);
   tensor.max_bytes_ = max_shape.numel() * size_of(dtype);
   std::byte* address = tensor.max_bytes_ > 0 ? device.reserve(tensor.max_bytes_) : nullptr;
   tensor.view_ = {address, max_shape.with_dim0(0), dtype, max_shape.inner_numel(), &device};

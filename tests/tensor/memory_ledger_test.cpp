@@ -36,6 +36,14 @@ TEST(MemoryLedger, RoundsUpToItsGranularity) {
   EXPECT_EQ(MemoryLedger::rounded(65), 128);
 }
 
+TEST(MemoryLedger, ASumThatFitsNoMachineIsRefusedAndNotCounted) {
+  MemoryLedger ledger;
+  ledger.add(Purpose::parameter, std::int64_t{1} << 62);
+  EXPECT_THROW(ledger.add(Purpose::gradient, std::int64_t{1} << 62), MemoryError);
+  EXPECT_EQ(ledger.live_total(), std::int64_t{1} << 62);
+  EXPECT_EQ(ledger.live(Purpose::gradient), 0);
+}
+
 TEST(MemoryLedger, RemovesNoMoreThanThereIs) {
   MemoryLedger ledger;
   ledger.add(Purpose::gradient, 64);

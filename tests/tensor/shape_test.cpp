@@ -28,8 +28,17 @@ TEST(Shape, RefusesWhatIsNoShape) {
   EXPECT_THROW((Shape{1, -1}), InternalError);
   EXPECT_THROW((Shape{1, 1, 1, 1, 1}), InternalError);
   EXPECT_THROW(Shape{}.with_dim0(1), InternalError);
-  EXPECT_THROW(static_cast<void>((Shape{std::int64_t{1} << 40, std::int64_t{1} << 40}).numel()),
-               InternalError);
+}
+
+// Sizes come from configurations: too large a one is told to the user, with what to change.
+TEST(Shape, RefusesWhatFitsNoMachine) {
+  try {
+    static_cast<void>((Shape{std::int64_t{1} << 40, std::int64_t{1} << 40}).numel());
+    FAIL() << "2^80 elements";
+  } catch (const MemoryError& error) {
+    EXPECT_EQ(error.code(), ExitCode::memory);
+    EXPECT_NE(std::string(error.what()).find("[1099511627776, 1099511627776]"), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -107,6 +107,13 @@ TEST(PlanDevice, CountsLikeTheCpuAndHasNoMemory) {
   EXPECT_THROW(static_cast<void>(tensor->as<BFloat16>()), InternalError);
 }
 
+TEST(PlanDevice, RefusesWhatFitsNoMachine) {
+  const std::unique_ptr<Device> plan = make_plan_device();
+  EXPECT_THROW(Tensor(*plan, Purpose::activation, DType::f32, {std::int64_t{1} << 60}),
+               MemoryError);
+  EXPECT_EQ(plan->memory().live_total(), 0);
+}
+
 TEST(CpuDevice, ARefusedReservationNamesTheBytes) {
   const auto device = make_cpu_device();
   try {
