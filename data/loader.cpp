@@ -93,7 +93,7 @@ struct Loader::State {
         order(sequences.num_sequences(), seed),
         worker([this](const std::stop_token& stop) { work(stop); }) {}
 
-  Batch make(std::int64_t number) const;
+  Batch make(std::int64_t number, std::int64_t first_sequence) const;
   void work(const std::stop_token& stop);
 
   const TokenFile file;
@@ -107,15 +107,18 @@ struct Loader::State {
   std::deque<Batch> queue;
   std::int64_t next_out = 0;   // number of the micro-batch next() gives; step * micro-steps + a
   std::int64_t next_in = 0;    // number of the micro-batch the thread makes next
+  std::int64_t origin = 0;     // g of step 0, had all steps taken global_batch sequences
   std::int64_t num_seeks = 0;  // a batch made before a seek is thrown away
   std::exception_ptr error;
 
   std::jthread worker;  // last: dies first
 };
 
-// Micro-batch `number` of this rank, counted from the beginning of the run.
-Batch Loader::State::make(std::int64_t number) const {
+// Micro-batch `number` of this rank, counted from the beginning of the run; g counts from
+// `first_sequence` on.
+Batch Loader::State::make(std::int64_t number, std::int64_t first_sequence) const {
   const std::int64_t first =
+      first_sequence +
       first_sample(layout, number / layout.num_micro_steps(), number % layout.num_micro_steps());
   Batch batch = empty_batch(layout);
   for (std::int64_t row = 0; row < layout.micro_batch; ++row) {
@@ -133,11 +136,12 @@ void Loader::State::work(const std::stop_token& stop) {
          !stop.stop_requested()) {
     const std::int64_t number = next_in;
     const std::int64_t seeks = num_seeks;
+    const std::int64_t first_sequence = origin;
     Batch batch;
     std::exception_ptr failure;
     lock.unlock();
     try {
-      batch = make(number);
+      batch = make(number, first_sequence);
     } catch (...) {
       failure = std::current_exception();
     }
@@ -186,10 +190,11 @@ Batch Loader::next() {
   return batch;
 }
 
-void Loader::seek(std::int64_t step) {
-  expect(step >= 0, "a step to seek to");
+void Loader::seek(std::int64_t step, std::int64_t position) {
+  expect(step >= 0 && position >= 0, "a step and a position to seek to");
   State& state = *state_;
   const std::lock_guard lock(state.mutex);
+  state.origin = position - step * state.layout.global_batch;
   state.next_out = state.next_in = step * state.layout.num_micro_steps();
   state.queue.clear();
   state.error = nullptr;

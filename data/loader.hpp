@@ -2,7 +2,8 @@
 // * data_size) micro-steps; row j of micro-step a on data rank d at step s is the sequence with
 //   g = s * global_batch + a * (micro_batch * data_size) + d * micro_batch + j
 // so the sequences of a step are the same on every layout, and each rank's rows are in the order of
-// g. The position in the data is the step number and nothing else. Where a sequence is split over
+// g. The position in the data is one number, the sequences that all steps before took: s *
+// global_batch, or what seek() says after steps of another size. Where a sequence is split over
 // ranks, each reads the tokens of its own segments alone.
 #pragma once
 
@@ -67,8 +68,8 @@ class Loader {
   // The micro-batches of a step in order, then those of the next step. An error of the reading
   // thread is thrown here.
   Batch next();
-  // The next batch is the first of `step`.
-  void seek(std::int64_t step);
+  // The next batch is the first of `step`, before which the run took `position` sequences.
+  void seek(std::int64_t step, std::int64_t position);
 
  private:
   struct State;

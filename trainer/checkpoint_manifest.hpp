@@ -15,7 +15,7 @@ namespace switchyard {
 struct TrainState {
   std::int64_t step = 0;           // steps done
   std::int64_t num_tokens = 0;     // trained on so far
-  std::int64_t data_position = 0;  // sequences consumed: step * global_batch
+  std::int64_t data_position = 0;  // sequences consumed by all steps
   std::int64_t max_rows = 0;       // most rows that a rank received in a layer so far
   friend bool operator==(const TrainState&, const TrainState&) = default;
 };

@@ -1,6 +1,7 @@
 #include "data/loader.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 
@@ -236,10 +237,27 @@ TEST_F(LoaderTest, SeekingEqualsWalking) {
   for (int i = 0; i < 60; ++i) batches.push_back(walking.next());
   Loader seeking(path("t.h5"), Split::train, half, 9);
   for (std::int64_t step : {0, 29, 3, 3, 17, 1}) {
-    seeking.seek(step);
+    seeking.seek(step, 8 * step);
     EXPECT_EQ(seeking.step(), step);
     for (std::int64_t i = 2 * step; i < std::min<std::int64_t>(2 * step + 7, 60); ++i)
       expect_same(seeking.next(), batches[static_cast<std::size_t>(i)]);
+  }
+}
+
+// A run that goes on with a batch of another size takes the sequences that follow: none twice, none
+// left out, whether or not the position is a multiple of the new batch.
+TEST_F(LoaderTest, StepsOfAnotherSizeFollowWithoutAGap) {
+  Loader whole(path("t.h5"), Split::train, layout(1, 1, 0, 1), 9);
+  std::vector<Batch> sequences;
+  for (int i = 0; i < 60; ++i) sequences.push_back(whole.next());
+  const std::array<std::int64_t, 3> cases[] = {{6, 4, 32}, {6, 9, 3}, {2, 0, 7}, {12, 30, 1}};
+  for (const auto& [batch, step, position] : cases) {
+    Loader loader(path("t.h5"), Split::train, layout(batch, 1, 1, 2), 9);
+    loader.seek(step, position);
+    EXPECT_EQ(loader.step(), step);
+    for (std::int64_t micro_step = 0; micro_step < batch; ++micro_step)  // of two steps
+      expect_same(loader.next(),
+                  sequences[static_cast<std::size_t>(position + 2 * micro_step + 1)]);
   }
 }
 
