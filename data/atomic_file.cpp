@@ -29,6 +29,10 @@ constexpr std::string_view temporary_mark = ".tmp-";
   throw IoError(fmt::format("{}: cannot {}: {}", path, verb, std::strerror(reason)));
 }
 
+[[noreturn]] void refuse_existing(const std::string& path) {
+  throw IoError(fmt::format("{}: exists already; remove it or choose another name", path));
+}
+
 // A file descriptor that closes itself.
 class Descriptor {
  public:
@@ -91,8 +95,12 @@ OutputFile::OutputFile(std::string path, Existing existing)
     : path_(std::move(path)),
       temporary_path_(fmt::format("{}{}{}-{}", path_, temporary_mark, host_name(), ::getpid())),
       existing_(existing) {
-  if (existing_ == Existing::refuse && ::access(path_.c_str(), F_OK) == 0)
-    throw IoError(fmt::format("{}: exists already; remove it or choose another name", path_));
+  if (existing_ == Existing::refuse && ::access(path_.c_str(), F_OK) == 0) refuse_existing(path_);
+  // A folder cannot be replaced, and a device must not be.
+  struct stat status {};
+  if (::stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode))
+    throw IoError(
+        fmt::format("{}: is not a file that could be replaced; choose another name", path_));
   remove_stale_temporaries(folder_of(path_), fs::path(path_).filename().string());
 }
 
@@ -107,6 +115,7 @@ void OutputFile::commit() {
   int status = ::renameat2(AT_FDCWD, temporary_path_.c_str(), AT_FDCWD, path_.c_str(), flags);
   // Network file systems may not know the flag; the name was checked at the start.
   if (status != 0 && errno == EINVAL) status = ::rename(temporary_path_.c_str(), path_.c_str());
+  if (status != 0 && errno == EEXIST) refuse_existing(path_);  // somebody was quicker
   if (status != 0) fail(path_, "give the finished file its name", errno);
   committed_ = true;
   sync_folder(folder_of(path_));

@@ -13,8 +13,8 @@
 namespace switchyard {
 
 enum class Existing : std::uint8_t {
-  refuse,  // a file of the final name is an error, also if it appears while writing
-  replace,
+  refuse,   // a file of the final name is an error, also if it appears while writing
+  replace,  // anything but a regular file (a folder, a device) is an error all the same
 };
 
 class OutputFile {

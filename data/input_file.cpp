@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <set>
 
+#include "data/utf8.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -24,8 +25,10 @@ std::vector<std::string> files_below(const std::string& folder) {
   std::vector<std::string> files;
   std::error_code error;
   for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error))
-    if (!entry->is_directory()) files.push_back(entry->path().string());
+       entry.increment(error)) {
+    std::error_code unknown;  // of a link that leads to itself, say: no folder, and told later
+    if (!entry->is_directory(unknown)) files.push_back(entry->path().string());
+  }
   if (error) throw IoError(fmt::format("{}: cannot list: {}", folder, error.message()));
   // By the names, not by the file system's order; a link after the file it points to.
   const auto key = [](const std::string& path) {
@@ -76,6 +79,7 @@ struct InputFile::State {
     void operator()(gzFile_s* opened) const { gzclose_r(opened); }
   };
   bool refill();
+  void give_back(std::string_view tail);
 
   std::string path;
   std::unique_ptr<gzFile_s, Close> file;
@@ -98,6 +102,13 @@ bool InputFile::State::refill() {
     throw IoError(fmt::format("{}: cannot read: {}", path, std::strerror(errno)));
   is_damaged = count < 0 || (count == 0 && status == Z_BUF_ERROR);
   return count > 0;
+}
+
+// The end of what a line took lies before `next` again.
+void InputFile::State::give_back(std::string_view tail) {
+  const std::size_t kept = std::min(next, tail.size());
+  next -= kept;
+  buffer.insert(0, tail.substr(0, tail.size() - kept));  // taken before the last refill
 }
 
 InputFile::InputFile(const std::string& path) : state_(std::make_unique<State>()) {
@@ -137,7 +148,15 @@ InputFile::Line InputFile::next_line(std::string& line, std::int64_t max_bytes) 
     line.append(state.buffer, state.next, count);
     state.next += count;
     if (!line.empty() && line.back() == '\n') return Line::whole;
-    if (line.size() == limit) return Line::part;
+    if (line.size() == limit) {
+      // A character cut in two would be no UTF-8 in either piece.
+      const std::size_t whole = complete_utf8_prefix(line);
+      if (whole > 0) {
+        state.give_back(std::string_view(line).substr(whole));
+        line.resize(whole);
+      }
+      return Line::part;
+    }
     if (!state.refill() && !state.is_damaged) return line.empty() ? Line::end : Line::whole;
   }
   return Line::damaged;

@@ -33,7 +33,7 @@ class InputFile {
 
   enum class Line : std::uint8_t {
     whole,    // a line, or the rest of the file
-    part,     // the first max_bytes of a longer line; the next call goes on in it
+    part,     // at most max_bytes of a longer line, whole characters; the next call goes on in it
     end,      // no more
     damaged,  // the compressed data is broken or cut short; nothing follows
   };

@@ -81,9 +81,19 @@ void check_options(const PrepareOptions& options) {
   if (options.num_threads < 0 || options.train_vocab < 0 || options.max_document_bytes < 16 ||
       options.tokenizer_sample_bytes < 1)
     throw ConfigError("prepare: numbers of threads, tokens and bytes must be positive");
+  if (options.train_vocab > 0) check_sentencepiece_vocab(options.train_vocab);
   const fs::path folder = fs::path(options.output).parent_path();
   if (!folder.empty() && !fs::is_directory(folder))
     throw IoError(fmt::format("{}: the folder of the output does not exist", folder.string()));
+}
+
+// With `overwrite` the output may exist, but it must be none of the texts.
+void check_output(const PrepareOptions& options, const InputList& inputs) {
+  std::error_code absent;
+  for (const std::string& path : inputs.files)
+    if (fs::equivalent(path, options.output, absent))
+      throw ConfigError(fmt::format(
+          "prepare: the output {} is one of the inputs; choose another name", options.output));
 }
 
 // A sample of the documents of at most the given bytes, each document with the same chance: the
@@ -255,6 +265,7 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
   check_options(options);
   OutputFile output(options.output, options.overwrite ? Existing::replace : Existing::refuse);
   const InputList inputs = find_inputs(options.inputs);
+  check_output(options, inputs);
   Complaints complaints(options.strict, reports.message);
   report_odd_inputs(inputs, complaints);
 

@@ -31,13 +31,27 @@ std::string with_spaces(std::string_view piece) {
   return text;
 }
 
+// The library puts its source line and the condition in brackets before the sentence, and names
+// options of its own program behind it.
+std::string plain_reason(std::string_view message) {
+  const std::size_t begin = message.rfind("] ");
+  if (begin != std::string_view::npos) message.remove_prefix(begin + 2);
+  const std::size_t advice = message.find(" Increase vocab_size or");
+  if (advice == std::string_view::npos) return std::string(message);
+  return fmt::format("{} Choose a larger vocabulary.", message.substr(0, advice));
+}
+
+[[noreturn]] void refuse_model(std::string_view source, const std::string& reason) {
+  throw DataError(fmt::format("{}: is not a SentencePiece model{}{}", source,
+                              reason.empty() ? "" : ": ", reason));
+}
+
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   SentencePieceTokenizer(std::string_view model, std::string_view source) : model_(model) {
     const sp::util::Status status = processor_.LoadFromSerializedProto(model);
     if (!status.ok() || processor_.GetPieceSize() <= 0)
-      throw DataError(
-          fmt::format("{}: is not a SentencePiece model: {}", source, status.error_message()));
+      refuse_model(source, plain_reason(status.error_message()));
     num_pieces_ = processor_.GetPieceSize();
     const int eos = processor_.eos_id();
     end_of_document_ = eos >= 0 ? eos : num_pieces_;
@@ -132,12 +146,6 @@ class SentenceList final : public sp::SentenceIterator {
   std::size_t next_ = 0;
 };
 
-// The library puts its source line and the condition in brackets before the sentence.
-std::string_view plain_reason(std::string_view message) {
-  const std::size_t end = message.rfind("] ");
-  return end == std::string_view::npos ? message : message.substr(end + 2);
-}
-
 // Lossless on any text: no normalisation, spaces kept as they are, bytes for unknown characters.
 // One thread, so that nothing depends on their number; byte-pair training is mostly serial anyway.
 std::unordered_map<std::string, std::string> training_arguments(std::int32_t vocab_size) {
@@ -172,14 +180,17 @@ std::unique_ptr<Tokenizer> load_sentencepiece_file(const std::string& path) {
   return load_sentencepiece_model(read_file(path), path);
 }
 
-std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& texts,
-                                               const SentencePieceTraining& training) {
-  constexpr std::int32_t fewest = 300;  // 256 bytes, </s>, <unk> and some characters
-  if (training.vocab_size < fewest)
+void check_sentencepiece_vocab(std::int32_t vocab_size) {
+  if (vocab_size < min_sentencepiece_vocab)
     throw ConfigError(
         fmt::format("a vocabulary of {} is too small for a SentencePiece model with "
                     "byte pieces: choose at least {}, or the tokenizer \"bytes\"",
-                    training.vocab_size, fewest));
+                    vocab_size, min_sentencepiece_vocab));
+}
+
+std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& texts,
+                                               const SentencePieceTraining& training) {
+  check_sentencepiece_vocab(training.vocab_size);
   const std::vector<std::string> sentences = sentences_of(texts);
   if (sentences.empty()) throw DataError("there is no text to train a tokenizer on");
   if (training.progress)

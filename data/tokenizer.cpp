@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "data/hdf5.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
@@ -63,6 +64,11 @@ std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::strin
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& what) {
   if (what == "bytes") return make_byte_tokenizer();
   if (what.ends_with(".h5")) return tokenizer_from_file(what);
+  if (!std::filesystem::exists(what))
+    throw ConfigError(
+        fmt::format("tokenizer {}: there is no such file; give bytes, a SentencePiece model or a "
+                    "token file (.h5)",
+                    what));
   return load_sentencepiece_file(what);
 }
 

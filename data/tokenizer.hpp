@@ -50,16 +50,21 @@ std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model,
 std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::string_view source);
 
 // "bytes", or the path of a SentencePiece model, or the path of a token file (*.h5), whose
-// tokenizer is taken.
+// tokenizer is taken. ConfigError if it is none of them.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& what);
 
 // The tokenizer inside a token file.
 std::unique_ptr<Tokenizer> tokenizer_from_file(const std::string& token_file);
 
 struct SentencePieceTraining {
-  std::int32_t vocab_size = 8192;  // including </s>, <unk> and the 256 byte tokens; at least 300
+  std::int32_t vocab_size = 8192;  // including </s>, <unk> and the 256 byte tokens
   std::function<void(std::string_view)> progress = {};  // a sentence at the start and the end
 };
+
+// 256 bytes, </s>, <unk> and some characters.
+inline constexpr std::int32_t min_sentencepiece_vocab = 300;
+// ConfigError if no model of so few tokens can be trained.
+void check_sentencepiece_vocab(std::int32_t vocab_size);
 
 // Learns a byte-pair model (BPE with byte fallback, text left as it is, no dummy prefix) from
 // texts: lossless on any UTF-8 text but U+2581, which SentencePiece takes for a space. The same

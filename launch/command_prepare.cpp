@@ -4,8 +4,10 @@
 
 #include <cstdio>
 #include <limits>
+#include <optional>
 
 #include "data/prepare.hpp"
+#include "data/tokenizer.hpp"
 #include "launch/commands.hpp"
 #include "launch/options.hpp"
 
@@ -52,8 +54,8 @@ class ProgressLine {
 
 // A number from the command line as a smaller or unsigned type.
 template <class Number>
-Number narrow(std::string_view option, std::int64_t value, std::int64_t least) {
-  constexpr auto most = std::numeric_limits<Number>::max();
+Number narrow(std::string_view option, std::int64_t value, std::int64_t least,
+              Number most = std::numeric_limits<Number>::max()) {
   if (value < least || static_cast<std::uint64_t>(value) > static_cast<std::uint64_t>(most)) {
     throw UsageError("prepare",
                      fmt::format("--{} must be from {} to {}, got {}", option, least, most, value));
@@ -65,7 +67,7 @@ Number narrow(std::string_view option, std::int64_t value, std::int64_t least) {
 
 int run_prepare(const CommandContext& context) {
   PrepareOptions wanted;
-  std::int64_t train_vocab = wanted.train_vocab;
+  std::optional<std::int64_t> train_vocab;
   std::int64_t num_threads = wanted.num_threads;
   std::int64_t seed = static_cast<std::int64_t>(wanted.seed);
   std::int64_t max_document_megabytes = wanted.max_document_bytes >> 20;
@@ -95,11 +97,13 @@ int run_prepare(const CommandContext& context) {
       .arguments("INPUT", wanted.inputs, 1);
   if (!options.parse(context.arguments)) return 0;
   if (wanted.output.empty()) throw UsageError("prepare", "--output FILE.h5 is missing");
-  if (train_vocab != 0 && wanted.tokenizer != PrepareOptions{}.tokenizer) {
+  if (train_vocab && wanted.tokenizer != PrepareOptions{}.tokenizer) {
     throw UsageError("prepare", "--tokenizer and --train-tokenizer exclude each other");
   }
-  wanted.train_vocab = narrow<std::int32_t>("train-tokenizer", train_vocab, 0);
-  wanted.num_threads = narrow<int>("threads", num_threads, 0);
+  if (train_vocab)
+    wanted.train_vocab =
+        narrow<std::int32_t>("train-tokenizer", *train_vocab, min_sentencepiece_vocab);
+  wanted.num_threads = narrow<int>("threads", num_threads, 0, 1024);
   wanted.seed = narrow<std::uint64_t>("seed", seed, 0);
   wanted.max_document_bytes =
       std::int64_t{narrow<std::int32_t>("max-document-megabytes", max_document_megabytes, 1)} << 20;

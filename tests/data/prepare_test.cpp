@@ -152,6 +152,47 @@ TEST_F(Prepare, SeparatorsAndLongDocuments) {
   EXPECT_TRUE(contains(messages_, "long.txt:2: a document longer than 16 bytes is cut here"));
 }
 
+// A line longer than a document may be is cut between characters, wherever the limit falls and
+// wherever the reader's own buffers end.
+TEST_F(Prepare, ALongLineIsCutBetweenCharacters) {
+  for (const std::int64_t limit : {16, 17, 18, 19, 1000, 262'144, 262'145, 262'146, 262'147}) {
+    options_.inputs.clear();
+    options_.overwrite = true;
+    options_.max_document_bytes = limit;
+    std::string line = "x";  // the characters lie at odd offsets
+    while (std::ssize(line) < 3 * limit) line += "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x9A\x82";
+    add("long.txt", line + "\nshort\n");
+    const PrepareSummary summary = run();
+    EXPECT_TRUE(summary.skipped.empty()) << limit;
+    std::string joined;
+    for (const std::string& text : documents()) {
+      EXPECT_LE(std::ssize(text), limit);
+      joined += text;
+    }
+    EXPECT_EQ(joined, line + "\nshort\n") << limit;
+  }
+  // Bytes that are no characters cannot hold the reader up.
+  options_.inputs.clear();
+  options_.max_document_bytes = 16;
+  add("bad.txt", "good\n%\n" + std::string(100, '\xE2') + "\n%\nalso good\n");
+  EXPECT_GT(run().skipped.at("bad UTF-8"), 0);
+  EXPECT_EQ(documents(), (Texts{"good\n", "also good\n"}));
+}
+
+TEST_F(Prepare, CarriageReturnsAndByteOrderMarks) {
+  const std::string mark = "\xEF\xBB\xBF";
+  add("dos.txt", mark + "one\r\n%\r\ntwo\r\n");
+  add("dos.jsonl", mark + "{\"text\": \"three\"}\r\n\r\n{\"text\": \"four\"}\r\n");
+  EXPECT_TRUE(run().skipped.empty());
+  EXPECT_EQ(documents(), (Texts{"one\r\n", "two\r\n", "three", "four"}));
+  options_.overwrite = true;
+  options_.separator = DocumentSeparator::blank_line;
+  options_.inputs.clear();
+  add("blank.txt", "one\r\n\r\n\r\ntwo\r\n");
+  run();
+  EXPECT_EQ(documents(), (Texts{"one\r\n", "two\r\n"}));
+}
+
 TEST_F(Prepare, ThreadsDoNotChangeTheFile) {
   std::string text;
   for (int i = 0; i < 30000; ++i)
@@ -224,9 +265,39 @@ TEST_F(Prepare, ErrorsLeaveNothingBehind) {
   options_.output = path("out.h5");
   EXPECT_FALSE(has_output());
 
+  std::filesystem::create_directory(path("empty"));
+  options_.inputs = {path("empty")};
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "empty: no documents found"));
+  // Links that lead nowhere or to themselves are named, and hold nothing up.
+  std::filesystem::create_symlink("nowhere", path("empty/dangling"));
+  std::filesystem::create_symlink("loop", path("empty/loop"));
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "not a file: 2"));
+  options_.inputs = {path("good.txt")};
+  for (const std::int32_t vocab : {1, 299}) {
+    options_.train_vocab = vocab;
+    EXPECT_TRUE(contains(message_of<ConfigError>([&] { run(); }), "at least 300"));
+  }
+  options_.train_vocab = 5000;
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "5000"));
+  options_.train_vocab = 0;
+  options_.tokenizer = "byte";
+  EXPECT_TRUE(contains(message_of<ConfigError>([&] { run(); }), "give bytes, a SentencePiece"));
+  options_.tokenizer = "bytes";
+  EXPECT_FALSE(has_output());
+
   write("out.h5", "precious");
   EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "exists already"));
   EXPECT_EQ(read("out.h5"), "precious");
+
+  options_.overwrite = true;
+  options_.output = path("good.txt");
+  EXPECT_TRUE(contains(message_of<ConfigError>([&] { run(); }), "is one of the inputs"));
+  EXPECT_EQ(read("good.txt"), "good\n");
+  options_.output = path("empty");
+  EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "not a file that could be replaced"));
+  std::filesystem::create_symlink("/dev/null", path("null"));
+  options_.output = path("null");
+  EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "not a file that could be replaced"));
 }
 
 // A file size limit makes writes fail in the middle, as a full disk does.

@@ -111,6 +111,13 @@ TEST_F(TokenizerTest, ErrorsAreClear) {
   write("bad.model", "this is not a model");
   EXPECT_TRUE(contains(message_of<DataError>([&] { load_sentencepiece_file(path("bad.model")); }),
                        "bad.model: is not a SentencePiece model"));
+  std::string characters;  // U+4E00 and on, 1000 of them
+  for (int c = 0x4E00; c < 0x4E00 + 1000; ++c)
+    for (const int byte : {0xE0 | c >> 12, 0x80 | (c >> 6 & 0x3F), 0x80 | (c & 0x3F)})
+      characters += static_cast<char>(byte);
+  EXPECT_TRUE(contains(
+      message_of<DataError>([&] { train_sentencepiece({characters}, {.vocab_size = 400}); }),
+      "Choose a larger vocabulary."));
   EXPECT_THROW(load_tokenizer_blob("nonsense", "x.h5"), DataError);
   EXPECT_THROW(train_sentencepiece({}, {.vocab_size = 400}), DataError);
   EXPECT_THROW(train_sentencepiece({"abc"}, {.vocab_size = 20}), ConfigError);

@@ -21,6 +21,15 @@ help=$out
 expect 0 "$switchyard" config --help --bogus
 [[ $out == "$help" ]] || fail "config --help is not help config"
 expect 2 "$switchyard" help confg
+for command in prepare train eval generate plan config checkpoint doctor bench; do
+  expect 0 "$switchyard" "$command" --help
+  [[ $out == "switchyard $command "* && $out == *"Options:"* && -z $err ]] || fail "$command --help: $out $err"
+  [[ $command == doctor ]] || {
+    expect 2 "$switchyard" "$command"
+    expect_lines 1 "switchyard: $command: "
+    expect_lines 1 "switchyard: Try 'switchyard $command --help'."
+  }
+done
 expect 0 "$switchyard" --version
 [[ $out == "switchyard "[0-9]*"oneDNN "[0-9]*"MPI"*"HDF5 "[0-9]* ]] || fail "version: $out"
 
@@ -50,6 +59,9 @@ expect 0 "$switchyard" config effective.yaml
 diff "$work/out" effective.yaml || fail "the effective configuration does not read back"
 expect 0 "$switchyard" config good.yaml --origins train.num_steps=50
 [[ $out == *"# good.yaml:1:15"*"# default"*"# command line: train.num_steps=50"* ]] || fail "origins: $out"
+expect 5 "$switchyard" plan good.yaml model.vocab_size=1000000 model.hidden=1000000 experts.num_experts=1000000 \
+  experts.intermediate=1000000 experts.every=4
+expect_lines 1 "make the model"
 expect 2 "$switchyard" config good.yaml --ranks 3
 expect_lines 1 "global_batch / data = 8 / 3 is not whole"
 expect 0 "$switchyard" config good.yaml --ranks 4
@@ -63,6 +75,7 @@ expect_lines 1 "switchyard: prepare: --output FILE.h5 is missing"
 expect 2 "$switchyard" prepare --output a.h5
 expect_lines 1 "switchyard: prepare: INPUT is missing"
 expect 2 "$switchyard" prepare a.txt --output a.h5 --threads -1
+expect 2 "$switchyard" prepare a.txt --output a.h5 --threads 100000
 expect 2 "$switchyard" prepare a.txt --output a.h5 --tokeniser bytes
 expect_lines 1 "unknown option --tokeniser; did you mean --tokenizer?"
 expect 3 "$switchyard" prepare none.txt --output a.h5
@@ -70,6 +83,17 @@ expect 3 "$switchyard" prepare none.txt --output a.h5
 printf 'one\n%%\ntwo\n%%\nthree\n%%\nfour\n' >a.txt
 expect 0 "$switchyard" prepare a.txt --output a.h5 --valid 0.25
 [[ -s a.h5 ]] || fail "prepare wrote nothing"
+# Two at once on one output: one makes it, the other says that it exists.
+for i in 1 2; do
+  { "$switchyard" prepare a.txt --output twice.h5 2> "twice.$i.err" > /dev/null; echo $? > "twice.$i.code"; } &
+done
+wait
+[[ $(sort twice.1.code twice.2.code | tr '\n' ' ') == "0 6 " ]] || fail "two at once: $(cat twice.*)"
+[[ $(cat twice.*.err) == *"twice.h5: exists already; remove it or choose another name"* ]] || fail "two at once: $(cat twice.*.err)"
+[[ $(ls) != *tmp* ]] || fail "left behind: $(ls)"
+expect 2 "$switchyard" prepare a.txt --output b.h5 --train-tokenizer 299
+expect_lines 1 "--train-tokenizer must be from 300 to 2147483647, got 299"
+
 # Sharing a sequence: the plan shows every legal way and marks one; an impossible one is refused with
 # the legal choices.
 cat > context.yaml <<'YAML'
