@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/swiglu.hpp"
+#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -36,9 +37,11 @@ void for_blocks(std::int64_t begin, std::int64_t end, std::int64_t size, Visit&&
 }  // namespace
 
 BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate,
-                         DType compute) {
+                         DType compute)
+    // With fewer rows a thread, each would read all weights for less work.
+    : block_rows_(std::min(kernels::row_block * kernels::num_threads(), chunk_rows)) {
   const std::int64_t chunk = std::min(chunk_rows, max_rows);
-  const std::int64_t block = std::min(kernels::row_block, max_rows);
+  const std::int64_t block = std::min(block_rows_, max_rows);
   gate_up_ = Tensor(device, Purpose::workspace, compute, {block, 2 * intermediate});
   act_ = Tensor(device, Purpose::workspace, compute, {chunk, intermediate});
   d_act_ = Tensor(device, Purpose::workspace, compute, {block, intermediate});
@@ -81,7 +84,7 @@ void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expe
   expect(expert_offsets.size() == weights_.size() + 1, "a row range for each expert of the bank");
   expect(x.rows() == expert_offsets.back(), "the row ranges cover the rows");
   for (std::size_t e = 0; e < weights_.size(); ++e)
-    for_blocks(expert_offsets[e], expert_offsets[e + 1], kernels::row_block,
+    for_blocks(expert_offsets[e], expert_offsets[e + 1], scratch.block_rows_,
                [&](std::int64_t begin, std::int64_t end) {
                  const TensorView act = scratch.act_->slice_rows(0, end - begin);
                  const TensorView block = gate_up_block(gate_up, begin, end, scratch);
@@ -117,7 +120,7 @@ void ExpertBank::backward_chunk(std::int64_t expert, const TensorView& dy, const
   const std::int64_t num_rows = dy.rows();
   const TensorView act = scratch.act_->slice_rows(0, num_rows);
   const TensorView d_gate_up = scratch.d_gate_up_->slice_rows(0, num_rows);
-  for_blocks(0, num_rows, kernels::row_block, [&](std::int64_t begin, std::int64_t end) {
+  for_blocks(0, num_rows, scratch.block_rows_, [&](std::int64_t begin, std::int64_t end) {
     const TensorView d_act = scratch.d_act_->slice_rows(0, end - begin);
     const TensorView d_gate_up_block = d_gate_up.slice_rows(begin, end);
     const TensorView block = gate_up_block(gate_up, begin, end, scratch);

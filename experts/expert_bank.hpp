@@ -1,12 +1,12 @@
 // SwiGLU feed-forward networks over row ranges: expert e of the bank takes the rows
 // [expert_offsets[e], expert_offsets[e + 1]).
 //   y = down (silu(gate x) * (up x)),   gate and up as one product
-// A dense feed-forward layer is a bank of one expert. Rows are taken in blocks that keep the
-// intermediate in the processor's cache; the blocks of an expert start at its first row, so a row's
-// bits do not depend on the ranks that share the work.
-// The bank owns parameters. Its backward reads the rows it got and the product gate_up of each; who
-// has not kept the product (an empty view) lets the backward compute it again, block by block, with
-// the same bits. Everything else is in BankScratch.
+// A dense feed-forward layer is a bank of one expert. Rows are taken in blocks of which each
+// thread's share keeps the intermediate in its cache; the blocks of an expert start at its first
+// row, so a row's bits depend neither on the ranks nor on the threads that share the work. The bank
+// owns parameters. Its backward reads the rows it got and the product gate_up of each; who has not
+// kept the product (an empty view) lets the backward compute it again, block by block, with the
+// same bits. Everything else is in BankScratch.
 #pragma once
 
 #include <span>
@@ -36,6 +36,7 @@ struct BankSpec {
 
 class BankScratch {
  public:
+  // For the number of threads that the kernels have now.
   BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate, DType compute);
 
  private:
@@ -43,10 +44,11 @@ class BankScratch {
   // Rows of one weight-gradient product: wide enough that fp32 gradients are seldom read again.
   static constexpr std::int64_t chunk_rows = 1024;
 
-  Tensor gate_up_;    // compute type [row_block, 2 I]: where the caller keeps none
-  Tensor act_;        // compute type [chunk, I]
-  Tensor d_act_;      // compute type [row_block, I]
-  Tensor d_gate_up_;  // compute type [chunk, 2 I]
+  std::int64_t block_rows_;  // taken at once: a row block for each thread, a chunk at most
+  Tensor gate_up_;           // compute type [block, 2 I]: where the caller keeps none
+  Tensor act_;               // compute type [chunk, I]
+  Tensor d_act_;             // compute type [block, I]
+  Tensor d_gate_up_;         // compute type [chunk, 2 I]
 };
 
 class ExpertBank {

@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <numeric>
 
+#include "kernels/threads.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/reference_moe.hpp"
@@ -41,72 +43,130 @@ TensorView expert_part(const TensorView& whole, const BankCase& c, std::int64_t 
   return c.dense ? whole : whole[expert];
 }
 
-class ExpertBankTest : public ::testing::TestWithParam<BankCase> {};
-
-TEST_P(ExpertBankTest, is_the_oracle) {
-  const BankCase& c = GetParam();
-  const std::int64_t num_experts = std::ssize(c.offsets) - 1;
-  const std::int64_t num_rows = c.offsets.back();
-  const std::unique_ptr<Device> device = make_cpu_device();
-  const Mesh mesh(world(), Mesh::resolved({}, 1));
-  ParameterStore store(*device, mesh);
+BankSpec spec_of(const BankCase& c) {
   BankSpec spec;
   spec.prefix = "bank";
   spec.hidden = hidden;
   spec.intermediate = intermediate;
   spec.compute = c.dtype;
-  if (!c.dense) {
-    spec.num_experts = num_experts + 2;  // the others belong to other ranks
-    spec.first_expert = 1;
-    spec.num_local_experts = num_experts;
-  }
-  ExpertBank bank(store, spec);
-  store.allocate();
-  const Parameter& gate_up_weight = store.parameters()[0];
-  const Parameter& down_weight = store.parameters()[1];
-  EXPECT_EQ(gate_up_weight.name(), "bank.gate_up.weight");
-  EXPECT_EQ(down_weight.name(), "bank.down.weight");
-  for (std::int64_t e = 0; e < num_experts; ++e) {
-    const ReferenceMoe moe = one_expert(c.dtype, e);
-    write(expert_part(gate_up_weight.value(), c, e), moe.gate_up.data());
-    write(expert_part(down_weight.value(), c, e), moe.down.data());
-  }
-  bank.pack_weights();
+  if (c.dense) return spec;
+  spec.num_local_experts = std::ssize(c.offsets) - 1;
+  spec.num_experts = spec.num_local_experts + 2;  // the others belong to other ranks
+  spec.first_expert = 1;
+  return spec;
+}
 
-  Doubles x_values = random_doubles("x", static_cast<std::size_t>(num_rows * hidden), 1.0);
-  Doubles dy_values = random_doubles("dy", static_cast<std::size_t>(num_rows * hidden), 1.0);
-  round_to(c.dtype, x_values);
-  round_to(c.dtype, dy_values);
-  const auto rows_of = [&](std::int64_t cols) {
+// A bank, the numbers that go into it, and what comes out forward and backward.
+struct BankRun {
+  explicit BankRun(const BankCase& run_case)
+      : c(run_case),
+        num_rows(c.offsets.back()),
+        device(make_cpu_device()),
+        mesh(world(), Mesh::resolved({}, 1)),
+        store(*device, mesh),
+        bank(store, spec_of(c)),
+        x_values(random_doubles("x", static_cast<std::size_t>(num_rows * hidden), 1.0)),
+        dy_values(random_doubles("dy", static_cast<std::size_t>(num_rows * hidden), 1.0)),
+        x(rows_of(hidden)),
+        dy(rows_of(hidden)),
+        y(rows_of(hidden)),
+        dx(rows_of(hidden)),
+        gate_up(rows_of(2 * intermediate)) {
+    store.allocate();
+    for (std::int64_t e = 0; e < std::ssize(c.offsets) - 1; ++e) {
+      const ReferenceMoe moe = one_expert(c.dtype, e);
+      write(expert_part(gate_up_weight().value(), c, e), moe.gate_up.data());
+      write(expert_part(down_weight().value(), c, e), moe.down.data());
+    }
+    bank.pack_weights();
+    round_to(c.dtype, x_values);
+    round_to(c.dtype, dy_values);
+    write(x, x_values.data());
+    write(dy, dy_values.data());
+  }
+  Tensor rows_of(std::int64_t cols) const {
     return Tensor(*device, Purpose::activation, c.dtype, {num_rows, cols});
-  };
-  const Tensor x = rows_of(hidden), dy = rows_of(hidden), y = rows_of(hidden), dx = rows_of(hidden),
-               gate_up = rows_of(2 * intermediate);
-  write(x, x_values.data());
-  write(dy, dy_values.data());
-  BankScratch scratch(*device, num_rows, intermediate, c.dtype);
-  const Pass pass;
-  bank.forward(x, c.offsets, gate_up, y, scratch, pass);
-  bank.backward(dy, x, c.offsets, gate_up, dx, scratch, pass);
+  }
+  const Parameter& gate_up_weight() const { return store.parameters()[0]; }
+  const Parameter& down_weight() const { return store.parameters()[1]; }
 
+  // keep: whether the backward pass gets the forward's product or computes it again.
+  void run(bool keep = true) {
+    BankScratch scratch(*device, num_rows, intermediate, c.dtype);
+    const Pass pass;
+    const TensorView kept = keep ? gate_up.view() : TensorView{};
+    bank.forward(x, c.offsets, kept, y, scratch, pass);
+    bank.backward(dy, x, c.offsets, kept, dx, scratch, pass);
+  }
+
+  const BankCase& c;
+  std::int64_t num_rows;
+  std::unique_ptr<Device> device;
+  Mesh mesh;
+  ParameterStore store;
+  ExpertBank bank;
+  Doubles x_values, dy_values;
+  Tensor x, dy, y, dx, gate_up;
+};
+
+class ExpertBankTest : public ::testing::TestWithParam<BankCase> {};
+
+TEST_P(ExpertBankTest, is_the_oracle) {
+  const BankCase& c = GetParam();
+  const std::int64_t num_experts = std::ssize(c.offsets) - 1;
+  BankRun run(c);
+  EXPECT_EQ(run.gate_up_weight().name(), "bank.gate_up.weight");
+  EXPECT_EQ(run.down_weight().name(), "bank.down.weight");
+  run.run();
   for (std::int64_t e = 0; e < num_experts; ++e) {
     SCOPED_TRACE("expert " + std::to_string(e));
     const auto at = static_cast<std::size_t>(e);
     const std::int64_t begin = c.offsets[at], end = c.offsets[at + 1];
     const ReferenceMoe moe = one_expert(c.dtype, e);
-    const Doubles x_part(x_values.begin() + begin * hidden, x_values.begin() + end * hidden);
-    const Doubles dy_part(dy_values.begin() + begin * hidden, dy_values.begin() + end * hidden);
+    const auto part_of = [&](const Doubles& values) {
+      return Doubles(values.begin() + begin * hidden, values.begin() + end * hidden);
+    };
+    const Doubles x_part = part_of(run.x_values), dy_part = part_of(run.dy_values);
     const ReferenceMoe::Forward forward = moe.forward(x_part);
     const ReferenceMoe::Gradients expected = moe.backward(x_part, dy_part, forward);
     const auto error = [](const TensorView& actual, const Doubles& wanted) {
       const Doubles values = to_doubles(actual.flat());
       return relative_error(values.data(), wanted.data(), wanted.size());
     };
-    EXPECT_LE(error(y->slice_rows(begin, end), forward.y), c.tolerance);
-    EXPECT_LE(error(dx->slice_rows(begin, end), expected.x), c.tolerance);
-    EXPECT_LE(error(expert_part(gate_up_weight.gradient(), c, e), expected.gate_up), c.tolerance);
-    EXPECT_LE(error(expert_part(down_weight.gradient(), c, e), expected.down), c.tolerance);
+    EXPECT_LE(error(run.y->slice_rows(begin, end), forward.y), c.tolerance);
+    EXPECT_LE(error(run.dx->slice_rows(begin, end), expected.x), c.tolerance);
+    EXPECT_LE(error(expert_part(run.gate_up_weight().gradient(), c, e), expected.gate_up),
+              c.tolerance);
+    EXPECT_LE(error(expert_part(run.down_weight().gradient(), c, e), expected.down), c.tolerance);
   }
+}
+
+bool same_bits(const TensorView& a, const TensorView& b) {
+  return a.num_bytes() == b.num_bytes() &&
+         std::memcmp(a.data, b.data, static_cast<std::size_t>(a.num_bytes())) == 0;
+}
+
+// How many rows are taken at once depends on the threads: no bit of a row does. What is kept
+// changes nothing at all; the sums of weight gradients are cut by the number of threads.
+TEST_P(ExpertBankTest, threads_change_no_row_and_what_is_kept_no_bit) {
+  const int before = kernels::num_threads();
+  kernels::set_num_threads(1);
+  BankRun expected(GetParam());
+  expected.run();
+  for (const int threads : {1, 2, 3, 6}) {
+    SCOPED_TRACE(std::to_string(threads) + " threads");
+    kernels::set_num_threads(threads);
+    BankRun kept(GetParam()), again(GetParam());
+    kept.run(true);
+    again.run(false);
+    for (const BankRun* run : {&kept, &again}) {
+      EXPECT_TRUE(same_bits(run->y, expected.y));
+      EXPECT_TRUE(same_bits(run->dx, expected.dx));
+    }
+    EXPECT_TRUE(same_bits(kept.gate_up_weight().gradient(), again.gate_up_weight().gradient()));
+    EXPECT_TRUE(same_bits(kept.down_weight().gradient(), again.down_weight().gradient()));
+  }
+  kernels::set_num_threads(before);
 }
 
 // bf16: see layer_test.cpp for the count of roundings; six of them happen here.
