@@ -3,10 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <filesystem>
 #include <iostream>
 #include <optional>
 
@@ -20,6 +17,7 @@
 #include "trainer/progress.hpp"
 #include "trainer/rank_log.hpp"
 #include "trainer/restart_history.hpp"
+#include "trainer/resume.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/run_setup.hpp"
 #include "trainer/slow_ranks.hpp"
@@ -94,7 +92,7 @@ class Run {
     measure_peak();
     resume();
     const std::optional<RestartMetrics> restart = find_restart();
-    loader_->seek(state_.step);
+    loader_->seek(state_.step, state_.data_position);
     source_ = std::make_unique<LoaderSource>(*loader_);
     if (folder_ == nullptr) return;
     metrics_ = std::make_unique<MetricsWriter>(
@@ -112,41 +110,14 @@ class Run {
   }
 
   void resume() {
-    if (config_.checkpoint.resume == "never") return;
-    const Report report = [this](const std::string& text) { note(text); };
-    std::optional<std::string> path;
-    if (config_.checkpoint.resume == "auto") {
-      path = find_newest_valid(checkpoints_, world_, report);
-    } else {
-      path = config_.checkpoint.resume;
-      const std::string damage = find_damage(*path, world_, report);
-      if (!damage.empty())
-        throw Collective<CheckpointError>(fmt::format("checkpoint.resume: {}", damage));
-    }
-    if (!path) {
-      refuse_damaged();
-      return;
-    }
-    state_ = load_checkpoint(*path, trainer().store(), &trainer().optimizer(), world_);
-    trainer().weights_changed();
-    restore_capacity(*path);
+    const std::optional<Resumed> resumed =
+        resume_run(config_, yaml_, checkpoints_, trainer(), world_,
+                   [this](const std::string& text) { note(text); });
+    if (!resumed) return;
+    state_ = resumed->state;
     saved_step_ = state_.step;
-    checkpoint_path_ = *path;
-    note(fmt::format("resuming from step {} ({})", state_.step, *path));
-  }
-
-  // Nothing valid was found. Starting anew would in time replace what somebody may still mend.
-  void refuse_damaged() {
-    run_together(world_, [this] {
-      std::error_code none;
-      for (const auto& entry : std::filesystem::directory_iterator(checkpoints_, none))
-        if (step_of_folder_name(entry.path().filename().string()) >= 0)
-          throw CheckpointError(
-              fmt::format("{} holds checkpoints, but none of them is valid (see above); mend or "
-                          "remove them, or "
-                          "start again from step 0 with checkpoint.resume=never",
-                          checkpoints_));
-    });
+    checkpoint_path_ = resumed->path;
+    note(fmt::format("resuming from step {} ({})", state_.step, checkpoint_path_));
   }
 
   bool begins_anew() const { return config_.checkpoint.resume == "never"; }
@@ -169,16 +140,6 @@ class Run {
     return restart;
   }
 
-  // On the layout that wrote the checkpoint, memory goes on as if the run had not stopped.
-  void restore_capacity(const std::string& path) {
-    const Manifest manifest = read_manifest(path);
-    const bool same_layout = manifest.num_ranks == world_.size() &&
-                             manifest.layout.data == config_.parallel.data &&
-                             manifest.layout.expert == config_.parallel.expert;
-    if (same_layout)
-      trainer().reserve_rows(std::min(state_.max_rows, worst_case_rows(config_, world_.size())));
-  }
-
   void take_step() {
     watchdog_.enter(RunSection::step);
     slow_ranks_.begin_step();
@@ -191,7 +152,7 @@ class Run {
     const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
     state_.step += 1;
     state_.num_tokens += tokens;
-    state_.data_position = state_.step * config_.train.global_batch;
+    state_.data_position += config_.train.global_batch;
     for (const std::string& sentence : slow_ranks_.end_step(world_)) note(sentence);
     write_metrics(seconds, static_cast<double>(tokens) / seconds);
     if (capture_) note_capture(capture_->advance());
