@@ -57,14 +57,15 @@ int run_generate(const CommandContext& context) {
                   "Prints text that a trained model continues from a prompt. RUN is a run's folder "
                   "(its newest checkpoint is taken) or a checkpoint's.");
   options.add("prompt", "TEXT", generation.prompt, "how the text begins (default: nothing)")
-      .add("tokens", "N", generation.num_tokens, "tokens to add (default 100)")
+      .add("tokens", "N", generation.num_tokens, "tokens to add (default 100, or as many as fit)")
       .add("temperature", "T", generation.temperature, "0: the most probable token (default 1)")
       .add("top-p", "P", generation.top_p,
            "draw from the most probable tokens that reach P together (default 1)")
       .add("seed", "S", generation.seed, "the same seed gives the same text (default 1)")
       .arguments("RUN", arguments, 1, 1);
   if (!options.parse(context.arguments)) return 0;
-  if (generation.num_tokens < 1) throw UsageError("generate", "--tokens must be at least 1");
+  if (generation.num_tokens.value_or(1) < 1)
+    throw UsageError("generate", "--tokens must be at least 1");
   if (!(generation.temperature >= 0))
     throw UsageError("generate", "--temperature must be at least 0");
   if (!(generation.top_p > 0 && generation.top_p <= 1))

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <optional>
 #include <thread>
@@ -43,6 +44,9 @@ Failure current_failure() {
   } catch (const std::bad_alloc&) {
     return {.code = ExitCode::memory,
             .message = "out of memory; use a smaller model or micro_batch, or more ranks"};
+  } catch (const std::filesystem::filesystem_error& error) {
+    return {.code = ExitCode::io,
+            .message = fmt::format("{}: {}", error.path1().string(), error.code().message())};
   } catch (const std::exception& error) {
     return {.code = ExitCode::internal, .message = fmt::format("internal error: {}", error.what())};
   } catch (...) {

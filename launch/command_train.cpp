@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "data/token_file.hpp"
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
 #include "launch/options.hpp"
+#include "trainer/agreement.hpp"
 #include "trainer/evaluation_run.hpp"
 #include "trainer/train_run.hpp"
 
@@ -12,12 +14,37 @@ namespace switchyard {
 
 namespace {
 
+// The token file that data.path names must be one, and the model must know its tokens: rank 0
+// looks, before anything is made or allocated, and all ranks throw alike.
+void check_data(Group& world, const LoadedConfig& loaded) {
+  ExitCode code = ExitCode::done;
+  std::string problem;
+  if (world.rank() == 0) {
+    try {
+      require_valid_for_vocabulary(loaded, TokenFile(loaded.config.data.path).vocab_size());
+    } catch (const ConfigError& error) {
+      code = error.code();
+      problem = error.what();
+    } catch (const Error& error) {
+      code = error.code();
+      problem = fmt::format("{} (data.path, {})", error.what(),
+                            loaded.origin_text(*find_key("data.path")));
+    }
+  }
+  world.broadcast_text(problem, 0);
+  if (problem.empty()) return;
+  double agreed = static_cast<double>(code);
+  world.all_reduce_values({&agreed, 1}, ReduceOp::max);
+  throw_error(static_cast<ExitCode>(static_cast<int>(agreed)), problem);
+}
+
 LoadedConfig load_for_run(const CommandContext& context,
                           const std::vector<std::string>& arguments) {
   Group& world = context.session->world();
   LoadedConfig loaded =
       load_config_collectively(world, arguments.front(), std::span(arguments).subspan(1));
   require_valid_for_ranks(loaded, world.size());
+  check_data(world, loaded);
   return loaded;
 }
 

@@ -324,17 +324,31 @@ LoadedConfig load_config(std::string_view text, const std::string& path,
   return reader.finish();
 }
 
-std::vector<std::string> validate_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks) {
+namespace {
+
+std::vector<std::string> lines_for(const LoadedConfig& loaded,
+                                   const std::vector<BrokenRelation>& broken) {
   std::vector<std::string> lines;
-  for (const BrokenRelation& broken : broken_relations_for_ranks(loaded, num_ranks)) {
-    lines.push_back(line_for(loaded, broken));
-  }
+  for (const BrokenRelation& each : broken) lines.push_back(line_for(loaded, each));
   return lines;
 }
 
-void require_valid_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks) {
-  const std::vector<std::string> lines = validate_for_ranks(loaded, num_ranks);
+void require_none(const std::vector<std::string>& lines) {
   if (!lines.empty()) throw ConfigError(fmt::format("{}", fmt::join(lines, "\n")));
+}
+
+}  // namespace
+
+std::vector<std::string> validate_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks) {
+  return lines_for(loaded, broken_relations_for_ranks(loaded, num_ranks));
+}
+
+void require_valid_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks) {
+  require_none(validate_for_ranks(loaded, num_ranks));
+}
+
+void require_valid_for_vocabulary(const LoadedConfig& loaded, std::int64_t num_tokens) {
+  require_none(lines_for(loaded, broken_relations_for_vocabulary(loaded, num_tokens)));
 }
 
 }  // namespace switchyard

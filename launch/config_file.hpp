@@ -49,6 +49,9 @@ std::vector<std::string> validate_for_ranks(const LoadedConfig& loaded, std::int
 // The same as one ConfigError.
 void require_valid_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks);
 
+// ConfigError if model.vocab_size cannot hold the tokens of the tokenizer of data.path.
+void require_valid_for_vocabulary(const LoadedConfig& loaded, std::int64_t num_tokens);
+
 // Rank 0 reads and checks, for the ranks of this world, and all ranks get the same configuration,
 // or all throw the same CollectiveError. Only rank 0 touches the file; its overrides count.
 LoadedConfig load_config_collectively(Group& world, const std::string& path,

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -56,7 +57,11 @@ std::string read_config_text(const std::string& path) {
         fmt::format("{}: cannot read the configuration: {}", path, std::strerror(errno)));
   }
   if (S_ISDIR(status.st_mode)) {
-    throw ConfigError(fmt::format("{}: is a folder, not a configuration file", path));
+    const std::string inside = path + (path.ends_with('/') ? "" : "/") + "config.yaml";
+    throw ConfigError(fmt::format("{}: is a folder, not a configuration file{}", path,
+                                  ::access(inside.c_str(), R_OK) == 0
+                                      ? fmt::format("; the configuration of that run is {}", inside)
+                                      : ""));
   }
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              std::fclose);

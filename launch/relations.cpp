@@ -288,4 +288,18 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
   return checker.take();
 }
 
+std::vector<BrokenRelation> broken_relations_for_vocabulary(const LoadedConfig& loaded,
+                                                            std::int64_t num_tokens) {
+  const std::vector<bool> nothing_unknown;
+  Checker checker(loaded, nothing_unknown);
+  const std::int64_t vocab_size = loaded.config.model.vocab_size;
+  if (vocab_size != 0 && vocab_size < num_tokens)
+    checker.blame(
+        {"model.vocab_size"},
+        fmt::format("vocab_size = {}, but the tokenizer of {} has {} tokens; write 0 (the "
+                    "tokenizer's) or at least {}",
+                    vocab_size, loaded.config.data.path, num_tokens, num_tokens));
+  return checker.take();
+}
+
 }  // namespace switchyard

@@ -21,4 +21,8 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
 std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loaded,
                                                        std::int64_t num_ranks);
 
+// num_tokens: what the tokenizer of data.path knows.
+std::vector<BrokenRelation> broken_relations_for_vocabulary(const LoadedConfig& loaded,
+                                                            std::int64_t num_tokens);
+
 }  // namespace switchyard

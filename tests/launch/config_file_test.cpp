@@ -434,5 +434,24 @@ TEST(ConfigFile, RanksThatDoNotFit) {
   EXPECT_THROW(require_valid_for_ranks(load_config(smallest, "a.yaml"), 3), ConfigError);
 }
 
+TEST(ConfigFile, AVocabularyBelowTheTokenizers) {
+  const auto message = [](const std::vector<std::string>& overrides) -> std::string {
+    const std::string text = std::string(smallest) + "model: {vocab_size: 200}\n";
+    try {
+      require_valid_for_vocabulary(load_config(text, "a.yaml", overrides), 257);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const std::string problem =
+      "vocab_size = 200, but the tokenizer of a.h5 has 257 tokens; write 0 (the tokenizer's) or at "
+      "least 257";
+  EXPECT_EQ(message({}), "a.yaml:5:21: model.vocab_size: " + problem);
+  EXPECT_EQ(message({"model.vocab_size=200"}), "command line: model.vocab_size=200: " + problem);
+  EXPECT_EQ(message({"model.vocab_size=257"}), "");
+  EXPECT_EQ(message({"model.vocab_size=0"}), "");
+}
+
 }  // namespace
 }  // namespace switchyard
