@@ -153,7 +153,30 @@ bool is_live_terminal(int file_descriptor) {
          launcher_writes_to_terminal(file_descriptor);
 }
 
+namespace {
+
+std::string what_is_there(const RunSummary& summary) {
+  std::string text;
+  if (!summary.checkpoint.empty())
+    text += fmt::format("  checkpoint      {}\n", summary.checkpoint);
+  for (const std::string& command : summary.next)
+    text += fmt::format("  next            {}\n", command);
+  return text;
+}
+
+// A finished run that was started again, or one that was stopped at once: there are no figures.
+std::string summary_without_steps(const RunSummary& summary) {
+  const bool is_done = summary.last_step >= summary.num_steps;
+  return fmt::format("{} at step {} of {}, without a step now{}\n", is_done ? "done" : "stopped",
+                     summary.last_step, summary.num_steps,
+                     is_done ? "; a larger train.num_steps goes on" : "") +
+         what_is_there(summary);
+}
+
+}  // namespace
+
 std::string format_summary(const RunSummary& summary) {
+  if (summary.last_step == summary.first_step) return summary_without_steps(summary);
   std::string text = fmt::format(
       "{} after step {} of {} in {}\n", summary.last_step >= summary.num_steps ? "done" : "stopped",
       summary.last_step, summary.num_steps, format_duration(summary.seconds));
@@ -168,11 +191,7 @@ std::string format_summary(const RunSummary& summary) {
                       summary.peak_share ? ", " + percent(*summary.peak_share) + " of peak" : "");
   text += fmt::format("  memory          {} on the fullest rank\n",
                       format_bytes(static_cast<double>(summary.memory_bytes)));
-  if (!summary.checkpoint.empty())
-    text += fmt::format("  checkpoint      {}\n", summary.checkpoint);
-  for (const std::string& command : summary.next)
-    text += fmt::format("  next            {}\n", command);
-  return text;
+  return text + what_is_there(summary);
 }
 
 }  // namespace switchyard

@@ -77,6 +77,11 @@ text=$out
 expect 0 "$switchyard" generate run/checkpoints/step-00000043 --prompt "The 14 tokens" --tokens 16 --seed 3
 [[ $out == "$text" ]] || fail "not the same text: $out"
 expect 2 "$switchyard" generate run --prompt "The" --tokens 1000
+expect_lines 1 "ask for at most 28"
+expect 0 "$switchyard" generate run --prompt "The 14 tokens of sequence"  # 32 positions: 6 fit, not 100
+[[ $out == "The 14 tokens of sequence"* ]] || fail "generated: $out"
+expect 2 "$switchyard" generate run --prompt "The 14 tokens of sequence 3 passed the gate"
+expect_lines 1 "give a shorter prompt"
 expect 4 "$switchyard" generate nowhere
 mv elsewhere.h5 corpus.h5
 
@@ -100,5 +105,16 @@ refuse 2 train run.output=never train.global_batch=25
 expect_lines 1 "global_batch"
 [[ ! -e never ]] || fail "a refused run left a folder"
 refuse 3 train run.output=never data.path=corpus.txt
-expect_lines 1 "corpus.txt"
+expect_lines 1 "(data.path, command line: data.path=corpus.txt)"
+refuse 2 train run.output=never model.vocab_size=100
+expect_lines 1 "vocab_size = 100, but the tokenizer of corpus.h5 has 257 tokens"
+[[ ! -e never ]] || fail "a refused run left a folder"
+refuse 2 "$switchyard" eval run
+expect_lines 1 "run: is a folder, not a configuration file; the configuration of that run is run/config.yaml"
+
+# A checkpoint whose matrices have the same shapes but other heads is another model's.
+refuse 4 train run.output=run train.num_steps=45 model.num_heads=8 model.num_kv_heads=4 model.head_dim=4
+expect_lines 1 "was trained with model.num_heads 4, not 8"
+expect 0 train run.output=run train.num_steps=45 experts.balance_weight=0.02
+[[ $out == *"trained with experts.balance_weight 0.01; from here on it is 0.02"* ]] || fail "no word of the change: $out"
 finish

@@ -100,6 +100,12 @@ TEST(RunProgress, Summary) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
   summary.last_step = 200;
   EXPECT_EQ(format_summary(summary).rfind("stopped after step 200 of 300", 0), 0u);
+  // A finished run that is started again has no loss and no rate to show.
+  summary.first_step = summary.last_step = 300;
+  EXPECT_EQ(format_summary(summary),
+            "done at step 300 of 300, without a step now; a larger train.num_steps goes on\n"
+            "  checkpoint      runs/tiny/checkpoints/step-00000300\n"
+            "  next            switchyard eval tiny.yaml\n");
 }
 
 TEST(RankLog, LinesGoToTheRanksFileAndWarningsOfRankZeroToStderr) {
