@@ -23,12 +23,12 @@ void expect_equal(double actual, double expected, const std::string& what) {
       << what << ": " << actual << " against " << expected;
 }
 
-TEST(Layouts, LossesOfThirtyStepsAndGradientsEqualOneRank) {
+void expect_thirty_equal_steps(MakeConfig make_config) {
   const std::unique_ptr<Group> alone = make_local_group("alone");
   for (const std::int64_t expert : divisors(world().size())) {
     SCOPED_TRACE("expert " + std::to_string(expert));
-    SmallRun reference(*alone, small_config(1));
-    SmallRun run(world(), small_config(expert));
+    SmallRun reference(*alone, make_config(1));
+    SmallRun run(world(), make_config(expert));
     const StepResult first = run.train(1, 1).front();
     const StepResult first_expected = reference.train(1, 1).front();
     expect_equal(first.loss, first_expected.loss, "loss of step 1");
@@ -49,29 +49,46 @@ TEST(Layouts, LossesOfThirtyStepsAndGradientsEqualOneRank) {
   }
 }
 
+TEST(Layouts, LossesOfThirtyStepsAndGradientsEqualOneRank) {
+  expect_thirty_equal_steps(small_config);
+}
+
+TEST(Layouts, SoTheyDoWithATiedHeadDenseLayersDropoutAndFewExperts) {
+  expect_thirty_equal_steps(varied_config);
+}
+
 TEST(Layouts, AccumulationChangesNothing) {
   const std::unique_ptr<Group> alone = make_local_group("alone");
-  SmallRun reference(*alone, small_config(1));
-  Config config = small_config(world().size());
-  config.train.micro_batch = 0;  // all sequences of a rank at once
-  SmallRun run(world(), config);
-  expect_equal(run.train(1, 1).front().loss, reference.train(1, 1).front().loss, "loss");
-  expect_equal_gradients(reference, run, "one micro-step against twelve");
+  for (const MakeConfig make_config : all_configs) {
+    SmallRun reference(*alone, make_config(1));
+    Config config = make_config(world().size());
+    config.train.micro_batch = 0;  // all sequences of a rank at once
+    SmallRun run(world(), config);
+    const StepResult step = run.train(1, 1).front();
+    const StepResult expected = reference.train(1, 1).front();
+    expect_equal(step.loss, expected.loss, "loss");
+    expect_equal(step.losses.balance, expected.losses.balance, "balance loss");
+    expect_equal(step.losses.z, expected.losses.z, "z-loss");
+    expect_equal(step.gradient_norm, expected.gradient_norm, "gradient norm");
+    expect_equal_gradients(reference, run, "one micro-step against twelve");
+  }
 }
 
 TEST(Layouts, PlannedBytesEqualAllocatedBytes) {
-  for (const std::int64_t expert : divisors(world().size()))
-    for (const std::string precision : {"fp32", "bf16"})
-      for (const std::int64_t micro_batch : {2, 0}) {
-        Config config = small_config(expert);
-        config.run.precision = precision;
-        config.train.micro_batch = micro_batch;
-        SmallRun run(world(), config);
-        run.train(1, 3);
-        const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.max_rows());
-        EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
-            << precision << ", expert " << expert << ", micro_batch " << micro_batch;
-      }
+  for (const MakeConfig make_config : all_configs)
+    for (const std::int64_t expert : divisors(world().size()))
+      for (const std::string precision : {"fp32", "bf16"})
+        for (const std::int64_t micro_batch : {2, 0}) {
+          Config config = make_config(expert);
+          config.run.precision = precision;
+          config.train.micro_batch = micro_batch;
+          SmallRun run(world(), config);
+          run.train(1, 3);
+          const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.max_rows());
+          EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
+              << config.experts.num_experts << " experts, " << precision << ", expert " << expert
+              << ", micro_batch " << micro_batch;
+        }
 }
 
 TEST(Layouts, TheSameLayoutRepeatsBitForBit) {

@@ -29,28 +29,37 @@ void load(const std::string& path, SmallRun& run, Group& group) {
   run.trainer.weights_changed();
 }
 
+void expect_equal_bits(SmallRun& expected, SmallRun& actual) {
+  const auto& wanted = expected.trainer.store().buckets();
+  const auto& got = actual.trainer.store().buckets();
+  ASSERT_EQ(wanted.size(), got.size());
+  for (std::size_t b = 0; b < wanted.size(); ++b) {
+    const TensorView& one = wanted[b].values;
+    const TensorView& other = got[b].values;
+    ASSERT_EQ(one.num_bytes(), other.num_bytes());
+    EXPECT_EQ(std::memcmp(one.data, other.data, static_cast<std::size_t>(one.num_bytes())), 0);
+  }
+}
+
 TEST(Resume, TheSameLayoutContinuesBitForBit) {
   const TemporaryFolder folder(world());
-  for (const std::int64_t expert : divisors(world().size())) {
-    Config config = small_config(expert);
-    config.run.precision = "bf16";
-    SmallRun unbroken(world(), config), broken(world(), config), resumed(world(), config);
-    const std::vector<StepResult> expected = unbroken.train(1, 6);
-    broken.train(1, 3);
-    load(save(folder.path() + "/e" + std::to_string(expert), broken, 3, world()), resumed, world());
-    const std::vector<StepResult> steps = resumed.train(4, 6);
-    for (std::size_t i = 0; i < steps.size(); ++i) {
-      EXPECT_EQ(steps[i].loss, expected[i + 3].loss);
-      EXPECT_EQ(steps[i].gradient_norm, expected[i + 3].gradient_norm);
+  int number = 0;
+  for (const MakeConfig make_config : all_configs)
+    for (const std::int64_t expert : divisors(world().size())) {
+      Config config = make_config(expert);
+      config.run.precision = "bf16";
+      SmallRun unbroken(world(), config), broken(world(), config), resumed(world(), config);
+      const std::vector<StepResult> expected = unbroken.train(1, 6);
+      broken.train(1, 3);
+      const std::string place = folder.path() + "/" + std::to_string(number++);
+      load(save(place, broken, 3, world()), resumed, world());
+      const std::vector<StepResult> steps = resumed.train(4, 6);
+      for (std::size_t i = 0; i < steps.size(); ++i) {
+        EXPECT_EQ(steps[i].loss, expected[i + 3].loss);
+        EXPECT_EQ(steps[i].gradient_norm, expected[i + 3].gradient_norm);
+      }
+      expect_equal_bits(unbroken, resumed);
     }
-    for (std::size_t b = 0; b < unbroken.trainer.store().buckets().size(); ++b) {
-      const TensorView& wanted = unbroken.trainer.store().buckets()[b].values;
-      const TensorView& got = resumed.trainer.store().buckets()[b].values;
-      ASSERT_EQ(wanted.num_bytes(), got.num_bytes());
-      EXPECT_EQ(std::memcmp(wanted.data, got.data, static_cast<std::size_t>(wanted.num_bytes())),
-                0);
-    }
-  }
 }
 
 // The ranks 0 ... n - 1 of the world as a world of their own; the others wait outside.
@@ -63,10 +72,10 @@ std::unique_ptr<Group> first_ranks(int n) {
 }
 
 // Saved on R ranks with one expert degree, loaded on R' with another, for all pairs.
-TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
+void expect_any_layout_loads_any_other(MakeConfig make_config) {
   const TemporaryFolder folder(world());
   const std::unique_ptr<Group> alone = make_local_group("alone");
-  SmallRun reference(*alone, small_config(1));
+  SmallRun reference(*alone, make_config(1));
   const std::vector<StepResult> expected = reference.train(1, 6);
   for (int savers = 1; savers <= world().size(); ++savers) {
     const std::string place = folder.path() + "/from" + std::to_string(savers);
@@ -74,7 +83,7 @@ TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
     {
       const std::unique_ptr<Group> group = first_ranks(savers);
       if (world().rank() < savers) {
-        SmallRun run(*group, small_config(savers));
+        SmallRun run(*group, make_config(savers));
         run.train(1, 3);
         path = save(place, run, 3, *group);
       }
@@ -84,7 +93,7 @@ TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
       SCOPED_TRACE(std::to_string(savers) + " ranks to " + std::to_string(loaders));
       const std::unique_ptr<Group> group = first_ranks(loaders);
       if (world().rank() < loaders) {
-        SmallRun run(*group, small_config(divisors(loaders)[divisors(loaders).size() / 2]));
+        SmallRun run(*group, make_config(divisors(loaders)[divisors(loaders).size() / 2]));
         load(path, run, *group);
         const std::vector<StepResult> steps = run.train(4, 6);
         for (std::size_t i = 0; i < steps.size(); ++i)
@@ -93,6 +102,10 @@ TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
       world().barrier();
     }
   }
+}
+
+TEST(Resume, AnyLayoutLoadsWhatAnyOtherSaved) {
+  for (const MakeConfig make_config : all_configs) expect_any_layout_loads_any_other(make_config);
 }
 
 // A checkpoint does not know how sequences were split, nor does the position in the data.

@@ -1,6 +1,5 @@
-// A small training run in memory: a model of a few thousand parameters with five experts (which
-// divide by no rank count but one and five), grouped queries, several micro-steps, made-up tokens
-// that depend on identity alone.
+// Small training runs in memory: models of a few thousand parameters whose experts divide by few
+// numbers of ranks, several micro-steps, made-up tokens that depend on identity alone.
 #pragma once
 
 #include <cmath>
@@ -14,6 +13,7 @@ namespace switchyard::test {
 
 inline constexpr std::int64_t vocab_size = 61;
 
+// Five experts in every layer, grouped queries.
 inline Config small_config(std::int64_t expert) {
   Config config;
   config.run.precision = "fp32";
@@ -31,6 +31,34 @@ inline Config small_config(std::int64_t expert) {
   config.optimizer.warmup_steps = 5;
   return config;
 }
+
+// What small_config has not: a tied head, dense layers between, three experts (four ranks leave one
+// without any) of which each token takes one by its raw probability, dropout everywhere, a
+// strong balance loss, clipping in every step, another schedule.
+inline Config varied_config(std::int64_t expert) {
+  Config config = small_config(expert);
+  config.model.num_layers = 3;
+  config.model.num_kv_heads = 1;
+  config.model.tie_embeddings = true;
+  config.model.embedding_std = 0.5;  // the router's choices then lie further apart than rounding
+  config.model.dense_intermediate = 40;
+  config.model.embedding_dropout = 0.1;
+  config.model.residual_dropout = 0.1;
+  config.experts.num_experts = 3;
+  config.experts.top_k = 1;
+  config.experts.normalize_top_k = false;
+  config.experts.every = 2;
+  config.experts.balance_weight = 0.05;
+  config.experts.dropout = 0.1;
+  config.optimizer.schedule = "constant_decay";
+  config.optimizer.decay_steps = 15;
+  config.optimizer.clip_norm = 0.1;
+  return config;
+}
+
+// How a test makes the configuration of an expert degree.
+using MakeConfig = Config (*)(std::int64_t expert);
+inline constexpr MakeConfig all_configs[] = {small_config, varied_config};
 
 // Random tokens of which small ones are more frequent, so that there is something to learn.
 class SkewedSource final : public BatchSource {
