@@ -38,7 +38,8 @@ void for_blocks(std::int64_t begin, std::int64_t end, std::int64_t size, Visit&&
 
 BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate,
                          DType compute)
-    // With fewer rows a thread, each would read all weights for less work.
+    // A thread's piece of a product has at least 64 rows: of a single row block, four threads at
+    // most would have work.
     : block_rows_(std::min(kernels::row_block * kernels::num_threads(), chunk_rows)) {
   const std::int64_t chunk = std::min(chunk_rows, max_rows);
   const std::int64_t block = std::min(block_rows_, max_rows);
