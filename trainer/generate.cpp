@@ -19,7 +19,7 @@ namespace {
 std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt,
                                         bool document_mask) {
   std::vector<std::int32_t> tokens = {tokenizer.end_of_document()};
-  const std::vector<std::int32_t> text = tokenizer.encode(prompt);
+  std::vector<std::int32_t> text = tokenizer.encode(prompt);
   if (document_mask && !text.empty()) return text;
   tokens.insert(tokens.end(), text.begin(), text.end());
   return tokens;
