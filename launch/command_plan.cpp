@@ -7,12 +7,12 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "data/token_file.hpp"
 #include "kernels/threads.hpp"
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
 #include "launch/context_table.hpp"
 #include "launch/options.hpp"
+#include "launch/run_data.hpp"
 #include "trainer/batch_layout.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/progress.hpp"
@@ -145,10 +145,9 @@ void print_json(const Plan& plan, const ContextProblem& problem) {
 }
 
 // The tokenizer's vocabulary if the configuration leaves the size to it.
-std::int64_t vocabulary_of(Config& config) {
-  if (config.model.vocab_size > 0) return config.model.vocab_size;
-  config.model.vocab_size = TokenFile(config.data.path).vocab_size();
-  return config.model.vocab_size;
+std::int64_t vocabulary_of(const LoadedConfig& loaded) {
+  const std::int64_t configured = loaded.config.model.vocab_size;
+  return configured > 0 ? configured : vocab_size_of_data(loaded);
 }
 
 }  // namespace
@@ -183,7 +182,8 @@ int run_plan(const CommandContext& context) {
   Config config = loaded.config;
   if (num_threads > 0) config.run.threads = num_threads;
   set_threads(config.run, static_cast<int>(num_ranks));
-  const std::int64_t vocab_size = vocabulary_of(config);
+  const std::int64_t vocab_size = vocabulary_of(loaded);
+  config.model.vocab_size = vocab_size;
   if (rows > 0) {
     const std::int64_t most = worst_case_rows(config, static_cast<int>(num_ranks));
     if (rows > most)

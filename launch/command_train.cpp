@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "data/token_file.hpp"
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
 #include "launch/options.hpp"
+#include "launch/run_data.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/evaluation_run.hpp"
 #include "trainer/train_run.hpp"
@@ -21,14 +21,10 @@ void check_data(Group& world, const LoadedConfig& loaded) {
   std::string problem;
   if (world.rank() == 0) {
     try {
-      require_valid_for_vocabulary(loaded, TokenFile(loaded.config.data.path).vocab_size());
-    } catch (const ConfigError& error) {
-      code = error.code();
-      problem = error.what();
+      require_valid_for_vocabulary(loaded, vocab_size_of_data(loaded));
     } catch (const Error& error) {
       code = error.code();
-      problem = fmt::format("{} (data.path, {})", error.what(),
-                            loaded.origin_text(*find_key("data.path")));
+      problem = error.what();
     }
   }
   world.broadcast_text(problem, 0);

@@ -62,6 +62,8 @@ expect 0 "$switchyard" config good.yaml --origins train.num_steps=50
 expect 5 "$switchyard" plan good.yaml model.vocab_size=1000000 model.hidden=1000000 experts.num_experts=1000000 \
   experts.intermediate=1000000 experts.every=4
 expect_lines 1 "make the model"
+expect 6 "$switchyard" plan good.yaml data.path=none.h5
+expect_lines 1 "make it with \`switchyard prepare TEXTS... --output none.h5\`"
 expect 2 "$switchyard" config good.yaml --ranks 3
 expect_lines 1 "global_batch / data = 8 / 3 is not whole"
 expect 0 "$switchyard" config good.yaml --ranks 4
