@@ -19,6 +19,7 @@
 #include "launch/suggestion.hpp"
 #include "launch/version.hpp"
 #include "trainer/run_setup.hpp"
+#include "trainer/temporary_watch.hpp"
 
 namespace switchyard {
 
@@ -297,10 +298,13 @@ int run_bench(const CommandContext& context) {
   bool json = false;
   std::int64_t num_warmup = request.repeats.num_warmup;
   std::int64_t num_steps = request.repeats.num_steps;
+  double limit = 1800;  // one rank of bench ring may compute for long alone
   Options options("bench", "NAME [ARGUMENT ...]", description);
   options.add("json", json, "print JSON instead of a table; times in seconds, rates per second")
       .add("warmup", "N", num_warmup, "steps or repetitions before measuring (2)")
       .add("steps", "N", num_steps, "steps or repetitions measured (5)")
+      .add("limit", "SECONDS", limit,
+           "without progress of any rank, then the ranks that hang are named; 0: none (1800)")
       .add("precision", "TYPE", request.precision,
            "fp32 or bf16 alone, for linear, attention, experts and ring")
       .add("sizes", "SIZE,...", request.sizes,
@@ -321,18 +325,22 @@ int run_bench(const CommandContext& context) {
   constexpr std::int64_t most = 1'000'000;
   if (num_warmup < 0 || num_warmup > most || num_steps < 1 || num_steps > most)
     throw UsageError("bench", fmt::format("--steps must be 1 to {0}, --warmup 0 to {0}", most));
+  require_limit("bench", limit);
   request.repeats = {static_cast<int>(num_warmup), static_cast<int>(num_steps)};
   const Benchmark& benchmark = find_benchmark(arguments);
   request.arguments.assign(arguments.begin() + 1, arguments.end());
   if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
-  set_threads(RunConfig{}, context.session->world());
+  Group& world = context.session->world();
+  set_threads(RunConfig{}, world);
   const bench::Output output{.stream = std::cout,
                              .json = json,
                              .versions = {.program = version::program,
                                           .compiler = version::compiler,
                                           .onednn = version::onednn,
                                           .mpi = version::mpi_library}};
-  benchmark.run(context, request, output);
+  TemporaryWatch watch(world, context.session->log(), same_limit(limit),
+                       place_for_watch(world.topology()), "bench");
+  watch.run(world, [&] { benchmark.run(context, request, output); });
   return 0;
 }
 

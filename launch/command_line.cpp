@@ -12,8 +12,8 @@
 #include <optional>
 #include <thread>
 
+#include "launch/mpi_guard.hpp"
 #include "launch/options.hpp"
-#include "launch/start_guard.hpp"
 #include "launch/suggestion.hpp"
 #include "launch/version.hpp"
 #include "parallel/collective_error.hpp"
@@ -133,18 +133,23 @@ int run_in_one_process(const Command& command, CommandContext& context) {
 }
 
 int run_in_session(const Command& command, CommandContext& context, int argc, char** argv) {
-  std::optional<StartGuard> guard(context.launcher);
+  yield_where_crowded(context.launcher);
+  std::optional<MpiGuard> end;  // dies after the session, whose end it watches
+  std::optional<MpiGuard> start(std::in_place, MpiGuard::Phase::start, context.launcher);
   Session session(&argc, &argv);
-  guard.reset();
+  start.reset();
   context.session = &session;
   // The session knows; the environment only guesses.
   context.launcher.rank = session.world().rank();
   context.launcher.num_ranks = session.world().size();
+  int exit_code = 0;
   try {
-    return command.run(context);
+    exit_code = command.run(context);
   } catch (...) {
-    return fail(current_failure(), context.launcher, &session);
+    exit_code = fail(current_failure(), context.launcher, &session);
   }
+  end.emplace(MpiGuard::Phase::end, context.launcher);
+  return exit_code;
 }
 
 int dispatch(std::span<const Command> commands, const Launcher& launcher, int argc, char** argv) {

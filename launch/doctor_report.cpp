@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/doctor.hpp"
+#include "tensor/error.hpp"
 
 namespace switchyard::doctor {
 
@@ -20,6 +21,7 @@ std::string name_of(Grade grade) {
 }
 
 void Diagnosis::add(Grade grade, std::string what, std::string text, std::string remedy) {
+  expect((grade == Grade::ok) == remedy.empty(), "one remedy for what is not ok");
   findings.push_back({grade, std::move(what), std::move(text), std::move(remedy)});
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdlib>
@@ -43,6 +44,38 @@ Launcher detect_launcher() {
     }
   }
   return {};
+}
+
+int num_tasks_on_node(std::string_view tasks_per_node, int node) {
+  const char* at = tasks_per_node.data();
+  const char* const end = at + tasks_per_node.size();
+  while (at < end) {
+    int num_tasks = 0;
+    int num_nodes = 1;
+    const std::from_chars_result tasks = std::from_chars(at, end, num_tasks);
+    if (tasks.ec != std::errc{}) return 0;
+    at = tasks.ptr;
+    if (std::string_view(at, end).starts_with("(x")) {
+      const std::from_chars_result nodes = std::from_chars(at + 2, end, num_nodes);
+      if (nodes.ec != std::errc{} || nodes.ptr == end || *nodes.ptr != ')') return 0;
+      at = nodes.ptr + 1;
+    }
+    if (node < num_nodes) return num_tasks;
+    node -= num_nodes;
+    if (at < end && *at++ != ',') return 0;
+  }
+  return 0;
+}
+
+void yield_where_crowded(const Launcher& launcher) {
+  if (launcher.name != "srun") return;
+  const char* tasks = std::getenv("SLURM_STEP_TASKS_PER_NODE");
+  const std::optional<int> node = environment_number("SLURM_NODEID");
+  if (tasks == nullptr || !node) return;
+  const int processors = std::min(environment_number("SLURM_CPUS_ON_NODE").value_or(1'000'000),
+                                  static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
+  if (num_tasks_on_node(tasks, *node) > processors)
+    ::setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
 }
 
 std::string host_name() {

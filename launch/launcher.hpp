@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace switchyard {
 
@@ -13,6 +14,14 @@ struct Launcher {
 };
 
 Launcher detect_launcher();
+
+// Where srun starts more ranks on a host than it has processors: has those that wait inside MPI
+// give their processor away (OMPI_MCA_mpi_yield_when_idle, unless it is set), as mpirun does by
+// itself. Without, each exchange waits for the scheduler's slices. Before MPI starts.
+void yield_where_crowded(const Launcher& launcher);
+// The tasks of one node in Slurm's notation of all: node 2 of "4(x2),3" has 3. 0: it is not told.
+int num_tasks_on_node(std::string_view tasks_per_node, int node);
+
 std::string host_name();
 
 }  // namespace switchyard

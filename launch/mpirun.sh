@@ -11,17 +11,29 @@
 # --dry-run     prints the mpirun command instead of running it
 # A rank gets cores / ranks threads, bound to cores when there are enough of them. COMMAND names the
 # command (default: train; eval, doctor, ...), SWITCHYARD the binary (default: build/release/switchyard).
-# SWITCHYARD_GRACE_SECONDS (default 2) is what the other ranks get after one failed, or after SIGTERM.
+# SWITCHYARD_GRACE_SECONDS (default 1): mpirun ends the other ranks by SIGTERM so long after one failed,
+# and by SIGKILL so long after that.
 # The exit code is that of the first rank that failed; 16 means: run the same command again to go on.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }
 refuse() {
   echo "mpirun.sh: $*" >&2
   exit 2
 }
 is_number() { [[ $1 =~ ^[1-9][0-9]{0,5}$ ]]; }
+# require_host NAME: refuses one that ssh, which starts the ranks there, could not find.
+require_host() {
+  local settings address
+  command -v ssh >/dev/null ||
+    refuse "--hosts: ssh is missing, which starts the ranks on '$1'; apt-get install openssh-client"
+  settings=$(ssh -G "$1" 2>/dev/null) || refuse "--hosts: '$1' is no name of a host"
+  ! grep -qE '^proxy(jump|command) ' <<<"$settings" || return 0  # found from elsewhere
+  address=$(sed -n 's/^hostname //p' <<<"$settings")
+  getent hosts "$address" >/dev/null ||
+    refuse "--hosts: no host '$1' is known here; spell it as in /etc/hosts, or ask: getent hosts $1"
+}
 
 command=${COMMAND:-train}
 ranks='' hosts='' device='' is_dry_run=''
@@ -58,6 +70,9 @@ fi
 # --hosts: the list with a number for each host, the largest of them, their sum.
 slots='' most=0 sum=0
 if [[ -n $hosts ]]; then
+  # Another agent, and Slurm within a job of its own, start the ranks by other names.
+  by_ssh=1
+  [[ -z ${OMPI_MCA_plm_rsh_agent:-}${SLURM_JOB_ID:-} ]] || by_ssh=''
   IFS=, read -r -a names <<<"$hosts"
   if [[ -n $ranks ]]; then each=$(((ranks + ${#names[@]} - 1) / ${#names[@]})); else each=$cores; fi
   for name in "${names[@]}"; do
@@ -68,6 +83,7 @@ if [[ -n $hosts ]]; then
       is_number "$count" || refuse "--hosts: '$count' is no number of ranks for host '$name'"
     fi
     [[ -n $name ]] || refuse "--hosts: a host without a name in '$hosts'"
+    [[ -n $is_dry_run || -z $by_ssh || $name == localhost || $name == "$(hostname)" ]] || require_host "$name"
     slots+=${slots:+,}$name:$count
     sum=$((sum + count))
     most=$((count > most ? count : most))
@@ -83,11 +99,12 @@ fi
 threads=${OMP_NUM_THREADS:-$((cores / most > 0 ? cores / most : 1))}
 is_number "$threads" || refuse "OMP_NUM_THREADS is '$threads', not a number of threads"
 export OMP_NUM_THREADS=$threads
-is_number "${SWITCHYARD_GRACE_SECONDS:-2}" || refuse "SWITCHYARD_GRACE_SECONDS is '$SWITCHYARD_GRACE_SECONDS', not a number of seconds"
+grace=${SWITCHYARD_GRACE_SECONDS:-1}
+is_number "$grace" || refuse "SWITCHYARD_GRACE_SECONDS is '$grace', not a number of seconds"
 options=(-n "$ranks" --mca btl_base_warn_component_unused 0
-         # After one rank failed, or SIGTERM: seconds for the others to finish writing. mpirun
-         # waits that long even when nobody is left, so a failed job must not wait for minutes.
-         --mca odls_base_sigkill_timeout "${SWITCHYARD_GRACE_SECONDS:-2}")
+         # mpirun waits that long even when nobody is left: so a job that failed is over soon, and
+         # the others have twice that to finish writing.
+         --mca odls_base_sigkill_timeout "$grace")
 if ((most * threads <= cores)); then
   # Neighbouring ranks on one host, each with cores of its own.
   options+=(--map-by "slot:PE=$threads" --bind-to core)

@@ -13,6 +13,11 @@ namespace switchyard {
 
 namespace po = boost::program_options;
 
+void require_limit(const std::string& command, double seconds) {
+  if (!(seconds >= 0 && seconds <= 1e9))
+    throw UsageError(command, fmt::format("--limit must be 0 to 1e9 seconds, not {}", seconds));
+}
+
 struct Options::State {
   std::string command;
   std::string synopsis;

@@ -10,13 +10,14 @@
 #include <string_view>
 #include <vector>
 
+#include "parallel/collective_error.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
 
 // A command line that cannot be right. All ranks of a job see the same one, so one report is
 // enough.
-class UsageError : public ConfigError {
+class UsageError : public ConfigError, public KnownToAllRanks {
  public:
   UsageError(std::string command, const std::string& message)
       : ConfigError(message), command_(std::move(command)) {}
@@ -26,6 +27,9 @@ class UsageError : public ConfigError {
  private:
   std::string command_;
 };
+
+// A limit in seconds that a command takes: UsageError unless it is 0 or more.
+void require_limit(const std::string& command, double seconds);
 
 class Options {
  public:

@@ -4,14 +4,19 @@
 # with the experts sharded over them, evaluates, and prints sampled text. A second call continues.
 #   launch/quickstart.sh [--steps N]      N: steps of this call (default 400, about two minutes)
 set -euo pipefail
+script=$(realpath "$0")
 cd "$(dirname "$0")/.."
 
 steps=400
 if [[ ${1:-} == --steps ]]; then
-  [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "quickstart: --steps takes a number, not '${2:-}'" >&2; exit 2; }
+  [[ ${2:-} =~ ^[1-9][0-9]{0,8}$ ]] || { echo "quickstart: --steps takes a number, not '${2:-}'" >&2; exit 2; }
   steps=$2
-elif [[ $# -gt 0 ]]; then
-  sed -n '2,6s/^# \{0,1\}//p' "$0"
+  shift 2
+fi
+if [[ $# -gt 0 ]]; then
+  sed -n '2,5s/^# \{0,1\}//p' "$script"
+  [[ $1 != -h && $1 != --help ]] || exit 0
+  echo "quickstart: unknown argument '$1'" >&2
   exit 2
 fi
 

@@ -1,8 +1,8 @@
 // The one table of configuration keys: for each its field in Config, type, unit, legal values and
 // meaning. Reading YAML, overrides on the command line, `switchyard config`, the document of the
 // keys and the suggestions for misspelt ones all come from it; a default comes from the struct.
-// To add a key, add the field to its folder's struct and one entry to the table in
-// schema_table.cpp.
+// To add a key, add the field to its folder's struct and one entry to its section in
+// schema_table.cpp, schema_model.cpp or schema_run.cpp.
 #pragma once
 
 #include <cstdint>

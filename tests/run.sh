@@ -3,13 +3,29 @@
 # tests under the address, undefined-behaviour and leak sanitizers, which takes as long again.
 #   tests/run.sh [--asan] [CTEST ARGUMENTS...]
 set -euo pipefail
+script=$(realpath "$0")
 cd "$(dirname "$0")/.."
 
+usage() { sed -n '2,4s/^# \{0,1\}//p' "$script"; }
 with_asan=0
 if [[ ${1:-} == --asan ]]; then
   with_asan=1
   shift
 fi
+# A word that ctest does not know would show only after the build.
+known=$(ctest --help 2>/dev/null || true)
+for word in "$@"; do
+  case $word in
+    -h | --help) usage; exit 0 ;;
+    -*)
+      name=$(sed -E 's/^(--[^=]*|-[A-Za-z]+).*/\1/' <<<"$word")  # --output-on-failure, --timeout=9, -j4
+      if [[ -n $known ]] && ! grep -qE -- "(^|[ ,])$name([ ,=]|$)" <<<"$known"; then
+        usage >&2
+        echo "tests/run.sh: unknown option '$word'" >&2
+        exit 2
+      fi ;;
+  esac
+done
 # All tests must include some of each kind; a selection by the caller need not.
 if_none=error
 [[ $# -eq 0 ]] || if_none=ignore

@@ -11,7 +11,7 @@ namespace switchyard {
 
 namespace {
 
-constexpr std::size_t most_lines = 16;  // about ranks that wait
+constexpr std::size_t most_lines = 16;  // about ranks that wait, or their counts
 
 // One collective of one group, on whatever rank.
 struct Key {
@@ -66,6 +66,8 @@ class Analysis {
     std::string lines;
     for (const int rank : report.culprits) lines += blame(rank);
     if (report.culprits.empty()) lines = explain_all_waiting();
+    report.explained_by = report.culprits;
+    if (report.culprits.empty()) report.explained_by.assign(at_odds_.begin(), at_odds_.end());
     report.headline = lines.substr(0, lines.find('\n'));
     report.text = fmt::format("hang: no progress for {:.1f} s\n", seconds_) + lines;
     report.text += describe_waiting();
@@ -183,7 +185,7 @@ class Analysis {
     return fmt::format("its process {} is alive, outside of any collective, {}", state.process, at);
   }
 
-  std::string explain_all_waiting() const {
+  std::string explain_all_waiting() {
     std::string text;
     for (const auto& [key, waited] : waited_) {
       const std::vector<Member> group = members(key);
@@ -202,11 +204,12 @@ class Analysis {
 
   // Ranks that wait in another collective instead.
   std::string missing_members(const Key& key, const Waited& waited,
-                              const std::vector<Member>& group) const {
+                              const std::vector<Member>& group) {
     std::string text;
     for (const Member& member : group) {
       const LogState& state = *member.state;
       if (state.groups[member.group].num_entered >= key.sequence) continue;
+      set_at_odds(member.rank, waited);
       const std::string instead =
           state.is_waiting
               ? fmt::format("waits in {}{}", switchyard::describe(state.waiting, state),
@@ -221,8 +224,7 @@ class Analysis {
   }
 
   // Ranks that entered the same collective with another operation or with counts that do not fit.
-  std::string differences(const Key& key, const Waited& waited,
-                          const std::vector<Member>& group) const {
+  std::string differences(const Key& key, const Waited& waited, const std::vector<Member>& group) {
     std::string text;
     std::int64_t sent = 0;
     std::int64_t received = 0;
@@ -238,6 +240,7 @@ class Analysis {
                                  record->operation != Operation::send_receive;
       if (same_operation && (!counts_matter || record->bytes_sent == waited.record.bytes_sent))
         continue;
+      set_at_odds(member.rank, waited);
       text += fmt::format(
           "{} differs: it entered {} of {} bytes where {} entered {} of {} bytes{}\n",
           name(member.rank), switchyard::describe(*record, *member.state), record->bytes_sent,
@@ -247,11 +250,34 @@ class Analysis {
     const bool all_known =
         num_known == static_cast<std::size_t>(waited.state->groups[waited.record.group].size);
     if (text.empty() && all_known && waited.record.operation == Operation::all_to_all &&
-        sent != received)
+        sent != received) {
       text = fmt::format("the counts of {}{} differ: its ranks send {} bytes and expect {}\n",
                          switchyard::describe(waited.record, *waited.state), group_text(waited),
                          sent, received);
+      text += counts_by_rank(key, waited, group);
+    }
     return text;
+  }
+
+  // Totals of a rank do not tell with which other they do not fit: all are shown.
+  std::string counts_by_rank(const Key& key, const Waited& waited,
+                             const std::vector<Member>& group) {
+    std::string text;
+    for (std::size_t i = 0; i < std::min(group.size(), most_lines); ++i) {
+      const Member& member = group[i];
+      set_at_odds(member.rank, waited);
+      const CollectiveRecord& record = *member.state->find(member.group, key.sequence);
+      text += fmt::format("  {} sends {} bytes and expects {}; it {}\n", name(member.rank),
+                          record.bytes_sent, record.bytes_received,
+                          record.left == 0 ? "waits" : "has left");
+    }
+    if (group.size() > most_lines) text += "  ...\n";
+    return text;
+  }
+
+  void set_at_odds(int rank, const Waited& waited) {
+    at_odds_.insert(rank);
+    at_odds_.insert(waited.waiting.front());
   }
 
   std::string describe_waiting() const {
@@ -271,6 +297,7 @@ class Analysis {
   std::int64_t now_;
   double seconds_;
   std::map<Key, Waited> waited_;
+  std::set<int> at_odds_;  // named as waiting for different things
 };
 
 }  // namespace

@@ -33,6 +33,8 @@ struct HangReport {
   std::string headline;       // one sentence: who is to blame, for exit.json
   std::string text;           // lines, each with its end, headline first
   std::vector<int> culprits;  // empty when no single rank is
+  // Whose stacks tell more: the culprits, or the ranks that wait for different things.
+  std::vector<int> explained_by;
 };
 
 // `now`: system_nanoseconds(); seconds: without progress.

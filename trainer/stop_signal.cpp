@@ -13,7 +13,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::array<int, 3> signals{SIGUSR1, SIGTERM, SIGINT};
+constexpr std::array<int, 4> signals{SIGUSR1, SIGTERM, SIGINT, SIGCONT};
 
 // See the header: a handler cannot be given an object any other way.
 std::atomic<StopSignal*> active{nullptr};
@@ -59,6 +59,11 @@ StopSignal::Saving::~Saving() {
   stop_.is_saving_ = false;
 }
 
+bool StopSignal::was_continued(double seconds) const {
+  const std::int64_t when = continued_ms_;
+  return when != 0 && static_cast<double>(monotonic_ms() - when) < 1000 * seconds;
+}
+
 std::string StopSignal::name_of(int number) {
   switch (number) {
     case SIGUSR1:
@@ -80,6 +85,10 @@ void StopSignal::handle(int signal) {
 
 void StopSignal::receive(int signal) {
   const std::int64_t now = monotonic_ms();
+  if (signal == SIGCONT) {
+    continued_ms_ = now;
+    return;
+  }
   int none = 0;
   if (signal_.compare_exchange_strong(none, signal)) {
     received_ms_ = now;

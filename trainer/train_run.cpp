@@ -20,6 +20,7 @@
 #include "trainer/resume.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/run_setup.hpp"
+#include "trainer/shared_folder.hpp"
 #include "trainer/slow_ranks.hpp"
 #include "trainer/spill_meter.hpp"
 #include "trainer/watchdog.hpp"
@@ -319,15 +320,17 @@ class Run {
   double peak_ = 0;  // FLOP/s of all ranks
 };
 
-// What an error of one rank alone, or of all, leaves behind before it ends the run.
-void record_failure(Group& world, const std::string& output, Watchdog& watchdog, RankLog& log,
+// What an error of one rank alone, or of all, leaves behind before it ends the run. The watchdog
+// and the log are null if it came before them.
+void record_failure(Group& world, const std::string& output, Watchdog* watchdog, RankLog* log,
                     ExitCode code, const std::string& what, bool known_to_all, std::int64_t step) {
-  log.info(fmt::format("ended with code {}: {}", static_cast<int>(code), what));
+  if (log != nullptr)
+    log->info(fmt::format("ended with code {}: {}", static_cast<int>(code), what));
   if (known_to_all) {
     if (world.rank() == 0) write_exit_file(output, code, what, step);
     return;
   }
-  if (!watchdog.claim_failure(static_cast<int>(code))) return;
+  if (watchdog != nullptr && !watchdog->claim_failure(static_cast<int>(code))) return;
   const Topology& topology = world.topology();
   write_exit_file(output, code,
                   fmt::format("rank {} ({}): {}", world.rank(),
@@ -340,44 +343,51 @@ void record_failure(Group& world, const std::string& output, Watchdog& watchdog,
 ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& given,
                       const std::string& effective_yaml, const std::string& command,
                       StopSignal& stop) {
+  const std::string& output = given.run.output;
   std::unique_ptr<RunFolder> folder;
-  std::unique_ptr<TokenFile> tokens;
-  std::unique_ptr<RankLog> log;
   run_together(world, [&] {
     if (world.rank() != 0) return;
-    folder = std::make_unique<RunFolder>(given.run.output);
-    SideFiles::prepare(given.run.output);
+    folder = std::make_unique<RunFolder>(output);
+    SideFiles::prepare(output);
   });
   std::unique_ptr<Watchdog> watchdog;
-  run_together(world, [&] {
-    watchdog = std::make_unique<Watchdog>(collectives, world.topology(), given.watchdog,
-                                          given.run.output, &stop);
-    log = std::make_unique<RankLog>(given.run.output + "/logs", world.rank());
-    tokens = std::make_unique<TokenFile>(given.data.path);
-    if (!folder) return;
-    folder->write_config(effective_yaml);
-    write_file_atomically(given.run.output + "/tokenizer.bin", tokens->tokenizer().serialize());
-  });
-  if (folder && !folder->note().empty()) log->warning(folder->note());
-  set_threads(given.run, world);
-  const Config config = resolve_config(given, world.size(), *tokens);
-
-  Run run(world, collectives, *watchdog, config, effective_yaml, command, stop, folder.get(), *log);
+  std::unique_ptr<RankLog> log;
+  std::unique_ptr<TokenFile> tokens;
+  Config config;
+  std::optional<Run> run;
+  const auto fail = [&](ExitCode code, const std::string& what, bool known_to_all) {
+    record_failure(world, output, watchdog.get(), log.get(), code, what, known_to_all,
+                   run ? run->step() : 0);
+  };
   try {
-    const ExitCode code = run.train(*tokens);
+    require_shared(world, "run.output", output);
+    run_together(world, [&] {
+      watchdog =
+          std::make_unique<Watchdog>(collectives, world.topology(), given.watchdog, output, &stop);
+      log = std::make_unique<RankLog>(output + "/logs", world.rank());
+      tokens = std::make_unique<TokenFile>(given.data.path);
+      config = resolve_config(given, world.size(), *tokens);
+      if (!folder) return;
+      folder->write_config(effective_yaml);
+      write_file_atomically(output + "/tokenizer.bin", tokens->tokenizer().serialize());
+    });
+    if (folder && !folder->note().empty()) log->warning(folder->note());
+    set_threads(given.run, world);
+
+    run.emplace(world, collectives, *watchdog, config, effective_yaml, command, stop, folder.get(),
+                *log);
+    const ExitCode code = run->train(*tokens);
     if (folder)
-      folder->write_exit(code, code == ExitCode::done ? "done" : run.stopped_by(), run.step());
+      folder->write_exit(code, code == ExitCode::done ? "done" : run->stopped_by(), run->step());
     return code;
   } catch (const Error& error) {
-    const bool known = dynamic_cast<const KnownToAllRanks*>(&error) != nullptr;
-    record_failure(world, given.run.output, *watchdog, *log, error.code(), error.what(), known,
-                   run.step());
+    fail(error.code(), error.what(), dynamic_cast<const KnownToAllRanks*>(&error) != nullptr);
+    throw;
+  } catch (const std::bad_alloc&) {
+    fail(ExitCode::memory, "out of memory", false);
     throw;
   } catch (const std::exception& error) {
-    const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
-    record_failure(world, given.run.output, *watchdog, *log,
-                   no_memory ? ExitCode::memory : ExitCode::internal,
-                   no_memory ? "out of memory" : error.what(), false, run.step());
+    fail(ExitCode::internal, error.what(), false);
     throw;
   }
 }

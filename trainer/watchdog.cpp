@@ -22,11 +22,14 @@ namespace {
 constexpr int num_observers = 8;
 constexpr double share_watched = 0.4;        // of the limit that all others must be seen still
 constexpr double longest_tick = 0.5;         // seconds
+constexpr double longest_nap = 0.1;          // before a look at whether the launcher asks to end
 constexpr double longest_copy = 1.0;         // between copies of the log in RUN/watch
 constexpr double launcher_head_start = 1.0;  // to say itself that a process died
 constexpr double silence = 10;               // many copies missed: a host or its processes are gone
 // Fewer, which a slow disk may explain: enough for a note in exit.json before the launcher kills.
-constexpr double short_silence = 1.5;
+constexpr double short_silence = 1.0;
+constexpr double alarmed_copy = 0.25;     // between copies when a rank may have died
+constexpr double hint_before_term = 0.5;  // SIGCONT before SIGTERM, by mpirun
 constexpr double patience_for_report = 3.0;
 constexpr double patience_for_abort = 5.0;
 constexpr std::size_t most_stacks = 4;
@@ -122,7 +125,14 @@ Watchdog::~Watchdog() {
 
 bool Watchdog::claim_failure(int exit_code) {
   // An exchange fails, too, when the rank at its other end has died: that is the cause to tell.
-  if (exit_code == static_cast<int>(ExitCode::io)) sleep_for(launcher_head_start + longest_tick);
+  if (exit_code == static_cast<int>(ExitCode::io)) {
+    may_follow_from_death_ = true;
+    sleep_for(launcher_head_start + longest_tick);
+    if (has_suspicion_) {
+      sleep_for(patience_for_abort);  // the launcher ends this rank
+      return false;
+    }
+  }
   has_claim_ = true;
   if (files_.claim({Claim::Kind::failed, exit_code})) {
     log_.set_leave(Leave::failed);
@@ -138,8 +148,13 @@ bool Watchdog::claim_failure(int exit_code) {
 void Watchdog::run() {
   const double period =
       shortest_ > 0 ? std::clamp(shortest_ / 80, 0.02, longest_tick) : longest_tick;
+  const double nap = std::min(period, longest_nap);
+  Clock::time_point ticked = Clock::now();
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, seconds_of(period), [this] { return ending_; })) {
+  while (!wake_.wait_for(lock, seconds_of(nap), [this] { return ending_; })) {
+    // A rank that is asked to end has a second or so before the launcher kills it.
+    if (!is_alarmed() && seconds_since(ticked) + nap / 2 < period) continue;
+    ticked = Clock::now();
     try {
       tick();
     } catch (const std::exception& error) {
@@ -158,9 +173,11 @@ void Watchdog::tick() {
     progress_ = state_.progress();
     moved_ = Clock::now();
   }
-  const double period =
+  const double usual =
       shortest_ > 0 ? std::clamp(shortest_ / 20, 0.05, longest_copy) : longest_copy;
+  const double period = is_alarmed() ? std::min(usual, alarmed_copy) : usual;
   if (seconds_since(written_) >= period) write_copy();
+  if (!is_alarmed()) alarmed_at_ = Clock::now();
   if (asked_to_end() && !was_asked_) {
     was_asked_ = true;
     asked_at_ = Clock::now();
@@ -205,6 +222,10 @@ bool Watchdog::asked_to_end() const {
   return stop_ != nullptr && stop_->number() == SIGTERM;
 }
 
+bool Watchdog::is_alarmed() const {
+  return asked_to_end() || (stop_ != nullptr && stop_->was_continued(silence));
+}
+
 void Watchdog::follow_claim() {
   const double limit = limit_of(state_.section);
   const double worried = limit > 0 ? std::min(limit / 2, 5.0) : 5.0;
@@ -231,6 +252,11 @@ void Watchdog::look_for_lost() {
     look_for_silent();
     return;
   }
+  if (is_alarmed()) {
+    const std::vector<int> lost = peers_->lost_here();
+    if (!lost.empty()) return report_lost(lost);
+    if (rank_ < num_observers) look_for_silent();
+  }
   if (!peers_->next_is_lost()) {
     asked_at_ = Clock::now();
     return;
@@ -238,20 +264,34 @@ void Watchdog::look_for_lost() {
   if (seconds_since(asked_at_) >= launcher_head_start) report_lost(peers_->lost_here());
 }
 
-// A rank of another host that was killed: the launcher asks this one to end and soon kills it.
-// While saving, a busy disk may silence a rank that is well.
+// A rank of another host that was killed: the launcher is about to ask this one to end, and soon
+// kills it. While saving, a busy disk may silence a rank that is well.
 void Watchdog::look_for_silent() {
   peers_->observe();
   const double asked = seconds_since(asked_at_);
-  if (!state_.is_waiting || state_.section == RunSection::checkpoint || asked < short_silence)
+  const bool is_held_up = state_.is_waiting || may_follow_from_death_;
+  if (!is_held_up || state_.section == RunSection::checkpoint ||
+      seconds_since(alarmed_at_) < short_silence)
     return;
   if (asked >= silence && seconds_still() >= silence / 2) {
     const std::vector<int> lost = peers_->silent_elsewhere(silence);
     if (!lost.empty()) return report_lost(lost);
   }
   const std::vector<int> silent = peers_->silent_elsewhere(short_silence);
-  if (silent.empty() || has_suspicion_ || rank_ >= num_observers) return;
-  has_suspicion_ = true;  // if the run ends well after all, its own last word replaces this one
+  if (silent.empty() || rank_ >= num_observers) return;
+  if (!has_suspicion_) suspect(silent);
+  // A hint long before SIGTERM: this is mpirun, which kills next and lets nobody save.
+  const bool is_doomed = asked_to_end() && asked_at_ - alarmed_at_ >= seconds_of(hint_before_term);
+  if (is_doomed && is_first_to_suspect_) report_lost(silent);
+}
+
+// A note for the case that this rank is killed before it can say more. If the run ends well after
+// all, its own last word replaces it.
+void Watchdog::suspect(const std::vector<int>& silent) {
+  has_suspicion_ = true;
+  // The first to see silence is right: the launcher then ends one host after the other.
+  is_first_to_suspect_ = ::access((folder_ + "/exit.json").c_str(), F_OK) != 0;
+  if (!is_first_to_suspect_) return;
   const HangReport report = explain_loss(peers_->views(state_, short_silence), silent);
   write_exit_file(folder_, ExitCode::lost_rank, report.headline, state_.place.step);
 }
@@ -276,7 +316,7 @@ void Watchdog::report_hang(double seconds) {
   const HangReport report =
       explain_hang(peers_->views(state_, share_watched * limit_of(state_.section)),
                    system_nanoseconds(), seconds);
-  announce(report.text + stacks_of(report.culprits), code, report.headline);
+  announce(report.text + stacks_of(report.explained_by), code, report.headline);
   end_with(code);
 }
 
@@ -303,8 +343,7 @@ void Watchdog::announce(const std::string& text, int exit_code, const std::strin
   }
 }
 
-std::string Watchdog::stacks_of(const std::vector<int>& culprits) const {
-  std::vector<int> ranks = culprits;
+std::string Watchdog::stacks_of(std::vector<int> ranks) const {
   if (ranks.empty()) ranks.push_back(rank_);
   std::string text;
   for (std::size_t i = 0; i < std::min(ranks.size(), most_stacks); ++i) {

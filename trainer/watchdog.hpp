@@ -52,15 +52,17 @@ class Watchdog {
   double limit_of(RunSection section) const;  // seconds; 0: none
   double seconds_still() const;               // without progress of this rank
   bool asked_to_end() const;                  // by SIGTERM
+  bool is_alarmed() const;                    // by that, or by the hint that comes before it
   void follow_claim();
   void look_for_lost();
   void look_for_silent();
+  void suspect(const std::vector<int>& silent);
   void look_for_hang();
   void report_hang(double seconds);
   void report_lost(const std::vector<int>& lost);
   [[noreturn]] void end_with(int exit_code);
   void announce(const std::string& text, int exit_code, const std::string& headline);
-  std::string stacks_of(const std::vector<int>& culprits) const;
+  std::string stacks_of(std::vector<int> ranks) const;  // empty: this one
   void leave_stack();
 
   CollectiveLog& log_;
@@ -78,11 +80,14 @@ class Watchdog {
   Clock::time_point moved_ = Clock::now();
   Clock::time_point written_{};
   Clock::time_point claim_seen_{};
-  Clock::time_point asked_at_ = Clock::now();  // or when the next rank was last seen
-  std::atomic<bool> has_claim_{false};         // also set by the thread that trains
+  Clock::time_point asked_at_ = Clock::now();       // or when the next rank was last seen
+  Clock::time_point alarmed_at_ = Clock::now();     // since when the launcher may be ending the job
+  std::atomic<bool> has_claim_{false};              // also set by the thread that trains
+  std::atomic<bool> has_suspicion_{false};          // that a rank of another host has died
+  std::atomic<bool> may_follow_from_death_{false};  // the failure of the thread that trains
+  bool is_first_to_suspect_ = false;
   bool has_stack_ = false;
   bool was_asked_ = false;
-  bool has_suspicion_ = false;
   bool has_written_badly_ = false;
 
   std::mutex mutex_;

@@ -4,17 +4,10 @@
 set -uo pipefail
 mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/../launch/expect.sh"
+source "$(dirname "$0")/../support/small_run.sh"
 cd "$work" || exit 1
 
-for ((i = 0; i < 400; ++i)); do
-  printf 'The %d tokens of sequence %d passed the gate, and expert %d of %d took them.\n%%\n' \
-    $((i * 7 % 97)) "$i" $((i % 5)) 5
-done > corpus.txt
-cat > small.yaml <<'YAML'
-run: {output: run, precision: fp32}
-data: {path: corpus.h5}
-model: {hidden: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, sequence_length: 32}
-experts: {num_experts: 5, top_k: 2, intermediate: 32}
+write_config small.yaml <<'YAML'
 train: {num_steps: 40, global_batch: 24, micro_batch: 2}
 optimizer: {learning_rate: 0.003, warmup_steps: 4}
 evaluate: {every: 20, num_batches: 2}
@@ -27,7 +20,7 @@ refuse() { OMPI_MCA_odls_base_sigkill_timeout=0 expect "$@"; }
 curve() { grep '"loss"' "$1/metrics.jsonl" | sed -E 's/, "num_tokens".*//'; }
 value() { sed -nE "s/.*\"$2\": ([^,}]+).*/\1/p" "$1/metrics.jsonl" | tail -n 1; }
 
-expect 0 "$switchyard" prepare corpus.txt --output corpus.h5
+prepare_corpus "$switchyard"
 expect 0 train
 [[ $out == *"done after step 40 of 40"* ]] || fail "no summary: $out"
 [[ $(grep -c '"loss"' run/metrics.jsonl) -eq 40 ]] || fail "not one line a step"

@@ -7,7 +7,7 @@ set -uo pipefail
 mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
-prepare_corpus
+prepare_job
 last=$((ranks - 1))
 limit=60  # the watchdog's limits play no part here
 
@@ -51,6 +51,11 @@ expect_death 0
 start save checkpoint.every=1
 kill_in is_saving 1
 expect_death 1
+
+prepare_long --valid 0.5
+start evaluation "${long_evaluation[@]}"
+kill_in is_evaluating "$last"
+expect_death "$last"
 
 # mpirun itself: its ranks do not outlive it.
 start launcher

@@ -6,9 +6,8 @@ set -uo pipefail
 mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
-prepare_corpus
+prepare_job
 limit=3
-grace=1  # all but the stopped rank leave by themselves; mpirun waits twice for that one
 last=$((ranks - 1))
 
 expect_hang() {
@@ -48,6 +47,12 @@ stop_in is_saving 1 || fail "save: not stopped: $(cat save.out)"
 stopped=$begun
 expect_hang 1 "checkpoint after step [0-9]+"
 expect_checkpoints_valid
+
+prepare_long --valid 0.5
+start evaluation "${long_evaluation[@]}"
+stop_in is_evaluating "$last" || fail "evaluation: not stopped: $(cat evaluation.out)"
+stopped=$begun
+expect_hang "$last" "evaluation after step 1"
 
 # Slow: stopped and continued in turn, which doubles what its computation takes.
 start slow watchdog.slow_every=20 train.num_steps=200

@@ -4,22 +4,19 @@
 #   wait_for CONDITION...        until a command succeeds; fails after 30 s or when the job has ended
 #   pid_of RANK                  of the job under way
 #   stop_in SECTION RANK         stops $victim, that rank, while the job is in a section
-#   finish_job SECONDS           waits that long for its end: $code, $took (ms since $begun), $out; no
-#                                process stays
+#   finish_job SECONDS           waits that long for its end: $code, $ended, $took (ms since $begun), $out;
+#                                no process stays
 source "$(dirname "${BASH_SOURCE[0]}")/../launch/expect.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../support/small_run.sh"
 
 host=$(hostname)
 limit=2
-grace=2      # seconds that survivors of a failing rank have, as in launch/mpirun.sh
+grace=1      # seconds that survivors of a failing rank have, as in launch/mpirun.sh
 preamble=()  # further words before the program
 
-prepare_corpus() {
-  local i
-  for ((i = 0; i < 400; ++i)); do
-    printf 'The %d tokens of sequence %d passed the gate, and expert %d of %d took them.\n%%\n' \
-      $((i * 7 % 97)) "$i" $((i % 5)) 5
-  done > corpus.txt
-  expect 0 "$switchyard" prepare corpus.txt --output corpus.h5
+# corpus.h5, and small.yaml with a model of steps long enough to be met in.
+prepare_job() {
+  prepare_corpus "$switchyard"
   cat > small.yaml <<'YAML'
 run: {output: run, precision: fp32}
 data: {path: corpus.h5}
@@ -29,6 +26,14 @@ train: {num_steps: 1000000, global_batch: 24, micro_batch: 2}
 optimizer: {learning_rate: 0.001, warmup_steps: 4}
 checkpoint: {every: 0, keep: 2}
 YAML
+}
+
+# Words for start: every step is followed by an evaluation of many batches.
+long_evaluation=(data.path=long.h5 evaluate.every=1 evaluate.num_batches=1000000)
+prepare_long() {  # [OPTION...] of prepare; long.h5
+  local i
+  for ((i = 0; i < 60; ++i)); do cat corpus.txt; done > long.txt
+  expect 0 "$switchyard" prepare long.txt --output long.h5 "$@"
 }
 
 start() {
@@ -63,6 +68,8 @@ pid_of() {
 num_steps() { grep -cs '"loss"' "$job_name/metrics.jsonl"; }
 is_in_setup() { [[ -e $job_name/watch/rank-$1 && ! -s $job_name/metrics.jsonl ]]; }
 is_stepping() { [[ $(num_steps) -ge 3 ]]; }
+# Of a job with long_evaluation, which takes seconds behind the first step.
+is_evaluating() { [[ $(num_steps) -ge 1 ]] && sleep 0.2; }
 is_saving() { compgen -G "$job_name/checkpoints/step-*.tmp" > /dev/null; }
 
 # Times are whole milliseconds.
@@ -89,7 +96,8 @@ finish_job() {
   begun=${begun:-$(now)}
   end=$(($(now) + $1 * 1000))
   while kill -0 "$job" 2>/dev/null && (($(now) < end)); do sleep 0.02; done
-  took=$(($(now) - begun))
+  ended=$(now)
+  took=$((ended - begun))
   if kill -0 "$job" 2>/dev/null; then
     fail "$job_name has not ended within $1 s: $(tail -n 20 "$job_name.out")"
     kill -KILL "$job" $pids 2>/dev/null

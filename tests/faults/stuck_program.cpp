@@ -1,6 +1,6 @@
 // Ranks that get stuck by themselves, alive: what signals from outside cannot do. The same session,
 // groups and watchdog as in the trainer.
-//   stuck_program FOLDER asleep|order|done
+//   stuck_program FOLDER asleep|order|counts|done
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "parallel/session.hpp"
+#include "tensor/tensor.hpp"
 #include "trainer/watchdog.hpp"
 
 namespace switchyard {
@@ -20,6 +21,20 @@ namespace {
   std::this_thread::sleep_for(std::chrono::seconds(60));
 }
 
+// The last rank sends nothing to the first, which expects a row of it.
+void exchange_wrong_counts(Group& world) {
+  const std::int64_t num_ranks = world.size();
+  std::vector<std::int64_t> send_rows(static_cast<std::size_t>(num_ranks), 1);
+  const std::vector<std::int64_t> recv_rows(static_cast<std::size_t>(num_ranks), 1);
+  const bool is_last = world.rank() == num_ranks - 1;
+  if (is_last) send_rows[0] = 0;
+  const std::unique_ptr<Device> device = make_cpu_device();
+  const Tensor send(*device, Purpose::communication, DType::f32,
+                    {is_last ? num_ranks - 1 : num_ranks, 8});
+  const Tensor recv(*device, Purpose::communication, DType::f32, {num_ranks, 8});
+  world.all_to_all_v(send, send_rows, recv, recv_rows);
+}
+
 void get_stuck(Group& world, Profile& profile, std::string_view how) {
   std::vector<std::vector<int>> everyone(1);
   for (int rank = 0; rank < world.size(); ++rank) everyone[0].push_back(rank);
@@ -28,6 +43,7 @@ void get_stuck(Group& world, Profile& profile, std::string_view how) {
   profile.enter_step(7);
   if (how == "asleep" && is_last) sleep_in_a_layer(profile);
   if (how == "order" && is_last) twin->barrier();
+  if (how == "counts") exchange_wrong_counts(world);
   world.barrier();
   twin->barrier();
 }

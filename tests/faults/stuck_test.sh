@@ -25,6 +25,14 @@ expect 18 "$mpiexec" -n "$ranks" "$program" order order
 expect_lines 1 "rank $last ($host) has not entered barrier, step 7 (group world of $ranks) but waits in barrier, step 7 (group twin of $ranks)"
 expect_lines 1 "rank 0 ($host) has not entered barrier, step 7 (group twin of $ranks) but waits in barrier, step 7 (group world of $ranks)"
 
+# Counts that do not fit: the report shows those of each rank, and where all are.
+expect 18 "$mpiexec" -n "$ranks" "$program" counts counts
+expect_lines 1 "switchyard: the counts of all_to_all, step 7 (group world of $ranks) differ: its ranks send $((32 * ranks * ranks - 32)) bytes and expect $((32 * ranks * ranks))"
+expect_lines 1 "switchyard:   rank 0 ($host) sends $((32 * ranks)) bytes and expects $((32 * ranks)); it waits"
+expect_lines 1 "switchyard:   rank $last ($host) sends $((32 * ranks - 32)) bytes and expects $((32 * ranks)); it has left"
+for ((rank = 0; rank < ranks; ++rank)); do expect_lines 1 "switchyard: stack of rank $rank:"; done
+grep -q '"reason": "the counts of all_to_all' counts/exit.json || fail "exit.json: $(cat counts/exit.json)"
+
 # The last rank never starts: MPI itself waits, and there is no run yet.
 export SWITCHYARD_START_SECONDS=2
 printf 'run: {output: run}\ndata: {path: none.h5}\n' > small.yaml

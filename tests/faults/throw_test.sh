@@ -7,14 +7,19 @@ set -uo pipefail
 mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
-prepare_corpus
+prepare_job
 last=$((ranks - 1))
 limit=60
 
 expect_failure() {
   local wanted=$1 text=$2
   finish_job 30
-  echo "$job_name: the job ended with code $code, $took ms after its start"
+  # From the rank's last word, which it writes before anything else, to the end of mpirun.
+  local log
+  log=$(grep -l "ended with code $wanted: " "$job_name"/logs/rank-*.log | head -n 1)
+  took=$((ended - $(date -r "${log:-.}" +%s%3N)))
+  echo "$job_name: the job ended with code $code, $took ms after the failure"
+  ((took < 5000)) || fail "$job_name took $took ms to end after the failure"
   expect_code "$wanted"
   expect_output 1 "^switchyard: .*$text"
   expect_output 1 "^switchyard: "
@@ -34,8 +39,7 @@ prlimit --pid "$(pid_of "$last")" --fsize=65536
 expect_failure 6 "rank $last: .*refuses"
 
 # One damaged chunk of tokens in the middle: the rank that draws a sequence from it finds out.
-for ((i = 0; i < 60; ++i)); do cat corpus.txt; done > long.txt
-expect 0 "$switchyard" prepare long.txt --output long.h5
+prepare_long
 size=$(stat -c %s long.h5)
 head -c 64 /dev/zero | tr '\0' '\377' | dd of=long.h5 bs=1 seek=$((size / 2)) conv=notrunc status=none
 start data data.path=long.h5 train.global_batch="$ranks" train.micro_batch=1

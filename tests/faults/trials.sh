@@ -7,7 +7,7 @@ number=$1 mpiexec=$2 switchyard=$3
 RANDOM=${4:-1}
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
-prepare_corpus
+prepare_job
 limit=2
 
 declare -A count=([stop]=0 [kill]=0) right=([stop]=0 [kill]=0) section_count=()
@@ -29,6 +29,7 @@ stop_trial() {
   [[ -e $job_name/watch/report.txt ]] || return
   local noticed=$(($(date -r "$job_name/watch/report.txt" +%s%3N) - stopped))
   ((noticed > longest_notice)) && longest_notice=$noticed
+  ((noticed <= limit * 1100)) || fail "$job_name: named only after $noticed ms"
 }
 
 kill_trial() {

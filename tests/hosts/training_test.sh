@@ -6,24 +6,18 @@ set -uo pipefail
 mpirun_sh=$1
 export SWITCHYARD=$2
 source "$(dirname "$0")/../launch/expect.sh"
+source "$(dirname "$0")/../support/small_run.sh"
 source "$(dirname "$0")/namespaces.sh"
 make_hosts 3
 cd "$work" || exit 1
 
-for ((i = 0; i < 200; ++i)); do
-  printf 'Host %d has %d of the tokens, and expert %d waits for them.\n%%\n' $((i % 3)) $((i * 7 % 97)) $((i % 5))
-done > corpus.txt
-cat > small.yaml <<'YAML'
-run: {output: run, precision: fp32}
-data: {path: corpus.h5}
-model: {hidden: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, sequence_length: 32}
-experts: {num_experts: 6, top_k: 2, intermediate: 32}
+write_config small.yaml <<'YAML'
 train: {num_steps: 12, global_batch: 12, micro_batch: 3}
 optimizer: {learning_rate: 0.003, warmup_steps: 4}
 checkpoint: {every: 0, keep: 2}
 YAML
 export OMP_NUM_THREADS=1
-expect 0 "$SWITCHYARD" prepare corpus.txt --output corpus.h5
+prepare_corpus "$SWITCHYARD"
 # train HOSTS [KEY=VALUE...]: four ranks, started on the first host
 train() {
   on_host h1 "$mpirun_sh" small.yaml -n 4 --hosts "$1" --device net0 "${@:2}"
@@ -43,6 +37,14 @@ for expert in 4 2; do
   same e$expert-1 e$expert-3
   expect 0 "$SWITCHYARD" checkpoint diff e$expert-1/checkpoints/step-00000012 e$expert-3/checkpoints/step-00000012
 done
+
+# Hosts that do not share the run's folder are told so before anything is written there.
+mkdir own
+echo "$work/own" > local
+expect 6 train h1:2,h2:1,h3:1 run.output="$work/own/run"
+expect_lines 1 "run.output: $work/own/run of host h1 is another folder on h2, h3: name one that all hosts share"
+grep -q '"code": 6' own/run/exit.json || fail "exit.json: $(cat own/run/exit.json)"
+: > local
 
 # USR1 to mpirun reaches the ranks of all hosts; they agree, save and end with 16. Two hosts go on.
 long=(parallel.expert=4 train.num_steps=40)

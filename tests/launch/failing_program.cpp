@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <new>
 #include <thread>
@@ -43,6 +44,13 @@ int stopped(const CommandContext& /*context*/) {
   return static_cast<int>(ExitCode::stopped);
 }
 
+// The last rank is stopped behind all work: the others wait for it in MPI's own end.
+int last_is_late(const CommandContext& context) {
+  const Group& world = context.session->world();
+  if (world.rank() == world.size() - 1) std::raise(SIGSTOP);
+  return 0;
+}
+
 // Loads a configuration on all ranks; each prints what it got.
 int load(const CommandContext& context) {
   std::vector<std::string> arguments;
@@ -72,6 +80,7 @@ int main(int argc, char** argv) {
       {"memory", "std::bad_alloc", Processes::all_ranks, out_of_memory},
       {"foreign", "a foreign exception", Processes::all_ranks, foreign},
       {"stopped", "stops on request", Processes::all_ranks, stopped},
+      {"late", "the last rank does not come to MPI's end", Processes::all_ranks, last_is_late},
       {"one", "stops on request in one process", Processes::one, stopped},
       {"load", "loads a configuration", Processes::all_ranks, load},
   };

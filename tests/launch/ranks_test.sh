@@ -27,6 +27,12 @@ run 1 foreign
 expect_lines 1 "internal error: index 3"
 run 16 stopped
 expect_lines 0 "switchyard: "
+if [[ $ranks -gt 1 ]]; then
+  SWITCHYARD_END_SECONDS=1 run 18 late
+  expect_lines 1 "switchyard: rank 0 ($host): MPI has not ended within 1 s: not all of the $ranks ranks have come to the end"
+fi
+SWITCHYARD_END_SECONDS=soon run 2 stopped
+expect_lines 1 "SWITCHYARD_END_SECONDS is 'soon', not a number of seconds"
 run 2 nonsense
 expect_lines 1 "switchyard: unknown command nonsense"
 expect_lines 0 "MPI_ABORT"

@@ -187,8 +187,8 @@ TEST(Schema, DocumentIsCurrent) {
 }
 
 TEST(Schema, ShippedConfigurationsLoad) {
-  for (const char* name : {"/configs/tiny.yaml", "/configs/long_context.yaml",
-                           "/configs/bench/moe_216m.yaml"}) {
+  for (const char* name :
+       {"/configs/tiny.yaml", "/configs/long_context.yaml", "/configs/bench/moe_216m.yaml"}) {
     const LoadedConfig loaded = read_config(std::string(SWITCHYARD_SOURCE_DIR) + name);
     EXPECT_TRUE(validate_for_ranks(loaded, 2).empty()) << name;
     EXPECT_TRUE(same(loaded.config, load_config(to_yaml(loaded.config), "again").config)) << name;

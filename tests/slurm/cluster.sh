@@ -69,14 +69,19 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=pmix
 SlurmdTimeout=6
-KillWait=5
+KillWait=${cluster_kill_wait:-5}
 MinJobAge=300
 ReturnToService=2
 JobRequeue=1
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 NodeName=n1 NodeHostName=$host NodeAddr=127.0.0.1 Port=$(free_port) CPUs=2 RealMemory=1500 State=UNKNOWN
 NodeName=n2 NodeHostName=$host NodeAddr=127.0.0.1 Port=$(free_port) CPUs=2 RealMemory=1500 State=UNKNOWN
-PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+# Jobs of the second partition take the nodes of the first one's, which get their signal and 20 s to save.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2
 CONF
   export SLURM_CONF=$cluster/slurm.conf
   munged --foreground --force --key-file="$cluster/munge/key" --socket="$cluster/munge/socket" \
@@ -98,7 +103,7 @@ cluster_start_node() {
   disown
 }
 
-cluster_idle() { [[ $(sinfo -h -N -o '%N %t' 2>/dev/null | sort | tr '\n' ' ') == "n1 idle n2 idle " ]]; }
+cluster_idle() { [[ $(sinfo -h -N -p all -o '%N %t' 2>/dev/null | sort | tr '\n' ' ') == "n1 idle n2 idle " ]]; }
 
 # Processes with all of these lines in their environment.
 processes_with() {

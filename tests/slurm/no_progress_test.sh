@@ -5,17 +5,13 @@
 set -uo pipefail
 switchyard=$1
 source "$(dirname "$0")/../launch/expect.sh"
+source "$(dirname "$0")/../support/small_run.sh"
 cd "$work" || exit 1
-for ((i = 0; i < 100; ++i)); do printf 'Line %d of the corpus.\n%%\n' "$i"; done > corpus.txt
-cat > small.yaml <<'YAML'
-run: {output: run, precision: fp32}
-data: {path: corpus.h5}
-model: {hidden: 32, num_layers: 1, num_heads: 4, num_kv_heads: 2, sequence_length: 32}
-experts: {num_experts: 4, top_k: 2, intermediate: 32}
+write_config small.yaml <<'YAML'
 train: {num_steps: 1000000, global_batch: 4}
 checkpoint: {every: 1000000}
 YAML
-expect 0 "$switchyard" prepare corpus.txt --output corpus.h5
+prepare_corpus "$switchyard"
 lines() { grep -cs -- "$1" run/metrics.jsonl || true; }
 # start_and_kill RESTARTS: kills a run that has said which restart it is and has taken three steps.
 start_and_kill() {

@@ -131,6 +131,7 @@ TEST(HangReport, OtherCountsOrAnotherOperationDiffer) {
   EXPECT_TRUE(report.culprits.empty());
   EXPECT_TRUE(has(report.headline, "rank 3 (b) differs: it entered all_reduce")) << report.headline;
   EXPECT_TRUE(has(report.headline, "of 128 bytes where rank 0 (a) entered")) << report.headline;
+  EXPECT_EQ(report.explained_by, (std::vector<int>{0, 3}));
 
   enter(state_of(views, 3), world, 7, Operation::barrier, 64, 64, true);
   state_of(views, 3).ring[1] = {};
@@ -144,6 +145,11 @@ TEST(HangReport, CountsOfAnAllToAllThatDoNotAddUp) {
     enter(state_of(views, rank), world, 7, Operation::all_to_all, 64, rank == 1 ? 96 : 64, true);
   const HangReport report = explain_hang(views, now, 61);
   EXPECT_TRUE(has(report.headline, "its ranks send 256 bytes and expect 288")) << report.headline;
+  EXPECT_TRUE(has(report.text, "  rank 1 (a) sends 64 bytes and expects 96; it waits\n"))
+      << report.text;
+  EXPECT_TRUE(has(report.text, "  rank 2 (b) sends 64 bytes and expects 64; it waits\n"))
+      << report.text;
+  EXPECT_EQ(report.explained_by, (std::vector<int>{0, 1, 2, 3}));
 }
 
 TEST(HangReport, RanksThatWaitInDifferentCollectives) {
@@ -156,6 +162,7 @@ TEST(HangReport, RanksThatWaitInDifferentCollectives) {
   EXPECT_TRUE(report.culprits.empty());
   EXPECT_TRUE(has(report.text, "rank 1 (a) has not entered all_reduce")) << report.text;
   EXPECT_TRUE(has(report.text, "rank 0 (a) has not entered all_to_all")) << report.text;
+  EXPECT_EQ(report.explained_by, (std::vector<int>{0, 1}));
 }
 
 TEST(HangReport, NothingButTheNetwork) {

@@ -1,0 +1,73 @@
+// Who started this process, and whether its host is crowded: from the environment alone.
+#include "launch/launcher.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace switchyard {
+namespace {
+
+TEST(Launcher, ReadsSlurmsNotationOfTasks) {
+  EXPECT_EQ(num_tasks_on_node("4", 0), 4);
+  EXPECT_EQ(num_tasks_on_node("4(x2),3", 0), 4);
+  EXPECT_EQ(num_tasks_on_node("4(x2),3", 1), 4);
+  EXPECT_EQ(num_tasks_on_node("4(x2),3", 2), 3);
+  EXPECT_EQ(num_tasks_on_node("12,1(x10),7", 11), 7);
+  for (const char* text : {"4(x2),3", "", "x", "4(x", "4(y2)", "4;5"})
+    EXPECT_EQ(num_tasks_on_node(text, 3), 0) << text;
+}
+
+// A process that srun has started as one of `tasks` on its node.
+class CrowdTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ::unsetenv(yields);
+    set("SLURM_NODEID", "1");
+    set("SLURM_CPUS_ON_NODE", std::to_string(processors_));
+  }
+  void TearDown() override {
+    for (const char* name : names_) ::unsetenv(name);
+    ::unsetenv(yields);
+  }
+  void set(const char* name, const std::string& value) {
+    ::setenv(name, value.c_str(), 1);
+    names_.push_back(name);
+  }
+  // What MPI is told: "1", or "" if nothing.
+  std::string told(const std::string& launcher, const std::string& tasks) {
+    set("SLURM_STEP_TASKS_PER_NODE", tasks);
+    yield_where_crowded({.name = launcher, .rank = 0, .num_ranks = 2});
+    const char* value = std::getenv(yields);
+    return value == nullptr ? "" : value;
+  }
+
+  static constexpr const char* yields = "OMPI_MCA_mpi_yield_when_idle";
+  long processors_ = ::sysconf(_SC_NPROCESSORS_ONLN);
+
+ private:
+  std::vector<const char*> names_;
+};
+
+TEST_F(CrowdTest, AsManyTasksAsProcessorsKeepThem) {
+  EXPECT_EQ(told("srun", "1," + std::to_string(processors_)), "");
+}
+
+TEST_F(CrowdTest, MoreTasksGiveThemAway) {
+  EXPECT_EQ(told("srun", "1," + std::to_string(processors_ + 1)), "1");
+}
+
+TEST_F(CrowdTest, WhatIsSetStays) {
+  set(yields, "0");
+  EXPECT_EQ(told("srun", "1," + std::to_string(processors_ + 1)), "0");
+}
+
+TEST_F(CrowdTest, MpirunDecidesItself) {
+  EXPECT_EQ(told("mpirun", "1," + std::to_string(processors_ + 1)), "");
+}
+
+}  // namespace
+}  // namespace switchyard
