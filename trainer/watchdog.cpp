@@ -25,7 +25,10 @@ constexpr double longest_tick = 0.5;         // seconds
 constexpr double longest_nap = 0.1;          // before a look at whether the launcher asks to end
 constexpr double longest_copy = 1.0;         // between copies of the log in RUN/watch
 constexpr double launcher_head_start = 1.0;  // to say itself that a process died
-constexpr double silence = 10;               // many copies missed: a host or its processes are gone
+constexpr double alarm = 10;                 // seconds that a hint of the launcher counts
+constexpr double silence =
+    2;  // many copies missed when all are alarmed: a host or its processes are gone
+constexpr double silence_in_save = 8;  // when a busy disk may hold up copies, too
 // Fewer, which a slow disk may explain: enough for a note in exit.json before the launcher kills.
 constexpr double short_silence = 1.0;
 constexpr double alarmed_copy = 0.25;     // between copies when a rank may have died
@@ -223,7 +226,7 @@ bool Watchdog::asked_to_end() const {
 }
 
 bool Watchdog::is_alarmed() const {
-  return asked_to_end() || (stop_ != nullptr && stop_->was_continued(silence));
+  return asked_to_end() || (stop_ != nullptr && stop_->was_continued(alarm));
 }
 
 void Watchdog::follow_claim() {
@@ -249,7 +252,8 @@ void Watchdog::look_for_lost() {
   if (asked_to_end()) {
     const std::vector<int> lost = peers_->lost_here();
     if (!lost.empty()) return report_lost(lost);
-    look_for_silent();
+    // The others only if the hosts of the first ranks are gone.
+    if (rank_ < num_observers || seconds_since(asked_at_) >= alarm) look_for_silent();
     return;
   }
   if (is_alarmed()) {
@@ -265,16 +269,14 @@ void Watchdog::look_for_lost() {
 }
 
 // A rank of another host that was killed: the launcher is about to ask this one to end, and soon
-// kills it. While saving, a busy disk may silence a rank that is well.
+// kills it.
 void Watchdog::look_for_silent() {
   peers_->observe();
-  const double asked = seconds_since(asked_at_);
   const bool is_held_up = state_.is_waiting || may_follow_from_death_;
-  if (!is_held_up || state_.section == RunSection::checkpoint ||
-      seconds_since(alarmed_at_) < short_silence)
-    return;
-  if (asked >= silence && seconds_still() >= silence / 2) {
-    const std::vector<int> lost = peers_->silent_elsewhere(silence);
+  if (!is_held_up || seconds_since(alarmed_at_) < short_silence) return;
+  const double limit = state_.section == RunSection::checkpoint ? silence_in_save : silence;
+  if (seconds_since(asked_at_) >= limit && seconds_still() >= limit / 2) {
+    const std::vector<int> lost = peers_->silent_elsewhere(limit);
     if (!lost.empty()) return report_lost(lost);
   }
   const std::vector<int> silent = peers_->silent_elsewhere(short_silence);
@@ -286,7 +288,7 @@ void Watchdog::look_for_silent() {
 }
 
 // A note for the case that this rank is killed before it can say more. If the run ends well after
-// all, its own last word replaces it.
+// all (a busy disk silenced a rank), its own last word replaces it.
 void Watchdog::suspect(const std::vector<int>& silent) {
   has_suspicion_ = true;
   // The first to see silence is right: the launcher then ends one host after the other.
