@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -38,6 +39,12 @@ struct Holder {
 std::string now() {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds));
+}
+
+std::string exit_text(ExitCode code, const std::string& reason, std::int64_t step) {
+  const nlohmann::ordered_json json = {
+      {"code", static_cast<int>(code)}, {"reason", reason}, {"step", step}, {"time", now()}};
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 std::string host_name() {
@@ -163,11 +170,17 @@ void RunFolder::write_config(const std::string& yaml) const {
 
 void write_exit_file(const std::string& run_folder, ExitCode code, const std::string& reason,
                      std::int64_t step) {
-  const nlohmann::ordered_json json = {
-      {"code", static_cast<int>(code)}, {"reason", reason}, {"step", step}, {"time", now()}};
-  write_file_atomically(
-      run_folder + "/exit.json",
-      json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  write_file_atomically(run_folder + "/exit.json", exit_text(code, reason, step));
+}
+
+void write_exit_file_at_once(const std::string& run_folder, ExitCode code,
+                             const std::string& reason, std::int64_t step) {
+  const std::string path = run_folder + "/exit.json";
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  std::ofstream file(temporary, std::ios::trunc);
+  file << exit_text(code, reason, step) << std::flush;
+  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0)
+    throw IoError(fmt::format("{}: cannot be written: {}", path, std::strerror(errno)));
 }
 
 }  // namespace switchyard

@@ -295,7 +295,7 @@ void Watchdog::suspect(const std::vector<int>& silent) {
   is_first_to_suspect_ = ::access((folder_ + "/exit.json").c_str(), F_OK) != 0;
   if (!is_first_to_suspect_) return;
   const HangReport report = explain_loss(peers_->views(state_, short_silence), silent);
-  write_exit_file(folder_, ExitCode::lost_rank, report.headline, state_.place.step);
+  write_exit_file_at_once(folder_, ExitCode::lost_rank, report.headline, state_.place.step);
 }
 
 void Watchdog::look_for_hang() {
@@ -338,7 +338,7 @@ void Watchdog::announce(const std::string& text, int exit_code, const std::strin
     const std::string path = fmt::format("{}/logs/rank-{}.log", folder_, rank_);
     std::ofstream log(path, std::ios::app);
     log << prefixed(text, time_text() + " error ") << std::flush;
-    write_exit_file(folder_, static_cast<ExitCode>(exit_code), headline, state_.place.step);
+    write_exit_file_at_once(folder_, static_cast<ExitCode>(exit_code), headline, state_.place.step);
     files_.write_report(text);
   } catch (const std::exception& error) {
     write_at_once(STDERR_FILENO, fmt::format("switchyard: {}\n", error.what()));
