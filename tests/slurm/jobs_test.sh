@@ -179,7 +179,7 @@ kill_each_start() {  # RUN
     ((restart == 0)) || wait_for 60 restarted "$1" "$restart" || return 1
     wait_for 60 has_steps "$1" 3 && kill -KILL "$(rank_of "$1" 1)" || return 1
   done
-  wait_for 60 grep -q "ended with code 19 (no progress: 3 restarts in a row" "${log[$1]}"
+  wait_for 60 grep -q "ended with code 19 (.*no progress: 3 restarts in a row" "${log[$1]}"
 }
 write_job doomed 1000000
 submit_job doomed checkpoint.every=1000000
