@@ -9,7 +9,6 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +16,7 @@
 #include <sstream>
 
 #include "data/atomic_file.hpp"
+#include "trainer/side_files.hpp"
 
 namespace switchyard {
 namespace {
@@ -175,12 +175,7 @@ void write_exit_file(const std::string& run_folder, ExitCode code, const std::st
 
 void write_exit_file_at_once(const std::string& run_folder, ExitCode code,
                              const std::string& reason, std::int64_t step) {
-  const std::string path = run_folder + "/exit.json";
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  std::ofstream file(temporary, std::ios::trunc);
-  file << exit_text(code, reason, step) << std::flush;
-  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0)
-    throw IoError(fmt::format("{}: cannot be written: {}", path, std::strerror(errno)));
+  write_file_at_once(run_folder + "/exit.json", exit_text(code, reason, step));
 }
 
 }  // namespace switchyard

@@ -19,8 +19,7 @@ namespace switchyard {
 // rank ends the job when that one cannot.
 void write_exit_file(const std::string& run_folder, ExitCode code, const std::string& reason,
                      std::int64_t step);
-// The same without waiting for the disk, which may take longer than a process has that a launcher
-// is about to kill: it outlives the process, if not a power cut.
+// The same by write_file_at_once().
 void write_exit_file_at_once(const std::string& run_folder, ExitCode code,
                              const std::string& reason, std::int64_t step);
 

@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string_view>
 
-#include "data/atomic_file.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -56,6 +56,13 @@ std::string_view word_of(Claim::Kind kind) {
 }
 
 }  // namespace
+
+void write_file_at_once(const std::string& path, const std::string& text) {
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  std::ofstream file(temporary, std::ios::trunc);
+  file << text << std::flush;
+  if (!file || ::rename(temporary.c_str(), path.c_str()) != 0) refuse(path, "written");
+}
 
 void SideFiles::prepare(const std::string& run_folder) {
   const std::string folder = run_folder + "/watch";
@@ -114,7 +121,7 @@ std::optional<Claim> SideFiles::claimed() const {
 }
 
 void SideFiles::write_stack(const std::string& text) const {
-  write_file_atomically(path_of(rank_) + ".stack", text);
+  write_file_at_once(path_of(rank_) + ".stack", text);
 }
 
 std::string SideFiles::read_stack(int rank) const {
@@ -122,7 +129,7 @@ std::string SideFiles::read_stack(int rank) const {
 }
 
 void SideFiles::write_report(const std::string& text) const {
-  write_file_atomically(report_path(), text);
+  write_file_at_once(report_path(), text);
 }
 
 bool SideFiles::has_report() const {

@@ -12,6 +12,10 @@
 
 namespace switchyard {
 
+// The whole text of a file, by a rename, without waiting for the disk, which may take longer than a
+// process has that a launcher is about to kill: it outlives the process, if not a power cut.
+void write_file_at_once(const std::string& path, const std::string& text);  // IoError
+
 // Why a job ends before its time, and the code that all ranks then end with.
 struct Claim {
   enum class Kind : std::uint8_t { failed, hang, lost };

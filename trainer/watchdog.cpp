@@ -312,7 +312,7 @@ void Watchdog::report_hang(double seconds) {
   if (!files_.claim({Claim::Kind::hang, code})) return;
   has_claim_ = true;
   // Time for the others to see the claim and leave their stacks.
-  sleep_for(std::clamp(seconds / 32, 0.06, 3 * longest_tick));
+  sleep_for(std::clamp(seconds / 50, 0.04, 3 * longest_tick));
   peers_->observe();
   peers_->lost_here();
   const HangReport report =

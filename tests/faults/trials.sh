@@ -3,7 +3,7 @@
 # trial checks what the job says, its exit code, its end and its checkpoints. Prints the counts.
 #   trials.sh NUMBER MPIEXEC SWITCHYARD [SEED]
 set -uo pipefail
-number=$1 mpiexec=$2 switchyard=$3
+number=$1 mpiexec=$(realpath "$2") switchyard=$(realpath "$3")
 RANDOM=${4:-1}
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
