@@ -25,6 +25,8 @@ refused "no number of ranks for host 'h'" a.yaml --hosts h:x
 refused "a host without a name" a.yaml --hosts h,,i
 refused "has room for 2 ranks only" a.yaml -n 3 --hosts h:1,i:1
 refused "no network device none9" a.yaml --device none9
+expect 2 env -u OMPI_MCA_plm_rsh_agent -u SLURM_JOB_ID "$mpirun_sh" a.yaml --hosts no-such-host.invalid:2
+expect_lines 1 "mpirun.sh: --hosts: "  # no such host, or no ssh to reach one
 SWITCHYARD=$work/missing refused "is missing; build it" a.yaml
 OMP_NUM_THREADS=many refused "not a number of threads" a.yaml
 expect 0 "$mpirun_sh" --help

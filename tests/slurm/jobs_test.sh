@@ -83,6 +83,16 @@ expect 2 "$submit" refused.yaml refused.yaml --nodes 2 --ranks-per-node 1
 expect_lines 1 "belongs to another configuration"
 expect 2 "$submit" refused.yaml --ranks-per-node 1
 expect_lines 1 "--nodes N is missing"
+expect 2 "$submit"
+expect_lines 1 "a configuration is missing"
+expect 2 "$submit" missing.yaml --nodes 2
+expect_lines 1 "missing.yaml: no such configuration"
+expect 2 "$submit" refused.yaml --nodes 0
+expect_lines 1 "--nodes takes a number from 1, not '0'"
+for time in soon 4h 1: 4 00:04:59; do
+  expect 2 "$submit" refused.yaml --nodes 2 --time "$time"
+  expect_lines 1 "submit: --time"
+done
 expect 0 "$submit" refused.yaml --nodes 2 --ranks-per-node 2 --time 5 --launcher mpirun --sbatch --exclusive --dry-run "run.output=a b"
 for line in '#SBATCH --ntasks-per-node=2' '#SBATCH --time=5' '#SBATCH --signal=B:USR1@180' '#SBATCH --exclusive' 'settings=(run.output=a\ b)'; do
   grep -qxF -- "$line" <<<"$out" || fail "the script lacks: $line"
