@@ -7,7 +7,7 @@ set -uo pipefail
 mpiexec=$1 switchyard=$2 ranks=$3
 source "$(dirname "$0")/job.sh"
 cd "$work" || exit 1
-prepare_corpus
+prepare_job
 last=$((ranks - 1))
 limit=60
 mkdir spilled
