@@ -70,8 +70,9 @@ MpiGuard::~MpiGuard() {
 }
 
 void MpiGuard::watch(double seconds, const std::string& last_words, int rank) {
-  // All that wait would say the same: the first to end has the launcher end the others.
-  const double patience = seconds + 0.5 * std::min(rank, 30);
+  // All that wait would say the same: the first to end has the launcher end the others, which takes
+  // mpirun a second or two.
+  const double patience = seconds + 2.5 * std::min(rank, 30);
   std::unique_lock lock(mutex_);
   if (passed_.wait_for(lock, std::chrono::duration<double>(patience),
                        [this] { return has_passed_; }))
