@@ -32,21 +32,46 @@ if_none=error
 launch/install_packages.sh
 launch/install_packages.sh tests/packages.txt || true  # those tests say what they lack
 
-# run PRESET LOG [CTEST ARGUMENTS...]: prints the names and output of failures, and ctest's closing lines.
+# run PRESET LOG [CTEST ARGUMENTS...]: the tests of a build.
 run() {
   local preset=$1 log=build/$1/$2
   shift 2
-  if ctest --preset "$preset" -j "$(nproc)" "--no-tests=$if_none" "$@" >"$log" 2>&1; then
+  local code=0
+  ctest --preset "$preset" -j "$(nproc)" "--no-tests=$if_none" "$@" >"$log" 2>&1 || code=$?
+  tell_end "$code" "$log" "build/$preset"
+}
+
+# tell_end CODE LOG FOLDER: prints the names and output of failures, and ctest's closing lines.
+tell_end() {
+  local code=$1 log=$2 folder=$3
+  if [[ $code -eq 0 ]]; then
     # A selection may hold none of these tests.
     if grep -E '^[0-9]+% tests passed|^Total Test time' "$log"; then ran=1; fi
     # Tests that need what this machine lacks (root, Slurm) say so themselves.
-    grep -hoE 'NOT TESTED: .*' "$log" build/"$preset"/Testing/Temporary/LastTest.log | sort -u >> "$untested" || true
+    grep -hoE 'NOT TESTED: .*' "$log" "$folder"/Testing/Temporary/LastTest.log | sort -u >> "$untested" || true
     return 0
   fi
   sed -n '/\*\*\*Failed\|\*\*\*Timeout\|\*\*\*Exception/,/^ *[0-9]*\/[0-9]* Test/p' "$log" | head -n 200 >&2
   sed -n '/tests passed/,$p' "$log"
-  echo "tests/run.sh: FAILED in the $preset build; the whole log is $log"
+  echo "tests/run.sh: FAILED; the whole log is $log"
   exit 1
+}
+
+# A batch system mostly waits for its own clocks, so its tests run beside the others: in the folder of
+# their own, for ctest keeps one log a folder.
+slurm_tests=
+start_slurm_tests() {
+  set -m
+  ctest --test-dir build/release/tests/slurm --output-on-failure -L slurm --repeat until-pass:2 \
+    "--no-tests=$if_none" "$@" >build/release/slurm_tests.log 2>&1 &
+  slurm_tests=$!
+  set +m
+}
+finish_slurm_tests() {
+  local code=0
+  wait "$slurm_tests" || code=$?
+  slurm_tests=
+  tell_end "$code" build/release/slurm_tests.log build/release/tests/slurm
 }
 
 # The sanitizers' build uses what the tests leave of the processor. It has a process group of its own, so
@@ -68,7 +93,8 @@ finish_asan_build() {
 untested=$(mktemp)
 asan_words=$(mktemp)
 clean_up() {
-  [[ -z $asan_build ]] || kill -- "-$asan_build" 2>/dev/null || true
+  local job
+  for job in $asan_build $slurm_tests; do kill -- "-$job" 2>/dev/null || true; done
   rm -f "$untested" "$asan_words"
 }
 trap clean_up EXIT
@@ -76,11 +102,13 @@ trap clean_up EXIT
 ran=0
 started=$SECONDS
 launch/build.sh release
-# Tests on real clusters, hosts and dying ranks have limits in seconds, which another program on the
-# machine can break: they run alone, and once more if they fail.
-run release timed_tests.log -L 'faults|hosts|slurm' --repeat until-pass:2 "$@"
+# Tests on several hosts and of dying ranks have limits in seconds, which another program on the machine
+# can break: they run alone, and once more if they fail.
+run release timed_tests.log -L 'faults|hosts' --repeat until-pass:2 "$@"
 [[ $with_asan -eq 0 ]] || start_asan_build
+start_slurm_tests "$@"
 run release tests.log -LE 'faults|hosts|slurm' "$@"
+finish_slurm_tests
 if [[ $with_asan -eq 1 ]]; then
   finish_asan_build
   run asan tests.log "$@"
