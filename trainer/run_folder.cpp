@@ -178,4 +178,8 @@ void write_exit_file_at_once(const std::string& run_folder, ExitCode code,
   write_file_at_once(run_folder + "/exit.json", exit_text(code, reason, step));
 }
 
+void remove_exit_file(const std::string& run_folder) {
+  ::unlink((run_folder + "/exit.json").c_str());
+}
+
 }  // namespace switchyard

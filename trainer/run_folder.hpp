@@ -22,6 +22,8 @@ void write_exit_file(const std::string& run_folder, ExitCode code, const std::st
 // The same by write_file_at_once().
 void write_exit_file_at_once(const std::string& run_folder, ExitCode code,
                              const std::string& reason, std::int64_t step);
+// It was written too early: the run goes on.
+void remove_exit_file(const std::string& run_folder);
 
 class RunFolder {
  public:

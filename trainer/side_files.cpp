@@ -120,6 +120,18 @@ std::optional<Claim> SideFiles::claimed() const {
   return claim;
 }
 
+bool SideFiles::suspect() const {
+  const std::string path = folder_ + "/suspicion";
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (file < 0) return false;
+  ::close(file);
+  return true;
+}
+
+void SideFiles::drop_suspicion() const {
+  ::unlink((folder_ + "/suspicion").c_str());
+}
+
 void SideFiles::write_stack(const std::string& text) const {
   write_file_at_once(path_of(rank_) + ".stack", text);
 }

@@ -39,6 +39,10 @@ class SideFiles {
   bool claim(const Claim& claim) const;
   std::optional<Claim> claimed() const;
 
+  // A rank believes that another one has died, and is the first of all to do so; or not any more.
+  bool suspect() const;
+  void drop_suspicion() const;
+
   void write_stack(const std::string& text) const;
   std::string read_stack(int rank) const;  // empty if there is none
   void write_report(const std::string& text) const;

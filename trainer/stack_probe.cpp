@@ -75,11 +75,15 @@ std::string StackProbe::take(std::chrono::milliseconds patience) {
   while (!ready_ && std::chrono::steady_clock::now() < end)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   if (!ready_) return "  the thread does not answer: it is inside the system's kernel\n";
+  return describe_stack(std::span(frames_).first(static_cast<std::size_t>(num_frames_)),
+                        frames_of_handler);
+}
+
+std::string describe_stack(std::span<void* const> frames, int num_skipped) {
   std::string text;
-  const int begin = std::min(frames_of_handler, num_frames_);
-  for (int frame = begin; frame < num_frames_; ++frame)
-    text += fmt::format("  #{} {}\n", frame - begin,
-                        describe_frame(frames_[static_cast<std::size_t>(frame)]));
+  const std::size_t begin = std::min(static_cast<std::size_t>(num_skipped), frames.size());
+  for (std::size_t frame = begin; frame < frames.size(); ++frame)
+    text += fmt::format("  #{} {}\n", frame - begin, describe_frame(frames[frame]));
   return text;
 }
 

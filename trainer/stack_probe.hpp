@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <span>
 #include <string>
 
 namespace switchyard {
@@ -36,5 +37,8 @@ class StackProbe {
   int num_frames_ = 0;
   std::atomic<bool> ready_{false};
 };
+
+// Lines "  #0 function + 0x12 (file)" of what ::backtrace() gave, without the first frames.
+std::string describe_stack(std::span<void* const> frames, int num_skipped);
 
 }  // namespace switchyard

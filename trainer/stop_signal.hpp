@@ -8,7 +8,7 @@
 //
 // One object, created in main, whose life covers the run; it restores the default actions. A
 // handler of the system gets no argument of ours, so stop_signal.cpp keeps one static pointer to
-// that object: the only mutable global of the program.
+// that object. With CrashSignal's it is the only mutable global of the program.
 #pragma once
 
 #include <atomic>

@@ -19,34 +19,15 @@ namespace {
 
 // The first ranks look for the reason of a hang, so that a thousand do not read a thousand files
 // each; the others only if these do not.
-constexpr int num_observers = 8;
-constexpr double share_watched = 0.4;        // of the limit that all others must be seen still
-constexpr double longest_tick = 0.5;         // seconds
-constexpr double longest_nap = 0.1;          // before a look at whether the launcher asks to end
-constexpr double longest_copy = 1.0;         // between copies of the log in RUN/watch
-constexpr double launcher_head_start = 1.0;  // to say itself that a process died
-constexpr double alarm = 10;                 // seconds that a hint of the launcher counts
-constexpr double silence =
-    2;  // many copies missed when all are alarmed: a host or its processes are gone
-constexpr double silence_in_save = 8;  // when a busy disk may hold up copies, too
-// Fewer, which a slow disk may explain: enough for a note in exit.json before the launcher kills.
-constexpr double short_silence = 1.0;
-constexpr double alarmed_copy = 0.25;     // between copies when a rank may have died
-constexpr double hint_before_term = 0.5;  // SIGCONT before SIGTERM, by mpirun
-constexpr double patience_for_report = 3.0;
-constexpr double patience_for_abort = 5.0;
+constexpr double share_watched = 0.4;  // of the limit that all others must be seen still
+constexpr double longest_tick = 0.5;   // seconds
+constexpr double longest_nap = 0.1;    // before a look at whether the launcher asks to end
+constexpr double longest_copy = 1.0;   // between copies of the log in RUN/watch
+constexpr double alarmed_copy = 0.25;  // the same when a rank may have died
 constexpr std::size_t most_stacks = 4;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 std::chrono::duration<double> seconds_of(double count) {
   return std::chrono::duration<double>(count);
-}
-
-void sleep_for(double seconds) {
-  std::this_thread::sleep_for(seconds_of(seconds));
 }
 
 double shortest_of(const WatchdogConfig& config) {
@@ -126,28 +107,6 @@ Watchdog::~Watchdog() {
   }
 }
 
-bool Watchdog::claim_failure(int exit_code) {
-  // An exchange fails, too, when the rank at its other end has died: that is the cause to tell.
-  if (exit_code == static_cast<int>(ExitCode::io)) {
-    may_follow_from_death_ = true;
-    sleep_for(launcher_head_start + longest_tick);
-    if (has_suspicion_) {
-      sleep_for(patience_for_abort);  // the launcher ends this rank
-      return false;
-    }
-  }
-  has_claim_ = true;
-  if (files_.claim({Claim::Kind::failed, exit_code})) {
-    log_.set_leave(Leave::failed);
-    files_.write(log_.read());
-    return true;
-  }
-  has_claim_ = false;
-  // The first one is about to end all; its report stands alone if this rank holds its own back.
-  sleep_for(patience_for_abort);
-  return false;
-}
-
 void Watchdog::run() {
   const double period =
       shortest_ > 0 ? std::clamp(shortest_ / 80, 0.02, longest_tick) : longest_tick;
@@ -185,8 +144,9 @@ void Watchdog::tick() {
     was_asked_ = true;
     asked_at_ = Clock::now();
   }
-  if (has_claim_) return;
+  if (has_claim_) return crash_.release();
   follow_claim();
+  if (crash_.has_come()) return follow_crash();
   look_for_lost();
   look_for_hang();
 }
@@ -217,85 +177,16 @@ double Watchdog::limit_of(RunSection section) const {
   return 0;
 }
 
+double Watchdog::seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void Watchdog::sleep_for(double seconds) {
+  std::this_thread::sleep_for(seconds_of(seconds));
+}
+
 double Watchdog::seconds_still() const {
   return seconds_since(moved_);
-}
-
-bool Watchdog::asked_to_end() const {
-  return stop_ != nullptr && stop_->number() == SIGTERM;
-}
-
-bool Watchdog::is_alarmed() const {
-  return asked_to_end() || (stop_ != nullptr && stop_->was_continued(alarm));
-}
-
-void Watchdog::follow_claim() {
-  const double limit = limit_of(state_.section);
-  const double worried = limit > 0 ? std::min(limit / 2, 5.0) : 5.0;
-  // What has been seen counts although the job may move again: the launcher wakes stopped ranks.
-  const bool was_seen = claim_seen_ != Clock::time_point{};
-  if (!was_seen && !asked_to_end() && seconds_still() < worried) return;
-  const std::optional<Claim> claim = files_.claimed();
-  if (!claim) return;
-  if (!was_seen) claim_seen_ = Clock::now();
-  const double seen = seconds_since(claim_seen_);
-  if (claim->kind == Claim::Kind::failed) {
-    // The rank that failed prints its message before it has the others ended.
-    if (asked_to_end() || seen >= patience_for_abort) end_with(claim->code);
-    return;
-  }
-  if (claim->kind == Claim::Kind::hang) leave_stack();
-  if (files_.has_report() || seen >= patience_for_report) end_with(claim->code);
-}
-
-void Watchdog::look_for_lost() {
-  if (asked_to_end()) {
-    const std::vector<int> lost = peers_->lost_here();
-    if (!lost.empty()) return report_lost(lost);
-    // The others only if the hosts of the first ranks are gone.
-    if (rank_ < num_observers || seconds_since(asked_at_) >= alarm) look_for_silent();
-    return;
-  }
-  if (is_alarmed()) {
-    const std::vector<int> lost = peers_->lost_here();
-    if (!lost.empty()) return report_lost(lost);
-    if (rank_ < num_observers) look_for_silent();
-  }
-  if (!peers_->next_is_lost()) {
-    asked_at_ = Clock::now();
-    return;
-  }
-  if (seconds_since(asked_at_) >= launcher_head_start) report_lost(peers_->lost_here());
-}
-
-// A rank of another host that was killed: the launcher is about to ask this one to end, and soon
-// kills it.
-void Watchdog::look_for_silent() {
-  peers_->observe();
-  const bool is_held_up = state_.is_waiting || may_follow_from_death_;
-  if (!is_held_up || seconds_since(alarmed_at_) < short_silence) return;
-  const double limit = state_.section == RunSection::checkpoint ? silence_in_save : silence;
-  if (seconds_since(asked_at_) >= limit && seconds_still() >= limit / 2) {
-    const std::vector<int> lost = peers_->silent_elsewhere(limit);
-    if (!lost.empty()) return report_lost(lost);
-  }
-  const std::vector<int> silent = peers_->silent_elsewhere(short_silence);
-  if (silent.empty() || rank_ >= num_observers) return;
-  if (!has_suspicion_) suspect(silent);
-  // A hint long before SIGTERM: this is mpirun, which kills next and lets nobody save.
-  const bool is_doomed = asked_to_end() && asked_at_ - alarmed_at_ >= seconds_of(hint_before_term);
-  if (is_doomed && is_first_to_suspect_) report_lost(silent);
-}
-
-// A note for the case that this rank is killed before it can say more. If the run ends well after
-// all (a busy disk silenced a rank), its own last word replaces it.
-void Watchdog::suspect(const std::vector<int>& silent) {
-  has_suspicion_ = true;
-  // The first to see silence is right: the launcher then ends one host after the other.
-  is_first_to_suspect_ = ::access((folder_ + "/exit.json").c_str(), F_OK) != 0;
-  if (!is_first_to_suspect_) return;
-  const HangReport report = explain_loss(peers_->views(state_, short_silence), silent);
-  write_exit_file_at_once(folder_, ExitCode::lost_rank, report.headline, state_.place.step);
 }
 
 void Watchdog::look_for_hang() {
@@ -319,16 +210,6 @@ void Watchdog::report_hang(double seconds) {
       explain_hang(peers_->views(state_, share_watched * limit_of(state_.section)),
                    system_nanoseconds(), seconds);
   announce(report.text + stacks_of(report.explained_by), code, report.headline);
-  end_with(code);
-}
-
-void Watchdog::report_lost(const std::vector<int>& lost) {
-  const int code = static_cast<int>(ExitCode::lost_rank);
-  if (!files_.claim({Claim::Kind::lost, code})) return;
-  has_claim_ = true;
-  peers_->observe();
-  const HangReport report = explain_loss(peers_->views(state_, silence), lost);
-  announce(report.text, code, report.headline);
   end_with(code);
 }
 

@@ -1,9 +1,11 @@
 // Watches that a job moves on, in a thread of each rank that never calls MPI, so that it works
 // while MPI is stuck. The thread beats (in the rank's log of collectives and its copy in RUN/watch)
-// and looks for three things:
+// and looks for four things:
 //  - nothing has moved for the limit of the section: it finds out who holds up the others, one rank
 //    of all prints the report, and all end with code 18;
 //  - a peer's process is gone: one rank says so, and all end with code 20;
+//  - this rank has crashed (CrashSignal): it says so and dies of it, unless another rank's death
+//    comes to light, which it then says instead;
 //  - the launcher ends the job because a rank has failed: this one leaves at once, though its other
 //    thread waits in MPI.
 // The report also goes to RUN/watch/report.txt, the rank's log and exit.json.
@@ -19,6 +21,7 @@
 
 #include "parallel/group.hpp"
 #include "trainer/config.hpp"
+#include "trainer/crash_signal.hpp"
 #include "trainer/side_files.hpp"
 #include "trainer/stack_probe.hpp"
 #include "trainer/stop_signal.hpp"
@@ -45,6 +48,11 @@ class Watchdog {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // The first ranks look for the reason of a hang, so that a thousand do not read a thousand files
+  // each; the others only if these do not.
+  static constexpr int num_observers = 8;
+  static double seconds_since(Clock::time_point start);
+  static void sleep_for(double seconds);
 
   void run();
   void tick();
@@ -52,11 +60,15 @@ class Watchdog {
   double limit_of(RunSection section) const;  // seconds; 0: none
   double seconds_still() const;               // without progress of this rank
   bool asked_to_end() const;                  // by SIGTERM
-  bool is_alarmed() const;                    // by that, or by the hint that comes before it
+  bool is_hinted() const;                     // by that, or by the hint that comes before it
+  bool is_alarmed() const;                    // by either, or by a crash of this rank
   void follow_claim();
   void look_for_lost();
   void look_for_silent();
   void suspect(const std::vector<int>& silent);
+  void drop_suspicion();
+  void follow_crash();
+  void report_crash();
   void look_for_hang();
   void report_hang(double seconds);
   void report_lost(const std::vector<int>& lost);
@@ -72,6 +84,7 @@ class Watchdog {
   const StopSignal* stop_;
   SideFiles files_;
   StackProbe probe_;
+  CrashSignal crash_;
   std::unique_ptr<PeerView> peers_;
   int rank_;
   double shortest_;  // of the limits
@@ -80,6 +93,7 @@ class Watchdog {
   Clock::time_point moved_ = Clock::now();
   Clock::time_point written_{};
   Clock::time_point claim_seen_{};
+  Clock::time_point crash_seen_{};
   Clock::time_point asked_at_ = Clock::now();       // or when the next rank was last seen
   Clock::time_point alarmed_at_ = Clock::now();     // since when the launcher may be ending the job
   std::atomic<bool> has_claim_{false};              // also set by the thread that trains
