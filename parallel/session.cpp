@@ -2,6 +2,7 @@
 
 #include <mpi.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -22,6 +23,9 @@ Session::Session(int* argc, char*** argv) {
   if (provided < MPI_THREAD_FUNNELED)
     throw InternalError("this MPI library does not allow threads beside the one that calls it");
   world_ = mpi::make_world_group(log_);
+  // Where the other end of a connection has died MPI's next write is an error of the exchange; the
+  // signal would end this rank, too, before it can say whose death it was.
+  if (world_->size() > 1) std::signal(SIGPIPE, SIG_IGN);
   log_.set_rank(world_->rank(), world_->size());
 }
 

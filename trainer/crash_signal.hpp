@@ -39,7 +39,8 @@ class CrashSignal {
   static constexpr std::array<int, 5> signals{SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 
   static void handle(int signal, siginfo_t* information, void* context);
-  void hold(int signal, const siginfo_t& information);
+  // A frame of its own, which stack() leaves out.
+  [[gnu::noinline]] void hold(int signal, const siginfo_t& information);
 
   std::int64_t patience_ms_;
   std::array<struct sigaction, signals.size()> before_{};

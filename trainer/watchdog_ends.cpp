@@ -15,7 +15,7 @@ namespace {
 
 // All in seconds.
 constexpr double launcher_head_start = 1.0;  // to say itself that a process died
-constexpr double failure_head_start = 1.5;   // for a suspicion to arise, after a failed exchange
+constexpr double failure_head_start = 2.0;   // for a suspicion to arise, after a failed exchange
 constexpr double alarm = 10;                 // that a hint of the launcher counts
 // Many copies missed when all are alarmed: a host or its processes are gone.
 constexpr double silence = 2;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A rank on another host is stopped, or killed: it is named with its host, all end, nothing is left.
+# A rank on another host is stopped, killed, or crashes: it is named with its host, all end, nothing is left.
 # The hosts see one another's ranks by the run's folder alone.
 #   hang_test.sh MPIRUN_SH SWITCHYARD
 set -uo pipefail
@@ -59,8 +59,17 @@ grep -qE "^switchyard: rank 3 \(h3\) has (not entered|entered but does not compl
 grep -q '"code": 18' stopped/exit.json || fail "exit.json: $(cat stopped/exit.json)"
 grep -q "rank 3 (h3)" stopped/watch/report.txt || fail "report: $(cat stopped/watch/report.txt)"
 
-start killed && victim=$(process_of 2) && kill -KILL "$victim"
+# A survivor crashes at once, as Open MPI may make it: the death is told and not the crash.
+start killed && victim=$(process_of 2) && survivor=$(process_of 0) && kill -KILL "$victim" && kill -SEGV "$survivor"
 ends 137 5
 grep -q '"reason": "rank 2 (h2) ' killed/exit.json ||
   fail "the killed rank of h2 is not named: $(cat killed.out killed/exit.json)"
+! grep -q SIGSEGV killed.out || fail "the survivor's crash is told as a cause: $(cat killed.out)"
+
+# A rank of another host that crashes by itself says so.
+start crashed && victim=$(process_of 3) && kill -ABRT "$victim"
+ends 134 5
+grep -q '"reason": "rank 3 (h3) crashed' crashed/exit.json ||
+  fail "the crashed rank of h3 is not named: $(cat crashed.out crashed/exit.json)"
+[[ $(grep -c "^switchyard: rank " crashed.out) -eq 1 ]] || fail "not one cause: $(cat crashed.out)"
 finish

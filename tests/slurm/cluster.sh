@@ -1,11 +1,32 @@
 # Sourced by the tests of batch jobs: a real Slurm cluster of two nodes, n1 and n2, on this machine.
 # Everything lives in the folder given: configuration, a munge key made for it, state, logs.
+#   begin_in_cluster SWITCHYARD  how such a test begins: in its scratch folder, with a corpus and a cluster
+#                              that ends with the script; 77 where none can be started
+#   submitted_job              the number of the job that `submit` has just told, from $out
 #   cluster_missing            prints what keeps a cluster from starting here; empty if nothing does
 #   cluster_start FOLDER       controller, munge and both nodes; returns when both nodes are idle
 #   cluster_kill_node NODE     the node dies: its daemon and everything that it started, at once
 #   cluster_start_node NODE    the node starts again, with what its death left in its folders
 #   cluster_stop               ends every process of the cluster; call it from a trap
 #   wait_for SECONDS COMMAND   polls until the command succeeds; fails after SECONDS
+source "$(dirname "${BASH_SOURCE[0]}")/../launch/expect.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../support/small_run.sh"
+
+begin_in_cluster() {
+  local missing
+  missing=$(cluster_missing)
+  [[ -z $missing ]] || { echo "NOT TESTED: batch jobs need $missing"; exit 77; }
+  trap 'cluster_stop; rm -rf "$work"' EXIT
+  trap 'exit 1' INT TERM
+  cd "$work" || exit 1
+  export SWITCHYARD=$1
+  export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_base_warn_component_unused=0
+  prepare_corpus "$1"
+  cluster_start "$work/cluster" || exit 1
+}
+
+submitted_job() { sed -nE 's/^job ([0-9]+) submitted/\1/p' <<<"$out"; }
+
 cluster_missing() {
   [[ $(id -u) -eq 0 ]] || { echo "root, which slurmd needs"; return; }
   local program

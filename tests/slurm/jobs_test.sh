@@ -5,18 +5,8 @@
 #   jobs_test.sh SWITCHYARD SUBMIT       exit code 77: no cluster can be started here (the reason is told)
 set -uo pipefail
 switchyard=$1 submit=$2
-source "$(dirname "$0")/../launch/expect.sh"
-source "$(dirname "$0")/../support/small_run.sh"
 source "$(dirname "$0")/cluster.sh"
-missing=$(cluster_missing)
-[[ -z $missing ]] || { echo "NOT TESTED: batch jobs need $missing"; exit 77; }
-trap 'cluster_stop; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-cd "$work" || exit 1
-export SWITCHYARD=$switchyard
-export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_base_warn_component_unused=0
 
-prepare_corpus "$switchyard"
 # write_job RUN STEPS: a schedule that does not depend on the number of steps, which the test moves.
 write_job() {
   cat > "$1.yaml" <<YAML
@@ -46,7 +36,7 @@ submit_job() {  # RUN OPTIONS...
   local run=$1
   shift
   expect 0 "$submit" "$run.yaml" --nodes 2 --ranks-per-node 1 "$@"
-  id[$run]=$(sed -nE 's/^job ([0-9]+) submitted/\1/p' <<<"$out")
+  id[$run]=$(submitted_job)
   log[$run]=$run/slurm-${id[$run]}.log
   [[ -n ${id[$run]} && $out == *"${log[$run]}"* ]] || fail "submit did not tell the job and its log: $out"
 }
@@ -62,7 +52,7 @@ must() {  # SECONDS WHAT COMMAND...
 }
 told() { echo "  $SECONDS s: $*"; }
 
-cluster_start "$work/cluster" || exit 1
+begin_in_cluster "$switchyard"
 told "the cluster is up"
 
 # ---- Refusals, before anything is submitted ------------------------------------------------------
@@ -162,7 +152,7 @@ most=$(($(last_step by_srun) > $(last_step by_mpirun) ? $(last_step by_srun) : $
 write_job unbroken "$most"
 write_job short 5
 expect 0 "$submit" unbroken.yaml short.yaml --nodes 2 --ranks-per-node 1
-array=$(sed -nE 's/^job ([0-9]+) submitted/\1/p' <<<"$out")
+array=$(submitted_job)
 array_done() { [[ $(cat slurm-"$array"_[01].log 2>/dev/null | grep -c '] done') -eq 2 ]]; }
 must 180 "the array of unbroken runs" array_done
 [[ $(steps_of unbroken) -eq $most && $(steps_of short) -eq 5 ]] || fail "not one line a step"

@@ -5,21 +5,10 @@
 # KILL_WAIT: of slurm.conf, in seconds (5). Exit code 77: no cluster can be started here.
 set -uo pipefail
 switchyard=$1 submit=$2 launcher=${3:-srun} cluster_kill_wait=${4:-5} trials=${5:-3}
-source "$(dirname "$0")/../launch/expect.sh"
-source "$(dirname "$0")/../support/small_run.sh"
+switchyard=$(realpath "$switchyard") submit=$(realpath "$submit")
 source "$(dirname "$0")/cluster.sh"
-missing=$(cluster_missing)
-[[ -z $missing ]] || { echo "NOT TESTED: batch jobs need $missing"; exit 77; }
 config=$(realpath "$(dirname "$0")/../../configs/tiny.yaml")
-trap 'cluster_stop; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-cd "$work" || exit 1
-export SWITCHYARD=$switchyard
-# More ranks a node do not work here: Open MPI takes nodes of one name for one host and mixes up the
-# shared memory of their ranks.
-export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_base_warn_component_unused=0
-prepare_corpus "$switchyard"
-cluster_start "$work/cluster" || exit 1
+begin_in_cluster "$switchyard"
 
 now() { date +%s%3N; }
 # after WHAT COMMAND...: waits for it and tells when, in ms since the kill.
@@ -34,9 +23,11 @@ at_least() { (($(count "$1" "$2") + 0 >= $3)); }
 gone() { local pid; for pid in "$@"; do [[ ! -d /proc/$pid ]] || return 1; done; }
 is_step_after_restart() { sed -n "/\"restarts\": $1,/,\$p" run/metrics.jsonl | grep -q '"loss"'; }
 
+# More ranks a node do not work here: Open MPI takes nodes of one name for one host and mixes up the
+# shared memory of their ranks.
 expect 0 "$submit" "$config" --nodes 2 --ranks-per-node 1 --time 60 --launcher "$launcher" \
   run.output=run data.path=corpus.h5 train.num_steps=1000000 checkpoint.every=5 evaluate.every=0
-job=$(sed -nE 's/^job ([0-9]+) submitted/\1/p' <<<"$out")
+job=$(submitted_job)
 log=run/slurm-$job.log
 wait_for 60 at_least '"loss"' run/metrics.jsonl 8 || { echo "no steps"; cat "$log"; exit 1; }
 for ((trial = 1; trial <= trials; ++trial)); do
