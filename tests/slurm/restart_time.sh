@@ -38,7 +38,7 @@ for ((trial = 1; trial <= trials; ++trial)); do
   kill -KILL "${ranks[1]}"
   killed=$(now)
   after "the others are gone" gone "${ranks[@]}"
-  [[ -e run/exit.json ]] || echo "             (and could leave no exit.json)"
+  grep -qs '"reason": "rank ' run/exit.json || echo "             (and could leave no exit.json)"
   after "the script queues the job again" at_least 'queued again' "$log" "$trial"
   after "Slurm has started it again" at_least '\] start' "$log" $((trial + 1))
   after "the first new step" is_step_after_restart "$trial"
