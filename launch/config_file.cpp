@@ -42,11 +42,19 @@ class ConfigReader {
   void read_keys(std::string_view section, std::string_view group, const YamlNode& content);
   void read_value(const Key& key, const YamlNode& name, const YamlNode& value);
   bool read_list(const Key& key, const YamlNode& value);
+  Origin origin_of(const std::string& argument) const {
+    return {.kind = Origin::Kind::command_line,
+            .line = 0,
+            .column = 0,
+            .number = num_arguments_,
+            .argument = argument};
+  }
   void override_value(const Key& key, const std::string& argument, const std::string& text);
 
   LoadedConfig loaded_;
   std::vector<Mistake> mistakes_;
   std::vector<std::string> argument_mistakes_;
+  int num_arguments_ = 0;           // so far
   std::vector<bool> is_unknown_;    // the value given for the key was refused
   std::vector<bool> is_attempted_;  // somebody gave a value, right or wrong
   std::map<std::string, Place, std::less<>> section_places_;
@@ -155,6 +163,7 @@ void ConfigReader::read_value(const Key& key, const YamlNode& name, const YamlNo
   loaded_.origins[index] = {.kind = Origin::Kind::file,
                             .line = value.place.line,
                             .column = value.place.column,
+                            .number = 0,
                             .argument = {}};
   is_unknown_[index] = true;
   if (value.kind == YamlNode::Kind::alias) return;
@@ -191,8 +200,7 @@ void ConfigReader::override_value(const Key& key, const std::string& argument,
                                   const std::string& text) {
   const std::size_t index = index_of(key);
   is_attempted_[index] = true;
-  loaded_.origins[index] = {
-      .kind = Origin::Kind::command_line, .line = 0, .column = 0, .argument = argument};
+  loaded_.origins[index] = origin_of(argument);
   std::vector<ValueMistake> wrong;
   if (is_list(key)) {
     assign_list_text(loaded_.config, key, text, wrong);
@@ -207,6 +215,7 @@ void ConfigReader::override_value(const Key& key, const std::string& argument,
 }
 
 void ConfigReader::read_override(const std::string& argument) {
+  ++num_arguments_;
   const std::size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0) {
     mistake_of_argument(argument, "expected KEY=VALUE, as in train.num_steps=10");
@@ -216,8 +225,7 @@ void ConfigReader::read_override(const std::string& argument) {
   if (const auto part = find_list_part(path)) {
     const std::size_t index = index_of(*part->list);
     is_attempted_[index] = true;
-    loaded_.origins[index] = {
-        .kind = Origin::Kind::command_line, .line = 0, .column = 0, .argument = argument};
+    loaded_.origins[index] = origin_of(argument);
     if (const auto problem = assign_list_part(loaded_.config, *part, argument.substr(equals + 1))) {
       is_unknown_[index] = true;
       mistake_of_argument(argument, *problem);

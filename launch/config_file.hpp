@@ -21,6 +21,7 @@ struct Origin {
   Kind kind = Kind::default_value;
   int line = 0;  // of the value in the file, from 1
   int column = 0;
+  int number = 0;        // of the argument on the command line, from 1
   std::string argument;  // as typed, "train.num_steps=10"
 };
 

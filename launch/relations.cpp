@@ -28,17 +28,24 @@ class Checker {
   }
 
   void blame(std::initializer_list<std::string_view> paths, std::string problem) {
-    const auto is_set = [&](std::string_view path) {
-      return loaded_.origin(*find_key(path)).kind != Origin::Kind::default_value;
-    };
-    const auto* first = std::find_if(paths.begin(), paths.end(), is_set);
-    const std::string_view path = first == paths.end() ? *paths.begin() : *first;
-    broken_.push_back({find_key(path), std::move(problem)});
+    const Key* blamed = find_key(*paths.begin());
+    for (const std::string_view path : paths) {
+      const Key* key = find_key(path);
+      if (turn_of(*key) > turn_of(*blamed)) blamed = key;
+    }
+    broken_.push_back({blamed, std::move(problem)});
   }
 
   std::vector<BrokenRelation> take() { return std::move(broken_); }
 
  private:
+  // When a value was set: the default, the file, then the arguments one after the other.
+  int turn_of(const Key& key) const {
+    const Origin& origin = loaded_.origin(key);
+    if (origin.kind == Origin::Kind::default_value) return 0;
+    return 1 + origin.number;
+  }
+
   const LoadedConfig& loaded_;
   const std::vector<bool>& is_unknown_;
   std::vector<BrokenRelation> broken_;
@@ -230,22 +237,30 @@ void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t d
                             multiples_around(train.global_batch, data * micro)));
 }
 
-// What is wrong with the sharing of a sequence: `lines` of "parallel.context...: problem".
-void blame_context(Checker& checker, std::string_view lines) {
+// What is wrong with a mesh or the sharing of a sequence: `lines` of "KEY: problem". Each is the
+// fault of one of the keys that its equation holds.
+void blame_parallel(Checker& checker, std::string_view lines) {
   while (!lines.empty()) {
-    std::string_view line = lines.substr(0, lines.find('\n'));
+    const std::string_view line = lines.substr(0, lines.find('\n'));
     lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-    constexpr std::string_view ulysses = "parallel.context.ulysses: ";
-    constexpr std::string_view context = "parallel.context: ";
-    if (line.starts_with(ulysses)) {
-      checker.blame({"parallel.context.ulysses", "parallel.context", "model.num_kv_heads"},
-                    std::string(line.substr(ulysses.size())));
-      continue;
-    }
-    if (line.starts_with(context)) line.remove_prefix(context.size());
-    checker.blame({"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
-                   "model.sequence_length"},
-                  std::string(line));
+    const std::size_t colon = line.find(": ");
+    expect(colon != std::string_view::npos, "a problem with the key that it is about");
+    const std::string_view key = line.substr(0, colon);
+    std::string problem(line.substr(colon + 2));
+    if (key == "parallel.expert")  // whatever data and context are, their product is the ranks
+      checker.blame({"parallel.expert"}, std::move(problem));
+    else if (key == "parallel.data")
+      checker.blame({"parallel.data", "parallel.context", "parallel.context.ring",
+                     "parallel.context.ulysses"},
+                    std::move(problem));
+    else if (key == "parallel.context.ulysses")
+      checker.blame({"parallel.context.ulysses", "parallel.context", "parallel.context.ring",
+                     "model.num_kv_heads", "model.num_heads"},
+                    std::move(problem));
+    else
+      checker.blame({"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
+                     "model.sequence_length", "parallel.context.layout", "parallel.context.pad"},
+                    std::move(problem));
   }
 }
 
@@ -274,16 +289,10 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
   Checker checker(loaded, nothing_unknown);
   const Config& config = loaded.config;
   try {
-    const ParallelConfig parallel = Mesh::resolved(config.parallel, num_ranks);
-    check_batch_of_ranks(checker, config, parallel.data);
-  } catch (const ConfigError& error) {
-    checker.blame({"parallel.data", "parallel.expert", "parallel.context"}, error.what());
-    return checker.take();
-  }
-  try {
+    check_batch_of_ranks(checker, config, Mesh::resolved(config.parallel, num_ranks).data);
     resolved_parallel(config, num_ranks);
   } catch (const ConfigError& error) {
-    blame_context(checker, error.what());
+    blame_parallel(checker, error.what());
   }
   return checker.take();
 }

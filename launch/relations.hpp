@@ -1,5 +1,6 @@
 // Relations between keys: what no single value can violate. Each that does not hold is told with
-// its equation and numbers, at the place of the first of its keys that somebody has set.
+// its equation and numbers, at the place of that of its keys which was set last: an argument of the
+// command line, the later of two, or else the first that the file sets.
 #pragma once
 
 #include <cstdint>

@@ -41,6 +41,17 @@ std::string whole_number_advice(std::string_view text) {
   return fmt::format("; write {}", static_cast<std::int64_t>(value));
 }
 
+// Where a word belongs that was given to a number of a group: "auto" for parallel.context.
+std::string choice_advice(const Key& key, std::string_view text) {
+  const std::size_t dot = key.name.find('.');
+  if (dot == std::string_view::npos) return {};
+  for (const Key& other : schema())
+    if (other.section == key.section && other.name.starts_with(key.name.substr(0, dot + 1)) &&
+        std::find(other.choices.begin(), other.choices.end(), text) != other.choices.end())
+      return fmt::format("; {} is a value of {}", text, other.path());
+  return {};
+}
+
 Problem assign(std::int64_t& field, const Key& key, std::string_view text, bool quoted) {
   if (quoted) return quoted_problem(key, text);
   std::int64_t value = 0;
@@ -49,8 +60,8 @@ Problem assign(std::int64_t& field, const Key& key, std::string_view text, bool 
     return fmt::format("{} of at most 64 bits, got {}", expectation(key), for_message(text));
   }
   if (error != std::errc{}) {
-    return fmt::format("{}, got {}{}", expectation(key), for_message(text),
-                       whole_number_advice(text));
+    return fmt::format("{}, got {}{}{}", expectation(key), for_message(text),
+                       whole_number_advice(text), choice_advice(key, text));
   }
   if (!key.range.contains(static_cast<double>(value))) return out_of_range(key, text);
   field = value;

@@ -184,23 +184,25 @@ ParallelConfig Mesh::resolved(const ParallelConfig& config, std::int64_t num_ran
   ParallelConfig result = config;
   resolve_context(result);
   if (num_ranks % (pipeline * result.context) != 0)
-    throw ConfigError(fmt::format(
-        "parallel: pipeline {} x data x {} = ranks has no solution: the job has {} rank{}; context "
-        "may be {}",
-        pipeline, context_text(result), num_ranks, num_ranks == 1 ? "" : "s",
-        divisors_of(num_ranks / pipeline)));
+    throw ConfigError(
+        fmt::format("parallel.context: pipeline {} x data x {} = ranks has no solution: the job "
+                    "has {} rank{}; context "
+                    "may be {}",
+                    pipeline, context_text(result), num_ranks, num_ranks == 1 ? "" : "s",
+                    divisors_of(num_ranks / pipeline)));
   const std::int64_t left = num_ranks / (pipeline * result.context);
   if (result.data == 0) result.data = left;
   const std::int64_t num_wanted = pipeline * result.data * result.context;
   if (num_wanted != num_ranks)
-    throw ConfigError(fmt::format(
-        "parallel: pipeline {} x data {} x {} = {}, but the job has {} rank{}; data may be {} (or "
-        "0: the ranks that are left)",
-        pipeline, result.data, context_text(result), num_wanted, num_ranks,
-        num_ranks == 1 ? "" : "s", left));
+    throw ConfigError(
+        fmt::format("parallel.data: pipeline {} x data {} x {} = {}, but the job has {} rank{}; "
+                    "data may be {} (or "
+                    "0: the ranks that are left)",
+                    pipeline, result.data, context_text(result), num_wanted, num_ranks,
+                    num_ranks == 1 ? "" : "s", left));
   if (num_ranks / pipeline % config.expert != 0)
     throw ConfigError(fmt::format(
-        "parallel: expert {} does not divide data {} x {} = {} rank{}; expert may be {}",
+        "parallel.expert: {} does not divide data {} x {} = {} rank{}; expert may be {}",
         config.expert, result.data, context_text(result), num_ranks / pipeline,
         num_ranks / pipeline == 1 ? "" : "s", divisors_of(num_ranks / pipeline)));
   return result;

@@ -342,6 +342,12 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   EXPECT_EQ(split.context_split.layout, "contiguous");
   EXPECT_EQ(mistakes_after("parallel: {context: 0}\n"),
             "a.yaml:5:21: parallel.context.ranks: must be at least 1 and at most 1000000, got 0");
+  EXPECT_EQ(mistakes_after("parallel: {context: auto}\n"),
+            "a.yaml:5:21: parallel.context.ranks: expected a whole number, got auto; auto is a "
+            "value of parallel.context.method");
+  EXPECT_EQ(mistakes_after("", {"parallel.context.ring=contiguous"}),
+            "command line: parallel.context.ring=contiguous: expected a whole number, got "
+            "contiguous; contiguous is a value of parallel.context.layout");
   EXPECT_EQ(mistakes_after("parallel: {context: {rnig: 2}}\n"),
             "a.yaml:5:22: parallel.context.rnig: unknown key; did you mean parallel.context.ring?");
   EXPECT_EQ(mistakes_after("", {"model.attention.3.kind=full"}),
@@ -432,6 +438,37 @@ TEST(ConfigFile, RanksThatDoNotFit) {
   EXPECT_EQ(mesh[0].substr(0, 27), "a.yaml:5:18: parallel.data:");
   EXPECT_NE(mesh[0].find("4"), std::string::npos);
   EXPECT_THROW(require_valid_for_ranks(load_config(smallest, "a.yaml"), 3), ConfigError);
+}
+
+// Of the keys in the equation the one that was set last, whatever else is set.
+TEST(ConfigFile, RanksThatDoNotFitAreTheFaultOfAKeyOfTheEquation) {
+  // "command line: KEY=VALUE" of the only mistake.
+  const auto place = [](std::string_view appended, const std::vector<std::string>& overrides) {
+    const std::vector<std::string> lines = validate_for_ranks(
+        load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides), 4);
+    return lines.size() == 1 ? lines[0].substr(0, lines[0].find(": ", 14)) : "several";
+  };
+  EXPECT_EQ(place("", {"parallel.expert=1", "parallel.context=3", "parallel.bucket_megabytes=9"}),
+            "command line: parallel.context=3");
+  EXPECT_EQ(place("", {"parallel.data=3", "parallel.expert=1"}), "command line: parallel.data=3");
+  EXPECT_EQ(place("", {"parallel.data=4", "parallel.context=2", "parallel.expert=2"}),
+            "command line: parallel.context=2");
+  EXPECT_EQ(place("", {"parallel.context=2", "parallel.data=4"}), "command line: parallel.data=4");
+  EXPECT_EQ(place("", {"parallel.context=2", "parallel.context.ring=4", "parallel.data=1"}),
+            "command line: parallel.context.ring=4");
+  EXPECT_EQ(place("parallel: {expert: 1, context: {ring: 2, ulysses: 2}}\n", {"parallel.data=2"}),
+            "command line: parallel.data=2");
+  EXPECT_EQ(validate_for_ranks(
+                load_config(smallest, "a.yaml",
+                            std::vector<std::string>{"parallel.expert=3", "parallel.context=2"}),
+                4),
+            std::vector<std::string>{"command line: parallel.expert=3: 3 does not divide data 2 x "
+                                     "context 2 (ring 2 x ulysses 1) = 4 ranks; expert may be 1, 2 "
+                                     "or 4"});
+  // So it is with other relations: the file was right until somebody changed a part.
+  EXPECT_EQ(mistakes_after("experts: {num_experts: 4, top_k: 2}\n", {"experts.num_experts=1"}),
+            "command line: experts.num_experts=1: top_k = 2 is more than num_experts = 1; lower "
+            "top_k or add experts");
 }
 
 TEST(ConfigFile, AVocabularyBelowTheTokenizers) {

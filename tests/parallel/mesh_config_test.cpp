@@ -23,28 +23,30 @@ TEST(MeshConfigTest, DataZeroTakesTheRanksThatAreLeft) {
 }
 
 TEST(MeshConfigTest, TheEquationIsShownWithItsNumbers) {
-  EXPECT_EQ(error_of({.data = 3}, 4),
-            "parallel: pipeline 1 x data 3 x context 1 = 3, but the job has 4 ranks; data may be 4 "
-            "(or 0: the ranks that are left)");
-  EXPECT_EQ(error_of({.data = 2}, 1),
-            "parallel: pipeline 1 x data 2 x context 1 = 2, but the job has 1 rank; data may be 1 "
-            "(or 0: the ranks that are left)");
+  EXPECT_EQ(
+      error_of({.data = 3}, 4),
+      "parallel.data: pipeline 1 x data 3 x context 1 = 3, but the job has 4 ranks; data may be 4 "
+      "(or 0: the ranks that are left)");
+  EXPECT_EQ(
+      error_of({.data = 2}, 1),
+      "parallel.data: pipeline 1 x data 2 x context 1 = 2, but the job has 1 rank; data may be 1 "
+      "(or 0: the ranks that are left)");
 }
 
 TEST(MeshConfigTest, ExpertMustDivideTheRanks) {
   EXPECT_EQ(
       error_of({.data = 4, .expert = 3}, 4),
-      "parallel: expert 3 does not divide data 4 x context 1 = 4 ranks; expert may be 1, 2 or "
+      "parallel.expert: 3 does not divide data 4 x context 1 = 4 ranks; expert may be 1, 2 or "
       "4");
   EXPECT_EQ(
       error_of({.expert = 8}, 4),
-      "parallel: expert 8 does not divide data 4 x context 1 = 4 ranks; expert may be 1, 2 or "
+      "parallel.expert: 8 does not divide data 4 x context 1 = 4 ranks; expert may be 1, 2 or "
       "4");
   EXPECT_EQ(error_of({.expert = 2}, 1),
-            "parallel: expert 2 does not divide data 1 x context 1 = 1 rank; expert may be 1");
+            "parallel.expert: 2 does not divide data 1 x context 1 = 1 rank; expert may be 1");
   EXPECT_EQ(
       error_of({.expert = 2}, 3),
-      "parallel: expert 2 does not divide data 3 x context 1 = 3 ranks; expert may be 1 or 3");
+      "parallel.expert: 2 does not divide data 3 x context 1 = 3 ranks; expert may be 1 or 3");
 }
 
 TEST(MeshConfigTest, ValuesThatNoJobMakesRightAreNamedTogether) {
@@ -81,19 +83,21 @@ TEST(MeshConfigTest, ExpertsFoldOverDataAndContext) {
   EXPECT_EQ(Mesh::resolved(config, 8).data, 2);
   config.expert = 3;
   EXPECT_EQ(error_of(config, 8),
-            "parallel: expert 3 does not divide data 2 x context 4 (ring 2 x ulysses 2) = 8 ranks; "
+            "parallel.expert: 3 does not divide data 2 x context 4 (ring 2 x ulysses 2) = 8 ranks; "
             "expert may be 1, 2, 4 or 8");
 }
 
 TEST(MeshConfigTest, AContextThatDoesNotFitShowsTheEquation) {
   EXPECT_EQ(error_of(with_context(3, 0, 0), 4),
-            "parallel: pipeline 1 x data x context 3 (ring 3 x ulysses 1) = ranks has no solution: "
+            "parallel.context: pipeline 1 x data x context 3 (ring 3 x ulysses 1) = ranks has no "
+            "solution: "
             "the job has 4 ranks; context may be 1, 2 or 4");
   ParallelConfig config = with_context(2, 0, 0);
   config.data = 3;
-  EXPECT_EQ(error_of(config, 4),
-            "parallel: pipeline 1 x data 3 x context 2 (ring 2 x ulysses 1) = 6, but the job has 4 "
-            "ranks; data may be 2 (or 0: the ranks that are left)");
+  EXPECT_EQ(
+      error_of(config, 4),
+      "parallel.data: pipeline 1 x data 3 x context 2 (ring 2 x ulysses 1) = 6, but the job has 4 "
+      "ranks; data may be 2 (or 0: the ranks that are left)");
   EXPECT_EQ(error_of(with_context(4, 3, 0), 4),
             "parallel.context: ring 3 x ulysses 1 = 3, but context is 4; ring and ulysses may be "
             "1, 2 or 4, with that product");
