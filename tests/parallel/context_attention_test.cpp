@@ -22,6 +22,14 @@ using test::world;
 // tens of fp32 products have errors of about 1e-7.
 constexpr double fp32_tolerance = 2e-6;
 
+// || actual - expected || / || sums of absolute terms || over a rank's rows. A score s is a sum in
+// fp32 whose error is about 2^-24 sum |q_d k_d|; its log-sum-exp l, about as large, is rounded to
+// fp32, too. p = e^(s - l) turns these absolute errors into its relative one, and every output and
+// gradient is linear in p. (Of 200 drawn problems the worst has half of it.)
+double rounding_of(const DenseAttention& dense) {
+  return 4 * std::ldexp(1 + dense.largest_score, -24);
+}
+
 // Everything that these ranks can do with these heads.
 std::vector<SplitCase> all_cases(const AttentionProblem& p, bool pad = false) {
   const std::int64_t size = world().size();
@@ -40,16 +48,20 @@ std::vector<SplitCase> all_cases(const AttentionProblem& p, bool pad = false) {
   return cases;
 }
 
-void expect_dense(SplitRun& run, const DenseAttention& dense, double tolerance) {
+void expect_dense(SplitRun& run, const DenseAttention& dense) {
   run.run();
-  for (const auto& [name, deviation] : run.deviations())
-    EXPECT_LT(deviation.relative(), tolerance) << name << " of rank " << world().rank();
+  const double tolerance = rounding_of(dense);
+  for (const auto& [name, deviation] : run.deviations()) {
+    EXPECT_LT(deviation.relative_to_terms(), tolerance) << name << " of rank " << world().rank();
+    if (dense.p.spread > 0) continue;
+    EXPECT_LT(deviation.relative(), fp32_tolerance) << name << " of rank " << world().rank();
+  }
   if (dense.p.num_sinks == 0) return;
   std::vector<double> dsinks;
   for (const float value : run.dsinks().span<float>()) dsinks.push_back(static_cast<double>(value));
   world().all_reduce_values(dsinks, ReduceOp::sum);
   for (std::size_t i = 0; i < dsinks.size(); ++i)
-    EXPECT_NEAR(dsinks[i], dense.dsinks[i], tolerance * 100) << "sink " << i;
+    EXPECT_NEAR(dsinks[i], dense.dsinks[i], tolerance * dense.dsinks_terms[i]) << "sink " << i;
 }
 
 // The meshes of all tests: making one costs more than using it.
@@ -64,13 +76,12 @@ class ContextAttentionTest : public ::testing::Test {
     return *mesh;
   }
 
-  static void expect_every_case_dense(const AttentionProblem& problem, bool pad = false,
-                                      double tolerance = fp32_tolerance) {
+  static void expect_every_case_dense(const AttentionProblem& problem, bool pad = false) {
     const DenseAttention dense(problem);
     for (const SplitCase& split_case : all_cases(problem, pad)) {
       SCOPED_TRACE(split_case.text());
       SplitRun run(mesh_of(split_case), dense, split_case);
-      expect_dense(run, dense, tolerance);
+      expect_dense(run, dense);
     }
   }
 
@@ -135,11 +146,10 @@ TEST_F(ContextAttentionTest, GroupsOfOneAndOfAllHeads) {
   expect_every_case_dense({.num_sequences = 1, .num_heads = 6, .num_kv_heads = 3});
 }
 
-// Scores of 40 and -40: the rounding of a score by 40 x 2^-24 is the relative one of its
-// exponential.
+// Scores of 40 and -40.
 TEST_F(ContextAttentionTest, LogSumExpsFarApart) {
-  expect_every_case_dense({.num_sequences = 1, .spread = 80}, false, 2e-5);
-  expect_every_case_dense({.document_starts = ragged, .spread = 80}, false, 2e-5);
+  expect_every_case_dense({.num_sequences = 1, .spread = 80});
+  expect_every_case_dense({.document_starts = ragged, .spread = 80});
 }
 
 TEST_F(ContextAttentionTest, UnevenLengthsArePaddedAndStayExact) {
@@ -183,7 +193,7 @@ TEST_F(ContextAttentionTest, ProblemsDrawnAtRandom) {
                  << " of " << p.head_dim << ", " << p.num_sequences << " x " << p.length
                  << " positions, window " << p.window << ", sinks " << p.num_sinks << ", spread "
                  << p.spread << ", documents " << !p.document_starts.empty());
-    expect_every_case_dense(p, true, p.spread > 0 ? 2e-5 : fp32_tolerance);
+    expect_every_case_dense(p, true);
   }
 }
 
@@ -200,7 +210,7 @@ TEST_F(ContextAttentionTest, BlocksThatNoDocumentMeetsCostNothing) {
   const SplitCase ring{.ring = ranks};
   SplitRun of_whole(mesh_of(ring), whole, ring), of_parts(mesh_of(ring), parts, ring);
   of_whole.run();
-  expect_dense(of_parts, parts, fp32_tolerance);
+  expect_dense(of_parts, parts);
   EXPECT_LE(of_parts.num_polls() * (2 * ranks + 1), of_whole.num_polls() * 3);
 }
 
@@ -209,10 +219,10 @@ TEST_F(ContextAttentionTest, DocumentsOfTheNextBatchReplaceThoseBefore) {
   const DenseAttention without(AttentionProblem{});
   for (const SplitCase& split_case : all_cases(with.p)) {
     SplitRun first(mesh_of(split_case), with, split_case);
-    expect_dense(first, with, fp32_tolerance);
-    expect_dense(first, with, fp32_tolerance);  // buffers are used again
+    expect_dense(first, with);
+    expect_dense(first, with);  // buffers are used again
     SplitRun second(mesh_of(split_case), without, split_case);
-    expect_dense(second, without, fp32_tolerance);
+    expect_dense(second, without);
   }
 }
 

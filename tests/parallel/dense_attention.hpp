@@ -45,6 +45,10 @@ class DenseAttention {
     dk = dv = Values(k.size());
     dsinks = Values(sinks.size());
     lse = Values(static_cast<std::size_t>(rows * p.num_heads));
+    out_terms = dq_terms = out;
+    dk_terms = dv_terms = dk;
+    lse_terms = lse;
+    dsinks_terms = dsinks;
     for (std::int64_t s = 0; s < p.num_sequences; ++s)
       for (std::int64_t h = 0; h < p.num_heads; ++h)
         for (std::int64_t i = 0; i < p.length; ++i) attend(s, h, i);
@@ -53,6 +57,10 @@ class DenseAttention {
   const AttentionProblem p;
   Values q, k, v, dout, sinks;  // [S L, cols]; sinks [A, num_sinks]
   Values out, lse, dq, dk, dv, dsinks;
+  // The same sums over the absolute values of their terms: what their rounding is relative to,
+  // however much the terms cancel.
+  Values out_terms, lse_terms, dq_terms, dk_terms, dv_terms, dsinks_terms;
+  double largest_score = 0;  // scale * sum |q_d k_d|, of any pair
 
  private:
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -105,11 +113,17 @@ class DenseAttention {
       for (std::int64_t d = 0; d < p.head_dim; ++d) sum += a[d] * b[d];
       return sum;
     };
+    const auto dot_terms = [&](const double* a, const double* b) {
+      double sum = 0;
+      for (std::int64_t d = 0; d < p.head_dim; ++d) sum += std::abs(a[d] * b[d]);
+      return sum;
+    };
     Values scores(at(i + 1 - first));
     double most = -std::numeric_limits<double>::infinity();
     for (std::int64_t j = first; j <= i; ++j) {
       scores[at(j - first)] = p.scale() * dot(query(q), key(k, j));
       most = std::max(most, scores[at(j - first)]);
+      largest_score = std::max(largest_score, p.scale() * dot_terms(query(q), key(k, j)));
     }
     const double* sink = p.num_sinks > 0 ? &sinks[at(h * p.num_sinks)] : nullptr;
     for (std::int64_t n = 0; n < p.num_sinks; ++n) most = std::max(most, sink[n]);
@@ -118,22 +132,34 @@ class DenseAttention {
     for (std::int64_t n = 0; n < p.num_sinks; ++n) sum += std::exp(sink[n] - most);
     const double l = most + std::log(sum);
     lse[at(row * p.num_heads + h)] = l;
+    lse_terms[at(row * p.num_heads + h)] = 1;  // an error of the sum is relative
     for (std::int64_t j = first; j <= i; ++j)
-      for (std::int64_t d = 0; d < p.head_dim; ++d)
-        query(out)[d] += std::exp(scores[at(j - first)] - l) * key(v, j)[d];
+      for (std::int64_t d = 0; d < p.head_dim; ++d) {
+        const double term = std::exp(scores[at(j - first)] - l) * key(v, j)[d];
+        query(out)[d] += term;
+        query(out_terms)[d] += std::abs(term);
+      }
 
     const double delta = dot(query(dout), query(out));
+    const double delta_terms = dot_terms(query(dout), query(out_terms));
     for (std::int64_t j = first; j <= i; ++j) {
       const double prob = std::exp(scores[at(j - first)] - l);
       const double dscore = p.scale() * prob * (dot(query(dout), key(v, j)) - delta);
+      const double dscore_terms =
+          p.scale() * prob * (dot_terms(query(dout), key(v, j)) + delta_terms);
       for (std::int64_t d = 0; d < p.head_dim; ++d) {
         query(dq)[d] += dscore * key(k, j)[d];
         key(dk, j)[d] += dscore * query(q)[d];
         key(dv, j)[d] += prob * query(dout)[d];
+        query(dq_terms)[d] += dscore_terms * std::abs(key(k, j)[d]);
+        key(dk_terms, j)[d] += dscore_terms * std::abs(query(q)[d]);
+        key(dv_terms, j)[d] += prob * std::abs(query(dout)[d]);
       }
     }
-    for (std::int64_t n = 0; n < p.num_sinks; ++n)
+    for (std::int64_t n = 0; n < p.num_sinks; ++n) {
       dsinks[at(h * p.num_sinks + n)] -= std::exp(sink[n] - l) * delta;
+      dsinks_terms[at(h * p.num_sinks + n)] += std::exp(sink[n] - l) * delta_terms;
+    }
   }
 };
 

@@ -34,13 +34,16 @@ inline ParallelConfig config_of(const SplitCase& split_case) {
   return config;
 }
 
-// Squared norms, of the difference and of what is right.
+// Squared norms, of the difference, of what is right, and of the sums of absolute values that what
+// is right is made of.
 struct Deviation {
   double difference = 0;
   double norm = 0;
+  double terms = 0;
   double relative() const {
     return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
   }
+  double relative_to_terms() const { return std::sqrt(difference / terms); }
 };
 
 class SplitRun {
@@ -89,11 +92,11 @@ class SplitRun {
 
   // Of this rank's rows, by name. dsinks are sums over the rows of all ranks and not among them.
   std::map<std::string, Deviation> deviations() const {
-    return {{"out", deviation(out_, dense_.out)},
-            {"lse", deviation(lse_, dense_.lse)},
-            {"dq", deviation(q(dqkv_), dense_.dq)},
-            {"dk", deviation(k(dqkv_), dense_.dk)},
-            {"dv", deviation(v(dqkv_), dense_.dv)}};
+    return {{"out", deviation(out_, dense_.out, dense_.out_terms)},
+            {"lse", deviation(lse_, dense_.lse, dense_.lse_terms)},
+            {"dq", deviation(q(dqkv_), dense_.dq, dense_.dq_terms)},
+            {"dk", deviation(k(dqkv_), dense_.dk, dense_.dk_terms)},
+            {"dv", deviation(v(dqkv_), dense_.dv, dense_.dv_terms)}};
   }
   const TensorView& dsinks() const { return dsinks_; }
   // Every bit that came out.
@@ -144,7 +147,8 @@ class SplitRun {
     });
   }
 
-  Deviation deviation(const TensorView& rows, const DenseAttention::Values& values) const {
+  Deviation deviation(const TensorView& rows, const DenseAttention::Values& values,
+                      const DenseAttention::Values& terms) const {
     Deviation deviation;
     for_each_row(rows.cols(), [&](std::int64_t row, std::int64_t first) {
       for (std::int64_t c = 0; c < rows.cols(); ++c) {
@@ -154,6 +158,8 @@ class SplitRun {
                                   : static_cast<double>(rows.row<float>(row)[c]);
         deviation.difference += (actual - expected) * (actual - expected);
         deviation.norm += expected * expected;
+        const double size = terms[static_cast<std::size_t>(first + c)];
+        deviation.terms += size * size;
       }
     });
     return deviation;
