@@ -1,6 +1,7 @@
 // Against a program that nobody here wrote: logits, cross-entropy and the gradient of every
 // parameter of Hugging Face's Mixtral, from every *.h5 file of the folder SWITCHYARD_GOLDEN
-// (default: this repository's tests/golden; make_mixtral_golden.py there makes such files).
+// (default: this repository's tests/golden; make_mixtral_golden.py there makes such files), on the
+// instruction set that SWITCHYARD_MAX_ISA allows.
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
@@ -11,6 +12,7 @@
 #include <set>
 
 #include "data/hdf5.hpp"
+#include "kernels/isa.hpp"
 #include "tests/model/small_model.hpp"
 
 namespace switchyard::test {
@@ -241,3 +243,12 @@ TEST(MixtralGoldenTest, EveryFileAgrees) {
 
 }  // namespace
 }  // namespace switchyard::test
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  switchyard::kernels::limit_isa_from_environment();  // oneDNN takes a limit before its first use
+                                                      // only
+  std::printf("instruction set %s\n",
+              std::string(switchyard::kernels::name_of(switchyard::kernels::active_isa())).c_str());
+  return RUN_ALL_TESTS();
+}
