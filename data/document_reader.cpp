@@ -1,6 +1,7 @@
 #include "data/document_reader.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -26,6 +27,16 @@ std::string_view without_line_end(std::string_view line) {
 
 std::int64_t lines_before(std::string_view text, std::size_t offset) {
   return std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(offset), '\n');
+}
+
+// What else the line offers as its text.
+std::string fields_of(const nlohmann::json& value) {
+  if (!value.is_object()) return "";
+  std::vector<std::string> names;
+  for (const auto& [name, field] : value.items())
+    if (field.is_string() && names.size() < 5) names.push_back("\"" + name + "\"");
+  if (names.empty()) return "";
+  return fmt::format(", only {} (--text-field)", fmt::join(names, ", "));
 }
 
 }  // namespace
@@ -84,7 +95,7 @@ bool DocumentReader::open_next_file() {
     if (file_->is_empty()) {
       leave_out("empty file", 0);
     } else if (file_->looks_binary()) {
-      leave_out("binary file", 0);
+      leave_out("binary file", 0, file_->looks_utf16() ? "UTF-16? Texts must be UTF-8" : "");
     } else {
       return true;
     }
@@ -134,8 +145,10 @@ bool DocumentReader::next_text(Document& document) {
       return true;
     }
     if (!document.text.empty() && document.text.size() + line.size() > most) {
-      complaints_.say(fmt::format("{}:{}: a document longer than {} bytes is cut here", path(),
-                                  line_number_, most));
+      complaints_.say(
+          fmt::format("{}:{}: a document longer than {} bytes is cut here "
+                      "(--max-document-megabytes)",
+                      path(), line_number_, most));
       carried_ = std::move(line);
       return true;
     }
@@ -156,7 +169,8 @@ bool DocumentReader::next_json(Document& document) {
     if (!continues) ++line_number_;
     if (in_long_line_ && !continues)
       leave_out("line too long", line_number_,
-                fmt::format("more than {} bytes", options_.max_document_bytes));
+                fmt::format("more than {} bytes (--max-document-megabytes)",
+                            options_.max_document_bytes));
     if (continues || in_long_line_ || is_blank(line)) continue;
 
     document.line = line_number_;
@@ -169,7 +183,7 @@ bool DocumentReader::next_json(Document& document) {
       leave_out("broken JSON", line_number_);
     } else if (!value.is_object() || !value.contains(options_.text_field)) {
       leave_out("missing field", line_number_,
-                fmt::format("no \"{}\" in the line", options_.text_field));
+                fmt::format("no \"{}\" in the line{}", options_.text_field, fields_of(value)));
     } else if (!value.at(options_.text_field).is_string()) {
       leave_out("field is not a text", line_number_, options_.text_field);
     } else {

@@ -1,10 +1,12 @@
 #include "data/input_file.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <compare>
 #include <cstring>
 #include <filesystem>
 #include <set>
@@ -21,34 +23,63 @@ namespace fs = std::filesystem;
 constexpr std::size_t buffer_bytes = std::size_t{256} << 10;
 constexpr std::size_t binary_probe_bytes = std::size_t{64} << 10;
 
-std::vector<std::string> files_below(const std::string& folder) {
-  std::vector<std::string> files;
+bool ends_with_in_any_case(std::string_view text, std::string_view lower_case_end) {
+  if (text.size() < lower_case_end.size()) return false;
+  return std::ranges::equal(
+      text.substr(text.size() - lower_case_end.size()), lower_case_end,
+      [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
+}
+
+// Ordered by the names, not by the file system's order; a link after the file it points to.
+struct FoundFile {
+  bool is_link = false;
+  std::string path;
+  auto operator<=>(const FoundFile&) const = default;
+};
+
+// Appends the files of a folder and of those within it.
+void find_files(const std::string& folder, bool is_named, std::vector<FoundFile>& files,
+                InputList& list) {
   std::error_code error;
-  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     std::error_code unknown;  // of a link that leads to itself, say: no folder, and told later
-    if (!entry->is_directory(unknown)) files.push_back(entry->path().string());
+    const std::string path = entry->path().string();
+    const bool is_link = entry->is_symlink(unknown);
+    if (!entry->is_directory(unknown))
+      files.push_back({is_link, path});
+    else if (is_link)
+      list.left_out.push_back({path, "link to a folder", "to have it read, name it as an input"});
+    else
+      find_files(path, false, files, list);
   }
-  if (error) throw IoError(fmt::format("{}: cannot list: {}", folder, error.message()));
-  // By the names, not by the file system's order; a link after the file it points to.
-  const auto key = [](const std::string& path) {
-    std::error_code ignored;
-    return std::make_pair(fs::is_symlink(path, ignored), path);
-  };
-  std::sort(files.begin(), files.end(),
-            [&](const std::string& a, const std::string& b) { return key(a) < key(b); });
-  return files;
+  if (!error) return;
+  if (is_named) throw IoError(fmt::format("{}: cannot list: {}", folder, error.message()));
+  list.left_out.push_back({folder, "unreadable folder", error.message()});
 }
 
 void add_file(InputList& list, std::set<std::string>& known, const std::string& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error) || error) {
-    list.not_files.push_back(path);
+    list.left_out.push_back({path, "not a file", ""});
   } else if (!known.insert(fs::canonical(path).string()).second) {
     list.other_names.push_back(path);
   } else {
     list.files.push_back(path);
     list.total_bytes += static_cast<std::int64_t>(fs::file_size(path));
+  }
+}
+
+void add_folder(InputList& list, std::set<std::string>& known, const std::string& folder) {
+  std::vector<FoundFile> files;
+  find_files(folder, true, files, list);
+  std::ranges::sort(files);
+  for (const FoundFile& file : files) {
+    std::error_code absent;
+    if (fs::exists(file.path, absent) && ::access(file.path.c_str(), R_OK) != 0)
+      list.left_out.push_back({file.path, "unreadable file", std::strerror(errno)});
+    else
+      add_file(list, known, file.path);
   }
 }
 
@@ -61,17 +92,16 @@ InputList find_inputs(const std::vector<std::string>& inputs) {
     std::error_code error;
     const fs::file_status status = fs::status(input, error);
     if (!fs::exists(status)) throw DataError(fmt::format("{}: there is no such input", input));
-    if (!fs::is_directory(status)) {
+    if (fs::is_directory(status))
+      add_folder(list, known, input);
+    else
       add_file(list, known, input);
-      continue;
-    }
-    for (const std::string& path : files_below(input)) add_file(list, known, path);
   }
   return list;
 }
 
 bool is_json_lines(const std::string& path) {
-  return path.ends_with(".jsonl") || path.ends_with(".jsonl.gz");
+  return ends_with_in_any_case(path, ".jsonl") || ends_with_in_any_case(path, ".jsonl.gz");
 }
 
 struct InputFile::State {
@@ -121,7 +151,8 @@ InputFile::InputFile(const std::string& path) : state_(std::make_unique<State>()
   gzbuffer(state_->file.get(), buffer_bytes);
   state_->refill();
   // A compressed file that is damaged from its first byte on is left to next_line().
-  if (!state_->is_damaged && path.ends_with(".gz") && !is_empty() && gzdirect(state_->file.get()))
+  if (!state_->is_damaged && ends_with_in_any_case(path, ".gz") && !is_empty() &&
+      gzdirect(state_->file.get()))
     state_->is_damaged = true;
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
   if (state_->buffer.starts_with(byte_order_mark)) state_->next = byte_order_mark.size();
@@ -135,6 +166,10 @@ bool InputFile::is_empty() const {
 
 bool InputFile::looks_binary() const {
   return state_->buffer.substr(0, binary_probe_bytes).find('\0') != std::string::npos;
+}
+
+bool InputFile::looks_utf16() const {
+  return state_->buffer.starts_with("\xFF\xFE") || state_->buffer.starts_with("\xFE\xFF");
 }
 
 InputFile::Line InputFile::next_line(std::string& line, std::int64_t max_bytes) {

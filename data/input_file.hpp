@@ -5,21 +5,28 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace switchyard {
 
 // The files to read, in order: inputs as given, folders searched through and sorted, each file once
-// even if it has several names. DataError when an input does not exist.
+// even if it has several names. DataError when an input does not exist, IoError when a folder that
+// was named cannot be listed. Links to folders are not followed: they may lead in circles.
 struct InputList {
+  struct LeftOut {
+    std::string path;
+    std::string_view reason;
+    std::string detail;
+  };
   std::vector<std::string> files;
   std::vector<std::string> other_names;  // of files that are in `files` already
-  std::vector<std::string> not_files;    // sockets, devices, dangling links
-  std::int64_t total_bytes = 0;          // on the disk
+  std::vector<LeftOut> left_out;  // of folders: devices, dangling links, what may not be read
+  std::int64_t total_bytes = 0;   // on the disk
 };
 InputList find_inputs(const std::vector<std::string>& inputs);
 
-bool is_json_lines(const std::string& path);  // NAME.jsonl or NAME.jsonl.gz
+bool is_json_lines(const std::string& path);  // NAME.jsonl or NAME.jsonl.gz, in any case
 
 class InputFile {
  public:
@@ -30,6 +37,7 @@ class InputFile {
 
   bool is_empty() const;
   bool looks_binary() const;  // a NUL byte near the beginning
+  bool looks_utf16() const;   // a byte order mark of UTF-16
 
   enum class Line : std::uint8_t {
     whole,    // a line, or the rest of the file

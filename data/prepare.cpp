@@ -235,7 +235,8 @@ void report_odd_inputs(const InputList& inputs, Complaints& complaints) {
   if (!inputs.other_names.empty())
     complaints.say(fmt::format("{}: is another name of a file that is read already ({} such names)",
                                inputs.other_names.front(), inputs.other_names.size()));
-  for (const std::string& path : inputs.not_files) complaints.leave_out("not a file", path, 0);
+  for (const InputList::LeftOut& left_out : inputs.left_out)
+    complaints.leave_out(left_out.reason, left_out.path, 0, left_out.detail);
 }
 
 [[noreturn]] void fail_without_documents(const PrepareOptions& options,

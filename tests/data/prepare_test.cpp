@@ -87,7 +87,8 @@ TEST_F(Prepare, WhatCannotBeUsedIsNamedWithFileAndLineAndCounted) {
   add("bad.txt", "good\n%\none\ntwo \xFF\n%\nalso good\n%\n \n%\n");
   add("binary.dat", std::string("\0\0\0\2", 4));
   add("empty.txt", "");
-  add("lines.jsonl",
+  add("windows.txt", std::string("\xFF\xFEg\0o\0", 6));
+  add("lines.JSONL",
       "{\"text\": \"fine\"}\n{\"text\": broken\n{\"body\": \"x\"}\n{\"text\": 5}\n"
       "{\"text\": \"\xC3(\"}\n{\"text\": \"nul \\u0000\"}\n[1]\n");
   const PrepareSummary summary = run();
@@ -95,17 +96,53 @@ TEST_F(Prepare, WhatCannotBeUsedIsNamedWithFileAndLineAndCounted) {
   EXPECT_TRUE(contains(messages_, "bad.txt:4: bad UTF-8: byte 0xff"));
   EXPECT_TRUE(contains(messages_, "bad.txt:8: empty document"));
   EXPECT_TRUE(contains(messages_, "binary.dat: binary file"));
+  EXPECT_TRUE(contains(messages_, "windows.txt: binary file: UTF-16?"));
   EXPECT_TRUE(contains(messages_, "empty.txt: empty file"));
-  EXPECT_TRUE(contains(messages_, "lines.jsonl:2: broken JSON"));
-  EXPECT_TRUE(contains(messages_, "lines.jsonl:3: missing field"));
-  EXPECT_TRUE(contains(messages_, "lines.jsonl:4: field is not a text"));
-  EXPECT_TRUE(contains(messages_, "lines.jsonl:5: bad UTF-8"));
-  EXPECT_TRUE(contains(messages_, "lines.jsonl:6: NUL byte"));
+  EXPECT_TRUE(contains(messages_, "lines.JSONL:2: broken JSON"));
+  EXPECT_TRUE(contains(messages_,
+                       "lines.JSONL:3: missing field: no \"text\" in the line, "
+                       "only \"body\" (--text-field)"));
+  EXPECT_TRUE(contains(messages_, "lines.JSONL:4: field is not a text"));
+  EXPECT_TRUE(contains(messages_, "lines.JSONL:5: bad UTF-8"));
+  EXPECT_TRUE(contains(messages_, "lines.JSONL:6: NUL byte"));
   const std::map<std::string, std::int64_t> expected{
-      {"bad UTF-8", 2},  {"binary file", 1}, {"broken JSON", 1},         {"empty document", 1},
+      {"bad UTF-8", 2},  {"binary file", 2}, {"broken JSON", 1},         {"empty document", 1},
       {"empty file", 1}, {"NUL byte", 1},    {"field is not a text", 1}, {"missing field", 2}};
   EXPECT_EQ(summary.skipped, expected);
   EXPECT_TRUE(contains(summary.to_string(), "left out  bad UTF-8: 2"));
+}
+
+// A folder's part that cannot be read does not hold up the rest; what was named itself does.
+TEST_F(Prepare, UnreadablePartsOfAFolderAreNamedAndCounted) {
+  const std::string a = write("folder/a.txt", "read\n");
+  const std::string closed_file = write("folder/closed.txt", "not read\n");
+  write("folder/closed/b.txt", "not read\n");
+  write("elsewhere/c.txt", "not read\n");
+  std::filesystem::create_directory_symlink("../elsewhere", path("folder/link"));
+  std::filesystem::create_directory_symlink("..", path("folder/circle"));
+  options_.inputs.push_back(path("folder"));
+  using std::filesystem::perms;
+  std::filesystem::permissions(closed_file, perms::none);
+  std::filesystem::permissions(path("folder/closed"), perms::none);
+  std::filesystem::permissions(path(""), perms::all);
+  // The superuser may read everything: another user prepares, in a process of its own.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) ::_exit(1);
+    const PrepareSummary summary = run();
+    const std::map<std::string, std::int64_t> expected{
+        {"link to a folder", 2}, {"unreadable file", 1}, {"unreadable folder", 1}};
+    if (summary.skipped != expected || !contains(messages_, "folder/closed: unreadable"))
+      ::_exit(2);
+    options_.overwrite = true;
+    options_.inputs = {closed_file};
+    ::_exit(contains(message_of<IoError>([&] { run(); }), "closed.txt: cannot open") ? 0 : 3);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(documents(), Texts{"read\n"});
+  std::filesystem::permissions(path("folder/closed"), perms::owner_all);
 }
 
 TEST_F(Prepare, StrictMakesThemErrorsAndLeavesNothing) {
