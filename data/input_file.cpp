@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <compare>
 #include <cstring>
 #include <filesystem>
 #include <set>
+#include <utility>
 
 #include "data/utf8.hpp"
 #include "tensor/error.hpp"
@@ -30,12 +30,9 @@ bool ends_with_in_any_case(std::string_view text, std::string_view lower_case_en
       [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
 }
 
-// Ordered by the names, not by the file system's order; a link after the file it points to.
-struct FoundFile {
-  bool is_link = false;
-  std::string path;
-  auto operator<=>(const FoundFile&) const = default;
-};
+// Whether it is a link, and its path: sorted by the names, not by the file system's order, and a
+// link after the file it points to.
+using FoundFile = std::pair<bool, std::string>;
 
 // Appends the files of a folder and of those within it.
 void find_files(const std::string& folder, bool is_named, std::vector<FoundFile>& files,
@@ -47,7 +44,7 @@ void find_files(const std::string& folder, bool is_named, std::vector<FoundFile>
     const std::string path = entry->path().string();
     const bool is_link = entry->is_symlink(unknown);
     if (!entry->is_directory(unknown))
-      files.push_back({is_link, path});
+      files.emplace_back(is_link, path);
     else if (is_link)
       list.left_out.push_back({path, "link to a folder", "to have it read, name it as an input"});
     else
@@ -74,12 +71,12 @@ void add_folder(InputList& list, std::set<std::string>& known, const std::string
   std::vector<FoundFile> files;
   find_files(folder, true, files, list);
   std::ranges::sort(files);
-  for (const FoundFile& file : files) {
+  for (const auto& [is_link, path] : files) {
     std::error_code absent;
-    if (fs::exists(file.path, absent) && ::access(file.path.c_str(), R_OK) != 0)
-      list.left_out.push_back({file.path, "unreadable file", std::strerror(errno)});
+    if (fs::exists(path, absent) && ::access(path.c_str(), R_OK) != 0)
+      list.left_out.push_back({path, "unreadable file", std::strerror(errno)});
     else
-      add_file(list, known, file.path);
+      add_file(list, known, path);
   }
 }
 

@@ -1,6 +1,7 @@
 // switchyard generate: text from a run's newest checkpoint, or from a checkpoint named.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 
@@ -66,8 +67,9 @@ int run_generate(const CommandContext& context) {
   if (!options.parse(context.arguments)) return 0;
   if (generation.num_tokens.value_or(1) < 1)
     throw UsageError("generate", "--tokens must be at least 1");
-  if (!(generation.temperature >= 0))
-    throw UsageError("generate", "--temperature must be at least 0");
+  if (!(generation.temperature >= 0) || std::isinf(generation.temperature))
+    throw UsageError("generate", "--temperature must be a number of at least 0");
+  if (generation.seed < 0) throw UsageError("generate", "--seed must be at least 0");
   if (!(generation.top_p > 0 && generation.top_p <= 1))
     throw UsageError("generate", "--top-p must be above 0 and at most 1");
 

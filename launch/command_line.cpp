@@ -183,7 +183,8 @@ int run_program(std::span<const Command> commands, int argc, char** argv) {
   const Launcher launcher = detect_launcher();
   try {
     const int exit_code = dispatch(commands, launcher, argc, argv);
-    if (std::fflush(stdout) != 0) throw IoError("cannot write to the standard output");
+    const bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    if (exit_code == 0 && !is_written) throw IoError("cannot write to the standard output");
     return exit_code;
   } catch (...) {
     return fail(current_failure(), launcher, nullptr);

@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <csignal>
+#include <cstdio>
+
 #include "launch/commands.hpp"
 #include "launch/config_file.hpp"
 #include "launch/options.hpp"
@@ -58,8 +61,13 @@ int run_train(const CommandContext& context) {
   const LoadedConfig loaded = load_for_run(context, arguments);
   StopSignal stop;  // not before there is something to stop
   const std::string command = fmt::format("switchyard train {}", fmt::join(context.arguments, " "));
-  return static_cast<int>(run_training(context.session->world(), context.session->log(),
-                                       loaded.config, to_yaml(loaded.config), command, stop));
+  // What a run leaves lies in its folder: a reader of its words that goes away (`| head`) does not
+  // end it, nor do words that found no room make it fail.
+  std::signal(SIGPIPE, SIG_IGN);
+  const ExitCode code = run_training(context.session->world(), context.session->log(),
+                                     loaded.config, to_yaml(loaded.config), command, stop);
+  std::clearerr(stdout);
+  return static_cast<int>(code);
 }
 
 int run_eval(const CommandContext& context) {

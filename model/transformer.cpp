@@ -21,7 +21,7 @@ namespace {
 std::int64_t balanced_rows(const ExpertsConfig& experts, int expert_ranks,
                            std::int64_t num_tokens) {
   if (experts.num_experts == 0) return 0;
-  const ExpertPlacement placement(experts.num_experts, expert_ranks);
+  const ExpertPlacement placement{experts.num_experts, expert_ranks};
   const std::int64_t slots = num_tokens * experts.top_k;
   const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
   return expert_ranks * placement.max_local_experts() * slots_of_expert;

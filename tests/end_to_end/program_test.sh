@@ -78,6 +78,21 @@ expect_lines 1 "give a shorter prompt"
 expect 4 "$switchyard" generate nowhere
 mv elsewhere.h5 corpus.h5
 
+if [[ $ranks -eq 1 ]]; then  # what no number of ranks changes
+  for wrong in temperature=inf temperature=nan temperature=-1 top-p=0 top-p=1.01 seed=-1 tokens=0; do
+    expect 2 "$switchyard" generate run "--$wrong"
+    expect_lines 1 "--${wrong%%=*} must be"
+  done
+  # Commands whose result is what they print fail where that finds no room; a run leaves its result in its
+  # folder, whether its words find room, a reader, or neither.
+  expect 6 bash -c "'$switchyard' generate run --tokens 3 >/dev/full"
+  expect 0 bash -c "'$switchyard' train small.yaml run.output=full train.num_steps=3 >/dev/full"
+  "$switchyard" train small.yaml run.output=unread train.num_steps=3 2>&1 | true
+  code=${PIPESTATUS[0]}
+  [[ $code -eq 0 ]] || fail "a run whose reader went away ended with $code"
+  [[ -d unread/checkpoints/step-00000003 && -d full/checkpoints/step-00000003 ]] || fail "no checkpoint without a reader"
+fi
+
 # A damaged checkpoint is skipped with a word, and the older one is taken.
 printf 'x' | dd of=run/checkpoints/step-00000043/rank-00000.h5 bs=1 seek=3000 conv=notrunc status=none
 expect 0 train run.output=run train.num_steps=43

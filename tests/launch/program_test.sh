@@ -70,6 +70,7 @@ expect 0 "$switchyard" config good.yaml --ranks 4
 expect 0 "$switchyard" config <(cat good.yaml)
 
 expect 6 bash -c "'$switchyard' config good.yaml >/dev/full"
+expect 6 bash -c "'$switchyard' plan good.yaml model.vocab_size=300 >/dev/full"
 expect_lines 1 "switchyard: cannot write to the standard output"
 
 expect 2 "$switchyard" prepare a.txt
