@@ -175,6 +175,7 @@ int run_plan(const CommandContext& context) {
   if (num_ranks < 1 || num_ranks > 1'000'000)
     throw UsageError("plan", "--ranks must be from 1 to 1000000");
   if (num_threads < 0) throw UsageError("plan", "--threads must be at least 1");
+  if (!(gib_per_rank >= 0)) throw UsageError("plan", "--memory must be at least 0");
   if (rows < 0) throw UsageError("plan", "--rows must be at least 0");
 
   const LoadedConfig loaded = read_config(arguments.front(), std::span(arguments).subspan(1));
@@ -190,6 +191,12 @@ int run_plan(const CommandContext& context) {
       throw UsageError(
           "plan",
           fmt::format("--rows {} is more than routing can send to one rank: {}", rows, most));
+    const std::int64_t least = least_rows(config, static_cast<int>(num_ranks));
+    if (rows < least)
+      throw UsageError("plan",
+                       fmt::format("--rows {} is less than the fullest rank receives of any "
+                                   "routing: {}",
+                                   rows, least));
   }
   const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
   const ContextProblem problem = context_problem(config, plan.parallel);

@@ -112,7 +112,13 @@ void ConfigReader::read_section(const YamlNode& name, const YamlNode& content) {
     return;
   }
   if (!is_section(section)) {
-    mistake(name.place, fmt::format("{}: unknown section{}", shown, key_suggestion("", section)));
+    const std::size_t dot = section.find('.');
+    const bool is_key = dot != std::string::npos && is_section(section.substr(0, dot));
+    const std::string remedy =
+        is_key ? fmt::format("; in a file write {}: with {}: below it", section.substr(0, dot),
+                             for_message(section.substr(dot + 1)))
+               : key_suggestion("", section);
+    mistake(name.place, fmt::format("{}: unknown section{}", shown, remedy));
     return;
   }
   if (content.kind == YamlNode::Kind::null || content.kind == YamlNode::Kind::alias) return;

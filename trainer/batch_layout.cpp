@@ -24,7 +24,7 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
 }
 
 ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks) {
-  const ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
+  ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
   if (legal.context == 1) return legal;
   const ContextProblem problem = context_problem(config, legal);
   return Mesh::resolved(with_chosen_context(problem, config.parallel), num_ranks);

@@ -283,7 +283,7 @@ void Capture::write_whole_file(const std::string& path, const std::vector<std::i
         std::int64_t end = begin + 1;  // of sequences that follow each other in the whole, too
         while (end < num_local && row_of(mine[end]) == row_of(mine[begin]) + end - begin) ++end;
         std::int64_t offset = 0;
-        for (int segment = 0; segment < 2; ++segment) {
+        for (std::int64_t segment = 0; segment < 2; ++segment) {
           const std::int64_t count = segments[2 * segment + 1];
           hdf5::Box from = hdf5::Box::rows(shape, begin, end - begin);
           hdf5::Box to = hdf5::Box::rows(whole.shape(), row_of(mine[begin]), end - begin);

@@ -14,7 +14,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::size_t stack_bytes = 128 * 1024;
+constexpr std::size_t stack_bytes = std::size_t{128} * 1024;
 constexpr int nap_ms = 10;
 // The handler itself, and what the system calls it from.
 constexpr int frames_of_handler = 3;

@@ -52,6 +52,33 @@ std::int64_t active_parameters(const ExpertsConfig& experts, const ParameterStor
   return active;
 }
 
+// Rows that the fullest rank receives in a layer of a micro-step, whatever the router decides.
+struct RowBounds {
+  std::int64_t least = 0;
+  std::int64_t most = 0;
+};
+
+RowBounds row_bounds(const Config& given, int num_ranks) {
+  Config config = given;
+  config.parallel = resolved_parallel(config, num_ranks);
+  const std::unique_ptr<Device> device = make_plan_device();
+  const Mesh mesh(*device, 0, num_ranks, config.parallel);
+  const std::int64_t num_sequences = batch_layout_of(config, mesh).micro_batch;
+  const std::int64_t top_k = config.experts.top_k;
+  const std::int64_t expert = config.parallel.expert;
+  const ExpertPlacement placement{config.experts.num_experts, static_cast<int>(expert)};
+  const std::int64_t most_positions = sequence_split_of(config, config.parallel).max_local();
+  RowBounds bounds;
+  bounds.most =
+      num_sequences * most_positions * expert * std::min(top_k, placement.max_local_experts());
+  // Every rank keeps its own where experts are not sharded; else some rank receives the mean.
+  const std::int64_t context = config.parallel.context;
+  const std::int64_t num_slots = num_sequences * config.model.sequence_length * top_k;
+  bounds.least =
+      std::min(bounds.most, expert == 1 ? bounds.most : (num_slots + context - 1) / context);
+  return bounds;
+}
+
 }  // namespace
 
 Work RankPlan::step_total() const {
@@ -103,17 +130,12 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
   return plan;
 }
 
-std::int64_t worst_case_rows(const Config& given, int num_ranks) {
-  Config config = given;
-  config.parallel = resolved_parallel(config, num_ranks);
-  const std::unique_ptr<Device> device = make_plan_device();
-  const Mesh mesh(*device, 0, num_ranks, config.parallel);
-  const BatchLayout layout = batch_layout_of(config, mesh);
-  const ExpertPlacement placement{config.experts.num_experts,
-                                  static_cast<int>(config.parallel.expert)};
-  const std::int64_t most_positions = sequence_split_of(config, config.parallel).max_local();
-  return layout.micro_batch * most_positions * config.parallel.expert *
-         std::min(config.experts.top_k, placement.max_local_experts());
+std::int64_t worst_case_rows(const Config& config, int num_ranks) {
+  return row_bounds(config, num_ranks).most;
+}
+
+std::int64_t least_rows(const Config& config, int num_ranks) {
+  return row_bounds(config, num_ranks).least;
 }
 
 std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t vocab_size_used,

@@ -51,5 +51,8 @@ std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t 
                               std::int64_t bytes);
 // Rows if every token of an expert group went to one rank: the most that routing can send.
 std::int64_t worst_case_rows(const Config& config, int num_ranks);
+// The fullest rank receives at least so many, however the router decides: what a rank receives in
+// the mean.
+std::int64_t least_rows(const Config& config, int num_ranks);
 
 }  // namespace switchyard

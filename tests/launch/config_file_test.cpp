@@ -22,6 +22,8 @@ TEST(ConfigFile, EveryMistakeNamesPlaceKeyAndRemedy) {
       {"model:\n  hiden: 8\n", "a.yaml:6:3: model.hiden: unknown key; did you mean model.hidden?"},
       {"modle:\n  hidden: 8\n", "a.yaml:5:1: modle: unknown section; did you mean model?"},
       {"hidden: 8\n", "a.yaml:5:1: hidden: unknown section; did you mean model.hidden?"},
+      {"model.hidden: 8\n",
+       "a.yaml:5:1: model.hidden: unknown section; in a file write model: with hidden: below it"},
       {"optimizer:\n  lr: 0.1\n",
        "a.yaml:6:3: optimizer.lr: unknown key; did you mean optimizer.learning_rate?"},
       {"train:\n  steps: 3\n",

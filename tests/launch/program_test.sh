@@ -69,6 +69,13 @@ expect_lines 1 "global_batch / data = 8 / 3 is not whole"
 expect 0 "$switchyard" config good.yaml --ranks 4
 expect 0 "$switchyard" config <(cat good.yaml)
 
+# Rows that no routing could send are refused, and the least and the most that it could are planned.
+for rows in 1=less 7=less 8= 16= 17=more; do
+  expect "$([[ $rows == *= ]] && echo 0 || echo 2)" "$switchyard" plan good.yaml model.vocab_size=300 --ranks 4 \
+    model.sequence_length=4 experts.num_experts=4 experts.top_k=1 parallel.expert=2 train.micro_batch=2 --rows "${rows%=*}"
+  [[ $rows == *= ]] || expect_lines 1 "--rows ${rows%=*} is ${rows#*=} than"
+done
+
 expect 6 bash -c "'$switchyard' config good.yaml >/dev/full"
 expect 6 bash -c "'$switchyard' plan good.yaml model.vocab_size=300 >/dev/full"
 expect_lines 1 "switchyard: cannot write to the standard output"
