@@ -2,7 +2,10 @@
 # Draws a run from its metrics.jsonl: RUN/plots/{loss,speed,balance}.png.
 #   launch/plot.sh RUN
 set -euo pipefail
-run=${1:?usage: launch/plot.sh RUN}
+usage() { sed -n '2,3s/^# \{0,1\}//p' "$0"; }
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[[ $# -eq 1 && -n $1 ]] || { usage >&2; exit 2; }
+run=$1
 metrics=$run/metrics.jsonl
 [[ -s $metrics ]] || { echo "plot.sh: $metrics is missing or empty; is $run a run's folder?" >&2; exit 3; }
 command -v gnuplot >/dev/null || { echo "plot.sh: gnuplot is missing (Debian: gnuplot-nox)" >&2; exit 1; }
@@ -29,8 +32,8 @@ columns() {
 columns train step cross_entropy tokens_per_second load_max_over_mean grad_norm
 columns valid step validation_loss
 
-mkdir -p "$run/plots"
-gnuplot <<PLOT
+# Of a run of one step gnuplot says that its axes are short.
+gnuplot 2>"$work/words" <<PLOT || { cat "$work/words" >&2; exit 1; }
 set terminal pngcairo size 1000,560 font "sans,11"
 set grid lc rgb "#dddddd"
 set xlabel "step"
@@ -38,7 +41,7 @@ set key top right
 set style line 1 lc rgb "#1f77b4" lw 1.5
 set style line 2 lc rgb "#d62728" lw 2 pt 7 ps 0.9
 set style line 3 lc rgb "#999999" dt 2
-set output "$run/plots/loss.png"
+set output "$work/loss.png"
 set title "Loss"
 set ylabel "cross-entropy (nats a token)"
 valid = system("wc -l < $work/valid") + 0
@@ -48,17 +51,22 @@ if (valid > 0) {
 } else {
   plot "$work/train" using 1:2 with lines ls 1 title "training"
 }
-set output "$run/plots/speed.png"
+set output "$work/speed.png"
 set title "Speed"
 set ylabel "tokens a second, all ranks"
 set yrange [0:*]
 plot "$work/train" using 1:3 with lines ls 1 notitle
-set output "$run/plots/balance.png"
+set output "$work/balance.png"
 set title "Expert load, worst layer"
 set ylabel "fullest expert over the mean (1 = balanced)"
 set yrange [0:*]
 plot "$work/train" using 1:4 with lines ls 1 title "load", 1 ls 3 title "perfect balance"
 PLOT
-echo "$run/plots/loss.png"
-echo "$run/plots/speed.png"
-echo "$run/plots/balance.png"
+# A picture appears under its name when it is whole: gnuplot is silent about a full disk.
+mkdir -p "$run/plots"
+for picture in loss speed balance; do
+  part=$run/plots/$picture.png.part
+  cp "$work/$picture.png" "$part" || { rm -f "$part"; echo "plot.sh: cannot write $run/plots" >&2; exit 6; }
+  mv "$part" "$run/plots/$picture.png"
+  echo "$run/plots/$picture.png"
+done

@@ -83,6 +83,22 @@ if [[ $ranks -eq 1 ]]; then  # what no number of ranks changes
     expect 2 "$switchyard" generate run "--$wrong"
     expect_lines 1 "--${wrong%%=*} must be"
   done
+  plot=$(dirname "$0")/../../launch/plot.sh
+  mkdir "one \"step\""
+  head -n 1 run/metrics.jsonl > "one \"step\"/metrics.jsonl"
+  for folder in run "one \"step\""; do
+    expect 0 "$plot" "$folder"
+    [[ $out == *"$folder/plots/loss.png"* && -z $err ]] || fail "plot: $out $err"
+    for picture in loss speed balance; do
+      [[ $(tail -c 8 "$folder/plots/$picture.png" | head -c 4) == IEND ]] || fail "$picture.png is not whole"
+    done
+  done
+  expect 6 bash -c "cp() { head -c 99 \"\$1\" > \"\$2\"; return 1; }; export -f cp; exec '$plot' run"  # a full disk
+  [[ -z $(ls run/plots | grep -v '\.png$') ]] || fail "a part of a picture: $(ls run/plots)"
+  expect 3 "$plot" nowhere
+  expect 2 "$plot"
+  expect 2 "$plot" run run
+
   # Commands whose result is what they print fail where that finds no room; a run leaves its result in its
   # folder, whether its words find room, a reader, or neither.
   expect 6 bash -c "'$switchyard' generate run --tokens 3 >/dev/full"
