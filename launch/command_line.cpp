@@ -12,6 +12,7 @@
 #include <optional>
 #include <thread>
 
+#include "kernels/isa.hpp"
 #include "launch/mpi_guard.hpp"
 #include "launch/options.hpp"
 #include "launch/suggestion.hpp"
@@ -129,6 +130,7 @@ int run_in_one_process(const Command& command, CommandContext& context) {
                  "switchyard: %s runs in one process; the other %d of this job do nothing\n",
                  std::string(command.name).c_str(), launcher.num_ranks - 1);
   }
+  kernels::limit_isa_from_environment();
   return command.run(context);
 }
 
@@ -144,6 +146,7 @@ int run_in_session(const Command& command, CommandContext& context, int argc, ch
   context.launcher.num_ranks = session.world().size();
   int exit_code = 0;
   try {
+    kernels::limit_isa_from_environment();
     exit_code = command.run(context);
   } catch (...) {
     exit_code = fail(current_failure(), context.launcher, &session);

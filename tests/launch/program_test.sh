@@ -69,6 +69,12 @@ expect_lines 1 "global_batch / data = 8 / 3 is not whole"
 expect 0 "$switchyard" config good.yaml --ranks 4
 expect 0 "$switchyard" config <(cat good.yaml)
 
+# The limit of the instruction set is the program's, too; a wrong one is told before anything begins.
+expect 2 env SWITCHYARD_MAX_ISA=pentium "$switchyard" plan good.yaml model.vocab_size=300
+expect_lines 1 "switchyard: environment variable SWITCHYARD_MAX_ISA: \"pentium\" is no instruction set"
+expect 0 env SWITCHYARD_MAX_ISA=sse4 "$switchyard" doctor
+[[ $out == *"instruction set sse4, bf16 products as fp32 products"* ]] || fail "doctor on sse4: $out"
+
 # Rows that no routing could send are refused, and the least and the most that it could are planned.
 for rows in 1=less 7=less 8= 16= 17=more; do
   expect "$([[ $rows == *= ]] && echo 0 || echo 2)" "$switchyard" plan good.yaml model.vocab_size=300 --ranks 4 \
