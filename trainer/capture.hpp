@@ -84,8 +84,8 @@ class Capture final : public ActivationObserver {
   std::unique_ptr<hdf5::File> file_;
 
   std::mutex mutex_;
-  std::vector<Chunk> ready_;  // compressed, under mutex_
-  CopyThread compression_;    // dies first
+  std::vector<Chunk> ready_;                           // compressed, under mutex_
+  CopyThread compression_{CopyThread::Priority::low};  // dies first
 };
 
 }  // namespace switchyard

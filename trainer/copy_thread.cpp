@@ -1,17 +1,31 @@
 #include "trainer/copy_thread.hpp"
 
+#include <sys/resource.h>
+
 #include <chrono>
 #include <csignal>
 #include <utility>
 
 namespace switchyard {
 
-CopyThread::CopyThread() {
+namespace {
+
+constexpr int low_priority = 10;  // added to the nice value of the process
+
+// Of the calling thread: Linux has a nice value for each.
+void lower_priority() {
+  const int before = ::getpriority(PRIO_PROCESS, 0);
+  ::setpriority(PRIO_PROCESS, 0, before + low_priority);  // beyond 19 means 19
+}
+
+}  // namespace
+
+CopyThread::CopyThread(Priority priority) {
   // The new thread inherits the mask.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { work(); });
+  thread_ = std::thread([this, priority] { work(priority); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -47,7 +61,8 @@ double CopyThread::busy_seconds() const {
   return busy_seconds_;
 }
 
-void CopyThread::work() {
+void CopyThread::work(Priority priority) {
+  if (priority == Priority::low) lower_priority();
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return ends_ || !jobs_.empty(); });

@@ -1,6 +1,7 @@
-// A thread that runs the copies of spilled records one after the other, behind the computation. The
-// first error ends its work: later copies are dropped, and every wait throws it. Borrowed memory of
-// a copy stays untouched until wait_for() says that nothing is under way for its layer.
+// A thread that runs the copies of spilled records, or the compression of captured chunks, one
+// after the other, behind the computation. The first error ends its work: later copies are dropped,
+// and every wait throws it. Borrowed memory of a copy stays untouched until wait_for() says that
+// nothing is under way for its layer.
 #pragma once
 
 #include <condition_variable>
@@ -16,7 +17,10 @@ namespace switchyard {
 
 class CopyThread {
  public:
-  CopyThread();
+  enum class Priority : std::uint8_t { normal, low };
+
+  // low: what computes on the same core comes first (nice 10, a tenth of the core beside it).
+  explicit CopyThread(Priority priority = Priority::normal);
   ~CopyThread();  // drops what has not begun
   CopyThread(const CopyThread&) = delete;
   CopyThread& operator=(const CopyThread&) = delete;
@@ -32,7 +36,7 @@ class CopyThread {
     std::int64_t layer = 0;
     std::function<void()> copy;
   };
-  void work();
+  void work(Priority priority);
   void run(const Job& job);
 
   mutable std::mutex mutex_;

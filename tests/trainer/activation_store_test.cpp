@@ -11,6 +11,7 @@
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
+#include "trainer/copy_thread.hpp"
 #include "trainer/spill_file.hpp"
 
 namespace switchyard::test {
@@ -90,6 +91,23 @@ TEST(ActivationStoreTest, ThePlanKnowsTheBytes) {
             << name_of(purpose);
       }
     }
+}
+
+// Behind the computation it shares a core with: Linux tells a thread's own nice value.
+TEST(CopyThreadTest, ALowPriorityIsTheThreadsAlone) {
+  const int before = ::getpriority(PRIO_PROCESS, 0);
+  for (const auto& [priority, lower] :
+       {std::pair{CopyThread::Priority::normal, 0}, {CopyThread::Priority::low, 10}}) {
+    int seen = -100;
+    {
+      CopyThread thread(priority);
+      thread.start(0, [&] { seen = ::getpriority(PRIO_PROCESS, 0); });
+      while (!thread.wait_for(0, 1)) {
+      }
+    }
+    EXPECT_EQ(seen, std::min(before + lower, 19));
+  }
+  EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), before);
 }
 
 // A record of two tensors, one of which follows the rows.

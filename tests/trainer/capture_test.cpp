@@ -154,6 +154,27 @@ TEST(CaptureTest, HoldsWhatTheStepHad) {
 }
 
 // Whole and split sequences: the same file to a reader, with every number compressed.
+// What a layer does with its record changes nothing: computing it again shows nothing twice.
+TEST(CaptureTest, HoldsTheSameUnderEveryPolicy) {
+  const TemporaryFolder folder(world());
+  Config config = split(capturing_config(folder.path(), world().size(), "fp32"));
+  config.model.num_layers = 4;
+  config.model.attention = {{.kind = "window", .window = 5, .sinks = 1},
+                            {.kind = "full", .window = 0, .sinks = 0}};
+  const std::map<TokenKey, Row> kept = recorded(world(), config);
+  for (const auto& [policy, store] :
+       {std::pair{"recompute", "memory"}, {"spill", "memory"}, {"spill", "hdf5"}})
+    for (const std::vector<std::int64_t>& layers :
+         {std::vector<std::int64_t>{}, std::vector<std::int64_t>{0, 2, 3}}) {
+      SCOPED_TRACE(fmt::format("{} {}, {} layers", policy, store, layers.size()));
+      config.activations.policy = policy;
+      config.activations.store = store;
+      config.activations.layers = layers;
+      config.activations.folder = folder.path();
+      EXPECT_EQ(largest_difference(capture(config), kept), 0);
+    }
+}
+
 TEST(CaptureTest, H5pyReadsItInFiveLines) {
   const TemporaryFolder whole_folder(world()), split_folder(world());
   const std::string whole = capture(capturing_config(whole_folder.path(), 1, "fp32"));
