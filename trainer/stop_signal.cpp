@@ -13,7 +13,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::array<int, 4> signals{SIGUSR1, SIGTERM, SIGINT, SIGCONT};
+constexpr std::array<int, 5> signals{SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGCONT};
 
 // See the header: a handler cannot be given an object any other way.
 std::atomic<StopSignal*> active{nullptr};
@@ -37,16 +37,25 @@ void say(const char* text) {
 StopSignal::StopSignal(std::int64_t same_request_ms) : same_request_ms_(same_request_ms) {
   expect(active.load() == nullptr, "one StopSignal at a time");
   active = this;
+  // `nohup` has a lost terminal ignored, and so it stays.
+  struct sigaction hangup {};
+  ::sigaction(SIGHUP, nullptr, &hangup);
+  const bool ignores_hangup = hangup.sa_handler == SIG_IGN;
   struct sigaction action {};
   action.sa_handler = &StopSignal::handle;
   action.sa_flags = SA_RESTART;
-  for (const int signal : signals) ::sigaction(signal, &action, nullptr);
+  for (const int signal : signals)
+    if (signal != SIGHUP || !ignores_hangup) ::sigaction(signal, &action, nullptr);
 }
 
 StopSignal::~StopSignal() {
   struct sigaction action {};
   action.sa_handler = SIG_DFL;
-  for (const int signal : signals) ::sigaction(signal, &action, nullptr);
+  for (const int signal : signals) {
+    struct sigaction present {};
+    ::sigaction(signal, nullptr, &present);
+    if (present.sa_handler == &StopSignal::handle) ::sigaction(signal, &action, nullptr);
+  }
   active = nullptr;
 }
 
@@ -72,6 +81,8 @@ std::string StopSignal::name_of(int number) {
       return "SIGTERM";
     case SIGINT:
       return "SIGINT";
+    case SIGHUP:
+      return "SIGHUP";
     default:
       return {};
   }

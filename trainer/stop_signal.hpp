@@ -1,7 +1,8 @@
-// Stops a run on request. SIGUSR1, SIGTERM and SIGINT ask for a stop after the step under way: the
-// trainer sees requested(), agrees over the ranks, saves and ends with code 16. A second signal
-// ends the process at once, with the same code and nothing saved; but a checkpoint that is being
-// saved (Saving) is finished first, and only one more signal gives it up.
+// Stops a run on request. SIGUSR1, SIGTERM, SIGINT and, unless it is ignored (nohup), SIGHUP of a
+// terminal that went away ask for a stop after the step under way: the trainer sees requested(),
+// agrees over the ranks, saves and ends with code 16. A second signal ends the process at once,
+// with the same code and nothing saved; but a checkpoint that is being saved (Saving) is finished
+// first, and only one more signal gives it up.
 //
 // SIGCONT is no request: mpirun sends it to all ranks as soon as one has died, seconds before
 // SIGTERM, and so it is a hint to look around.

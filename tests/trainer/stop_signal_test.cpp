@@ -11,7 +11,7 @@ namespace {
 
 TEST(StopSignal, TheFirstSignalIsARequest) {
   for (const auto& [signal, name] : {std::pair(SIGUSR1, "SIGUSR1"), std::pair(SIGTERM, "SIGTERM"),
-                                     std::pair(SIGINT, "SIGINT")}) {
+                                     std::pair(SIGINT, "SIGINT"), std::pair(SIGHUP, "SIGHUP")}) {
     const StopSignal stop;
     EXPECT_FALSE(stop.requested());
     EXPECT_EQ(stop.name(), "");
@@ -19,6 +19,16 @@ TEST(StopSignal, TheFirstSignalIsARequest) {
     EXPECT_TRUE(stop.requested());
     EXPECT_EQ(stop.name(), name);
   }
+}
+
+TEST(StopSignal, AHangupThatIsIgnoredStaysIgnored) {
+  ::signal(SIGHUP, SIG_IGN);
+  {
+    const StopSignal stop;
+    ::raise(SIGHUP);
+    EXPECT_FALSE(stop.requested());
+  }
+  EXPECT_EQ(::signal(SIGHUP, SIG_DFL), SIG_IGN);
 }
 
 TEST(StopSignal, ARepetitionAtOnceIsTheSameRequest) {
