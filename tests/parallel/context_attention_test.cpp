@@ -2,6 +2,7 @@
 // gradients of queries, keys and values, of each rank by itself.
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <tuple>
 
 #include "tensor/error.hpp"
@@ -21,6 +22,8 @@ using test::world;
 // || actual - expected || / || expected || over a rank's rows, for operands in (-1, 1): sums of
 // tens of fp32 products have errors of about 1e-7.
 constexpr double fp32_tolerance = 2e-6;
+// Where the terms of a gradient may cancel in the few rows of a rank, or scores are large.
+constexpr double any_share = std::numeric_limits<double>::infinity();
 
 // || actual - expected || / || sums of absolute terms || over a rank's rows. A score s is a sum in
 // fp32 whose error is about 2^-24 sum |q_d k_d|; its log-sum-exp l, about as large, is rounded to
@@ -48,13 +51,12 @@ std::vector<SplitCase> all_cases(const AttentionProblem& p, bool pad = false) {
   return cases;
 }
 
-void expect_dense(SplitRun& run, const DenseAttention& dense) {
+void expect_dense(SplitRun& run, const DenseAttention& dense, double of_norm = fp32_tolerance) {
   run.run();
   const double tolerance = rounding_of(dense);
   for (const auto& [name, deviation] : run.deviations()) {
     EXPECT_LT(deviation.relative_to_terms(), tolerance) << name << " of rank " << world().rank();
-    if (dense.p.spread > 0) continue;
-    EXPECT_LT(deviation.relative(), fp32_tolerance) << name << " of rank " << world().rank();
+    EXPECT_LT(deviation.relative(), of_norm) << name << " of rank " << world().rank();
   }
   if (dense.p.num_sinks == 0) return;
   std::vector<double> dsinks;
@@ -76,12 +78,13 @@ class ContextAttentionTest : public ::testing::Test {
     return *mesh;
   }
 
-  static void expect_every_case_dense(const AttentionProblem& problem, bool pad = false) {
+  static void expect_every_case_dense(const AttentionProblem& problem, bool pad = false,
+                                      double of_norm = fp32_tolerance) {
     const DenseAttention dense(problem);
     for (const SplitCase& split_case : all_cases(problem, pad)) {
       SCOPED_TRACE(split_case.text());
       SplitRun run(mesh_of(split_case), dense, split_case);
-      expect_dense(run, dense);
+      expect_dense(run, dense, of_norm);
     }
   }
 
@@ -148,8 +151,8 @@ TEST_F(ContextAttentionTest, GroupsOfOneAndOfAllHeads) {
 
 // Scores of 40 and -40.
 TEST_F(ContextAttentionTest, LogSumExpsFarApart) {
-  expect_every_case_dense({.num_sequences = 1, .spread = 80});
-  expect_every_case_dense({.document_starts = ragged, .spread = 80});
+  expect_every_case_dense({.num_sequences = 1, .spread = 80}, false, any_share);
+  expect_every_case_dense({.document_starts = ragged, .spread = 80}, false, any_share);
 }
 
 TEST_F(ContextAttentionTest, UnevenLengthsArePaddedAndStayExact) {
@@ -193,7 +196,7 @@ TEST_F(ContextAttentionTest, ProblemsDrawnAtRandom) {
                  << " of " << p.head_dim << ", " << p.num_sequences << " x " << p.length
                  << " positions, window " << p.window << ", sinks " << p.num_sinks << ", spread "
                  << p.spread << ", documents " << !p.document_starts.empty());
-    expect_every_case_dense(p, true);
+    expect_every_case_dense(p, true, any_share);
   }
 }
 
