@@ -84,7 +84,8 @@ void check_options(const PrepareOptions& options) {
   if (options.train_vocab > 0) check_sentencepiece_vocab(options.train_vocab);
   const fs::path folder = fs::path(options.output).parent_path();
   if (!folder.empty() && !fs::is_directory(folder))
-    throw IoError(fmt::format("{}: the folder of the output does not exist", folder.string()));
+    throw IoError(fmt::format("{}: the folder of the output does not exist; make it (mkdir -p {})",
+                              folder.string(), folder.string()));
 }
 
 // With `overwrite` the output may exist, but it must be none of the texts.

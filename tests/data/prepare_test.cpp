@@ -298,7 +298,7 @@ TEST_F(Prepare, ErrorsLeaveNothingBehind) {
   EXPECT_THROW(run(), ConfigError);
   options_.valid_fraction = 0;
   options_.output = path("no/folder/out.h5");
-  EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "no/folder"));
+  EXPECT_TRUE(contains(message_of<IoError>([&] { run(); }), "make it (mkdir -p "));
   options_.output = path("out.h5");
   EXPECT_FALSE(has_output());
 
