@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <iostream>
 
-#include "data/atomic_file.hpp"
 #include "data/tokenizer.hpp"
 #include "kernels/threads.hpp"
 #include "launch/commands.hpp"
@@ -13,6 +12,7 @@
 #include "launch/options.hpp"
 #include "trainer/checkpoint.hpp"
 #include "trainer/generate.hpp"
+#include "trainer/kept_tokenizer.hpp"
 #include "trainer/run_setup.hpp"
 
 namespace switchyard {
@@ -44,8 +44,7 @@ std::string find_checkpoint(const std::string& path) {
 
 // The run keeps its tokenizer, so that text can be made without the corpus.
 std::unique_ptr<Tokenizer> find_tokenizer(const std::string& checkpoint, const Config& config) {
-  const fs::path kept = fs::path(checkpoint).parent_path().parent_path() / "tokenizer.bin";
-  if (fs::exists(kept)) return load_tokenizer_blob(read_file(kept.string()), kept.string());
+  if (std::unique_ptr<Tokenizer> kept = kept_tokenizer(checkpoint)) return kept;
   return tokenizer_from_file(config.data.path);
 }
 

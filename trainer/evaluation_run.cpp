@@ -10,6 +10,7 @@
 #include "parallel/collective_error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint.hpp"
+#include "trainer/kept_tokenizer.hpp"
 #include "trainer/run_setup.hpp"
 #include "trainer/temporary_watch.hpp"
 
@@ -40,6 +41,7 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   if (!path)
     throw Collective<CheckpointError>(
         fmt::format("{} holds no valid checkpoint; train first", folder));
+  require_same_tokenizer(*path, *tokens, world);
   const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
   rank.trainer.weights_changed();
   std::unique_ptr<FixedBatches> batches;

@@ -65,10 +65,17 @@ std::optional<std::string> find_checkpoint(const std::string& resume, const std:
   return path;
 }
 
+// Whether a checkpoint that was trained with another value of the key is told: what the model
+// computes and from which data. Schedules, batches and layouts are changed all the time.
+bool is_told(const std::string& key) {
+  return key.starts_with("model.") || key.starts_with("experts.") || key.starts_with("data.") ||
+         key == "run.seed" || key == "run.precision";
+}
+
 // Another number of heads may cut the same matrix: no shape would tell. Other keys may be changed
 // on purpose (a longer rope_base, a smaller balance_weight), and are only told.
-void check_model_keys(const std::string& path, const std::vector<ChangedKey>& changed, Group& world,
-                      const Report& report) {
+void check_changed_keys(const std::string& path, const std::vector<ChangedKey>& changed,
+                        Group& world, const Report& report) {
   for (const ChangedKey& key : changed)
     if (key.path == "model.num_heads" || key.path == "model.num_kv_heads")
       throw Collective<CheckpointError>(fmt::format(
@@ -92,12 +99,12 @@ void restore_capacity(const Manifest& manifest, const Config& config, Trainer& t
 
 }  // namespace
 
-std::vector<ChangedKey> changed_model_keys(std::string_view saved, std::string_view now) {
+std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view now) {
   std::map<std::string, std::string> before;
   for (auto& [path, value] : values_of(saved)) before[path] = value;
   std::vector<ChangedKey> changed;
   for (const auto& [path, value] : values_of(now)) {
-    if (!path.starts_with("model.") && !path.starts_with("experts.")) continue;
+    if (!is_told(path)) continue;
     const auto found = before.find(path);
     if (found != before.end() && found->second != value)
       changed.push_back({path, found->second, value});
@@ -113,8 +120,7 @@ std::optional<Resumed> resume_run(const Config& config, const std::string& effec
   if (!path) return std::nullopt;
   const TrainState state = load_checkpoint(*path, trainer.store(), &trainer.optimizer(), world);
   const Manifest manifest = read_manifest(*path);
-  check_model_keys(*path, changed_model_keys(manifest.configuration, effective_yaml), world,
-                   report);
+  check_changed_keys(*path, changed_keys(manifest.configuration, effective_yaml), world, report);
   trainer.weights_changed();
   restore_capacity(manifest, config, trainer, world);
   return Resumed{state, *path};

@@ -26,7 +26,8 @@ std::optional<Resumed> resume_run(const Config& config, const std::string& effec
                                   const std::string& folder, Trainer& trainer, Group& world,
                                   const Report& report);
 
-// A key of the sections model and experts that the checkpoint's configuration has otherwise.
+// A key of the sections model, experts and data, or run.seed or run.precision, that the
+// checkpoint's configuration has otherwise.
 struct ChangedKey {
   std::string path;  // "model.rope_scaling.factor"
   std::string saved, now;
@@ -34,6 +35,6 @@ struct ChangedKey {
 };
 // Of two effective configurations, as `switchyard config` prints them, in the order of `now`. Keys
 // that only one of them has are left out: they came or went with a version of the program.
-std::vector<ChangedKey> changed_model_keys(std::string_view saved, std::string_view now);
+std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view now);
 
 }  // namespace switchyard

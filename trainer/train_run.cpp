@@ -7,12 +7,12 @@
 #include <iostream>
 #include <optional>
 
-#include "data/atomic_file.hpp"
 #include "kernels/peak.hpp"
 #include "parallel/collective_error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/capture.hpp"
 #include "trainer/checkpoint.hpp"
+#include "trainer/kept_tokenizer.hpp"
 #include "trainer/metrics.hpp"
 #include "trainer/progress.hpp"
 #include "trainer/rank_log.hpp"
@@ -91,10 +91,16 @@ class Run {
     if (!config_.capture.steps.empty())
       capture_ = std::make_unique<Capture>(config_, layout, world_);
     measure_peak();
-    resume();
+    resume(tokens);
     const std::optional<RestartMetrics> restart = find_restart();
     loader_->seek(state_.step, state_.data_position);
     source_ = std::make_unique<LoaderSource>(*loader_);
+    run_together(world_, [&] {
+      if (folder_ == nullptr) return;
+      // Not before it is known that this run may go on from what is there.
+      folder_->write_config(yaml_);
+      keep_tokenizer(folder_->path(), tokens.tokenizer());
+    });
     if (folder_ == nullptr) return;
     metrics_ = std::make_unique<MetricsWriter>(
         folder_->metrics(), state_.step, begins_anew() ? RestartLines::cut : RestartLines::keep);
@@ -110,11 +116,12 @@ class Run {
     world_.all_reduce_values({&peak_, 1}, ReduceOp::sum);
   }
 
-  void resume() {
+  void resume(const TokenFile& tokens) {
     const std::optional<Resumed> resumed =
         resume_run(config_, yaml_, checkpoints_, trainer(), world_,
                    [this](const std::string& text) { note(text); });
     if (!resumed) return;
+    require_same_tokenizer(resumed->path, tokens, world_);
     state_ = resumed->state;
     saved_step_ = state_.step;
     checkpoint_path_ = resumed->path;
@@ -367,9 +374,6 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& gi
       log = std::make_unique<RankLog>(output + "/logs", world.rank());
       tokens = std::make_unique<TokenFile>(given.data.path);
       config = resolve_config(given, world.size(), *tokens);
-      if (!folder) return;
-      folder->write_config(effective_yaml);
-      write_file_atomically(output + "/tokenizer.bin", tokens->tokenizer().serialize());
     });
     if (folder && !folder->note().empty()) log->warning(folder->note());
     set_threads(given.run, world);

@@ -151,4 +151,21 @@ refuse 4 train run.output=run train.num_steps=45 model.num_heads=8 model.num_kv_
 expect_lines 1 "was trained with model.num_heads 4, not 8"
 expect 0 train run.output=run train.num_steps=45 experts.balance_weight=0.02
 [[ $out == *"trained with experts.balance_weight 0.01; from here on it is 0.02"* ]] || fail "no word of the change: $out"
+
+# So is one whose tokens mean other texts though every shape fits; what the run has kept stays. Other
+# texts of the same tokens are only told.
+if [[ $ranks -le 2 ]]; then
+  tr a-z A-Z < corpus.txt > upper.txt
+  expect 0 "$switchyard" prepare corpus.txt --output lower.h5 --train-tokenizer 310
+  expect 0 "$switchyard" prepare upper.txt --output upper.h5 --train-tokenizer 310
+  expect 0 "$switchyard" prepare upper.txt --output same.h5 --tokenizer lower.h5
+  expect 0 train run.output=ids data.path=lower.h5 train.num_steps=2
+  sha256sum ids/tokenizer.bin ids/config.yaml > before.sum
+  refuse 4 train run.output=ids data.path=upper.h5 train.num_steps=3
+  expect_lines 1 "was trained with another tokenizer"
+  refuse 4 "$switchyard" eval small.yaml run.output=ids data.path=upper.h5
+  sha256sum --quiet -c before.sum || fail "a refused run changed what the run has kept"
+  expect 0 train run.output=ids data.path=same.h5 train.num_steps=3
+  [[ $out == *"trained with data.path lower.h5; from here on it is same.h5"* ]] || fail "no word of other data: $out"
+fi
 finish
