@@ -1,6 +1,6 @@
 #include "bench/all_to_all.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>

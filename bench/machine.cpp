@@ -1,6 +1,6 @@
 #include "bench/machine.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <fstream>

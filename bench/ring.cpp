@@ -1,6 +1,6 @@
 #include "bench/ring.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <cmath>

@@ -1,6 +1,6 @@
 #include "data/hdf5.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <hdf5.h>
 #include <sys/stat.h>
 

@@ -1,6 +1,6 @@
 // Attributes of HDF5 objects: texts of fixed length (texts of variable length are read too, since
 // h5py writes them) and 64-bit integers.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <hdf5.h>
 
 #include "data/hdf5_check.hpp"

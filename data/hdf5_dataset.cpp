@@ -1,6 +1,6 @@
 // Datasets: creation with the right chunks and checks, whole and partial transfer, virtual
 // datasets.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <hdf5.h>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SentencePiece behind the Tokenizer interface: loading, encoding, training.
 #include "data/sentencepiece_tokenizer.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 

@@ -1,6 +1,6 @@
 #include "experts/balance.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "tensor/error.hpp"
 

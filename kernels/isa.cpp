@@ -1,6 +1,6 @@
 #include "kernels/isa.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

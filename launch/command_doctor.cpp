@@ -1,5 +1,5 @@
 // switchyard doctor: what the machines of a job have, and what is wrong with them.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdio>
 #include <cstdlib>

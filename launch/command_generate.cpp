@@ -1,5 +1,5 @@
 // switchyard generate: text from a run's newest checkpoint, or from a checkpoint named.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <filesystem>

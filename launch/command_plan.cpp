@@ -1,6 +1,6 @@
 // switchyard plan: parameters, memory, work and bytes on the wire of a layout, from the trainer's
 // own code on the plan device.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <iostream>

@@ -1,5 +1,5 @@
 // switchyard prepare: from texts to a token file, with a live line on a terminal.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdio>

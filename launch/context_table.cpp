@@ -1,6 +1,6 @@
 #include "launch/context_table.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace switchyard {
 

@@ -1,7 +1,7 @@
 // What a run asks of the folder that it writes to: seen by all hosts, fast enough, locks that hold,
 // renames that all see. The first rank of each host works; a failure is a finding, no exception.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>

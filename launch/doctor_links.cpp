@@ -1,6 +1,6 @@
 // Latency and bandwidth of pairs of ranks, one pair at a time while the others wait, and the
 // exchange of all with all. Measured through Group, so with what training pays itself.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>

@@ -1,6 +1,6 @@
 #include "launch/list_value.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <charconv>
 #include <set>

@@ -1,6 +1,6 @@
 #include "launch/mpi_guard.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 #include "launch/options.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <boost/program_options.hpp>
 #include <cstdio>

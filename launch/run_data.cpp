@@ -1,6 +1,6 @@
 #include "launch/run_data.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 #include <string>

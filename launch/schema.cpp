@@ -1,6 +1,6 @@
 #include "launch/schema.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "launch/suggestion.hpp"
 

@@ -1,6 +1,6 @@
 #include "model/attention_layer.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 #include "model/layer_records.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

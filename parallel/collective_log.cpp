@@ -1,7 +1,7 @@
 #include "parallel/collective_log.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 #include "parallel/context_choice.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <map>

@@ -1,6 +1,6 @@
 #include "parallel/cores.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 
 #include <algorithm>

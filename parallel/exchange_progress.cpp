@@ -1,6 +1,6 @@
 #include "parallel/exchange_progress.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <utility>

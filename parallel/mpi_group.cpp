@@ -1,6 +1,6 @@
 // The group over MPI. A group has a communicator of its own, and every exchange a tag of its own, a
 // number that counts the exchanges of the group: several under way at once do not mix.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <mpi.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 #include "parallel/sequence_split.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <numeric>

@@ -1,6 +1,6 @@
 #include "tensor/error.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace switchyard {
 

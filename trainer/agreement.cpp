@@ -1,6 +1,6 @@
 #include "trainer/agreement.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <new>

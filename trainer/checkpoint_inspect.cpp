@@ -1,6 +1,6 @@
 #include "trainer/checkpoint_inspect.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <bit>

@@ -1,7 +1,7 @@
 #include "trainer/crash_signal.hpp"
 
 #include <execinfo.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 #include "trainer/device_batch.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <limits>

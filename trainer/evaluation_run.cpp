@@ -1,6 +1,6 @@
 #include "trainer/evaluation_run.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <filesystem>

@@ -1,6 +1,6 @@
 #include "trainer/generate.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #include "trainer/kept_tokenizer.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 

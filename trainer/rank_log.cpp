@@ -1,6 +1,6 @@
 #include "trainer/rank_log.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>

@@ -1,6 +1,6 @@
 #include "trainer/restart_history.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 
 #include <algorithm>

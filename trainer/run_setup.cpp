@@ -1,6 +1,6 @@
 #include "trainer/run_setup.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdlib>

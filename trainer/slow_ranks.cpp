@@ -1,6 +1,6 @@
 #include "trainer/slow_ranks.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>

@@ -1,6 +1,6 @@
 #include "trainer/train_run.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <chrono>

@@ -1,5 +1,5 @@
 // The part of the watchdog that is about ends: of other ranks, and what follows from them here.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 #include "kernels/cpu/onednn.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <omp.h>
 
 #include <array>

@@ -1,6 +1,6 @@
 #include "tests/experts/layer_run.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <numeric>
 

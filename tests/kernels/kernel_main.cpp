@@ -1,5 +1,5 @@
 // The tests' common parts, and a main() that limits the instruction set as the program does.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <omp.h>
 
 #include <cmath>

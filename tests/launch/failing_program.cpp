@@ -1,6 +1,6 @@
 // A program with commands that fail in each way there is, run through the same run_program() as
 // `switchyard`. The shell tests beside it look at exit codes and messages.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <chrono>

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the include lines of our own sources: a folder includes only folders below it on the ladder,
-# and each third-party library is included only in its home.
+# each third-party library is included only in its home, and a .cpp includes its own header first, which
+# proves that the header compiles alone.
 #   include_ladder.sh SOURCE_FOLDER
 set -euo pipefail
 cd "$1"
@@ -59,7 +60,18 @@ while IFS= read -r file; do
   done < <(sed -nE 's/^#include [<"]([^>"]+)[>"].*/\1/p' "$file")
 done < <(find "${!below[@]}" -name '*.hpp' -o -name '*.cpp' | sort)
 
+while IFS= read -r header; do
+  # Highway includes a file once for each instruction set: such a file has guards of its own.
+  grep -q '^#include <hwy/foreach_target.h>\|defined(HWY_TARGET_TOGGLE)' "$header" && continue
+  grep -qx '#pragma once' "$header" || complain "$header has no '#pragma once'"
+  source=${header%.hpp}.cpp
+  if [[ -f $source ]] && ! grep -q '^#include <hwy/foreach_target.h>' "$source"; then
+    [[ $(grep -m1 '^#include' "$source") == "#include \"$header\"" ]] ||
+      complain "$source does not include $header first"
+  fi
+done < <(find "${!below[@]}" -name '*.hpp' | sort)
+
 if [[ $failures -gt 0 ]]; then
-  echo "$failures include lines break the ladder (docs/architecture.md)"
+  echo "$failures lines break the rules of inclusion (docs/architecture.md)"
   exit 1
 fi

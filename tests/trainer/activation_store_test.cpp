@@ -1,6 +1,6 @@
 // The stores of spilled records under the trainer: the bits of keep, the plan's bytes, and a disk
 // that is full.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 

@@ -2,7 +2,7 @@
 // rank; read back by our own reader and by h5py.
 #include "trainer/capture.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
