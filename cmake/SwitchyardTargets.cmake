@@ -1,3 +1,29 @@
+# Reading the standard headers takes most of a compilation, so those that most sources include are read
+# once for the folders and once for the tests. Debug builds do without: they see a missing #include.
+set(SWITCHYARD_COMMON_HEADERS <algorithm> <chrono> <filesystem> <functional> <map> <memory> <mutex>
+  <optional> <span> <string> <thread> <vector> <fmt/format.h>)
+
+# switchyard_precompile(<target> LIBRARIES target ... HEADERS <header> ...)
+#   A target whose precompiled headers others take.
+function(switchyard_precompile target)
+  cmake_parse_arguments(ARG "" "" "LIBRARIES;HEADERS" ${ARGN})
+  set(source ${PROJECT_BINARY_DIR}/${target}.cpp)
+  file(CONFIGURE OUTPUT ${source} CONTENT "// Only for the precompiled headers.\n")
+  add_library(${target} OBJECT ${source})
+  target_link_libraries(${target} PRIVATE switchyard_flags fmt::fmt ${ARG_LIBRARIES})
+  target_precompile_headers(${target} PRIVATE ${ARG_HEADERS})
+endfunction()
+
+# switchyard_reuse_precompiled(<target> <from> library ...)
+#   GCC takes precompiled headers only with the OpenMP flag they were made with: none.
+function(switchyard_reuse_precompiled target from)
+  if(NOT OpenMP::OpenMP_CXX IN_LIST ARGN)
+    target_precompile_headers(${target} REUSE_FROM ${from})
+  endif()
+endfunction()
+
+switchyard_precompile(switchyard_precompiled HEADERS ${SWITCHYARD_COMMON_HEADERS})
+
 # switchyard_library(<folder> SOURCES a.cpp ... [DEPENDS folder ...] [LIBRARIES target ...])
 #   The one static library of a folder: target switchyard_<folder>. DEPENDS are folders below it on
 #   the ladder and are public; LIBRARIES are third-party targets and stay private, so their headers
@@ -10,6 +36,7 @@ function(switchyard_library folder)
     PUBLIC ${ARG_DEPENDS}
     PRIVATE switchyard_flags fmt::fmt ${ARG_LIBRARIES})
   target_include_directories(switchyard_${folder} PUBLIC ${PROJECT_SOURCE_DIR})
+  switchyard_reuse_precompiled(switchyard_${folder} switchyard_precompiled ${ARG_LIBRARIES})
 endfunction()
 
 # switchyard_test(<name> SOURCES ... DEPENDS folder ... [LIBRARIES ...] [RANKS 1 2 3 4] [THREADS n]
@@ -31,6 +58,7 @@ function(switchyard_test name)
     ${ARG_LIBRARIES})
   # Half of a clean build is tests, whose own code takes longer to optimise than to run.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  switchyard_reuse_precompiled(${name} switchyard_test_precompiled ${ARG_LIBRARIES})
   set(environment OMP_NUM_THREADS=${ARG_THREADS})
   if(NOT ARG_RANKS)
     add_dependencies(unit_tests ${name})
