@@ -24,6 +24,7 @@ constexpr double longest_tick = 0.5;   // seconds
 constexpr double longest_nap = 0.1;    // before a look at whether the launcher asks to end
 constexpr double longest_copy = 1.0;   // between copies of the log in RUN/watch
 constexpr double alarmed_copy = 0.25;  // the same when a rank may have died
+constexpr double slow_copy = 0.2;      // to write: the file system is busy
 constexpr std::size_t most_stacks = 4;
 
 std::chrono::duration<double> seconds_of(double count) {
@@ -162,6 +163,7 @@ void Watchdog::write_copy() {
                     fmt::format("switchyard: watchdog of rank {}: {}\n", rank_, error.what()));
     has_written_badly_ = true;
   }
+  if (seconds_since(written_) >= slow_copy) slow_copy_at_ = Clock::now();
 }
 
 double Watchdog::limit_of(RunSection section) const {

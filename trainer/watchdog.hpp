@@ -65,6 +65,7 @@ class Watchdog {
   void follow_claim();
   void look_for_lost();
   void look_for_silent();
+  double needed_silence() const;
   void suspect(const std::vector<int>& silent);
   void drop_suspicion();
   void follow_crash();
@@ -92,6 +93,7 @@ class Watchdog {
   std::uint64_t progress_ = 0;
   Clock::time_point moved_ = Clock::now();
   Clock::time_point written_{};
+  Clock::time_point slow_copy_at_{};  // the last copy that the file system held up
   Clock::time_point claim_seen_{};
   Clock::time_point crash_seen_{};
   Clock::time_point asked_at_ = Clock::now();       // or when the next rank was last seen

@@ -19,7 +19,9 @@ constexpr double failure_head_start = 2.0;   // for a suspicion to arise, after 
 constexpr double alarm = 10;                 // that a hint of the launcher counts
 // Many copies missed when all are alarmed: a host or its processes are gone.
 constexpr double silence = 2;
-constexpr double silence_in_save = 8;  // when a busy disk may hold up copies, too
+constexpr double silence_in_save = 3;       // when others' disks may be busier than this rank's
+constexpr double silence_on_busy_disk = 8;  // when this rank's own copies are held up, too
+constexpr double memory_of_busy_disk = 10;
 // Fewer, but more than lie between two copies of a rank that is not alarmed: enough for a note in
 // exit.json before the launcher kills.
 constexpr double short_silence = 1.3;
@@ -107,13 +109,20 @@ void Watchdog::look_for_lost() {
   if (seconds_since(asked_at_) >= launcher_head_start) report_lost(peers_->lost_here());
 }
 
+// A save may hold up copies. Those of this rank go to the same file system and tell how busy it is.
+double Watchdog::needed_silence() const {
+  if (state_.section != RunSection::checkpoint) return silence;
+  const bool is_busy = seconds_since(slow_copy_at_) < memory_of_busy_disk;
+  return is_busy ? silence_on_busy_disk : silence_in_save;
+}
+
 // A rank of another host that was killed: the launcher is about to ask this one to end, and soon
 // kills it.
 void Watchdog::look_for_silent() {
   peers_->observe();
   const bool is_held_up = state_.is_waiting || may_follow_from_death_;
   if (!is_held_up || seconds_since(alarmed_at_) < short_silence) return;
-  const double limit = state_.section == RunSection::checkpoint ? silence_in_save : silence;
+  const double limit = needed_silence();
   if (seconds_since(asked_at_) >= limit && seconds_still() >= limit / 2) {
     const std::vector<int> lost = peers_->silent_elsewhere(limit);
     if (!lost.empty()) return report_lost(lost);

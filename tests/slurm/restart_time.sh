@@ -20,7 +20,13 @@ after() {
 }
 count() { grep -c -- "$1" "$2" 2>/dev/null || true; }
 at_least() { (($(count "$1" "$2") + 0 >= $3)); }
-gone() { local pid; for pid in "$@"; do [[ ! -d /proc/$pid ]] || return 1; done; }
+# Ended, though its parent may not have taken note of it: the daemon of mpirun leaves that to the system.
+gone() {
+  local pid
+  for pid in "$@"; do
+    ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/status" || return 1
+  done
+}
 is_step_after_restart() { sed -n "/\"restarts\": $1,/,\$p" run/metrics.jsonl | grep -q '"loss"'; }
 
 # More ranks a node do not work here: Open MPI takes nodes of one name for one host and mixes up the
