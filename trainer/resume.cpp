@@ -51,10 +51,14 @@ void refuse_damaged(const std::string& folder, Group& world) {
   });
 }
 
+bool is_named(const std::string& resume) {
+  return resume != "never" && resume != "auto";
+}
+
 std::optional<std::string> find_checkpoint(const std::string& resume, const std::string& folder,
                                            Group& world, const Report& report) {
   if (resume == "never") return std::nullopt;
-  if (resume != "auto") {
+  if (is_named(resume)) {
     const std::string damage = find_damage(resume, world, report);
     if (!damage.empty())
       throw Collective<CheckpointError>(fmt::format("checkpoint.resume: {}", damage));
@@ -110,6 +114,15 @@ std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view no
       changed.push_back({path, found->second, value});
   }
   return changed;
+}
+
+void require_named_checkpoint(const CheckpointConfig& config) {
+  std::error_code error;
+  if (is_named(config.resume) && !std::filesystem::is_directory(config.resume, error))
+    throw CheckpointError(
+        fmt::format("checkpoint.resume: {}: there is no such checkpoint; name a folder such as "
+                    "RUN/checkpoints/step-00000100, or auto for the newest of this run",
+                    config.resume));
 }
 
 std::optional<Resumed> resume_run(const Config& config, const std::string& effective_yaml,

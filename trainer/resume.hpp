@@ -18,6 +18,10 @@ struct Resumed {
   std::string path;  // of the checkpoint
 };
 
+// CheckpointError if checkpoint.resume names a folder that is not there: to be asked before
+// anything of a run is made.
+void require_named_checkpoint(const CheckpointConfig& config);
+
 // Collective. `folder`: of the run's checkpoints; `effective_yaml`: of this run. None if the run
 // starts from the beginning. CheckpointError: nothing valid though there are checkpoints, damage of
 // the one that is named, or another model. On the layout that wrote the checkpoint, memory goes on

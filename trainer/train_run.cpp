@@ -354,6 +354,7 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& gi
   std::unique_ptr<RunFolder> folder;
   run_together(world, [&] {
     if (world.rank() != 0) return;
+    require_named_checkpoint(given.checkpoint);
     folder = std::make_unique<RunFolder>(output);
     SideFiles::prepare(output);
   });

@@ -140,6 +140,8 @@ refuse 3 train run.output=never data.path=corpus.txt
 expect_lines 1 "(data.path, command line: data.path=corpus.txt)"
 refuse 6 train run.output=never data.path=none.h5
 expect_lines 1 "make it with \`switchyard prepare TEXTS... --output none.h5\`"
+refuse 4 train run.output=never checkpoint.resume=run/checkpoints/step-99999999
+expect_lines 1 "checkpoint.resume: run/checkpoints/step-99999999: there is no such checkpoint"
 refuse 2 train run.output=never model.vocab_size=100
 expect_lines 1 "vocab_size = 100, but the tokenizer of corpus.h5 has 257 tokens"
 [[ ! -e never ]] || fail "a refused run left a folder"
