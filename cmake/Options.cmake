@@ -24,9 +24,8 @@ endif()
 add_library(switchyard_flags INTERFACE)
 target_compile_options(switchyard_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual -Werror
-  # GCC 12 warns falsely of overlapping copies inside std::string (GCC bug 105651), and of copies out of
-  # bounds where the header comes precompiled; the sanitizers see the real ones.
-  -Wno-restrict -Wno-array-bounds -Wno-stringop-overread -Wno-stringop-overflow
+  # GCC 12 warns falsely of overlapping copies inside std::string (GCC bug 105651).
+  -Wno-restrict
   # Contracting a*b+c differs between code paths of one source; the paths must agree bit for bit.
   -ffp-contract=off)
 target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR})
