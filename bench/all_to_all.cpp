@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard::bench {

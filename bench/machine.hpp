@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "parallel/group.hpp"
+#include "parallel/group/group.hpp"
 
 namespace switchyard::bench {
 

@@ -6,7 +6,7 @@
 #include <functional>
 #include <string_view>
 
-#include "parallel/group.hpp"
+#include "parallel/group/group.hpp"
 
 namespace switchyard::bench {
 

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "kernels/threads.hpp"
-#include "parallel/context_attention.hpp"
+#include "parallel/context/context_attention.hpp"
 
 namespace switchyard::bench {
 

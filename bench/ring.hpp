@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "bench/report.hpp"
-#include "parallel/exchange_progress.hpp"
-#include "parallel/sequence_split.hpp"
+#include "parallel/context/sequence_split.hpp"
+#include "parallel/group/exchange_progress.hpp"
 
 namespace switchyard::bench {
 

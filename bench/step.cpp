@@ -6,9 +6,9 @@
 #include <array>
 #include <vector>
 
+#include "trainer/number_text.hpp"
 #include "trainer/plan.hpp"
-#include "trainer/progress.hpp"
-#include "trainer/run_setup.hpp"
+#include "trainer/run/run_setup.hpp"
 
 namespace switchyard::bench {
 

@@ -17,7 +17,7 @@
 #include "launch/options.hpp"
 #include "launch/suggestion.hpp"
 #include "launch/version.hpp"
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 
 namespace switchyard {
 namespace {

@@ -1,6 +1,6 @@
 // The program `switchyard`: a table of commands. Each lives in launch/command_<name>.cpp.
 #include "launch/command_line.hpp"
-#include "launch/commands.hpp"
+#include "launch/commands/commands.hpp"
 
 int main(int argc, char** argv) {
   using switchyard::Command;

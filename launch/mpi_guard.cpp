@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

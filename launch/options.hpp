@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

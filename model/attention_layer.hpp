@@ -2,7 +2,7 @@
 // window of them, with learned sinks or without:
 //   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
 // Where sequences are split over context ranks, the ranks exchange what attention needs
-// (parallel/context_attention.hpp); all else goes by rows.
+// (parallel/context/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. The layer holds its
 // weights; what the backward pass reads is in Saved and in Derived, which can be computed again
 // from x; what layers share is in Scratch, and in generation the keys and values of all tokens so
@@ -17,7 +17,7 @@
 #include "kernels/linear.hpp"
 #include "kernels/rope.hpp"
 #include "model/config.hpp"
-#include "parallel/context_attention.hpp"
+#include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
 
 namespace switchyard {

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

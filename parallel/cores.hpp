@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/group.hpp"
+#include "parallel/group/group.hpp"
 
 namespace switchyard {
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/sequence_split.hpp"
+#include "parallel/context/sequence_split.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -13,7 +13,7 @@
 #include <string>
 #include <string_view>
 
-#include "parallel/group.hpp"
+#include "parallel/group/group.hpp"
 
 namespace switchyard {
 
@@ -25,7 +25,7 @@ struct ContextConfig {
   std::string layout = "zigzag";  // of a sequence: zigzag | contiguous
   bool pad = false;               // whether chunks may differ by one position
   std::string progress = "poll";  // what moves messages during the computation: poll | thread
-  // What `auto` takes for granted of the machine (parallel/context_choice.hpp).
+  // What `auto` takes for granted of the machine (parallel/context/context_choice.hpp).
   double rank_flops = 1e12;    // FLOP/s that a rank attains in attention
   double link_bytes = 1.25e9;  // bytes/s that a rank sends: 10 Gbit/s
 };

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <exception>
 
-#include "parallel/mpi_call.hpp"
+#include "parallel/group/mpi_call.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

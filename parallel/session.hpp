@@ -4,8 +4,8 @@
 
 #include <memory>
 
-#include "parallel/collective_log.hpp"
-#include "parallel/group.hpp"
+#include "parallel/group/collective_log.hpp"
+#include "parallel/group/group.hpp"
 
 namespace switchyard {
 

@@ -5,7 +5,7 @@
 #include <array>
 #include <new>
 
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 
 namespace switchyard {
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "parallel/group.hpp"
+#include "parallel/group/group.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "data/loader.hpp"
-#include "parallel/context_choice.hpp"
-#include "parallel/sequence_split.hpp"
+#include "parallel/context/context_choice.hpp"
+#include "parallel/context/sequence_split.hpp"
 #include "trainer/config.hpp"
 
 namespace switchyard {

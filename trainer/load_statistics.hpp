@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "parallel/group.hpp"
+#include "parallel/group/group.hpp"
 
 namespace switchyard {
 

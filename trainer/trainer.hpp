@@ -11,7 +11,7 @@
 
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
-#include "trainer/activation_setup.hpp"
+#include "trainer/activations/activation_setup.hpp"
 #include "trainer/adamw_optimizer.hpp"
 #include "trainer/batch_layout.hpp"
 #include "trainer/batch_source.hpp"

@@ -8,7 +8,7 @@
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
-#include "trainer/checkpoint.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "parallel/session.hpp"
 #include "tensor/tensor.hpp"
-#include "trainer/watchdog.hpp"
+#include "trainer/watch/watchdog.hpp"
 
 namespace switchyard {
 namespace {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/config_file.hpp"
+#include "launch/config/config_file.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -1,13 +1,13 @@
 // Reading a configuration: each kind of mistake with its exact text and place.
-#include "launch/config_file.hpp"
+#include "launch/config/config_file.hpp"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 
-#include "launch/list_value.hpp"
-#include "launch/value.hpp"
+#include "launch/config/list_value.hpp"
+#include "launch/config/value.hpp"
 #include "tests/launch/config_cases.hpp"
 
 namespace switchyard {

@@ -3,7 +3,7 @@
 
 #include <sstream>
 
-#include "launch/context_table.hpp"
+#include "launch/commands/context_table.hpp"
 
 namespace switchyard {
 namespace {

@@ -10,9 +10,9 @@
 #include <thread>
 
 #include "launch/command_line.hpp"
-#include "launch/config_file.hpp"
+#include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
-#include "parallel/collective_error.hpp"
+#include "parallel/group/collective_error.hpp"
 
 namespace switchyard {
 namespace {

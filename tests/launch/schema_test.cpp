@@ -1,5 +1,5 @@
 // The table of keys: round trips through YAML, the document, suggestions, and random damage.
-#include "launch/schema.hpp"
+#include "launch/config/schema.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,10 +8,10 @@
 #include <set>
 #include <sstream>
 
-#include "launch/document.hpp"
-#include "launch/list_value.hpp"
+#include "launch/config/document.hpp"
+#include "launch/config/list_value.hpp"
+#include "launch/config/value.hpp"
 #include "launch/suggestion.hpp"
-#include "launch/value.hpp"
 #include "tests/launch/config_cases.hpp"
 
 namespace switchyard {

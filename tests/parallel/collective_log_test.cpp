@@ -1,5 +1,5 @@
 // The log of collectives: what it keeps, what another reader sees, and what it costs.
-#include "parallel/collective_log.hpp"
+#include "parallel/group/collective_log.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -2,8 +2,8 @@
 // plan device, the lengths at which messages hide, what `auto` takes, and what is refused.
 #include <gtest/gtest.h>
 
-#include "parallel/context_attention.hpp"
-#include "parallel/context_choice.hpp"
+#include "parallel/context/context_attention.hpp"
+#include "parallel/context/context_choice.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

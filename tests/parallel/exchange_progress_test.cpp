@@ -6,8 +6,8 @@
 #include <chrono>
 #include <stdexcept>
 
-#include "parallel/context_attention.hpp"
-#include "parallel/exchange_progress.hpp"
+#include "parallel/context/context_attention.hpp"
+#include "parallel/group/exchange_progress.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -1,7 +1,7 @@
 // Ranges of visible keys, hand-worked and against the definition.
 #include <gtest/gtest.h>
 
-#include "parallel/key_ranges.hpp"
+#include "parallel/context/key_ranges.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "parallel/sequence_split.hpp"
+#include "parallel/context/sequence_split.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

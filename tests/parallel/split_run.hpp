@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "parallel/context_attention.hpp"
+#include "parallel/context/context_attention.hpp"
 #include "tests/parallel/dense_attention.hpp"
 
 namespace switchyard::test {

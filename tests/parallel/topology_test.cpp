@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "parallel/cores.hpp"
-#include "parallel/transport.hpp"
+#include "parallel/group/transport.hpp"
 #include "tests/support/mpi_test.hpp"
 
 namespace switchyard {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the include lines of our own sources: a folder includes only folders below it on the ladder,
-# each third-party library is included only in its home, and a .cpp includes its own header first, which
+# Checks the include lines of our own sources: a folder includes only folders below it on the ladder, a
+# sub-folder only those of its brothers that it may know, each third-party library is included only in its home, and a .cpp includes its own header first, which
 # proves that the header compiles alone.
 #   include_ladder.sh SOURCE_FOLDER
 set -euo pipefail
@@ -17,24 +17,32 @@ declare -A below=(
   [bench]="trainer model experts parallel kernels data tensor"
   [launch]="bench trainer model experts parallel kernels data tensor"
 )
+# A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
+declare -A brothers=(
+  [kernels/cpu]="" [kernels/plan]="cpu"
+  [parallel/group]="" [parallel/context]="group"
+  [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
+  [trainer/run]="activations checkpoint watch"
+  [launch/config]="" [launch/doctor]="" [launch/commands]="config doctor"
+)
 # header pattern -> folders (or files) that may include it
 declare -A home=(
-  ['mpi\.h']='^parallel/[a-z_]*\.cpp$|^parallel/mpi_[a-z_]*\.hpp$'
+  ['mpi\.h']='^parallel/session\.cpp$|^parallel/group/mpi_[a-z_]*\.[ch]pp$'
   ['dnnl[a-z_]*\.h(pp)?|oneapi/.*']='^kernels/cpu/|^kernels/plan/'
   ['hwy/.*']='^kernels/cpu/'
   ['omp\.h']='^kernels/'
   ['hdf5\.h|H5.*']='^data/[a-z_0-9]*\.cpp$|^data/hdf5_[a-z]*\.hpp$'
   ['sentencepiece.*']='^data/[a-z_]*\.cpp$'
   ['zlib\.h']='^data/[a-z_]*\.cpp$'
-  ['xxhash\.h']='^(data|trainer)/[a-z_]*\.cpp$'
+  ['xxhash\.h']='^(data|trainer/checkpoint)/[a-z_]*\.cpp$'
   ['boost/iostreams/.*']='^data/[a-z_]*\.cpp$'
-  ['boost/program_options.*']='^launch/[a-z_]*\.(cpp|hpp)$'
-  ['yaml-cpp/.*']='^launch/[a-z_]*\.cpp$'
+  ['boost/program_options.*']='^launch/options\.(cpp|hpp)$'
+  ['yaml-cpp/.*']='^launch/config/yaml_tree\.cpp$'
   ['nlohmann/.*']='\.cpp$'
-  ['spdlog/.*']='^(trainer|launch)/[a-z_]*\.cpp$'
+  ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
   ['Random123/.*']='^tensor/random\.cpp$'
-  ['cuda.*|nccl\.h|cublas.*']='^(tensor|kernels)/cuda/|^parallel/nccl_'
+  ['cuda.*|nccl\.h|cublas.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
 )
 
 failures=0
@@ -45,9 +53,16 @@ complain() {
 
 while IFS= read -r file; do
   folder=${file%%/*}
+  own_house=$(dirname "$file")
+  [[ $own_house == "$folder" || -n ${brothers[$own_house]+x} ]] ||
+    complain "$own_house is not in the list of sub-folders at the head of this test"
   while IFS= read -r included; do
     target=${included%%/*}
     if [[ -n ${below[$target]+x} ]]; then
+      house=$(dirname "$included")
+      [[ $target != "$folder" || $house == "$folder" || $house == "$own_house" || $own_house == "$folder" ||
+        " ${brothers[$own_house]-} " == *" ${house#*/} "* ]] ||
+        complain "$file includes $included: $own_house may include of its brothers only: ${brothers[$own_house]:-none}"
       [[ $target == "$folder" || " ${below[$folder]} " == *" $target "* ]] ||
         complain "$file includes $included: $folder may include only: ${below[$folder]:-nothing of ours}"
       continue

@@ -11,8 +11,8 @@
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
-#include "trainer/copy_thread.hpp"
-#include "trainer/spill_file.hpp"
+#include "trainer/activations/copy_thread.hpp"
+#include "trainer/activations/spill_file.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -1,6 +1,6 @@
 // Captured activations against those of the same step seen directly, on this layout and on one
 // rank; read back by our own reader and by h5py.
-#include "trainer/capture.hpp"
+#include "trainer/activations/capture.hpp"
 
 #include <fmt/core.h>
 #include <gtest/gtest.h>

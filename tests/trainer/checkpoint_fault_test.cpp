@@ -10,7 +10,7 @@
 #include "tests/support/temporary_folder.hpp"
 #include "tests/trainer/synthetic_model.hpp"
 #include "trainer/agreement.hpp"
-#include "trainer/checkpoint.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
 
 namespace switchyard::test {
 namespace {

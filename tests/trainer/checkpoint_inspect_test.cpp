@@ -1,4 +1,4 @@
-#include "trainer/checkpoint_inspect.hpp"
+#include "trainer/checkpoint/inspect.hpp"
 
 #include <gtest/gtest.h>
 

@@ -7,8 +7,8 @@
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/trainer/synthetic_model.hpp"
-#include "trainer/checkpoint.hpp"
-#include "trainer/checkpoint_reader.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/checkpoint/reader.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/crash_signal.hpp"
+#include "trainer/watch/crash_signal.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-#include "trainer/flat_range.hpp"
+#include "trainer/checkpoint/flat_range.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The words of a hang: who is to blame, from the states of four ranks in groups of two and four.
-#include "trainer/hang_report.hpp"
+#include "trainer/watch/hang_report.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/metrics.hpp"
+#include "trainer/run/metrics.hpp"
 
 #include <gtest/gtest.h>
 

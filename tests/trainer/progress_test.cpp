@@ -1,4 +1,4 @@
-#include "trainer/progress.hpp"
+#include "trainer/run/progress.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,8 @@
 #include <sstream>
 
 #include "tests/support/temporary_folder.hpp"
-#include "trainer/rank_log.hpp"
+#include "trainer/number_text.hpp"
+#include "trainer/run/rank_log.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/restart_history.hpp"
+#include "trainer/run/restart_history.hpp"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

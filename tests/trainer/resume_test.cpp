@@ -1,5 +1,5 @@
 // Which keys of the model a checkpoint has otherwise than the run that takes it up.
-#include "trainer/resume.hpp"
+#include "trainer/checkpoint/resume.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/run_folder.hpp"
+#include "trainer/run/run_folder.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-#include "trainer/stop_signal.hpp"
+#include "trainer/watch/stop_signal.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -1,0 +1,347 @@
+// switchyard bench: speed, beside the ceiling measured in the same run.
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <iostream>
+#include <optional>
+#include <utility>
+
+#include "bench/all_to_all.hpp"
+#include "bench/attention.hpp"
+#include "bench/experts.hpp"
+#include "bench/linear.hpp"
+#include "bench/ring.hpp"
+#include "bench/step.hpp"
+#include "launch/commands/commands.hpp"
+#include "launch/config/config_file.hpp"
+#include "launch/options.hpp"
+#include "launch/suggestion.hpp"
+#include "launch/version.hpp"
+#include "trainer/run/run_setup.hpp"
+#include "trainer/watch/temporary_watch.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// What the command line says, whatever the benchmark.
+struct Request {
+  std::vector<std::string> arguments;  // behind the benchmark's name
+  std::string precision;               // empty: both
+  std::string sizes;                   // empty: the benchmark's own
+  bench::Repeats repeats;
+  // Of bench ring alone; not given: the benchmark's own.
+  std::optional<std::string> lengths, scheme, layout, progress;
+  std::optional<std::int64_t> window, heads, kv_heads, head_dim;
+};
+
+std::string listed(std::span<const std::string_view> names) {
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+void refuse_arguments(const std::string& name, const Request& request) {
+  if (!request.arguments.empty())
+    throw UsageError("bench",
+                     fmt::format("bench {} takes no argument {}", name, request.arguments.front()));
+}
+
+std::vector<DType> precisions_of(const Request& request) {
+  if (request.precision.empty()) return {DType::f32, DType::bf16};
+  if (request.precision == "fp32") return {DType::f32};
+  if (request.precision == "bf16") return {DType::bf16};
+  throw UsageError("bench",
+                   fmt::format("--precision {}: expected fp32 or bf16", request.precision));
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts{""};
+  for (const char letter : text) {
+    if (letter == separator)
+      parts.emplace_back();
+    else
+      parts.back() += letter;
+  }
+  return parts;
+}
+
+// "256x2048x512,1024x512x1024" as lists of N positive numbers; `form` names them: "ROWSxOUTxIN".
+template <std::size_t N>
+std::vector<std::array<std::int64_t, N>> sizes_of(const Request& request, std::string_view form) {
+  std::vector<std::array<std::int64_t, N>> sizes;
+  if (request.sizes.empty()) return sizes;
+  constexpr std::int64_t most = std::int64_t{1} << 30;
+  for (const std::string& size : split(request.sizes, ',')) {
+    const std::vector<std::string> numbers = split(size, 'x');
+    bool is_right = numbers.size() == N;
+    std::array<std::int64_t, N> values{};
+    for (std::size_t i = 0; is_right && i < N; ++i) {
+      const char* end = numbers[i].data() + numbers[i].size();
+      const auto [stop, error] = std::from_chars(numbers[i].data(), end, values[i]);
+      is_right = error == std::errc{} && stop == end && values[i] >= 1 && values[i] <= most;
+    }
+    if (!is_right)
+      throw UsageError("bench", fmt::format("--sizes {}: expected {}, of numbers from 1 to {}, and "
+                                            "commas between several",
+                                            size.empty() ? "''" : size, form, most));
+    sizes.push_back(values);
+  }
+  return sizes;
+}
+
+void bench_step(const CommandContext& context, const Request& request,
+                const bench::Output& output) {
+  if (request.arguments.empty()) throw UsageError("bench", "bench step needs a CONFIG");
+  if (!request.precision.empty())
+    throw UsageError("bench", fmt::format("the precision of bench step is the configuration's: "
+                                          "write run.precision={} behind it",
+                                          request.precision));
+  if (!request.sizes.empty()) throw UsageError("bench", "bench step takes no --sizes");
+  Group& world = context.session->world();
+  const LoadedConfig loaded = load_config_collectively(world, request.arguments[0],
+                                                       std::span(request.arguments).subspan(1));
+  require_valid_for_ranks(loaded, world.size());
+  bench::run_step(world, loaded.config, request.arguments[0], request.repeats, output);
+}
+
+void bench_linear(const CommandContext& context, const Request& request,
+                  const bench::Output& output) {
+  refuse_arguments("linear", request);
+  bench::LinearOptions options;
+  options.precisions = precisions_of(request);
+  const auto sizes = sizes_of<3>(request, "ROWSxOUTxIN");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) options.sizes.push_back({s[0], s[1], s[2]});
+  bench::run_linear(context.session->world(), options, request.repeats, output);
+}
+
+void bench_attention(const CommandContext& context, const Request& request,
+                     const bench::Output& output) {
+  refuse_arguments("attention", request);
+  bench::AttentionOptions options;
+  options.precisions = precisions_of(request);
+  const auto sizes = sizes_of<5>(request, "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) {
+    if (s[2] % s[3] != 0)
+      throw UsageError("bench", fmt::format("--sizes: heads must be a multiple of kv heads, and {} "
+                                            "is not one of {}",
+                                            s[2], s[3]));
+    options.sizes.push_back({s[0], s[1], s[2], s[3], s[4]});
+  }
+  bench::run_attention(context.session->world(), options, request.repeats, output);
+}
+
+void bench_experts(const CommandContext& context, const Request& request,
+                   const bench::Output& output) {
+  refuse_arguments("experts", request);
+  bench::ExpertsOptions options;
+  options.precisions = precisions_of(request);
+  const auto sizes = sizes_of<4>(request, "EXPERTSxROWSxHIDDENxINTERMEDIATE");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) options.sizes.push_back({s[0], s[1], s[2], s[3]});
+  bench::run_experts(context.session->world(), options, request.repeats, output);
+}
+
+void bench_all_to_all(const CommandContext& context, const Request& request,
+                      const bench::Output& output) {
+  refuse_arguments("all_to_all", request);
+  if (!request.precision.empty())
+    throw UsageError("bench", "bench all_to_all moves bytes and takes no --precision");
+  bench::AllToAllOptions options;
+  const auto sizes = sizes_of<1>(request, "BYTES");
+  if (!sizes.empty()) options.sizes.clear();
+  for (const auto& s : sizes) options.sizes.push_back(s[0]);
+  if (context.session->world().size() < 2)
+    throw UsageError("bench",
+                     "bench all_to_all measures an exchange between ranks and needs two at least: "
+                     "mpirun -n 2 switchyard bench all_to_all");
+  bench::run_all_to_all(context.session->world(), options, request.repeats, output);
+}
+
+std::vector<std::int64_t> lengths_of(const std::string& text) {
+  std::vector<std::int64_t> lengths;
+  for (const std::string& part : split(text, ',')) {
+    std::int64_t length = 0;
+    const char* end = part.data() + part.size();
+    const auto [stop, error] = std::from_chars(part.data(), end, length);
+    if (error != std::errc{} || stop != end || length < 1 || length > (std::int64_t{1} << 30))
+      throw UsageError("bench", fmt::format("--lengths {}: expected positions from 1 to 2^30, and "
+                                            "commas between several",
+                                            part.empty() ? "''" : part));
+    lengths.push_back(length);
+  }
+  return lengths;
+}
+
+// "ring", "all_gather", "ulysses" or "RxU": how the ranks of the job divide.
+void set_scheme(bench::RingOptions& options, const std::string& scheme, std::int64_t num_ranks) {
+  if (scheme == "ring" || scheme == "all_gather") {
+    options.method = scheme;
+    return;
+  }
+  if (scheme == "ulysses") {
+    options.ulysses = num_ranks;
+    return;
+  }
+  const std::vector<std::string> numbers = split(scheme, 'x');
+  std::int64_t degrees[2] = {0, 0};
+  bool is_right = numbers.size() == 2;
+  for (std::size_t i = 0; is_right && i < 2; ++i) {
+    const char* end = numbers[i].data() + numbers[i].size();
+    const auto [stop, error] = std::from_chars(numbers[i].data(), end, degrees[i]);
+    is_right = error == std::errc{} && stop == end && degrees[i] >= 1 && degrees[i] <= num_ranks;
+  }
+  if (!is_right || degrees[0] * degrees[1] != num_ranks)
+    throw UsageError("bench", fmt::format("--scheme {}: expected ring, all_gather, ulysses, or "
+                                          "RINGxULYSSES with a product of {} ranks",
+                                          scheme, num_ranks));
+  options.ulysses = degrees[1];
+}
+
+std::int64_t at_least(std::string_view option, std::int64_t value, std::int64_t least) {
+  if (value < least)
+    throw UsageError("bench", fmt::format("--{} must be at least {}", option, least));
+  return value;
+}
+
+void bench_ring(const CommandContext& context, const Request& request,
+                const bench::Output& output) {
+  refuse_arguments("ring", request);
+  if (!request.sizes.empty()) throw UsageError("bench", "bench ring takes --lengths, not --sizes");
+  Group& world = context.session->world();
+  bench::RingOptions options;
+  if (!request.precision.empty()) options.precisions = precisions_of(request);
+  if (request.lengths) options.lengths = lengths_of(*request.lengths);
+  if (request.scheme) set_scheme(options, *request.scheme, world.size());
+  if (request.layout) {
+    if (*request.layout != "zigzag" && *request.layout != "contiguous")
+      throw UsageError("bench",
+                       fmt::format("--layout {}: expected zigzag or contiguous", *request.layout));
+    options.layout = sequence_layout_of(*request.layout);
+  }
+  if (request.progress) {
+    if (*request.progress != "poll" && *request.progress != "thread" && *request.progress != "none")
+      throw UsageError(
+          "bench", fmt::format("--progress {}: expected poll, thread or none", *request.progress));
+    options.progress = progress_of(*request.progress);
+  }
+  if (request.window) options.window = at_least("window", *request.window, 0);
+  if (request.heads) options.num_heads = at_least("heads", *request.heads, 1);
+  if (request.kv_heads) options.num_kv_heads = at_least("kv-heads", *request.kv_heads, 1);
+  if (request.head_dim) options.head_dim = at_least("head-dim", *request.head_dim, 1);
+  if (options.num_heads % options.num_kv_heads != 0)
+    throw UsageError("bench", fmt::format("--heads {} must be a multiple of --kv-heads {}",
+                                          options.num_heads, options.num_kv_heads));
+  bench::run_ring(world, options, request.repeats, output);
+}
+
+// Options that one benchmark alone understands.
+void refuse_ring_options(const std::string& name, const Request& request) {
+  const std::pair<const char*, bool> given[] = {
+      {"lengths", request.lengths.has_value()},   {"scheme", request.scheme.has_value()},
+      {"layout", request.layout.has_value()},     {"progress", request.progress.has_value()},
+      {"window", request.window.has_value()},     {"heads", request.heads.has_value()},
+      {"kv-heads", request.kv_heads.has_value()}, {"head-dim", request.head_dim.has_value()}};
+  for (const auto& [option, is_given] : given)
+    if (is_given)
+      throw UsageError(
+          "bench", fmt::format("--{} is an option of bench ring; bench {} has none", option, name));
+}
+
+struct Benchmark {
+  std::string_view name;
+  void (*run)(const CommandContext& context, const Request& request, const bench::Output& output);
+};
+constexpr std::array<Benchmark, 6> benchmarks{{{"step", bench_step},
+                                               {"linear", bench_linear},
+                                               {"attention", bench_attention},
+                                               {"experts", bench_experts},
+                                               {"all_to_all", bench_all_to_all},
+                                               {"ring", bench_ring}}};
+
+constexpr const char* description =
+    "Measures speed on made-up data and prints it beside the ceiling measured in the same run.\n"
+    "Under mpirun, all ranks work at once; a time is that of the slowest rank, a rate that of "
+    "all.\n"
+    "\n"
+    "  step CONFIG [key.path=value ...]\n"
+    "              whole training steps: tokens/s, share of the product peak, seconds by part\n"
+    "  linear      products with a weight matrix, forward and both backwards, and its packing\n"
+    "  attention   causal attention with grouped queries, forward and backward\n"
+    "  experts     a bank of SwiGLU experts under balanced and skewed loads, forward and backward\n"
+    "  all_to_all  the exchange between ranks, 4 KiB to 16 MiB a rank, with a check of what "
+    "arrived\n"
+    "  ring        attention of one sequence that the ranks share, beside what one rank attains\n"
+    "\n"
+    "docs/performance.md tells what the columns mean.";
+
+const Benchmark& find_benchmark(const std::vector<std::string>& arguments) {
+  std::vector<std::string_view> names;
+  for (const Benchmark& each : benchmarks) names.push_back(each.name);
+  if (arguments.empty())
+    throw UsageError("bench",
+                     fmt::format("the benchmark's name is missing; there are {}", listed(names)));
+  for (const Benchmark& each : benchmarks)
+    if (each.name == arguments.front()) return each;
+  const auto near = nearest(arguments.front(), names);
+  throw UsageError(
+      "bench", fmt::format("unknown benchmark {}{}; there are {}", arguments.front(),
+                           near ? fmt::format("; did you mean {}?", *near) : "", listed(names)));
+}
+
+}  // namespace
+
+int run_bench(const CommandContext& context) {
+  std::vector<std::string> arguments;
+  Request request;
+  bool json = false;
+  std::int64_t num_warmup = request.repeats.num_warmup;
+  std::int64_t num_steps = request.repeats.num_steps;
+  double limit = 1800;  // one rank of bench ring may compute for long alone
+  Options options("bench", "NAME [ARGUMENT ...]", description);
+  options.add("json", json, "print JSON instead of a table; times in seconds, rates per second")
+      .add("warmup", "N", num_warmup, "steps or repetitions before measuring (2)")
+      .add("steps", "N", num_steps, "steps or repetitions measured (5)")
+      .add("limit", "SECONDS", limit,
+           "without progress of any rank, then the ranks that hang are named; 0: none (1800)")
+      .add("precision", "TYPE", request.precision,
+           "fp32 or bf16 alone, for linear, attention, experts and ring")
+      .add("sizes", "SIZE,...", request.sizes,
+           "other sizes than the benchmark's own: ROWSxOUTxIN, "
+           "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE or BYTES")
+      .add("lengths", "N,...", request.lengths, "ring: positions of the sequence")
+      .add("scheme", "NAME", request.scheme,
+           "ring: ring, all_gather, ulysses, or RINGxULYSSES, such as 2x2 (ring)")
+      .add("layout", "NAME", request.layout, "ring: zigzag or contiguous (zigzag)")
+      .add("progress", "NAME", request.progress,
+           "ring: what moves messages meanwhile: poll, thread or none (poll)")
+      .add("window", "N", request.window, "ring: positions that a query sees; 0: all (0)")
+      .add("heads", "N", request.heads, "ring: query heads (8)")
+      .add("kv-heads", "N", request.kv_heads, "ring: kv heads (2)")
+      .add("head-dim", "N", request.head_dim, "ring: elements of a head (64)")
+      .arguments("NAME", arguments);
+  if (!options.parse(context.arguments)) return 0;
+  constexpr std::int64_t most = 1'000'000;
+  if (num_warmup < 0 || num_warmup > most || num_steps < 1 || num_steps > most)
+    throw UsageError("bench", fmt::format("--steps must be 1 to {0}, --warmup 0 to {0}", most));
+  require_limit("bench", limit);
+  request.repeats = {static_cast<int>(num_warmup), static_cast<int>(num_steps)};
+  const Benchmark& benchmark = find_benchmark(arguments);
+  request.arguments.assign(arguments.begin() + 1, arguments.end());
+  if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
+  Group& world = context.session->world();
+  set_threads(RunConfig{}, world);
+  const bench::Output output{.stream = std::cout,
+                             .json = json,
+                             .versions = {.program = version::program,
+                                          .compiler = version::compiler,
+                                          .onednn = version::onednn,
+                                          .mpi = version::mpi_library}};
+  TemporaryWatch watch(world, context.session->log(), same_limit(limit),
+                       place_for_watch(world.topology()), "bench");
+  watch.run(world, [&] { benchmark.run(context, request, output); });
+  return 0;
+}
+
+}  // namespace switchyard

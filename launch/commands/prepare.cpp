@@ -1,0 +1,125 @@
+// switchyard prepare: from texts to a token file, with a live line on a terminal.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <limits>
+#include <optional>
+
+#include "data/prepare.hpp"
+#include "data/tokenizer.hpp"
+#include "launch/commands/commands.hpp"
+#include "launch/options.hpp"
+
+namespace switchyard {
+namespace {
+
+std::string progress_text(const PrepareProgress& progress) {
+  const double share = progress.bytes_total > 0 ? 100.0 * static_cast<double>(progress.bytes_read) /
+                                                      static_cast<double>(progress.bytes_total)
+                                                : 0.0;
+  const double rate =
+      progress.seconds > 0 ? static_cast<double>(progress.bytes_read) / progress.seconds / 1e6 : 0;
+  return fmt::format("{}  {:.0f}%  {} documents  {} tokens  {:.1f} MB/s", progress.phase, share,
+                     progress.num_documents, progress.num_tokens, rate);
+}
+
+// On a terminal one line that is written over; elsewhere a line every ten seconds. On stderr.
+class ProgressLine {
+ public:
+  ProgressLine() : is_terminal_(isatty(STDERR_FILENO) == 1) {}
+  ~ProgressLine() { clear(); }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  void show(const PrepareProgress& progress) {
+    if (is_terminal_) {
+      std::fprintf(stderr, "\r\033[K%s", progress_text(progress).c_str());
+      is_shown_ = true;
+    } else if (progress.seconds >= next_seconds_) {
+      std::fprintf(stderr, "%s\n", progress_text(progress).c_str());
+      next_seconds_ = progress.seconds + 10;
+    }
+  }
+  void clear() {
+    if (is_shown_) std::fputs("\r\033[K", stderr);
+    is_shown_ = false;
+  }
+
+ private:
+  bool is_terminal_;
+  bool is_shown_ = false;
+  double next_seconds_ = 10;
+};
+
+// A number from the command line as a smaller or unsigned type.
+template <class Number>
+Number narrow(std::string_view option, std::int64_t value, std::int64_t least,
+              Number most = std::numeric_limits<Number>::max()) {
+  if (value < least || static_cast<std::uint64_t>(value) > static_cast<std::uint64_t>(most)) {
+    throw UsageError("prepare",
+                     fmt::format("--{} must be from {} to {}, got {}", option, least, most, value));
+  }
+  return static_cast<Number>(value);
+}
+
+}  // namespace
+
+int run_prepare(const CommandContext& context) {
+  PrepareOptions wanted;
+  std::optional<std::int64_t> train_vocab;
+  std::int64_t num_threads = wanted.num_threads;
+  std::int64_t seed = static_cast<std::int64_t>(wanted.seed);
+  std::int64_t max_document_megabytes = wanted.max_document_bytes >> 20;
+  std::string separator = "auto";
+  Options options(
+      "prepare", "INPUT... --output FILE.h5",
+      "Turns texts into a file of tokens. An INPUT is a text file, a .jsonl file with a "
+      "document a\nline, either of them with .gz behind, or a folder of such files.");
+  options.add("output", "FILE.h5", wanted.output, "the token file to write (required)")
+      .add("overwrite", wanted.overwrite, "replace an existing output")
+      .add("tokenizer", "NAME", wanted.tokenizer,
+           "bytes (the default), a SentencePiece FILE.model, or a token file to take it from")
+      .add("train-tokenizer", "N", train_vocab,
+           "train a SentencePiece tokenizer with N tokens on the inputs")
+      .add("valid", "FRACTION", wanted.valid_fraction,
+           fmt::format("share of the documents for validation (default {})", wanted.valid_fraction))
+      .add("separator", "NAME", separator,
+           "where a document of a text file ends: auto (a line that is exactly %), blank (an empty "
+           "line) or none (a file is a document)")
+      .add("text-field", "NAME", wanted.text_field,
+           fmt::format("field of .jsonl lines with the text (default {})", wanted.text_field))
+      .add("threads", "N", num_threads, "threads; 0, the default: all that the processor has")
+      .add("seed", "N", seed, "of the validation split and the tokenizer's sample (default 0)")
+      .add("strict", wanted.strict, "end with an error at the first text that cannot be used")
+      .add("max-document-megabytes", "N", max_document_megabytes,
+           fmt::format("cut longer documents at a line end (default {})", max_document_megabytes))
+      .arguments("INPUT", wanted.inputs, 1);
+  if (!options.parse(context.arguments)) return 0;
+  if (wanted.output.empty()) throw UsageError("prepare", "--output FILE.h5 is missing");
+  if (train_vocab && wanted.tokenizer != PrepareOptions{}.tokenizer) {
+    throw UsageError("prepare", "--tokenizer and --train-tokenizer exclude each other");
+  }
+  if (train_vocab)
+    wanted.train_vocab =
+        narrow<std::int32_t>("train-tokenizer", *train_vocab, min_sentencepiece_vocab);
+  wanted.num_threads = narrow<int>("threads", num_threads, 0, 1024);
+  wanted.seed = narrow<std::uint64_t>("seed", seed, 0);
+  wanted.max_document_bytes =
+      std::int64_t{narrow<std::int32_t>("max-document-megabytes", max_document_megabytes, 1)} << 20;
+  wanted.separator = parse_document_separator(separator);
+
+  ProgressLine line;
+  PrepareReports reports;
+  reports.progress = [&](const PrepareProgress& progress) { line.show(progress); };
+  reports.message = [&](std::string_view message) {
+    line.clear();
+    std::fputs(fmt::format("{}\n", message).c_str(), stderr);
+  };
+  const PrepareSummary summary = prepare(wanted, reports);
+  line.clear();
+  std::fputs(fmt::format("{}\n", summary.to_string()).c_str(), stdout);
+  return 0;
+}
+
+}  // namespace switchyard

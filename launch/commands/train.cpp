@@ -1,0 +1,86 @@
+// switchyard train and eval: a configuration on all ranks of the job.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "launch/commands/commands.hpp"
+#include "launch/commands/run_data.hpp"
+#include "launch/config/config_file.hpp"
+#include "launch/options.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/run/evaluation_run.hpp"
+#include "trainer/run/train_run.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// The token file that data.path names must be one, and the model must know its tokens: rank 0
+// looks, before anything is made or allocated, and all ranks throw alike.
+void check_data(Group& world, const LoadedConfig& loaded) {
+  ExitCode code = ExitCode::done;
+  std::string problem;
+  if (world.rank() == 0) {
+    try {
+      require_valid_for_vocabulary(loaded, vocab_size_of_data(loaded));
+    } catch (const Error& error) {
+      code = error.code();
+      problem = error.what();
+    }
+  }
+  world.broadcast_text(problem, 0);
+  if (problem.empty()) return;
+  double agreed = static_cast<double>(code);
+  world.all_reduce_values({&agreed, 1}, ReduceOp::max);
+  throw_error(static_cast<ExitCode>(static_cast<int>(agreed)), problem);
+}
+
+LoadedConfig load_for_run(const CommandContext& context,
+                          const std::vector<std::string>& arguments) {
+  Group& world = context.session->world();
+  LoadedConfig loaded =
+      load_config_collectively(world, arguments.front(), std::span(arguments).subspan(1));
+  require_valid_for_ranks(loaded, world.size());
+  check_data(world, loaded);
+  return loaded;
+}
+
+}  // namespace
+
+int run_train(const CommandContext& context) {
+  std::vector<std::string> arguments;
+  Options options(
+      "train", "CONFIG [key.path=value ...]",
+      "Trains a model: alone, under mpirun (launch/mpirun.sh) or under srun. Continues by "
+      "itself from the newest checkpoint of run.output. SIGUSR1 or SIGTERM finishes the "
+      "step, saves and ends with code 16: run the same command to go on.");
+  options.arguments("CONFIG", arguments, 1);
+  if (!options.parse(context.arguments)) return 0;
+  const LoadedConfig loaded = load_for_run(context, arguments);
+  StopSignal stop;  // not before there is something to stop
+  const std::string command = fmt::format("switchyard train {}", fmt::join(context.arguments, " "));
+  // What a run leaves lies in its folder: a reader of its words that goes away (`| head`) does not
+  // end it, nor do words that found no room make it fail.
+  std::signal(SIGPIPE, SIG_IGN);
+  const ExitCode code = run_training(context.session->world(), context.session->log(),
+                                     loaded.config, to_yaml(loaded.config), command, stop);
+  std::clearerr(stdout);
+  return static_cast<int>(code);
+}
+
+int run_eval(const CommandContext& context) {
+  std::vector<std::string> arguments;
+  Options options(
+      "eval", "CONFIG [key.path=value ...]",
+      "Prints the validation loss of the newest checkpoint of run.output, over "
+      "evaluate.num_batches global batches of the validation split. Any number of ranks.");
+  options.arguments("CONFIG", arguments, 1);
+  if (!options.parse(context.arguments)) return 0;
+  const LoadedConfig loaded = load_for_run(context, arguments);
+  run_evaluation(context.session->world(), context.session->log(), loaded.config);
+  return 0;
+}
+
+}  // namespace switchyard

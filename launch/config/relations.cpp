@@ -1,0 +1,314 @@
+#include "launch/config/relations.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <string_view>
+
+#include "tensor/error.hpp"
+#include "trainer/batch_layout.hpp"
+
+namespace switchyard {
+namespace {
+
+class Checker {
+ public:
+  Checker(const LoadedConfig& loaded, const std::vector<bool>& is_unknown)
+      : loaded_(loaded), is_unknown_(is_unknown) {}
+
+  // True when every key has a valid value, so that a relation between them can be checked.
+  bool knows(std::initializer_list<std::string_view> paths) const {
+    return std::none_of(paths.begin(), paths.end(), [&](std::string_view path) {
+      const Key* key = find_key(path);
+      expect(key != nullptr, "a relation is about keys of the schema");
+      return !is_unknown_.empty() && is_unknown_[index_of(*key)];
+    });
+  }
+
+  void blame(std::initializer_list<std::string_view> paths, std::string problem) {
+    const Key* blamed = find_key(*paths.begin());
+    for (const std::string_view path : paths) {
+      const Key* key = find_key(path);
+      if (turn_of(*key) > turn_of(*blamed)) blamed = key;
+    }
+    broken_.push_back({blamed, std::move(problem)});
+  }
+
+  std::vector<BrokenRelation> take() { return std::move(broken_); }
+
+ private:
+  // When a value was set: the default, the file, then the arguments one after the other.
+  int turn_of(const Key& key) const {
+    const Origin& origin = loaded_.origin(key);
+    if (origin.kind == Origin::Kind::default_value) return 0;
+    return 1 + origin.number;
+  }
+
+  const LoadedConfig& loaded_;
+  const std::vector<bool>& is_unknown_;
+  std::vector<BrokenRelation> broken_;
+};
+
+// "1, 2, 4, 8"; of many only the first and the last few.
+std::string divisors(std::int64_t number) {
+  std::vector<std::int64_t> all;
+  for (std::int64_t d = 1; d * d <= number; ++d) {
+    if (number % d != 0) continue;
+    all.push_back(d);
+    if (d != number / d) all.push_back(number / d);
+  }
+  std::sort(all.begin(), all.end());
+  if (all.size() <= 10) return fmt::format("{}", fmt::join(all, ", "));
+  return fmt::format("{}, ..., {}", fmt::join(all.begin(), all.begin() + 6, ", "),
+                     fmt::join(all.end() - 3, all.end(), ", "));
+}
+
+// "16 or 20": the multiples of `step` around `number`.
+std::string multiples_around(std::int64_t number, std::int64_t step) {
+  const std::int64_t below = number / step * step;
+  if (below == 0) return fmt::format("{}", step);
+  return fmt::format("{} or {}", below, below + step);
+}
+
+void check_heads(Checker& checker, const ModelConfig& model) {
+  if (checker.knows({"model.hidden", "model.num_heads", "model.head_dim"})) {
+    if (model.head_dim == 0 && model.hidden % model.num_heads != 0) {
+      checker.blame(
+          {"model.hidden", "model.num_heads", "model.head_dim"},
+          fmt::format("hidden / num_heads = {} / {} is not whole, and head_dim is 0; make "
+                      "hidden {}, or set head_dim",
+                      model.hidden, model.num_heads,
+                      multiples_around(model.hidden, model.num_heads)));
+    } else if (model.effective_head_dim() % 2 != 0) {
+      checker.blame({"model.head_dim", "model.hidden", "model.num_heads"},
+                    fmt::format("head_dim = {}{} is odd, and rotary positions need pairs; make it "
+                                "even",
+                                model.head_dim == 0 ? fmt::format("hidden / num_heads = {} / {} = ",
+                                                                  model.hidden, model.num_heads)
+                                                    : "",
+                                model.effective_head_dim()));
+    }
+  }
+  if (checker.knows({"model.num_heads", "model.num_kv_heads"}) &&
+      model.num_heads % model.num_kv_heads != 0) {
+    checker.blame(
+        {"model.num_kv_heads", "model.num_heads"},
+        fmt::format("num_heads / num_kv_heads = {} / {} is not whole; legal num_kv_heads: "
+                    "{}",
+                    model.num_heads, model.num_kv_heads, divisors(model.num_heads)));
+  }
+}
+
+void check_attention(Checker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.attention"})) return;
+  for (std::size_t i = 0; i < model.attention.size(); ++i) {
+    const AttentionConfig& attention = model.attention[i];
+    const std::string entry = model.attention.size() > 1 ? fmt::format("entry {}: ", i) : "";
+    if (attention.kind == "window" && attention.window == 0) {
+      checker.blame({"model.attention"},
+                    fmt::format("{}kind window needs a window of at least 1 token", entry));
+    } else if (attention.kind == "full" && attention.window != 0) {
+      checker.blame({"model.attention"},
+                    fmt::format("{}window = {} counts only with kind window, not with full; leave "
+                                "it out or change the kind",
+                                entry, attention.window));
+    }
+  }
+  const auto num_entries = static_cast<std::int64_t>(model.attention.size());
+  if (checker.knows({"model.num_layers"}) && num_entries > model.num_layers)
+    checker.blame({"model.attention", "model.num_layers"},
+                  fmt::format("has {} entries, one for each layer at most, and num_layers is {}",
+                              num_entries, model.num_layers));
+}
+
+void check_rope_scaling(Checker& checker, const ModelConfig& model) {
+  const RopeScalingConfig& scaling = model.rope_scaling;
+  if (!checker.knows({"model.rope_scaling.kind"})) return;
+  if (checker.knows({"model.rope_scaling.factor"}) && scaling.kind == "none" && scaling.factor != 1)
+    checker.blame(
+        {"model.rope_scaling.factor"},
+        fmt::format("factor = {} counts only with kind linear, ntk or yarn, not with none",
+                    scaling.factor));
+  if (checker.knows({"model.rope_scaling.original_length"}) && scaling.kind == "yarn" &&
+      scaling.original_length == 0)
+    checker.blame({"model.rope_scaling.original_length", "model.rope_scaling.kind"},
+                  "kind yarn needs original_length, the sequence length before scaling");
+  if (checker.knows({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"}) &&
+      scaling.kind == "yarn" && scaling.beta_fast <= scaling.beta_slow)
+    checker.blame({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"},
+                  fmt::format("beta_fast = {} must be above beta_slow = {}", scaling.beta_fast,
+                              scaling.beta_slow));
+}
+
+void check_experts(Checker& checker, const Config& config) {
+  const ExpertsConfig& experts = config.experts;
+  if (!checker.knows({"experts.num_experts", "experts.every"})) return;
+  if (experts.num_experts == 0 || experts.every == 0) return;
+  if (checker.knows({"experts.top_k"}) && experts.top_k > experts.num_experts) {
+    checker.blame(
+        {"experts.top_k", "experts.num_experts"},
+        fmt::format("top_k = {} is more than num_experts = {}; lower top_k or add experts",
+                    experts.top_k, experts.num_experts));
+  }
+  if (checker.knows({"model.num_layers"}) && experts.every > config.model.num_layers) {
+    checker.blame({"experts.every", "model.num_layers"},
+                  fmt::format("every = {} is more than num_layers = {}, so no layer would have "
+                              "experts; lower it, or write 0 for a dense model",
+                              experts.every, config.model.num_layers));
+  }
+}
+
+void check_batch(Checker& checker, const TrainConfig& train) {
+  if (!checker.knows({"train.global_batch", "train.micro_batch"})) return;
+  if (train.micro_batch == 0 || train.global_batch % train.micro_batch == 0) return;
+  checker.blame({"train.micro_batch", "train.global_batch"},
+                fmt::format("global_batch / micro_batch = {} / {} is not whole; legal micro_batch: "
+                            "0, {}",
+                            train.global_batch, train.micro_batch, divisors(train.global_batch)));
+}
+
+void check_schedule(Checker& checker, const Config& config) {
+  const OptimizerConfig& optimizer = config.optimizer;
+  const std::int64_t num_steps = config.train.num_steps;
+  // A warm-up longer than the run is legal: a short trial of a long schedule.
+  if (checker.knows({"optimizer.schedule", "optimizer.decay_steps", "optimizer.warmup_steps",
+                     "train.num_steps"}) &&
+      optimizer.schedule == "constant_decay" && optimizer.warmup_steps <= num_steps &&
+      optimizer.warmup_steps + optimizer.decay_steps > num_steps) {
+    checker.blame({"optimizer.decay_steps", "optimizer.warmup_steps", "train.num_steps"},
+                  fmt::format("warmup_steps + decay_steps = {} + {} = {} is more than num_steps = "
+                              "{}; legal decay_steps: at most {}",
+                              optimizer.warmup_steps, optimizer.decay_steps,
+                              optimizer.warmup_steps + optimizer.decay_steps, num_steps,
+                              num_steps - optimizer.warmup_steps));
+  }
+  if (checker.knows({"optimizer.schedule", "optimizer.decay_steps"}) &&
+      optimizer.schedule != "constant_decay" && optimizer.decay_steps > 0) {
+    checker.blame({"optimizer.decay_steps", "optimizer.schedule"},
+                  fmt::format("decay_steps = {} counts only with schedule constant_decay, not with "
+                              "{}; leave it out or change the schedule",
+                              optimizer.decay_steps, optimizer.schedule));
+  }
+  if (checker.knows({"optimizer.min_learning_rate", "optimizer.learning_rate"}) &&
+      optimizer.min_learning_rate > optimizer.learning_rate) {
+    checker.blame({"optimizer.min_learning_rate", "optimizer.learning_rate"},
+                  fmt::format("min_learning_rate = {} is more than learning_rate = {}; lower it",
+                              optimizer.min_learning_rate, optimizer.learning_rate));
+  }
+}
+
+void check_layers(Checker& checker, std::string_view path, const std::vector<std::int64_t>& layers,
+                  std::int64_t num_layers) {
+  if (!checker.knows({path, "model.num_layers"})) return;
+  for (const std::int64_t layer : layers)
+    if (layer >= num_layers) {
+      checker.blame({path, "model.num_layers"},
+                    fmt::format("there is no layer {}: num_layers is {}, so the layers are 0 to {}",
+                                layer, num_layers, num_layers - 1));
+      return;
+    }
+}
+
+void check_activations(Checker& checker, const Config& config) {
+  check_layers(checker, "activations.layers", config.activations.layers, config.model.num_layers);
+  check_layers(checker, "capture.layers", config.capture.layers, config.model.num_layers);
+  if (checker.knows({"activations.policy", "activations.memory_megabytes"}) &&
+      config.activations.policy != "spill" && config.activations.memory_megabytes > 0)
+    checker.blame({"activations.memory_megabytes", "activations.policy"},
+                  fmt::format("memory_megabytes = {} counts only with policy spill, not with {}; "
+                              "leave it out or change the policy",
+                              config.activations.memory_megabytes, config.activations.policy));
+}
+
+// The batch that is left for one data rank, given a legal mesh.
+void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t data) {
+  const TrainConfig& train = config.train;
+  const std::int64_t micro = std::max<std::int64_t>(train.micro_batch, 1);
+  if (train.global_batch % (data * micro) == 0) return;
+  const std::string equation =
+      train.micro_batch == 0
+          ? fmt::format("global_batch / data = {} / {}", train.global_batch, data)
+          : fmt::format("global_batch / (data x micro_batch) = {} / ({} x {})", train.global_batch,
+                        data, micro);
+  checker.blame({"train.global_batch", "train.micro_batch", "parallel.data"},
+                fmt::format("{} is not whole; make global_batch {}", equation,
+                            multiples_around(train.global_batch, data * micro)));
+}
+
+// What is wrong with a mesh or the sharing of a sequence: `lines` of "KEY: problem". Each is the
+// fault of one of the keys that its equation holds.
+void blame_parallel(Checker& checker, std::string_view lines) {
+  while (!lines.empty()) {
+    const std::string_view line = lines.substr(0, lines.find('\n'));
+    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+    const std::size_t colon = line.find(": ");
+    expect(colon != std::string_view::npos, "a problem with the key that it is about");
+    const std::string_view key = line.substr(0, colon);
+    std::string problem(line.substr(colon + 2));
+    if (key == "parallel.expert")  // whatever data and context are, their product is the ranks
+      checker.blame({"parallel.expert"}, std::move(problem));
+    else if (key == "parallel.data")
+      checker.blame({"parallel.data", "parallel.context", "parallel.context.ring",
+                     "parallel.context.ulysses"},
+                    std::move(problem));
+    else if (key == "parallel.context.ulysses")
+      checker.blame({"parallel.context.ulysses", "parallel.context", "parallel.context.ring",
+                     "model.num_kv_heads", "model.num_heads"},
+                    std::move(problem));
+    else
+      checker.blame({"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
+                     "model.sequence_length", "parallel.context.layout", "parallel.context.pad"},
+                    std::move(problem));
+  }
+}
+
+}  // namespace
+
+std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
+                                             const std::vector<bool>& is_unknown) {
+  Checker checker(loaded, is_unknown);
+  const Config& config = loaded.config;
+  if (checker.knows({"run.device"}) && config.run.device == "cuda") {
+    checker.blame({"run.device"}, "this build has no cuda device; write cpu or auto");
+  }
+  check_heads(checker, config.model);
+  check_attention(checker, config.model);
+  check_rope_scaling(checker, config.model);
+  check_experts(checker, config);
+  check_batch(checker, config.train);
+  check_schedule(checker, config);
+  check_activations(checker, config);
+  return checker.take();
+}
+
+std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loaded,
+                                                       std::int64_t num_ranks) {
+  const std::vector<bool> nothing_unknown;
+  Checker checker(loaded, nothing_unknown);
+  const Config& config = loaded.config;
+  try {
+    check_batch_of_ranks(checker, config, Mesh::resolved(config.parallel, num_ranks).data);
+    resolved_parallel(config, num_ranks);
+  } catch (const ConfigError& error) {
+    blame_parallel(checker, error.what());
+  }
+  return checker.take();
+}
+
+std::vector<BrokenRelation> broken_relations_for_vocabulary(const LoadedConfig& loaded,
+                                                            std::int64_t num_tokens) {
+  const std::vector<bool> nothing_unknown;
+  Checker checker(loaded, nothing_unknown);
+  const std::int64_t vocab_size = loaded.config.model.vocab_size;
+  if (vocab_size != 0 && vocab_size < num_tokens)
+    checker.blame(
+        {"model.vocab_size"},
+        fmt::format("vocab_size = {}, but the tokenizer of {} has {} tokens; write 0 (the "
+                    "tokenizer's) or at least {}",
+                    vocab_size, loaded.config.data.path, num_tokens, num_tokens));
+  return checker.take();
+}
+
+}  // namespace switchyard

@@ -1,0 +1,97 @@
+#include "launch/config/schema.hpp"
+
+#include <fmt/core.h>
+
+#include "launch/suggestion.hpp"
+
+namespace switchyard {
+
+bool Range::contains(double value) const {
+  const bool enough = least_is_open ? value > least : value >= least;
+  return enough && (most_is_open ? value < most : value <= most);
+}
+
+std::string Range::to_string() const {
+  if (least == most) return fmt::format("{}", least);
+  std::string text;
+  if (least != -std::numeric_limits<double>::infinity())
+    text = fmt::format("{} {:.15g}", least_is_open ? "above" : "at least", least);
+  if (most == std::numeric_limits<double>::infinity()) return text;
+  if (!text.empty()) text += " and ";
+  return text + fmt::format("{} {:.15g}", most_is_open ? "below" : "at most", most);
+}
+
+std::string_view Key::type_name() const {
+  constexpr std::string_view names[] = {
+      "integer", "number", "boolean", "text", "list of integers", "list of texts", "list of maps",
+  };
+  return names[field.index()];
+}
+
+const KeyGroup* find_group(std::string_view section, std::string_view name) {
+  for (const KeyGroup& group : key_groups()) {
+    if (group.section == section && group.name == name) return &group;
+  }
+  return nullptr;
+}
+
+const Key* find_key(std::string_view section, std::string_view name) {
+  if (const KeyGroup* group = find_group(section, name)) name = group->value;
+  for (const Key& key : schema()) {
+    if (key.section == section && key.name == name) return &key;
+  }
+  return nullptr;
+}
+
+const Key* find_key(std::string_view path) {
+  const std::size_t dot = path.find('.');
+  if (dot == std::string_view::npos) return nullptr;
+  return find_key(path.substr(0, dot), path.substr(dot + 1));
+}
+
+std::size_t index_of(const Key& key) {
+  return static_cast<std::size_t>(&key - schema().data());
+}
+
+bool is_section(std::string_view name) {
+  for (const Section& section : sections()) {
+    if (section.name == name) return true;
+  }
+  return false;
+}
+
+std::string key_suggestion(std::string_view section, std::string_view name) {
+  std::vector<std::string_view> candidates;
+  if (section.empty()) {
+    for (const Section& each : sections()) candidates.push_back(each.name);
+  } else {
+    for (const Key& key : schema()) {
+      if (key.section == section) candidates.push_back(key.name);
+    }
+  }
+  // `steps` for `num_steps`.
+  if (!section.empty())
+    for (const std::string_view candidate : candidates)
+      if (candidate.ends_with(fmt::format("_{}", name)))
+        return fmt::format("; did you mean {}.{}?", section, candidate);
+  // The very name in another section or group beats a similar one in this.
+  const std::string_view last = name.substr(name.rfind('.') + 1);  // npos + 1 is 0
+  for (const Key& key : schema()) {
+    if (key.name.substr(key.name.rfind('.') + 1) == last)
+      return fmt::format("; did you mean {}?", key.path());
+  }
+  if (const auto near = nearest(name, candidates)) {
+    const std::string prefix = section.empty() ? "" : std::string(section) + ".";
+    return fmt::format("; did you mean {}{}?", prefix, *near);
+  }
+  std::vector<std::string_view> names;
+  for (const Key& key : schema()) names.push_back(key.name);
+  if (const auto near = nearest(name, names)) {
+    for (const Key& key : schema()) {
+      if (key.name == *near) return fmt::format("; did you mean {}?", key.path());
+    }
+  }
+  return {};
+}
+
+}  // namespace switchyard

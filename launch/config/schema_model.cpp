@@ -1,0 +1,268 @@
+// The keys of the sections data, model and experts.
+#include <utility>
+
+#include "launch/config/schema_fields.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr auto attention_of = &ModelConfig::attention;
+
+// Of one entry of model.attention; the fields reach the first.
+template <auto member>
+Field attention_field() {
+  using Value = std::remove_cvref_t<decltype(std::declval<AttentionConfig&>().*member)>;
+  using Access = Value& (*)(Config&);
+  return static_cast<Access>(
+      [](Config& config) -> Value& { return (config.model.*attention_of).front().*member; });
+}
+
+std::span<const Key> attention_keys() {
+  using C = AttentionConfig;
+  static const std::vector<Key> keys = {
+      {.section = "model",
+       .name = "kind",
+       .field = attention_field<&C::kind>(),
+       .choices = {"full", "window"},
+       .description = "`full`: all tokens before; `window`: the last `window` tokens."},
+      {.section = "model",
+       .name = "window",
+       .field = attention_field<&C::window>(),
+       .unit = "tokens",
+       .range = from(0, most_tokens),
+       .description = "Tokens that a token of a window layer attends to, itself included."},
+      {.section = "model",
+       .name = "sinks",
+       .field = attention_field<&C::sinks>(),
+       .unit = "logits",
+       .range = from(0, 1024),
+       .description = "Learned logits of each head that take a share of the softmax."},
+  };
+  return keys;
+}
+
+void add_rope_scaling(std::vector<Key>& keys) {
+  using C = RopeScalingConfig;
+  constexpr auto s = &Config::model;
+  constexpr auto g = &ModelConfig::rope_scaling;
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.kind",
+                  .field = field<s, g, &C::kind>(),
+                  .choices = {"none", "linear", "ntk", "yarn"},
+                  .description = "How rotary frequencies stretch to sequences longer than those "
+                                 "that the model was trained on: positions divided by `factor`, "
+                                 "another base, or YaRN, by part of the spectrum."});
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.factor",
+                  .field = field<s, g, &C::factor>(),
+                  .range = from(1, million),
+                  .description = "How many times longer sequences are to become."});
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.original_length",
+                  .field = field<s, g, &C::original_length>(),
+                  .unit = "tokens",
+                  .range = from(0, most_tokens),
+                  .description = "With `yarn`: the sequence length before scaling."});
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.beta_fast",
+                  .field = field<s, g, &C::beta_fast>(),
+                  .unit = "turns",
+                  .range = above(0),
+                  .description = "With `yarn`: pairs that turn more often than that over "
+                                 "`original_length` keep their frequency."});
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.beta_slow",
+                  .field = field<s, g, &C::beta_slow>(),
+                  .unit = "turns",
+                  .range = above(0),
+                  .description = "With `yarn`: pairs that turn less often are scaled in full."});
+}
+
+}  // namespace
+
+void add_data(std::vector<Key>& keys) {
+  using C = DataConfig;
+  constexpr auto s = &Config::data;
+  keys.push_back({.section = "data",
+                  .name = "path",
+                  .field = field<s, &C::path>(),
+                  .unit = "path",
+                  .description = "Token file written by `switchyard prepare`.",
+                  .is_required = true});
+  keys.push_back({.section = "data",
+                  .name = "document_mask",
+                  .field = field<s, &C::document_mask>(),
+                  .description = "Whether the documents packed into a sequence are kept apart: no "
+                                 "token attends to another document."});
+  keys.push_back({.section = "data",
+                  .name = "restart_positions",
+                  .field = field<s, &C::restart_positions>(),
+                  .description = "Whether rotary positions count from the beginning of each "
+                                 "document instead of the sequence's."});
+}
+
+void add_model(std::vector<Key>& keys) {
+  using C = ModelConfig;
+  constexpr auto s = &Config::model;
+  keys.push_back({.section = "model",
+                  .name = "vocab_size",
+                  .field = field<s, &C::vocab_size>(),
+                  .unit = "tokens",
+                  .range = from(0, most_tokens),
+                  .description = "Rows of the embedding; 0: the tokenizer's. A larger number than "
+                                 "the tokenizer's is padding."});
+  keys.push_back({.section = "model",
+                  .name = "hidden",
+                  .field = field<s, &C::hidden>(),
+                  .unit = "elements",
+                  .range = from(1, million),
+                  .description = "Width of the residual stream."});
+  keys.push_back({.section = "model",
+                  .name = "num_layers",
+                  .field = field<s, &C::num_layers>(),
+                  .unit = "layers",
+                  .range = from(1, 10'000),
+                  .description = "Blocks of attention and feed-forward."});
+  keys.push_back({.section = "model",
+                  .name = "num_heads",
+                  .field = field<s, &C::num_heads>(),
+                  .unit = "heads",
+                  .range = from(1, 10'000),
+                  .description = "Query heads of attention."});
+  keys.push_back({.section = "model",
+                  .name = "num_kv_heads",
+                  .field = field<s, &C::num_kv_heads>(),
+                  .unit = "heads",
+                  .range = from(1, 10'000),
+                  .description =
+                      "Key and value heads; divides `num_heads`. Equal to it: multi-head "
+                      "attention; less: grouped-query attention; 1: multi-query."});
+  keys.push_back({.section = "model",
+                  .name = "head_dim",
+                  .field = field<s, &C::head_dim>(),
+                  .unit = "elements",
+                  .range = from(0, 10'000),
+                  .description = "Width of a head, an even number; 0: `hidden` / `num_heads`."});
+  keys.push_back({.section = "model",
+                  .name = "sequence_length",
+                  .field = field<s, &C::sequence_length>(),
+                  .unit = "tokens",
+                  .range = from(1, most_tokens),
+                  .description = "Tokens of a training sequence."});
+  keys.push_back({.section = "model",
+                  .name = "rope_base",
+                  .field = field<s, &C::rope_base>(),
+                  .range = above(1),
+                  .description = "Base of the rotary position embedding."});
+  add_rope_scaling(keys);
+  keys.push_back({.section = "model",
+                  .name = "attention",
+                  .field = field<s, attention_of>(),
+                  .elements = attention_keys(),
+                  .description =
+                      "One entry, or a list that is repeated over the layers. `kind`: `full`, all "
+                      "tokens before, or `window`, the last `window` tokens, the token itself "
+                      "included; `sinks`: learned logits of each head that take a share of the "
+                      "softmax."});
+  keys.push_back({.section = "model",
+                  .name = "tie_embeddings",
+                  .field = field<s, &C::tie_embeddings>(),
+                  .description = "Whether the output head uses the embedding's weights."});
+  keys.push_back({.section = "model",
+                  .name = "norm_epsilon",
+                  .field = field<s, &C::norm_epsilon>(),
+                  .range = above(0),
+                  .description = "Added to the mean square in RMSNorm, against division by zero."});
+  keys.push_back({.section = "model",
+                  .name = "dense_intermediate",
+                  .field = field<s, &C::dense_intermediate>(),
+                  .unit = "elements",
+                  .range = from(1, million),
+                  .description = "Width inside the SwiGLU of layers without experts."});
+  keys.push_back({.section = "model",
+                  .name = "embedding_dropout",
+                  .field = field<s, &C::embedding_dropout>(),
+                  .range = rate(),
+                  .description = "Share of embedding elements dropped while training."});
+  keys.push_back({.section = "model",
+                  .name = "residual_dropout",
+                  .field = field<s, &C::residual_dropout>(),
+                  .range = rate(),
+                  .description = "Share dropped of what attention and feed-forward add to the "
+                                 "residual stream while training."});
+  keys.push_back({.section = "model",
+                  .name = "initial_std",
+                  .field = field<s, &C::initial_std>(),
+                  .range = above(0),
+                  .description =
+                      "Standard deviation of initial weights; of those that write to the "
+                      "residual stream divided by sqrt(2 `num_layers`)."});
+  keys.push_back(
+      {.section = "model",
+       .name = "embedding_std",
+       .field = field<s, &C::embedding_std>(),
+       .range = from(0),
+       .description =
+           "Standard deviation of the initial embedding; 0: `initial_std`. With 1 the tokens "
+           "of a sequence stay apart in an untrained model, so that its router spreads "
+           "them over the experts; the loss then falls more slowly at first."});
+}
+
+void add_experts(std::vector<Key>& keys) {
+  using C = ExpertsConfig;
+  constexpr auto s = &Config::experts;
+  keys.push_back({.section = "experts",
+                  .name = "num_experts",
+                  .field = field<s, &C::num_experts>(),
+                  .unit = "experts",
+                  .range = from(0, million),
+                  .description = "Experts of a layer, over all ranks; 0: a dense model."});
+  keys.push_back({.section = "experts",
+                  .name = "top_k",
+                  .field = field<s, &C::top_k>(),
+                  .unit = "experts",
+                  .range = from(1, 1'000),
+                  .description = "Experts that a token is sent to; at most `num_experts`."});
+  keys.push_back({.section = "experts",
+                  .name = "intermediate",
+                  .field = field<s, &C::intermediate>(),
+                  .unit = "elements",
+                  .range = from(1, million),
+                  .description = "Width inside one expert's SwiGLU."});
+  keys.push_back({.section = "experts",
+                  .name = "every",
+                  .field = field<s, &C::every>(),
+                  .unit = "layers",
+                  .range = from(0, 10'000),
+                  .description = "Every how many layers one has experts: 1 all, 2 the second, "
+                                 "fourth, ...; 0: no layer has."});
+  keys.push_back({.section = "experts",
+                  .name = "balance_weight",
+                  .field = field<s, &C::balance_weight>(),
+                  .range = from(0),
+                  .description = "Weight of the load-balancing loss; 0: off."});
+  keys.push_back({.section = "experts",
+                  .name = "z_weight",
+                  .field = field<s, &C::z_weight>(),
+                  .range = from(0),
+                  .description = "Weight of the z-loss, which keeps router logits small; 0: off."});
+  keys.push_back(
+      {.section = "experts",
+       .name = "normalize_top_k",
+       .field = field<s, &C::normalize_top_k>(),
+       .description = "Whether the weights of the chosen experts are scaled to sum to 1."});
+  keys.push_back({.section = "experts",
+                  .name = "balance_scope",
+                  .field = field<s, &C::balance_scope>(),
+                  .choices = {"sequence"},
+                  .description = "Over which tokens the balance loss takes its means. `sequence`: "
+                                 "within each sequence, which no layout and no accumulation can "
+                                 "change."});
+  keys.push_back({.section = "experts",
+                  .name = "dropout",
+                  .field = field<s, &C::dropout>(),
+                  .range = rate(),
+                  .description = "Share of expert output elements dropped while training."});
+}
+
+}  // namespace switchyard

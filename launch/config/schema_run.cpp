@@ -1,0 +1,146 @@
+// The keys of what a run does beside its steps: keeping activations and showing them, evaluating,
+// saving, watching.
+#include "launch/config/schema_fields.hpp"
+
+namespace switchyard {
+
+void add_activations(std::vector<Key>& keys) {
+  using C = ActivationsConfig;
+  constexpr auto s = &Config::activations;
+  keys.push_back({.section = "activations",
+                  .name = "policy",
+                  .field = field<s, &C::policy>(),
+                  .choices = {"keep", "recompute", "spill"},
+                  .description = "`keep`: all in memory; `recompute`: most are computed again in "
+                                 "the backward pass, except routing and attention; `spill`: they "
+                                 "go to `store` and come back. The results are the same bits."});
+  keys.push_back({.section = "activations",
+                  .name = "layers",
+                  .field = field<s, &C::layers>(),
+                  .unit = "layers",
+                  .range = from(0, 10'000),
+                  .empty_word = "all",
+                  .description = "Layers with that policy, the first being 0; the others keep."});
+  keys.push_back({.section = "activations",
+                  .name = "store",
+                  .field = field<s, &C::store>(),
+                  .choices = {"memory", "hdf5"},
+                  .description = "Where spilled activations lie: in the host's memory, or in a "
+                                 "file a rank."});
+  keys.push_back({.section = "activations",
+                  .name = "folder",
+                  .field = field<s, &C::folder>(),
+                  .unit = "auto or path",
+                  .description = "Of the files of store hdf5, on a disk of each host; `auto`: "
+                                 "$TMPDIR, or /tmp without it."});
+  keys.push_back({.section = "activations",
+                  .name = "memory_megabytes",
+                  .field = field<s, &C::memory_megabytes>(),
+                  .unit = "MB",
+                  .range = from(0, 1e9),
+                  .description = "What a rank may use for the activations of spilled layers that "
+                                 "are at work or on their way, with balanced routing; 0: two "
+                                 "layers' worth, the least that works."});
+}
+
+void add_capture(std::vector<Key>& keys) {
+  using C = CaptureConfig;
+  constexpr auto s = &Config::capture;
+  keys.push_back({.section = "capture",
+                  .name = "steps",
+                  .field = field<s, &C::steps>(),
+                  .unit = "steps",
+                  .range = from(1, 1e12),
+                  .empty_word = "none",
+                  .description = "Steps whose activations are written to `captures/` in the run's "
+                                 "folder, readable with h5py."});
+  keys.push_back({.section = "capture",
+                  .name = "layers",
+                  .field = field<s, &C::layers>(),
+                  .unit = "layers",
+                  .range = from(0, 10'000),
+                  .empty_word = "all",
+                  .description = "Layers that are captured, the first being 0."});
+  keys.push_back({.section = "capture",
+                  .name = "tensors",
+                  .field = field<s, &C::tensors>(),
+                  .choices = {"hidden", "attention_lse", "gate_probs"},
+                  .empty_word = "all",
+                  .description = "`hidden`: the residual stream as it enters the layer; "
+                                 "`attention_lse`: log sum exp of the attention scores, by head; "
+                                 "`gate_probs`: the router's probabilities."});
+}
+
+void add_evaluate(std::vector<Key>& keys) {
+  using C = EvaluateConfig;
+  constexpr auto s = &Config::evaluate;
+  keys.push_back({.section = "evaluate",
+                  .name = "every",
+                  .field = field<s, &C::every>(),
+                  .unit = "steps",
+                  .range = from(0, 1e12),
+                  .description = "Steps between evaluations; 0: only by `switchyard eval`."});
+  keys.push_back({.section = "evaluate",
+                  .name = "num_batches",
+                  .field = field<s, &C::num_batches>(),
+                  .unit = "batches",
+                  .range = from(1, million),
+                  .description = "Global batches of the validation split in an evaluation; all of "
+                                 "the split if it has fewer."});
+}
+
+void add_checkpoint(std::vector<Key>& keys) {
+  using C = CheckpointConfig;
+  constexpr auto s = &Config::checkpoint;
+  keys.push_back({.section = "checkpoint",
+                  .name = "every",
+                  .field = field<s, &C::every>(),
+                  .unit = "steps",
+                  .range = from(0, 1e12),
+                  .description = "Steps between checkpoints; 0: only at the end and on request."});
+  keys.push_back({.section = "checkpoint",
+                  .name = "keep",
+                  .field = field<s, &C::keep>(),
+                  .unit = "checkpoints",
+                  .range = from(1, million),
+                  .description = "Newest checkpoints kept; older ones are removed."});
+  keys.push_back({.section = "checkpoint",
+                  .name = "resume",
+                  .field = field<s, &C::resume>(),
+                  .unit = "auto, never or path",
+                  .description = "`auto`: from the newest valid checkpoint of this run, if it has "
+                                 "any; `never`: from the start; or the folder of a checkpoint."});
+}
+
+void add_watchdog(std::vector<Key>& keys) {
+  using C = WatchdogConfig;
+  constexpr auto s = &Config::watchdog;
+  const Range limit = from(0, 1e9);
+  keys.push_back({.section = "watchdog",
+                  .name = "setup",
+                  .field = field<s, &C::setup>(),
+                  .unit = "seconds",
+                  .range = limit,
+                  .description = "Limit before the first step: reading, allocating, resuming."});
+  keys.push_back({.section = "watchdog",
+                  .name = "step",
+                  .field = field<s, &C::step>(),
+                  .unit = "seconds",
+                  .range = limit,
+                  .description = "Limit in steps and evaluations."});
+  keys.push_back({.section = "watchdog",
+                  .name = "checkpoint",
+                  .field = field<s, &C::checkpoint>(),
+                  .unit = "seconds",
+                  .range = limit,
+                  .description = "Limit while saving a checkpoint."});
+  keys.push_back({.section = "watchdog",
+                  .name = "slow_every",
+                  .field = field<s, &C::slow_every>(),
+                  .unit = "steps",
+                  .range = from(0, 1e12),
+                  .description = "Steps between looks for ranks that compute more slowly than the "
+                                 "others; 0: never."});
+}
+
+}  // namespace switchyard

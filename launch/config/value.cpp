@@ -1,0 +1,269 @@
+#include "launch/config/value.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "launch/suggestion.hpp"
+
+namespace switchyard {
+namespace {
+
+using Problem = std::optional<std::string>;
+
+// A number of `Number` that fills the whole text. A leading plus sign is legal in YAML.
+template <class Number>
+std::errc read_number(std::string_view text, Number& number) {
+  if (text.size() > 1 && text.front() == '+' && text[1] != '-') text.remove_prefix(1);
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  if (error == std::errc::invalid_argument || stop != end) return std::errc::invalid_argument;
+  return error;
+}
+
+Problem out_of_range(const Key& key, std::string_view text) {
+  return fmt::format("must be {}, got {}", key.range.to_string(), text);
+}
+
+Problem quoted_problem(const Key& key, std::string_view text) {
+  return fmt::format("{}, got the quoted text \"{}\"; remove the quotes", expectation(key),
+                     for_message(text));
+}
+
+// What to write instead of 1e6 or 3.0 for a whole number.
+std::string whole_number_advice(std::string_view text) {
+  double value = 0;
+  if (read_number(text, value) != std::errc{} || value != std::floor(value)) return {};
+  if (std::abs(value) > 9e15) return {};
+  return fmt::format("; write {}", static_cast<std::int64_t>(value));
+}
+
+// Where a word belongs that was given to a number of a group: "auto" for parallel.context.
+std::string choice_advice(const Key& key, std::string_view text) {
+  const std::size_t dot = key.name.find('.');
+  if (dot == std::string_view::npos) return {};
+  for (const Key& other : schema())
+    if (other.section == key.section && other.name.starts_with(key.name.substr(0, dot + 1)) &&
+        std::find(other.choices.begin(), other.choices.end(), text) != other.choices.end())
+      return fmt::format("; {} is a value of {}", text, other.path());
+  return {};
+}
+
+Problem assign(std::int64_t& field, const Key& key, std::string_view text, bool quoted) {
+  if (quoted) return quoted_problem(key, text);
+  std::int64_t value = 0;
+  const std::errc error = read_number(text, value);
+  if (error == std::errc::result_out_of_range) {
+    return fmt::format("{} of at most 64 bits, got {}", expectation(key), for_message(text));
+  }
+  if (error != std::errc{}) {
+    return fmt::format("{}, got {}{}{}", expectation(key), for_message(text),
+                       whole_number_advice(text), choice_advice(key, text));
+  }
+  if (!key.range.contains(static_cast<double>(value))) return out_of_range(key, text);
+  field = value;
+  return {};
+}
+
+Problem assign(double& field, const Key& key, std::string_view text, bool quoted) {
+  if (quoted) return quoted_problem(key, text);
+  double value = 0;
+  const std::errc error = read_number(text, value);
+  if (error == std::errc::result_out_of_range) {
+    return fmt::format("{} that fits a double, got {}", expectation(key), for_message(text));
+  }
+  if (error != std::errc{}) {
+    return fmt::format("{}, got {}", expectation(key), for_message(text));
+  }
+  if (!std::isfinite(value)) return fmt::format("must be finite, got {}", text);
+  if (!key.range.contains(value)) return out_of_range(key, text);
+  field = value;
+  return {};
+}
+
+Problem assign(bool& field, const Key& key, std::string_view text, bool quoted) {
+  if (quoted) return quoted_problem(key, text);
+  if (text != "true" && text != "false") {
+    std::string lower(text);
+    std::transform(lower.begin(), lower.end(), lower.begin(),
+                   [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+    std::string advice;
+    if (lower == "true" || lower == "yes" || lower == "on" || lower == "1") advice = "; write true";
+    if (lower == "false" || lower == "no" || lower == "off" || lower == "0") {
+      advice = "; write false";
+    }
+    return fmt::format("{}, got {}{}", expectation(key), for_message(text), advice);
+  }
+  field = text == "true";
+  return {};
+}
+
+Problem assign(std::string& field, const Key& key, std::string_view text, bool /*quoted*/) {
+  if (text.empty()) return fmt::format("{}, got an empty one", expectation(key));
+  if (find_bad_utf8(text)) return "is not UTF-8";
+  if (find_control_character(text) || text.find_first_of("\t\n\r") != std::string_view::npos) {
+    return fmt::format("must be one line without control characters, got {}", for_message(text));
+  }
+  if (!key.choices.empty() &&
+      std::find(key.choices.begin(), key.choices.end(), text) == key.choices.end()) {
+    const auto near = nearest(text, key.choices);
+    return fmt::format("must be {}{}, got {}{}", key.choices.size() > 1 ? "one of " : "",
+                       fmt::join(key.choices, ", "), for_message(text),
+                       near ? fmt::format("; did you mean {}?", *near) : "");
+  }
+  field = text;
+  return {};
+}
+
+// A list of one, or with the word for it the empty list.
+template <class Element>
+Problem assign(std::vector<Element>& field, const Key& key, std::string_view text, bool quoted) {
+  if (!quoted && !key.empty_word.empty() && text == key.empty_word) {
+    field.clear();
+    return {};
+  }
+  Element element{};
+  if (Problem problem = assign(element, key, text, quoted)) return problem;
+  field = {element};
+  return {};
+}
+
+Problem assign(std::vector<AttentionConfig>& /*field*/, const Key& key, std::string_view text,
+               bool /*quoted*/) {
+  return fmt::format("{}, got {}", expectation(key), for_message(text));
+}
+
+// Reads back as a plain YAML scalar with the same text.
+bool is_plain(std::string_view text) {
+  constexpr std::string_view safe =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+";
+  if (text.empty() || text.find_first_not_of(safe) != std::string_view::npos) return false;
+  // Not a list mark, a document mark or one of the words that mean no value.
+  return text.front() != '-' && text != "..." && text != "null" && text != "Null" && text != "NULL";
+}
+
+}  // namespace
+
+std::string expectation(const Key& key) {
+  if (!key.choices.empty()) return fmt::format("expected one of {}", fmt::join(key.choices, ", "));
+  constexpr std::string_view wanted[] = {
+      "a whole number",          "a number",        "true or false",           "a text",
+      "a list of whole numbers", "a list of texts", "a map or a list of maps",
+  };
+  return fmt::format("expected {}{}{}", wanted[key.field.index()],
+                     key.empty_word.empty() ? "" : " or ", key.empty_word);
+}
+
+std::optional<std::string> assign_value(Config& config, const Key& key, std::string_view text,
+                                        bool quoted) {
+  return std::visit([&](auto access) { return assign(access(config), key, text, quoted); },
+                    key.field);
+}
+
+namespace {
+
+std::string format_field(const std::string& text, const Key& /*key*/) {
+  return quote_yaml(text);
+}
+
+template <class Number>
+std::string format_field(const Number& value, const Key& /*key*/) {
+  return fmt::format("{}", value);
+}
+
+// One map of a list, as the keys of its elements see it.
+std::string format_field(const AttentionConfig& element, const Key& key) {
+  Config config;
+  config.model.attention = {element};
+  std::vector<std::string> values;
+  for (const Key& each : key.elements)
+    values.push_back(fmt::format("{}: {}", each.name, format_value(config, each)));
+  return fmt::format("{{{}}}", fmt::join(values, ", "));
+}
+
+template <class Element>
+std::string format_field(const std::vector<Element>& list, const Key& key) {
+  if (list.empty() && !key.empty_word.empty()) return std::string(key.empty_word);
+  std::vector<std::string> elements;
+  for (const Element& element : list) elements.push_back(format_field(element, key));
+  return fmt::format("[{}]", fmt::join(elements, ", "));
+}
+
+}  // namespace
+
+std::string format_value(const Config& config, const Key& key) {
+  // The accessors give a mutable field; a copy keeps the caller's Config const.
+  Config copy = config;
+  return std::visit([&](auto access) { return format_field(access(copy), key); }, key.field);
+}
+
+bool same_value(const Config& left, const Config& right, const Key& key) {
+  Config a = left;
+  Config b = right;
+  return std::visit([&](auto access) { return access(a) == access(b); }, key.field);
+}
+
+std::string quote_yaml(std::string_view text) {
+  if (is_plain(text)) return std::string(text);
+  std::string quoted = "\"";
+  for (const char letter : text) {
+    if (letter == '"' || letter == '\\') quoted += '\\';
+    quoted += letter;
+  }
+  return quoted + '"';
+}
+
+std::optional<std::size_t> find_bad_utf8(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  std::size_t i = 0;
+  while (i < text.size()) {
+    const unsigned first = byte(i);
+    const std::size_t length = first < 0x80                     ? 1
+                               : first >= 0xC2 && first <= 0xDF ? 2
+                               : first >= 0xE0 && first <= 0xEF ? 3
+                               : first >= 0xF0 && first <= 0xF4 ? 4
+                                                                : 0;
+    if (length == 0 || i + length > text.size()) return i;
+    for (std::size_t k = 1; k < length; ++k) {
+      if ((byte(i + k) & 0xC0U) != 0x80U) return i;
+    }
+    // Overlong forms, surrogates and numbers above U+10FFFF (Unicode standard, table 3-7).
+    const unsigned second = length > 2 ? byte(i + 1) : 0;
+    if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) ||
+        (first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F)) {
+      return i;
+    }
+    i += length;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::size_t> find_control_character(std::string_view text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if ((byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 0x7F) return i;
+  }
+  return std::nullopt;
+}
+
+std::string for_message(std::string_view text) {
+  constexpr std::size_t longest = 60;
+  std::string line;
+  for (const char letter : text) {
+    if (line.size() >= longest && (static_cast<unsigned char>(letter) & 0xC0U) != 0x80U) {
+      return line + "...";
+    }
+    const auto byte = static_cast<unsigned char>(letter);
+    if (byte < 0x20 || byte == 0x7F) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += letter;
+    }
+  }
+  return line;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,91 @@
+// Attention of this rank's queries over a part of the keys: the kernel, with the ranges that follow
+// from who holds which positions, and the scratch that every scheme of context parallelism shares.
+// Made once; borrows the device.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "kernels/attention.hpp"
+#include "parallel/context/key_ranges.hpp"
+#include "tensor/tensor.hpp"
+
+namespace switchyard {
+
+// Heads as the kernel sees them: a rank's share of them where Ulysses divides them.
+struct AttentionSizes {
+  std::int64_t num_sequences = 0;  // of a micro-batch
+  std::int64_t num_heads = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
+  float scale = 1.0f;
+
+  std::int64_t query_cols() const { return num_heads * head_dim; }
+  std::int64_t key_cols() const { return num_kv_heads * head_dim; }
+};
+
+// What a rank brings: rows of its positions. Rows may be strided.
+struct AttentionInputs {
+  TensorView q;  // [S n, A D]
+  TensorView k;  // [S n, G D]
+  TensorView v;  // [S n, G D]
+};
+// What the backward pass reads beside it. lse and delta of the whole rows, sinks included.
+struct AttentionResults {
+  TensorView lse;    // f32 [S n, A]
+  TensorView delta;  // f32 [S n, A]
+  TensorView dout;   // [S n, A D]
+};
+
+// Keys of one call: of every sequence the rows of `keys`, `key_length` rows a sequence (those
+// behind the keys' own are padding, which no query sees).
+struct AttentionPart {
+  std::span<const Segment> queries;
+  std::span<const Segment> keys;
+  std::int64_t key_length = 0;
+  std::int64_t window = 0;
+  // Of every sequence only these query rows see anything: first_query ... end_query - 1.
+  std::int64_t first_query = 0;
+  std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
+};
+
+class AttentionPartKernel {
+ public:
+  // Scratch for calls of at most max_queries and max_keys rows a sequence.
+  AttentionPartKernel(Device& device, const AttentionSizes& sizes, DType compute,
+                      std::int64_t max_queries, std::int64_t max_keys);
+
+  // By sequence, or empty; kept until the next call.
+  void set_documents(DocumentStarts document_starts);
+
+  // The kernel's own contract (kernels/attention.hpp). A part that nobody sees is skipped where
+  // something is there before; false: it was.
+  bool forward(const AttentionPart& part, const AttentionInputs& inputs, const TensorView& out,
+               const TensorView& lse, kernels::Merge merge, const kernels::Poll& poll);
+  // dk, dv are written; without a pair to see, nothing is, and the result is false.
+  bool backward(const AttentionPart& part, const AttentionInputs& inputs,
+                const AttentionResults& results, const kernels::AttentionGradients& gradients,
+                const kernels::Poll& poll);
+
+  Device& device() const { return device_; }
+  const AttentionSizes& sizes() const { return sizes_; }
+  DType compute() const { return compute_; }
+
+ private:
+  kernels::AttentionShape shape_of(const AttentionPart& part) const;
+  kernels::KeyRanges ranges_of(const AttentionPart& part) const;
+  void blind_other_queries(const AttentionPart& part) const;
+
+  Device& device_;
+  AttentionSizes sizes_;
+  DType compute_;
+  std::vector<std::vector<std::int32_t>> document_starts_;
+  Tensor first_;      // i32 [S max_queries]
+  Tensor end_;        // i32 [S max_queries]
+  Tensor workspace_;  // of the kernel
+};
+
+}  // namespace switchyard

@@ -1,0 +1,208 @@
+#include "parallel/context/context_attention.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/attention_sink.hpp"
+#include "kernels/elementwise.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+std::vector<std::vector<Segment>> held_by_context(const SequenceSplit& split) {
+  std::vector<std::vector<Segment>> held;
+  for (int rank = 0; rank < split.num_ranks(); ++rank) held.push_back(split.segments(rank));
+  return held;
+}
+
+std::vector<std::vector<Segment>> held_by_ring(const SequenceSplit& split) {
+  std::vector<std::vector<Segment>> held;
+  for (int rank = 0; rank < split.ring(); ++rank) held.push_back(split.ring_segments(rank));
+  return held;
+}
+
+// Positions of the ranks that exchange heads with each other.
+std::vector<std::int64_t> local_of_ulysses(const SequenceSplit& split, int ring_rank) {
+  std::vector<std::int64_t> num_local;
+  for (int u = 0; u < split.ulysses(); ++u)
+    num_local.push_back(split.num_local(ring_rank * split.ulysses() + u));
+  return num_local;
+}
+
+AttentionSizes share_of(AttentionSizes sizes, int num_ranks) {
+  sizes.num_heads = HeadExchange::heads_each(sizes.num_heads, num_ranks);
+  sizes.num_kv_heads = HeadExchange::heads_each(sizes.num_kv_heads, num_ranks);
+  return sizes;
+}
+
+bool is_legal(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses) {
+  return num_heads % ulysses == 0 && (num_kv_heads % ulysses == 0 || ulysses % num_kv_heads == 0);
+}
+
+// Rows of fewer columns, in the memory of the tensor.
+TensorView with_cols(const Tensor& tensor, std::int64_t cols) {
+  return {tensor->data, {tensor->rows(), cols}, tensor->dtype, cols, tensor->device};
+}
+
+// The parts of rows [q | k | v ...].
+AttentionInputs inputs_in(const TensorView& rows, const AttentionSizes& sizes) {
+  const std::int64_t k = sizes.query_cols();
+  const std::int64_t v = k + sizes.key_cols();
+  return {rows.slice_cols(0, k), rows.slice_cols(k, v), rows.slice_cols(v, v + sizes.key_cols())};
+}
+
+AttentionMethod method_of(const ContextConfig& config) {
+  return config.method == "all_gather" ? AttentionMethod::all_gather : AttentionMethod::ring;
+}
+
+}  // namespace
+
+void require_heads(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses) {
+  if (is_legal(num_heads, num_kv_heads, ulysses)) return;
+  std::vector<std::int64_t> legal;
+  for (std::int64_t u = 1; u <= num_heads; ++u)
+    if (is_legal(num_heads, num_kv_heads, u)) legal.push_back(u);
+  throw ConfigError(fmt::format(
+      "parallel.context.ulysses: {} ranks cannot share {} heads and {} kv heads: it must divide "
+      "model.num_heads, and divide model.num_kv_heads or be a multiple of it; ulysses may be {}",
+      ulysses, num_heads, num_kv_heads, fmt::join(legal, ", ")));
+}
+
+bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
+  if (split.ulysses() == 1) return true;
+  return window > 0 && window - 1 <= split.max_local();
+}
+
+ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSizes& all,
+                               DType compute, const SequenceSplit& split, int ring_rank,
+                               ExchangeProgress& progress)
+    : sizes(share_of(all, ulysses.size())),
+      gradient_type(all.num_kv_heads < ulysses.size() ? DType::f32 : compute),
+      exchange(ulysses, device, all.num_sequences, local_of_ulysses(split, ring_rank),
+               std::max({2 * (sizes.query_cols() + sizes.key_cols()) * size_of(compute),
+                         2 * sizes.key_cols() * size_of(gradient_type),
+                         2 * sizes.num_heads * size_of(DType::f32)}),
+               progress) {
+  const std::int64_t num_rows = all.num_sequences * exchange.num_gathered();
+  rows = Tensor(device, Purpose::communication, compute,
+                {num_rows, 2 * (sizes.query_cols() + sizes.key_cols())});
+  outputs = Tensor(device, Purpose::communication, compute, {num_rows, sizes.query_cols()});
+  keys = Tensor(device, Purpose::communication, gradient_type, {num_rows, 2 * sizes.key_cols()});
+  statistics = Tensor(device, Purpose::communication, DType::f32, {num_rows, 2 * sizes.num_heads});
+}
+
+ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const AttentionSizes& sizes,
+                                   DType compute, const SequenceSplit& split,
+                                   std::span<const std::int64_t> windows,
+                                   std::optional<Progress> progress)
+    : sizes_(sizes),
+      split_(split),
+      ulysses_rank_(mesh.index(Axis::context_ulysses)),
+      progress_(progress ? *progress : progress_of(mesh.config().context_split.progress)) {
+  expect(split.ring() == mesh.degree(Axis::context_ring) &&
+             split.ulysses() == mesh.degree(Axis::context_ulysses),
+         "a split over the mesh's context axis");
+  require_heads(sizes.num_heads, sizes.num_kv_heads, split.ulysses());
+  std::vector<std::int64_t> with_rows;
+  std::vector<std::int64_t> with_heads;
+  for (const std::int64_t window : windows)
+    (halo_stays_with_rows(split_, window) ? with_rows : with_heads).push_back(window);
+  const AttentionMethod method = method_of(mesh.config().context_split);
+  if (!with_rows.empty())
+    by_rows_.emplace(device, mesh.group(Axis::context), sizes, compute, held_by_context(split),
+                     with_rows, method, progress_);
+  if (!with_heads.empty()) {
+    const int ring_rank = mesh.index(Axis::context_ring);
+    heads_.emplace(device, mesh.group(Axis::context_ulysses), sizes, compute, split, ring_rank,
+                   progress_);
+    by_heads_.emplace(device, mesh.group(Axis::context_ring), heads_->sizes, compute,
+                      held_by_ring(split), with_heads, method, progress_);
+  }
+  delta_ =
+      Tensor(device, Purpose::workspace, DType::f32,
+             {sizes.num_sequences * split.num_local(mesh.index(Axis::context)), sizes.num_heads});
+}
+
+void ContextAttention::begin(DocumentStarts document_starts) {
+  if (by_rows_) by_rows_->set_documents(document_starts);
+  if (by_heads_) by_heads_->set_documents(document_starts);
+}
+
+void ContextAttention::forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
+                               const TensorView& k, const TensorView& v, const TensorView& out,
+                               const TensorView& lse, const kernels::Poll& poll) {
+  if (halo_stays_with_rows(split_, window))
+    by_rows_->forward(window, sinks, {q, k, v}, out, lse, poll);
+  else
+    forward_by_heads(window, sinks, {q, k, v}, out, lse, poll);
+}
+
+void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
+                                const TensorView& dsinks, const TensorView& q, const TensorView& k,
+                                const TensorView& v, const TensorView& out, const TensorView& lse,
+                                const TensorView& dout, const TensorView& dq, const TensorView& dk,
+                                const TensorView& dv, const kernels::Poll& poll) {
+  kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
+  if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
+  const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};
+  if (halo_stays_with_rows(split_, window))
+    by_rows_->backward(window, {q, k, v}, results, {dq, dk, dv}, poll);
+  else
+    backward_by_heads(window, {q, k, v}, results, {dq, dk, dv}, poll);
+}
+
+std::vector<HeadColumns> ContextAttention::columns_of(const AttentionInputs& inputs) const {
+  return {{inputs.q, sizes_.num_heads, sizes_.head_dim},
+          {inputs.k, sizes_.num_kv_heads, sizes_.head_dim},
+          {inputs.v, sizes_.num_kv_heads, sizes_.head_dim}};
+}
+
+void ContextAttention::forward_by_heads(std::int64_t window, const TensorView& sinks,
+                                        const AttentionInputs& inputs, const TensorView& out,
+                                        const TensorView& lse, const kernels::Poll& poll) {
+  Heads& heads = *heads_;
+  const AttentionSizes& share = heads.sizes;
+  const TensorView rows = with_cols(heads.rows, share.query_cols() + 2 * share.key_cols());
+  heads.exchange.to_heads(columns_of(inputs), rows);
+  TensorView share_of_sinks;
+  if (!sinks.empty())
+    share_of_sinks =
+        sinks.slice_rows(ulysses_rank_ * share.num_heads, (ulysses_rank_ + 1) * share.num_heads);
+  const TensorView share_of_lse = with_cols(heads.statistics, share.num_heads);
+  by_heads_->forward(window, share_of_sinks, inputs_in(rows, share), heads.outputs, share_of_lse,
+                     poll);
+  heads.exchange.to_rows(heads.outputs,
+                         std::vector<HeadColumns>{{out, sizes_.num_heads, sizes_.head_dim}});
+  heads.exchange.to_rows(share_of_lse, std::vector<HeadColumns>{{lse, sizes_.num_heads, 1}});
+}
+
+void ContextAttention::backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
+                                         const AttentionResults& results,
+                                         const AttentionInputs& gradients,
+                                         const kernels::Poll& poll) {
+  Heads& heads = *heads_;
+  const AttentionSizes& share = heads.sizes;
+  std::vector<HeadColumns> columns = columns_of(inputs);
+  columns.push_back({results.dout, sizes_.num_heads, sizes_.head_dim});
+  heads.exchange.to_heads(columns, heads.rows);
+  heads.exchange.to_heads(std::vector<HeadColumns>{{results.lse, sizes_.num_heads, 1},
+                                                   {results.delta, sizes_.num_heads, 1}},
+                          heads.statistics);
+  const std::int64_t dout = share.query_cols() + 2 * share.key_cols();
+  const AttentionInputs share_of_gradients{
+      heads.outputs, heads.keys->slice_cols(0, share.key_cols()),
+      heads.keys->slice_cols(share.key_cols(), 2 * share.key_cols())};
+  by_heads_->backward(window, inputs_in(heads.rows, share),
+                      {.lse = heads.statistics->slice_cols(0, share.num_heads),
+                       .delta = heads.statistics->slice_cols(share.num_heads, 2 * share.num_heads),
+                       .dout = heads.rows->slice_cols(dout, dout + share.query_cols())},
+                      share_of_gradients, poll);
+  const std::vector<HeadColumns> all = columns_of(gradients);
+  heads.exchange.to_rows(heads.outputs, std::span(all).first(1));
+  heads.exchange.to_rows(heads.keys, std::span(all).subspan(1));
+}
+
+}  // namespace switchyard

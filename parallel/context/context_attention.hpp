@@ -1,0 +1,98 @@
+// The attention of a micro-batch whose sequences are split over the context axis. One object for
+// all layers: it owns the travelling blocks and the scratch, made once, and borrows the mesh's
+// groups. Callers bring their local rows (row = s * n + i for sequence s and the i-th of the n
+// positions that this rank holds of every sequence) and get their local rows back; who else holds
+// what is this class's own business.
+//
+// Schemes (docs/parallelism.md): a ring over context_ring or a gather of keys and values, inside an
+// exchange of sequence for heads where context_ulysses has ranks. Windows take the gather of their
+// halo; where this is little, W - 1 <= positions of a rank, straight between the context ranks, all
+// heads staying where they are. On one rank it is one call of the kernel. Deterministic: hops and
+// sums have a fixed order.
+//
+// Legend: S sequences, n local positions, A num_heads, G num_kv_heads, D head_dim.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "parallel/context/head_exchange.hpp"
+#include "parallel/context/split_attention.hpp"
+#include "parallel/group/exchange_progress.hpp"
+#include "parallel/mesh.hpp"
+
+namespace switchyard {
+
+class ContextAttention {
+ public:
+  // windows: those that layers will ask for, 0 being full attention. The method and the progress
+  // are those of the mesh's configuration ("auto" being the ring here:
+  // parallel/context/context_choice.hpp chooses), the latter unless given. ConfigError with the
+  // legal choices if the heads do not divide over the Ulysses ranks.
+  ContextAttention(Device& device, const Mesh& mesh, const AttentionSizes& sizes, DType compute,
+                   const SequenceSplit& split, std::span<const std::int64_t> windows,
+                   std::optional<Progress> progress = {});
+  ContextAttention(const ContextAttention&) = delete;
+  ContextAttention& operator=(const ContextAttention&) = delete;
+
+  // By sequence, the positions above 0 at which a document begins; empty: documents do not matter.
+  // For all layers until the next call.
+  void begin(DocumentStarts document_starts);
+
+  // q [S n, A D], k, v [S n, G D] of the compute type, rows may be strided. sinks: f32 [A, number
+  // of sinks], or empty. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all
+  // keys that a row sees and the sinks.
+  void forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
+               const TensorView& k, const TensorView& v, const TensorView& out,
+               const TensorView& lse, const kernels::Poll& poll);
+  // out, lse: of forward. dq, dk, dv: written, as q, k, v. dsinks: added to, from this rank's rows.
+  void backward(std::int64_t window, const TensorView& sinks, const TensorView& dsinks,
+                const TensorView& q, const TensorView& k, const TensorView& v,
+                const TensorView& out, const TensorView& lse, const TensorView& dout,
+                const TensorView& dq, const TensorView& dk, const TensorView& dv,
+                const kernels::Poll& poll);
+
+  // Seconds in which this rank only waited for messages, since the last reset.
+  double wait_seconds() const { return progress_.wait_seconds(); }
+  void reset_wait_seconds() { progress_.reset_wait_seconds(); }
+
+ private:
+  // Buffers of what a rank holds after the exchange: the m positions of its ring rank, with the A'
+  // and G' heads that are its share.
+  struct Heads {
+    Heads(Device& device, Group& ulysses, const AttentionSizes& sizes, DType compute,
+          const SequenceSplit& split, int ring_rank, ExchangeProgress& progress);
+    AttentionSizes sizes;  // A', G'
+    DType gradient_type;   // of dk and dv on the way back: f32 if kv heads are replicated
+    HeadExchange exchange;
+    Tensor rows;        // [S m, (2 A' + 2 G') D]: q | k | v | dout
+    Tensor outputs;     // [S m, A' D]: out, or dq
+    Tensor keys;        // [S m, 2 G' D]: dk | dv
+    Tensor statistics;  // f32 [S m, 2 A']: lse | delta
+  };
+  void forward_by_heads(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
+                        const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
+  void backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
+                         const AttentionResults& results, const AttentionInputs& gradients,
+                         const kernels::Poll& poll);
+  std::vector<HeadColumns> columns_of(const AttentionInputs& inputs) const;
+
+  AttentionSizes sizes_;
+  SequenceSplit split_;
+  int ulysses_rank_;
+  ExchangeProgress progress_;
+  std::optional<SplitAttention> by_rows_;   // all heads, over context
+  std::optional<SplitAttention> by_heads_;  // a share of the heads, over context_ring
+  std::optional<Heads> heads_;
+  Tensor delta_;  // f32 [S n, A]
+};
+
+// ConfigError with the legal degrees unless the heads divide over `ulysses` ranks: A must be a
+// multiple, and G a multiple or a divisor (kv heads are then replicated).
+void require_heads(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses);
+
+// Whether a window's halo goes straight between the context ranks: where there are no Ulysses
+// ranks, and where the ranks beside hold all of it.
+bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window);
+
+}  // namespace switchyard

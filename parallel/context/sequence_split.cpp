@@ -1,0 +1,154 @@
+#include "parallel/context/sequence_split.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Where an equal split would be legal: multiples of `step` around the length.
+std::string lengths_around(std::int64_t length, std::int64_t step) {
+  const std::int64_t below = length / step * step;
+  return below > 0 ? fmt::format("{} or {}", below, below + step) : fmt::format("{}", step);
+}
+
+[[noreturn]] void refuse(std::int64_t length, std::int64_t ring, std::int64_t ulysses,
+                         SequenceLayout layout, std::int64_t step) {
+  const bool zigzag = layout == SequenceLayout::zigzag;
+  std::string text = fmt::format(
+      "parallel.context: ring {} x ulysses {} = {} ranks cannot share {} positions equally; the {} "
+      "layout needs a multiple of {}: make model.sequence_length {}, or set parallel.context.pad "
+      "to true",
+      ring, ulysses, ring * ulysses, length, name_of(layout), step, lengths_around(length, step));
+  if (zigzag && length % (ring * ulysses) == 0)
+    text += ", or parallel.context.layout to contiguous";
+  throw ConfigError(text);
+}
+
+}  // namespace
+
+std::string_view name_of(SequenceLayout layout) {
+  return layout == SequenceLayout::zigzag ? "zigzag" : "contiguous";
+}
+
+SequenceLayout sequence_layout_of(std::string_view name) {
+  for (const SequenceLayout layout : {SequenceLayout::zigzag, SequenceLayout::contiguous})
+    if (name == name_of(layout)) return layout;
+  throw ConfigError(
+      fmt::format("parallel.context.layout: {} is none; write zigzag or contiguous", name));
+}
+
+SequenceSplit::SequenceSplit(std::int64_t length) : length_(length) {
+  expect(length >= 1, "a sequence of at least one position");
+}
+
+SequenceSplit::SequenceSplit(std::int64_t length, std::int64_t ring, std::int64_t ulysses,
+                             SequenceLayout layout, bool pad)
+    : length_(length),
+      ring_(static_cast<int>(ring)),
+      ulysses_(static_cast<int>(ulysses)),
+      // One chunk or two neighbours are the same to a ring of one rank.
+      layout_(ring == 1 ? SequenceLayout::contiguous : layout) {
+  expect(length >= 1 && ring >= 1 && ulysses >= 1, "a sequence and ranks to share it");
+  const std::int64_t step = std::lcm<std::int64_t>(num_chunks(), ring * ulysses);
+  if (!pad && length % step != 0) refuse(length, ring, ulysses, layout_, step);
+  for (int rank = 0; rank < num_ranks(); ++rank)
+    if (num_local(rank) == 0)
+      throw ConfigError(fmt::format(
+          "parallel.context: ring {} x ulysses {} = {} ranks cannot share {} positions; every rank "
+          "must hold at least one, so use at most {} ranks",
+          ring, ulysses, num_ranks(), length, std::max<std::int64_t>(1, length / 2)));
+}
+
+Segment SequenceSplit::chunk(int i) const {
+  const std::int64_t begin = length_ * i / num_chunks();
+  return {begin, length_ * (i + 1) / num_chunks() - begin};
+}
+
+std::vector<Segment> SequenceSplit::ring_segments(int ring_rank) const {
+  expect(0 <= ring_rank && ring_rank < ring_, "a rank of the ring");
+  if (layout_ == SequenceLayout::contiguous) return {chunk(ring_rank)};
+  return joined({chunk(ring_rank), chunk(num_chunks() - 1 - ring_rank)});
+}
+
+std::vector<Segment> SequenceSplit::segments(int context_rank) const {
+  expect(0 <= context_rank && context_rank < num_ranks(), "a rank of the context axis");
+  const std::vector<Segment> whole = ring_segments(context_rank / ulysses_);
+  const std::int64_t count = num_positions(whole);
+  const std::int64_t piece = context_rank % ulysses_;
+  return slice_of(whole, count * piece / ulysses_, count * (piece + 1) / ulysses_);
+}
+
+std::int64_t SequenceSplit::num_local(int context_rank) const {
+  return num_positions(segments(context_rank));
+}
+
+std::int64_t SequenceSplit::num_ring_local(int ring_rank) const {
+  return num_positions(ring_segments(ring_rank));
+}
+
+std::int64_t SequenceSplit::max_local() const {
+  std::int64_t most = 0;
+  for (int rank = 0; rank < num_ranks(); ++rank) most = std::max(most, num_local(rank));
+  return most;
+}
+
+std::int64_t SequenceSplit::max_ring_local() const {
+  std::int64_t most = 0;
+  for (int rank = 0; rank < ring_; ++rank) most = std::max(most, num_ring_local(rank));
+  return most;
+}
+
+std::vector<std::int32_t> SequenceSplit::positions(int context_rank) const {
+  std::vector<std::int32_t> positions;
+  for (const Segment& segment : segments(context_rank))
+    for (std::int64_t p = segment.begin; p < segment.end(); ++p)
+      positions.push_back(static_cast<std::int32_t>(p));
+  return positions;
+}
+
+std::int64_t num_positions(std::span<const Segment> segments) {
+  std::int64_t count = 0;
+  for (const Segment& segment : segments) count += segment.count;
+  return count;
+}
+
+std::int64_t count_before(std::span<const Segment> segments, std::int64_t position) {
+  std::int64_t count = 0;
+  for (const Segment& segment : segments)
+    count += std::clamp<std::int64_t>(position - segment.begin, 0, segment.count);
+  return count;
+}
+
+std::vector<Segment> slice_of(std::span<const Segment> segments, std::int64_t begin,
+                              std::int64_t end) {
+  std::vector<Segment> slice;
+  std::int64_t row = 0;  // of the segment's first position
+  for (const Segment& segment : segments) {
+    const std::int64_t from = std::max(begin, row);
+    const std::int64_t to = std::min(end, row + segment.count);
+    if (from < to) slice.push_back({segment.begin + from - row, to - from});
+    row += segment.count;
+  }
+  return slice;
+}
+
+std::vector<Segment> joined(std::vector<Segment> segments) {
+  std::ranges::sort(segments, {}, &Segment::begin);
+  std::vector<Segment> result;
+  for (const Segment& segment : segments) {
+    if (segment.count == 0) continue;
+    if (result.empty() || result.back().end() < segment.begin)
+      result.push_back(segment);
+    else
+      result.back().count = std::max(result.back().end(), segment.end()) - result.back().begin;
+  }
+  return result;
+}
+
+}  // namespace switchyard

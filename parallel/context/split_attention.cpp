@@ -1,0 +1,69 @@
+#include "parallel/context/split_attention.hpp"
+
+#include <algorithm>
+
+#include "kernels/attention_sink.hpp"
+
+namespace switchyard {
+
+namespace {
+
+bool takes_ring(std::int64_t window, AttentionMethod method) {
+  return window == 0 && method == AttentionMethod::ring;
+}
+
+// The most keys a sequence in one call of the kernel.
+std::int64_t most_keys(const Group& group, const std::vector<std::vector<Segment>>& held,
+                       std::span<const std::int64_t> windows, AttentionMethod method) {
+  std::int64_t most = RingAttention::block_length(held);
+  if (group.size() == 1) return most;
+  for (const std::int64_t window : windows)
+    if (!takes_ring(window, method))
+      most = std::max(most, GatherAttention::max_keys(held, group.rank(), {&window, 1}));
+  return most;
+}
+
+}  // namespace
+
+SplitAttention::SplitAttention(Device& device, Group& group, const AttentionSizes& sizes,
+                               DType compute, const std::vector<std::vector<Segment>>& held,
+                               std::span<const std::int64_t> windows, AttentionMethod method,
+                               ExchangeProgress& progress)
+    : own_(held[static_cast<std::size_t>(group.rank())]),
+      kernel_(device, sizes, compute, num_positions(own_),
+              most_keys(group, held, windows, method)) {
+  if (group.size() == 1) return;
+  std::vector<std::int64_t> gathered;
+  for (const std::int64_t window : windows)
+    if (!takes_ring(window, method)) gathered.push_back(window);
+  if (gathered.size() < windows.size())
+    ring_ = std::make_unique<RingAttention>(group, kernel_, held, progress);
+  if (!gathered.empty())
+    gather_ = std::make_unique<GatherAttention>(group, kernel_, held, gathered, progress);
+}
+
+AttentionPart SplitAttention::own_part(std::int64_t window) const {
+  return {.queries = own_, .keys = own_, .key_length = num_positions(own_), .window = window};
+}
+
+void SplitAttention::forward(std::int64_t window, const TensorView& sinks,
+                             const AttentionInputs& inputs, const TensorView& out,
+                             const TensorView& lse, const kernels::Poll& poll) {
+  if (ring_ && (window == 0 || !gather_))
+    return ring_->forward(window, sinks, inputs, out, lse, poll);
+  if (gather_) return gather_->forward(window, sinks, inputs, out, lse, poll);
+  kernel_.forward(own_part(window), inputs, out, lse, kernels::Merge::replace, poll);
+  if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
+}
+
+void SplitAttention::backward(std::int64_t window, const AttentionInputs& inputs,
+                              const AttentionResults& results, const AttentionInputs& gradients,
+                              const kernels::Poll& poll) {
+  if (ring_ && (window == 0 || !gather_))
+    return ring_->backward(window, inputs, results, gradients, poll);
+  if (gather_) return gather_->backward(window, inputs, results, gradients, poll);
+  kernel_.backward(own_part(window), inputs, results,
+                   {.dq = gradients.q, .dk = gradients.k, .dv = gradients.v}, poll);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,43 @@
+// Attention of sequences that are split over the ranks of one group, each with the same heads: the
+// kernel where the group has one rank, else a ring, or a gather of keys and values. Windows always
+// take the gather: it is their halo.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "parallel/context/attention_part.hpp"
+#include "parallel/context/gather_attention.hpp"
+#include "parallel/context/ring_attention.hpp"
+
+namespace switchyard {
+
+enum class AttentionMethod : std::uint8_t { ring, all_gather };
+
+class SplitAttention {
+ public:
+  // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
+  // Borrows group and progress.
+  SplitAttention(Device& device, Group& group, const AttentionSizes& sizes, DType compute,
+                 const std::vector<std::vector<Segment>>& held,
+                 std::span<const std::int64_t> windows, AttentionMethod method,
+                 ExchangeProgress& progress);
+
+  void set_documents(DocumentStarts document_starts) { kernel_.set_documents(document_starts); }
+
+  // As RingAttention.
+  void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
+               const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
+  void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
+                const AttentionInputs& gradients, const kernels::Poll& poll);
+
+ private:
+  AttentionPart own_part(std::int64_t window) const;
+
+  std::vector<Segment> own_;
+  AttentionPartKernel kernel_;
+  std::unique_ptr<RingAttention> ring_;      // of full attention, unless it is gathered
+  std::unique_ptr<GatherAttention> gather_;  // of the others; neither on one rank
+};
+
+}  // namespace switchyard

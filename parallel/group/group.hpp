@@ -1,0 +1,144 @@
+// A Group is a fixed set of ranks that exchange tensors. It is passed to whoever communicates and
+// never looked up. One interface, several implementations: MPI (mpi_group.cpp), the plan, which
+// only records bytes (plan_group.cpp), and later NCCL. Every collective is called by all ranks of
+// the group, in the same order, with matching counts.
+//
+// Each exchange has a starting form that returns an Event; the operands must stay untouched until
+// the event is done. MPI moves data only while somebody calls it, so long computations call
+// progress() between their blocks. Sums are taken in rank order: the same bits on every run and on
+// every rank of the group.
+//
+// P = size(); bytes on the wire are per rank, for n bytes of operand (docs/parallelism.md).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "parallel/group/topology.hpp"
+#include "tensor/tensor.hpp"
+
+namespace switchyard {
+
+enum class ReduceOp : std::uint8_t { sum, max, min };
+
+// An exchange under way. Move-only. Destruction waits and reports what fails; while an exception
+// unwinds it waits for half a second at most, since the other ranks may have left the exchange.
+// What waiting throws, test() throws, too; the event is then done.
+class Event {
+ public:
+  class Pending {
+   public:
+    virtual ~Pending() = default;
+    virtual bool test() = 0;  // advances; true once the exchange is complete
+    virtual void wait() = 0;
+  };
+
+  Event() = default;  // already done
+  explicit Event(std::unique_ptr<Pending> pending) : pending_(std::move(pending)) {}
+  Event(Event&&) noexcept = default;
+  Event& operator=(Event&& other) noexcept;
+  ~Event();
+
+  bool test();  // advances; true once the exchange is complete
+  void wait();
+
+ private:
+  void finish() noexcept;
+
+  std::unique_ptr<Pending> pending_;
+};
+
+class Group {
+ public:
+  virtual ~Group() = default;
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  const std::string& name() const { return name_; }  // the axis, for messages: "expert"
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  // Which ranks of this group share a host.
+  const Topology& topology() const { return topology_; }
+
+  // whole: contiguous, f32, f64, i32 or i64; reduced in place on all ranks. 2 n (P - 1) / P bytes.
+  virtual Event start_all_reduce(const TensorView& whole, ReduceOp op) = 0;
+  // whole: contiguous f32 with P equal parts; on completion part `rank()` holds the sum over ranks,
+  // the other parts are unchanged. staging: f32, at least (P - 1) parts. n (P - 1) / P bytes.
+  virtual Event start_reduce_scatter(const TensorView& whole, const TensorView& staging) = 0;
+  // whole: contiguous, any type, P equal parts; part `rank()` goes to all others. n (P - 1) / P.
+  virtual Event start_all_gather(const TensorView& whole) = 0;
+  // Rows of send, sorted by receiving rank: send_rows[p] rows for rank p; recv gets recv_rows[p]
+  // rows from rank p, sorted by sending rank. Both [rows, H] contiguous, of one type; counts may be
+  // zero. What goes to oneself is copied. send and recv do not overlap.
+  virtual Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
+                                   const TensorView& recv,
+                                   std::span<const std::int64_t> recv_rows) = 0;
+  virtual Event start_broadcast(const TensorView& whole, int root) = 0;
+  // One message to `to` and one from `from` (a ring's step); either may be empty.
+  virtual Event start_send_receive(const TensorView& send, int to, const TensorView& recv,
+                                   int from) = 0;
+  virtual void barrier() = 0;
+  // Lets exchanges under way advance; cheap.
+  virtual void progress() = 0;
+
+  // Small host values, blocking. all.size() = P * mine.size(); rank p's values at p * mine.size().
+  virtual void all_gather_values(std::span<const std::int64_t> mine,
+                                 std::span<std::int64_t> all) = 0;
+  virtual void all_reduce_values(std::span<double> values, ReduceOp op) = 0;
+  virtual void broadcast_text(std::string& text, int root) = 0;
+
+  // The group, among those in `partition`, that this rank belongs to. Every rank of this group
+  // calls it with the same partition of 0 ... P - 1; members are ordered as listed.
+  virtual std::unique_ptr<Group> subgroup(std::string name,
+                                          const std::vector<std::vector<int>>& partition) = 0;
+
+  // The blocking forms.
+  void all_reduce(const TensorView& whole, ReduceOp op) { start_all_reduce(whole, op).wait(); }
+  void reduce_scatter(const TensorView& whole, const TensorView& staging) {
+    start_reduce_scatter(whole, staging).wait();
+  }
+  void all_gather(const TensorView& whole) { start_all_gather(whole).wait(); }
+  void all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
+                    const TensorView& recv, std::span<const std::int64_t> recv_rows) {
+    start_all_to_all_v(send, send_rows, recv, recv_rows).wait();
+  }
+  void broadcast(const TensorView& whole, int root) { start_broadcast(whole, root).wait(); }
+  void send_receive(const TensorView& send, int to, const TensorView& recv, int from) {
+    start_send_receive(send, to, recv, from).wait();
+  }
+
+ protected:
+  // The ranks of a group without a topology share one host.
+  Group(std::string name, int rank, int size)
+      : Group(std::move(name), rank, size, Topology(size, rank)) {}
+  Group(std::string name, int rank, int size, Topology topology)
+      : name_(std::move(name)), rank_(rank), size_(size), topology_(std::move(topology)) {}
+
+  // Where this rank is in a partition. InternalError unless each of 0 ... P - 1 is listed once.
+  struct Place {
+    int list = 0;
+    int index = 0;  // in that list
+    int size = 0;   // of that list
+  };
+  Place place_in(const std::vector<std::vector<int>>& partition) const;
+
+ private:
+  std::string name_;
+  int rank_;
+  int size_;
+  Topology topology_;
+};
+
+// A group of `size` ranks seen from `rank` that moves nothing and records, in the device's profile,
+// the bytes this rank would send. all_gather_values gives every rank this rank's values,
+// all_reduce_values multiplies sums by the size: the balanced world.
+std::unique_ptr<Group> make_plan_group(std::string name, int rank, int size, Device& device);
+
+// A world of one rank, without MPI: for commands that run in one process.
+std::unique_ptr<Group> make_local_group(std::string name);
+
+}  // namespace switchyard

@@ -1,0 +1,67 @@
+#include <algorithm>
+#include <cstring>
+
+#include "parallel/group/group.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// One rank: every exchange is with oneself, and done at once.
+class LocalGroup final : public Group {
+ public:
+  explicit LocalGroup(std::string name) : Group(std::move(name), 0, 1) {}
+
+  Event start_all_reduce(const TensorView&, ReduceOp) override { return {}; }
+  Event start_reduce_scatter(const TensorView&, const TensorView&) override { return {}; }
+  Event start_all_gather(const TensorView&) override { return {}; }
+
+  Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
+                           const TensorView& recv,
+                           std::span<const std::int64_t> recv_rows) override {
+    expect(send_rows.size() == 1 && recv_rows.size() == 1 && send_rows[0] == recv_rows[0],
+           "as many rows received as sent");
+    move(send.slice_rows(0, send_rows[0]), recv.slice_rows(0, recv_rows[0]));
+    return {};
+  }
+
+  Event start_broadcast(const TensorView&, int) override { return {}; }
+
+  Event start_send_receive(const TensorView& send, int, const TensorView& recv, int) override {
+    move(send, recv);
+    return {};
+  }
+
+  void barrier() override {}
+  void progress() override {}
+
+  void all_gather_values(std::span<const std::int64_t> mine, std::span<std::int64_t> all) override {
+    expect(all.size() == mine.size(), "room for one rank's values");
+    std::copy(mine.begin(), mine.end(), all.begin());
+  }
+  void all_reduce_values(std::span<double>, ReduceOp) override {}
+  void broadcast_text(std::string&, int) override {}
+
+  std::unique_ptr<Group> subgroup(std::string name,
+                                  const std::vector<std::vector<int>>& partition) override {
+    expect(partition.size() == 1 && partition[0] == std::vector<int>{0}, "a partition of one rank");
+    return make_local_group(std::move(name));
+  }
+
+ private:
+  static void move(const TensorView& from, const TensorView& to) {
+    if (from.empty()) return;
+    expect(from.is_contiguous() && to.is_contiguous() && from.num_bytes() == to.num_bytes(),
+           "contiguous operands of equal size");
+    std::memcpy(to.data, from.data, static_cast<std::size_t>(from.num_bytes()));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Group> make_local_group(std::string name) {
+  return std::make_unique<LocalGroup>(std::move(name));
+}
+
+}  // namespace switchyard

@@ -1,0 +1,41 @@
+// Bytes that one rank sends to others, for an operand of `bytes` in a group of `size` ranks. The
+// groups that exchange and the group that only plans count by the same formulas
+// (docs/parallelism.md).
+#pragma once
+
+#include <cstdint>
+#include <numeric>
+#include <span>
+
+#include "parallel/group/group.hpp"
+
+namespace switchyard::wire {
+
+inline double all_gather(std::int64_t bytes, int size) {
+  return static_cast<double>(bytes) * (size - 1) / size;
+}
+inline double reduce_scatter(std::int64_t bytes, int size) {
+  return all_gather(bytes, size);
+}
+// Reduce-scatter, then all-gather.
+inline double all_reduce(std::int64_t bytes, int size) {
+  return 2 * all_gather(bytes, size);
+}
+// All ranks but the root receive the operand once; who forwards it is up to MPI: the mean.
+inline double broadcast(std::int64_t bytes, int size) {
+  return all_gather(bytes, size);
+}
+
+inline double all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
+                           int rank) {
+  const std::int64_t rows = std::accumulate(send_rows.begin(), send_rows.end(), std::int64_t{0}) -
+                            send_rows[static_cast<std::size_t>(rank)];
+  return rows == 0 ? 0.0 : static_cast<double>(rows * send.cols() * size_of(send.dtype));
+}
+
+// Adds to the current part of the device's profile.
+inline void record(Device& device, double wire_bytes) {
+  device.profile().record({.flops = 0, .bytes = 0, .wire_bytes = wire_bytes});
+}
+
+}  // namespace switchyard::wire

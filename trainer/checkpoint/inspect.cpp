@@ -1,0 +1,199 @@
+#include "trainer/checkpoint/inspect.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+#include "trainer/checkpoint/reader.hpp"
+#include "trainer/number_text.hpp"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t block_numel = 4 << 20;  // elements read at a time
+
+// Calls visit(begin, values) for blocks that together are the whole tensor.
+template <class Visit>
+void for_blocks(const SavedTensor& tensor, const Visit& visit) {
+  const std::int64_t numel = tensor.shape.numel();
+  for (std::int64_t begin = 0; begin < numel; begin += block_numel)
+    visit(begin, std::min(block_numel, numel - begin));
+}
+
+double norm_of(CheckpointReader& reader, SavedPart part, const SavedTensor& tensor) {
+  double sum = 0;
+  std::vector<float> block;
+  for_blocks(tensor, [&](std::int64_t begin, std::int64_t count) {
+    block.resize(static_cast<std::size_t>(count));
+    reader.read(part, tensor, begin, block);
+    for (const float value : block) sum += double{value} * double{value};
+  });
+  return std::sqrt(sum);
+}
+
+struct Difference {
+  double absolute = 0;
+  double relative = 0;  // of elements, to the larger magnitude
+  std::int64_t num_different = 0;
+};
+
+void compare(const std::vector<float>& a, const std::vector<float>& b, Difference& difference) {
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (std::bit_cast<std::uint32_t>(a[i]) == std::bit_cast<std::uint32_t>(b[i])) continue;
+    ++difference.num_different;
+    const double gap = std::abs(double{a[i]} - double{b[i]});
+    const double size = std::max(std::abs(double{a[i]}), std::abs(double{b[i]}));
+    // A NaN on one side is as far off as can be.
+    const double infinite = std::numeric_limits<double>::infinity();
+    difference.absolute = std::max(difference.absolute, std::isnan(gap) ? infinite : gap);
+    const double relative = std::isnan(gap) ? infinite : size > 0 ? gap / size : 0.0;
+    difference.relative = std::max(difference.relative, relative);
+  }
+}
+
+Difference difference_of(CheckpointReader& a, CheckpointReader& b, SavedPart part,
+                         const SavedTensor& of_a, const SavedTensor& of_b) {
+  Difference difference;
+  std::vector<float> block_a;
+  std::vector<float> block_b;
+  for_blocks(of_a, [&](std::int64_t begin, std::int64_t count) {
+    block_a.resize(static_cast<std::size_t>(count));
+    block_b.resize(static_cast<std::size_t>(count));
+    a.read(part, of_a, begin, block_a);
+    b.read(part, of_b, begin, block_b);
+    compare(block_a, block_b, difference);
+  });
+  return difference;
+}
+
+std::size_t longest_name(const Manifest& manifest) {
+  std::size_t longest = 6;
+  for (const SavedTensor& tensor : manifest.tensors)
+    longest = std::max(longest, tensor.name.size());
+  return longest;
+}
+
+std::string indented(const std::string& text) {
+  std::string result;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    result += "  " + text.substr(begin, end - begin) + "\n";
+    begin = end + 1;
+  }
+  return result;
+}
+
+// max_rows is left out: it tells of the layout, not of the training.
+bool diff_states(const TrainState& a, const TrainState& b, std::ostream& out) {
+  const auto line = [&](std::string_view key, std::int64_t x, std::int64_t y) {
+    if (x != y) out << fmt::format("{}: {} and {}\n", key, x, y);
+  };
+  line("step", a.step, b.step);
+  line("num_tokens", a.num_tokens, b.num_tokens);
+  line("data_position", a.data_position, b.data_position);
+  return a.step == b.step && a.num_tokens == b.num_tokens && a.data_position == b.data_position;
+}
+
+// The same tensor in both, part by part. True if equal.
+bool diff_tensors(CheckpointReader& a, CheckpointReader& b, const SavedTensor& of_a,
+                  const SavedTensor& of_b, std::ostream& out) {
+  bool equal = true;
+  for (const SavedPart part : saved_parts) {
+    const Difference difference = difference_of(a, b, part, of_a, of_b);
+    if (difference.num_different == 0) continue;
+    equal = false;
+    out << fmt::format("{}/{}: {} of {} elements differ, by at most {:.3g} ({:.3g} relative)\n",
+                       group_name_of(part), of_a.name, difference.num_different, of_a.shape.numel(),
+                       difference.absolute, difference.relative);
+  }
+  return equal;
+}
+
+}  // namespace
+
+std::string resolve_checkpoint(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error))
+    throw CheckpointError(fmt::format("{}: there is no such folder", path));
+  if (fs::exists(fs::path(path) / manifest_name, error)) return path;
+  for (const fs::path& folder : {fs::path(path) / "checkpoints", fs::path(path)}) {
+    std::int64_t newest = -1;
+    if (!fs::is_directory(folder, error)) continue;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+      newest = std::max(newest, step_of_folder_name(entry.path().filename().string()));
+    if (newest >= 0) return (folder / step_folder_name(newest)).string();
+  }
+  if (step_of_folder_name(fs::path(path).lexically_normal().filename().string()) >= 0) return path;
+  throw CheckpointError(fmt::format(
+      "{}: no checkpoint here; give a step-N folder, a checkpoints folder or a run's folder",
+      path));
+}
+
+void show_checkpoint(const std::string& path, std::ostream& out) {
+  CheckpointReader reader(resolve_checkpoint(path));
+  const Manifest& manifest = reader.manifest();
+  out << fmt::format("{}\n", reader.folder());
+  out << fmt::format("step {}, {} tokens, {} sequences consumed\n", manifest.state.step,
+                     manifest.state.num_tokens, manifest.state.data_position);
+  out << fmt::format("written by {} ranks: data {} x context {}, expert {}\n", manifest.num_ranks,
+                     manifest.layout.data, manifest.layout.context, manifest.layout.expert);
+  out << fmt::format("{} files, {}; {} tensors, {} elements\n\n", manifest.files.size(),
+                     format_bytes(static_cast<double>(manifest.num_bytes())),
+                     manifest.tensors.size(), manifest.num_elements());
+  const std::size_t width = longest_name(manifest);
+  out << fmt::format("{:<{}}  {:>20}  {:>10}  {:>11}  {:>11}  {:>11}\n", "tensor", width, "shape",
+                     "bytes", "norm", "moment1", "moment2");
+  for (const SavedTensor& tensor : manifest.tensors) {
+    const double bytes = static_cast<double>(tensor.shape.numel()) * sizeof(float);
+    out << fmt::format("{:<{}}  {:>20}  {:>10}", tensor.name, width, tensor.shape.to_string(),
+                       format_bytes(bytes));
+    for (const SavedPart part : saved_parts)
+      out << fmt::format("  {:>11.5g}", norm_of(reader, part, tensor));
+    out << '\n';
+  }
+  out << "\nconfiguration:\n" << indented(manifest.configuration);
+}
+
+void verify_checkpoint(const std::string& path, Group& world, std::ostream& out) {
+  const std::string folder = resolve_checkpoint(path);
+  const std::string damage =
+      find_damage(folder, world, [&](const std::string& line) { out << line << '\n'; });
+  if (!damage.empty()) throw CheckpointError(damage);
+  const Manifest manifest = read_manifest(folder);
+  out << fmt::format("{}: sound ({} files, {})\n", folder, manifest.files.size(),
+                     format_bytes(static_cast<double>(manifest.num_bytes())));
+}
+
+bool diff_checkpoints(const std::string& first, const std::string& second, std::ostream& out) {
+  CheckpointReader a(resolve_checkpoint(first));
+  CheckpointReader b(resolve_checkpoint(second));
+  bool equal = diff_states(a.manifest().state, b.manifest().state, out);
+  for (const SavedTensor& of_a : a.manifest().tensors) {
+    const SavedTensor* of_b = b.manifest().find(of_a.name);
+    if (of_b == nullptr) {
+      out << fmt::format("{}: only in {}\n", of_a.name, a.folder());
+      equal = false;
+    } else if (of_a.shape != of_b->shape) {
+      out << fmt::format("{}: shapes {} and {}\n", of_a.name, of_a.shape.to_string(),
+                         of_b->shape.to_string());
+      equal = false;
+    } else {
+      equal = diff_tensors(a, b, of_a, *of_b, out) && equal;
+    }
+  }
+  for (const SavedTensor& of_b : b.manifest().tensors)
+    if (a.manifest().find(of_b.name) == nullptr) {
+      out << fmt::format("{}: only in {}\n", of_b.name, b.folder());
+      equal = false;
+    }
+  if (equal) out << "equal, bit for bit\n";
+  return equal;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,180 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/checkpoint/reader.hpp"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t long_verification_bytes = std::int64_t{2} << 30;
+
+void check_file(const std::string& folder, const CheckpointFile& file) {
+  const std::string path = folder + "/" + file.name;
+  std::error_code error;
+  const std::uintmax_t size = fs::file_size(path, error);
+  if (error) throw CheckpointError(fmt::format("{}: {}", path, error.message()));
+  if (static_cast<std::int64_t>(size) != file.bytes)
+    throw CheckpointError(
+        fmt::format("{}: {} bytes, its manifest says {}", path, size, file.bytes));
+  if (const std::string hash = hash_of_file(path); hash != file.hash)
+    throw CheckpointError(fmt::format(
+        "{}: the hash of its contents is {}, its manifest says {}: the file has changed", path,
+        hash, file.hash));
+}
+
+// The manifest as rank 0 reads it, on all ranks.
+Manifest shared_manifest(const std::string& path, Group& world) {
+  Manifest manifest;
+  std::string text;
+  run_together(world, [&] {
+    if (world.rank() != 0) return;
+    manifest = read_manifest(path);
+    text = to_json(manifest);
+  });
+  world.broadcast_text(text, 0);
+  if (world.rank() != 0) manifest = parse_manifest(text, path);
+  return manifest;
+}
+
+// Complete checkpoint folders, newest first, one a line, as rank 0 sees them.
+std::vector<std::string> candidates_in(const std::string& folder, Group& world) {
+  std::string lines;
+  run_together(world, [&] {
+    std::error_code error;
+    if (world.rank() != 0 || !fs::is_directory(folder, error)) return;
+    std::vector<std::int64_t> steps;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+      if (const std::int64_t step = step_of_folder_name(entry.path().filename().string());
+          step >= 0)
+        steps.push_back(step);
+    std::sort(steps.rbegin(), steps.rend());
+    for (const std::int64_t step : steps) lines += step_folder_name(step) + "\n";
+  });
+  world.broadcast_text(lines, 0);
+  std::vector<std::string> names;
+  for (std::size_t begin = 0; begin < lines.size();) {
+    const std::size_t end = lines.find('\n', begin);
+    names.push_back(lines.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return names;
+}
+
+// The configuration keys that decide whether a tensor exists and what shape it has.
+std::string keys_for(const std::string& name) {
+  const auto has = [&](std::string_view word) { return name.find(word) != std::string::npos; };
+  if (has("norm")) return "model.hidden";
+  if (has("router") || has("expert"))
+    return "experts.num_experts, experts.every, experts.intermediate, model.hidden";
+  if (has("attention")) return "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
+  if (has("layers.")) return "model.dense_intermediate, experts.every, model.hidden";
+  return "model.vocab_size, model.hidden, model.tie_embeddings";
+}
+
+// Every parameter of the model must be there under its shape, and nothing else.
+void check_tensors(const Manifest& manifest, const ParameterStore& store, const std::string& path) {
+  for (const Parameter& parameter : store.parameters()) {
+    const std::string& name = parameter.name();
+    const Shape& shape = parameter.spec().global_shape;
+    const SavedTensor* saved = manifest.find(name);
+    if (saved == nullptr)
+      throw CheckpointError(fmt::format(
+          "{}: the model has a tensor {} {} that the checkpoint has not; compare model.num_layers, "
+          "{} with the configuration that `switchyard checkpoint show` prints",
+          path, name, shape.to_string(), keys_for(name)));
+    if (saved->shape != shape)
+      throw CheckpointError(fmt::format(
+          "{}: tensor {} has shape {} in the checkpoint and {} in the model; compare {} with the "
+          "configuration that `switchyard checkpoint show` prints",
+          path, name, saved->shape.to_string(), shape.to_string(), keys_for(name)));
+  }
+  for (const SavedTensor& saved : manifest.tensors) {
+    const auto& parameters = store.parameters();
+    const bool known = std::any_of(parameters.begin(), parameters.end(),
+                                   [&](const Parameter& p) { return p.name() == saved.name; });
+    if (!known)
+      throw CheckpointError(fmt::format(
+          "{}: the checkpoint has a tensor {} {} that the model has not; compare model.num_layers, "
+          "{} with the configuration that `switchyard checkpoint show` prints",
+          path, saved.name, saved.shape.to_string(), keys_for(saved.name)));
+  }
+}
+
+void read_values(CheckpointReader& reader, ParameterStore& store) {
+  for (const Parameter& parameter : store.parameters()) {
+    const ParameterSpec& spec = parameter.spec();
+    const SavedTensor* saved = reader.manifest().find(spec.name);
+    if (parameter.value().empty()) continue;  // a rank may hold no expert
+    reader.read(SavedPart::value, *saved, spec.first_row * spec.global_shape.inner_numel(),
+                parameter.value().span<float>());
+  }
+}
+
+void read_moments(CheckpointReader& reader, const ParameterStore& store, const AdamW& optimizer) {
+  for (const OwnedRange& range : store.owned_ranges()) {
+    const SavedTensor* saved = reader.manifest().find(range.parameter->name());
+    reader.read(SavedPart::moment1, *saved, range.global_begin,
+                optimizer.moment1(range).span<float>());
+    reader.read(SavedPart::moment2, *saved, range.global_begin,
+                optimizer.moment2(range).span<float>());
+  }
+}
+
+}  // namespace
+
+std::string find_damage(const std::string& path, Group& world, const Report& report) {
+  try {
+    const Manifest manifest = shared_manifest(path, world);
+    if (report && world.rank() == 0 && manifest.num_bytes() > long_verification_bytes)
+      report(fmt::format("verifying {} ({:.1f} GiB on {} ranks)", path,
+                         static_cast<double>(manifest.num_bytes()) / (1 << 30), world.size()));
+    run_together(world, [&] {
+      for (std::size_t i = 0; i < manifest.files.size(); ++i)
+        if (i % static_cast<std::size_t>(world.size()) == static_cast<std::size_t>(world.rank()))
+          check_file(path, manifest.files[i]);
+    });
+    const std::string name = fs::path(path).lexically_normal().filename().string();
+    if (const std::int64_t step = step_of_folder_name(name);
+        step >= 0 && step != manifest.state.step)
+      return fmt::format("{}: the folder's name and its manifest (step {}) differ", path,
+                         manifest.state.step);
+    return {};
+  } catch (const CheckpointError& error) {
+    return error.what();
+  } catch (const IoError& error) {
+    return error.what();
+  }
+}
+
+std::optional<std::string> find_newest_valid(const std::string& folder, Group& world,
+                                             const Report& report) {
+  for (const std::string& name : candidates_in(folder, world)) {
+    const std::string path = folder + "/" + name;
+    const std::string damage = find_damage(path, world, report);
+    if (damage.empty()) return path;
+    if (report && world.rank() == 0) report(fmt::format("skipping {}: {}", name, damage));
+  }
+  return std::nullopt;
+}
+
+TrainState load_checkpoint(const std::string& path, ParameterStore& store, AdamW* optimizer,
+                           Group& world) {
+  TrainState state;
+  run_together(world, [&] {
+    CheckpointReader reader(path);
+    check_tensors(reader.manifest(), store, path);
+    read_values(reader, store);
+    if (optimizer != nullptr) read_moments(reader, store, *optimizer);
+    state = reader.manifest().state;
+  });
+  return state;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,224 @@
+#include "trainer/checkpoint/manifest.hpp"
+
+#include <fmt/core.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "data/atomic_file.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view format_name = "switchyard checkpoint";
+constexpr int format_version = 1;
+constexpr std::int64_t max_manifest_bytes = std::int64_t{256} << 20;
+
+std::string hex(const XXH128_hash_t& hash) {
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+std::string dump(const Json& json) {
+  return json.dump(1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string hash_of_text(const std::string& text) {
+  return hex(XXH3_128bits(text.data(), text.size()));
+}
+
+Shape shape_of(const std::vector<std::int64_t>& dims) {
+  switch (dims.size()) {
+    case 1:
+      return {dims[0]};
+    case 2:
+      return {dims[0], dims[1]};
+    case 3:
+      return {dims[0], dims[1], dims[2]};
+    case 4:
+      return {dims[0], dims[1], dims[2], dims[3]};
+    default:
+      throw CheckpointError(fmt::format("a tensor of {} dims", dims.size()));
+  }
+}
+
+Json json_of(const SavedTensor& tensor) {
+  Json shape = Json::array();
+  for (int dim = 0; dim < tensor.shape.num_dims(); ++dim) shape.push_back(tensor.shape[dim]);
+  Json ranges = Json::array();
+  for (const SavedRange& range : tensor.ranges)
+    ranges.push_back(Json::array({range.rank, range.begin, range.numel}));
+  return {{"name", tensor.name}, {"shape", shape}, {"ranges", ranges}};
+}
+
+SavedTensor tensor_of(const Json& json, int num_ranks) {
+  SavedTensor tensor;
+  tensor.name = json.at("name").get<std::string>();
+  tensor.shape = shape_of(json.at("shape").get<std::vector<std::int64_t>>());
+  std::int64_t end = 0;
+  for (const Json& entry : json.at("ranges")) {
+    const SavedRange range{entry.at(0), entry.at(1), entry.at(2)};
+    if (range.begin != end || range.rank < 0 || range.rank >= num_ranks || range.numel <= 0)
+      throw CheckpointError(fmt::format("the ranges of {} do not follow each other", tensor.name));
+    end += range.numel;
+    tensor.ranges.push_back(range);
+  }
+  if (end != tensor.shape.numel())
+    throw CheckpointError(fmt::format("the ranges of {} cover {} of its {} elements", tensor.name,
+                                      end, tensor.shape.numel()));
+  return tensor;
+}
+
+Manifest manifest_of(const Json& json) {
+  if (json.at("format") != format_name) throw CheckpointError("it is not a checkpoint's manifest");
+  if (const int version = json.at("format_version"); version != format_version)
+    throw CheckpointError(fmt::format("its format version is {}; this program reads version {}",
+                                      version, format_version));
+  Json body = json;
+  const std::string hash = body.at("hash");
+  body.erase("hash");
+  if (hash_of_text(dump(body)) != hash) throw CheckpointError("its own hash does not match");
+
+  Manifest manifest;
+  manifest.num_ranks = json.at("num_ranks");
+  const Json& state = json.at("state");
+  manifest.state = {state.at("step"), state.at("num_tokens"), state.at("data_position"),
+                    state.at("max_rows")};
+  const Json& layout = json.at("layout");
+  manifest.layout.data = layout.at("data");
+  manifest.layout.context = layout.at("context");
+  manifest.layout.expert = layout.at("expert");
+  manifest.configuration = json.at("configuration").get<std::string>();
+  for (const Json& file : json.at("files"))
+    manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3_128")});
+  for (const Json& tensor : json.at("tensors"))
+    manifest.tensors.push_back(tensor_of(tensor, manifest.num_ranks));
+  return manifest;
+}
+
+}  // namespace
+
+const SavedTensor* Manifest::find(std::string_view name) const {
+  for (const SavedTensor& tensor : tensors)
+    if (tensor.name == name) return &tensor;
+  return nullptr;
+}
+
+std::int64_t Manifest::num_elements() const {
+  std::int64_t sum = 0;
+  for (const SavedTensor& tensor : tensors) sum += tensor.shape.numel();
+  return sum;
+}
+
+std::int64_t Manifest::num_bytes() const {
+  std::int64_t sum = 0;
+  for (const CheckpointFile& file : files) sum += file.bytes;
+  return sum;
+}
+
+std::string rank_file_name(int rank) {
+  return fmt::format("rank-{:05}.h5", rank);
+}
+
+std::string step_folder_name(std::int64_t step) {
+  return fmt::format("step-{:08}", step);
+}
+
+std::int64_t step_of_folder_name(std::string_view name) {
+  constexpr std::string_view prefix = "step-";
+  if (!name.starts_with(prefix) || name.size() < prefix.size() + 8) return -1;
+  std::int64_t step = 0;
+  for (const char digit : name.substr(prefix.size())) {
+    if (digit < '0' || digit > '9' || step > (std::int64_t{1} << 55)) return -1;
+    step = step * 10 + (digit - '0');
+  }
+  return step;
+}
+
+std::int64_t newest_step_in(const std::string& folder) {
+  std::int64_t newest = 0;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none))
+    newest = std::max(newest, step_of_folder_name(entry.path().filename().string()));
+  return newest;
+}
+
+std::string to_json(const Manifest& manifest) {
+  Json json;
+  json["format"] = format_name;
+  json["format_version"] = format_version;
+  json["step"] = manifest.state.step;
+  json["state"] = {{"step", manifest.state.step},
+                   {"num_tokens", manifest.state.num_tokens},
+                   {"data_position", manifest.state.data_position},
+                   {"max_rows", manifest.state.max_rows}};
+  json["num_ranks"] = manifest.num_ranks;
+  json["layout"] = {{"data", manifest.layout.data},
+                    {"context", manifest.layout.context},
+                    {"expert", manifest.layout.expert}};
+  json["configuration"] = manifest.configuration;
+  json["files"] = Json::array();
+  for (const CheckpointFile& file : manifest.files)
+    json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3_128", file.hash}});
+  json["tensors"] = Json::array();
+  for (const SavedTensor& tensor : manifest.tensors) json["tensors"].push_back(json_of(tensor));
+  // Read back first: bytes that are no UTF-8 (a path, say) were replaced, and the hash is of that.
+  json = Json::parse(dump(json));
+  json["hash"] = hash_of_text(dump(json));
+  return dump(json) + "\n";
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& path) {
+  try {
+    return manifest_of(Json::parse(text));
+  } catch (const CheckpointError& error) {
+    throw CheckpointError(fmt::format("{}: {}", path, error.what()));
+  } catch (const Json::parse_error& error) {
+    throw CheckpointError(fmt::format("{}: not JSON from byte {} on", path, error.byte));
+  } catch (const Json::exception& error) {
+    throw CheckpointError(
+        fmt::format("{}: a field is missing or strange ({})", path, error.what()));
+  }
+}
+
+Manifest read_manifest(const std::string& folder) {
+  const std::string path = folder + "/" + manifest_name;
+  std::string text;
+  try {
+    text = read_file(path, max_manifest_bytes);
+  } catch (const IoError& error) {
+    throw CheckpointError(fmt::format("{} cannot be read: {}", path, error.what()));
+  }
+  return parse_manifest(text, path);
+}
+
+std::string hash_of_file(const std::string& path) {
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  struct Free {
+    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+  };
+  const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
+  if (!file) throw IoError(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+  const std::unique_ptr<XXH3_state_t, Free> state(XXH3_createState());
+  expect(state != nullptr, "memory for a hash");
+  XXH3_128bits_reset(state.get());
+  std::vector<unsigned char> block(std::size_t{4} << 20);
+  std::size_t count = 0;
+  while ((count = std::fread(block.data(), 1, block.size(), file.get())) > 0)
+    XXH3_128bits_update(state.get(), block.data(), count);
+  if (std::ferror(file.get()) != 0)
+    throw IoError(fmt::format("{}: cannot be read: {}", path, std::strerror(errno)));
+  return hex(XXH3_128bits_digest(state.get()));
+}
+
+}  // namespace switchyard

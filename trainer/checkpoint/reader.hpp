@@ -1,0 +1,44 @@
+// Reads tensors of a complete checkpoint, whatever layout wrote it: any range of a tensor, from the
+// files of the ranks that own it. It does not go through the virtual datasets of checkpoint.h5,
+// since those read a missing file as zeros; here a missing file is an error.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/hdf5.hpp"
+#include "trainer/checkpoint/manifest.hpp"
+
+namespace switchyard {
+
+// What is stored of every tensor, and the name of its group in the files.
+enum class SavedPart : std::uint8_t { value, moment1, moment2 };
+inline constexpr SavedPart saved_parts[] = {SavedPart::value, SavedPart::moment1,
+                                            SavedPart::moment2};
+std::string_view group_name_of(SavedPart part);  // "parameters", "moment1", "moment2"
+
+class CheckpointReader {
+ public:
+  // Reads the manifest; does not verify the files (trainer/checkpoint/checkpoint.hpp does).
+  // CheckpointError.
+  explicit CheckpointReader(std::string folder);
+
+  const std::string& folder() const { return folder_; }
+  const Manifest& manifest() const { return manifest_; }
+  // Elements [begin, begin + out.size()) of the flattened tensor. CheckpointError with the file.
+  void read(SavedPart part, const SavedTensor& tensor, std::int64_t begin, std::span<float> out);
+
+ private:
+  const hdf5::File& file_of(int rank);
+
+  std::string folder_;
+  Manifest manifest_;
+  struct OpenFile {
+    int rank;
+    hdf5::File file;
+  };
+  std::vector<OpenFile> open_;  // few at a time; the oldest first
+};
+
+}  // namespace switchyard

@@ -1,0 +1,332 @@
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+
+#include "data/atomic_file.hpp"
+#include "data/hdf5.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/checkpoint/flat_range.hpp"
+#include "trainer/checkpoint/reader.hpp"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t chunk_bytes = 1 << 20;
+constexpr const char* whole_file_name = "checkpoint.h5";
+
+// Chunks of one size that fill a dataset with almost nothing over: a chunk is stored whole.
+hdf5::DatasetOptions options_for(std::int64_t numel) {
+  const std::int64_t size = size_of(hdf5::ElementType::f32);
+  const std::int64_t num_chunks = (numel * size + chunk_bytes - 1) / chunk_bytes;
+  hdf5::DatasetOptions options;
+  options.chunk_bytes = (numel + num_chunks - 1) / num_chunks * size;
+  return options;
+}
+
+// An upper bound of the bytes of this rank's file: data, alignment, chunk index, headers, names.
+std::int64_t bytes_of_rank_file(const std::vector<OwnedRange>& ranges) {
+  std::int64_t bytes = 64 << 10;
+  for (const OwnedRange& range : ranges) {
+    const std::int64_t data = range.numel * size_of(hdf5::ElementType::f32);
+    const std::int64_t num_chunks = data / chunk_bytes + 1;
+    bytes += std::ssize(saved_parts) * (data + num_chunks * (4096 + 256) + 4096);
+  }
+  return bytes;
+}
+
+// Three virtual datasets a tensor, with a few boxes for every rank that may own some of it.
+std::int64_t bytes_of_shared_files(const ParameterStore& store, int num_ranks) {
+  const std::int64_t num_tensors = std::ssize(store.parameters());
+  return (1 << 20) + num_tensors * (8192 + std::int64_t{2048} * num_ranks);
+}
+
+[[noreturn]] void refuse_space(const std::string& path, std::int64_t bytes, int error) {
+  throw IoError(fmt::format(
+      "{}: the checkpoint's file needs {} bytes, which the system refuses: {}. Free some space or "
+      "change run.output; the earlier checkpoints are intact",
+      path, bytes, std::strerror(error)));
+}
+
+// A full disk, an exceeded quota or a limit of the process must show before HDF5 writes, as a plain
+// error: HDF5's own way through one may crash, and keeps what it could not write.
+void require_size_allowed(const std::string& path, std::int64_t bytes) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes))
+    refuse_space(path, bytes, EFBIG);
+}
+
+// Takes the blocks of a file that was just created, beyond its end.
+void reserve_space(const std::string& path, std::int64_t bytes) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (file < 0) throw IoError(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+  int error = 0;
+  do {
+    error = ::fallocate(file, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ? 0 : errno;
+  } while (error == EINTR);
+  ::close(file);
+  // Any other reason means that this file system cannot reserve; statvfs has been asked already.
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) refuse_space(path, bytes, error);
+}
+
+hdf5::File create_file_of(const std::string& path, std::int64_t bytes) {
+  require_size_allowed(path, bytes);
+  hdf5::File file = hdf5::File::create(path);
+  reserve_space(path, bytes);
+  return file;
+}
+
+// Gives back what was reserved beyond the file's end.
+void trim_reservation(const std::string& path) {
+  std::error_code ignored;
+  const std::uintmax_t size = fs::file_size(path, ignored);
+  if (!ignored) fs::resize_file(path, size, ignored);
+}
+
+TensorView view_of_part(SavedPart part, const OwnedRange& range, const AdamW& optimizer) {
+  if (part == SavedPart::moment1) return optimizer.moment1(range);
+  if (part == SavedPart::moment2) return optimizer.moment2(range);
+  return range.bucket->values.view().slice_rows(range.bucket_begin,
+                                                range.bucket_begin + range.numel);
+}
+
+void write_rank_file(const std::string& path, const std::vector<OwnedRange>& ranges,
+                     const AdamW& optimizer) {
+  hdf5::File file = create_file_of(path, bytes_of_rank_file(ranges));
+  for (const SavedPart part : saved_parts) {
+    file.create_group(std::string(group_name_of(part)));
+    for (const OwnedRange& range : ranges) {
+      hdf5::Dataset dataset =
+          file.create_dataset(fmt::format("{}/{}", group_name_of(part), range.parameter->name()),
+                              {range.numel}, hdf5::ElementType::f32, options_for(range.numel));
+      dataset.set_attribute("global_begin", range.global_begin);
+      dataset.write(view_of_part(part, range, optimizer).as<float>());
+    }
+  }
+  file.close_synced();
+  trim_reservation(path);
+}
+
+// Which rank owns which range of every tensor, from what each rank says of itself. Collective.
+std::vector<SavedTensor> gather_ownership(const ParameterStore& store,
+                                          const std::vector<OwnedRange>& ranges, Group& world) {
+  const std::size_t num_tensors = store.parameters().size();
+  std::vector<std::int64_t> mine(2 * num_tensors, 0);  // begin and numel by tensor
+  for (std::size_t i = 0; i < num_tensors; ++i)
+    for (const OwnedRange& range : ranges)
+      if (range.parameter == &store.parameters()[i]) {
+        expect(mine[2 * i + 1] == 0, "one owned range a parameter");
+        mine[2 * i] = range.global_begin;
+        mine[2 * i + 1] = range.numel;
+      }
+  std::vector<std::int64_t> all(mine.size() * static_cast<std::size_t>(world.size()));
+  world.all_gather_values(mine, all);
+
+  std::vector<SavedTensor> tensors;
+  for (std::size_t i = 0; i < num_tensors; ++i) {
+    const ParameterSpec& spec = store.parameters()[i].spec();
+    SavedTensor tensor{spec.name, spec.global_shape, {}};
+    for (int rank = 0; rank < world.size(); ++rank) {
+      const std::size_t at = (static_cast<std::size_t>(rank) * num_tensors + i) * 2;
+      if (all[at + 1] > 0) tensor.ranges.push_back({rank, all[at], all[at + 1]});
+    }
+    std::sort(tensor.ranges.begin(), tensor.ranges.end(),
+              [](const SavedRange& a, const SavedRange& b) { return a.begin < b.begin; });
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
+// Sizes and hashes of all ranks' files. Collective.
+std::vector<CheckpointFile> gather_files(const CheckpointFile& mine, Group& world) {
+  std::array<std::int64_t, 3> figures{mine.bytes, 0, 0};
+  for (std::size_t half = 0; half < 2; ++half)
+    figures[1 + half] =
+        static_cast<std::int64_t>(std::stoull(mine.hash.substr(16 * half, 16), nullptr, 16));
+  std::vector<std::int64_t> all(3 * static_cast<std::size_t>(world.size()));
+  world.all_gather_values(figures, all);
+  std::vector<CheckpointFile> files;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const std::size_t at = 3 * static_cast<std::size_t>(rank);
+    files.push_back({rank_file_name(rank), all[at],
+                     fmt::format("{:016x}{:016x}", static_cast<std::uint64_t>(all[at + 1]),
+                                 static_cast<std::uint64_t>(all[at + 2]))});
+  }
+  return files;
+}
+
+CheckpointFile describe_file(const std::string& folder, const std::string& name) {
+  const std::string path = folder + "/" + name;
+  return {name, static_cast<std::int64_t>(fs::file_size(path)), hash_of_file(path)};
+}
+
+// The virtual dataset of one part of one tensor.
+hdf5::VirtualDataset whole_tensor(SavedPart part, const SavedTensor& tensor) {
+  hdf5::VirtualDataset recipe(tensor.shape, hdf5::ElementType::f32);
+  const std::string source_name = fmt::format("{}/{}", group_name_of(part), tensor.name);
+  for (const SavedRange& range : tensor.ranges) {
+    const Shape source_shape{range.numel};
+    std::int64_t offset = 0;
+    for (const hdf5::Box& box : flat_range_to_boxes(tensor.shape, range.begin, range.numel)) {
+      recipe.map(rank_file_name(range.rank), source_name, source_shape,
+                 hdf5::Box::rows(source_shape, offset, box.numel()), box);
+      offset += box.numel();
+    }
+  }
+  return recipe;
+}
+
+void write_whole_file(const std::string& path, const Manifest& manifest, std::int64_t bytes) {
+  hdf5::File file = create_file_of(path, bytes);
+  file.set_attribute("/", "step", manifest.state.step);
+  file.set_attribute("/", "num_ranks", static_cast<std::int64_t>(manifest.num_ranks));
+  hdf5::write_text(file, "configuration", manifest.configuration);
+  for (const SavedPart part : saved_parts) {
+    file.create_group(std::string(group_name_of(part)));
+    for (const SavedTensor& tensor : manifest.tensors)
+      file.create_dataset(fmt::format("{}/{}", group_name_of(part), tensor.name),
+                          whole_tensor(part, tensor));
+  }
+  file.close_synced();
+  trim_reservation(path);
+}
+
+// Complete steps in `folder`, newest first, and what an interrupted save or removal left.
+struct FolderContents {
+  std::vector<std::int64_t> steps;
+  std::vector<std::string> leftovers;
+};
+FolderContents contents_of(const std::string& folder) {
+  FolderContents contents;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (const std::int64_t step = step_of_folder_name(name); step >= 0)
+      contents.steps.push_back(step);
+    else if (name.starts_with("step-") && name.ends_with(".tmp"))
+      contents.leftovers.push_back(entry.path().string());
+  }
+  std::sort(contents.steps.rbegin(), contents.steps.rend());
+  return contents;
+}
+
+void remove_leftovers(const std::string& folder) {
+  for (const std::string& path : contents_of(folder).leftovers) fs::remove_all(path);
+}
+
+// Out of sight first, so that nobody takes a half-removed folder for a checkpoint.
+void remove_checkpoint(const std::string& folder, const std::string& name) {
+  const std::string doomed = fmt::format("{}/{}.old.tmp", folder, name);
+  fs::rename(folder + "/" + name, doomed);
+  sync_folder(folder);
+  fs::remove_all(doomed);
+}
+
+// The folder takes its final name; one of the same step (damaged, or of a course that was left)
+// makes way.
+void publish(const std::string& folder, const std::string& temporary, const std::string& name) {
+  sync_folder(temporary);
+  const std::string path = folder + "/" + name;
+  if (fs::exists(path)) fs::rename(path, fmt::format("{}/{}.old.tmp", folder, name));
+  fs::rename(temporary, path);
+  sync_folder(folder);
+}
+
+void remove_surplus(const SaveRequest& request, const Report& report) {
+  remove_leftovers(request.folder);
+  std::int64_t num_kept = 0;
+  for (const std::int64_t step : contents_of(request.folder).steps) {
+    const std::string name = step_folder_name(step);
+    if (step > request.state.step) {
+      if (report)
+        report(fmt::format("removing {}: this run started again before that step and has left it",
+                           name));
+      remove_checkpoint(request.folder, name);
+    } else if (++num_kept > std::max<std::int64_t>(request.keep, 1)) {
+      remove_checkpoint(request.folder, name);
+    }
+  }
+}
+
+// File-system exceptions of the standard library as errors of ours.
+template <class Work>
+void with_io_errors(const Work& work) {
+  try {
+    work();
+  } catch (const fs::filesystem_error& error) {
+    throw IoError(fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  }
+}
+
+}  // namespace
+
+SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& store,
+                           const AdamW& optimizer, Group& world, const Report& report) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::string name = step_folder_name(request.state.step);
+  const std::string temporary = fmt::format("{}/{}.tmp", request.folder, name);
+  const bool first = world.rank() == 0;
+  const std::vector<OwnedRange> ranges = store.owned_ranges();
+  const std::int64_t shared_bytes =
+      bytes_of_shared_files(store, world.size()) + std::ssize(request.configuration) * 2;
+
+  Manifest manifest;
+  manifest.state = request.state;
+  manifest.configuration = request.configuration;
+  manifest.num_ranks = world.size();
+  manifest.layout = store.mesh().config();
+  manifest.tensors = gather_ownership(store, ranges, world);
+  std::array<double, 1> needed{static_cast<double>(bytes_of_rank_file(ranges))};
+  world.all_reduce_values(needed, ReduceOp::sum);
+
+  const auto on_first = [&](const auto& work) {
+    run_together(world, [&] {
+      if (first) with_io_errors(work);
+    });
+  };
+  try {
+    on_first([&] {
+      fs::create_directories(request.folder);
+      remove_leftovers(request.folder);
+      require_free_space(
+          request.folder,
+          static_cast<std::int64_t>(needed[0]) + shared_bytes + request.leave_free_bytes,
+          "a checkpoint");
+      fs::create_directory(temporary);
+    });
+    CheckpointFile mine;
+    run_together(world, [&] {
+      with_io_errors([&] {
+        write_rank_file(temporary + "/" + rank_file_name(world.rank()), ranges, optimizer);
+        mine = describe_file(temporary, rank_file_name(world.rank()));
+      });
+    });
+    manifest.files = gather_files(mine, world);
+    on_first([&] {
+      write_whole_file(fmt::format("{}/{}", temporary, whole_file_name), manifest, shared_bytes);
+      manifest.files.push_back(describe_file(temporary, whole_file_name));
+      write_file_atomically(fmt::format("{}/{}", temporary, manifest_name), to_json(manifest));
+      publish(request.folder, temporary, name);
+    });
+  } catch (const Error&) {
+    std::error_code ignored;
+    if (first) fs::remove_all(temporary, ignored);
+    world.barrier();  // nobody goes on, or saves again, before it is gone
+    throw;
+  }
+  on_first([&] { remove_surplus(request, report); });
+
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return {fmt::format("{}/{}", request.folder, name), manifest.num_bytes(), elapsed.count()};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,104 @@
+// What a person sees of a run: one live line, rewritten in place on a terminal, plain lines now and
+// then elsewhere, and a summary at the end. The texts come from pure functions; the classes only
+// count and write. Rank 0 alone has them.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+namespace switchyard {
+
+struct ProgressLine {
+  std::int64_t step = 0;
+  std::int64_t num_steps = 0;
+  double loss = 0;
+  double tokens_per_second = 0;
+  std::optional<double> peak_share =
+      std::nullopt;    // of the arithmetic peak, 1 is all of it; none if unknown
+  double balance = 0;  // load, maximum over mean
+  std::optional<double> eta_seconds = std::nullopt;
+};
+// "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42"
+std::string format_progress_line(const ProgressLine& line);
+
+// Rates over the last steps, without the first ones of a process (which allocate and warm up).
+class RateWindow {
+ public:
+  explicit RateWindow(int skip_steps = 2, int window_steps = 20)
+      : skip_(skip_steps), window_(static_cast<std::size_t>(window_steps)) {}
+  // One step's tokens and seconds; time between steps (evaluation, checkpoints) is left out.
+  void add(double num_tokens, double seconds);
+  double tokens_per_second() const;  // from the steps so far if there are no later ones
+  double seconds_per_step() const;
+
+ private:
+  struct Sample {
+    double num_tokens;
+    double seconds;
+  };
+  int skip_;
+  std::size_t window_;
+  std::deque<Sample> samples_;
+};
+
+class RunProgress {
+ public:
+  // `out` is borrowed; first_step is the first to be taken. Not on a terminal: a line for that one,
+  // for the last, and each `every_seconds`.
+  RunProgress(std::ostream& out, bool terminal, std::int64_t first_step, std::int64_t num_steps,
+              double every_seconds = 10);
+  ~RunProgress() { finish(); }
+  RunProgress(const RunProgress&) = delete;
+  RunProgress& operator=(const RunProgress&) = delete;
+
+  struct Step {
+    std::int64_t step = 0;
+    double loss = 0;
+    double balance = 0;
+    double num_tokens = 0;  // of this step
+    double seconds = 0;     // of this step
+    std::optional<double> flops_per_token = std::nullopt;
+    std::optional<double> peak_flops_per_second = std::nullopt;  // of all ranks
+  };
+  void step(const Step& step);
+  // A line of its own, above the live one.
+  void note(const std::string& text);
+  void finish();  // ends the live line
+
+  double tokens_per_second() const { return rates_.tokens_per_second(); }
+
+ private:
+  std::ostream& out_;
+  bool terminal_;
+  std::int64_t first_step_;
+  std::int64_t num_steps_;
+  double every_seconds_;
+  double since_line_ = 0;  // seconds of steps since the last plain line
+  RateWindow rates_;
+  std::string live_;  // what stands on the terminal's last line
+};
+
+// Whether the file descriptor is a terminal that can rewrite a line (TERM is not "dumb").
+bool is_live_terminal(int file_descriptor);
+
+struct RunSummary {
+  std::int64_t first_step = 0;  // after which this process started
+  std::int64_t last_step = 0;
+  std::int64_t num_steps = 0;
+  double loss = 0;
+  std::optional<double> validation_loss = std::nullopt;
+  std::int64_t num_tokens = 0;  // of this process
+  double seconds = 0;           // of this process
+  double tokens_per_second = 0;
+  std::optional<double> peak_share = std::nullopt;
+  std::int64_t memory_bytes = 0;  // the fullest rank's peak
+  std::string checkpoint;         // newest; empty if none
+  std::vector<std::string> next;  // commands that make sense now
+};
+std::string format_summary(const RunSummary& summary);  // several lines, each with its end
+
+}  // namespace switchyard

@@ -1,0 +1,48 @@
+// The folder of one run: config.yaml, metrics.jsonl, exit.json, logs/, checkpoints/. While a
+// RunFolder lives, its process holds the folder: a second job is refused, with the holder's name.
+// Rank 0 creates it, inside run_together(), so that a refusal reaches all ranks.
+//
+// The lock is an open-file-description lock on FOLDER/run.lock, which the system releases when the
+// process dies, also across hosts where the file system supports locks; the file says who holds it.
+// Where locks are not supported, the process named in the file decides: alive or unknown (another
+// host) refuses, dead does not.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tensor/error.hpp"
+#include "trainer/watch/exit_file.hpp"
+
+namespace switchyard {
+
+class RunFolder {
+ public:
+  // Creates the folders and takes the lock. ConfigError if another job holds it; IoError if the
+  // folder cannot be made or written.
+  explicit RunFolder(std::string path);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::string logs() const { return path_ + "/logs"; }
+  std::string checkpoints() const { return path_ + "/checkpoints"; }
+  std::string metrics() const { return path_ + "/metrics.jsonl"; }
+  // A sentence about a dead job whose lock was taken over; empty otherwise.
+  const std::string& note() const { return note_; }
+
+  void write_config(const std::string& yaml) const;
+  void write_exit(ExitCode code, const std::string& reason, std::int64_t step) const {
+    write_exit_file(path_, code, reason, step);
+  }
+
+ private:
+  void lock();
+
+  std::string path_;
+  std::string note_;
+  int lock_file_ = -1;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,92 @@
+#include "trainer/run/run_setup.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "kernels/threads.hpp"
+#include "parallel/cores.hpp"
+#include "parallel/group/collective_error.hpp"
+#include "tensor/error.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/number_text.hpp"
+
+namespace switchyard {
+
+std::int64_t available_memory_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string word;
+  while (file >> word) {
+    std::int64_t kib = 0;
+    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
+Config resolve_config(const Config& given, int num_ranks, const TokenFile& tokens) {
+  Config config = given;
+  config.parallel = resolved_parallel(config, num_ranks);
+  if (config.model.vocab_size == 0) config.model.vocab_size = tokens.vocab_size();
+  if (config.model.vocab_size < tokens.vocab_size())
+    throw Collective<ConfigError>(fmt::format(
+        "model.vocab_size is {}, but the tokenizer of {} has {} tokens; use 0 (the tokenizer's) or "
+        "at least {}",
+        config.model.vocab_size, tokens.path(), tokens.vocab_size(), tokens.vocab_size()));
+  return config;
+}
+
+namespace {
+
+void set_threads_or_cores(const RunConfig& run, int num_cores) {
+  if (run.threads > 0)
+    kernels::set_num_threads(static_cast<int>(run.threads));
+  else if (std::getenv("OMP_NUM_THREADS") == nullptr)
+    kernels::set_num_threads(num_cores);
+}
+
+}  // namespace
+
+void set_threads(const RunConfig& run, Group& world) {
+  set_threads_or_cores(run, num_cores_for_rank(world));
+}
+
+void set_threads(const RunConfig& run, int num_ranks) {
+  set_threads_or_cores(run, std::max(1, Cores::of_this_process().num_cores / num_ranks));
+}
+
+namespace {
+
+void check_memory(const Plan& plan, int ranks_on_host) {
+  const std::int64_t available = available_memory_bytes();
+  const RankPlan& fullest = plan.fullest();
+  if (available == 0 || fullest.peak_bytes * ranks_on_host <= available) return;
+  std::string parts;
+  for (int purpose = 0; purpose < num_purposes; ++purpose)
+    parts += fmt::format(
+        "{}{} {}", purpose == 0 ? "" : ", ", name_of(static_cast<Purpose>(purpose)),
+        format_bytes(static_cast<double>(fullest.bytes[static_cast<std::size_t>(purpose)])));
+  throw MemoryError(
+      fmt::format("the run needs {} on its fullest rank ({}) with balanced routing, and {} ranks "
+                  "share this host, "
+                  "which has {} available. Use more hosts, a smaller train.micro_batch, more "
+                  "parallel.expert or a "
+                  "smaller model; `switchyard plan` shows the figures of any layout",
+                  format_bytes(static_cast<double>(fullest.peak_bytes)), parts, ranks_on_host,
+                  format_bytes(static_cast<double>(available))));
+}
+
+}  // namespace
+
+void require_memory(Group& world, const Plan& plan) {
+  run_together(world, [&] { check_memory(plan, world.topology().num_local_ranks()); });
+}
+
+RankState::RankState(Group& world, const Config& config, std::int64_t vocab_size_used)
+    : device(make_cpu_device()),
+      mesh(world, config.parallel),
+      trainer(*device, mesh, config, vocab_size_used) {}
+
+}  // namespace switchyard

@@ -1,0 +1,401 @@
+#include "trainer/run/train_run.hpp"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <iostream>
+#include <optional>
+
+#include "kernels/peak.hpp"
+#include "parallel/group/collective_error.hpp"
+#include "trainer/activations/capture.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/checkpoint/kept_tokenizer.hpp"
+#include "trainer/checkpoint/resume.hpp"
+#include "trainer/number_text.hpp"
+#include "trainer/run/metrics.hpp"
+#include "trainer/run/progress.hpp"
+#include "trainer/run/rank_log.hpp"
+#include "trainer/run/restart_history.hpp"
+#include "trainer/run/run_folder.hpp"
+#include "trainer/run/run_setup.hpp"
+#include "trainer/run/spill_meter.hpp"
+#include "trainer/watch/shared_folder.hpp"
+#include "trainer/watch/slow_ranks.hpp"
+#include "trainer/watch/watchdog.hpp"
+
+namespace switchyard {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// One run on this rank. What only rank 0 has (folder, metrics, progress) is null elsewhere.
+class Run {
+ public:
+  Run(Group& world, CollectiveLog& collectives, Watchdog& watchdog, const Config& config,
+      const std::string& effective_yaml, const std::string& command, StopSignal& stop,
+      RunFolder* folder, RankLog& log)
+      : world_(world),
+        collectives_(collectives),
+        watchdog_(watchdog),
+        slow_ranks_(collectives, config.watchdog.slow_every),
+        config_(config),
+        yaml_(effective_yaml),
+        command_(command),
+        stop_(stop),
+        folder_(folder),
+        log_(log),
+        checkpoints_(config.run.output + "/checkpoints") {}
+
+  ExitCode train(const TokenFile& tokens) {
+    start(tokens);
+    const Clock::time_point started = Clock::now();
+    const std::int64_t first_step = state_.step;
+    bool stopped = false;
+    while (state_.step < config_.train.num_steps && !stopped) {
+      take_step();
+      if (due(config_.evaluate.every)) evaluate();
+      stopped = stop_agreed();
+      if (due(config_.checkpoint.every) || stopped) save();
+    }
+    if (saved_step_ != state_.step && state_.step > first_step) save();
+    if (capture_) note_capture(capture_->finish());
+    summarize(first_step, seconds_since(started), stopped);
+    return stopped ? ExitCode::stopped : ExitCode::done;
+  }
+
+  std::int64_t step() const { return state_.step; }
+  const std::string& stopped_by() const { return stopped_by_; }  // empty if nothing did
+
+ private:
+  void start(const TokenFile& tokens) {
+    record_start();
+    const Plan plan = make_plan(config_, world_.size(), tokens.vocab_size());
+    require_memory(world_, plan);
+    flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
+    rank_ = std::make_unique<RankState>(world_, config_, tokens.vocab_size());
+    rank_->device->profile().publish_to(collectives_.place());
+    const BatchLayout layout = trainer().batch_layout();
+    run_together(world_, [&] {
+      loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
+                                         static_cast<std::uint64_t>(config_.run.seed));
+      if (config_.evaluate.every > 0)
+        validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout);
+    });
+    if (!config_.capture.steps.empty())
+      capture_ = std::make_unique<Capture>(config_, layout, world_);
+    measure_peak();
+    resume(tokens);
+    const std::optional<RestartMetrics> restart = find_restart();
+    loader_->seek(state_.step, state_.data_position);
+    source_ = std::make_unique<LoaderSource>(*loader_);
+    run_together(world_, [&] {
+      if (folder_ == nullptr) return;
+      // Not before it is known that this run may go on from what is there.
+      folder_->write_config(yaml_);
+      keep_tokenizer(folder_->path(), tokens.tokenizer());
+    });
+    if (folder_ == nullptr) return;
+    metrics_ = std::make_unique<MetricsWriter>(
+        folder_->metrics(), state_.step, begins_anew() ? RestartLines::cut : RestartLines::keep);
+    if (restart) metrics_->write(*restart);
+    progress_ = std::make_unique<RunProgress>(std::cout, is_live_terminal(STDOUT_FILENO),
+                                              state_.step + 1, config_.train.num_steps);
+    note(describe(plan));
+  }
+
+  void measure_peak() {
+    const double seconds = 0.05;
+    peak_ = kernels::measure_product_peak(*rank_->device, compute_dtype(config_.run), seconds);
+    world_.all_reduce_values({&peak_, 1}, ReduceOp::sum);
+  }
+
+  void resume(const TokenFile& tokens) {
+    const std::optional<Resumed> resumed =
+        resume_run(config_, yaml_, checkpoints_, trainer(), world_,
+                   [this](const std::string& text) { note(text); });
+    if (!resumed) return;
+    require_same_tokenizer(resumed->path, tokens, world_);
+    state_ = resumed->state;
+    saved_step_ = state_.step;
+    checkpoint_path_ = resumed->path;
+    note(fmt::format("resuming from step {} ({})", state_.step, checkpoint_path_));
+  }
+
+  bool begins_anew() const { return config_.checkpoint.resume == "never"; }
+
+  void record_start() {
+    run_together(world_, [&] {
+      if (folder_ != nullptr)
+        history_ = std::make_unique<RestartHistory>(folder_->path(), newest_step_in(checkpoints_),
+                                                    begins_anew(), unix_seconds());
+    });
+  }
+
+  // What this start is a restart of; only rank 0 knows.
+  std::optional<RestartMetrics> find_restart() {
+    std::optional<RestartMetrics> restart;
+    run_together(world_, [&] {
+      if (history_) restart = history_->begin(state_.step, checkpoint_path_, unix_seconds());
+    });
+    if (restart) note(to_sentence(*restart));
+    return restart;
+  }
+
+  void take_step() {
+    watchdog_.enter(RunSection::step);
+    slow_ranks_.begin_step();
+    const bool captures = capture_ && capture_->wants(state_.step + 1);
+    if (captures) begin_capture();
+    const Clock::time_point started = Clock::now();
+    last_ = trainer().step(state_.step + 1, *source_);
+    const double seconds = seconds_since(started);
+    if (captures) end_capture();
+    const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
+    state_.step += 1;
+    state_.num_tokens += tokens;
+    state_.data_position += config_.train.global_batch;
+    for (const std::string& sentence : slow_ranks_.end_step(world_)) note(sentence);
+    write_metrics(seconds, static_cast<double>(tokens) / seconds);
+    if (capture_) note_capture(capture_->advance());
+    if (!progress_) return;
+    progress_->step({.step = state_.step,
+                     .loss = last_.loss,
+                     .balance = last_.load_max_over_mean,
+                     .num_tokens = static_cast<double>(tokens),
+                     .seconds = seconds,
+                     .flops_per_token = flops_per_token_,
+                     .peak_flops_per_second = peak_});
+  }
+
+  void begin_capture() {
+    capture_->begin_step(state_.step + 1);
+    trainer().observe_with(capture_.get());
+  }
+
+  void end_capture() {
+    trainer().observe_with(nullptr);
+    capture_->end_step();
+  }
+
+  void note_capture(const std::string& path) {
+    if (!path.empty()) note(fmt::format("captured activations in {}", path));
+  }
+
+  void write_metrics(double seconds, double tokens_per_second) {
+    const std::int64_t memory = trainer().peak_memory_bytes();
+    state_.max_rows = trainer().max_rows();
+    memory_bytes_ = memory;
+    const std::optional<SpillMetrics> spill = spill_meter_.measure(trainer(), world_);
+    if (!metrics_) return;
+    metrics_->write(StepMetrics{.step = state_.step,
+                                .loss = last_.loss,
+                                .cross_entropy = last_.losses.cross_entropy,
+                                .balance_loss = last_.losses.balance,
+                                .z_loss = last_.losses.z,
+                                .grad_norm = last_.gradient_norm,
+                                .learning_rate = last_.learning_rate,
+                                .num_tokens = state_.num_tokens,
+                                .step_seconds = seconds,
+                                .tokens_per_second = tokens_per_second,
+                                .model_flops_per_second = flops_per_token_ * tokens_per_second,
+                                .memory_bytes = memory,
+                                .max_rows = state_.max_rows,
+                                .load_max_over_mean = last_.load_max_over_mean,
+                                .dropped_fraction = 0,
+                                .spill = spill});
+  }
+
+  void evaluate() {
+    watchdog_.enter(RunSection::evaluation);
+    const EvaluationResult result = trainer().evaluate(*validation_, config_.evaluate.num_batches);
+    validation_loss_ = result.loss;
+    if (metrics_)
+      metrics_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
+    note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
+  }
+
+  void save() {
+    watchdog_.enter(RunSection::checkpoint);
+    const StopSignal::Saving saving(stop_);
+    const SaveResult saved = save_checkpoint({.folder = checkpoints_,
+                                              .state = state_,
+                                              .configuration = yaml_,
+                                              .keep = config_.checkpoint.keep},
+                                             trainer().store(), trainer().optimizer(), world_,
+                                             [this](const std::string& text) { note(text); });
+    saved_step_ = state_.step;
+    checkpoint_path_ = saved.path;
+    note(fmt::format("saved {} ({}, {:.1f} s)", saved.path,
+                     format_bytes(static_cast<double>(saved.num_bytes)), saved.seconds));
+  }
+
+  // A signal may reach one rank only, or the ranks at different moments.
+  bool stop_agreed() {
+    double number = stop_.number();
+    world_.all_reduce_values({&number, 1}, ReduceOp::max);
+    stopped_by_ = StopSignal::name_of(static_cast<int>(number));
+    return number > 0;
+  }
+
+  bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
+
+  std::string describe(const Plan& plan) const {
+    const RankPlan& fullest = plan.fullest();
+    return fmt::format(
+        "{} parameters, {} active; {} ranks (data {}, expert {}); {} a rank with balanced routing; "
+        "{} tokens a step in {} micro-steps",
+        format_count(static_cast<double>(plan.num_parameters)),
+        format_count(static_cast<double>(plan.num_active_parameters)), plan.num_ranks,
+        plan.parallel.data, plan.parallel.expert,
+        format_bytes(static_cast<double>(fullest.peak_bytes)), plan.tokens_per_step,
+        plan.num_micro_steps);
+  }
+
+  void note(const std::string& text) {
+    log_.info(text);
+    if (world_.rank() != 0) return;
+    if (progress_) {
+      progress_->note(text);
+    } else {
+      std::cout << text << std::endl;
+    }
+  }
+
+  void summarize(std::int64_t first_step, double seconds, bool stopped) {
+    if (folder_ == nullptr) return;
+    progress_->finish();
+    if (stopped) std::cout << "Stopped by " << stopped_by_ << ".\n";
+    const double rate = progress_->tokens_per_second();
+    RunSummary summary{
+        .first_step = first_step,
+        .last_step = state_.step,
+        .num_steps = config_.train.num_steps,
+        .loss = last_.loss,
+        .validation_loss = validation_loss_,
+        .num_tokens =
+            (state_.step - first_step) * config_.train.global_batch * config_.model.sequence_length,
+        .seconds = seconds,
+        .tokens_per_second = rate,
+        .peak_share = peak_ > 0 ? std::optional(rate * flops_per_token_ / peak_) : std::nullopt,
+        .memory_bytes = memory_bytes_,
+        .checkpoint = checkpoint_path_,
+        .next = {}};
+    if (state_.step < config_.train.num_steps) summary.next.push_back("continue: " + command_);
+    summary.next.push_back(
+        fmt::format("generate: switchyard generate {} --prompt TEXT", folder_->path()));
+    summary.next.push_back(fmt::format("pictures: launch/plot.sh {}", folder_->path()));
+    std::cout << format_summary(summary) << std::flush;
+  }
+
+  Trainer& trainer() { return rank_->trainer; }
+
+  Group& world_;
+  CollectiveLog& collectives_;
+  Watchdog& watchdog_;
+  SlowRanks slow_ranks_;
+  SpillMeter spill_meter_;
+  const Config& config_;
+  const std::string& yaml_;
+  const std::string& command_;
+  StopSignal& stop_;
+  RunFolder* folder_;
+  RankLog& log_;
+  std::string checkpoints_;
+  std::unique_ptr<RankState> rank_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<FixedBatches> validation_;
+  std::unique_ptr<LoaderSource> source_;
+  std::unique_ptr<Capture> capture_;
+  std::unique_ptr<RestartHistory> history_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<RunProgress> progress_;
+  TrainState state_;
+  StepResult last_;
+  std::optional<double> validation_loss_;
+  std::string checkpoint_path_;
+  std::string stopped_by_;
+  std::int64_t saved_step_ = 0;
+  std::int64_t memory_bytes_ = 0;
+  double flops_per_token_ = 0;
+  double peak_ = 0;  // FLOP/s of all ranks
+};
+
+// What an error of one rank alone, or of all, leaves behind before it ends the run. The watchdog
+// and the log are null if it came before them.
+void record_failure(Group& world, const std::string& output, Watchdog* watchdog, RankLog* log,
+                    ExitCode code, const std::string& what, bool known_to_all, std::int64_t step) {
+  if (log != nullptr)
+    log->info(fmt::format("ended with code {}: {}", static_cast<int>(code), what));
+  if (known_to_all) {
+    if (world.rank() == 0) write_exit_file(output, code, what, step);
+    return;
+  }
+  if (watchdog != nullptr && !watchdog->claim_failure(static_cast<int>(code))) return;
+  const Topology& topology = world.topology();
+  write_exit_file(output, code,
+                  fmt::format("rank {} ({}): {}", world.rank(),
+                              topology.name_of(topology.host_of(world.rank())), what),
+                  step);
+}
+
+}  // namespace
+
+ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& given,
+                      const std::string& effective_yaml, const std::string& command,
+                      StopSignal& stop) {
+  const std::string& output = given.run.output;
+  std::unique_ptr<RunFolder> folder;
+  run_together(world, [&] {
+    if (world.rank() != 0) return;
+    require_named_checkpoint(given.checkpoint);
+    folder = std::make_unique<RunFolder>(output);
+    SideFiles::prepare(output);
+  });
+  std::unique_ptr<Watchdog> watchdog;
+  std::unique_ptr<RankLog> log;
+  std::unique_ptr<TokenFile> tokens;
+  Config config;
+  std::optional<Run> run;
+  const auto fail = [&](ExitCode code, const std::string& what, bool known_to_all) {
+    record_failure(world, output, watchdog.get(), log.get(), code, what, known_to_all,
+                   run ? run->step() : 0);
+  };
+  try {
+    require_shared(world, "run.output", output);
+    run_together(world, [&] {
+      watchdog =
+          std::make_unique<Watchdog>(collectives, world.topology(), given.watchdog, output, &stop);
+      log = std::make_unique<RankLog>(output + "/logs", world.rank());
+      tokens = std::make_unique<TokenFile>(given.data.path);
+      config = resolve_config(given, world.size(), *tokens);
+    });
+    if (folder && !folder->note().empty()) log->warning(folder->note());
+    set_threads(given.run, world);
+
+    run.emplace(world, collectives, *watchdog, config, effective_yaml, command, stop, folder.get(),
+                *log);
+    const ExitCode code = run->train(*tokens);
+    if (folder)
+      folder->write_exit(code, code == ExitCode::done ? "done" : run->stopped_by(), run->step());
+    return code;
+  } catch (const Error& error) {
+    fail(error.code(), error.what(), dynamic_cast<const KnownToAllRanks*>(&error) != nullptr);
+    throw;
+  } catch (const std::bad_alloc&) {
+    fail(ExitCode::memory, "out of memory", false);
+    throw;
+  } catch (const std::exception& error) {
+    fail(ExitCode::internal, error.what(), false);
+    throw;
+  }
+}
+
+}  // namespace switchyard
