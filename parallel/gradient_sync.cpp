@@ -86,7 +86,7 @@ void GradientSync::drain(Lane& lane) {
   while (lane.num_finished < lane.buckets.size()) {
     advance(lane);
     if (lane.num_finished == lane.num_started) continue;
-    lane.slots[lane.num_finished % lane.slots.size()].event.wait();
+    lane.slots[lane.num_finished % lane.slots.size()].event.wait(store_.device().compute_stream());
     ++lane.num_finished;
   }
 }
@@ -112,7 +112,7 @@ void GradientSync::gather_values() {
       const Bucket& bucket = store_.buckets()[static_cast<std::size_t>(b)];
       events.push_back(bucket.replicas->start_all_gather(bucket.values));
     }
-  for (Event& event : events) event.wait();
+  for (Event& event : events) event.wait(store_.device().compute_stream());
 }
 
 }  // namespace switchyard

@@ -1,7 +1,8 @@
-// A device owns the memory of tensors, counts it in a ledger and carries the profile of the work
-// done on it. `cpu` is this process's memory. `plan` has no memory: its tensors have addresses that
-// nobody may read, its kernels only record their work, and that is how `switchyard plan` runs the
-// trainer's own code for any rank of any layout. `cuda` will live beside them in cuda_device.cpp.
+// A device owns the memory of tensors, counts it in a ledger, and carries its streams and the
+// profile of the work done on it. `cpu` is this process's memory. `plan` has no memory: its tensors
+// have addresses that nobody may read, its kernels only record their work, and that is how
+// `switchyard plan` runs the trainer's own code for any rank of any layout. `cuda` will live beside
+// them in cuda_device.cpp.
 //
 // The device outlives every tensor made on it, and is passed to whoever allocates.
 #pragma once
@@ -10,9 +11,11 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 #include "tensor/memory_ledger.hpp"
 #include "tensor/profile.hpp"
+#include "tensor/stream.hpp"
 
 namespace switchyard {
 
@@ -29,6 +32,9 @@ class Device {
   bool is_plan() const { return kind_ == DeviceKind::plan; }
   MemoryLedger& memory() { return memory_; }
   Profile& profile() { return profile_; }
+  // Kernels run on the first, exchanges on the second.
+  Stream& compute_stream() { return *compute_stream_; }
+  Stream& communication_stream() { return *communication_stream_; }
 
   // Address space for `max_bytes`, none of it usable or counted yet. Null on the plan device.
   // Throws MemoryError with the sizes when the system refuses.
@@ -38,10 +44,18 @@ class Device {
   virtual void release(std::byte* address, std::int64_t max_bytes) noexcept = 0;
 
  protected:
-  explicit Device(DeviceKind kind) : kind_(kind) {}
+  // A device whose work runs at once.
+  explicit Device(DeviceKind kind)
+      : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {}
+  Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication)
+      : kind_(kind),
+        compute_stream_(std::move(compute)),
+        communication_stream_(std::move(communication)) {}
 
  private:
   DeviceKind kind_;
+  std::unique_ptr<Stream> compute_stream_;
+  std::unique_ptr<Stream> communication_stream_;
   MemoryLedger memory_;
   Profile profile_;
 };

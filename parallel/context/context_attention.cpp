@@ -101,7 +101,8 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
     : sizes_(sizes),
       split_(split),
       ulysses_rank_(mesh.index(Axis::context_ulysses)),
-      progress_(progress ? *progress : progress_of(mesh.config().context_split.progress)) {
+      progress_(progress ? *progress : progress_of(mesh.config().context_split.progress),
+                device.compute_stream()) {
   expect(split.ring() == mesh.degree(Axis::context_ring) &&
              split.ulysses() == mesh.degree(Axis::context_ulysses),
          "a split over the mesh's context axis");

@@ -29,7 +29,8 @@ Progress progress_of(std::string_view name) {
       fmt::format("parallel.context.progress: {} is none; write poll or thread", name));
 }
 
-ExchangeProgress::ExchangeProgress(Progress progress) : progress_(progress) {
+ExchangeProgress::ExchangeProgress(Progress progress, Stream& compute)
+    : progress_(progress), compute_(compute) {
   if (progress_ != Progress::thread) return;
   if (!mpi::threads_may_take_turns())
     throw ConfigError(
@@ -108,7 +109,7 @@ void ExchangeProgress::during(Event& first, Event& second, const Poll& outer,
 
 void ExchangeProgress::wait(Event& event) {
   const auto begin = std::chrono::steady_clock::now();
-  event.wait();
+  event.wait(compute_);
   wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 

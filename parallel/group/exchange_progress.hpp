@@ -30,8 +30,9 @@ class ExchangeProgress {
  public:
   using Poll = std::function<void()>;
 
-  // ConfigError if the MPI library does not allow `thread`.
-  explicit ExchangeProgress(Progress progress);
+  // `compute`: the stream that goes on after an exchange. ConfigError if the MPI library does not
+  // allow `thread`.
+  ExchangeProgress(Progress progress, Stream& compute);
   ~ExchangeProgress();
   ExchangeProgress(const ExchangeProgress&) = delete;
   ExchangeProgress& operator=(const ExchangeProgress&) = delete;
@@ -40,7 +41,7 @@ class ExchangeProgress {
   // which may be empty. What an exchange throws, this throws.
   void during(Event& first, Event& second, const Poll& outer,
               const std::function<void(const Poll&)>& compute);
-  // Waits, and counts the seconds.
+  // The compute stream goes on after the event; counts the seconds for which the host had to wait.
   void wait(Event& event);
 
   double wait_seconds() const { return wait_seconds_; }
@@ -51,6 +52,7 @@ class ExchangeProgress {
   bool advance_events();  // true once both are done
 
   Progress progress_;
+  Stream& compute_;
   double wait_seconds_ = 0;
 
   std::mutex mutex_;  // of everything below, and of MPI while the thread is at work

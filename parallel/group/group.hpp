@@ -3,10 +3,17 @@
 // only records bytes (plan_group.cpp), and later NCCL. Every collective is called by all ranks of
 // the group, in the same order, with matching counts.
 //
-// Each exchange has a starting form that returns an Event; the operands must stay untouched until
-// the event is done. MPI moves data only while somebody calls it, so long computations call
-// progress() between their blocks. Sums are taken in rank order: the same bits on every run and on
-// every rank of the group.
+// Each exchange has a starting form that returns an Event. It runs on the communication stream of
+// the operands' device, after what that device's compute stream holds when it is started. The
+// operands must stay untouched until the event is done: `event.wait(stream)` lets a stream go on
+// with them, `event.wait_host()` the host. MPI moves data only while somebody calls it, so long
+// computations call progress() between their blocks. Sums are taken in rank order: the same bits on
+// every run and on every rank of the group.
+//
+// A rank starts the exchanges of all its groups in one order, and two ranks that share several
+// groups start theirs in the same one: whether an exchange is complete never decides which is
+// started next. (MPI would bear another order; NCCL, whose exchanges hold the card until their
+// partners come, does not.)
 //
 // P = size(); bytes on the wire are per rank, for n bytes of operand (docs/parallelism.md).
 #pragma once
@@ -19,38 +26,12 @@
 #include <vector>
 
 #include "parallel/group/topology.hpp"
+#include "tensor/stream.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
 
 enum class ReduceOp : std::uint8_t { sum, max, min };
-
-// An exchange under way. Move-only. Destruction waits and reports what fails; while an exception
-// unwinds it waits for half a second at most, since the other ranks may have left the exchange.
-// What waiting throws, test() throws, too; the event is then done.
-class Event {
- public:
-  class Pending {
-   public:
-    virtual ~Pending() = default;
-    virtual bool test() = 0;  // advances; true once the exchange is complete
-    virtual void wait() = 0;
-  };
-
-  Event() = default;  // already done
-  explicit Event(std::unique_ptr<Pending> pending) : pending_(std::move(pending)) {}
-  Event(Event&&) noexcept = default;
-  Event& operator=(Event&& other) noexcept;
-  ~Event();
-
-  bool test();  // advances; true once the exchange is complete
-  void wait();
-
- private:
-  void finish() noexcept;
-
-  std::unique_ptr<Pending> pending_;
-};
 
 class Group {
  public:
@@ -96,19 +77,22 @@ class Group {
   virtual std::unique_ptr<Group> subgroup(std::string name,
                                           const std::vector<std::vector<int>>& partition) = 0;
 
-  // The blocking forms.
-  void all_reduce(const TensorView& whole, ReduceOp op) { start_all_reduce(whole, op).wait(); }
-  void reduce_scatter(const TensorView& whole, const TensorView& staging) {
-    start_reduce_scatter(whole, staging).wait();
+  // The same, and the device's compute stream goes on after the exchange.
+  void all_reduce(const TensorView& whole, ReduceOp op) {
+    finish(start_all_reduce(whole, op), whole);
   }
-  void all_gather(const TensorView& whole) { start_all_gather(whole).wait(); }
+  void reduce_scatter(const TensorView& whole, const TensorView& staging) {
+    finish(start_reduce_scatter(whole, staging), whole);
+  }
+  void all_gather(const TensorView& whole) { finish(start_all_gather(whole), whole); }
   void all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
                     const TensorView& recv, std::span<const std::int64_t> recv_rows) {
-    start_all_to_all_v(send, send_rows, recv, recv_rows).wait();
+    finish(start_all_to_all_v(send, send_rows, recv, recv_rows),
+           recv.device != nullptr ? recv : send);
   }
-  void broadcast(const TensorView& whole, int root) { start_broadcast(whole, root).wait(); }
+  void broadcast(const TensorView& whole, int root) { finish(start_broadcast(whole, root), whole); }
   void send_receive(const TensorView& send, int to, const TensorView& recv, int from) {
-    start_send_receive(send, to, recv, from).wait();
+    finish(start_send_receive(send, to, recv, from), recv.device != nullptr ? recv : send);
   }
 
  protected:
@@ -127,6 +111,10 @@ class Group {
   Place place_in(const std::vector<std::vector<int>>& partition) const;
 
  private:
+  static void finish(Event event, const TensorView& operand) {
+    if (operand.device != nullptr) event.wait(operand.device->compute_stream());
+  }
+
   std::string name_;
   int rank_;
   int size_;

@@ -44,7 +44,7 @@ bool ReduceScatter::test() {
   return true;
 }
 
-void ReduceScatter::wait() {
+void ReduceScatter::wait_host() {
   messages_.wait();
   sum();
 }
@@ -120,7 +120,7 @@ bool AllReduce::test() {
   return false;
 }
 
-void AllReduce::wait() {
+void AllReduce::wait_host() {
   do messages_.wait();
   while (advance());
 }

@@ -1,5 +1,5 @@
 // The exchanges of the MPI group that are more than a list of messages: what happens when messages
-// have arrived happens in test() or wait(), because MPI has no thread of its own. Private to
+// have arrived happens in test() or wait_host(), because MPI has no thread of its own. Private to
 // parallel/.
 #pragma once
 
@@ -25,7 +25,7 @@ class Transfer final : public Event::Pending {
  public:
   explicit Transfer(Messages messages) : messages_(std::move(messages)) {}
   bool test() override { return messages_.test(); }
-  void wait() override { messages_.wait(); }
+  void wait_host() override { messages_.wait(); }
 
  private:
   Messages messages_;
@@ -37,7 +37,7 @@ class ReduceScatter final : public Event::Pending {
   // whole: f32, P equal parts; staging: at least P - 1 parts.
   ReduceScatter(const Site& site, const TensorView& whole, const TensorView& staging);
   bool test() override;
-  void wait() override;
+  void wait_host() override;
 
  private:
   void sum();
@@ -57,7 +57,7 @@ class AllReduce final : public Event::Pending {
 
   AllReduce(const Site& site, const TensorView& whole, ReduceOp op);
   bool test() override;
-  void wait() override;
+  void wait_host() override;
 
  private:
   std::int64_t part_begin(int p) const { return segment_numel_ * p / site_.size; }

@@ -83,7 +83,7 @@ class Broadcast final : public Event::Pending {
     return done != 0;
   }
 
-  void wait() override {
+  void wait_host() override {
     check(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
           "MPI_Waitall");
   }
@@ -106,9 +106,9 @@ class Logged final : public Event::Pending {
     return true;
   }
 
-  void wait() override {
+  void wait_host() override {
     log_.wait(record_);
-    exchange_.wait();
+    exchange_.wait_host();
     log_.leave(record_);
   }
 

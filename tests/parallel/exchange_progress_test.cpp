@@ -30,11 +30,13 @@ class WatchedExchange final : public Event::Pending {
     if (watch_.fails) throw std::runtime_error("the wire is cut");
     return ++watch_.num_tests >= watch_.tests_to_finish;
   }
-  void wait() override { std::this_thread::sleep_for(20ms); }
+  void wait_host() override { std::this_thread::sleep_for(20ms); }
 
  private:
   Watch& watch_;
 };
+
+ImmediateStream compute;
 
 Event watched(Watch& watch) {
   return Event(std::make_unique<WatchedExchange>(watch));
@@ -45,7 +47,7 @@ TEST(ExchangeProgressTest, PollsAskBothExchangesAndTheOthers) {
   Event one = watched(first);
   Event other = watched(second);
   int num_outer = 0;
-  ExchangeProgress progress(Progress::poll);
+  ExchangeProgress progress(Progress::poll, compute);
   progress.during(
       one, other, [&] { ++num_outer; },
       [](const ExchangeProgress::Poll& poll) {
@@ -62,7 +64,7 @@ TEST(ExchangeProgressTest, AThreadFinishesThemWithoutAPoll) {
   first.tests_to_finish = second.tests_to_finish = 10;
   Event one = watched(first);
   Event other = watched(second);
-  ExchangeProgress progress(Progress::thread);
+  ExchangeProgress progress(Progress::thread, compute);
   progress.during(one, other, {}, [&](const ExchangeProgress::Poll& poll) {
     while (first.num_tests < 10 || second.num_tests < 10) std::this_thread::sleep_for(1ms);
     poll();  // empty inside is fine
@@ -86,7 +88,7 @@ TEST(ExchangeProgressTest, TheThreadAndPollsTakeTurns) {
       ++watch_.num_tests;
       return false;
     }
-    void wait() override {}
+    void wait_host() override {}
 
    private:
     std::atomic<bool>& inside_;
@@ -94,7 +96,7 @@ TEST(ExchangeProgressTest, TheThreadAndPollsTakeTurns) {
   };
   Event one(std::make_unique<Exclusive>(inside, watch));
   Event nothing;
-  ExchangeProgress progress(Progress::thread);
+  ExchangeProgress progress(Progress::thread, compute);
   int num_outer = 0;
   progress.during(
       one, nothing,
@@ -114,7 +116,7 @@ TEST(ExchangeProgressTest, NoneLeavesExchangesAlone) {
   Watch watch;
   Event one = watched(watch);
   Event nothing;
-  ExchangeProgress progress(Progress::none);
+  ExchangeProgress progress(Progress::none, compute);
   progress.during(one, nothing, {}, [](const ExchangeProgress::Poll& poll) {
     if (poll) poll();
   });
@@ -126,7 +128,7 @@ TEST(ExchangeProgressTest, FailuresReachTheCaller) {
     Watch watch;
     Event one = watched(watch);
     Event nothing;
-    ExchangeProgress progress(kind);
+    ExchangeProgress progress(kind, compute);
     EXPECT_THROW(progress.during(one, nothing, {},
                                  [&](const ExchangeProgress::Poll& poll) {
                                    watch.fails = true;
@@ -152,7 +154,7 @@ TEST(ExchangeProgressTest, FailuresReachTheCaller) {
 
 TEST(ExchangeProgressTest, WaitingIsCounted) {
   Watch watch;
-  ExchangeProgress progress(Progress::poll);
+  ExchangeProgress progress(Progress::poll, compute);
   Event one = watched(watch);
   progress.wait(one);
   EXPECT_GE(progress.wait_seconds(), 0.02);

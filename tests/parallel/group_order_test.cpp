@@ -93,13 +93,13 @@ std::int64_t uneven(int from, int to) {
 
 TEST_F(GroupOrderTest, AllToAllOfUnevenRows) {
   Exchange<float> floats(group_, *device_, 33, uneven);
-  floats.start().wait();
+  floats.start().wait_host();
   EXPECT_EQ(floats.num_wrong(), 0);
   Exchange<BFloat16> halves(group_, *device_, 5, uneven);
-  halves.start().wait();
+  halves.start().wait_host();
   EXPECT_EQ(halves.num_wrong(), 0);
   Exchange<std::int32_t> integers(group_, *device_, 1, uneven);
-  integers.start().wait();
+  integers.start().wait_host();
   EXPECT_EQ(integers.num_wrong(), 0);
 }
 
@@ -108,14 +108,14 @@ TEST_F(GroupOrderTest, AllToAllWithRanksThatSendOrReceiveNothing) {
   Exchange<float> silent(group_, *device_, 8, [empty](int from, int to) {
     return from == empty ? 0 : uneven(from, to);
   });
-  silent.start().wait();
+  silent.start().wait_host();
   EXPECT_EQ(silent.num_wrong(), 0);
   Exchange<float> unloved(group_, *device_, 8,
                           [empty](int from, int to) { return to == empty ? 0 : uneven(from, to); });
-  unloved.start().wait();
+  unloved.start().wait_host();
   EXPECT_EQ(unloved.num_wrong(), 0);
   Exchange<float> nothing(group_, *device_, 8, [](int, int) { return 0; });
-  nothing.start().wait();
+  nothing.start().wait_host();
   EXPECT_EQ(nothing.num_wrong(), 0);
 }
 
@@ -123,11 +123,11 @@ TEST_F(GroupOrderTest, AllToAllWithRanksThatSendOrReceiveNothing) {
 TEST_F(GroupOrderTest, AllToAllOfLongMessages) {
   Exchange<float> medium(group_, *device_, 1024,
                          [](int from, int to) { return 200 + (from + 2 * to) * 101; });
-  medium.start().wait();
+  medium.start().wait_host();
   EXPECT_EQ(medium.num_wrong(), 0);
   const std::int64_t rows = (16 << 20) / 1024 / size_ / size_;
   Exchange<float> large(group_, *device_, 1024, [rows](int, int) { return rows; });
-  large.start().wait();
+  large.start().wait_host();
   EXPECT_EQ(large.num_wrong(), 0);
 }
 
@@ -145,11 +145,11 @@ TEST_F(GroupOrderTest, ExchangesUnderWayTogetherDoNotMix) {
   Event sum = group_.start_all_reduce(view_of(*device_, summed.data(), {40000}), ReduceOp::sum);
   for (int i = 3; i < 6; ++i) events.push_back(exchanges[index(i)].start());
   Event gather = group_.start_all_gather(view_of(*device_, gathered.data(), {size_}));
-  gather.wait();
+  gather.wait_host();
   std::rotate(events.begin(), events.begin() + 1 + rank_ % 3, events.end());
   for (Event& event : events) {
     group_.progress();
-    event.wait();
+    event.wait_host();
   }
   while (!sum.test()) group_.progress();
   for (const Exchange<std::int32_t>& exchange : exchanges) EXPECT_EQ(exchange.num_wrong(), 0);
@@ -163,7 +163,7 @@ TEST_F(GroupOrderTest, EventsMoveAndWaitWhenDestroyed) {
     Event event = group_.start_all_gather(view_of(*device_, data.data(), {size_}));
     Event moved = std::move(event);
     EXPECT_TRUE(event.test());  // NOLINT(bugprone-use-after-move): a moved-from event is done
-    event.wait();
+    event.wait_host();
   }
   for (int p = 0; p < size_; ++p) EXPECT_EQ(data[index(p)], p);
   Event reused = group_.start_all_gather(view_of(*device_, data.data(), {size_}));
@@ -211,7 +211,7 @@ TEST_F(GroupOrderTest, SumsHaveTheSameBitsEverywhereAndAlways) {
 TEST_F(GroupOrderTest, WireBytesAreRecordedByTheFormulas) {
   Exchange<float> exchange(group_, *device_, 16, uneven);
   device_->profile().reset();
-  exchange.start().wait();
+  exchange.start().wait_host();
   std::int64_t rows = 0;
   for (int p = 0; p < size_; ++p) rows += p == rank_ ? 0 : uneven(rank_, p);
   EXPECT_EQ(device_->profile().total_work().wire_bytes, static_cast<double>(rows * 16 * 4));

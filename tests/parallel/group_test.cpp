@@ -103,8 +103,8 @@ TEST_F(GroupTest, AllGatherOfEveryElementSize) {
   }
   Event first = group_.start_all_gather(view_of(*device_, wide.data(), {part * size_}));
   Event second = group_.start_all_gather(view_of(*device_, narrow.data(), {size_, part}));
-  second.wait();
-  first.wait();
+  second.wait_host();
+  first.wait_host();
   for (int p = 0; p < size_; ++p) {
     for (std::int64_t i = 0; i < part; ++i) {
       ASSERT_EQ(wide[index(p * part + i)], p * 1000000 + i);
