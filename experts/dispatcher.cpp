@@ -63,7 +63,7 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
          "rows of a micro-batch are counted in 32 bits");
   Route route;
-  route.counts = Tensor(device, Purpose::activation, DType::i64, {placement_.num_experts});
+  route.counts = Tensor(device, Purpose::activation, DType::i32, {placement_.num_experts});
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
   route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
   if (!arrives_in_order())
@@ -114,7 +114,7 @@ void Dispatcher::read_counts(Route& route) const {
     assume_balanced_counts(route.num_tokens * top_k_, route.expert_counts);
     return;
   }
-  const std::span<const std::int64_t> counts = route.counts->span<std::int64_t>();
+  const std::span<const std::int32_t> counts = route.counts->span<std::int32_t>();
   route.expert_counts.assign(counts.begin(), counts.end());
 }
 

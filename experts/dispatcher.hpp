@@ -38,7 +38,7 @@ struct RouteCounts {
 };
 
 struct Route : RouteCounts {
-  Tensor counts;          // i64 [E]: slots of this rank's tokens by expert
+  Tensor counts;          // i32 [E]: slots of this rank's tokens by expert
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows
   Tensor token_of_row;    // i32 [T k]
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when

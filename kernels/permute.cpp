@@ -9,13 +9,13 @@ namespace switchyard::kernels {
 
 namespace {
 
-// rows [T k, H] and row_of_slot [T, k] against tokens [T, H].
+// rows [n, H] and row_of_slot [T, k] against tokens [T, H].
 void check_slots(const TensorView& rows, const TensorView& row_of_slot, const TensorView& tokens) {
   expect(is_float(tokens.dtype), "rows of type f32 or bf16");
   expect(row_of_slot.dtype == DType::i32 && row_of_slot.rows() == tokens.rows() &&
              row_of_slot.cols() >= 1,
          "row_of_slot i32 [T, k]");
-  expect_matrix(rows, tokens.dtype, row_of_slot.numel(), tokens.cols(), "rows [T k, H]");
+  expect_matrix(rows, tokens.dtype, rows.rows(), tokens.cols(), "rows [n, H]");
 }
 
 }  // namespace
@@ -24,7 +24,7 @@ void sort_by_expert(const TensorView& indices, const TensorView& counts,
                     const TensorView& row_of_slot, const TensorView& token_of_row) {
   if (counts.empty()) return;
   expect(indices.dtype == DType::i32, "indices i32 [T, k]");
-  expect_vector(counts, DType::i64, counts.rows(), "counts i64 [E]");
+  expect_vector(counts, DType::i32, counts.rows(), "counts i32 [E]");
   expect_matrix(row_of_slot, DType::i32, indices.rows(), indices.cols(), "row_of_slot i32 [T, k]");
   expect_vector(token_of_row, DType::i32, indices.numel(), "token_of_row i32 [T k]");
   dispatch(
@@ -34,7 +34,7 @@ void sort_by_expert(const TensorView& indices, const TensorView& counts,
 
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {
   if (dst.empty()) return;
-  expect(is_float(src.dtype), "rows of type f32 or bf16");
+  expect(is_float(src.dtype) || src.dtype == DType::i32, "rows of type f32, bf16 or i32");
   expect_vector(index, DType::i32, index.rows(), "index i32 [m]");
   expect_matrix(dst, src.dtype, index.rows(), src.cols(), "dst [m, H] like src");
   dispatch(

@@ -10,12 +10,14 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::kernels::cpu::HWY_NAMESPACE {
 namespace {
 
-// sum over j of weights[j] * rows[row_of_slot[j]] at element i of the rows; weights null: all 1.
+// sum over j of weights[j] * rows[row_of_slot[j]] at element i of the rows, without dropped
+// choices; weights null: all 1.
 template <class D, class T>
 HWY_INLINE hn::Vec<D> weighted_sum(D d, Rows<T> rows, const std::int32_t* row_of_slot,
                                    const float* weights, std::int64_t top_k, std::int64_t i) {
   auto sum = hn::Zero(d);
   for (std::int64_t j = 0; j < top_k; ++j) {
+    if (row_of_slot[j] < 0) continue;
     const auto element = load(d, rows[row_of_slot[j]] + i);
     sum = weights == nullptr ? hn::Add(sum, element)
                              : hn::MulAdd(hn::Set(d, weights[j]), element, sum);
@@ -60,7 +62,8 @@ void combine_backward(const TensorView& dout, const TensorView& rows, const Tens
   for (std::int64_t t = begin; t < end; ++t)
     for (std::int64_t j = 0; j < row_of_slot.cols(); ++j) {
       const std::int32_t row = slots[t][j];
-      dw[t][j] = backward_row(gradient[t], in[row], w[t][j], din[row], dout.cols());
+      dw[t][j] =
+          row < 0 ? 0.0f : backward_row(gradient[t], in[row], w[t][j], din[row], dout.cols());
     }
 }
 
@@ -98,26 +101,30 @@ HWY_EXPORT(combine_backward_tokens);
 
 namespace {
 
+constexpr std::int32_t dropped = -1;
+
+// Each below `limit`, or dropped.
 void check_indices(const TensorView& index, std::int64_t limit) {
   const Rows<std::int32_t> rows = rows_of<std::int32_t>(index);
   bool legal = true;
   for (std::int64_t r = 0; r < index.rows(); ++r)
-    for (std::int64_t c = 0; c < index.cols(); ++c) legal &= 0 <= rows[r][c] && rows[r][c] < limit;
+    for (std::int64_t c = 0; c < index.cols(); ++c)
+      legal &= dropped <= rows[r][c] && rows[r][c] < limit;
   expect(legal, "indices within their range");
 }
 
-// from_row(i) and to_row(i) are the rows that copy i reads and writes.
-template <class FromRow, class ToRow>
-void copy_rows(const TensorView& src, const TensorView& dst, std::int64_t num_copies,
-               FromRow from_row, ToRow to_row) {
-  const std::int64_t size = size_of(src.dtype);
-  const std::size_t row_bytes = static_cast<std::size_t>(src.cols() * size);
-  parallel_rows(num_copies, src.cols(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      std::memcpy(dst.data + to_row(i) * dst.row_stride * size,
-                  src.data + from_row(i) * src.row_stride * size, row_bytes);
-  });
-}
+// The rows of a view as bytes.
+struct ByteRows {
+  explicit ByteRows(const TensorView& view)
+      : data(view.data),
+        stride(view.row_stride * size_of(view.dtype)),
+        num_bytes(static_cast<std::size_t>(view.cols() * size_of(view.dtype))) {}
+  std::byte* operator[](std::int64_t row) const { return data + row * stride; }
+
+  std::byte* data;
+  std::int64_t stride;
+  std::size_t num_bytes;  // of a row
+};
 
 }  // namespace
 
@@ -125,40 +132,49 @@ void sort_by_expert(const TensorView& indices, const TensorView& counts,
                     const TensorView& row_of_slot, const TensorView& token_of_row) {
   const std::int64_t tokens = indices.rows(), top_k = indices.cols();
   check_indices(indices, counts.numel());
-  std::int64_t* next_row = counts.as<std::int64_t>();  // counts, then places, then counts again
-  std::fill_n(next_row, counts.numel(), std::int64_t{0});
+  std::int32_t* next_row = counts.as<std::int32_t>();  // counts, then places, then counts again
+  std::fill_n(next_row, counts.numel(), 0);
   if (indices.empty()) return;
   const Rows<std::int32_t> expert = rows_of<std::int32_t>(indices);
   const Rows<std::int32_t> row_of = rows_of<std::int32_t>(row_of_slot);
   std::int32_t* token_of = token_of_row.as<std::int32_t>();
   for (std::int64_t t = 0; t < tokens; ++t)
-    for (std::int64_t j = 0; j < top_k; ++j) ++next_row[expert[t][j]];
-  std::int64_t first = 0;
-  for (std::int64_t e = 0; e < counts.numel(); ++e) first += std::exchange(next_row[e], first);
+    for (std::int64_t j = 0; j < top_k; ++j)
+      if (expert[t][j] != dropped) ++next_row[expert[t][j]];
+  std::int32_t num_rows = 0;
+  for (std::int64_t e = 0; e < counts.numel(); ++e)
+    num_rows += std::exchange(next_row[e], num_rows);
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j) {
-      const std::int64_t row = next_row[expert[t][j]]++;
-      row_of[t][j] = static_cast<std::int32_t>(row);
-      token_of[row] = static_cast<std::int32_t>(t);
+      row_of[t][j] = expert[t][j] == dropped ? dropped : next_row[expert[t][j]]++;
+      if (row_of[t][j] != dropped) token_of[row_of[t][j]] = static_cast<std::int32_t>(t);
     }
+  std::fill(token_of + num_rows, token_of + indices.numel(), dropped);
   // next_row[e] is now where expert e ends.
   for (std::int64_t e = counts.numel() - 1; e > 0; --e) next_row[e] -= next_row[e - 1];
 }
 
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {
   check_indices(index, src.rows());
-  const std::int32_t* from = index.as<std::int32_t>();
-  copy_rows(
-      src, dst, dst.rows(), [from](std::int64_t i) { return from[i]; },
-      [](std::int64_t i) { return i; });
+  const std::int32_t* from_row = index.as<std::int32_t>();
+  const ByteRows from(src), to(dst);
+  parallel_rows(dst.rows(), dst.cols(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      if (from_row[i] == dropped)
+        std::memset(to[i], 0, to.num_bytes);
+      else
+        std::memcpy(to[i], from[from_row[i]], to.num_bytes);
+  });
 }
 
 void scatter_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {
   check_indices(index, dst.rows());
-  const std::int32_t* to = index.as<std::int32_t>();
-  copy_rows(
-      src, dst, src.rows(), [](std::int64_t i) { return i; },
-      [to](std::int64_t i) { return to[i]; });
+  const std::int32_t* to_row = index.as<std::int32_t>();
+  const ByteRows from(src), to(dst);
+  parallel_rows(src.rows(), src.cols(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      if (to_row[i] != dropped) std::memcpy(to[to_row[i]], from[i], from.num_bytes);
+  });
 }
 
 void combine_rows(const TensorView& rows, const TensorView& row_of_slot, const TensorView& weights,

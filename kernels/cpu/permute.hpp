@@ -1,4 +1,5 @@
-// The CPU twins of kernels/permute.hpp. Indices outside their range throw InternalError.
+// The CPU twins of kernels/permute.hpp. Indices outside their range (-1: dropped) throw
+// InternalError.
 #pragma once
 
 #include "tensor/tensor.hpp"

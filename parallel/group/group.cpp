@@ -1,10 +1,31 @@
 #include "parallel/group/group.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "tensor/error.hpp"
 
 namespace switchyard {
+
+namespace {
+
+// Where each rank's rows begin if they follow each other and are all that `whole` has.
+std::vector<std::int64_t> begins_of(std::span<const std::int64_t> counts, const TensorView& whole) {
+  std::vector<std::int64_t> begins(counts.size());
+  std::exclusive_scan(counts.begin(), counts.end(), begins.begin(), std::int64_t{0});
+  expect((counts.empty() ? 0 : begins.back() + counts.back()) == whole.rows(),
+         "row counts that add up to the rows of send and recv");
+  return begins;
+}
+
+}  // namespace
+
+Event Group::start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
+                                const TensorView& recv, std::span<const std::int64_t> recv_rows) {
+  const std::vector<std::int64_t> to = begins_of(send_rows, send);
+  const std::vector<std::int64_t> from = begins_of(recv_rows, recv);
+  return start_all_to_all_v(send, {to, send_rows}, recv, {from, recv_rows});
+}
 
 Group::Place Group::place_in(const std::vector<std::vector<int>>& partition) const {
   std::vector<bool> listed(static_cast<std::size_t>(size_), false);

@@ -33,6 +33,13 @@ namespace switchyard {
 
 enum class ReduceOp : std::uint8_t { sum, max, min };
 
+// What of a tensor goes to, or comes from, each rank of a group: rank p's are the rows first[p] ...
+// first[p] + count[p] - 1. Counts may be zero. Borrowed.
+struct RankRows {
+  std::span<const std::int64_t> first;
+  std::span<const std::int64_t> count;
+};
+
 class Group {
  public:
   virtual ~Group() = default;
@@ -52,12 +59,15 @@ class Group {
   virtual Event start_reduce_scatter(const TensorView& whole, const TensorView& staging) = 0;
   // whole: contiguous, any type, P equal parts; part `rank()` goes to all others. n (P - 1) / P.
   virtual Event start_all_gather(const TensorView& whole) = 0;
-  // Rows of send, sorted by receiving rank: send_rows[p] rows for rank p; recv gets recv_rows[p]
-  // rows from rank p, sorted by sending rank. Both [rows, H] contiguous, of one type; counts may be
-  // zero. What goes to oneself is copied. send and recv do not overlap.
-  virtual Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                                   const TensorView& recv,
-                                   std::span<const std::int64_t> recv_rows) = 0;
+  // The rows `to` of send go to the ranks, the rows `from` of recv come from them; a rank receives
+  // from each other as many as that one sends to it. Both [rows, H] contiguous, of one type. What
+  // goes to oneself is copied. send and recv do not overlap. Rows of recv that are not in `from`
+  // are not touched: so a long exchange can travel in pieces, each from some row of every rank on.
+  virtual Event start_all_to_all_v(const TensorView& send, const RankRows& to,
+                                   const TensorView& recv, const RankRows& from) = 0;
+  // All rows: send is sorted by receiving rank and recv by sending rank, without gaps.
+  Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
+                           const TensorView& recv, std::span<const std::int64_t> recv_rows);
   virtual Event start_broadcast(const TensorView& whole, int root) = 0;
   // One message to `to` and one from `from` (a ring's step); either may be empty.
   virtual Event start_send_receive(const TensorView& send, int to, const TensorView& recv,

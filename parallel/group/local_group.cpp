@@ -17,12 +17,12 @@ class LocalGroup final : public Group {
   Event start_reduce_scatter(const TensorView&, const TensorView&) override { return {}; }
   Event start_all_gather(const TensorView&) override { return {}; }
 
-  Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                           const TensorView& recv,
-                           std::span<const std::int64_t> recv_rows) override {
-    expect(send_rows.size() == 1 && recv_rows.size() == 1 && send_rows[0] == recv_rows[0],
+  Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView& recv,
+                           const RankRows& from) override {
+    expect(to.count.size() == 1 && from.count.size() == 1 && to.count[0] == from.count[0],
            "as many rows received as sent");
-    move(send.slice_rows(0, send_rows[0]), recv.slice_rows(0, recv_rows[0]));
+    move(send.slice_rows(to.first[0], to.first[0] + to.count[0]),
+         recv.slice_rows(from.first[0], from.first[0] + from.count[0]));
     return {};
   }
 

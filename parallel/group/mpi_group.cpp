@@ -50,10 +50,15 @@ int checked_count(std::size_t count) {
   return static_cast<int>(count);
 }
 
-std::int64_t rows_of(std::span<const std::int64_t> counts) {
-  expect(std::all_of(counts.begin(), counts.end(), [](std::int64_t n) { return n >= 0; }),
-         "row counts that are not negative");
-  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+void expect_rows_inside(const TensorView& view, const RankRows& rows, std::size_t num_ranks) {
+  expect(rows.first.size() == num_ranks && rows.count.size() == num_ranks, "one row count a rank");
+  for (std::size_t p = 0; p < num_ranks; ++p)
+    expect(rows.count[p] >= 0 && rows.first[p] >= 0 && rows.first[p] + rows.count[p] <= view.rows(),
+           "rows inside the tensors of an exchange");
+}
+
+std::int64_t rows_in(const RankRows& rows) {
+  return std::accumulate(rows.count.begin(), rows.count.end(), std::int64_t{0});
 }
 
 void expect_exchangeable(const TensorView& view) {
@@ -160,9 +165,8 @@ class MpiGroup final : public Group {
   Event start_all_reduce(const TensorView& whole, ReduceOp op) override;
   Event start_reduce_scatter(const TensorView& whole, const TensorView& staging) override;
   Event start_all_gather(const TensorView& whole) override;
-  Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                           const TensorView& recv,
-                           std::span<const std::int64_t> recv_rows) override;
+  Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView& recv,
+                           const RankRows& from) override;
   Event start_broadcast(const TensorView& whole, int root) override;
   Event start_send_receive(const TensorView& send, int to, const TensorView& recv,
                            int from) override;
@@ -240,49 +244,43 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
   return logged<Transfer>(log_, record, std::move(messages));
 }
 
-Event MpiGroup::start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                                   const TensorView& recv,
-                                   std::span<const std::int64_t> recv_rows) {
+Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
+                                   const TensorView& recv, const RankRows& from) {
   const std::size_t num_ranks = static_cast<std::size_t>(size());
   const std::size_t own = static_cast<std::size_t>(rank());
-  expect(send_rows.size() == num_ranks && recv_rows.size() == num_ranks, "one row count a rank");
-  expect(rows_of(send_rows) == send.rows() && rows_of(recv_rows) == recv.rows(),
-         "row counts that add up to the rows of send and recv");
-  expect(send_rows[own] == recv_rows[own], "what goes to oneself to come from oneself");
+  expect_rows_inside(send, to, num_ranks);
+  expect_rows_inside(recv, from, num_ranks);
+  expect(to.count[own] == from.count[own], "what goes to oneself to come from oneself");
   expect_exchangeable(send);
   expect_exchangeable(recv);
   expect(send.empty() || recv.empty() || (send.cols() == recv.cols() && send.dtype == recv.dtype),
          "rows of one type and length");
-  if (!send.empty()) wire::record(*send.device, wire::all_to_all_v(send, send_rows, rank()));
+  if (!send.empty()) wire::record(*send.device, wire::all_to_all_v(send, to.count, rank()));
 
   const std::int64_t send_row_bytes = send.cols() * size_of(send.dtype);
   const std::int64_t recv_row_bytes = recv.cols() * size_of(recv.dtype);
-  std::vector<std::int64_t> send_begin(num_ranks);
-  std::vector<std::int64_t> recv_begin(num_ranks);
-  std::exclusive_scan(send_rows.begin(), send_rows.end(), send_begin.begin(), std::int64_t{0});
-  std::exclusive_scan(recv_rows.begin(), recv_rows.end(), recv_begin.begin(), std::int64_t{0});
-
   // In step i every rank sends to the one i places after it: no two send to the same rank at once.
   const CollectiveRecord record =
-      log_.enter(number_in_log_, Operation::all_to_all, send.num_bytes(), recv.num_bytes());
+      log_.enter(number_in_log_, Operation::all_to_all, rows_in(to) * send_row_bytes,
+                 rows_in(from) * recv_row_bytes);
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   for (std::size_t i = 1; i < num_ranks; ++i) {
-    const std::size_t from = (own + num_ranks - i) % num_ranks;
-    if (recv_rows[from] > 0)
-      messages.receive(static_cast<int>(from), recv.data + recv_begin[from] * recv_row_bytes,
-                       recv_rows[from] * recv_row_bytes);
+    const std::size_t p = (own + num_ranks - i) % num_ranks;
+    if (from.count[p] > 0)
+      messages.receive(static_cast<int>(p), recv.data + from.first[p] * recv_row_bytes,
+                       from.count[p] * recv_row_bytes);
   }
   for (std::size_t i = 1; i < num_ranks; ++i) {
-    const std::size_t to = (own + i) % num_ranks;
-    if (send_rows[to] > 0)
-      messages.send(static_cast<int>(to), send.data + send_begin[to] * send_row_bytes,
-                    send_rows[to] * send_row_bytes);
+    const std::size_t p = (own + i) % num_ranks;
+    if (to.count[p] > 0)
+      messages.send(static_cast<int>(p), send.data + to.first[p] * send_row_bytes,
+                    to.count[p] * send_row_bytes);
   }
-  if (send_rows[own] > 0)
-    std::memcpy(recv.data + recv_begin[own] * recv_row_bytes,
-                send.data + send_begin[own] * send_row_bytes,
-                static_cast<std::size_t>(send_rows[own] * send_row_bytes));
+  if (to.count[own] > 0)
+    std::memcpy(recv.data + from.first[own] * recv_row_bytes,
+                send.data + to.first[own] * send_row_bytes,
+                static_cast<std::size_t>(to.count[own] * send_row_bytes));
   return logged<Transfer>(log_, record, std::move(messages));
 }
 

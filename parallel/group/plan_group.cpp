@@ -32,11 +32,11 @@ class PlanGroup final : public Group {
     return record(wire::all_gather(whole.num_bytes(), size()));
   }
 
-  Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                           const TensorView&, std::span<const std::int64_t> recv_rows) override {
+  Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView&,
+                           const RankRows& from) override {
     const std::size_t num_ranks = static_cast<std::size_t>(size());
-    expect(send_rows.size() == num_ranks && recv_rows.size() == num_ranks, "one row count a rank");
-    return record(wire::all_to_all_v(send, send_rows, rank()));
+    expect(to.count.size() == num_ranks && from.count.size() == num_ranks, "one row count a rank");
+    return record(wire::all_to_all_v(send, to.count, rank()));
   }
 
   Event start_broadcast(const TensorView& whole, int) override {

@@ -50,10 +50,9 @@ class FaultyGroup final : public Group {
  public:
   explicit FaultyGroup(Group& sound)
       : Group(sound.name(), sound.rank(), sound.size()), sound_(sound) {}
-  Event start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                           const TensorView& recv,
-                           std::span<const std::int64_t> recv_rows) override {
-    sound_.all_to_all_v(send, send_rows, recv, recv_rows);
+  Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView& recv,
+                           const RankRows& from) override {
+    sound_.start_all_to_all_v(send, to, recv, from).wait_host();
     if (rank() == size() - 1) recv.as<std::int32_t>()[recv.numel() - 1] += 1;
     return {};
   }

@@ -49,7 +49,7 @@ Operand Operand::of_ints(const std::vector<std::int32_t>& values, std::int64_t c
   return operand;
 }
 
-void Operand::set(const Doubles& values) {
+void Operand::set(const Doubles& values) const {
   for (std::int64_t r = 0; r < view_.rows(); ++r)
     for (std::int64_t c = 0; c < view_.cols(); ++c)
       put(view_, r, c, values[static_cast<std::size_t>(r * view_.cols() + c)]);

@@ -28,7 +28,7 @@ class Operand {
 
   operator const TensorView&() const { return view_; }  // NOLINT: an operand reads as its view
   const TensorView& view() const { return view_; }
-  void set(const Doubles& values);
+  void set(const Doubles& values) const;
   void scale_by(double factor);
   Doubles values() const;
   std::vector<std::int32_t> ints() const;

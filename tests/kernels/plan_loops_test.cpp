@@ -78,7 +78,7 @@ TEST_F(PlanLoops, Routing) {
                weight = make(DType::f32, {8, 2});
   const Tensor lse = make(DType::f32, {8}), slopes = make(DType::f32, {2, 4}),
                counts = make(DType::i32, {2, 4});
-  const Tensor totals = make(DType::i64, {4}), order = make(DType::i32, {16});
+  const Tensor totals = make(DType::i32, {4}), order = make(DType::i32, {16});
   const Tensor rows = make(DType::bf16, {16, 32}), tokens = make(DType::bf16, {8, 32});
   EXPECT_GT(bytes_of([&] { gate_forward(logits, true, logits, lse, choice, weight); }), 0);
   EXPECT_GT(bytes_of([&] { gate_backward(weight, logits, lse, choice, true, slopes, 0, logits); }),

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "tensor/error.hpp"
 #include "tensor/random.hpp"
 #include "tests/support/mpi_test.hpp"
 
@@ -58,6 +59,24 @@ class Exchange {
 
   Event start() { return group_.start_all_to_all_v(send_, send_rows_, recv_, recv_rows_); }
 
+  // The i-th of n pieces: of the rows between any two ranks the i-th n-th, wherever they lie.
+  Event start_piece(int i, int n) {
+    const auto piece = [i, n](const Rows& counts) {
+      std::pair<Rows, Rows> rows;  // first and count
+      std::int64_t begin = 0;
+      for (const std::int64_t count : counts) {
+        rows.first.push_back(begin + count * i / n);
+        rows.second.push_back(count * (i + 1) / n - count * i / n);
+        begin += count;
+      }
+      return rows;
+    };
+    const auto [send_first, send_count] = piece(send_rows_);
+    const auto [recv_first, recv_count] = piece(recv_rows_);
+    return group_.start_all_to_all_v(send_, {send_first, send_count}, recv_,
+                                     {recv_first, recv_count});
+  }
+
   std::int64_t num_wrong() const {
     std::int64_t wrong = 0;
     const T* in = recv_->template as<T>();
@@ -101,6 +120,46 @@ TEST_F(GroupOrderTest, AllToAllOfUnevenRows) {
   Exchange<std::int32_t> integers(group_, *device_, 1, uneven);
   integers.start().wait_host();
   EXPECT_EQ(integers.num_wrong(), 0);
+}
+
+// The last piece travels first, and all are under way together; some pieces are empty.
+TEST_F(GroupOrderTest, AllToAllInPieces) {
+  for (const int num_pieces : {1, 2, 3, 5}) {
+    Exchange<float> floats(group_, *device_, 33, uneven);
+    Exchange<std::int32_t> integers(group_, *device_, 1, [this](int from, int to) {
+      return to == size_ - 1 ? 0 : uneven(from, to);
+    });
+    std::vector<Event> events;
+    for (int i = num_pieces; i-- > 0;) {
+      events.push_back(floats.start_piece(i, num_pieces));
+      events.push_back(integers.start_piece(i, num_pieces));
+    }
+    for (Event& event : events) event.wait_host();
+    EXPECT_EQ(floats.num_wrong(), 0) << num_pieces << " pieces";
+    EXPECT_EQ(integers.num_wrong(), 0) << num_pieces << " pieces";
+  }
+}
+
+// What is not named stays as it is.
+TEST_F(GroupOrderTest, AllToAllOfAPieceLeavesTheOtherRows) {
+  const Rows first(index(size_), 1), count(index(size_), 1);
+  std::vector<std::int32_t> sent(index(3), 0), received(index(3 * size_), -1);
+  sent[1] = 100 + rank_;
+  Rows from;
+  for (int p = 0; p < size_; ++p) from.push_back(3 * p + 2);
+  group_
+      .start_all_to_all_v(view_of(*device_, sent.data(), {3, 1}), {first, count},
+                          view_of(*device_, received.data(), {3 * size_, 1}), {from, count})
+      .wait_host();
+  for (int p = 0; p < size_; ++p) {
+    EXPECT_EQ(received[index(3 * p + 2)], 100 + p);
+    EXPECT_EQ(received[index(3 * p)], -1);
+    EXPECT_EQ(received[index(3 * p + 1)], -1);
+  }
+  const Rows beyond(index(size_), 3);
+  const TensorView view = view_of(*device_, sent.data(), {3, 1});
+  EXPECT_THROW(group_.start_all_to_all_v(view, {beyond, count}, view, {first, count}),
+               InternalError);
 }
 
 TEST_F(GroupOrderTest, AllToAllWithRanksThatSendOrReceiveNothing) {

@@ -132,10 +132,12 @@ inline Doubles gate_weights(const Doubles& probs, std::size_t num_experts,
 inline Doubles combine(const Doubles& rows, const std::vector<std::int32_t>& row_of_slot,
                        const Doubles& weights, std::size_t top_k, std::size_t hidden) {
   Doubles out(row_of_slot.size() / top_k * hidden);
-  for (std::size_t slot = 0; slot < row_of_slot.size(); ++slot)
+  for (std::size_t slot = 0; slot < row_of_slot.size(); ++slot) {
+    if (row_of_slot[slot] < 0) continue;  // dropped
     for (std::size_t h = 0; h < hidden; ++h)
       out[slot / top_k * hidden + h] +=
           weights[slot] * rows[static_cast<std::size_t>(row_of_slot[slot]) * hidden + h];
+  }
   return out;
 }
 
