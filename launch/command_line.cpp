@@ -169,7 +169,8 @@ int dispatch(std::span<const Command> commands, const Launcher& launcher, int ar
     return 0;
   }
   const Command& command = find_command(commands, words.front());
-  CommandContext context{.arguments = {words.begin() + 1, words.end()}, .launcher = launcher};
+  CommandContext context{
+      .program = argv[0], .arguments = {words.begin() + 1, words.end()}, .launcher = launcher};
   if (command.processes == Processes::one || asks_for_help(context.arguments)) {
     return run_in_one_process(command, context);
   }

@@ -14,6 +14,7 @@
 namespace switchyard {
 
 struct CommandContext {
+  std::string program;                 // as it was called
   std::vector<std::string> arguments;  // behind the command's name
   Launcher launcher;
   // Null for commands of one process. A command of all ranks gets it unless it is only asked for

@@ -1,5 +1,6 @@
 #include "launch/launcher.hpp"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +9,8 @@
 #include <cstdlib>
 #include <optional>
 #include <string_view>
+
+#include "data/shell_quote.hpp"
 
 namespace switchyard {
 namespace {
@@ -20,6 +23,11 @@ std::optional<int> environment_number(const char* name) {
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc{} || stop != text.data() + text.size()) return std::nullopt;
   return number;
+}
+
+std::string environment_text(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
 }
 
 }  // namespace
@@ -44,6 +52,28 @@ Launcher detect_launcher() {
     }
   }
   return {};
+}
+
+std::string start_of_command(const Launcher& launcher, const std::string& program,
+                             const std::string& command) {
+  const std::string script = environment_text("SWITCHYARD_STARTED_BY");
+  if (launcher.name == "mpirun" && !script.empty()) return script;
+  std::string start;
+  if (!launcher.name.empty()) {
+    // Without it srun may start as many jobs of one rank.
+    const bool by_pmix = launcher.name == "srun" && std::getenv("PMIX_NAMESPACE") != nullptr;
+    start =
+        fmt::format("{}{} -n {} ", launcher.name, by_pmix ? " --mpi=pmix" : "", launcher.num_ranks);
+  }
+  return fmt::format("{}{} {}", start, quote_for_shell(program), command);
+}
+
+BatchJob detect_batch_job() {
+  const std::string number = environment_text("SLURM_JOB_ID");
+  if (number.empty()) return {};
+  const std::string cluster = environment_text("SLURM_CLUSTER_NAME");
+  return {.id = fmt::format("Slurm{}{} {}", cluster.empty() ? "" : " ", cluster, number),
+          .num_restarts = environment_number("SLURM_RESTART_COUNT").value_or(0)};
 }
 
 int num_tasks_on_node(std::string_view tasks_per_node, int node) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "trainer/run/run_marker.hpp"
+
 namespace switchyard {
 
 struct Launcher {
@@ -14,6 +16,15 @@ struct Launcher {
 };
 
 Launcher detect_launcher();
+
+// How a person starts `program` (as it was called) on as many ranks in the same way, quoted for the
+// shell. launch/mpirun.sh tells its own line in SWITCHYARD_STARTED_BY, which takes the place of all
+// that stands before the configuration.
+std::string start_of_command(const Launcher& launcher, const std::string& program,
+                             const std::string& command);
+
+// The job of Slurm that this process is a part of, if any.
+BatchJob detect_batch_job();
 
 // Where srun starts more ranks on a host than it has processors: has those that wait inside MPI
 // give their processor away (OMPI_MCA_mpi_yield_when_idle, unless it is set), as mpirun does by

@@ -101,6 +101,11 @@ is_number "$threads" || refuse "OMP_NUM_THREADS is '$threads', not a number of t
 export OMP_NUM_THREADS=$threads
 grace=${SWITCHYARD_GRACE_SECONDS:-1}
 is_number "$grace" || refuse "SWITCHYARD_GRACE_SECONDS is '$grace', not a number of seconds"
+# How the ranks tell a person to go on; the program adds the configuration and what follows it.
+printf -v SWITCHYARD_STARTED_BY '%s%q -n %q' "${SWITCHYARD:+$(printf 'SWITCHYARD=%q ' "$SWITCHYARD")}" "$0" "$ranks"
+[[ -z $hosts ]] || SWITCHYARD_STARTED_BY+=$(printf ' --hosts %q' "$hosts")
+[[ -z $device ]] || SWITCHYARD_STARTED_BY+=$(printf ' --device %q' "$device")
+export SWITCHYARD_STARTED_BY
 options=(-n "$ranks" --mca btl_base_warn_component_unused 0
          # mpirun waits that long even when nobody is left: so a job that failed is over soon, and
          # the others have twice that to finish writing.

@@ -1,10 +1,10 @@
 // switchyard train and eval: a configuration on all ranks of the job.
-#include <fmt/format.h>
-#include <fmt/ranges.h>
+#include <fmt/core.h>
 
 #include <csignal>
 #include <cstdio>
 
+#include "data/shell_quote.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/commands/run_data.hpp"
 #include "launch/config/config_file.hpp"
@@ -47,6 +47,18 @@ LoadedConfig load_for_run(const CommandContext& context,
   return loaded;
 }
 
+// The command that goes on with this run: that of this start, but from where the run then is.
+std::string continue_command(const CommandContext& context, const LoadedConfig& loaded) {
+  constexpr std::string_view resume = "checkpoint.resume=";
+  std::vector<std::string> words = context.arguments;
+  if (loaded.config.checkpoint.resume != "auto") {
+    std::erase_if(words, [&](const std::string& word) { return word.starts_with(resume); });
+    words.push_back(std::string(resume) + "auto");
+  }
+  return start_of_command(context.launcher, context.program, "train") + " " +
+         quote_all_for_shell(words);
+}
+
 }  // namespace
 
 int run_train(const CommandContext& context) {
@@ -60,12 +72,15 @@ int run_train(const CommandContext& context) {
   if (!options.parse(context.arguments)) return 0;
   const LoadedConfig loaded = load_for_run(context, arguments);
   StopSignal stop;  // not before there is something to stop
-  const std::string command = fmt::format("switchyard train {}", fmt::join(context.arguments, " "));
+  const RunStart start{.effective_yaml = to_yaml(loaded.config),
+                       .program = quote_for_shell(context.program),
+                       .continue_command = continue_command(context, loaded),
+                       .job = detect_batch_job()};
   // What a run leaves lies in its folder: a reader of its words that goes away (`| head`) does not
   // end it, nor do words that found no room make it fail.
   std::signal(SIGPIPE, SIG_IGN);
-  const ExitCode code = run_training(context.session->world(), context.session->log(),
-                                     loaded.config, to_yaml(loaded.config), command, stop);
+  const ExitCode code =
+      run_training(context.session->world(), context.session->log(), loaded.config, start, stop);
   std::clearerr(stdout);
   return static_cast<int>(code);
 }

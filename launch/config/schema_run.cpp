@@ -109,7 +109,10 @@ void add_checkpoint(std::vector<Key>& keys) {
                   .field = field<s, &C::resume>(),
                   .unit = "auto, never or path",
                   .description = "`auto`: from the newest valid checkpoint of this run, if it has "
-                                 "any; `never`: from the start; or the folder of a checkpoint."});
+                                 "any; `never`: from the start; or the folder of a checkpoint to "
+                                 "go on from. The last two begin a new course and need a "
+                                 "`run.output` without checkpoints; a Slurm job that is queued "
+                                 "again goes on with the course it began."});
 }
 
 void add_watchdog(std::vector<Key>& keys) {

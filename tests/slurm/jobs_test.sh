@@ -67,8 +67,10 @@ expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 parallel.expert=3
 expect_lines 1 "nothing was submitted"
 expect 2 "$submit" refused.yaml --nodes 1 --ranks-per-node 2 model.hidden=8192 experts.intermediate=8192
 expect_lines 1 "and a node has 1500 MiB"
-expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 checkpoint.resume=never
-expect_lines 1 "checkpoint.resume: never"
+mkdir -p "an earlier [run]/checkpoints/step-00000010"
+expect 2 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 checkpoint.resume=never "run.output=an earlier [run]"
+expect_lines 1 "checkpoint.resume: never would begin a new course in an earlier [run]"
+expect 0 "$submit" refused.yaml --nodes 2 --ranks-per-node 1 checkpoint.resume=never --dry-run
 expect 2 "$submit" refused.yaml refused.yaml --nodes 2 --ranks-per-node 1
 expect_lines 1 "belongs to another configuration"
 expect 2 "$submit" refused.yaml --ranks-per-node 1
@@ -102,7 +104,8 @@ told "the doctor has seen two ranks under srun"
 write_job by_srun 1000000
 write_job by_mpirun 1000000
 submit_job by_srun --time 60
-submit_job by_mpirun --time 60 --launcher mpirun
+# Queued again, it goes on with the course that it began.
+submit_job by_mpirun --time 60 --launcher mpirun checkpoint.resume=never
 for run in by_srun by_mpirun; do must 60 "25 steps of $run" has_steps "$run" 25; done
 # Less is left than the 180 s of --signal; Slurm looks at the limits every 30 s.
 for run in by_srun by_mpirun; do scontrol update "JobId=${id[$run]}" TimeLimit=3 || fail "the time limit of $run"; done

@@ -37,6 +37,8 @@ expect 0 "$switchyard" train small.yaml train.num_steps=5
 [[ $(lines event) -eq 4 && $(lines '"loss"') -eq 5 ]] || fail "metrics.jsonl: $(cat run/metrics.jsonl)"
 expect 0 "$switchyard" train small.yaml train.num_steps=6
 [[ $(lines event) -eq 4 ]] || fail "a continuation is no restart"
+expect 2 "$switchyard" train small.yaml train.num_steps=2 checkpoint.resume=never
+rm -r run/checkpoints/*
 expect 0 "$switchyard" train small.yaml train.num_steps=2 checkpoint.resume=never
 [[ $(lines event) -eq 0 && $(lines '"loss"') -eq 2 ]] || fail "not begun anew: $(cat run/metrics.jsonl)"
 finish

@@ -26,6 +26,7 @@ class CheckpointFault : public ::testing::Test {
     return save_checkpoint({.folder = folder_.path(),
                             .state = {.step = step, .num_tokens = step * 10},
                             .configuration = "model: {hidden: 24}\n",
+                            .course = course_,
                             .keep = keep,
                             .leave_free_bytes = leave_free},
                            model_.store, *model_.optimizer, world(),
@@ -59,6 +60,7 @@ class CheckpointFault : public ::testing::Test {
   std::unique_ptr<Device> device_;
   SyntheticModel model_;
   std::string report_;
+  std::string course_;
 };
 
 using Names = std::vector<std::string>;
@@ -154,17 +156,41 @@ TEST_F(CheckpointFault, StepsOfACourseThatWasLeftGo) {
   world().barrier();
 }
 
+TEST_F(CheckpointFault, OnlyCheckpointsOfItsOwnCourseAreCountedAndRemoved) {
+  save(1);  // of a version that knew no courses
+  course_ = "b";
+  for (const std::int64_t step : {5, 15, 40}) save(step, 9);
+  course_ = "a";
+  for (const std::int64_t step : {10, 20, 30, 50}) save(step, 9);
+  save(25);
+  const Names left = {"step-00000005", "step-00000015", "step-00000020", "step-00000025",
+                      "step-00000040"};
+  EXPECT_EQ(names(), left);
+  world().barrier();
+  try {
+    save(15);
+    FAIL() << "a checkpoint of another course was replaced";
+  } catch (const IoError& error) {
+    EXPECT_NE(std::string(error.what()).find("step-00000015"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(names(), left);
+  EXPECT_EQ(course_of_checkpoint(folder_ / "step-00000015"), "b");
+  EXPECT_EQ(course_of_checkpoint(folder_ / "step-00000025"), "a");
+  world().barrier();
+}
+
 TEST_F(CheckpointFault, LeftoversOfAKilledSaveGoAndAreNeverTaken) {
   save(10);
   damage([&] {
     // A save killed before its rename: every file there, even the manifest.
     fs::copy(folder_ / "step-00000010", folder_ / "step-00000020.tmp");
     fs::create_directory(folder_ / "step-00000005.old.tmp");
+    fs::create_directory(folder_ / "step-by-step.tmp");  // somebody's
   });
   EXPECT_EQ(newest(), folder_ / "step-00000010");
   world().barrier();
   save(30);
-  EXPECT_EQ(names(), (Names{"step-00000010", "step-00000030"}));
+  EXPECT_EQ(names(), (Names{"step-00000010", "step-00000030", "step-by-step.tmp"}));
   world().barrier();
 }
 

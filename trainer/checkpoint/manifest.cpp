@@ -97,6 +97,7 @@ Manifest manifest_of(const Json& json) {
   manifest.layout.context = layout.at("context");
   manifest.layout.expert = layout.at("expert");
   manifest.configuration = json.at("configuration").get<std::string>();
+  manifest.course = json.value("course", std::string());
   for (const Json& file : json.at("files"))
     manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3_128")});
   for (const Json& tensor : json.at("tensors"))
@@ -143,12 +144,19 @@ std::int64_t step_of_folder_name(std::string_view name) {
   return step;
 }
 
-std::int64_t newest_step_in(const std::string& folder) {
-  std::int64_t newest = 0;
+std::vector<std::int64_t> checkpoint_steps_in(const std::string& folder) {
+  std::vector<std::int64_t> steps;
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(folder, none))
-    newest = std::max(newest, step_of_folder_name(entry.path().filename().string()));
-  return newest;
+    if (const std::int64_t step = step_of_folder_name(entry.path().filename().string()); step >= 0)
+      steps.push_back(step);
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+std::int64_t newest_step_in(const std::string& folder) {
+  const std::vector<std::int64_t> steps = checkpoint_steps_in(folder);
+  return steps.empty() ? 0 : steps.front();
 }
 
 std::string to_json(const Manifest& manifest) {
@@ -165,6 +173,7 @@ std::string to_json(const Manifest& manifest) {
                     {"context", manifest.layout.context},
                     {"expert", manifest.layout.expert}};
   json["configuration"] = manifest.configuration;
+  if (!manifest.course.empty()) json["course"] = manifest.course;
   json["files"] = Json::array();
   for (const CheckpointFile& file : manifest.files)
     json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3_128", file.hash}});
@@ -198,6 +207,14 @@ Manifest read_manifest(const std::string& folder) {
     throw CheckpointError(fmt::format("{} cannot be read: {}", path, error.what()));
   }
   return parse_manifest(text, path);
+}
+
+std::string course_of_checkpoint(const std::string& folder) {
+  try {
+    return read_manifest(folder).course;
+  } catch (const CheckpointError&) {
+    return {};
+  }
 }
 
 std::string hash_of_file(const std::string& path) {

@@ -42,6 +42,7 @@ struct SavedTensor {
 struct Manifest {
   TrainState state;
   std::string configuration;  // the run's effective YAML
+  std::string course;         // that it is a part of; empty: of a version that knew no courses
   int num_ranks = 0;          // that wrote it
   ParallelConfig layout;      // of those ranks
   std::vector<CheckpointFile> files;
@@ -57,7 +58,9 @@ std::string rank_file_name(int rank);             // "rank-00003.h5"
 std::string step_folder_name(std::int64_t step);  // "step-00000100"
 // The step that a folder's name tells, -1 if it is not the name of a complete checkpoint.
 std::int64_t step_of_folder_name(std::string_view name);
-// The step of the newest checkpoint in a folder, by name and valid or not; 0 if there is none.
+// Steps of the checkpoints in a folder, by name and valid or not, newest first; none if it is none.
+std::vector<std::int64_t> checkpoint_steps_in(const std::string& folder);
+// The first of them; 0 if there is none.
 std::int64_t newest_step_in(const std::string& folder);
 
 std::string to_json(const Manifest& manifest);
@@ -65,6 +68,9 @@ std::string to_json(const Manifest& manifest);
 Manifest parse_manifest(const std::string& text, const std::string& path);
 // Reads FOLDER/manifest.json. CheckpointError.
 Manifest read_manifest(const std::string& folder);
+
+// The course of the checkpoint in FOLDER; empty if its manifest names none or cannot be read.
+std::string course_of_checkpoint(const std::string& folder);
 
 // XXH3 (128 bits) of the contents. IoError.
 std::string hash_of_file(const std::string& path);

@@ -46,7 +46,7 @@ void refuse_damaged(const std::string& folder, Group& world) {
       if (step_of_folder_name(entry.path().filename().string()) >= 0)
         throw CheckpointError(
             fmt::format("{} holds checkpoints, but none of them is valid (see above); mend or "
-                        "remove them, or start again from step 0 with checkpoint.resume=never",
+                        "remove them, or begin anew with another run.output",
                         folder));
   });
 }

@@ -201,26 +201,31 @@ void write_whole_file(const std::string& path, const Manifest& manifest, std::in
   trim_reservation(path);
 }
 
-// Complete steps in `folder`, newest first, and what an interrupted save or removal left.
-struct FolderContents {
-  std::vector<std::int64_t> steps;
-  std::vector<std::string> leftovers;
-};
-FolderContents contents_of(const std::string& folder) {
-  FolderContents contents;
+// What an interrupted save or removal left: step-N.tmp and step-N.old.tmp.
+void remove_leftovers(const std::string& folder) {
+  std::vector<fs::path> leftovers;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (const std::int64_t step = step_of_folder_name(name); step >= 0)
-      contents.steps.push_back(step);
-    else if (name.starts_with("step-") && name.ends_with(".tmp"))
-      contents.leftovers.push_back(entry.path().string());
+    const std::string_view stem = std::string_view(name).substr(0, name.find('.'));
+    const std::string_view ending = std::string_view(name).substr(stem.size());
+    if (step_of_folder_name(stem) >= 0 && (ending == ".tmp" || ending == ".old.tmp"))
+      leftovers.push_back(entry.path());
   }
-  std::sort(contents.steps.rbegin(), contents.steps.rend());
-  return contents;
+  for (const fs::path& path : leftovers) fs::remove_all(path);
 }
 
-void remove_leftovers(const std::string& folder) {
-  for (const std::string& path : contents_of(folder).leftovers) fs::remove_all(path);
+// A checkpoint that names no course, or that nobody can read, is one of this run's folder.
+bool is_of_another_course(const std::string& checkpoint, const std::string& course) {
+  const std::string named = course_of_checkpoint(checkpoint);
+  return !named.empty() && !course.empty() && named != course;
+}
+
+void require_free_name(const std::string& path, const std::string& course) {
+  if (is_of_another_course(path, course))
+    throw IoError(
+        fmt::format("{} is in the way: it was put there and belongs to another course than this "
+                    "run; move it elsewhere and run the same command again",
+                    path));
 }
 
 // Out of sight first, so that nobody takes a half-removed folder for a checkpoint.
@@ -231,8 +236,7 @@ void remove_checkpoint(const std::string& folder, const std::string& name) {
   fs::remove_all(doomed);
 }
 
-// The folder takes its final name; one of the same step (damaged, or of a course that was left)
-// makes way.
+// The folder takes its final name; one of the same step (damaged, or left) makes way.
 void publish(const std::string& folder, const std::string& temporary, const std::string& name) {
   sync_folder(temporary);
   const std::string path = folder + "/" + name;
@@ -243,15 +247,19 @@ void publish(const std::string& folder, const std::string& temporary, const std:
 
 void remove_surplus(const SaveRequest& request, const Report& report) {
   remove_leftovers(request.folder);
+  const std::vector<std::int64_t> steps = checkpoint_steps_in(request.folder);
+  const std::int64_t keep = std::max<std::int64_t>(request.keep, 1);
+  if (std::ssize(steps) <= keep && steps.front() <= request.state.step) return;
   std::int64_t num_kept = 0;
-  for (const std::int64_t step : contents_of(request.folder).steps) {
+  for (const std::int64_t step : steps) {
     const std::string name = step_folder_name(step);
+    if (is_of_another_course(request.folder + "/" + name, request.course)) continue;
     if (step > request.state.step) {
       if (report)
         report(fmt::format("removing {}: this run started again before that step and has left it",
                            name));
       remove_checkpoint(request.folder, name);
-    } else if (++num_kept > std::max<std::int64_t>(request.keep, 1)) {
+    } else if (++num_kept > keep) {
       remove_checkpoint(request.folder, name);
     }
   }
@@ -282,6 +290,7 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   Manifest manifest;
   manifest.state = request.state;
   manifest.configuration = request.configuration;
+  manifest.course = request.course;
   manifest.num_ranks = world.size();
   manifest.layout = store.mesh().config();
   manifest.tensors = gather_ownership(store, ranges, world);
@@ -297,6 +306,7 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
     on_first([&] {
       fs::create_directories(request.folder);
       remove_leftovers(request.folder);
+      require_free_name(request.folder + "/" + name, request.course);
       require_free_space(
           request.folder,
           static_cast<std::int64_t>(needed[0]) + shared_bytes + request.leave_free_bytes,

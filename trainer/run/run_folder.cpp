@@ -91,7 +91,15 @@ LockResult try_lock(int file) {
   return errno == EAGAIN || errno == EACCES ? LockResult::held : LockResult::unsupported;
 }
 
-// For exceptions of what a folder needs.
+void make_folder(const std::string& path) {
+  try {
+    fs::create_directories(path);
+  } catch (const fs::filesystem_error& error) {
+    throw IoError(fmt::format("run.output: {} cannot be created: {}", error.path1().string(),
+                              error.code().message()));
+  }
+}
+
 [[noreturn]] void refuse(const std::string& path, const std::string& who, const std::string& hint) {
   throw ConfigError(fmt::format(
       "run.output: {} is in use by another job ({}). Wait for it or choose another folder{}", path,
@@ -101,14 +109,14 @@ LockResult try_lock(int file) {
 }  // namespace
 
 RunFolder::RunFolder(std::string path) : path_(std::move(path)) {
-  try {
-    for (const std::string& folder : {logs(), checkpoints()}) fs::create_directories(folder);
-  } catch (const fs::filesystem_error& error) {
-    throw IoError(fmt::format("run.output: {} cannot be created: {}", error.path1().string(),
-                              error.code().message()));
-  }
+  make_folder(path_);
   try {
     lock();
+    if (const std::optional<RunMarker> marker = read_run_marker(path_))
+      marker_ = *marker;
+    else
+      write_run_marker(path_, marker_);
+    for (const std::string& folder : {logs(), checkpoints()}) make_folder(folder);
   } catch (...) {
     if (lock_file_ >= 0) ::close(lock_file_);
     throw;
@@ -149,6 +157,11 @@ void RunFolder::lock() {
   if (!written)
     throw IoError(fmt::format("run.output: {} cannot be written: {}", path, std::strerror(errno)));
   ::fsync(lock_file_);
+}
+
+void RunFolder::mark(const RunMarker& marker) {
+  write_run_marker(path_, marker);
+  marker_ = marker;
 }
 
 void RunFolder::write_config(const std::string& yaml) const {

@@ -1,6 +1,6 @@
-// The folder of one run: config.yaml, metrics.jsonl, exit.json, logs/, checkpoints/. While a
-// RunFolder lives, its process holds the folder: a second job is refused, with the holder's name.
-// Rank 0 creates it, inside run_together(), so that a refusal reaches all ranks.
+// The folder of one run: run.json, config.yaml, metrics.jsonl, exit.json, logs/, checkpoints/.
+// While a RunFolder lives, its process holds the folder: a second job is refused, with the holder's
+// name. Rank 0 creates it, inside run_together(), so that a refusal reaches all ranks.
 //
 // The lock is an open-file-description lock on FOLDER/run.lock, which the system releases when the
 // process dies, also across hosts where the file system supports locks; the file says who holds it.
@@ -12,6 +12,7 @@
 #include <string>
 
 #include "tensor/error.hpp"
+#include "trainer/run/run_marker.hpp"
 #include "trainer/watch/exit_file.hpp"
 
 namespace switchyard {
@@ -32,6 +33,9 @@ class RunFolder {
   // A sentence about a dead job whose lock was taken over; empty otherwise.
   const std::string& note() const { return note_; }
 
+  // What was known when this object was made: the course of earlier starts, if any.
+  const RunMarker& marker() const { return marker_; }
+  void mark(const RunMarker& marker);
   void write_config(const std::string& yaml) const;
   void write_exit(ExitCode code, const std::string& reason, std::int64_t step) const {
     write_exit_file(path_, code, reason, step);
@@ -42,6 +46,7 @@ class RunFolder {
 
   std::string path_;
   std::string note_;
+  RunMarker marker_;
   int lock_file_ = -1;
 };
 

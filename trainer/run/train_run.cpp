@@ -7,6 +7,7 @@
 #include <iostream>
 #include <optional>
 
+#include "data/shell_quote.hpp"
 #include "kernels/peak.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "trainer/activations/capture.hpp"
@@ -15,6 +16,7 @@
 #include "trainer/checkpoint/kept_tokenizer.hpp"
 #include "trainer/checkpoint/resume.hpp"
 #include "trainer/number_text.hpp"
+#include "trainer/run/course.hpp"
 #include "trainer/run/metrics.hpp"
 #include "trainer/run/progress.hpp"
 #include "trainer/run/rank_log.hpp"
@@ -40,15 +42,15 @@ double seconds_since(Clock::time_point start) {
 class Run {
  public:
   Run(Group& world, CollectiveLog& collectives, Watchdog& watchdog, const Config& config,
-      const std::string& effective_yaml, const std::string& command, StopSignal& stop,
-      RunFolder* folder, RankLog& log)
+      const RunStart& start, const Course& course, StopSignal& stop, RunFolder* folder,
+      RankLog& log)
       : world_(world),
         collectives_(collectives),
         watchdog_(watchdog),
         slow_ranks_(collectives, config.watchdog.slow_every),
         config_(config),
-        yaml_(effective_yaml),
-        command_(command),
+        start_(start),
+        course_(course),
         stop_(stop),
         folder_(folder),
         log_(log),
@@ -99,12 +101,15 @@ class Run {
     run_together(world_, [&] {
       if (folder_ == nullptr) return;
       // Not before it is known that this run may go on from what is there.
-      folder_->write_config(yaml_);
+      if (folder_->marker().course != course_.id)
+        folder_->mark({.course = course_.id, .begun_by = course_.begun_by});
+      folder_->write_config(start_.effective_yaml);
       keep_tokenizer(folder_->path(), tokens.tokenizer());
     });
     if (folder_ == nullptr) return;
-    metrics_ = std::make_unique<MetricsWriter>(
-        folder_->metrics(), state_.step, begins_anew() ? RestartLines::cut : RestartLines::keep);
+    metrics_ =
+        std::make_unique<MetricsWriter>(folder_->metrics(), course_.is_new ? 0 : state_.step,
+                                        course_.is_new ? RestartLines::cut : RestartLines::keep);
     if (restart) metrics_->write(*restart);
     progress_ = std::make_unique<RunProgress>(std::cout, is_live_terminal(STDOUT_FILENO),
                                               state_.step + 1, config_.train.num_steps);
@@ -118,8 +123,9 @@ class Run {
   }
 
   void resume(const TokenFile& tokens) {
+    if (!course_.note.empty()) note(course_.note);
     const std::optional<Resumed> resumed =
-        resume_run(config_, yaml_, checkpoints_, trainer(), world_,
+        resume_run(config_, start_.effective_yaml, checkpoints_, trainer(), world_,
                    [this](const std::string& text) { note(text); });
     if (!resumed) return;
     require_same_tokenizer(resumed->path, tokens, world_);
@@ -129,13 +135,11 @@ class Run {
     note(fmt::format("resuming from step {} ({})", state_.step, checkpoint_path_));
   }
 
-  bool begins_anew() const { return config_.checkpoint.resume == "never"; }
-
   void record_start() {
     run_together(world_, [&] {
       if (folder_ != nullptr)
         history_ = std::make_unique<RestartHistory>(folder_->path(), newest_step_in(checkpoints_),
-                                                    begins_anew(), unix_seconds());
+                                                    course_.is_new, unix_seconds());
     });
   }
 
@@ -227,7 +231,8 @@ class Run {
     const StopSignal::Saving saving(stop_);
     const SaveResult saved = save_checkpoint({.folder = checkpoints_,
                                               .state = state_,
-                                              .configuration = yaml_,
+                                              .configuration = start_.effective_yaml,
+                                              .course = course_.id,
                                               .keep = config_.checkpoint.keep},
                                              trainer().store(), trainer().optimizer(), world_,
                                              [this](const std::string& text) { note(text); });
@@ -288,10 +293,12 @@ class Run {
         .memory_bytes = memory_bytes_,
         .checkpoint = checkpoint_path_,
         .next = {}};
-    if (state_.step < config_.train.num_steps) summary.next.push_back("continue: " + command_);
+    const std::string run = quote_for_shell(folder_->path());
+    if (state_.step < config_.train.num_steps)
+      summary.next.push_back("continue: " + start_.continue_command);
     summary.next.push_back(
-        fmt::format("generate: switchyard generate {} --prompt TEXT", folder_->path()));
-    summary.next.push_back(fmt::format("pictures: launch/plot.sh {}", folder_->path()));
+        fmt::format("generate: {} generate {} --prompt TEXT", start_.program, run));
+    summary.next.push_back(fmt::format("pictures: launch/plot.sh {}", run));
     std::cout << format_summary(summary) << std::flush;
   }
 
@@ -303,8 +310,8 @@ class Run {
   SlowRanks slow_ranks_;
   SpillMeter spill_meter_;
   const Config& config_;
-  const std::string& yaml_;
-  const std::string& command_;
+  const RunStart& start_;
+  const Course& course_;  // on rank 0; elsewhere only what it means for checkpoint.resume
   StopSignal& stop_;
   RunFolder* folder_;
   RankLog& log_;
@@ -348,17 +355,21 @@ void record_failure(Group& world, const std::string& output, Watchdog* watchdog,
 
 }  // namespace
 
-ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& given,
-                      const std::string& effective_yaml, const std::string& command,
-                      StopSignal& stop) {
+ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& asked,
+                      const RunStart& start, StopSignal& stop) {
+  Config given = asked;
   const std::string& output = given.run.output;
   std::unique_ptr<RunFolder> folder;
+  Course course;
   run_together(world, [&] {
     if (world.rank() != 0) return;
     require_named_checkpoint(given.checkpoint);
     folder = std::make_unique<RunFolder>(output);
+    course = choose_course(output, folder->marker(), given.checkpoint, start.job);
     SideFiles::prepare(output);
   });
+  world.broadcast_text(course.resume, 0);
+  given.checkpoint.resume = course.resume;
   std::unique_ptr<Watchdog> watchdog;
   std::unique_ptr<RankLog> log;
   std::unique_ptr<TokenFile> tokens;
@@ -380,8 +391,7 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& gi
     if (folder && !folder->note().empty()) log->warning(folder->note());
     set_threads(given.run, world);
 
-    run.emplace(world, collectives, *watchdog, config, effective_yaml, command, stop, folder.get(),
-                *log);
+    run.emplace(world, collectives, *watchdog, config, start, course, stop, folder.get(), *log);
     const ExitCode code = run->train(*tokens);
     if (folder)
       folder->write_exit(code, code == ExitCode::done ? "done" : run->stopped_by(), run->step());

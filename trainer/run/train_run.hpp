@@ -8,16 +8,22 @@
 #include "parallel/group/group.hpp"
 #include "tensor/error.hpp"
 #include "trainer/config.hpp"
+#include "trainer/run/run_marker.hpp"
 #include "trainer/watch/stop_signal.hpp"
 
 namespace switchyard {
 
-// Collective over `world`. `effective_yaml`: the complete configuration, stored with the run and in
-// each checkpoint. `collectives`: the log of the world, which the watchdog reads. `command`: how a
-// person continues this run, for the closing lines. Returns ExitCode::done, or ExitCode::stopped
-// after a stop on request; other ends are thrown.
+// What a start of training is, besides its configuration.
+struct RunStart {
+  std::string effective_yaml;  // the complete configuration, stored in the run and each checkpoint
+  std::string program;         // for the closing lines, as a shell reads them: this program, and
+  std::string continue_command;  // the command that continues this run
+  BatchJob job;
+};
+
+// Collective over `world`. `collectives`: the log of the world, which the watchdog reads. Returns
+// ExitCode::done, or ExitCode::stopped after a stop on request; other ends are thrown.
 ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& config,
-                      const std::string& effective_yaml, const std::string& command,
-                      StopSignal& stop);
+                      const RunStart& start, StopSignal& stop);
 
 }  // namespace switchyard
