@@ -72,6 +72,18 @@ kernels::RopeScaling rope_scaling_of(const std::string& kind) {
       fmt::format("model.rope_scaling.kind: {} is unknown; write none, linear, ntk or yarn", kind));
 }
 
+// Tokens leave a cache in such numbers: attention cuts keys into blocks at their multiples, so its
+// sums are those over all keys, to the bit.
+constexpr std::int64_t cache_step = 256;
+
+// Rows [distance, end) of a tensor become its rows [0, end - distance).
+void move_up(const TensorView& rows, std::int64_t distance, std::int64_t end) {
+  for (std::int64_t from = distance; from < end; from += distance) {
+    const std::int64_t to = std::min(from + distance, end);
+    kernels::copy(rows.slice_rows(from, to), rows.slice_rows(from - distance, to - distance));
+  }
+}
+
 Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DType compute) {
   return {device,
           Purpose::workspace,
@@ -106,10 +118,25 @@ AttentionLayer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelCo
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
 }
 
-AttentionLayer::Cache::Cache(Device& device, const ModelConfig& model, DType compute,
-                             std::int64_t max_length)
-    : keys(device, Purpose::activation, compute, {max_length, key_cols(model)}),
-      values(device, Purpose::activation, compute, {max_length, key_cols(model)}) {}
+AttentionLayer::Cache::Cache(Device& device, const ModelConfig& model, std::int64_t window,
+                             DType compute, std::int64_t max_length, std::int64_t max_new_tokens)
+    : window_(window) {
+  const std::int64_t rows =
+      window > 0 ? std::min(max_length, window + cache_step + max_new_tokens) : max_length;
+  keys_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
+  values_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
+}
+
+void AttentionLayer::Cache::make_room(std::int64_t num_cached, std::int64_t num_tokens) {
+  if (num_cached + num_tokens - first_ <= keys_->rows()) return;
+  expect(window_ > 0, "tokens that the cache has room for");
+  const std::int64_t seen = std::max<std::int64_t>(0, num_cached + 1 - window_);
+  const std::int64_t first = seen - seen % cache_step;
+  expect(num_cached + num_tokens - first <= keys_->rows(), "at most max_new_tokens new tokens");
+  move_up(keys_, first - first_, num_cached - first_);
+  move_up(values_, first - first_, num_cached - first_);
+  first_ = first;
+}
 
 AttentionLayer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
                                              DType compute, std::int64_t num_tokens,
@@ -217,24 +244,26 @@ void AttentionLayer::extend(const TensorView& x, const TensorView& y, std::int64
                             Cache& cache, const kernels::RopeTable& rope, ExtendScratch& scratch,
                             const Pass& pass) const {
   const std::int64_t num_tokens = x.rows();
-  const std::int64_t length = num_cached + num_tokens;
+  cache.make_room(num_cached, num_tokens);
+  const std::int64_t offset = num_cached - cache.first();  // rows of the cache in use
+  const std::int64_t length = offset + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
   kernels::linear_forward(x, packed_qkv_, scratch.qkv);
   kernels::rope(heads.rotated, rope, pass.rotary_positions, model_.effective_head_dim(),
                 kernels::Rotation::forward);
-  kernels::copy(heads.k, cache.keys->slice_rows(num_cached, length));
-  kernels::copy(heads.v, cache.values->slice_rows(num_cached, length));
+  kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
+  kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
   const kernels::KeyRanges key_ranges =
       kernels::causal_ranges({.num_sequences = 1,
                               .query_length = num_tokens,
                               .key_length = length,
-                              .query_offset = num_cached,
+                              .query_offset = offset,
                               .window = window_},
                              scratch.first_keys, scratch.end_keys);
   kernels::attention_forward(attention_shape(model_, 1, num_tokens, length), heads.q,
-                             cache.keys->slice_rows(0, length), cache.values->slice_rows(0, length),
-                             key_ranges, scratch.out, scratch.lse, kernels::Merge::replace,
-                             scratch.workspace);
+                             cache.keys()->slice_rows(0, length),
+                             cache.values()->slice_rows(0, length), key_ranges, scratch.out,
+                             scratch.lse, kernels::Merge::replace, scratch.workspace);
   if (sinks_ != nullptr)
     kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);
   kernels::linear_forward(scratch.out, packed_output_, y);

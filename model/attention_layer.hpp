@@ -5,8 +5,8 @@
 // (parallel/context/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. The layer holds its
 // weights; what the backward pass reads is in Saved and in Derived, which can be computed again
-// from x; what layers share is in Scratch, and in generation the keys and values of all tokens so
-// far are in a Cache. Legend: T tokens = S sequences of L, H hidden, D head_dim, A num_heads, G
+// from x; what layers share is in Scratch, and in generation keys and values of the tokens so far
+// are in a Cache. Legend: T tokens = S sequences of L, H hidden, D head_dim, A num_heads, G
 // num_kv_heads.
 #pragma once
 
@@ -40,11 +40,26 @@ class AttentionLayer {
     Tensor dqkv;  // [T, (A + 2 G) D]
     Tensor dout;  // [T, A D]
   };
-  // Keys (turned) and values of one sequence, in one layer.
-  struct Cache {
-    Cache(Device& device, const ModelConfig& model, DType compute, std::int64_t max_length);
-    Tensor keys;    // [max_length, G D]
-    Tensor values;  // [max_length, G D]
+  // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
+  // window may still show, so that its size is bounded however long the sequence becomes.
+  class Cache {
+   public:
+    // window: of the layer, 0 for none. At most max_new_tokens are added at a time.
+    Cache(Device& device, const ModelConfig& model, std::int64_t window, DType compute,
+          std::int64_t max_length, std::int64_t max_new_tokens);
+    // Room for `num_tokens` behind the `num_cached` tokens of the sequence: what no later token
+    // sees makes way.
+    void make_room(std::int64_t num_cached, std::int64_t num_tokens);
+    std::int64_t first() const { return first_; }  // position of the token in row 0
+    void clear() { first_ = 0; }                   // to begin another sequence
+    const Tensor& keys() const { return keys_; }
+    const Tensor& values() const { return values_; }
+
+   private:
+    std::int64_t window_;
+    std::int64_t first_ = 0;
+    Tensor keys_;    // [rows, G D]
+    Tensor values_;  // [rows, G D]
   };
   // Buffers for `num_tokens` new tokens of a sequence of at most max_length.
   struct ExtendScratch {
@@ -75,8 +90,8 @@ class AttentionLayer {
   // dy: gradient of y; dx: written. Gradients of weights are added to, and reported ready.
   void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, const Saved& saved,
                 const Derived& derived, Scratch& scratch, const Pass& pass) const;
-  // Generation: x, y [num_tokens, H] for the tokens that follow the `num_cached` tokens in the
-  // cache and are added to it.
+  // Generation: x, y [num_tokens, H] for the tokens that follow the `num_cached` tokens of the
+  // sequence, whose keys and values are in the cache, and are added to it.
   void extend(const TensorView& x, const TensorView& y, std::int64_t num_cached, Cache& cache,
               const kernels::RopeTable& rope, ExtendScratch& scratch, const Pass& pass) const;
 

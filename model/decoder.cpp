@@ -27,10 +27,18 @@ Decoder::Decoder(const Transformer& model, std::int64_t max_length)
          "generation has all experts on this rank");
   caches_.reserve(model.blocks_.size());
   for (std::size_t layer = 0; layer < model.blocks_.size(); ++layer)
-    caches_.emplace_back(device_, model.model_, model.compute_, max_length);
+    caches_.emplace_back(
+        device_, model.model_,
+        model.model_.attention_of_layer(static_cast<std::int64_t>(layer)).effective_window(),
+        model.compute_, max_length, static_cast<std::int64_t>(prompt_chunk));
 }
 
 Decoder::~Decoder() = default;
+
+void Decoder::clear() {
+  length_ = 0;
+  for (AttentionLayer::Cache& cache : caches_) cache.clear();
+}
 
 std::span<const float> Decoder::append(std::span<const std::int32_t> tokens) {
   expect(!tokens.empty(), "at least one token to append");

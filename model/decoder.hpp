@@ -1,7 +1,8 @@
-// Generation on one rank: extends one sequence token by token, with the keys and values of all
-// tokens so far in a cache. The model's experts must all be on this rank (expert degree 1), and its
-// weights packed. Buffers are made for the number of tokens added at a time: a prompt goes through
-// in chunks, then single tokens use one set of buffers over and over.
+// Generation on one rank: extends one sequence token by token, with the keys and values of the
+// tokens so far in a cache; a layer with a window keeps those that it still shows. The model's
+// experts must all be on this rank (expert degree 1), and its weights packed. Buffers are made for
+// the number of tokens added at a time: a prompt goes through in chunks, then single tokens use one
+// set of buffers over and over.
 #pragma once
 
 #include <memory>
@@ -14,7 +15,8 @@ namespace switchyard {
 
 class Decoder {
  public:
-  // max_length: tokens of prompt and continuation together.
+  // max_length: tokens of prompt and continuation together. May exceed model.sequence_length:
+  // positions go on, at the frequencies that the configuration gives for any position.
   Decoder(const Transformer& model, std::int64_t max_length);
   ~Decoder();
 
@@ -23,7 +25,7 @@ class Decoder {
   std::span<const float> append(std::span<const std::int32_t> tokens);
   std::int64_t length() const { return length_; }  // tokens so far
   std::int64_t max_length() const { return max_length_; }
-  void clear() { length_ = 0; }  // to begin another sequence
+  void clear();  // to begin another sequence
 
  private:
   void extend(std::span<const std::int32_t> tokens);

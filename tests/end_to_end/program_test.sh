@@ -79,6 +79,28 @@ expect 4 "$switchyard" generate nowhere
 mv elsewhere.h5 corpus.h5
 
 if [[ $ranks -eq 1 ]]; then  # what no number of ranks changes
+  # The same tokens as ids (the document's beginning first), as bytes and as text; and the end of the room told.
+  generate() { expect 0 "$switchyard" generate run --prompt "The 14" --seed 5 --temperature 3 "$@"; }
+  generate --ids
+  cp "$work/out" tokens.ids
+  expect_lines 1 "stopped after 25 tokens: the model was trained on sequences of 32 tokens, and layer 0 attends to all tokens before"
+  [[ $(head -n 7 tokens.ids | tr '\n' ' ') == "256 84 104 101 32 49 52 " && $(wc -l < tokens.ids) -eq 32 ]] || fail "ids: $(cat tokens.ids)"
+  generate --raw
+  cmp -s "$work/out" <(tail -n +2 tokens.ids | while read -r id; do printf "\\x$(printf %x "$id")"; done) || fail "raw bytes: $(xxd "$work/out")"
+  LC_ALL=C grep -qP '[\x80-\xff]' "$work/out" || fail "no byte beyond ASCII to lose: $(xxd "$work/out")"
+  generate
+  [[ $(wc -c < "$work/out") -ne 32 ]] || fail "text lost nothing that raw keeps: $out"
+  expect 2 "$switchyard" generate run --ids --raw
+  expect_lines 1 "--raw and --ids exclude each other"
+
+  # Windows in all layers: text goes on where the trained length ends, and what comes before stays.
+  windows=("model.attention=[{kind: window, window: 8, sinks: 1}, {kind: window, window: 20}]")
+  expect 0 train run.output=windows "${windows[@]}" train.num_steps=10
+  expect 0 "$switchyard" generate windows --ids --tokens 31 --temperature 0
+  cp "$work/out" within.ids
+  expect 0 "$switchyard" generate windows --ids --tokens 400 --temperature 0
+  [[ -z $err && $(wc -l < "$work/out") -gt 200 ]] || fail "windows stopped: $(wc -l < "$work/out") tokens $err"
+  head -n 32 "$work/out" | cmp -s - within.ids || fail "other tokens before the limit"
   for wrong in temperature=inf temperature=nan temperature=-1 top-p=0 top-p=1.01 seed=-1 tokens=0; do
     expect 2 "$switchyard" generate run "--$wrong"
     expect_lines 1 "--${wrong%%=*} must be"

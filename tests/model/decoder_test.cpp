@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
 #include "tensor/error.hpp"
 #include "tests/model/small_model.hpp"
 
@@ -63,6 +67,104 @@ INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
                                            tied_case(), dropout_case(), windows_case()),
                          [](const auto& instance) { return instance.param.name; });
+
+// Windows only, with sinks and stretched positions, in a model whose sequence_length is short.
+ModelCase windows_only_case() {
+  ModelCase c = windows_case();
+  c.model.sequence_length = 96;
+  c.model.attention = {{.kind = "window", .window = 3, .sinks = 2},
+                       {.kind = "window", .window = 70, .sinks = 1}};
+  return c;
+}
+
+TEST(DecoderLengthTest, WindowsGoOnBeyondTheSequenceLengthInBoundedMemory) {
+  constexpr std::int64_t length = 1700;  // the cache of 70 + 512 rows makes room several times
+  const ModelCase c = windows_only_case();
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  SmallBatch batch(5, 1, length, c.vocab_size_used);
+  ModelCase longer = c;  // the same weights
+  longer.model.sequence_length = length;
+  SmallModel reference(*rank.device, rank.mesh, longer);
+  const TokenBatch tokens = batch.on(*rank.device);
+  Pass pass = pass_over(tokens);
+  pass.training = false;
+  Activations activations(reference.model, 1, length);
+  const Tensor logits(*rank.device, Purpose::workspace, DType::f32, {length, c.model.vocab_size});
+  reference.model.logits(tokens, activations, pass, logits);
+  const std::span<float> values = logits->span<float>();
+  const std::vector<double> expected(values.begin(), values.end());
+
+  const std::int64_t before = rank.device->memory().live(Purpose::activation);
+  Decoder decoder(small.model, 1 << 20);
+  const std::int64_t rows = 3 + 70 + 2 * 512;
+  const std::int64_t row_bytes = 2 * c.model.num_kv_heads * c.model.head_dim * 4;
+  EXPECT_LT(rank.device->memory().live(Purpose::activation) - before, rows * row_bytes + 1024);
+  const std::span<const std::int32_t> ids = batch.tokens;
+  for (int repeat = 0; repeat < 2; ++repeat, decoder.clear()) {
+    for (std::size_t at = 0; at < ids.size();) {
+      const std::size_t count = at == 0 ? 400 : 1;
+      const std::span<const float> actual = decoder.append(ids.subspan(at, count));
+      at += count;
+      const double* full = &expected[(at - 1) * static_cast<std::size_t>(c.model.vocab_size)];
+      ASSERT_LT(relative_error(actual.data(), full, actual.size()), 1e-5) << "position " << at - 1;
+    }
+  }
+}
+
+// Rows [num, hidden] of numbers between -1 and 1.
+Tensor made_up_rows(Device& device, DType type, std::int64_t num, std::int64_t hidden,
+                    std::int64_t first) {
+  std::vector<float> values(static_cast<std::size_t>(num * hidden));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = std::sin(static_cast<float>(i * i % 1009) + static_cast<float>(first));
+  Tensor rows(device, Purpose::workspace, type, {num, hidden});
+  kernels::copy(view_of(device, values.data(), {num, hidden}), rows);
+  return rows;
+}
+
+// What a window no longer shows leaves no trace: the same bits as with a cache that keeps all.
+TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
+  for (const DType compute : {DType::f32, DType::bf16})
+    for (const std::int64_t window : {1, 70, 300}) {
+      constexpr std::int64_t length = 1500;
+      OneRank rank;
+      Device& device = *rank.device;
+      const ModelConfig model = windows_only_case().model;
+      const AttentionConfig attention{.kind = "window", .window = window, .sinks = 0};
+      ParameterStore store(device, rank.mesh);
+      AttentionLayer layer(store, "attention", model, attention, compute);
+      store.allocate();
+      store.initialize(3);
+      layer.pack_weights();
+      const kernels::RopeTable rope(device, length, model.effective_head_dim(), rope_spec(model));
+      AttentionLayer::Cache bounded(device, model, window, compute, length, 256);
+      AttentionLayer::Cache whole(device, model, 0, compute, length, 256);
+      for (std::int64_t at = 0; at < length;) {
+        const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
+        const std::int64_t num = std::min(count, length - at);
+        AttentionLayer::ExtendScratch scratch(device, model, compute, num, length);
+        const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
+        Tensor y[2];
+        std::vector<std::int32_t> positions(static_cast<std::size_t>(num));
+        std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(at));
+        Pass pass;
+        pass.rotary_positions = view_of(device, positions.data(), {num});
+        for (const bool keeps_all : {false, true}) {
+          Tensor& out = y[keeps_all];
+          out = Tensor(device, Purpose::workspace, compute, {num, model.hidden});
+          layer.extend(x, out, at, keeps_all ? whole : bounded, rope, scratch, pass);
+        }
+        ASSERT_EQ(std::memcmp(y[0]->data, y[1]->data, static_cast<std::size_t>(y[0]->num_bytes())),
+                  0)
+            << name_of(compute) << ", window " << window << ", position " << at;
+        at += num;
+      }
+      EXPECT_GE(bounded.first(), 512);
+      EXPECT_EQ(whole.first(), 0);
+      EXPECT_EQ(bounded.keys()->rows(), window + 512);
+    }
+}
 
 TEST(DecoderLengthTest, MoreTokensThanFitAreRefused) {
   OneRank rank;

@@ -3,11 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "model/decoder.hpp"
 #include "model/sampling.hpp"
 #include "tensor/error.hpp"
-#include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {
@@ -25,29 +25,76 @@ std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::s
   return tokens;
 }
 
+// How long prompt and continuation may become together, and why.
+struct Room {
+  std::int64_t length = std::numeric_limits<std::int32_t>::max();
+  std::string reason = "positions are numbers of 32 bits";
+};
+
+// A layer that sees further back the longer a sequence is was trained up to sequence_length only.
+Room room_of(const ModelConfig& model) {
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
+    const std::int64_t window = model.attention_of_layer(layer).effective_window();
+    if (window > 0 && window <= model.sequence_length) continue;
+    return {model.sequence_length,
+            fmt::format("the model was trained on sequences of {} tokens, and layer {} {}",
+                        model.sequence_length, layer,
+                        window == 0 ? std::string("attends to all tokens before")
+                                    : fmt::format("has a window of {} tokens", window))};
+  }
+  return {};
+}
+
 // What is asked for if it fits behind the prompt; unasked, the default or as many as fit.
 std::int64_t num_tokens_to_add(const GenerateOptions& options, std::int64_t prompt_length,
-                               std::int64_t sequence_length) {
-  const std::int64_t room = sequence_length - prompt_length;
-  if (room < 1)
-    throw ConfigError(fmt::format(
-        "the prompt has {} tokens (with the one that begins a document), and the model was trained "
-        "on sequences of {}: nothing can follow; give a shorter prompt",
-        prompt_length, sequence_length));
+                               const Room& room) {
+  const std::int64_t left = room.length - prompt_length;
+  if (left < 1)
+    throw ConfigError(
+        fmt::format("the prompt has {} tokens (with the one that begins a document), and nothing "
+                    "can follow: {}; give a shorter prompt",
+                    prompt_length, room.reason));
   const std::int64_t wanted =
-      options.num_tokens.value_or(std::min(room, GenerateOptions::default_num_tokens));
-  if (wanted > room)
+      options.num_tokens.value_or(std::min(left, GenerateOptions::default_num_tokens));
+  if (wanted > left)
     throw ConfigError(fmt::format(
         "the prompt has {} tokens (with the one that begins a document) and --tokens asks for {} "
-        "more, but the model was trained on sequences of {} tokens; ask for at most {}",
-        prompt_length, wanted, sequence_length, room));
+        "more, but {}; ask for at most {}",
+        prompt_length, wanted, room.reason, left));
   return wanted;
 }
+
+// Prompt and tokens in the form that is asked for.
+class Printer {
+ public:
+  Printer(const Tokenizer& tokenizer, GenerateOutput output,
+          const std::function<void(const std::string&)>& on_text)
+      : tokenizer_(tokenizer), output_(output), on_text_(on_text), characters_(tokenizer) {}
+
+  void print_prompt(const std::string& text, const std::vector<std::int32_t>& tokens) {
+    if (output_ != GenerateOutput::ids) return on_text_(text);
+    for (const std::int32_t token : tokens) print(token);
+  }
+  void print(std::int32_t token) {
+    if (output_ == GenerateOutput::ids) return on_text_(fmt::format("{}\n", token));
+    on_text_(output_ == GenerateOutput::raw ? tokenizer_.token_bytes(token)
+                                            : characters_.push(token));
+  }
+  void finish() {
+    if (output_ == GenerateOutput::text) on_text_(characters_.finish() + "\n");
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  GenerateOutput output_;
+  const std::function<void(const std::string&)>& on_text_;
+  StreamingDecoder characters_;
+};
 
 }  // namespace
 
 void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOptions& options,
-              const std::function<void(const std::string&)>& on_text) {
+              const std::function<void(const std::string&)>& on_text, const Report& report) {
   Config config = given;
   if (config.model.vocab_size == 0) config.model.vocab_size = tokenizer.vocab_size();
   if (config.model.vocab_size < tokenizer.vocab_size())
@@ -57,8 +104,8 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
   const std::vector<std::int32_t> prompt =
       prompt_tokens(tokenizer, options.prompt, config.data.document_mask);
   const auto prompt_length = static_cast<std::int64_t>(prompt.size());
-  const std::int64_t num_tokens =
-      num_tokens_to_add(options, prompt_length, config.model.sequence_length);
+  const Room room = room_of(config.model);
+  const std::int64_t num_tokens = num_tokens_to_add(options, prompt_length, room);
 
   const std::unique_ptr<Group> world = make_local_group("world");
   const std::unique_ptr<Device> device = make_cpu_device();
@@ -71,19 +118,22 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
   model.pack_weights();
 
   Decoder decoder(model, prompt_length + num_tokens);
-  StreamingDecoder text(tokenizer);
-  on_text(options.prompt);
+  Printer printer(tokenizer, options.output, on_text);
+  printer.print_prompt(options.prompt, prompt);
   std::span<const float> logits = decoder.append(prompt);
-  for (std::int64_t i = 0; i < num_tokens; ++i) {
+  bool document_ended = false;
+  for (std::int64_t i = 0; i < num_tokens && !document_ended; ++i) {
     const double uniform = sampling_uniform(static_cast<std::uint64_t>(options.seed), 0,
                                             static_cast<std::uint64_t>(decoder.length()));
     const std::int32_t token = sample(logits, options.temperature, options.top_p, uniform);
-    if (token == tokenizer.end_of_document()) break;
-    on_text(text.push(token));
+    printer.print(token);
+    document_ended = token == tokenizer.end_of_document();
     if (i == 0 && config.data.document_mask && options.prompt.empty()) decoder.clear();
-    if (i + 1 < num_tokens) logits = decoder.append({&token, 1});
+    if (i + 1 < num_tokens && !document_ended) logits = decoder.append({&token, 1});
   }
-  on_text(text.finish());
+  printer.finish();
+  if (!document_ended && num_tokens < options.num_tokens.value_or(options.default_num_tokens))
+    report(fmt::format("stopped after {} tokens: {}", num_tokens, room.reason));
 }
 
 }  // namespace switchyard

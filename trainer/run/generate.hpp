@@ -7,9 +7,14 @@
 #include <string>
 
 #include "data/tokenizer.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/config.hpp"
 
 namespace switchyard {
+
+// text: whole characters, U+FFFD for bytes that are none. raw: the bytes of the tokens as they are.
+// ids: the tokens' numbers, one a line.
+enum class GenerateOutput : std::uint8_t { text, raw, ids };
 
 struct GenerateOptions {
   std::string checkpoint;  // a complete checkpoint's folder, verified
@@ -19,13 +24,16 @@ struct GenerateOptions {
   double temperature = 1.0;                               // 0: always the most probable token
   double top_p = 1.0;
   std::int64_t seed = 1;
+  GenerateOutput output = GenerateOutput::text;
 };
 
-// `config`: that of the checkpoint. Calls on_text with pieces of whole characters: first the
-// prompt, then what is generated, until num_tokens or the end of the document. ConfigError if
-// prompt and continuation exceed model.sequence_length, CheckpointError if model and tokenizer do
-// not fit.
+// `config`: that of the checkpoint. Calls on_text with pieces of output: first the prompt (as ids:
+// with the end of document that stands before it), then what is generated, until num_tokens or the
+// end of the document (which ids show). Where every layer attends to a window of at most
+// model.sequence_length tokens, the sequence may become longer than that; else ConfigError if the
+// prompt and what is asked for exceed it, and a report if they end there unasked. CheckpointError
+// if model and tokenizer do not fit.
 void generate(const Config& config, const Tokenizer& tokenizer, const GenerateOptions& options,
-              const std::function<void(const std::string&)>& on_text);
+              const std::function<void(const std::string&)>& on_text, const Report& report);
 
 }  // namespace switchyard
