@@ -23,18 +23,17 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
   }
 }
 
-double AdamW::update(std::int64_t step, double learning_rate, Group& world) {
+void AdamW::update(std::int64_t step, double learning_rate, double gradient_norm) {
   const Profile::Scope scope(store_.device().profile(), Part::optimizer);
-  const double norm = global_norm(world);
-  if (!std::isfinite(norm)) return norm;
-  const bool clip = config_.clip_norm > 0 && norm > config_.clip_norm;
+  expect(std::isfinite(gradient_norm), "a finite gradient");
+  const bool clip = config_.clip_norm > 0 && gradient_norm > config_.clip_norm;
 
   kernels::AdamWScalars scalars;
   scalars.learning_rate = static_cast<float>(learning_rate);
   scalars.beta1 = static_cast<float>(config_.beta1);
   scalars.beta2 = static_cast<float>(config_.beta2);
   scalars.epsilon = static_cast<float>(config_.epsilon);
-  scalars.gradient_scale = clip ? static_cast<float>(config_.clip_norm / norm) : 1.0f;
+  scalars.gradient_scale = clip ? static_cast<float>(config_.clip_norm / gradient_norm) : 1.0f;
   scalars.step = step;
   for (const OwnedRange& range : ranges_) {
     const bool decay = range.parameter->spec().decay;
@@ -42,10 +41,10 @@ double AdamW::update(std::int64_t step, double learning_rate, Group& world) {
     kernels::adamw(range_of(range.bucket->values, range), range_of(range.bucket->gradients, range),
                    moment1(range), moment2(range), scalars);
   }
-  return norm;
 }
 
-double AdamW::global_norm(Group& world) const {
+double AdamW::gradient_norm(Group& world) const {
+  const Profile::Scope scope(store_.device().profile(), Part::optimizer);
   std::array<double, 1> sum{};
   for (const OwnedRange& range : ranges_)
     sum[0] += kernels::sum_of_squares(range_of(range.bucket->gradients, range));

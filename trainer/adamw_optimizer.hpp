@@ -18,11 +18,13 @@ class AdamW {
   AdamW(const AdamW&) = delete;
   AdamW& operator=(const AdamW&) = delete;
 
-  // One update from the summed gradients of the owned parts. `step` counts from 1. Returns the
-  // global norm of the gradient before clipping, the same on every rank. If it is not finite
-  // nothing is changed, and the caller decides (the trainer stops with a NumericalError).
-  // Collective over `world`, which must be all ranks of the store's mesh.
-  double update(std::int64_t step, double learning_rate, Group& world);
+  // The global norm of the summed gradients before clipping, the same on every rank. Collective
+  // over `world`, which must be all ranks of the store's mesh.
+  double gradient_norm(Group& world) const;
+  // One update of values and moments from the summed gradients of the owned parts. `step` counts
+  // from 1. gradient_norm: as above, and finite: whether an update may be made at all the caller
+  // decides, who also knows the loss.
+  void update(std::int64_t step, double learning_rate, double gradient_norm);
 
   // f32 [numel]: the moments of a range of store.owned_ranges().
   TensorView moment1(const OwnedRange& range) const { return moment(moment1_, range); }
@@ -30,7 +32,6 @@ class AdamW {
 
  private:
   TensorView moment(const std::vector<Tensor>& moments, const OwnedRange& range) const;
-  double global_norm(Group& world) const;
 
   ParameterStore& store_;
   OptimizerConfig config_;

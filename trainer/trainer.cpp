@@ -63,8 +63,9 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source) {
   }
   Profile::Scope scope(device_.profile(), Part::optimizer);
   result.learning_rate = learning_rate_at(config_.optimizer, config_.train.num_steps, step);
-  result.gradient_norm = optimizer_.update(step, result.learning_rate, mesh_.group(Axis::world));
-  require_finite(result, step);
+  result.gradient_norm = optimizer_.gradient_norm(mesh_.group(Axis::world));
+  require_finite(result, step);  // before anything changes
+  optimizer_.update(step, result.learning_rate, result.gradient_norm);
   sync_.gather_values();
   model_.pack_weights();
   return result;

@@ -44,7 +44,7 @@ class Trainer {
 
   // One optimizer step, number `step` counted from 1, on the micro-batches that `source` gives.
   // Collective over the mesh. NumericalError, with the step and
-  // the value, if loss or gradient is not finite; the weights are then those before the step.
+  // the values, if loss or gradient is not finite; weights and moments are then those before it.
   StepResult step(std::int64_t step, BatchSource& source);
 
   // Mean cross-entropy over the first num_batches global batches of `batches`; collective.

@@ -170,6 +170,15 @@ expect_lines 1 "vocab_size = 100, but the tokenizer of corpus.h5 has 257 tokens"
 refuse 2 "$switchyard" eval run
 expect_lines 1 "run: is a folder, not a configuration file; the configuration of that run is run/config.yaml"
 
+# A loss that is not finite ends the run before the step changes anything, though the gradient is finite
+# (a huge rate makes the logits of tokens that step 1 had not seen end near -2e38, those of others near 2e38).
+expect 17 train run.output=huge train.num_steps=4 train.global_batch=12 train.micro_batch=1 parallel.expert=1 \
+  experts.num_experts=0 model.sequence_length=4 model.hidden=16 model.num_layers=1 model.initial_std=1e-38 \
+  model.embedding_std=1 optimizer.schedule=constant_decay optimizer.warmup_steps=0 optimizer.weight_decay=0 \
+  optimizer.clip_norm=0 optimizer.epsilon=3e-3 optimizer.learning_rate=6.5e36 checkpoint.every=1
+grep -q "step 2: loss inf and gradient norm [0-9.e+]* are not both finite; the weights were left" <<<"$err" || fail "overflow: $err"
+[[ $(ls huge/checkpoints) == step-00000001 ]] || fail "checkpoints after an overflow: $(ls huge/checkpoints)"
+
 # A checkpoint whose matrices have the same shapes but other heads is another model's.
 refuse 4 train run.output=run train.num_steps=45 model.num_heads=8 model.num_kv_heads=4 model.head_dim=4
 expect_lines 1 "was trained with model.num_heads 4, not 8"
