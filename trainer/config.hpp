@@ -37,7 +37,7 @@ struct OptimizerConfig {
   double learning_rate = 6e-4;
   std::string schedule = "cosine";  // cosine | linear | constant_decay
   std::int64_t warmup_steps = 20;
-  double min_learning_rate = 0;  // at the end of cosine and linear schedules
+  double min_learning_rate = 0;  // after the last step, where every schedule ends
   std::int64_t decay_steps = 0;  // constant_decay: the last steps, over which it falls linearly
   double weight_decay = 0.1;
   double beta1 = 0.9;

@@ -25,16 +25,13 @@ double learning_rate_at(const OptimizerConfig& config, std::int64_t num_steps, s
   const double low = config.min_learning_rate;
   const std::int64_t warmup = config.warmup_steps;
   if (step < warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
-  if (config.schedule == "cosine") {
-    const double done = fraction_of(warmup, num_steps, step);
+  std::int64_t begin = std::max<std::int64_t>(warmup, 1);  // the last step that has the peak
+  if (config.schedule == "constant_decay") begin = std::max(begin, num_steps - config.decay_steps);
+  const double done = fraction_of(begin, num_steps + 1, step);
+  if (config.schedule == "cosine")
     return low + (peak - low) * 0.5 * (1 + std::cos(std::numbers::pi * done));
-  }
-  if (config.schedule == "linear")
-    return std::lerp(peak, low, fraction_of(warmup, num_steps, step));
-  if (config.schedule == "constant_decay") {
-    const std::int64_t begin = std::max(warmup, num_steps - config.decay_steps);
-    return std::lerp(peak, low, fraction_of(begin, num_steps, step));
-  }
+  if (config.schedule == "linear" || config.schedule == "constant_decay")
+    return std::lerp(peak, low, done);
   throw ConfigError(
       fmt::format("optimizer.schedule: '{}' is not known; use cosine, linear or constant_decay",
                   config.schedule));

@@ -11,10 +11,12 @@ namespace switchyard {
 // `step` counts from 1 (the step about to be taken) to num_steps; 0 gives 0 when there is a
 // warm-up. With w = warmup_steps, N = num_steps, peak and low the two learning rates:
 //   step <= w        peak * step / w
-//   cosine           low + (peak - low) * (1 + cos(pi * (step - w) / (N - w))) / 2
-//   linear           peak + (low - peak) * (step - w) / (N - w)
-//   constant_decay   peak until N - decay_steps, then linear to low at N
-// So step w has the peak and step N the low one. ConfigError for another name of a schedule.
+//   cosine           low + (peak - low) * (1 + cos(pi * (step - b) / (N + 1 - b))) / 2
+//   linear           peak + (low - peak) * (step - b) / (N + 1 - b)
+//   constant_decay   peak until b, then as linear
+// with b, the last step that has the peak, max(w, 1), and of constant_decay N - decay_steps if that
+// is more. The low rate is reached after the last step, at N + 1: a step at a rate of 0, the
+// default, would compute a gradient and learn nothing. ConfigError for another name of a schedule.
 double learning_rate_at(const OptimizerConfig& config, std::int64_t num_steps, std::int64_t step);
 
 }  // namespace switchyard

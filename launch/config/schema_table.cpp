@@ -169,8 +169,9 @@ void add_optimizer(std::vector<Key>& keys) {
                   .field = field<s, &C::schedule>(),
                   .choices = {"cosine", "linear", "constant_decay"},
                   .description =
-                      "Course after the warm-up: down along a cosine or a line until the "
-                      "last step, or constant with a fall over the last `decay_steps`."});
+                      "Course after the warm-up: down along a cosine or a line over all "
+                      "steps that follow, or constant with a fall along a line over the last "
+                      "`decay_steps`."});
   keys.push_back({.section = "optimizer",
                   .name = "warmup_steps",
                   .field = field<s, &C::warmup_steps>(),
@@ -181,7 +182,10 @@ void add_optimizer(std::vector<Key>& keys) {
                   .name = "min_learning_rate",
                   .field = field<s, &C::min_learning_rate>(),
                   .range = from(0),
-                  .description = "Learning rate at the end of cosine and linear schedules."});
+                  .description =
+                      "Learning rate that every schedule falls towards; it would be reached one "
+                      "step after the last, so that the last step still learns where it "
+                      "is 0. `constant_decay` needs `decay_steps` to fall."});
   keys.push_back({.section = "optimizer",
                   .name = "decay_steps",
                   .field = field<s, &C::decay_steps>(),

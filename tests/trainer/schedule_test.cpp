@@ -13,7 +13,7 @@ OptimizerConfig config_for(const std::string& schedule) {
   config.learning_rate = 1.0;
   config.min_learning_rate = 0.1;
   config.warmup_steps = 10;
-  config.decay_steps = 20;
+  config.decay_steps = 19;
   return config;
 }
 
@@ -27,22 +27,40 @@ TEST(Schedule, WarmUpRisesLinearlyFromZeroToThePeak) {
   }
 }
 
-TEST(Schedule, EndsAtTheLowRateAndStaysThere) {
+// The last step is step 109 here and in what follows.
+TEST(Schedule, EndsAtTheLowRateAfterTheLastStepAndStaysThere) {
   for (const char* name : {"cosine", "linear", "constant_decay"}) {
     const OptimizerConfig config = config_for(name);
-    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 110), 0.1) << name;
-    EXPECT_DOUBLE_EQ(learning_rate_at(config, 110, 500), 0.1) << name;
+    EXPECT_GT(learning_rate_at(config, 109, 109), 0.1) << name;
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 109, 110), 0.1) << name;
+    EXPECT_DOUBLE_EQ(learning_rate_at(config, 109, 500), 0.1) << name;
   }
 }
 
+// A step at a rate of 0 would compute for nothing.
+TEST(Schedule, EveryStepOfARunLearnsByDefault) {
+  OptimizerConfig config;
+  ASSERT_EQ(config.min_learning_rate, 0);
+  for (const char* name : {"cosine", "linear", "constant_decay"})
+    for (const std::int64_t num_steps : {1, 2, 7})
+      for (std::int64_t warmup = 0; warmup <= num_steps; ++warmup)
+        for (std::int64_t step = 1; step <= num_steps; ++step) {
+          config.schedule = name;
+          config.warmup_steps = warmup;
+          config.decay_steps = config.schedule == "constant_decay" ? num_steps - warmup : 0;
+          EXPECT_GT(learning_rate_at(config, num_steps, step), 0)
+              << name << " " << warmup << " " << step << " of " << num_steps;
+        }
+}
+
 TEST(Schedule, KnownPointsOfEachCurve) {
-  EXPECT_NEAR(learning_rate_at(config_for("cosine"), 110, 60), 0.55, 1e-15);
-  EXPECT_NEAR(learning_rate_at(config_for("cosine"), 110, 35),
+  EXPECT_NEAR(learning_rate_at(config_for("cosine"), 109, 60), 0.55, 1e-15);
+  EXPECT_NEAR(learning_rate_at(config_for("cosine"), 109, 35),
               0.1 + 0.9 * (1 + 0.70710678118654752) / 2, 1e-15);
-  EXPECT_NEAR(learning_rate_at(config_for("linear"), 110, 60), 0.55, 1e-15);
-  EXPECT_NEAR(learning_rate_at(config_for("linear"), 110, 85), 0.325, 1e-15);
-  EXPECT_EQ(learning_rate_at(config_for("constant_decay"), 110, 90), 1.0);
-  EXPECT_NEAR(learning_rate_at(config_for("constant_decay"), 110, 100), 0.55, 1e-15);
+  EXPECT_NEAR(learning_rate_at(config_for("linear"), 109, 60), 0.55, 1e-15);
+  EXPECT_NEAR(learning_rate_at(config_for("linear"), 109, 85), 0.325, 1e-15);
+  EXPECT_EQ(learning_rate_at(config_for("constant_decay"), 109, 90), 1.0);
+  EXPECT_NEAR(learning_rate_at(config_for("constant_decay"), 109, 100), 0.55, 1e-15);
 }
 
 TEST(Schedule, NeverRisesAfterTheWarmUp) {
@@ -53,11 +71,14 @@ TEST(Schedule, NeverRisesAfterTheWarmUp) {
           << name << " " << step;
 }
 
-TEST(Schedule, WithoutWarmUpTheFirstStepIsNearThePeak) {
-  OptimizerConfig config = config_for("linear");
-  config.warmup_steps = 0;
-  EXPECT_EQ(learning_rate_at(config, 100, 0), 1.0);
-  EXPECT_NEAR(learning_rate_at(config, 100, 1), 1 - 0.9 / 100, 1e-15);
+TEST(Schedule, WithoutWarmUpTheFirstStepHasThePeak) {
+  for (const char* name : {"cosine", "linear", "constant_decay"}) {
+    OptimizerConfig config = config_for(name);
+    config.warmup_steps = 0;
+    config.decay_steps = 100;
+    EXPECT_EQ(learning_rate_at(config, 100, 1), 1.0) << name;
+    EXPECT_LT(learning_rate_at(config, 100, 2), 1.0) << name;
+  }
 }
 
 TEST(Schedule, ConstantWithoutDecayStaysAtThePeak) {
