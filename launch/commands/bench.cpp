@@ -101,6 +101,7 @@ void bench_step(const CommandContext& context, const Request& request,
   const LoadedConfig loaded = load_config_collectively(world, request.arguments[0],
                                                        std::span(request.arguments).subspan(1));
   require_valid_for_ranks(loaded, world.size());
+  if (world.rank() == 0) print_warnings(loaded);
   bench::run_step(world, loaded.config, request.arguments[0], request.repeats, output);
 }
 

@@ -31,6 +31,7 @@ int run_config(const CommandContext& context) {
 
   const LoadedConfig loaded = read_config(arguments.front(), std::span(arguments).subspan(1));
   if (num_ranks) require_valid_for_ranks(loaded, *num_ranks);
+  print_warnings(loaded);
   const std::string yaml = prints_origins ? to_yaml_with_origins(loaded) : to_yaml(loaded.config);
   std::fputs(yaml.c_str(), stdout);
   return 0;

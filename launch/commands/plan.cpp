@@ -180,6 +180,7 @@ int run_plan(const CommandContext& context) {
 
   const LoadedConfig loaded = read_config(arguments.front(), std::span(arguments).subspan(1));
   require_valid_for_ranks(loaded, num_ranks);
+  print_warnings(loaded);
   Config config = loaded.config;
   if (num_threads > 0) config.run.threads = num_threads;
   set_threads(config.run, static_cast<int>(num_ranks));

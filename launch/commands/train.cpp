@@ -44,6 +44,7 @@ LoadedConfig load_for_run(const CommandContext& context,
       load_config_collectively(world, arguments.front(), std::span(arguments).subspan(1));
   require_valid_for_ranks(loaded, world.size());
   check_data(world, loaded);
+  if (world.rank() == 0) print_warnings(loaded);
   return loaded;
 }
 

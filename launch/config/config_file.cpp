@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <map>
 
 #include "launch/config/list_value.hpp"
@@ -27,6 +28,8 @@ class ConfigReader {
   void read_text(std::string_view text);
   void read_override(const std::string& argument);
   void check_required();
+  // Values that are left out and follow from others.
+  void fill_dependent_defaults();
   void check_relations();
 
   // Throws all mistakes, in the order of the file, then of the command line.
@@ -271,6 +274,12 @@ void ConfigReader::check_required() {
   }
 }
 
+void ConfigReader::fill_dependent_defaults() {
+  ExpertsConfig& experts = loaded_.config.experts;
+  if (!is_attempted_[index_of(*find_key("experts.normalize_top_k"))])
+    experts.normalize_top_k = experts.top_k > 1;
+}
+
 void ConfigReader::check_relations() {
   if (!has_structure_) return;
   for (const BrokenRelation& broken : broken_relations(loaded_, is_unknown_)) {
@@ -313,6 +322,13 @@ std::string line_for(const LoadedConfig& loaded, const BrokenRelation& broken) {
   return fmt::format("{}:1:1: {}: {}", loaded.path, broken.key->path(), broken.problem);
 }
 
+std::vector<std::string> lines_for(const LoadedConfig& loaded,
+                                   const std::vector<BrokenRelation>& broken) {
+  std::vector<std::string> lines;
+  for (const BrokenRelation& each : broken) lines.push_back(line_for(loaded, each));
+  return lines;
+}
+
 }  // namespace
 
 std::string LoadedConfig::origin_text(const Key& key) const {
@@ -334,18 +350,19 @@ LoadedConfig load_config(std::string_view text, const std::string& path,
   reader.read_text(text);
   for (const std::string& argument : overrides) reader.read_override(argument);
   reader.check_required();
+  reader.fill_dependent_defaults();
   reader.check_relations();
-  return reader.finish();
+  LoadedConfig loaded = reader.finish();
+  loaded.warnings = lines_for(loaded, doubtful_relations(loaded));
+  return loaded;
+}
+
+void print_warnings(const LoadedConfig& loaded) {
+  for (const std::string& line : loaded.warnings)
+    std::fputs(fmt::format("switchyard: {}\n", line).c_str(), stderr);
 }
 
 namespace {
-
-std::vector<std::string> lines_for(const LoadedConfig& loaded,
-                                   const std::vector<BrokenRelation>& broken) {
-  std::vector<std::string> lines;
-  for (const BrokenRelation& each : broken) lines.push_back(line_for(loaded, each));
-  return lines;
-}
 
 void require_none(const std::vector<std::string>& lines) {
   if (!lines.empty()) throw ConfigError(fmt::format("{}", fmt::join(lines, "\n")));

@@ -29,6 +29,8 @@ struct LoadedConfig {
   Config config;
   std::string path;             // of the file, as given
   std::vector<Origin> origins;  // of each key, as in schema()
+  std::vector<std::string>
+      warnings{};  // what is legal and seldom meant, a line each, with its place
 
   const Origin& origin(const Key& key) const { return origins[index_of(key)]; }
   // "tiny.yaml:4:11", "command line: train.num_steps=10" or "default".
@@ -49,6 +51,9 @@ LoadedConfig read_config(const std::string& path, std::span<const std::string> o
 std::vector<std::string> validate_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks);
 // The same as one ConfigError.
 void require_valid_for_ranks(const LoadedConfig& loaded, std::int64_t num_ranks);
+
+// The warnings, for the person who gave the configuration; to the standard error.
+void print_warnings(const LoadedConfig& loaded);
 
 // ConfigError if model.vocab_size cannot hold the tokens of the tokenizer of data.path.
 void require_valid_for_vocabulary(const LoadedConfig& loaded, std::int64_t num_tokens);

@@ -78,6 +78,7 @@ std::string legal_values(const Key& key) {
 }
 
 std::string default_value(const Key& key) {
+  if (!key.default_text.empty()) return std::string(key.default_text);
   return key.is_required ? "required" : fmt::format("`{}`", format_value(Config{}, key));
 }
 

@@ -311,4 +311,16 @@ std::vector<BrokenRelation> broken_relations_for_vocabulary(const LoadedConfig& 
   return checker.take();
 }
 
+std::vector<BrokenRelation> doubtful_relations(const LoadedConfig& loaded) {
+  const std::vector<bool> nothing_unknown;
+  Checker checker(loaded, nothing_unknown);
+  const ExpertsConfig& experts = loaded.config.experts;
+  if (experts.num_experts > 0 && experts.every > 0 && experts.top_k == 1 && experts.normalize_top_k)
+    checker.blame({"experts.normalize_top_k", "experts.top_k"},
+                  "warning: with top_k = 1, normalize_top_k = true makes the one weight 1, so the "
+                  "router learns from the balance and z losses alone and not from the language "
+                  "model's; write false unless Mixtral's mathematics at top-1 is meant");
+  return checker.take();
+}
+
 }  // namespace switchyard

@@ -26,4 +26,7 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
 std::vector<BrokenRelation> broken_relations_for_vocabulary(const LoadedConfig& loaded,
                                                             std::int64_t num_tokens);
 
+// What is legal and seldom meant.
+std::vector<BrokenRelation> doubtful_relations(const LoadedConfig& loaded);
+
 }  // namespace switchyard

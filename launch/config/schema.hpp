@@ -48,6 +48,7 @@ struct Key {
   std::span<const Key> elements = {};  // of lists of maps: the keys of one, about the first of them
   std::string_view description;
   bool is_required = false;
+  std::string_view default_text = {};  // for the document, where the default depends on other keys
 
   std::string path() const { return std::string(section) + "." + std::string(name); }
   // integer, number, boolean, text, list of integers, list of texts, list of maps

@@ -246,11 +246,14 @@ void add_experts(std::vector<Key>& keys) {
                   .field = field<s, &C::z_weight>(),
                   .range = from(0),
                   .description = "Weight of the z-loss, which keeps router logits small; 0: off."});
-  keys.push_back(
-      {.section = "experts",
-       .name = "normalize_top_k",
-       .field = field<s, &C::normalize_top_k>(),
-       .description = "Whether the weights of the chosen experts are scaled to sum to 1."});
+  keys.push_back({.section = "experts",
+                  .name = "normalize_top_k",
+                  .field = field<s, &C::normalize_top_k>(),
+                  .description =
+                      "Whether the weights of the chosen experts are scaled to sum to 1. With "
+                      "`top_k: 1` the one weight is then 1 (Mixtral's mathematics), and the router "
+                      "learns nothing from the language model's loss: this gets a warning.",
+                  .default_text = "`true` if `top_k` is above 1"});
   keys.push_back({.section = "experts",
                   .name = "balance_scope",
                   .field = field<s, &C::balance_scope>(),

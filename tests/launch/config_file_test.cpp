@@ -136,6 +136,38 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
             "a.yaml:1:26: run.device: this build has no cuda device; write cpu or auto");
 }
 
+// One weight scaled to 1 hides the router from the language model's loss, so it is not the default.
+TEST(ConfigFile, NormalizeTopKLeftOutFollowsTopK) {
+  const auto load = [](std::string_view appended, const std::vector<std::string>& overrides = {}) {
+    return load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides);
+  };
+  const auto normalizes = [&](std::string_view appended,
+                              const std::vector<std::string>& overrides) {
+    const LoadedConfig loaded = load(appended, overrides);
+    EXPECT_EQ(loaded.warnings, std::vector<std::string>{});
+    return loaded.config.experts.normalize_top_k;
+  };
+  EXPECT_TRUE(normalizes("", {}));
+  EXPECT_TRUE(normalizes("experts: {top_k: 3}\n", {}));
+  EXPECT_TRUE(normalizes("experts: {top_k: 1}\n", {"experts.top_k=2"}));
+  EXPECT_FALSE(normalizes("experts: {top_k: 1}\n", {}));
+  EXPECT_FALSE(normalizes("", {"experts.top_k=1"}));
+  EXPECT_FALSE(normalizes("experts: {normalize_top_k: false}\n", {}));
+  EXPECT_TRUE(normalizes("experts: {num_experts: 0, top_k: 1, normalize_top_k: true}\n", {}));
+
+  // What a checkpoint or a run's config.yaml says stays as it was meant, with a warning.
+  const std::string problem =
+      "warning: with top_k = 1, normalize_top_k = true makes the one weight 1, so the router "
+      "learns from the balance and z losses alone and not from the language model's; write false "
+      "unless Mixtral's mathematics at top-1 is meant";
+  const LoadedConfig saved = load("experts: {top_k: 1, normalize_top_k: true}\n");
+  EXPECT_TRUE(saved.config.experts.normalize_top_k);
+  EXPECT_EQ(saved.warnings,
+            std::vector<std::string>{"a.yaml:5:38: experts.normalize_top_k: " + problem});
+  EXPECT_EQ(load("experts: {normalize_top_k: true}\n", {"experts.top_k=1"}).warnings,
+            std::vector<std::string>{"command line: experts.top_k=1: " + problem});
+}
+
 TEST(ConfigFile, ARelationWithAWrongValueIsNotChecked) {
   EXPECT_EQ(mistakes_after("experts: {num_experts: two, top_k: 30}\n"),
             "a.yaml:5:24: experts.num_experts: expected a whole number, got two");

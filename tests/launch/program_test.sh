@@ -59,6 +59,15 @@ expect 0 "$switchyard" config effective.yaml
 diff "$work/out" effective.yaml || fail "the effective configuration does not read back"
 expect 0 "$switchyard" config good.yaml --origins train.num_steps=50
 [[ $out == *"# good.yaml:1:15"*"# default"*"# command line: train.num_steps=50"* ]] || fail "origins: $out"
+# The weight of a single choice is not scaled to 1 unless somebody says so, who then gets a warning.
+expect 0 "$switchyard" config good.yaml
+[[ $out == *"  normalize_top_k: true"* && -z $err ]] || fail "top_k 2: $out $err"
+expect 0 "$switchyard" config good.yaml experts.top_k=1
+[[ $out == *"  normalize_top_k: false"* && -z $err ]] || fail "top_k 1: $out $err"
+for command in config plan; do
+  expect 0 "$switchyard" "$command" good.yaml model.vocab_size=300 experts.top_k=1 experts.normalize_top_k=true
+  expect_lines 1 "switchyard: command line: experts.normalize_top_k=true: warning: with top_k = 1, normalize_top_k = true"
+done
 expect 5 "$switchyard" plan good.yaml model.vocab_size=1000000 model.hidden=1000000 experts.num_experts=1000000 \
   experts.intermediate=1000000 experts.every=4
 expect_lines 1 "make the model"
