@@ -37,11 +37,12 @@ class Problem {
   std::int64_t num_bytes() const { return send_->num_bytes(); }
   void exchange() { group_.all_to_all_v(send_, rows_, recv_, rows_); }
   void copy() {
-    std::memcpy(recv_->data, send_->data, static_cast<std::size_t>(send_->num_bytes()));
+    std::memcpy(recv_->host_bytes(), send_->host_bytes(),
+                static_cast<std::size_t>(send_->num_bytes()));
   }
   // Elements of all ranks that a fresh exchange delivers wrong. Collective.
   std::int64_t num_wrong() {
-    std::ranges::fill(recv_->span<std::int32_t>(), -1);
+    std::ranges::fill(recv_->host_span<std::int32_t>(), -1);
     exchange();
     double wrong = 0;
     for (int from = 0; from < group_.size(); ++from)
@@ -55,7 +56,7 @@ class Problem {
   Shape shape() const { return {part_rows_ * group_.size(), row_elements}; }
   std::int64_t part_elements() const { return part_rows_ * row_elements; }
   std::int32_t* part(const Tensor& whole, int rank) const {
-    return whole->as<std::int32_t>() + rank * part_elements();
+    return whole->host<std::int32_t>() + rank * part_elements();
   }
 
   Group& group_;

@@ -79,9 +79,9 @@ void fill_random(const TensorView& view, std::uint32_t stream) {
     for (std::int64_t j = 0; j < count; ++j) {
       const float value = 2 * uniform(words[static_cast<std::size_t>(j)]) - 1;
       if (view.dtype == DType::f32)
-        view.as<float>()[i + j] = value;
+        view.host<float>()[i + j] = value;
       else
-        view.as<BFloat16>()[i + j] = to_bf16(value);
+        view.host<BFloat16>()[i + j] = to_bf16(value);
     }
   }
 }

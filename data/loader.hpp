@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "tensor/position_range.hpp"
+
 #include "data/sampler.hpp"
 #include "data/token_file.hpp"
 
@@ -25,12 +27,6 @@ struct Batch {
   // [S]: the positions above 0 of the whole sequence at which a document begins, ascending; empty
   // unless the layout asks for documents.
   std::vector<std::vector<std::int32_t>> document_starts;
-};
-
-// Positions [begin, begin + count) of a sequence.
-struct PositionRange {
-  std::int64_t begin = 0;
-  std::int64_t count = 0;
 };
 
 struct BatchLayout {

@@ -3,41 +3,142 @@
 #include <algorithm>
 
 #include "kernels/check.hpp"
+#include "kernels/cpu/key_ranges.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/host_copy.hpp"
+#include "kernels/plan/loops.hpp"
 
 namespace switchyard::kernels {
 
 namespace {
 
-struct VisibleKeys {
-  std::int64_t first;
-  std::int64_t end;
-};
+// Pairs of a query at p and a key up to p - distance.
+std::int64_t pairs_up_to(const PositionRange& queries, const PositionRange& keys,
+                         std::int64_t distance) {
+  // Of the first x positions from keys.begin on, taken as queries.
+  const auto of_first = [&](std::int64_t x) {
+    const std::int64_t rising = std::clamp<std::int64_t>(x, 0, keys.count);
+    return rising * (rising + 1) / 2 + std::max<std::int64_t>(x - keys.count, 0) * keys.count;
+  };
+  return of_first(queries.end() - distance - keys.begin) -
+         of_first(queries.begin - distance - keys.begin);
+}
 
-VisibleKeys visible_to(const CausalMask& mask, std::int64_t query) {
-  const std::int64_t position = mask.query_offset + query;
-  const std::int64_t lowest =
-      mask.window > 0 ? std::max<std::int64_t>(0, position - mask.window + 1) : 0;
-  return {std::min(lowest, mask.key_length), std::min(position + 1, mask.key_length)};
+std::int64_t pairs_of_a_document(std::span<const PositionRange> queries,
+                                 std::span<const PositionRange> keys, std::int64_t window) {
+  std::int64_t num_pairs = 0;
+  for (const PositionRange& some_queries : queries)
+    for (const PositionRange& some_keys : keys) {
+      num_pairs += pairs_up_to(some_queries, some_keys, 0);
+      if (window > 0) num_pairs -= pairs_up_to(some_queries, some_keys, window);
+    }
+  return num_pairs;
+}
+
+// The part of the ranges at positions begin ... end - 1.
+std::vector<PositionRange> within(std::span<const PositionRange> ranges, std::int64_t begin,
+                                  std::int64_t end) {
+  return slice_of(ranges, count_before(ranges, begin), count_before(ranges, end));
+}
+
+std::int64_t pairs_of_a_sequence(std::span<const PositionRange> queries, const VisibleKeys& visible,
+                                 std::span<const std::int32_t> starts) {
+  std::int64_t num_pairs = 0;
+  std::int64_t begin = 0;
+  for (std::size_t document = 0; document <= starts.size(); ++document) {
+    const std::int64_t end =
+        document < starts.size() ? starts[document] : std::numeric_limits<std::int64_t>::max();
+    num_pairs += pairs_of_a_document(within(queries, begin, end), within(visible.keys, begin, end),
+                                     visible.window);
+    begin = end;
+  }
+  return num_pairs;
+}
+
+void check_documents(const TensorView& document_begins, std::int64_t num_sequences,
+                     std::int64_t last_position) {
+  expect(document_begins.dtype == DType::i32 && document_begins.is_contiguous() &&
+             document_begins.rows() == num_sequences && document_begins.cols() > last_position,
+         "document_begins: i32 [sequences, length] of every position");
 }
 
 }  // namespace
 
-KeyRanges causal_ranges(const CausalMask& mask, const TensorView& first, const TensorView& end) {
-  expect(mask.query_offset >= 0 && mask.window >= 0, "an offset and a window of at least 0");
-  const std::int64_t rows = mask.num_sequences * mask.query_length;
+void fill_document_begins(DocumentStarts document_starts, const TensorView& document_begins) {
+  expect(std::ssize(document_starts) == document_begins.rows(),
+         "document starts of every sequence");
+  write_from_host<std::int32_t>(document_begins, [&](std::span<std::int32_t> begins) {
+    auto out = begins.begin();
+    for (const std::vector<std::int32_t>& starts : document_starts) {
+      auto next = starts.begin();
+      std::int32_t begin = 0;
+      for (std::int64_t position = 0; position < document_begins.cols(); ++position) {
+        while (next != starts.end() && *next <= position) begin = *next++;
+        *out++ = begin;
+      }
+    }
+  });
+}
+
+void restart_positions(const TensorView& positions, const TensorView& document_begins,
+                       const TensorView& rotary) {
+  if (positions.empty()) return;
+  expect_vector(positions, DType::i32, positions.numel(), "positions: i32 [tokens]");
+  expect_vector(rotary, DType::i32, positions.numel(), "rotary: i32 [tokens]");
+  check_documents(document_begins, document_begins.rows(), 0);
+  expect(positions.numel() % document_begins.rows() == 0, "equal rows of every sequence");
+  dispatch(
+      *positions.device, [&] { cpu::restart_positions(positions, document_begins, rotary); },
+      [&] { plan::restart_positions(positions); });
+}
+
+void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
+                     const TensorView& first, const TensorView& end) {
+  const std::int64_t rows = visible.num_sequences * visible.query_length();
   expect_vector(first, DType::i32, rows, "first: i32 [sequences * query_length]");
   expect_vector(end, DType::i32, rows, "end: i32 [sequences * query_length]");
-  KeyRanges ranges{first, end, 0};
-  const bool writes = rows > 0 && !first.device->is_plan();
-  for (std::int64_t i = 0; i < mask.query_length; ++i) {
-    const VisibleKeys keys = visible_to(mask, i);
-    ranges.num_pairs += static_cast<double>((keys.end - keys.first) * mask.num_sequences);
-    for (std::int64_t s = 0; writes && s < mask.num_sequences; ++s) {
-      first.as<std::int32_t>()[s * mask.query_length + i] = static_cast<std::int32_t>(keys.first);
-      end.as<std::int32_t>()[s * mask.query_length + i] = static_cast<std::int32_t>(keys.end);
-    }
+  if (rows == 0) return;
+  if (!document_begins.empty())
+    check_documents(document_begins, visible.num_sequences, visible.queries.back().end() - 1);
+  dispatch(
+      *first.device, [&] { cpu::fill_key_ranges(visible, document_begins, first, end); },
+      [&] { plan::fill_key_ranges(first); });
+}
+
+double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {
+  expect(document_starts.empty() || std::ssize(document_starts) == visible.num_sequences,
+         "document starts of every sequence, or none");
+  const std::vector<PositionRange> queries =
+      slice_of(visible.queries, visible.first_query, visible.end_query);
+  if (document_starts.empty())
+    return static_cast<double>(pairs_of_a_document(queries, visible.keys, visible.window) *
+                               visible.num_sequences);
+  std::int64_t num_pairs = 0;
+  for (const std::vector<std::int32_t>& starts : document_starts)
+    num_pairs += pairs_of_a_sequence(queries, visible, starts);
+  return static_cast<double>(num_pairs);
+}
+
+std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
+                                          std::int64_t window) {
+  std::vector<PositionRange> seen;
+  for (const PositionRange& range : queries) {
+    const std::int64_t begin = window > 0 ? std::max<std::int64_t>(range.begin - window + 1, 0) : 0;
+    seen.push_back({begin, range.end() - begin});
   }
-  return ranges;
+  return joined(std::move(seen));
+}
+
+KeyRanges causal_ranges(const CausalMask& mask, const TensorView& first, const TensorView& end) {
+  expect(mask.query_offset >= 0 && mask.window >= 0, "an offset and a window of at least 0");
+  const PositionRange queries{mask.query_offset, mask.query_length};
+  const PositionRange keys{0, mask.key_length};
+  const VisibleKeys visible{.queries = {&queries, 1},
+                            .keys = {&keys, 1},
+                            .window = mask.window,
+                            .num_sequences = mask.num_sequences};
+  fill_key_ranges(visible, {}, first, end);
+  return {first, end, count_pairs(visible)};
 }
 
 }  // namespace switchyard::kernels

@@ -1,8 +1,18 @@
 // Which keys the queries of attention see. Queries and keys of a sequence are stored in ascending
 // position, so a query sees one contiguous range of key rows whatever the mask: causal, a sliding
 // window, documents, or a part of the keys that another rank holds. The ranges are the whole mask.
+//
+// A query at position p sees the positions lo(p) ... p with
+//   lo(p) = max(begin of p's document, p - window + 1)
+//   first = keys with a position below lo(p)        end = keys with a position up to p
 #pragma once
 
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "tensor/position_range.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
@@ -16,6 +26,45 @@ struct KeyRanges {
   double num_pairs = 0;  // sum of end - first over all rows, for one head: what a plan records
 };
 
+// By sequence: ascending positions above 0 at which a document begins. Empty: attention does not
+// stop at documents.
+using DocumentStarts = std::span<const std::vector<std::int32_t>>;
+
+// Of which positions the queries and keys of every sequence are. Plain values that the host knows.
+struct VisibleKeys {
+  std::span<const PositionRange> queries;
+  std::span<const PositionRange> keys;
+  std::int64_t window = 0;  // 0: all positions of the document
+  std::int64_t num_sequences = 1;
+  // Of every sequence only these query rows see anything: first_query ... end_query - 1.
+  std::int64_t first_query = 0;
+  std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
+
+  std::int64_t query_length() const { return num_positions(queries); }
+};
+
+// document_begins: i32 [num_sequences, length], written: the first position of each position's
+// document. The starts are the host's.
+void fill_document_begins(DocumentStarts document_starts, const TensorView& document_begins);
+
+// rotary: i32 [S n], written: positions[i] counted from the begin of its document. positions: i32
+// [S n], n rows a sequence; document_begins as above.
+void restart_positions(const TensorView& positions, const TensorView& document_begins,
+                       const TensorView& rotary);
+
+// first, end: i32 [num_sequences * query_length], written. document_begins as above, with every
+// position of the queries; empty: attention does not stop at documents.
+void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
+                     const TensorView& first, const TensorView& end);
+
+// Pairs of a query and a key that it sees, over all sequences, for one head.
+double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts = {});
+
+// The positions that at least one of the queries sees when documents are left aside: what must be
+// brought to them.
+std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
+                                          std::int64_t window);
+
 // The plain case: query i of every sequence is at position query_offset + i among the keys and sees
 // those up to its own position; with a window, only the last `window` of them.
 struct CausalMask {
@@ -25,8 +74,7 @@ struct CausalMask {
   std::int64_t query_offset = 0;  // at least 0
   std::int64_t window = 0;        // 0: none
 };
-// Fills first and end (i32 [num_sequences * query_length], contiguous; not on the plan device) and
-// returns the ranges that borrow them.
+// Fills first and end (i32 [num_sequences * query_length]) and returns the ranges that borrow them.
 KeyRanges causal_ranges(const CausalMask& mask, const TensorView& first, const TensorView& end);
 
 }  // namespace switchyard::kernels

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/embedding.hpp"
+#include "kernels/host_copy.hpp"
 #include "kernels/rms_norm.hpp"
 #include "tensor/error.hpp"
 
@@ -51,7 +52,9 @@ std::span<const float> Decoder::append(std::span<const std::int32_t> tokens) {
   }
   const std::int64_t last = state_->norm.normed->rows() - 1;
   model_.head_->logits(state_->norm.normed->slice_rows(last, last + 1), logits_);
-  return logits_->span<float>().first(static_cast<std::size_t>(model_.vocab_size_used_));
+  host_logits_.resize(static_cast<std::size_t>(logits_->numel()));
+  kernels::copy_to_host<float>(logits_, host_logits_);
+  return std::span(host_logits_).first(static_cast<std::size_t>(model_.vocab_size_used_));
 }
 
 void Decoder::extend(std::span<const std::int32_t> tokens) {
@@ -72,9 +75,10 @@ void Decoder::extend(std::span<const std::int32_t> tokens) {
   pass.rotary_positions = positions_;
   pass.num_global_tokens = static_cast<double>(num_tokens);
 
-  std::ranges::copy(tokens, tokens_->as<std::int32_t>());
-  const std::span<std::int32_t> positions = positions_->span<std::int32_t>();
-  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(length_));
+  kernels::copy_from_host<std::int32_t>(tokens, tokens_);
+  kernels::write_from_host<std::int32_t>(positions_, [&](std::span<std::int32_t> positions) {
+    std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(length_));
+  });
   kernels::embedding_forward(tokens_, model_.embedding_->value(), state_->stream);
   for (std::size_t layer = 0; layer < model_.blocks_.size(); ++layer)
     model_.blocks_[layer]->extend(*state_, length_, caches_[layer], rope_, layer == 0, pass);

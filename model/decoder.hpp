@@ -40,6 +40,7 @@ class Decoder {
   Tensor tokens_;                              // i32 [state's num_tokens]
   Tensor positions_;                           // i32 [state's num_tokens]
   std::unique_ptr<Block::ExtendState> state_;  // for tokens_.numel() tokens
+  std::vector<float> host_logits_;             // [V]
   Tensor logits_;                              // f32 [1, V]
 };
 

@@ -89,7 +89,7 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
 
 Activations::~Activations() = default;
 
-void Activations::set_documents(DocumentStarts document_starts) {
+void Activations::set_documents(kernels::DocumentStarts document_starts) {
   state_->scratch.attention.attention.begin(document_starts);
 }
 

@@ -97,9 +97,9 @@ class Activations {
               const ActivationOptions& options = {});
   ~Activations();
 
-  // Where the documents of the next batches begin (parallel/context/key_ranges.hpp): from now on no
+  // Where the documents of the next batches begin (kernels/key_ranges.hpp): from now on no
   // token attends to another document. Empty, as at first: documents do not matter.
-  void set_documents(DocumentStarts document_starts);
+  void set_documents(kernels::DocumentStarts document_starts);
 
   // Rows received by the fullest rank of the expert group in a layer, so far.
   std::int64_t max_rows() const;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/elementwise.hpp"
+#include "kernels/host_copy.hpp"
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"
 
@@ -49,11 +50,13 @@ void initialize(const Parameter& parameter, std::uint64_t seed) {
   const ParameterSpec& spec = parameter.spec();
   const TensorView& value = parameter.value();
   if (value.empty()) return;
-  if (spec.initial == Initial::normal)
-    fill_normal(value.as<float>(), spec.first_row * spec.global_shape.inner_numel(), value.numel(),
-                random_key(seed, "init " + spec.name), spec.initial_std);
-  else
-    std::fill_n(value.as<float>(), value.numel(), spec.initial == Initial::ones ? 1.0f : 0.0f);
+  kernels::write_from_host<float>(value, [&](std::span<float> values) {
+    if (spec.initial == Initial::normal)
+      fill_normal(values.data(), spec.first_row * spec.global_shape.inner_numel(), value.numel(),
+                  random_key(seed, "init " + spec.name), spec.initial_std);
+    else
+      std::ranges::fill(values, spec.initial == Initial::ones ? 1.0f : 0.0f);
+  });
 }
 
 }  // namespace

@@ -12,9 +12,14 @@ namespace switchyard {
 
 std::string_view name_of(DeviceKind kind) {
   switch (kind) {
-    case DeviceKind::cpu: return "cpu";
-    case DeviceKind::cuda: return "cuda";
-    case DeviceKind::plan: return "plan";
+    case DeviceKind::cpu:
+      return "cpu";
+    case DeviceKind::cuda:
+      return "cuda";
+    case DeviceKind::plan:
+      return "plan";
+    case DeviceKind::fenced:
+      return "fenced";
   }
   return "?";
 }
@@ -38,8 +43,9 @@ class CpuDevice final : public Device {
     void* address = mmap(nullptr, rounded_to_pages(max_bytes), PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED)
-      throw MemoryError(fmt::format("the system refused to reserve {} bytes ({}); {} bytes are in use",
-                                    max_bytes, std::strerror(errno), memory().live_total()));
+      throw MemoryError(
+          fmt::format("the system refused to reserve {} bytes ({}); {} bytes are in use", max_bytes,
+                      std::strerror(errno), memory().live_total()));
     if (max_bytes >= huge_page_bytes)
       madvise(address, rounded_to_pages(max_bytes), MADV_HUGEPAGE);  // advice only: may fail
     return static_cast<std::byte*>(address);
@@ -68,7 +74,11 @@ class PlanDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
-std::unique_ptr<Device> make_plan_device() { return std::make_unique<PlanDevice>(); }
+std::unique_ptr<Device> make_cpu_device() {
+  return std::make_unique<CpuDevice>();
+}
+std::unique_ptr<Device> make_plan_device() {
+  return std::make_unique<PlanDevice>();
+}
 
 }  // namespace switchyard

@@ -19,7 +19,7 @@
 
 namespace switchyard {
 
-enum class DeviceKind : std::uint8_t { cpu, cuda, plan };
+enum class DeviceKind : std::uint8_t { cpu, cuda, plan, fenced };
 std::string_view name_of(DeviceKind kind);
 
 class Device {
@@ -30,6 +30,16 @@ class Device {
 
   DeviceKind kind() const { return kind_; }
   bool is_plan() const { return kind_ == DeviceKind::plan; }
+  // Whether the host can touch the memory of this device's tensors.
+  bool is_host_memory() const { return kind_ == DeviceKind::cpu; }
+  // Whether tensors lie in memory of their own, apart from the host's: then what the host gives and
+  // takes goes through copies.
+  bool has_own_memory() const { return kind_ == DeviceKind::cuda || kind_ == DeviceKind::fenced; }
+  // Memory of the host that copies of this device reach best (pinned, for a GPU). The device itself
+  // where it has none of its own.
+  virtual Device& host() { return *this; }
+  // From a tensor's address to the one that kernels use; not 0 for `fenced` alone.
+  std::ptrdiff_t kernel_offset() const { return kernel_offset_; }
   MemoryLedger& memory() { return memory_; }
   Profile& profile() { return profile_; }
   // Kernels run on the first, exchanges on the second.
@@ -45,8 +55,10 @@ class Device {
 
  protected:
   // A device whose work runs at once.
-  explicit Device(DeviceKind kind)
-      : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {}
+  explicit Device(DeviceKind kind, std::ptrdiff_t kernel_offset = 0)
+      : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {
+    kernel_offset_ = kernel_offset;
+  }
   Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication)
       : kind_(kind),
         compute_stream_(std::move(compute)),
@@ -54,6 +66,7 @@ class Device {
 
  private:
   DeviceKind kind_;
+  std::ptrdiff_t kernel_offset_ = 0;
   std::unique_ptr<Stream> compute_stream_;
   std::unique_ptr<Stream> communication_stream_;
   MemoryLedger memory_;

@@ -21,6 +21,13 @@ void TensorView::check_access(DType wanted) const {
   expect(dtype == wanted, "an access by the tensor's own element type");
 }
 
+std::byte* TensorView::host_bytes(DType wanted, CodeLocation where) const {
+  expect(device != nullptr && device->is_host_memory(),
+         "a tensor that the host can touch; others go through kernels/host_copy.hpp", where);
+  expect(dtype == wanted, "an access by the tensor's own element type", where);
+  return data;
+}
+
 void TensorView::check_contiguous() const {
   expect(is_contiguous(), "a contiguous view");
 }
@@ -59,6 +66,16 @@ TensorView TensorView::reshape(Shape to) const {
   TensorView other = *this;
   other.shape = to;
   other.row_stride = to.inner_numel();
+  return other;
+}
+
+TensorView TensorView::reinterpret(DType as, Shape to) const {
+  check_contiguous();
+  TensorView other = *this;
+  other.dtype = as;
+  other.shape = to;
+  other.row_stride = to.inner_numel();
+  expect(other.num_bytes() <= num_bytes(), "no more bytes than the view has");
   return other;
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 
+#include "tensor/code_location.hpp"
 #include "tensor/device.hpp"
 #include "tensor/dtype.hpp"
 #include "tensor/shape.hpp"
@@ -32,12 +33,31 @@ struct TensorView {
   bool empty() const { return device == nullptr || numel() == 0; }
   bool is_contiguous() const { return rows() <= 1 || row_stride == cols(); }
 
-  // Typed access; the element type must be T, and the device must not be `plan`.
+  // For the host, and only for memory that it can touch (cpu, pinned): elsewhere InternalError that
+  // names the place of the call. The element type must be T. What the host wants of other memory
+  // goes through kernels/host_copy.hpp.
+  template <class T>
+  T* host(CodeLocation where = CodeLocation::current()) const {
+    return reinterpret_cast<T*>(host_bytes(DTypeOf<T>::value, where));
+  }
+  template <class T>
+  std::span<T> host_span(CodeLocation where = CodeLocation::current()) const {  // contiguous views
+    check_contiguous();
+    return {host<T>(where), static_cast<std::size_t>(numel())};
+  }
+  // Bytes of any type, likewise.
+  std::byte* host_bytes(CodeLocation where = CodeLocation::current()) const {
+    return host_bytes(dtype, where);
+  }
+
+  // For kernels, which run where the memory is. The element type must be T, and the device must
+  // not be `plan`. Nobody outside kernels/ calls these (tests/structure/host_border.sh).
   template <class T>
   T* as() const {
     check_access(DTypeOf<T>::value);
-    return reinterpret_cast<T*>(data);
+    return reinterpret_cast<T*>(kernel_bytes());
   }
+  std::byte* kernel_bytes() const { return data + device->kernel_offset(); }
   template <class T>
   T* row(std::int64_t i) const {
     return as<T>() + i * row_stride;
@@ -53,8 +73,11 @@ struct TensorView {
   TensorView operator[](std::int64_t i) const;  // without dim 0: element i along it
   TensorView reshape(Shape to) const;           // contiguous views, same numel
   TensorView flat() const { return reshape({numel()}); }
+  // The first bytes of a contiguous view as a view of other elements.
+  TensorView reinterpret(DType as, Shape to) const;
 
  private:
+  std::byte* host_bytes(DType wanted, CodeLocation where) const;
   void check_access(DType wanted) const;
   void check_contiguous() const;
 };
@@ -62,7 +85,8 @@ struct TensorView {
 // Borrows host memory that is not a Tensor's (an array of a test, a mapped file) as a view.
 template <class T>
 TensorView view_of(Device& device, T* data, Shape shape) {
-  return {reinterpret_cast<std::byte*>(data), shape, DTypeOf<T>::value, shape.inner_numel(), &device};
+  return {reinterpret_cast<std::byte*>(data), shape, DTypeOf<T>::value, shape.inner_numel(),
+          &device};
 }
 
 // Move-only owner. Contents start as zeros on the CPU.

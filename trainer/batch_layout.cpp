@@ -45,7 +45,7 @@ BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
   layout.data_size = mesh.degree(Axis::data);
   layout.micro_batch = config.train.micro_batch > 0 ? config.train.micro_batch
                                                     : layout.global_batch / layout.data_size;
-  for (const Segment& segment :
+  for (const PositionRange& segment :
        sequence_split_of(config, mesh.config()).segments(mesh.index(Axis::context)))
     layout.segments.push_back({segment.begin, segment.count});
   layout.with_documents = config.data.document_mask || config.data.restart_positions;

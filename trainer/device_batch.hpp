@@ -28,7 +28,6 @@ class DeviceBatch {
 
  private:
   void count_positions();
-  void restart_positions(const std::vector<std::vector<std::int32_t>>& document_starts);
 
   BatchLayout layout_;
   bool splits_sequences_;
@@ -38,6 +37,7 @@ class DeviceBatch {
   Tensor sequence_ids_;      // i64 [S]
   Tensor positions_;         // i32 [S n]
   Tensor rotary_positions_;  // i32 [S n]; none if they are the positions
+  Tensor document_begins_;   // i32 [S, length]; as rotary_positions_
   Tensor token_numbers_;     // i32 [S n]; none unless sequences are split
   TokenBatch view_;
 };

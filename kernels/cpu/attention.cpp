@@ -160,7 +160,7 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int thread = threads > 1 ? omp_get_thread_num() : 0;
-    Carver carver(workspace.data + sizes.shared + thread * sizes.per_thread);
+    Carver carver(workspace.kernel_bytes() + sizes.shared + thread * sizes.per_thread);
     const ForwardScratch scratch(carver, blocks);
     const ForwardTask task{blocks, q, k, v, out, lse, merge, thread == 0 ? poll : no_poll};
 #pragma omp for schedule(dynamic) nowait

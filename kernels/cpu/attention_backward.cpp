@@ -343,8 +343,8 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int thread = threads > 1 ? omp_get_thread_num() : 0;
-    Carver of_all(workspace.data);
-    Carver of_thread(workspace.data + sizes.shared + thread * sizes.per_thread);
+    Carver of_all(workspace.kernel_bytes());
+    Carver of_thread(workspace.kernel_bytes() + sizes.shared + thread * sizes.per_thread);
     const GroupScratch sums(is_long(blocks) ? of_all : of_thread, blocks);
     const LaneScratch scratch(of_thread, blocks);
     const BackwardTask task{

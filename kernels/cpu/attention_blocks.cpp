@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "kernels/isa.hpp"
+#include "tensor/error.hpp"
 
 namespace switchyard::kernels::cpu {
 
@@ -25,6 +26,16 @@ std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
+void check_ranges(const AttentionShape& s, const std::int32_t* first, const std::int32_t* end) {
+  bool right = true;
+  for (std::int64_t i = 0; i < s.num_sequences * s.query_length; ++i) {
+    const bool begins = i % s.query_length == 0;
+    right = right && (begins ? 0 : first[i - 1]) <= first[i] &&
+            (begins ? 0 : end[i - 1]) <= end[i] && first[i] <= end[i] && end[i] <= s.key_length;
+  }
+  expect(right, "ranges of keys that exist and never go back within a sequence");
+}
+
 }  // namespace
 
 AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype)
@@ -41,6 +52,7 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype, const
     : AttentionBlocks(shape, dtype) {
   first_ = ranges.first.as<std::int32_t>();
   end_ = ranges.end.as<std::int32_t>();
+  check_ranges(shape, first_, end_);
 }
 
 std::int64_t AttentionBlocks::num_query_blocks() const {
@@ -136,19 +148,20 @@ std::byte* AttentionBlocks::query_at(const TensorView& in, const HeadGroup& g, s
                                      std::int64_t query) const {
   const std::int64_t row = g.sequence * shape_.query_length + query;
   const std::int64_t col = (g.kv_head * group() + h) * head_dim();
-  return in.data + (row * in.row_stride + col) * size_of(in.dtype);
+  return in.kernel_bytes() + (row * in.row_stride + col) * size_of(in.dtype);
 }
 
 std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
                                    std::int64_t key) const {
   const std::int64_t row = g.sequence * shape_.key_length + key;
-  return in.data + (row * in.row_stride + g.kv_head * head_dim()) * size_of(in.dtype);
+  return in.kernel_bytes() + (row * in.row_stride + g.kv_head * head_dim()) * size_of(in.dtype);
 }
 
 float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                                  std::int64_t query) const {
   const std::int64_t row = g.sequence * shape_.query_length + query;
-  return reinterpret_cast<float*>(values.data) + row * values.row_stride + g.kv_head * group() + h;
+  return reinterpret_cast<float*>(values.kernel_bytes()) + row * values.row_stride +
+         g.kv_head * group() + h;
 }
 
 void AttentionBlocks::gather_row(const std::byte* from, std::byte* to) const {

@@ -66,7 +66,7 @@ void write_gradient_row(const float* source, float factor, std::int64_t n, Merge
 void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t head_dim,
                      const TensorView& delta) {
   const auto head_of = [head_dim](const TensorView& view, std::int64_t row, std::int64_t head) {
-    return view.data + (row * view.row_stride + head * head_dim) * size_of(view.dtype);
+    return view.kernel_bytes() + (row * view.row_stride + head * head_dim) * size_of(view.dtype);
   };
   parallel_rows(out.rows(), out.cols(), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)

@@ -82,7 +82,7 @@ void fill_zero(const TensorView& x) {
   const std::int64_t size = size_of(x.dtype);
   parallel_spans(x.rows(), x.cols(), x.is_contiguous(),
                  [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
-                   std::memset(x.data + (row * x.row_stride + begin) * size, 0,
+                   std::memset(x.kernel_bytes() + (row * x.row_stride + begin) * size, 0,
                                static_cast<std::size_t>((end - begin) * size));
                  });
 }
@@ -93,8 +93,8 @@ void copy_bytes(const TensorView& src, const TensorView& dst) {
   const std::int64_t size = size_of(src.dtype);
   parallel_spans(src.rows(), src.cols(), src.is_contiguous() && dst.is_contiguous(),
                  [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
-                   std::memcpy(dst.data + (row * dst.row_stride + begin) * size,
-                               src.data + (row * src.row_stride + begin) * size,
+                   std::memcpy(dst.kernel_bytes() + (row * dst.row_stride + begin) * size,
+                               src.kernel_bytes() + (row * src.row_stride + begin) * size,
                                static_cast<std::size_t>((end - begin) * size));
                  });
 }

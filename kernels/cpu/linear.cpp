@@ -30,7 +30,8 @@ void load(const TensorView& from, std::int64_t begin, std::int64_t rows, DType t
   const std::int64_t cols = from.cols();
   for (std::int64_t r = 0; r < rows; ++r) {
     std::byte* to = buffer + r * cols * size_of(type);
-    const std::byte* row = from.data + (begin + r) * from.row_stride * size_of(from.dtype);
+    const std::byte* row =
+        from.kernel_bytes() + (begin + r) * from.row_stride * size_of(from.dtype);
     if (from.dtype == type) {
       std::memcpy(to, row, static_cast<std::size_t>(cols * size_of(type)));
     } else {  // bf16 to f32
@@ -46,7 +47,7 @@ void store(const std::byte* buffer, DType type, const TensorView& to, std::int64
   const std::int64_t cols = to.cols();
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::byte* from = buffer + r * cols * size_of(type);
-    std::byte* row = to.data + (begin + r) * to.row_stride * size_of(to.dtype);
+    std::byte* row = to.kernel_bytes() + (begin + r) * to.row_stride * size_of(to.dtype);
     if (to.dtype == type) {
       std::memcpy(row, from, static_cast<std::size_t>(cols * size_of(type)));
     } else {  // f32 to bf16
@@ -86,8 +87,8 @@ struct RowProduct {
 
 void multiply_in_place(const RowProduct& p, std::int64_t begin, std::int64_t rows) {
   multiply(p.product(rows, p.x.row_stride, p.y.row_stride),
-           p.x.data + begin * p.x.row_stride * size_of(p.x.dtype), p.packed,
-           p.y.data + begin * p.y.row_stride * size_of(p.y.dtype));
+           p.x.kernel_bytes() + begin * p.x.row_stride * size_of(p.x.dtype), p.packed,
+           p.y.kernel_bytes() + begin * p.y.row_stride * size_of(p.y.dtype));
 }
 
 // `rows` rows as a product of `padded` rows through scratch; the added rows are zeros.
@@ -209,9 +210,9 @@ void pack_weight(const TensorView& weight, DType compute, const TensorView& forw
   const DType operands = operand_type(compute);
   const auto write = [&](const TensorView& layout, std::int64_t k, std::int64_t n,
                          bool transposed) {
-    pack(k, n, operands, weight.as<float>(), transposed, layout.data);
+    pack(k, n, operands, weight.as<float>(), transposed, layout.kernel_bytes());
     if (operands == compute) return;
-    float* values = reinterpret_cast<float*>(layout.data);
+    float* values = reinterpret_cast<float*>(layout.kernel_bytes());
     const std::int64_t numel = layout.numel() / size_of(DType::f32);
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < numel; ++i) values[i] = to_float(to_bf16(values[i]));
@@ -221,12 +222,13 @@ void pack_weight(const TensorView& weight, DType compute, const TensorView& forw
 }
 
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y) {
-  multiply_all_rows({x, weight.forward_layout().data, y, false});
+  multiply_all_rows({x, weight.forward_layout().kernel_bytes(), y, false});
 }
 
 void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
                            Accumulate accumulate) {
-  multiply_all_rows({dy, weight.backward_layout().data, dx, accumulate == Accumulate::yes});
+  multiply_all_rows(
+      {dy, weight.backward_layout().kernel_bytes(), dx, accumulate == Accumulate::yes});
 }
 
 void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
@@ -236,7 +238,8 @@ void linear_backward_weight(const TensorView& dy, const TensorView& x, const Ten
   std::int64_t row = 0;
   if (is_direct) {
     row = dy.rows() / row_step * row_step;
-    if (row > 0) add_rows(g, {dy.data, dy.row_stride}, {x.data, x.row_stride}, row);
+    if (row > 0)
+      add_rows(g, {dy.kernel_bytes(), dy.row_stride}, {x.kernel_bytes(), x.row_stride}, row);
   }
   while (row < dy.rows()) {
     const std::int64_t rows = std::min(chunk_rows, dy.rows() - row);

@@ -116,7 +116,7 @@ void check_indices(const TensorView& index, std::int64_t limit) {
 // The rows of a view as bytes.
 struct ByteRows {
   explicit ByteRows(const TensorView& view)
-      : data(view.data),
+      : data(view.kernel_bytes()),
         stride(view.row_stride * size_of(view.dtype)),
         num_bytes(static_cast<std::size_t>(view.cols() * size_of(view.dtype))) {}
   std::byte* operator[](std::int64_t row) const { return data + row * stride; }

@@ -98,6 +98,14 @@ void sum_rows(const TensorView& rows, const TensorView& out) {
   record(out, numel(rows), bytes(rows) + bytes(out));
 }
 
+void restart_positions(const TensorView& positions) {
+  record(positions, 0, 3 * bytes(positions));
+}
+
+void fill_key_ranges(const TensorView& first) {
+  record(first, 0, 2 * bytes(first));
+}
+
 void fill_zero(const TensorView& x) {
   record(x, 0, bytes(x));
 }

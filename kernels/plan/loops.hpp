@@ -27,6 +27,8 @@ void scatter_rows(const TensorView& src);
 void combine_rows(const TensorView& rows, const TensorView& out);
 void combine_rows_backward(const TensorView& dout, const TensorView& rows);
 void sum_rows(const TensorView& rows, const TensorView& out);
+void restart_positions(const TensorView& positions);
+void fill_key_ranges(const TensorView& first);
 void fill_zero(const TensorView& x);
 void copy(const TensorView& src, const TensorView& dst);
 void add(const TensorView& a);

@@ -20,54 +20,67 @@ kernels::AttentionShape shape_with(const AttentionSizes& sizes, std::int64_t num
 }  // namespace
 
 AttentionPartKernel::AttentionPartKernel(Device& device, const AttentionSizes& sizes, DType compute,
-                                         std::int64_t max_queries, std::int64_t max_keys)
+                                         std::int64_t max_queries, std::int64_t max_keys,
+                                         std::int64_t length)
     : device_(device),
       sizes_(sizes),
       compute_(compute),
-      first_(device, Purpose::workspace, DType::i32, {sizes.num_sequences * max_queries}),
-      end_(device, Purpose::workspace, DType::i32, {sizes.num_sequences * max_queries}),
+      length_(length),
       workspace_(device, Purpose::workspace, DType::u8,
                  {kernels::attention_workspace_bytes(shape_with(sizes, max_queries, max_keys),
                                                      compute, kernels::num_threads())}) {}
 
-void AttentionPartKernel::set_documents(DocumentStarts document_starts) {
+void AttentionPartKernel::set_documents(kernels::DocumentStarts document_starts) {
   document_starts_.assign(document_starts.begin(), document_starts.end());
+  for (MadeRanges& ranges : made_) ranges.is_current = false;
+  if (document_starts.empty()) return;
+  if (document_begins_.empty())
+    document_begins_ =
+        Tensor(device_, Purpose::workspace, DType::i32, {sizes_.num_sequences, length_});
+  kernels::fill_document_begins(document_starts, document_begins_);
 }
 
 kernels::AttentionShape AttentionPartKernel::shape_of(const AttentionPart& part) const {
   return shape_with(sizes_, num_positions(part.queries), part.key_length);
 }
 
-kernels::KeyRanges AttentionPartKernel::ranges_of(const AttentionPart& part) const {
-  const std::int64_t num_queries = num_positions(part.queries);
-  VisibleKeys visible{.queries = part.queries,
-                      .keys = part.keys,
-                      .window = part.window,
-                      .document_starts = document_starts_,
-                      .num_sequences = sizes_.num_sequences};
-  const std::int64_t num_rows = sizes_.num_sequences * num_queries;
-  const TensorView first = first_->slice_rows(0, num_rows);
-  const TensorView end = end_->slice_rows(0, num_rows);
-  if (!device_.is_plan()) {
-    fill_key_ranges(visible, first.as<std::int32_t>(), end.as<std::int32_t>());
-    blind_other_queries(part);
-  }
-  const std::vector<Segment> seeing =
-      slice_of(part.queries, part.first_query, std::min(part.end_query, num_queries));
-  visible.queries = seeing;
-  return {first, end, count_pairs(visible)};
+bool AttentionPartKernel::MadeRanges::is_of(const AttentionPart& part) const {
+  return window == part.window && first_query == part.first_query && end_query == part.end_query &&
+         std::ranges::equal(queries, part.queries) && std::ranges::equal(keys, part.keys);
 }
 
-// Ranges never decrease within a sequence, empty ones neither.
-void AttentionPartKernel::blind_other_queries(const AttentionPart& part) const {
-  const std::int64_t num_queries = num_positions(part.queries);
-  const std::int64_t end_query = std::min(part.end_query, num_queries);
-  for (std::int64_t s = 0; s < sizes_.num_sequences; ++s) {
-    std::int32_t* first = first_->as<std::int32_t>() + s * num_queries;
-    std::int32_t* end = end_->as<std::int32_t>() + s * num_queries;
-    for (std::int64_t i = 0; i < part.first_query; ++i) end[i] = first[i];
-    for (std::int64_t i = end_query; i < num_queries; ++i) first[i] = end[i];
-  }
+AttentionPartKernel::MadeRanges& AttentionPartKernel::made_for(const AttentionPart& part) {
+  for (MadeRanges& ranges : made_)
+    if (ranges.is_of(part)) return ranges;
+  const Shape rows = {sizes_.num_sequences * num_positions(part.queries)};
+  return made_.emplace_back(
+      MadeRanges{.queries = {part.queries.begin(), part.queries.end()},
+                 .keys = {part.keys.begin(), part.keys.end()},
+                 .window = part.window,
+                 .first_query = part.first_query,
+                 .end_query = part.end_query,
+                 .first = Tensor(device_, Purpose::workspace, DType::i32, rows),
+                 .end = Tensor(device_, Purpose::workspace, DType::i32, rows)});
+}
+
+void AttentionPartKernel::make(MadeRanges& ranges) const {
+  const kernels::VisibleKeys visible{.queries = ranges.queries,
+                                     .keys = ranges.keys,
+                                     .window = ranges.window,
+                                     .num_sequences = sizes_.num_sequences,
+                                     .first_query = ranges.first_query,
+                                     .end_query = ranges.end_query};
+  kernels::fill_key_ranges(visible,
+                           document_starts_.empty() ? TensorView{} : document_begins_.view(),
+                           ranges.first, ranges.end);
+  ranges.num_pairs = kernels::count_pairs(visible, document_starts_);
+  ranges.is_current = true;
+}
+
+kernels::KeyRanges AttentionPartKernel::ranges_of(const AttentionPart& part) {
+  MadeRanges& ranges = made_for(part);
+  if (!ranges.is_current) make(ranges);
+  return {ranges.first, ranges.end, ranges.num_pairs};
 }
 
 bool AttentionPartKernel::forward(const AttentionPart& part, const AttentionInputs& inputs,

@@ -1,6 +1,7 @@
 // Attention of this rank's queries over a part of the keys: the kernel, with the ranges that follow
 // from who holds which positions, and the scratch that every scheme of context parallelism shares.
-// Made once; borrows the device.
+// Made once; borrows the device. The ranges of a part are made when it is first asked for, and
+// again when the documents have changed: once a micro-batch, not in every layer and direction.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 #include <vector>
 
 #include "kernels/attention.hpp"
-#include "parallel/context/key_ranges.hpp"
+#include "kernels/key_ranges.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
@@ -43,8 +44,8 @@ struct AttentionResults {
 // Keys of one call: of every sequence the rows of `keys`, `key_length` rows a sequence (those
 // behind the keys' own are padding, which no query sees).
 struct AttentionPart {
-  std::span<const Segment> queries;
-  std::span<const Segment> keys;
+  std::span<const PositionRange> queries;
+  std::span<const PositionRange> keys;
   std::int64_t key_length = 0;
   std::int64_t window = 0;
   // Of every sequence only these query rows see anything: first_query ... end_query - 1.
@@ -54,12 +55,13 @@ struct AttentionPart {
 
 class AttentionPartKernel {
  public:
-  // Scratch for calls of at most max_queries and max_keys rows a sequence.
+  // Scratch for calls of at most max_queries and max_keys rows a sequence, of positions below
+  // `length`.
   AttentionPartKernel(Device& device, const AttentionSizes& sizes, DType compute,
-                      std::int64_t max_queries, std::int64_t max_keys);
+                      std::int64_t max_queries, std::int64_t max_keys, std::int64_t length);
 
   // By sequence, or empty; kept until the next call.
-  void set_documents(DocumentStarts document_starts);
+  void set_documents(kernels::DocumentStarts document_starts);
 
   // The kernel's own contract (kernels/attention.hpp). A part that nobody sees is skipped where
   // something is there before; false: it was.
@@ -75,16 +77,33 @@ class AttentionPartKernel {
   DType compute() const { return compute_; }
 
  private:
+  // What was made for a part.
+  struct MadeRanges {
+    std::vector<PositionRange> queries;
+    std::vector<PositionRange> keys;
+    std::int64_t window;
+    std::int64_t first_query;
+    std::int64_t end_query;
+    Tensor first;  // i32 [S num_queries]
+    Tensor end;    // i32 [S num_queries]
+    double num_pairs = 0;
+    bool is_current = false;  // of these documents
+
+    bool is_of(const AttentionPart& part) const;
+  };
+
   kernels::AttentionShape shape_of(const AttentionPart& part) const;
-  kernels::KeyRanges ranges_of(const AttentionPart& part) const;
-  void blind_other_queries(const AttentionPart& part) const;
+  kernels::KeyRanges ranges_of(const AttentionPart& part);
+  MadeRanges& made_for(const AttentionPart& part);
+  void make(MadeRanges& ranges) const;
 
   Device& device_;
   AttentionSizes sizes_;
   DType compute_;
+  std::int64_t length_;
   std::vector<std::vector<std::int32_t>> document_starts_;
-  Tensor first_;      // i32 [S max_queries]
-  Tensor end_;        // i32 [S max_queries]
+  Tensor document_begins_;  // i32 [S, length]; none before there are documents
+  std::vector<MadeRanges> made_;
   Tensor workspace_;  // of the kernel
 };
 

@@ -12,14 +12,14 @@ namespace switchyard {
 
 namespace {
 
-std::vector<std::vector<Segment>> held_by_context(const SequenceSplit& split) {
-  std::vector<std::vector<Segment>> held;
+std::vector<std::vector<PositionRange>> held_by_context(const SequenceSplit& split) {
+  std::vector<std::vector<PositionRange>> held;
   for (int rank = 0; rank < split.num_ranks(); ++rank) held.push_back(split.segments(rank));
   return held;
 }
 
-std::vector<std::vector<Segment>> held_by_ring(const SequenceSplit& split) {
-  std::vector<std::vector<Segment>> held;
+std::vector<std::vector<PositionRange>> held_by_ring(const SequenceSplit& split) {
+  std::vector<std::vector<PositionRange>> held;
   for (int rank = 0; rank < split.ring(); ++rank) held.push_back(split.ring_segments(rank));
   return held;
 }
@@ -44,7 +44,7 @@ bool is_legal(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ul
 
 // Rows of fewer columns, in the memory of the tensor.
 TensorView with_cols(const Tensor& tensor, std::int64_t cols) {
-  return {tensor->data, {tensor->rows(), cols}, tensor->dtype, cols, tensor->device};
+  return tensor->reinterpret(tensor->dtype, {tensor->rows(), cols});
 }
 
 // The parts of rows [q | k | v ...].
@@ -127,7 +127,7 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
              {sizes.num_sequences * split.num_local(mesh.index(Axis::context)), sizes.num_heads});
 }
 
-void ContextAttention::begin(DocumentStarts document_starts) {
+void ContextAttention::begin(kernels::DocumentStarts document_starts) {
   if (by_rows_) by_rows_->set_documents(document_starts);
   if (by_heads_) by_heads_->set_documents(document_starts);
 }

@@ -37,7 +37,7 @@ class ContextAttention {
 
   // By sequence, the positions above 0 at which a document begins; empty: documents do not matter.
   // For all layers until the next call.
-  void begin(DocumentStarts document_starts);
+  void begin(kernels::DocumentStarts document_starts);
 
   // q [S n, A D], k, v [S n, G D] of the compute type, rows may be strided. sinks: f32 [A, number
   // of sinks], or empty. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all

@@ -7,7 +7,6 @@
 
 #include "parallel/context/context_attention.hpp"
 #include "parallel/context/head_exchange.hpp"
-#include "parallel/context/key_ranges.hpp"
 #include "parallel/context/ring_attention.hpp"
 #include "tensor/error.hpp"
 
@@ -19,7 +18,7 @@ constexpr double forward_flops = 4;  // a pair and head_dim
 constexpr double backward_flops = 10;
 constexpr double gradient_bytes = 4;
 
-using Held = std::vector<std::vector<Segment>>;
+using Held = std::vector<std::vector<PositionRange>>;
 
 // The seconds of what a rank does in one direction of one layer.
 class CostOfLayer {
@@ -55,9 +54,9 @@ class CostOfLayer {
     const Held held = stays_with_rows ? by_context() : by_ring();
     const double cols =
         stays_with_rows ? static_cast<double>(p_.num_kv_heads * p_.head_dim) : key_cols();
-    std::vector<std::vector<Segment>> seen;
-    for (const std::vector<Segment>& segments : held)
-      seen.push_back(seen_positions(segments, window));
+    std::vector<std::vector<PositionRange>> seen;
+    for (const std::vector<PositionRange>& segments : held)
+      seen.push_back(kernels::seen_positions(segments, window));
     double most_sent = 0;
     double most_pairs = 0;
     for (std::size_t rank = 0; rank < held.size(); ++rank) {
@@ -96,15 +95,16 @@ class CostOfLayer {
     for (int rank = 0; rank < split_.num_ranks(); ++rank) held.push_back(split_.segments(rank));
     return held;
   }
-  double pairs(const std::vector<Segment>& queries, const std::vector<Segment>& keys,
+  double pairs(const std::vector<PositionRange>& queries, const std::vector<PositionRange>& keys,
                std::int64_t window) const {
-    return count_pairs(
+    return kernels::count_pairs(
         {.queries = queries, .keys = keys, .window = window, .num_sequences = p_.num_sequences});
   }
-  static double common_positions(const std::vector<Segment>& a, const std::vector<Segment>& b) {
+  static double common_positions(const std::vector<PositionRange>& a,
+                                 const std::vector<PositionRange>& b) {
     std::int64_t count = 0;
-    for (const Segment& one : a)
-      for (const Segment& other : b)
+    for (const PositionRange& one : a)
+      for (const PositionRange& other : b)
         count += std::max<std::int64_t>(
             std::min(one.end(), other.end()) - std::max(one.begin, other.begin), 0);
     return static_cast<double>(count);
@@ -120,7 +120,7 @@ class CostOfLayer {
   }
   double slowest_first(const Held& all) const {
     double most = 0;
-    for (const std::vector<Segment>& held : all)
+    for (const std::vector<PositionRange>& held : all)
       most = std::max(
           most,
           pairs(slice_of(held, 0,

@@ -12,10 +12,11 @@ namespace switchyard {
 namespace {
 
 // The positions that both hold, ascending.
-std::vector<Segment> common(std::span<const Segment> a, std::span<const Segment> b) {
-  std::vector<Segment> segments;
-  for (const Segment& one : a)
-    for (const Segment& other : b) {
+std::vector<PositionRange> common(std::span<const PositionRange> a,
+                                  std::span<const PositionRange> b) {
+  std::vector<PositionRange> segments;
+  for (const PositionRange& one : a)
+    for (const PositionRange& other : b) {
       const std::int64_t begin = std::max(one.begin, other.begin);
       const std::int64_t end = std::min(one.end(), other.end());
       if (begin < end) segments.push_back({begin, end - begin});
@@ -25,9 +26,10 @@ std::vector<Segment> common(std::span<const Segment> a, std::span<const Segment>
 
 // Positions as rows of those who store `rows`.
 template <class Run>
-std::vector<Run> runs_in(std::span<const Segment> positions, std::span<const Segment> rows) {
+std::vector<Run> runs_in(std::span<const PositionRange> positions,
+                         std::span<const PositionRange> rows) {
   std::vector<Run> runs;
-  for (const Segment& each : positions)
+  for (const PositionRange& each : positions)
     runs.push_back({count_before(rows, each.begin), each.count});
   return runs;
 }
@@ -35,7 +37,7 @@ std::vector<Run> runs_in(std::span<const Segment> positions, std::span<const Seg
 }  // namespace
 
 GatherAttention::GatherAttention(Group& group, AttentionPartKernel& kernel,
-                                 std::vector<std::vector<Segment>> held,
+                                 std::vector<std::vector<PositionRange>> held,
                                  std::span<const std::int64_t> windows, ExchangeProgress& progress)
     : group_(group), kernel_(kernel), progress_(progress), held_(std::move(held)) {
   expect(std::ssize(held_) == group.size(), "the segments of each rank of the group");
@@ -62,28 +64,28 @@ GatherAttention::GatherAttention(Group& group, AttentionPartKernel& kernel,
                      {std::max(most_taken * bytes, most_given * gradient_bytes)});
 }
 
-std::int64_t GatherAttention::max_keys(std::span<const std::vector<Segment>> held, int rank,
+std::int64_t GatherAttention::max_keys(std::span<const std::vector<PositionRange>> held, int rank,
                                        std::span<const std::int64_t> windows) {
   std::int64_t most = 0;
   for (const std::int64_t window : windows)
-    most =
-        std::max(most, num_positions(seen_positions(held[static_cast<std::size_t>(rank)], window)));
+    most = std::max(
+        most, num_positions(kernels::seen_positions(held[static_cast<std::size_t>(rank)], window)));
   return most;
 }
 
 GatherAttention::Exchange GatherAttention::exchange_for(std::int64_t window) const {
   const auto own = static_cast<std::size_t>(group_.rank());
-  const std::vector<Segment>& mine = held_[own];
+  const std::vector<PositionRange>& mine = held_[own];
   const std::int64_t num_sequences = kernel_.sizes().num_sequences;
   Exchange exchange;
-  exchange.keys = seen_positions(mine, window);
+  exchange.keys = kernels::seen_positions(mine, window);
   exchange.own = runs_in<Run>(mine, mine);
   exchange.own_gathered = runs_in<Run>(mine, exchange.keys);
   for (std::size_t rank = 0; rank < held_.size(); ++rank) {
-    std::vector<Segment> given;
-    std::vector<Segment> taken;
+    std::vector<PositionRange> given;
+    std::vector<PositionRange> taken;
     if (rank != own) {
-      given = common(mine, seen_positions(held_[rank], window));
+      given = common(mine, kernels::seen_positions(held_[rank], window));
       taken = common(exchange.keys, held_[rank]);
     }
     exchange.given.push_back(runs_in<Run>(given, mine));
@@ -108,7 +110,7 @@ AttentionPart GatherAttention::part_of(const Exchange& exchange, std::int64_t wi
 
 TensorView GatherAttention::message(const Tensor& bytes, DType dtype, std::int64_t rows) const {
   const std::int64_t cols = 2 * kernel_.sizes().key_cols();
-  return {bytes->data, {rows, cols}, dtype, cols, bytes->device};
+  return bytes->reinterpret(dtype, {rows, cols});
 }
 
 template <class Each>

@@ -22,7 +22,8 @@ class GatherAttention {
  public:
   // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
   // Borrows group, kernel and progress.
-  GatherAttention(Group& group, AttentionPartKernel& kernel, std::vector<std::vector<Segment>> held,
+  GatherAttention(Group& group, AttentionPartKernel& kernel,
+                  std::vector<std::vector<PositionRange>> held,
                   std::span<const std::int64_t> windows, ExchangeProgress& progress);
 
   // As RingAttention.
@@ -32,7 +33,7 @@ class GatherAttention {
                 const AttentionInputs& gradients, const kernels::Poll& poll);
 
   // The most keys a sequence that a rank of `held` meets under any of the windows.
-  static std::int64_t max_keys(std::span<const std::vector<Segment>> held, int rank,
+  static std::int64_t max_keys(std::span<const std::vector<PositionRange>> held, int rank,
                                std::span<const std::int64_t> windows);
 
  private:
@@ -43,7 +44,7 @@ class GatherAttention {
   };
   // Who sends what under one window. Runs of a rank are in ascending position on both sides.
   struct Exchange {
-    std::vector<Segment> keys;            // positions gathered here, its own among them
+    std::vector<PositionRange> keys;      // positions gathered here, its own among them
     std::vector<Run> own;                 // this rank's rows, one run for each of its segments ...
     std::vector<Run> own_gathered;        // ... as rows gathered here
     std::vector<std::vector<Run>> given;  // by rank: rows that go there ...
@@ -69,7 +70,7 @@ class GatherAttention {
   Group& group_;
   AttentionPartKernel& kernel_;
   ExchangeProgress& progress_;
-  std::vector<std::vector<Segment>> held_;
+  std::vector<std::vector<PositionRange>> held_;
   std::int64_t num_local_;
   std::map<std::int64_t, Exchange> exchanges_;  // by window
   Tensor keys_;                                 // [S keys, 2 G D]: keys | values

@@ -51,7 +51,7 @@ std::int64_t HeadExchange::row_cols(std::span<const HeadColumns> parts) const {
 TensorView HeadExchange::buffer(const Tensor& bytes, DType dtype, std::int64_t rows,
                                 std::int64_t cols) const {
   expect(rows * cols * size_of(dtype) <= bytes->num_bytes(), "rows of at most max_row_bytes");
-  return {bytes->data, {rows, cols}, dtype, cols, bytes->device};
+  return bytes->reinterpret(dtype, {rows, cols});
 }
 
 template <class Each>

@@ -10,9 +10,10 @@
 
 namespace switchyard {
 
-std::int64_t RingAttention::block_length(std::span<const std::vector<Segment>> held) {
+std::int64_t RingAttention::block_length(std::span<const std::vector<PositionRange>> held) {
   std::int64_t most = 0;
-  for (const std::vector<Segment>& segments : held) most = std::max(most, num_positions(segments));
+  for (const std::vector<PositionRange>& segments : held)
+    most = std::max(most, num_positions(segments));
   return most;
 }
 
@@ -25,7 +26,8 @@ std::int64_t RingAttention::num_first_queries(std::int64_t num_local, std::int64
 }
 
 RingAttention::RingAttention(Group& group, AttentionPartKernel& kernel,
-                             std::vector<std::vector<Segment>> held, ExchangeProgress& progress)
+                             std::vector<std::vector<PositionRange>> held,
+                             ExchangeProgress& progress)
     : group_(group),
       kernel_(kernel),
       progress_(progress),

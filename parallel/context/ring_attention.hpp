@@ -21,11 +21,11 @@ namespace switchyard {
 class RingAttention {
  public:
   // held: the segments of each rank of the group. Borrows group, kernel and progress.
-  RingAttention(Group& group, AttentionPartKernel& kernel, std::vector<std::vector<Segment>> held,
-                ExchangeProgress& progress);
+  RingAttention(Group& group, AttentionPartKernel& kernel,
+                std::vector<std::vector<PositionRange>> held, ExchangeProgress& progress);
 
   // Rows a sequence in a block: the most positions of any rank.
-  static std::int64_t block_length(std::span<const std::vector<Segment>> held);
+  static std::int64_t block_length(std::span<const std::vector<PositionRange>> held);
   // How many of n own queries the backward pass computes first. Of the pairs that they see, the
   // first have the share b / (b + 4), as keys have of the bytes of keys and gradients.
   static std::int64_t num_first_queries(std::int64_t num_local, std::int64_t element_bytes);
@@ -57,13 +57,13 @@ class RingAttention {
   Group& group_;
   AttentionPartKernel& kernel_;
   ExchangeProgress& progress_;
-  std::vector<std::vector<Segment>> held_;  // by rank
-  std::int64_t num_local_;                  // positions of this rank
-  std::int64_t block_length_;               // rows a sequence in a block: the most of any rank
-  Tensor sums_;                             // f32 [S n, A D]: of the outputs, or of dq
-  std::array<Tensor, 2> blocks_;            // [S block_length, 2 G D]: keys | values
-  std::array<Tensor, 3> gradients_;         // f32, likewise
-  Tensor own_gradients_;                    // f32 [S n, 2 G D]: what stays here
+  std::vector<std::vector<PositionRange>> held_;  // by rank
+  std::int64_t num_local_;                        // positions of this rank
+  std::int64_t block_length_;        // rows a sequence in a block: the most of any rank
+  Tensor sums_;                      // f32 [S n, A D]: of the outputs, or of dq
+  std::array<Tensor, 2> blocks_;     // [S block_length, 2 G D]: keys | values
+  std::array<Tensor, 3> gradients_;  // f32, likewise
+  Tensor own_gradients_;             // f32 [S n, 2 G D]: what stays here
 };
 
 }  // namespace switchyard

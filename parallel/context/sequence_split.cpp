@@ -65,20 +65,20 @@ SequenceSplit::SequenceSplit(std::int64_t length, std::int64_t ring, std::int64_
           ring, ulysses, num_ranks(), length, std::max<std::int64_t>(1, length / 2)));
 }
 
-Segment SequenceSplit::chunk(int i) const {
+PositionRange SequenceSplit::chunk(int i) const {
   const std::int64_t begin = length_ * i / num_chunks();
   return {begin, length_ * (i + 1) / num_chunks() - begin};
 }
 
-std::vector<Segment> SequenceSplit::ring_segments(int ring_rank) const {
+std::vector<PositionRange> SequenceSplit::ring_segments(int ring_rank) const {
   expect(0 <= ring_rank && ring_rank < ring_, "a rank of the ring");
   if (layout_ == SequenceLayout::contiguous) return {chunk(ring_rank)};
   return joined({chunk(ring_rank), chunk(num_chunks() - 1 - ring_rank)});
 }
 
-std::vector<Segment> SequenceSplit::segments(int context_rank) const {
+std::vector<PositionRange> SequenceSplit::segments(int context_rank) const {
   expect(0 <= context_rank && context_rank < num_ranks(), "a rank of the context axis");
-  const std::vector<Segment> whole = ring_segments(context_rank / ulysses_);
+  const std::vector<PositionRange> whole = ring_segments(context_rank / ulysses_);
   const std::int64_t count = num_positions(whole);
   const std::int64_t piece = context_rank % ulysses_;
   return slice_of(whole, count * piece / ulysses_, count * (piece + 1) / ulysses_);
@@ -106,49 +106,10 @@ std::int64_t SequenceSplit::max_ring_local() const {
 
 std::vector<std::int32_t> SequenceSplit::positions(int context_rank) const {
   std::vector<std::int32_t> positions;
-  for (const Segment& segment : segments(context_rank))
+  for (const PositionRange& segment : segments(context_rank))
     for (std::int64_t p = segment.begin; p < segment.end(); ++p)
       positions.push_back(static_cast<std::int32_t>(p));
   return positions;
-}
-
-std::int64_t num_positions(std::span<const Segment> segments) {
-  std::int64_t count = 0;
-  for (const Segment& segment : segments) count += segment.count;
-  return count;
-}
-
-std::int64_t count_before(std::span<const Segment> segments, std::int64_t position) {
-  std::int64_t count = 0;
-  for (const Segment& segment : segments)
-    count += std::clamp<std::int64_t>(position - segment.begin, 0, segment.count);
-  return count;
-}
-
-std::vector<Segment> slice_of(std::span<const Segment> segments, std::int64_t begin,
-                              std::int64_t end) {
-  std::vector<Segment> slice;
-  std::int64_t row = 0;  // of the segment's first position
-  for (const Segment& segment : segments) {
-    const std::int64_t from = std::max(begin, row);
-    const std::int64_t to = std::min(end, row + segment.count);
-    if (from < to) slice.push_back({segment.begin + from - row, to - from});
-    row += segment.count;
-  }
-  return slice;
-}
-
-std::vector<Segment> joined(std::vector<Segment> segments) {
-  std::ranges::sort(segments, {}, &Segment::begin);
-  std::vector<Segment> result;
-  for (const Segment& segment : segments) {
-    if (segment.count == 0) continue;
-    if (result.empty() || result.back().end() < segment.begin)
-      result.push_back(segment);
-    else
-      result.back().count = std::max(result.back().end(), segment.end()) - result.back().begin;
-  }
-  return result;
 }
 
 }  // namespace switchyard

@@ -13,15 +13,9 @@
 #include <string_view>
 #include <vector>
 
-namespace switchyard {
+#include "tensor/position_range.hpp"
 
-// Positions begin ... begin + count - 1.
-struct Segment {
-  std::int64_t begin = 0;
-  std::int64_t count = 0;
-  std::int64_t end() const { return begin + count; }
-  bool operator==(const Segment&) const = default;
-};
+namespace switchyard {
 
 enum class SequenceLayout : std::uint8_t { zigzag, contiguous };
 std::string_view name_of(SequenceLayout layout);
@@ -43,9 +37,9 @@ class SequenceSplit {
   int ulysses() const { return ulysses_; }
   int num_ranks() const { return ring_ * ulysses_; }
 
-  std::vector<Segment> segments(int context_rank) const;
+  std::vector<PositionRange> segments(int context_rank) const;
   // What the Ulysses ranks of a ring rank hold together.
-  std::vector<Segment> ring_segments(int ring_rank) const;
+  std::vector<PositionRange> ring_segments(int ring_rank) const;
   std::int64_t num_local(int context_rank) const;
   std::int64_t num_ring_local(int ring_rank) const;
   std::int64_t max_local() const;       // of any context rank
@@ -54,7 +48,7 @@ class SequenceSplit {
   std::vector<std::int32_t> positions(int context_rank) const;
 
  private:
-  Segment chunk(int i) const;  // of the num_chunks()
+  PositionRange chunk(int i) const;  // of the num_chunks()
   int num_chunks() const { return layout_ == SequenceLayout::zigzag ? 2 * ring_ : ring_; }
 
   std::int64_t length_;
@@ -62,14 +56,5 @@ class SequenceSplit {
   int ulysses_ = 1;
   SequenceLayout layout_ = SequenceLayout::contiguous;
 };
-
-std::int64_t num_positions(std::span<const Segment> segments);
-// How many of the segments' positions lie before `position`.
-std::int64_t count_before(std::span<const Segment> segments, std::int64_t position);
-// Positions `begin` ... `end` - 1 of the rows (not of the sequence): the segments that they hold.
-std::vector<Segment> slice_of(std::span<const Segment> segments, std::int64_t begin,
-                              std::int64_t end);
-// Ascending, disjoint, none empty, neighbours joined. Given in any order, possibly overlapping.
-std::vector<Segment> joined(std::vector<Segment> segments);
 
 }  // namespace switchyard

@@ -13,7 +13,7 @@ bool takes_ring(std::int64_t window, AttentionMethod method) {
 }
 
 // The most keys a sequence in one call of the kernel.
-std::int64_t most_keys(const Group& group, const std::vector<std::vector<Segment>>& held,
+std::int64_t most_keys(const Group& group, const std::vector<std::vector<PositionRange>>& held,
                        std::span<const std::int64_t> windows, AttentionMethod method) {
   std::int64_t most = RingAttention::block_length(held);
   if (group.size() == 1) return most;
@@ -23,15 +23,22 @@ std::int64_t most_keys(const Group& group, const std::vector<std::vector<Segment
   return most;
 }
 
+std::int64_t length_of(const std::vector<std::vector<PositionRange>>& held) {
+  std::int64_t length = 0;
+  for (const std::vector<PositionRange>& ranges : held)
+    if (!ranges.empty()) length = std::max(length, ranges.back().end());
+  return length;
+}
+
 }  // namespace
 
 SplitAttention::SplitAttention(Device& device, Group& group, const AttentionSizes& sizes,
-                               DType compute, const std::vector<std::vector<Segment>>& held,
+                               DType compute, const std::vector<std::vector<PositionRange>>& held,
                                std::span<const std::int64_t> windows, AttentionMethod method,
                                ExchangeProgress& progress)
     : own_(held[static_cast<std::size_t>(group.rank())]),
-      kernel_(device, sizes, compute, num_positions(own_),
-              most_keys(group, held, windows, method)) {
+      kernel_(device, sizes, compute, num_positions(own_), most_keys(group, held, windows, method),
+              length_of(held)) {
   if (group.size() == 1) return;
   std::vector<std::int64_t> gathered;
   for (const std::int64_t window : windows)

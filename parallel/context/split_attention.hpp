@@ -19,11 +19,13 @@ class SplitAttention {
   // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
   // Borrows group and progress.
   SplitAttention(Device& device, Group& group, const AttentionSizes& sizes, DType compute,
-                 const std::vector<std::vector<Segment>>& held,
+                 const std::vector<std::vector<PositionRange>>& held,
                  std::span<const std::int64_t> windows, AttentionMethod method,
                  ExchangeProgress& progress);
 
-  void set_documents(DocumentStarts document_starts) { kernel_.set_documents(document_starts); }
+  void set_documents(kernels::DocumentStarts document_starts) {
+    kernel_.set_documents(document_starts);
+  }
 
   // As RingAttention.
   void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
@@ -34,7 +36,7 @@ class SplitAttention {
  private:
   AttentionPart own_part(std::int64_t window) const;
 
-  std::vector<Segment> own_;
+  std::vector<PositionRange> own_;
   AttentionPartKernel kernel_;
   std::unique_ptr<RingAttention> ring_;      // of full attention, unless it is gathered
   std::unique_ptr<GatherAttention> gather_;  // of the others; neither on one rank

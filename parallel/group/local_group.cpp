@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cstring>
 
+#include "kernels/elementwise.hpp"
 #include "parallel/group/group.hpp"
 #include "tensor/error.hpp"
 
@@ -52,9 +52,10 @@ class LocalGroup final : public Group {
  private:
   static void move(const TensorView& from, const TensorView& to) {
     if (from.empty()) return;
-    expect(from.is_contiguous() && to.is_contiguous() && from.num_bytes() == to.num_bytes(),
+    expect(from.is_contiguous() && to.is_contiguous() && from.dtype == to.dtype &&
+               from.numel() == to.numel(),
            "contiguous operands of equal size");
-    std::memcpy(to.data, from.data, static_cast<std::size_t>(from.num_bytes()));
+    kernels::copy(from.flat(), to.flat());
   }
 };
 

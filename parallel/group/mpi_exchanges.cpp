@@ -20,17 +20,17 @@ ReduceScatter::ReduceScatter(const Site& site, const TensorView& whole, const Te
       sources_(static_cast<std::size_t>(site.size)),
       part_(whole.numel() / site.size) {
   const std::int64_t bytes = part_ * size_of(DType::f32);
-  result_ = whole.data + site.rank * bytes;
+  result_ = whole.host_bytes() + site.rank * bytes;
   sources_[static_cast<std::size_t>(site.rank)] = result_;
   for (int i = 1; i < site.size; ++i) {
     const int from = (site.rank + site.size - i) % site.size;
-    std::byte* received = staging.data + place_of(from, site.rank) * bytes;
+    std::byte* received = staging.host_bytes() + place_of(from, site.rank) * bytes;
     messages_.receive(from, received, bytes);
     sources_[static_cast<std::size_t>(from)] = received;
   }
   for (int i = 1; i < site.size; ++i) {
     const int to = (site.rank + i) % site.size;
-    messages_.send(to, whole.data + to * bytes, bytes);
+    messages_.send(to, whole.host_bytes() + to * bytes, bytes);
   }
 }
 
@@ -52,7 +52,7 @@ void ReduceScatter::wait_host() {
 AllReduce::AllReduce(const Site& site, const TensorView& whole, ReduceOp op)
     : site_(site),
       messages_(site.communicator, site.tag),
-      data_(whole.data),
+      data_(whole.host_bytes()),
       numel_(whole.numel()),
       dtype_(whole.dtype),
       op_(op),

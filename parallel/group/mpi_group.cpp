@@ -14,6 +14,7 @@
 #include "parallel/group/group.hpp"
 #include "parallel/group/mpi_call.hpp"
 #include "parallel/group/mpi_exchanges.hpp"
+#include "parallel/group/mpi_staging.hpp"
 #include "parallel/group/mpi_topology.hpp"
 #include "parallel/group/rank_order.hpp"
 #include "parallel/group/wire_bytes.hpp"
@@ -74,7 +75,7 @@ class Broadcast final : public Event::Pending {
     for (std::int64_t begin = 0; begin < bytes; begin += broadcast_piece_bytes) {
       const int count = static_cast<int>(std::min(broadcast_piece_bytes, bytes - begin));
       MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Ibcast(whole.data + begin, count, MPI_BYTE, root, communicator, &request),
+      check(MPI_Ibcast(whole.host_bytes() + begin, count, MPI_BYTE, root, communicator, &request),
             "MPI_Ibcast");
       requests_.push_back(request);
     }
@@ -210,7 +211,9 @@ Event MpiGroup::start_all_reduce(const TensorView& whole, ReduceOp op) {
          "a reduction of f32, f64, i32 or i64");
   wire::record(*whole.device, wire::all_reduce(whole.num_bytes(), size()));
   const CollectiveRecord record = enter(Operation::all_reduce, whole.num_bytes());
-  return logged<AllReduce>(log_, record, next_site(), whole, op);
+  Staging staging;
+  const TensorView host = staging.of(whole, Staging::Use::read_and_write);
+  return staging.then_back(logged<AllReduce>(log_, record, next_site(), host, op));
 }
 
 Event MpiGroup::start_reduce_scatter(const TensorView& whole, const TensorView& staging) {
@@ -223,7 +226,13 @@ Event MpiGroup::start_reduce_scatter(const TensorView& whole, const TensorView& 
          "staging for the parts of all other ranks");
   wire::record(*whole.device, wire::reduce_scatter(whole.num_bytes(), size()));
   const CollectiveRecord record = enter(Operation::reduce_scatter, whole.num_bytes());
-  return logged<ReduceScatter>(log_, record, next_site(), whole, staging);
+  Staging through_host;
+  const std::int64_t part = whole.numel() / size();
+  const TensorView host_whole =
+      through_host.of_part_written(whole, rank() * part, (rank() + 1) * part);
+  const TensorView host_staging = through_host.of(staging, Staging::Use::scratch);
+  return through_host.then_back(
+      logged<ReduceScatter>(log_, record, next_site(), host_whole, host_staging));
 }
 
 Event MpiGroup::start_all_gather(const TensorView& whole) {
@@ -233,15 +242,16 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
   wire::record(*whole.device, wire::all_gather(whole.num_bytes(), size()));
   const std::int64_t part = whole.num_bytes() / size();
   const CollectiveRecord record = enter(Operation::all_gather, whole.num_bytes());
+  Staging staging;
+  std::byte* const host = staging.of(whole, Staging::Use::read_and_write).host_bytes();
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   for (int i = 1; i < size(); ++i) {
     const int from = (rank() + size() - i) % size();
-    messages.receive(from, whole.data + from * part, part);
+    messages.receive(from, host + from * part, part);
   }
-  for (int i = 1; i < size(); ++i)
-    messages.send((rank() + i) % size(), whole.data + rank() * part, part);
-  return logged<Transfer>(log_, record, std::move(messages));
+  for (int i = 1; i < size(); ++i) messages.send((rank() + i) % size(), host + rank() * part, part);
+  return staging.then_back(logged<Transfer>(log_, record, std::move(messages)));
 }
 
 Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
@@ -263,25 +273,31 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
   const CollectiveRecord record =
       log_.enter(number_in_log_, Operation::all_to_all, rows_in(to) * send_row_bytes,
                  rows_in(from) * recv_row_bytes);
+  // Rows that do not arrive now stay as they are.
+  const bool is_filled = rows_in(from) == recv.rows();
+  Staging staging;
+  const TensorView sent = staging.of(send, Staging::Use::read);
+  const TensorView received =
+      staging.of(recv, is_filled ? Staging::Use::write : Staging::Use::read_and_write);
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   for (std::size_t i = 1; i < num_ranks; ++i) {
     const std::size_t p = (own + num_ranks - i) % num_ranks;
     if (from.count[p] > 0)
-      messages.receive(static_cast<int>(p), recv.data + from.first[p] * recv_row_bytes,
+      messages.receive(static_cast<int>(p), received.host_bytes() + from.first[p] * recv_row_bytes,
                        from.count[p] * recv_row_bytes);
   }
   for (std::size_t i = 1; i < num_ranks; ++i) {
     const std::size_t p = (own + i) % num_ranks;
     if (to.count[p] > 0)
-      messages.send(static_cast<int>(p), send.data + to.first[p] * send_row_bytes,
+      messages.send(static_cast<int>(p), sent.host_bytes() + to.first[p] * send_row_bytes,
                     to.count[p] * send_row_bytes);
   }
   if (to.count[own] > 0)
-    std::memcpy(recv.data + from.first[own] * recv_row_bytes,
-                send.data + to.first[own] * send_row_bytes,
+    std::memcpy(received.host_bytes() + from.first[own] * recv_row_bytes,
+                sent.host_bytes() + to.first[own] * send_row_bytes,
                 static_cast<std::size_t>(to.count[own] * send_row_bytes));
-  return logged<Transfer>(log_, record, std::move(messages));
+  return staging.then_back(logged<Transfer>(log_, record, std::move(messages)));
 }
 
 Event MpiGroup::start_broadcast(const TensorView& whole, int root) {
@@ -290,7 +306,10 @@ Event MpiGroup::start_broadcast(const TensorView& whole, int root) {
   if (size() == 1 || whole.empty()) return Event();
   wire::record(*whole.device, wire::broadcast(whole.num_bytes(), size()));
   const CollectiveRecord record = enter(Operation::broadcast, whole.num_bytes());
-  return logged<Broadcast>(log_, record, communicator_, whole, root);
+  Staging staging;
+  const TensorView host =
+      staging.of(whole, rank() == root ? Staging::Use::read : Staging::Use::write);
+  return staging.then_back(logged<Broadcast>(log_, record, communicator_, host, root));
 }
 
 Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorView& recv,
@@ -300,19 +319,24 @@ Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorV
   expect_exchangeable(recv);
   const CollectiveRecord record =
       log_.enter(number_in_log_, Operation::send_receive, send.num_bytes(), recv.num_bytes());
+  Staging staging;
+  const TensorView sent = staging.of(send, Staging::Use::read);
+  const TensorView received = staging.of(recv, Staging::Use::write);
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
-  if (!recv.empty() && from != rank()) messages.receive(from, recv.data, recv.num_bytes());
+  if (!recv.empty() && from != rank())
+    messages.receive(from, received.host_bytes(), recv.num_bytes());
   if (!send.empty() && to != rank()) {
     wire::record(*send.device, static_cast<double>(send.num_bytes()));
-    messages.send(to, send.data, send.num_bytes());
+    messages.send(to, sent.host_bytes(), send.num_bytes());
   }
   if (!send.empty() && to == rank()) {
     expect(from == rank() && send.num_bytes() == recv.num_bytes(),
            "what is sent to oneself to be received from oneself");
-    std::memcpy(recv.data, send.data, static_cast<std::size_t>(send.num_bytes()));
+    std::memcpy(received.host_bytes(), sent.host_bytes(),
+                static_cast<std::size_t>(send.num_bytes()));
   }
-  return logged<Transfer>(log_, record, std::move(messages));
+  return staging.then_back(logged<Transfer>(log_, record, std::move(messages)));
 }
 
 void MpiGroup::progress() {

@@ -167,7 +167,7 @@ TEST(Recall, AttentionThatStaysLocalScoresChance) {
 // at the positions' embeddings.
 class PositionSource final : public BatchSource {
  public:
-  PositionSource(const BatchLayout& layout, std::vector<Segment> with_targets)
+  PositionSource(const BatchLayout& layout, std::vector<PositionRange> with_targets)
       : layout_(layout), with_targets_(std::move(with_targets)) {}
   Batch next() override {
     Batch batch;
@@ -187,12 +187,12 @@ class PositionSource final : public BatchSource {
 
  private:
   BatchLayout layout_;
-  std::vector<Segment> with_targets_;
+  std::vector<PositionRange> with_targets_;
 };
 
 // Relative error of the gradient's rows at `positions`, and the norm that they should have.
 std::pair<double, double> compare_rows(SmallRun& reference, SmallRun& run,
-                                       const std::vector<Segment>& positions) {
+                                       const std::vector<PositionRange>& positions) {
   const Parameter& expected = reference.trainer.store().parameters().front();
   EXPECT_EQ(expected.name(), "embedding.weight");
   const std::int64_t hidden = expected.spec().global_shape[1];

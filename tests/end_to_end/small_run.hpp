@@ -79,9 +79,9 @@ class SkewedSource final : public BatchSource {
 
 // Members die in reverse order: the trainer first, the device last.
 struct SmallRun {
-  SmallRun(Group& world, Config config)
+  SmallRun(Group& world, Config config, std::unique_ptr<Device> on = make_cpu_device())
       : config_(resolved(config, world.size())),
-        device(make_cpu_device()),
+        device(std::move(on)),
         mesh(world, config_.parallel),
         trainer(*device, mesh, config_, vocab_size) {}
 

@@ -10,7 +10,7 @@
 namespace switchyard {
 namespace {
 
-using Segments = std::vector<Segment>;
+using Segments = std::vector<PositionRange>;
 using enum SequenceLayout;
 
 TEST(SequenceSplitTest, OneRankHoldsOneSegment) {

@@ -10,6 +10,7 @@
 #include "data/atomic_file.hpp"
 #include "data/chunk_compression.hpp"
 #include "data/open_file.hpp"
+#include "kernels/host_copy.hpp"
 #include "tensor/error.hpp"
 #include "trainer/agreement.hpp"
 
@@ -40,14 +41,12 @@ bool is_chosen(const auto& list, const auto& element) {
   return list.empty() || std::find(list.begin(), list.end(), element) != list.end();
 }
 
-void copy_row(const TensorView& rows, std::int64_t row, float* to) {
-  const std::int64_t num_cols = rows.cols();
-  if (rows.dtype == DType::f32) {
-    std::memcpy(to, rows.row<float>(row), static_cast<std::size_t>(num_cols) * sizeof(float));
-    return;
-  }
-  const BFloat16* from = rows.row<BFloat16>(row);
-  for (std::int64_t i = 0; i < num_cols; ++i) to[i] = to_float(from[i]);
+// rows: dense, f32 or bf16.
+void copy_rows(const TensorView& rows, float* to) {
+  if (rows.dtype == DType::f32)
+    return kernels::copy_to_host<float>(rows, {to, static_cast<std::size_t>(rows.numel())});
+  const kernels::HostContents<BFloat16> contents(rows);
+  std::ranges::transform(contents.span(), to, [](BFloat16 value) { return to_float(value); });
 }
 
 void with_io_errors(const std::function<void()>& work) {
@@ -149,7 +148,8 @@ void Capture::open_file() {
 }
 
 void Capture::begin(const TensorView& sequence_ids) {
-  const std::span<const std::int64_t> ids = sequence_ids.span<std::int64_t>();
+  const kernels::HostContents<std::int64_t> contents(sequence_ids);
+  const std::span<const std::int64_t> ids = contents.span();
   num_sequences_now_ = std::ssize(ids);
   sequence_ids_.insert(sequence_ids_.end(), ids.begin(), ids.end());
 }
@@ -169,8 +169,8 @@ void Capture::observe(std::int64_t layer, ObservedTensor which, const TensorView
       chunk.begin = {first_sequence + s, begin, 0, 0};
       chunk.bytes.resize(static_cast<std::size_t>(chunk_rows * source->num_cols) * sizeof(float));
       float* values = reinterpret_cast<float*>(chunk.bytes.data());
-      for (std::int64_t i = begin; i < std::min(begin + chunk_rows, length); ++i)
-        copy_row(rows, s * length + i, values + (i - begin) * source->num_cols);
+      const std::int64_t end = std::min(begin + chunk_rows, length);
+      copy_rows(rows.slice_rows(s * length + begin, s * length + end), values);
       start_compression(std::move(chunk));
     }
 }

@@ -1,16 +1,20 @@
 #include "trainer/activations/memory_store.hpp"
 
-#include <cstring>
+#include "kernels/host_copy.hpp"
 
 namespace switchyard {
 
 namespace {
 
+// Plain copies by the one thread, which no kernel of several threads may be.
 void start_copy(CopyThread& thread, std::int64_t layer, const TensorView& from,
                 const TensorView& to) {
   if (from.device->is_plan() || from.numel() == 0) return;
   thread.start(layer, [from, to] {
-    std::memcpy(to.data, from.data, static_cast<std::size_t>(from.num_bytes()));
+    if (to.device->is_host_memory())
+      kernels::copy_bytes_to_host(from, to.host_bytes());
+    else
+      kernels::copy_bytes_from_host(from.host_bytes(), to);
   });
 }
 
@@ -22,11 +26,11 @@ void MemoryStore::prepare(std::int64_t layer, std::span<const RecordTensor> reco
     const TensorView& view = part.tensor->view();
     Tensor& tensor = tensors_[layer][part.name];
     if (part.follows_rows) {
-      tensor = Tensor::growable(device_, Purpose::spilled, view.dtype,
+      tensor = Tensor::growable(device_.host(), Purpose::spilled, view.dtype,
                                 view.shape.with_dim0(part.tensor->max_rows()));
       capacity.add(tensor);
     } else {
-      tensor = Tensor(device_, Purpose::spilled, view.dtype, view.shape);
+      tensor = Tensor(device_.host(), Purpose::spilled, view.dtype, view.shape);
     }
   }
 }

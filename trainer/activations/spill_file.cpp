@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "kernels/host_copy.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -104,7 +105,9 @@ void SpillFile::start_write(std::int64_t layer, std::span<const RecordTensor> re
     if (view.numel() == 0) continue;
     bytes_written_ += static_cast<double>(view.num_bytes());
     copies_.start(layer, [this, view, offset = places_[layer][part.name].offset] {
-      if (const int error = file_.write_at(offset, view.data, view.num_bytes()))
+      const TensorView bytes = view.reinterpret(DType::u8, {view.num_bytes()});
+      const kernels::HostContents<std::uint8_t> contents(bytes);
+      if (const int error = file_.write_at(offset, contents.span().data(), view.num_bytes()))
         refuse(view.num_bytes(), error);
     });
   }
@@ -116,7 +119,10 @@ void SpillFile::start_read(std::int64_t layer, std::span<const RecordTensor> rec
     if (view.numel() == 0) continue;
     bytes_read_ += static_cast<double>(view.num_bytes());
     copies_.start(layer, [this, view, offset = places_[layer][part.name].offset] {
-      file_.read_at(offset, view.data, view.num_bytes());
+      kernels::write_from_host<std::uint8_t>(
+          view.reinterpret(DType::u8, {view.num_bytes()}), [&](std::span<std::uint8_t> bytes) {
+            file_.read_at(offset, bytes.data(), view.num_bytes());
+          });
     });
   }
 }

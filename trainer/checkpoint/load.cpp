@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "kernels/host_copy.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/checkpoint/reader.hpp"
@@ -107,23 +108,27 @@ void check_tensors(const Manifest& manifest, const ParameterStore& store, const 
   }
 }
 
+void read_part(CheckpointReader& reader, SavedPart part, const SavedTensor& saved,
+               std::int64_t begin, const TensorView& to) {
+  kernels::write_from_host<float>(
+      to, [&](std::span<float> values) { reader.read(part, saved, begin, values); });
+}
+
 void read_values(CheckpointReader& reader, ParameterStore& store) {
   for (const Parameter& parameter : store.parameters()) {
     const ParameterSpec& spec = parameter.spec();
     const SavedTensor* saved = reader.manifest().find(spec.name);
     if (parameter.value().empty()) continue;  // a rank may hold no expert
-    reader.read(SavedPart::value, *saved, spec.first_row * spec.global_shape.inner_numel(),
-                parameter.value().span<float>());
+    read_part(reader, SavedPart::value, *saved, spec.first_row * spec.global_shape.inner_numel(),
+              parameter.value());
   }
 }
 
 void read_moments(CheckpointReader& reader, const ParameterStore& store, const AdamW& optimizer) {
   for (const OwnedRange& range : store.owned_ranges()) {
     const SavedTensor* saved = reader.manifest().find(range.parameter->name());
-    reader.read(SavedPart::moment1, *saved, range.global_begin,
-                optimizer.moment1(range).span<float>());
-    reader.read(SavedPart::moment2, *saved, range.global_begin,
-                optimizer.moment2(range).span<float>());
+    read_part(reader, SavedPart::moment1, *saved, range.global_begin, optimizer.moment1(range));
+    read_part(reader, SavedPart::moment2, *saved, range.global_begin, optimizer.moment2(range));
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "data/atomic_file.hpp"
 #include "data/hdf5.hpp"
+#include "kernels/host_copy.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/checkpoint/flat_range.hpp"
@@ -110,7 +111,8 @@ void write_rank_file(const std::string& path, const std::vector<OwnedRange>& ran
           file.create_dataset(fmt::format("{}/{}", group_name_of(part), range.parameter->name()),
                               {range.numel}, hdf5::ElementType::f32, options_for(range.numel));
       dataset.set_attribute("global_begin", range.global_begin);
-      dataset.write(view_of_part(part, range, optimizer).as<float>());
+      const kernels::HostContents<float> contents(view_of_part(part, range, optimizer));
+      dataset.write(contents.span().data());
     }
   }
   file.close_synced();

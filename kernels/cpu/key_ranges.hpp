@@ -1,0 +1,13 @@
+// The CPU twins of kernels/key_ranges.hpp.
+#pragma once
+
+#include "kernels/key_ranges.hpp"
+
+namespace switchyard::kernels::cpu {
+
+void restart_positions(const TensorView& positions, const TensorView& document_begins,
+                       const TensorView& rotary);
+void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
+                     const TensorView& first, const TensorView& end);
+
+}  // namespace switchyard::kernels::cpu
