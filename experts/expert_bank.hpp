@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "experts/pass.hpp"
 #include "kernels/linear.hpp"
 #include "parallel/parameter.hpp"
+#include "parallel/pass.hpp"
 
 namespace switchyard {
 

@@ -15,9 +15,9 @@
 #include "experts/config.hpp"
 #include "experts/dispatcher.hpp"
 #include "experts/expert_bank.hpp"
-#include "experts/pass.hpp"
 #include "experts/router.hpp"
 #include "experts/row_capacity.hpp"
+#include "parallel/pass.hpp"
 #include "tensor/random.hpp"
 
 namespace switchyard {

@@ -10,9 +10,9 @@
 #include <string>
 
 #include "experts/config.hpp"
-#include "experts/pass.hpp"
 #include "kernels/linear.hpp"
 #include "parallel/parameter.hpp"
+#include "parallel/pass.hpp"
 
 namespace switchyard {
 

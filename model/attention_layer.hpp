@@ -12,13 +12,13 @@
 
 #include <string>
 
-#include "experts/pass.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/rope.hpp"
 #include "model/config.hpp"
 #include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
+#include "parallel/pass.hpp"
 
 namespace switchyard {
 

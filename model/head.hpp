@@ -5,10 +5,10 @@
 // change the bits of any row. Legend: T tokens, H hidden, V columns of the head, padding included.
 #pragma once
 
-#include "experts/pass.hpp"
 #include "kernels/linear.hpp"
 #include "model/config.hpp"
 #include "parallel/parameter.hpp"
+#include "parallel/pass.hpp"
 
 namespace switchyard {
 

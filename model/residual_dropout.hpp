@@ -3,8 +3,8 @@
 // backward pass.
 #pragma once
 
-#include "experts/pass.hpp"
 #include "kernels/elementwise.hpp"
+#include "parallel/pass.hpp"
 
 namespace switchyard {
 

@@ -17,24 +17,26 @@ GradientSync::GradientSync(ParameterStore& store)
       bucket_of_[static_cast<std::size_t>(entry.parameter->index())] = static_cast<int>(b);
   expect(std::find(bucket_of_.begin(), bucket_of_.end(), -1) == bucket_of_.end(),
          "the store's allocate() before its gradients are reduced");
+  for (std::size_t b = 0; b < buckets.size(); ++b)
+    if (buckets[b].replicas->size() > 1 && buckets[b].numel > 0)
+      order_.push_back({static_cast<int>(b), buckets[b].axis});
   for (int axis = 0; axis < num_axes; ++axis) make_lane(static_cast<Axis>(axis));
 }
 
 void GradientSync::make_lane(Axis axis) {
   const std::vector<Bucket>& buckets = store_.buckets();
-  Lane lane;
+  std::size_t num_reductions = 0;
   std::int64_t staging_numel = 0;
-  for (std::size_t b = 0; b < buckets.size(); ++b) {
-    const int num_replicas = buckets[b].replicas->size();
-    if (buckets[b].axis != axis || num_replicas == 1 || buckets[b].numel == 0) continue;
-    lane.buckets.push_back(static_cast<int>(b));
-    staging_numel = std::max(staging_numel, buckets[b].part * (num_replicas - 1));
+  for (const Reduction& reduction : order_) {
+    if (reduction.axis != axis) continue;
+    const Bucket& bucket = buckets[static_cast<std::size_t>(reduction.bucket)];
+    ++num_reductions;
+    staging_numel = std::max(staging_numel, bucket.part * (bucket.replicas->size() - 1));
   }
-  if (lane.buckets.empty()) return;
-  lane.slots.resize(std::min<std::size_t>(num_staging, lane.buckets.size()));
-  for (Slot& slot : lane.slots)
+  std::vector<Slot>& slots = lanes_[static_cast<std::size_t>(axis)].slots;
+  slots.resize(std::min<std::size_t>(num_staging, num_reductions));
+  for (Slot& slot : slots)
     slot.staging = Tensor(store_.device(), Purpose::communication, DType::f32, {staging_numel});
-  lanes_.push_back(std::move(lane));
 }
 
 void GradientSync::arm() {
@@ -43,7 +45,8 @@ void GradientSync::arm() {
   std::fill(reported_.begin(), reported_.end(), false);
   std::fill(missing_.begin(), missing_.end(), 0);
   for (int bucket : bucket_of_) ++missing_[static_cast<std::size_t>(bucket)];
-  for (Lane& lane : lanes_) lane.num_started = lane.num_finished = 0;
+  for (Lane& lane : lanes_) lane.num_started = 0;
+  num_complete_ = num_started_ = 0;
 }
 
 void GradientSync::ready(const Parameter& parameter) {
@@ -53,42 +56,40 @@ void GradientSync::ready(const Parameter& parameter) {
          "a parameter of this store");
   expect(!reported_[index], "one report of the final gradient of " + parameter.name());
   reported_[index] = true;
-  if (--missing_[static_cast<std::size_t>(bucket_of_[index])] == 0) progress();
+  --missing_[static_cast<std::size_t>(bucket_of_[index])];
+
+  const Profile::Scope scope(store_.device().profile(), Part::reduction);
+  start_until(num_complete_, true);  // what an earlier report put off
+  while (num_complete_ < order_.size() &&
+         missing_[static_cast<std::size_t>(order_[num_complete_].bucket)] == 0)
+    ++num_complete_;
+  start_until(num_complete_, false);
 }
 
-bool GradientSync::can_start(const Lane& lane) const {
-  return lane.num_started < lane.buckets.size() &&
-         missing_[static_cast<std::size_t>(lane.buckets[lane.num_started])] == 0 &&
-         lane.num_started - lane.num_finished < lane.slots.size();
+void GradientSync::start_until(std::size_t end, bool may_wait) {
+  for (; num_started_ < end; ++num_started_) {
+    const Reduction& reduction = order_[num_started_];
+    Lane& lane = lanes_[static_cast<std::size_t>(reduction.axis)];
+    Slot& slot = lane.slots[lane.num_started % lane.slots.size()];
+    if (slot.in_use && !may_wait) return;
+    release(slot, store_.device().communication_stream());
+    const Bucket& bucket = store_.buckets()[static_cast<std::size_t>(reduction.bucket)];
+    slot.event = bucket.replicas->start_reduce_scatter(bucket.gradients, slot.staging);
+    slot.in_use = true;
+    ++lane.num_started;
+  }
 }
 
-void GradientSync::start_next(Lane& lane) {
-  const Bucket& bucket = store_.buckets()[static_cast<std::size_t>(lane.buckets[lane.num_started])];
-  Slot& slot = lane.slots[lane.num_started % lane.slots.size()];
-  slot.event = bucket.replicas->start_reduce_scatter(bucket.gradients, slot.staging);
-  ++lane.num_started;
-}
-
-void GradientSync::advance(Lane& lane) {
-  while (lane.num_finished < lane.num_started &&
-         lane.slots[lane.num_finished % lane.slots.size()].event.test())
-    ++lane.num_finished;
-  while (can_start(lane)) start_next(lane);
+void GradientSync::release(Slot& slot, Stream& next_user) {
+  slot.event.wait(next_user);
+  slot.in_use = false;
 }
 
 void GradientSync::progress() {
   if (!armed_) return;
   const Profile::Scope scope(store_.device().profile(), Part::reduction);
-  for (Lane& lane : lanes_) advance(lane);
-}
-
-void GradientSync::drain(Lane& lane) {
-  while (lane.num_finished < lane.buckets.size()) {
-    advance(lane);
-    if (lane.num_finished == lane.num_started) continue;
-    lane.slots[lane.num_finished % lane.slots.size()].event.wait(store_.device().compute_stream());
-    ++lane.num_finished;
-  }
+  for (Lane& lane : lanes_)
+    for (Slot& slot : lane.slots) slot.event.test();
 }
 
 void GradientSync::expect_all_reported() const {
@@ -101,17 +102,18 @@ void GradientSync::finish() {
   expect(armed_, "arm() before finish()");
   expect_all_reported();
   const Profile::Scope scope(store_.device().profile(), Part::reduction);
-  for (Lane& lane : lanes_) drain(lane);
+  start_until(order_.size(), true);
+  for (Lane& lane : lanes_)
+    for (Slot& slot : lane.slots) release(slot, store_.device().compute_stream());
   armed_ = false;
 }
 
 void GradientSync::gather_values() {
   std::vector<Event> events;
-  for (const Lane& lane : lanes_)
-    for (int b : lane.buckets) {
-      const Bucket& bucket = store_.buckets()[static_cast<std::size_t>(b)];
-      events.push_back(bucket.replicas->start_all_gather(bucket.values));
-    }
+  for (const Reduction& reduction : order_) {
+    const Bucket& bucket = store_.buckets()[static_cast<std::size_t>(reduction.bucket)];
+    events.push_back(bucket.replicas->start_all_gather(bucket.values));
+  }
   for (Event& event : events) event.wait(store_.device().compute_stream());
 }
 

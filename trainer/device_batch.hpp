@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "data/loader.hpp"
-#include "experts/pass.hpp"
 #include "model/transformer.hpp"
+#include "parallel/pass.hpp"
 
 namespace switchyard {
 

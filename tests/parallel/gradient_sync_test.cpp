@@ -11,6 +11,7 @@
 #include "parallel/gradient_sync.hpp"
 #include "tensor/error.hpp"
 #include "tests/parallel/store_fixture.hpp"
+#include "tests/support/recorded_group.hpp"
 
 namespace switchyard {
 namespace {
@@ -115,6 +116,35 @@ TEST_F(GradientSyncTest, RanksThatReportDifferently) {
     }
     sync.finish();
     EXPECT_EQ(num_wrong_sums(model, {0}), 0) << "expert " << expert;
+  }
+}
+
+// Exchanges take differently long on each rank and are looked at differently often: every rank
+// starts what it shares with another in the same order, over all axes.
+TEST_F(GradientSyncTest, TheOrderOfStartsDoesNotDependOnTime) {
+  for (std::int64_t expert : test::expert_degrees()) {
+    for (std::int64_t bucket_bytes : test::bucket_sizes) {
+      for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+        test::StartLog log(seed * 100 + static_cast<std::uint64_t>(world().rank()));
+        test::RecordedGroup ranks(world(), log);
+        SmallModel model(*device_, expert, bucket_bytes, ranks);
+        GradientSync sync(model.store);
+        for (int pass = 0; pass < 2; ++pass) {
+          model.store.zero_gradients();
+          add_gradients(model.store, pass);
+          sync.arm();
+          for (int i : report_order(0, static_cast<int>(model.store.parameters().size()))) {
+            sync.ready(model.store.parameters()[static_cast<std::size_t>(i)]);
+            for (std::uint64_t polls = log.random() % 8; polls > 0; --polls) sync.progress();
+          }
+          sync.finish();
+          EXPECT_EQ(num_wrong_sums(model, {pass}), 0);
+          sync.gather_values();
+        }
+        EXPECT_EQ(test::difference_of_starts(log, world()), "")
+            << "expert " << expert << ", bucket bytes " << bucket_bytes << ", seed " << seed;
+      }
+    }
   }
 }
 

@@ -52,8 +52,8 @@ inline std::vector<ParameterSpec> small_model(const Mesh& mesh) {
 
 // One layout of the small model: mesh and store.
 struct SmallModel {
-  SmallModel(Device& device, std::int64_t expert, std::int64_t bucket_bytes)
-      : mesh(world(), {.expert = expert}), store(device, mesh) {
+  SmallModel(Device& device, std::int64_t expert, std::int64_t bucket_bytes, Group& ranks = world())
+      : mesh(ranks, {.expert = expert}), store(device, mesh) {
     for (const ParameterSpec& spec : small_model(mesh)) store.add(spec);
     store.allocate(bucket_bytes);
   }
