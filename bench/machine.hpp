@@ -21,7 +21,7 @@ struct Machine {
   std::string isa;           // instruction set in force
   bool native_bf16 = false;  // whether bf16 products run as such, or in fp32
   int num_ranks = 0;
-  int num_threads = 0;      // OpenMP threads of a rank
+  int num_threads = 0;      // of a rank
   double load_average = 0;  // processes wanting to run, mean of the last minute; -1: not told
   Versions versions;
 };

@@ -4,8 +4,12 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <vector>
 
+#include "bench/disturbance.hpp"
+#include "kernels/threads.hpp"
+#include "parallel/cores.hpp"
 #include "trainer/number_text.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/run/run_setup.hpp"
@@ -35,6 +39,23 @@ Sample time_step(Trainer& trainer, BatchSource& source, std::int64_t step, Group
     sample.parts[part] = values[part] / world.size();
   sample.seconds = values[num_parts] / world.size();
   return sample;
+}
+
+// The steps of a measurement, the fastest first.
+std::vector<Sample> time_steps(RankState& rank, BatchSource& source, std::int64_t first,
+                               const Repeats& repeats, Group& world) {
+  std::vector<Sample> samples;
+  for (int step = 0; step < repeats.num_warmup + repeats.num_steps; ++step) {
+    const Sample sample = time_step(rank.trainer, source, first + step, world);
+    if (step >= repeats.num_warmup) samples.push_back(sample);
+  }
+  std::ranges::sort(samples, {}, &Sample::seconds);
+  return samples;
+}
+
+// A step that happened, not a mean of two, so that its parts add up.
+const Sample& median_of(const std::vector<Sample>& samples) {
+  return samples[samples.size() / 2];
 }
 
 // All ranks' operations of one part of a step, as planned.
@@ -116,10 +137,32 @@ void add_memory(Report& report, const Trainer& trainer) {
   report.fact("max_rows", rows);
 }
 
+// The steps again, beside a program on the last processor of rank 0.
+std::vector<Sample> time_disturbed_steps(RankState& rank, BatchSource& source, std::int64_t first,
+                                         const Repeats& repeats, Group& world) {
+  std::optional<Disturbance> disturbance;
+  if (world.rank() == 0) disturbance.emplace(Cores::of_this_process().processors.back());
+  return time_steps(rank, source, first, {1, repeats.num_steps}, world);
+}
+
+void add_disturbed(Report& report, Group& world, double alone, const std::vector<Sample>& samples) {
+  const double disturbed = median_of(samples).seconds;
+  const SchedulingFloor floor = scheduling_floor(num_cores_for_rank(world), kernels::num_threads());
+  report.line(
+      fmt::format("disturbed    {:.3f} s median beside a busy program on one core: {:.2f} times "
+                  "the undisturbed "
+                  "{:.3f} s; scheduling alone makes {:.2f} to {:.2f}",
+                  disturbed, disturbed / alone, alone, floor.least, floor.most));
+  report.fact("disturbed_seconds", disturbed);
+  report.fact("disturbed_ratio", disturbed / alone);
+  report.fact("disturbed_floor_least", floor.least);
+  report.fact("disturbed_floor_most", floor.most);
+}
+
 }  // namespace
 
 void run_step(Group& world, const Config& given, const std::string& name, const Repeats& repeats,
-              const Output& output) {
+              bool disturb, const Output& output) {
   set_threads(given.run, world);
   Config config = given;
   config.parallel = resolved_parallel(config, world.size());
@@ -136,17 +179,16 @@ void run_step(Group& world, const Config& given, const std::string& name, const 
   const double peak = measure_products(world, *rank.device, compute);
   report.ceiling(std::string(precision_name(compute)) + " products", peak, "FLOP/s");
 
-  std::vector<Sample> samples;
-  for (int step = 0; step < repeats.num_warmup + repeats.num_steps; ++step) {
-    const Sample sample = time_step(rank.trainer, source, step + 1, world);
-    if (step >= repeats.num_warmup) samples.push_back(sample);
-  }
-  std::ranges::sort(samples, {}, &Sample::seconds);
-  // A step that happened, not a mean of two, so that its parts add up.
-  const Sample& median = samples[samples.size() / 2];
+  const std::vector<Sample> samples = time_steps(rank, source, 1, repeats, world);
+  const Sample& median = median_of(samples);
   add_rows(report, plan, median, peak);
   add_summary(report, plan, median,
               {samples.front().seconds, median.seconds, samples.back().seconds}, peak);
+  if (disturb) {
+    const std::int64_t next = 1 + repeats.num_warmup + repeats.num_steps;
+    add_disturbed(report, world, median.seconds,
+                  time_disturbed_steps(rank, source, next, repeats, world));
+  }
   add_memory(report, rank.trainer);
   report.finish();
 }

@@ -11,8 +11,9 @@
 namespace switchyard::bench {
 
 // Collective. name: of the configuration, for the head. A vocabulary of 0 in the configuration is
-// taken as 257 (bytes).
+// taken as 257 (bytes). disturb: also the time of a step while another program keeps the last
+// processor of rank 0 busy, and what scheduling alone would make of it.
 void run_step(Group& world, const Config& config, const std::string& name, const Repeats& repeats,
-              const Output& output);
+              bool disturb, const Output& output);
 
 }  // namespace switchyard::bench

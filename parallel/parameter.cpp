@@ -7,6 +7,7 @@
 
 #include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"
 
@@ -35,15 +36,22 @@ void fill_normal(float* values, std::int64_t global_begin, std::int64_t numel, R
                  float std) {
   const std::int64_t first_four = global_begin / 4;
   const std::int64_t last_four = (global_begin + numel + 3) / 4;
-#pragma omp parallel for schedule(static)
-  for (std::int64_t four = first_four; four < last_four; ++four) {
+  const auto fill_four = [&](std::int64_t four) {
     const std::array<float, 4> normal =
         normals(random_words(key, static_cast<std::uint64_t>(four), 0));
     const std::int64_t begin = std::max(four * 4, global_begin);
     const std::int64_t end = std::min(four * 4 + 4, global_begin + numel);
     for (std::int64_t i = begin; i < end; ++i)
       values[i - global_begin] = normal[static_cast<std::size_t>(i - four * 4)] * std;
-  }
+  };
+  constexpr std::int64_t fours_of_piece = 1024;
+  const auto fill_piece = [&](std::int64_t piece, int) {
+    const std::int64_t begin = first_four + piece * fours_of_piece;
+    const std::int64_t end = std::min(last_four, begin + fours_of_piece);
+    for (std::int64_t four = begin; four < end; ++four) fill_four(four);
+  };
+  kernels::for_each_piece((last_four - first_four + fours_of_piece - 1) / fours_of_piece,
+                          fill_piece);
 }
 
 void initialize(const Parameter& parameter, std::uint64_t seed) {

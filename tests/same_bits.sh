@@ -10,7 +10,7 @@ set -uo pipefail
 here=$(realpath "$(dirname "$0")")
 root=$(dirname "$here")
 usage() { sed -n '2,9s/^# \{0,1\}//p' "$here/same_bits.sh"; }
-only=. steps=4
+only=. steps=4  # at least 2: a step of warming up, one of decay
 while [[ ${1:-} == -* ]]; do
   case $1 in
     --only) only=${2:?}; shift 2 ;;
@@ -47,7 +47,7 @@ cd "$work" || exit 2
 prepare_corpus "$old"
 write_config small.yaml <<'YAML'
 train: {global_batch: 24, micro_batch: 2}
-optimizer: {learning_rate: 0.003, warmup_steps: 3}
+optimizer: {learning_rate: 0.003, warmup_steps: 1}
 checkpoint: {resume: never}
 YAML
 
@@ -59,7 +59,7 @@ moe            1 2 3 4  parallel.expert=1
 expert         2 3 4    parallel.expert=RANKS
 expert2        4        parallel.expert=2
 dense          1 2 4    experts.num_experts=0 model.dense_intermediate=40
-varied         1 2 4    parallel.expert=RANKS model.num_layers=3 model.num_kv_heads=1 model.tie_embeddings=true model.embedding_std=0.5 model.dense_intermediate=40 model.embedding_dropout=0.1 model.residual_dropout=0.1 experts.num_experts=3 experts.top_k=1 experts.normalize_top_k=false experts.every=2 experts.balance_weight=0.05 experts.dropout=0.1 optimizer.schedule=constant_decay optimizer.decay_steps=2 optimizer.clip_norm=0.1
+varied         1 2 4    parallel.expert=RANKS model.num_layers=3 model.num_kv_heads=1 model.tie_embeddings=true model.embedding_std=0.5 model.dense_intermediate=40 model.embedding_dropout=0.1 model.residual_dropout=0.1 experts.num_experts=3 experts.top_k=1 experts.normalize_top_k=false experts.every=2 experts.balance_weight=0.05 experts.dropout=0.1 optimizer.schedule=constant_decay optimizer.decay_steps=1 optimizer.clip_norm=0.1
 wide           1 2      model.hidden=128 model.num_layers=1 model.sequence_length=256 experts.num_experts=8 experts.intermediate=192 train.global_batch=8 train.micro_batch=0 parallel.expert=RANKS
 long           1        model.num_layers=1 model.sequence_length=2304 train.global_batch=1 train.micro_batch=0
 windows        1 2      model.attention=[{kind:\ window,\ window:\ 5,\ sinks:\ 1},{kind:\ full,\ sinks:\ 2}]

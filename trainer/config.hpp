@@ -17,8 +17,7 @@ struct RunConfig {
   std::int64_t seed = 1234;
   std::string precision = "bf16";  // fp32 | bf16
   std::string device = "auto";     // cpu | cuda | auto
-  std::int64_t threads =
-      0;  // OpenMP threads a rank; 0: OMP_NUM_THREADS, else cores / ranks of the host
+  std::int64_t threads = 0;  // threads a rank; 0: OMP_NUM_THREADS, else cores / ranks of the host
 };
 
 struct DataConfig {

@@ -1,7 +1,5 @@
 #include "kernels/cpu/attention.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "kernels/cpu/attention_backward.hpp"
@@ -140,7 +138,6 @@ std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype,
 
 int attention_threads(const AttentionBlocks& blocks, const TensorView& workspace,
                       std::int64_t num_tasks) {
-  if (omp_in_parallel()) return 1;
   const WorkspaceSizes sizes = attention_workspace_sizes(blocks);
   const std::int64_t places = (workspace.num_bytes() - sizes.shared) / sizes.per_thread;
   return static_cast<int>(std::max<std::int64_t>(
@@ -152,23 +149,20 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
                        const TensorView& lse, Merge merge, const TensorView& workspace,
                        const Poll& poll) {
   const AttentionBlocks blocks(shape, q.dtype, ranges);
-  const Poll no_poll;
   const std::int64_t num_blocks = blocks.num_query_blocks();
   const std::int64_t num_tasks = blocks.num_groups() * num_blocks;
   const WorkspaceSizes sizes = attention_workspace_sizes(blocks);
   const int threads = attention_threads(blocks, workspace, num_tasks);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const int thread = threads > 1 ? omp_get_thread_num() : 0;
+  const Poll no_poll;
+  const auto attend_to = [&](std::int64_t t, int thread) {
     Carver carver(workspace.kernel_bytes() + sizes.shared + thread * sizes.per_thread);
     const ForwardScratch scratch(carver, blocks);
     const ForwardTask task{blocks, q, k, v, out, lse, merge, thread == 0 ? poll : no_poll};
-#pragma omp for schedule(dynamic) nowait
-    for (std::int64_t t = 0; t < num_tasks; ++t)  // the blocks that see most keys come first
-      attend(task, blocks.head_group(t / num_blocks),
-             blocks.query_block(num_blocks - 1 - t % num_blocks), scratch);
-    if (task.poll) task.poll();  // the others may have taken all tasks
-  }
+    attend(task, blocks.head_group(t / num_blocks),  // the blocks that see most keys come first
+           blocks.query_block(num_blocks - 1 - t % num_blocks), scratch);
+  };
+  for_each_piece(num_tasks, attend_to, threads);
+  if (poll) poll();  // the others may have taken all tasks
 }
 
 }  // namespace switchyard::kernels::cpu

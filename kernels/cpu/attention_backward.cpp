@@ -5,14 +5,13 @@
 // order, and dq over key blocks in theirs, so no sum depends on the number of threads.
 #include "kernels/cpu/attention_backward.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "kernels/cpu/attention.hpp"
 #include "kernels/cpu/attention_output.hpp"
+#include "kernels/cpu/parallel.hpp"
 
 namespace switchyard::kernels::cpu {
 
@@ -293,25 +292,37 @@ void differentiate_short(const BackwardTask& task, const HeadGroup& g, const Gro
   for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) write_query_gradients(task, g, i, sums);
 }
 
-// All threads of the team, one kv head of a sequence; every loop ends with a barrier.
+// Keys whose gradients one thread writes at a time.
+constexpr std::int64_t keys_of_piece = 32;
+
+// All threads, one kv head of a sequence: `of_thread` gives each its scratch and poll.
+template <class OfThread>
 void differentiate_together(const BackwardTask& task, const HeadGroup& g, const GroupScratch& sums,
-                            const LaneScratch& s) {
+                            int threads, const OfThread& of_thread) {
   const AttentionBlocks& b = task.blocks;
-#pragma omp for schedule(static)
-  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) clear_query_gradients(b, i, sums);
+  for_each_piece(
+      b.num_query_blocks(), [&](std::int64_t i, int) { clear_query_gradients(b, i, sums); },
+      threads);
   for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
     const Range block = b.key_block(j);
     const Range query_blocks = b.query_blocks_of(g.sequence, block);
     const std::int64_t lanes = num_lanes(b, query_blocks);
-#pragma omp for schedule(dynamic)
-    for (std::int64_t lane = 0; lane < lanes; ++lane)
-      add_lane(task, g, j, lane, share_of(query_blocks, lane, lanes), sums, s);
-#pragma omp for schedule(static)
-    for (std::int64_t i = 0; i < block.count; ++i)
-      write_key_gradients(task, g, block, i, lanes, sums);
+    for_each_piece(
+        lanes,
+        [&](std::int64_t lane, int thread) {
+          of_thread(thread, [&](const BackwardTask& of_lane, const LaneScratch& s) {
+            add_lane(of_lane, g, j, lane, share_of(query_blocks, lane, lanes), sums, s);
+          });
+        },
+        threads);
+    parallel_blocks(block.count, keys_of_piece, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        write_key_gradients(task, g, block, i, lanes, sums);
+    });
   }
-#pragma omp for schedule(static)
-  for (std::int64_t i = 0; i < b.num_query_blocks(); ++i) write_query_gradients(task, g, i, sums);
+  for_each_piece(
+      b.num_query_blocks(), [&](std::int64_t i, int) { write_query_gradients(task, g, i, sums); },
+      threads);
 }
 
 template <class Scratch>
@@ -340,25 +351,30 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
   const WorkspaceSizes sizes = attention_workspace_sizes(blocks);
   const std::int64_t num_groups = blocks.num_groups();
   const int threads = attention_threads(blocks, workspace, num_groups * max_lanes(blocks));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const int thread = threads > 1 ? omp_get_thread_num() : 0;
+  const auto task_of = [&](int thread) {
+    return BackwardTask{blocks, q, k, v, lse, delta, dout, gradients, thread == 0 ? poll : no_poll};
+  };
+  const auto carver_of = [&](int thread) {
+    return Carver(workspace.kernel_bytes() + sizes.shared + thread * sizes.per_thread);
+  };
+  if (is_long(blocks)) {
     Carver of_all(workspace.kernel_bytes());
-    Carver of_thread(workspace.kernel_bytes() + sizes.shared + thread * sizes.per_thread);
-    const GroupScratch sums(is_long(blocks) ? of_all : of_thread, blocks);
-    const LaneScratch scratch(of_thread, blocks);
-    const BackwardTask task{
-        blocks, q, k, v, lse, delta, dout, gradients, thread == 0 ? poll : no_poll};
-    if (is_long(blocks)) {
-      for (std::int64_t t = 0; t < num_groups; ++t)
-        differentiate_together(task, blocks.head_group(t), sums, scratch);
-    } else {
-#pragma omp for schedule(dynamic) nowait
-      for (std::int64_t t = 0; t < num_groups; ++t)
-        differentiate_short(task, blocks.head_group(t), sums, scratch);
-    }
-    if (task.poll) task.poll();  // the others may have taken all tasks
+    const GroupScratch sums(of_all, blocks);
+    const auto of_thread = [&](int thread, const auto& compute) {
+      Carver carver = carver_of(thread);
+      compute(task_of(thread), LaneScratch(carver, blocks));
+    };
+    for (std::int64_t t = 0; t < num_groups; ++t)
+      differentiate_together(task_of(0), blocks.head_group(t), sums, threads, of_thread);
+  } else {
+    const auto differentiate = [&](std::int64_t t, int thread) {
+      Carver carver = carver_of(thread);
+      const GroupScratch sums(carver, blocks);
+      differentiate_short(task_of(thread), blocks.head_group(t), sums, LaneScratch(carver, blocks));
+    };
+    for_each_piece(num_groups, differentiate, threads);
   }
+  if (poll) poll();  // the others may have taken all tasks
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -1,11 +1,10 @@
 #include "kernels/cpu/linear.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/onednn.hpp"
+#include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/row_pieces.hpp"
 #include "kernels/isa.hpp"
 #include "kernels/threads.hpp"
@@ -17,11 +16,6 @@ namespace {
 // Without bf16 products the operands are fp32 numbers that happen to be bf16 values.
 DType operand_type(DType compute) {
   return compute == DType::bf16 && !has_bf16_products() ? DType::f32 : compute;
-}
-
-int threads_to_use(std::int64_t num_tasks) {
-  if (omp_in_parallel()) return 1;
-  return static_cast<int>(std::min<std::int64_t>(num_threads(), num_tasks));
 }
 
 // rows x cols elements between a strided view and a dense buffer of another float type.
@@ -123,13 +117,11 @@ void multiply_rows(const RowProduct& p, std::int64_t begin, std::int64_t end, bo
 void multiply_all_rows(const RowProduct& p) {
   const std::int64_t rows = p.x.rows();
   const bool short_pieces = short_pieces_keep_bits(p.k(), p.n(), p.operands(), p.result());
-  const std::int64_t piece =
-      short_pieces ? even_piece(rows, threads_to_use(num_threads())) : row_block;
+  const std::int64_t piece = short_pieces ? even_piece(rows, num_threads()) : row_block;
   const std::int64_t num_pieces = (rows + piece - 1) / piece;
-  [[maybe_unused]] const int threads = threads_to_use(num_pieces);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (std::int64_t i = 0; i < num_pieces; ++i)
+  for_each_piece(num_pieces, [&](std::int64_t i, int) {
     multiply_rows(p, i * piece, std::min(rows, (i + 1) * piece), short_pieces);
+  });
 }
 
 // dw += dy^T x over `rows` rows, a range of dw's rows by one thread.
@@ -152,7 +144,7 @@ constexpr std::int64_t row_step = 64;
 constexpr std::int64_t gradient_piece = 256;  // rows of dw
 
 std::int64_t piece_of_gradient(std::int64_t out) {
-  const std::int64_t threads = threads_to_use(num_threads());
+  const std::int64_t threads = num_threads();
   const std::int64_t share = (out + threads - 1) / threads;
   return std::clamp<std::int64_t>((share + 15) / 16 * 16, 16, gradient_piece);
 }
@@ -177,14 +169,13 @@ void add_chunk(const WeightGradient& g, const Operand& dy, const Operand& x, std
 void add_rows(const WeightGradient& g, const Operand& dy, const Operand& x, std::int64_t rows) {
   const std::int64_t piece = piece_of_gradient(g.out);
   const std::int64_t num_pieces = (g.out + piece - 1) / piece;
-  [[maybe_unused]] const int threads = threads_to_use(num_pieces);
   const std::int64_t size = size_of(g.operands);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (std::int64_t i = 0; i < num_pieces; ++i)
+  for_each_piece(num_pieces, [&](std::int64_t i, int) {
     for (std::int64_t row = 0; row < rows; row += chunk_rows)
       add_chunk(g, {dy.data + row * dy.leading * size, dy.leading},
                 {x.data + row * x.leading * size, x.leading}, std::min(chunk_rows, rows - row),
                 i * piece, std::min(g.out, (i + 1) * piece));
+  });
 }
 
 // A panel of a view as a dense buffer of `padded` rows, zeros after the first `rows`.
@@ -214,8 +205,9 @@ void pack_weight(const TensorView& weight, DType compute, const TensorView& forw
     if (operands == compute) return;
     float* values = reinterpret_cast<float*>(layout.kernel_bytes());
     const std::int64_t numel = layout.numel() / size_of(DType::f32);
-#pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < numel; ++i) values[i] = to_float(to_bf16(values[i]));
+    parallel_blocks(numel, block_elements, [values](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) values[i] = to_float(to_bf16(values[i]));
+    });
   };
   write(forward, in, out, true);
   if (!backward.empty()) write(backward, out, in, false);

@@ -1,6 +1,5 @@
-// The products of kernels/linear.hpp on the CPU, by oneDNN. Rows are shared out between OpenMP
-// threads in pieces, and every piece is one product on one thread. Called from within a parallel
-// region they run on the calling thread alone.
+// The products of kernels/linear.hpp on the CPU, by oneDNN. Threads take the rows in
+// pieces (kernels/threads.hpp), and every piece is one product on one thread.
 #pragma once
 
 #include "kernels/linear.hpp"

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "kernels/linear.hpp"
+#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -128,6 +129,38 @@ void* address(const std::byte* data) {
                                   p.n, name_of(p.operands), error.what()));
 }
 
+// Columns of a packed [k, n], from a multiple of block_cols on.
+struct PackedCols {
+  std::int64_t k;
+  std::int64_t n;
+  std::int64_t begin;
+  std::int64_t count;
+};
+constexpr std::int64_t block_cols = 64;  // oneDNN's blocks are as wide, or a part of it
+constexpr std::int64_t elements_of_pack = 65536;
+
+void pack_cols(const PackedCols& cols, DType operands, const float* source, bool transposed,
+               std::byte* packed) {
+  const OneThread one_thread;
+  ThreadState& state = thread_state();
+  try {
+    const memory::desc from_desc =
+        matrix(cols.k, cols.count, DType::f32, transposed ? cols.k : cols.n, transposed);
+    memory::desc to_desc =
+        packed_desc(cols.k, cols.n, operands).submemory_desc({cols.k, cols.count}, {0, cols.begin});
+    // With the place in the address alone, all pieces of a weight share a primitive.
+    const std::int64_t place = to_desc.data.offset0;
+    to_desc.data.offset0 = 0;
+    memory from(from_desc, state.engine,
+                const_cast<float*>(source + cols.begin * (transposed ? cols.k : 1)));
+    memory to(to_desc, state.engine, packed + place * size_of(operands));
+    dnnl::reorder(from, to).execute(state.stream, from, to);
+  } catch (const dnnl::error& error) {
+    throw InternalError(fmt::format("oneDNN: packing [{}, {}], {}: {}", cols.k, cols.n,
+                                    name_of(operands), error.what()));
+  }
+}
+
 }  // namespace
 
 void multiply(const Product& product, const std::byte* a, const std::byte* b, std::byte* c) {
@@ -154,17 +187,12 @@ std::int64_t packed_bytes(std::int64_t k, std::int64_t n, DType operands) {
 
 void pack(std::int64_t k, std::int64_t n, DType operands, const float* source, bool transposed,
           std::byte* packed) {
-  ThreadState& state = thread_state();
-  memory::desc to_desc;
-  {
-    const OneThread one_thread;
-    to_desc = packed_desc(k, n, operands);
-  }
-  memory from(matrix(k, n, DType::f32, transposed ? k : n, transposed), state.engine,
-              const_cast<float*>(source));
-  memory to(to_desc, state.engine, packed);
-  dnnl::reorder(from, to).execute(state.stream, from, to);
-  state.stream.wait();
+  const std::int64_t piece =
+      std::max<std::int64_t>(1, elements_of_pack / (k * block_cols)) * block_cols;
+  for_each_piece((n + piece - 1) / piece, [&](std::int64_t i, int) {
+    const std::int64_t begin = i * piece;
+    pack_cols({k, n, begin, std::min(n - begin, piece)}, operands, source, transposed, packed);
+  });
 }
 
 std::byte* scratch(ScratchSlot slot, std::int64_t bytes) {

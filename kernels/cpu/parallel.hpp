@@ -1,10 +1,11 @@
-// How loops are cut for threads. Blocks depend on sizes alone, never on the number of threads, so
-// that what is computed per block is the same however many threads share the blocks.
+// How loops are cut into pieces for threads. Blocks depend on sizes alone, never on the number of
+// threads, so that what is computed per block is the same whoever takes it.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/threads.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -16,13 +17,8 @@ inline constexpr std::int64_t block_elements = 16384;
 // must not throw.
 template <class Body>
 void parallel_blocks(std::int64_t n, std::int64_t block, Body&& body) {
-  const std::int64_t num_blocks = (n + block - 1) / block;
-  if (num_blocks <= 1) {
-    if (n > 0) body(std::int64_t{0}, n);
-    return;
-  }
-#pragma omp parallel for schedule(static)
-  for (std::int64_t b = 0; b < num_blocks; ++b) body(b * block, std::min(n, (b + 1) * block));
+  for_each_piece((n + block - 1) / block,
+                 [&](std::int64_t b, int) { body(b * block, std::min(n, (b + 1) * block)); });
 }
 
 // Blocks of rows with enough elements each.

@@ -31,6 +31,7 @@ struct Request {
   std::string precision;               // empty: both
   std::string sizes;                   // empty: the benchmark's own
   bench::Repeats repeats;
+  bool disturb = false;  // of bench step alone
   // Of bench ring alone; not given: the benchmark's own.
   std::optional<std::string> lengths, scheme, layout, progress;
   std::optional<std::int64_t> window, heads, kv_heads, head_dim;
@@ -102,7 +103,8 @@ void bench_step(const CommandContext& context, const Request& request,
                                                        std::span(request.arguments).subspan(1));
   require_valid_for_ranks(loaded, world.size());
   if (world.rank() == 0) print_warnings(loaded);
-  bench::run_step(world, loaded.config, request.arguments[0], request.repeats, output);
+  bench::run_step(world, loaded.config, request.arguments[0], request.repeats, request.disturb,
+                  output);
 }
 
 void bench_linear(const CommandContext& context, const Request& request,
@@ -238,6 +240,12 @@ void bench_ring(const CommandContext& context, const Request& request,
 }
 
 // Options that one benchmark alone understands.
+void refuse_disturb(const std::string& name, const Request& request) {
+  if (request.disturb)
+    throw UsageError("bench",
+                     fmt::format("--disturb is an option of bench step; bench {} has none", name));
+}
+
 void refuse_ring_options(const std::string& name, const Request& request) {
   const std::pair<const char*, bool> given[] = {
       {"lengths", request.lengths.has_value()},   {"scheme", request.scheme.has_value()},
@@ -311,6 +319,8 @@ int run_bench(const CommandContext& context) {
       .add("sizes", "SIZE,...", request.sizes,
            "other sizes than the benchmark's own: ROWSxOUTxIN, "
            "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE or BYTES")
+      .add("disturb", request.disturb,
+           "step: measure again while another program keeps one core busy")
       .add("lengths", "N,...", request.lengths, "ring: positions of the sequence")
       .add("scheme", "NAME", request.scheme,
            "ring: ring, all_gather, ulysses, or RINGxULYSSES, such as 2x2 (ring)")
@@ -331,6 +341,7 @@ int run_bench(const CommandContext& context) {
   const Benchmark& benchmark = find_benchmark(arguments);
   request.arguments.assign(arguments.begin() + 1, arguments.end());
   if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
+  if (benchmark.name != "step") refuse_disturb(std::string(benchmark.name), request);
   Group& world = context.session->world();
   set_threads(RunConfig{}, world);
   const bench::Output output{.stream = std::cout,

@@ -38,7 +38,7 @@ void add_run(std::vector<Key>& keys) {
                   .field = field<s, &C::threads>(),
                   .unit = "threads",
                   .range = from(0, 4096),
-                  .description = "OpenMP threads of a rank; 0: OMP_NUM_THREADS, else the cores of "
+                  .description = "Threads of a rank; 0: OMP_NUM_THREADS, else the cores of "
                                  "the host divided by its ranks."});
 }
 

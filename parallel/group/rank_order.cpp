@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -11,7 +12,7 @@ namespace {
 
 // Elements whose running results stay in the first-level cache while all ranks are added.
 constexpr std::int64_t block_numel = 1024;
-constexpr std::int64_t parallel_numel = 1 << 16;  // fewer are not worth the threads
+constexpr std::int64_t piece_numel = 1 << 15;  // of one thread: fewer are not worth its start
 
 struct Sum {
   template <class T>
@@ -53,9 +54,12 @@ template <class T, class Op>
 void reduce(std::span<const std::byte* const> sources, std::byte* result, std::int64_t numel,
             Op op) {
   T* typed = reinterpret_cast<T*>(result);
-#pragma omp parallel for schedule(static) if (numel >= parallel_numel)
-  for (std::int64_t begin = 0; begin < numel; begin += block_numel)
-    reduce_block<T>(sources, typed, begin, std::min(block_numel, numel - begin), op);
+  const auto reduce_piece = [&](std::int64_t piece, int) {
+    const std::int64_t end = std::min(numel, (piece + 1) * piece_numel);
+    for (std::int64_t begin = piece * piece_numel; begin < end; begin += block_numel)
+      reduce_block<T>(sources, typed, begin, std::min(block_numel, end - begin), op);
+  };
+  kernels::for_each_piece((numel + piece_numel - 1) / piece_numel, reduce_piece);
 }
 
 template <class T>

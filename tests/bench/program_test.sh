@@ -30,6 +30,8 @@ run 2 linear something
 expect_lines 1 "bench linear takes no argument something"
 run 2 linear --lengths 192
 expect_lines 1 "--lengths is an option of bench ring; bench linear has none"
+run 2 linear --disturb
+expect_lines 1 "--disturb is an option of bench step; bench linear has none"
 run 2 ring --sizes 8
 expect_lines 1 "bench ring takes --lengths, not --sizes"
 run 2 ring --lengths 192,zero
@@ -55,6 +57,18 @@ grep -q "^# $ranks ranks\? x 1 thread;" <<<"$out" || fail "no ranks: $out"
 run 0 ring --lengths 192,384 --heads 4 --kv-heads 2 --head-dim 16 --scheme "${ranks}x1" --steps 1 --warmup 0
 [[ $(grep -c "^bf16 " <<<"$out") -eq 4 ]] || fail "rows of ring: $out"
 grep -q "ring $ranks x ulysses 1, zigzag, progress by poll" <<<"$out" || fail "no scheme: $out"
+
+cat > step.yaml <<'YAML'
+run: {output: run}
+data: {path: none.h5}
+model: {hidden: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, sequence_length: 32}
+experts: {num_experts: 3, intermediate: 32}
+train: {global_batch: 12}
+YAML
+run 0 step step.yaml --steps 1 --warmup 0 --disturb
+grep -qE "^disturbed +[0-9.]+ s median beside a busy program on one core: [0-9.]+ times the undisturbed [0-9.]+ s; scheduling alone makes [12]\.00 to [12]\.00$" <<<"$out" ||
+  fail "no disturbed step: $out"
+[[ -z $(pgrep -f 'while kill -0 .PPID') ]] || fail "the disturbing program has not ended"
 
 if [[ $ranks -eq 1 ]]; then
   run 2 all_to_all

@@ -1,11 +1,10 @@
 // Attention over any ranges of keys: documents, windows, holes, rows that see nothing, keys in
 // parts.
-#include <omp.h>
-
 #include <limits>
 #include <numeric>
 
 #include "kernels/attention_sink.hpp"
+#include "kernels/threads.hpp"
 #include "tests/kernels/attention_support.hpp"
 
 namespace switchyard::kernels {
@@ -177,14 +176,14 @@ TEST_F(AttentionRangesTest, BitsOfLongSequencesDoNotDependOnTheNumberOfThreads) 
   for (const Visible& visible : {causal(s), random_ranges(s, 6)}) {
     std::vector<std::unique_ptr<Case>> runs;
     for (int threads : {1, 2, 5}) {
-      omp_set_num_threads(threads);
+      kernels::set_num_threads(threads);
       Case& c = *runs.emplace_back(std::make_unique<Case>(*device_, s, visible, DType::bf16));
       c.forward();
       c.backward();
       for (auto result : {&Case::out, &Case::lse, &Case::dq, &Case::dk, &Case::dv})
         EXPECT_TRUE(same_bits((*runs.front()).*result, c.*result)) << threads;
     }
-    omp_set_num_threads(2);
+    kernels::set_num_threads(2);
   }
 }
 

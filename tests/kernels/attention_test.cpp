@@ -1,10 +1,9 @@
 #include "kernels/attention.hpp"
 
-#include <omp.h>
-
 #include <thread>
 
 #include "kernels/elementwise.hpp"
+#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tests/kernels/attention_support.hpp"
 
@@ -123,11 +122,11 @@ TEST_F(AttentionTest, GradientsAgreeWithFiniteDifferences) {
 TEST_F(AttentionTest, BitsDoNotDependOnTheNumberOfThreads) {
   for (const DType type : {DType::f32, DType::bf16}) {
     const AttentionShape s = shape_of(3, 300, 4, 2, 16);
-    omp_set_num_threads(1);
+    kernels::set_num_threads(1);
     Case one(*device_, s, causal(s), type);
     one.forward();
     one.backward();
-    omp_set_num_threads(2);
+    kernels::set_num_threads(2);
     Case two(*device_, s, causal(s), type);
     two.forward();
     two.backward();

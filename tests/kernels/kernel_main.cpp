@@ -1,12 +1,12 @@
 // The tests' common parts, and a main() that limits the instruction set as the program does.
 #include <fmt/core.h>
-#include <omp.h>
 
 #include <cmath>
 
 #include "kernel_test.hpp"
 #include "kernels/cpu/isa.hpp"
 #include "kernels/isa.hpp"
+#include "kernels/threads.hpp"
 
 namespace switchyard::test {
 
@@ -90,14 +90,14 @@ void expect_close(const Operand& actual, const Doubles& expected, double toleran
 }
 
 void expect_same_for_any_threads(const std::function<std::vector<Doubles>()>& run) {
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(1);
+  const int before = kernels::num_threads();
+  kernels::set_num_threads(1);
   const std::vector<Doubles> alone = run();
-  omp_set_num_threads(2);
+  kernels::set_num_threads(2);
   const std::vector<Doubles> shared = run();
-  omp_set_num_threads(3);
+  kernels::set_num_threads(3);
   const std::vector<Doubles> odd = run();
-  omp_set_num_threads(before);
+  kernels::set_num_threads(before);
   EXPECT_EQ(alone, shared);
   EXPECT_EQ(alone, odd);
 }

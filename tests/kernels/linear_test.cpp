@@ -1,7 +1,6 @@
 #include "kernels/linear.hpp"
 
-#include <omp.h>
-
+#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tests/kernels/products_support.hpp"
 #include "tests/support/reference_linear.hpp"
@@ -157,7 +156,7 @@ TEST_F(LinearTest, BitsDoNotDependOnTheNumberOfThreads) {
     std::vector<Tensor> ys;
     std::vector<Tensor> dxs;
     for (const int threads : {1, 2, 3}) {
-      omp_set_num_threads(threads);
+      kernels::set_num_threads(threads);
       const PackedWeight weight = packed(w, types.compute);
       ys.emplace_back(*device_, Purpose::activation, types.result, Shape{s.rows, s.out});
       dxs.emplace_back(*device_, Purpose::activation, types.result, Shape{s.rows, s.in});
@@ -166,7 +165,7 @@ TEST_F(LinearTest, BitsDoNotDependOnTheNumberOfThreads) {
       EXPECT_TRUE(same_bits(ys.front(), ys.back()));
       EXPECT_TRUE(same_bits(dxs.front(), dxs.back()));
     }
-    omp_set_num_threads(2);
+    kernels::set_num_threads(2);
   }
 }
 
@@ -217,7 +216,7 @@ TEST_F(LinearTest, PackingAgainReplacesTheWeight) {
             f32_tolerance);
 }
 
-TEST_F(LinearTest, WorksInsideAParallelRegion) {
+TEST_F(LinearTest, WorksInsideAPiece) {
   const LinearShape s{300, 64, 96};
   const Tensor x = random_tensor(*device_, DType::bf16, {s.rows, s.in}, "x");
   const Tensor w = random_tensor(*device_, DType::f32, {s.out, s.in}, "w");
@@ -227,8 +226,8 @@ TEST_F(LinearTest, WorksInsideAParallelRegion) {
   std::vector<Tensor> ys;
   for (int i = 0; i < 6; ++i)
     ys.emplace_back(*device_, Purpose::activation, DType::bf16, Shape{s.rows, s.out});
-#pragma omp parallel for num_threads(2) schedule(dynamic)
-  for (std::size_t i = 0; i < 6; ++i) linear_forward(x, weight, ys[i]);
+  for_each_piece(
+      6, [&](std::int64_t i, int) { linear_forward(x, weight, ys[static_cast<std::size_t>(i)]); });
   for (const Tensor& y : ys) EXPECT_TRUE(same_bits(alone, y));
 }
 

@@ -1,0 +1,148 @@
+#include "kernels/team.hpp"
+
+#include <linux/futex.h>
+#include <omp.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace switchyard::kernels {
+
+namespace {
+
+// Some times what waking a sleeping thread takes; between the kernels of a step there is seldom
+// more.
+constexpr std::chrono::microseconds time_to_spin{100};
+
+constexpr std::uint64_t pieces_of(std::uint64_t offer) {
+  return offer & 0xffffffffu;
+}
+constexpr int threads_of(std::uint64_t offer) {
+  return static_cast<int>(offer >> 32);
+}
+
+// Not std::atomic's wait and notify: those yield to other programs before they sleep, which gives
+// away the rest of the time slice in every call.
+static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t));
+void sleep_while(std::atomic<std::uint32_t>& value, std::uint32_t expected) {
+  ::syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+}
+void wake(std::atomic<std::uint32_t>& value, int num_threads) {
+  ::syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, num_threads, nullptr, nullptr, 0);
+}
+
+// Waits a moment for a condition; whether it came true.
+template <class Condition>
+bool spin_until(Condition&& condition) {
+  const auto end = std::chrono::steady_clock::now() + time_to_spin;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (condition()) return true;
+      __builtin_ia32_pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return condition();
+}
+
+// Where OMP_PROC_BIND asks for it, OpenMP has bound the thread that it found at the start to the
+// first of its places (OMP_PLACES). The others follow as those of an OpenMP team would.
+void bind_to_place(int thread, int num_threads) {
+  const omp_proc_bind_t bind = omp_get_proc_bind();
+  const int num_places = omp_get_num_places();
+  if (bind == omp_proc_bind_false || num_places == 0) return;
+  int place = 0;
+  if (bind == omp_proc_bind_spread || num_threads > num_places)
+    place = static_cast<int>(std::int64_t{thread} * num_places / num_threads);
+  else if (bind != omp_proc_bind_master)
+    place = thread;
+  std::vector<int> processors(static_cast<std::size_t>(omp_get_place_num_procs(place)));
+  omp_get_place_proc_ids(place, processors.data());
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int processor : processors)
+    if (processor < CPU_SETSIZE) CPU_SET(processor, &set);
+  ::sched_setaffinity(0, sizeof set, &set);
+}
+
+}  // namespace
+
+Team::Team(int num_threads) {
+  for (int thread = 1; thread < num_threads; ++thread)
+    workers_.emplace_back([this, thread, num_threads] {
+      bind_to_place(thread, num_threads);
+      work(thread);
+    });
+}
+
+Team::~Team() {
+  stop_ = true;
+  ++calls_;
+  wake(calls_, num_threads());
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void Team::run(std::uint32_t num_pieces, int max_threads, const PieceBody& body) {
+  body_ = &body;
+  num_pieces_ = num_pieces;
+  unfinished_.store(num_pieces, std::memory_order_relaxed);
+  offer_.store(static_cast<std::uint64_t>(max_threads) << 32 | num_pieces,
+               std::memory_order_release);
+  ++calls_;
+  wake_some();
+  take_pieces(0);
+  wait_until_done();
+}
+
+void Team::work(int thread) {
+  while (!stop_) {
+    const std::uint32_t seen = calls_;
+    take_pieces(thread);
+    wait_for_call(seen);
+  }
+}
+
+void Team::take_pieces(int thread) noexcept {
+  std::uint32_t num_done = 0;
+  std::uint64_t offer = offer_.load(std::memory_order_acquire);
+  while (pieces_of(offer) > 0 && thread < threads_of(offer)) {
+    if (!offer_.compare_exchange_weak(offer, offer - 1, std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
+      continue;
+    (*body_)(num_pieces_ - static_cast<std::int64_t>(pieces_of(offer)), thread);
+    ++num_done;
+    offer = offer_.load(std::memory_order_acquire);
+  }
+  if (num_done > 0 && unfinished_.fetch_sub(num_done) == num_done && caller_sleeps_)
+    wake(unfinished_, 1);
+}
+
+bool Team::has_pieces() const {
+  return pieces_of(offer_.load(std::memory_order_relaxed)) > 0;
+}
+
+// Each thread that wakes up wakes two more while there is work, so that the caller need not spend
+// its time on waking them all.
+void Team::wake_some() {
+  if (sleepers_ > 0 && has_pieces()) wake(calls_, 2);
+}
+
+void Team::wait_for_call(std::uint32_t seen) {
+  if (spin_until([&] { return calls_ != seen; })) return;
+  ++sleepers_;
+  while (calls_ == seen) sleep_while(calls_, seen);
+  --sleepers_;
+  wake_some();
+}
+
+void Team::wait_until_done() {
+  if (spin_until([&] { return unfinished_.load(std::memory_order_acquire) == 0; })) return;
+  caller_sleeps_ = true;
+  for (std::uint32_t left = unfinished_; left > 0; left = unfinished_)
+    sleep_while(unfinished_, left);
+  caller_sleeps_ = false;
+}
+
+}  // namespace switchyard::kernels
