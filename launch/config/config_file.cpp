@@ -243,20 +243,11 @@ void ConfigReader::read_override(const std::string& argument) {
   }
   const Key* key = find_key(path);
   if (key == nullptr) {
-    const std::size_t dot = path.find('.');
-    const std::string section = dot == std::string::npos ? "" : path.substr(0, dot);
-    std::string problem;
-    if (is_section(path)) {
-      problem =
-          fmt::format("{} is a section; set its keys one by one, as in {}.KEY=VALUE", path, path);
-    } else if (section.empty()) {
-      problem = fmt::format("unknown key{}", key_suggestion("", path));
-    } else if (is_section(section)) {
-      problem = fmt::format("unknown key{}", key_suggestion(section, path.substr(dot + 1)));
-    } else {
-      problem =
-          fmt::format("unknown section {}{}", for_message(section), key_suggestion("", section));
-    }
+    const std::string problem =
+        is_section(path)
+            ? fmt::format("{} is a section; set its keys one by one, as in {}.KEY=VALUE", path,
+                          path)
+            : unknown_path(path);
     mistake_of_argument(argument, problem);
     return;
   }

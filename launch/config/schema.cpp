@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "launch/config/value.hpp"
 #include "launch/suggestion.hpp"
 
 namespace switchyard {
@@ -92,6 +93,16 @@ std::string key_suggestion(std::string_view section, std::string_view name) {
     }
   }
   return {};
+}
+
+std::string unknown_path(std::string_view path) {
+  const std::size_t dot = path.find('.');
+  if (dot == std::string_view::npos || dot == 0)
+    return fmt::format("unknown key{}", key_suggestion("", path));
+  const std::string_view section = path.substr(0, dot);
+  if (is_section(section))
+    return fmt::format("unknown key{}", key_suggestion(section, path.substr(dot + 1)));
+  return fmt::format("unknown section {}{}", for_message(section), key_suggestion("", section));
 }
 
 }  // namespace switchyard

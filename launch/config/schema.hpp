@@ -83,5 +83,8 @@ const KeyGroup* find_group(std::string_view section, std::string_view name);  //
 // "; did you mean model.hidden?" for an unknown key of a section (empty: at the top level, where
 // sections stand), or an empty text when nothing is near.
 std::string key_suggestion(std::string_view section, std::string_view name);
+// What is wrong with a path that find_key() does not know and that is no section: "unknown key;
+// did you mean train.num_steps?".
+std::string unknown_path(std::string_view path);
 
 }  // namespace switchyard

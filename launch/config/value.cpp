@@ -200,6 +200,12 @@ std::string format_value(const Config& config, const Key& key) {
   return std::visit([&](auto access) { return format_field(access(copy), key); }, key.field);
 }
 
+std::string plain_value(const Config& config, const Key& key) {
+  const auto* text = std::get_if<Access<std::string>>(&key.field);
+  Config copy = config;
+  return text == nullptr ? format_value(config, key) : (*text)(copy);
+}
+
 bool same_value(const Config& left, const Config& right, const Key& key) {
   Config a = left;
   Config b = right;

@@ -22,6 +22,8 @@ std::string expectation(const Key& key);
 
 // The value as YAML on one line; doubles in the shortest form that reads back exactly.
 std::string format_value(const Config& config, const Key& key);
+// The same without YAML's quotes around a text: what a shell script wants.
+std::string plain_value(const Config& config, const Key& key);
 // Any text as a YAML scalar on one line, in quotes where it needs them.
 std::string quote_yaml(std::string_view text);
 

@@ -73,6 +73,31 @@ expect 5 "$switchyard" plan good.yaml model.vocab_size=1000000 model.hidden=1000
 expect_lines 1 "make the model"
 expect 6 "$switchyard" plan good.yaml data.path=none.h5
 expect_lines 1 "make it with \`switchyard prepare TEXTS... --output none.h5\`"
+# The value of one key, as a shell takes it, whatever YAML makes of it.
+for name in runs/a "a b" ä "x=1" "it's \"quoted\"" "a #b" "#" '$HOME\' "- [x, {y: z}]" true "100%"; do
+  expect 0 "$switchyard" config good.yaml "run.output=$name" --get run.output
+  [[ $out == "$name" && -z $err ]] || fail "--get run.output: '$out' for '$name' $err"
+  "$switchyard" config good.yaml "run.output=$name" >quoted.yaml
+  expect 0 "$switchyard" config quoted.yaml --get run.output
+  [[ $out == "$name" ]] || fail "--get run.output from a file: '$out' for '$name'"
+done
+value() { expect 0 "$switchyard" config good.yaml "${@:3}" --get "$1"; [[ $out == "$2" ]] || fail "--get $1: '$out', not '$2'"; }
+value train.num_steps 50 train.num_steps=50
+value optimizer.learning_rate 0.0006
+value data.document_mask false
+value checkpoint.resume auto
+value capture.steps "[1, 2]" "capture.steps=[1,2]"
+value model.rope_scaling none
+value model.rope_scaling.kind none
+for wrong in train.num_step "train.num_steps?" run.outputs "run.output?" run "is a section" trian.num_steps "unknown section trian"; do
+  [[ -n ${asked:-} ]] || { asked=$wrong; continue; }
+  expect 2 "$switchyard" config good.yaml --get "$asked"
+  expect_lines 1 "$wrong"
+  asked=''
+done
+expect 2 "$switchyard" config good.yaml --get run.output --origins
+expect 2 "$switchyard" config bad.yaml --get run.output
+
 expect 2 "$switchyard" config good.yaml --ranks 3
 expect_lines 1 "global_batch / data = 8 / 3 is not whole"
 expect 0 "$switchyard" config good.yaml --ranks 4
