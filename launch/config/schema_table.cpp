@@ -12,8 +12,10 @@ void add_run(std::vector<Key>& keys) {
                   .name = "output",
                   .field = field<s, &C::output>(),
                   .unit = "path",
-                  .description = "Folder of the run: effective configuration, metrics, logs and "
-                                 "checkpoints. Created if it does not exist.",
+                  .description =
+                      "Folder of the run: effective configuration, metrics, logs and "
+                      "checkpoints. Created if it does not exist; refused if it holds files "
+                      "that no run made and a run would replace.",
                   .is_required = true});
   keys.push_back(
       {.section = "run",

@@ -74,7 +74,9 @@ Capture::Capture(const Config& config, const BatchLayout& layout, Group& world)
     with_io_errors([&] {  // what an interrupted run left
       fs::create_directories(folder_);
       for (const fs::directory_entry& entry : fs::directory_iterator(folder_))
-        if (entry.path().extension() == ".tmp") fs::remove_all(entry.path());
+        if (const fs::path& path = entry.path();
+            path.extension() == ".tmp" && path.filename().string().starts_with("step-"))
+          fs::remove_all(path);
     });
   });
 }

@@ -60,9 +60,12 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
 void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config) {
   // A run that does not exist is told below; nothing is made in its place.
   run_together(world, [&] {
-    if (world.rank() == 0 && !fs::is_directory(config.run.output))
-      throw CheckpointError(
-          fmt::format("run.output: {} is not a folder; train first", config.run.output));
+    if (world.rank() != 0) return;
+    const std::string& output = config.run.output;
+    if (!fs::is_directory(output))
+      throw CheckpointError(fmt::format("run.output: {} is not a folder; train first", output));
+    if (checkpoint_steps_in(output + "/checkpoints").empty())
+      throw CheckpointError(fmt::format("run.output: {} holds no checkpoint; train first", output));
   });
   TemporaryWatch watch(world, collectives, config.watchdog, config.run.output, "eval");
   watch.run(world, [&] { evaluate(world, collectives, config, watch); });

@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "data/atomic_file.hpp"
+#include "trainer/run/foreign_files.hpp"
 
 namespace switchyard {
 namespace {
@@ -109,6 +110,7 @@ void make_folder(const std::string& path) {
 }  // namespace
 
 RunFolder::RunFolder(std::string path) : path_(std::move(path)) {
+  require_no_foreign_files(path_);
   make_folder(path_);
   try {
     lock();

@@ -19,8 +19,9 @@ namespace switchyard {
 
 class RunFolder {
  public:
-  // Creates the folders and takes the lock. ConfigError if another job holds it; IoError if the
-  // folder cannot be made or written.
+  // Creates the folders and takes the lock. ConfigError if another job holds it, or if the folder
+  // holds somebody's files (trainer/run/foreign_files.hpp): then nothing has changed. IoError if
+  // the folder cannot be made or written.
   explicit RunFolder(std::string path);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

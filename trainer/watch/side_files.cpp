@@ -9,8 +9,10 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string_view>
+#include <vector>
 
 #include "tensor/error.hpp"
 
@@ -43,6 +45,13 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
+// Those that the functions below write, and what a killed process leaves of them.
+bool is_side_file(const std::string& name) {
+  static const std::regex names(
+      R"((claim|suspicion|rank-\d+|(rank-\d+\.stack|report\.txt)(\.\d+\.tmp)?))");
+  return std::regex_match(name, names);
+}
+
 std::string_view word_of(Claim::Kind kind) {
   switch (kind) {
     case Claim::Kind::failed:
@@ -66,10 +75,16 @@ void write_file_at_once(const std::string& path, const std::string& text) {
 
 void SideFiles::prepare(const std::string& run_folder) {
   const std::string folder = run_folder + "/watch";
-  std::error_code error;
-  fs::remove_all(folder, error);
-  if (!error) fs::create_directories(folder, error);
-  if (error) throw IoError(fmt::format("{}: cannot be made: {}", folder, error.message()));
+  try {
+    fs::create_directories(folder);
+    std::vector<fs::path> left;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+      if (is_side_file(entry.path().filename().string())) left.push_back(entry.path());
+    for (const fs::path& path : left) fs::remove(path);
+  } catch (const fs::filesystem_error& error) {
+    throw IoError(fmt::format("{}: cannot be made empty: {}", error.path1().string(),
+                              error.code().message()));
+  }
 }
 
 SideFiles::SideFiles(const std::string& run_folder, int rank)

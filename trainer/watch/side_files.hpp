@@ -25,7 +25,8 @@ struct Claim {
 
 class SideFiles {
  public:
-  // An empty folder RUN/watch, before any rank has an object. IoError.
+  // The folder RUN/watch without what an earlier start left in it, before any rank has an object.
+  // Files of other names stay. IoError.
   static void prepare(const std::string& run_folder);
 
   SideFiles(const std::string& run_folder, int rank);
