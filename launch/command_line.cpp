@@ -15,6 +15,7 @@
 #include "kernels/isa.hpp"
 #include "launch/mpi_guard.hpp"
 #include "launch/options.hpp"
+#include "launch/standard_streams.hpp"
 #include "launch/suggestion.hpp"
 #include "launch/version.hpp"
 #include "parallel/group/collective_error.hpp"
@@ -186,6 +187,7 @@ int run_program(std::span<const Command> commands, int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   const Launcher launcher = detect_launcher();
   try {
+    hold_standard_streams();
     const int exit_code = dispatch(commands, launcher, argc, argv);
     const bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
     if (exit_code == 0 && !is_written) throw IoError("cannot write to the standard output");

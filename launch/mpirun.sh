@@ -15,6 +15,8 @@
 # and by SIGKILL so long after that.
 # The exit code is that of the first rank that failed; 16 means: run the same command again to go on.
 set -euo pipefail
+# Closed standard streams are held, so that no file that a program opens gets their numbers.
+for stream in 0 1 2; do [[ -e /proc/self/fd/$stream ]] || eval "exec $stream</dev/null"; done
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }

@@ -2,6 +2,8 @@
 # Draws a run from its metrics.jsonl: RUN/plots/{loss,speed,balance}.png.
 #   launch/plot.sh RUN
 set -euo pipefail
+# Closed standard streams are held, so that no file that a program opens gets their numbers.
+for stream in 0 1 2; do [[ -e /proc/self/fd/$stream ]] || eval "exec $stream</dev/null"; done
 usage() { sed -n '2,3s/^# \{0,1\}//p' "$0"; }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [[ $# -eq 1 && -n $1 ]] || { usage >&2; exit 2; }
@@ -68,5 +70,5 @@ for picture in loss speed balance; do
   part=$run/plots/$picture.png.part
   cp "$work/$picture.png" "$part" || { rm -f "$part"; echo "plot.sh: cannot write $run/plots" >&2; exit 6; }
   mv "$part" "$run/plots/$picture.png"
-  echo "$run/plots/$picture.png"
 done
+printf '%s\n' "$run"/plots/{loss,speed,balance}.png

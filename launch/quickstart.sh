@@ -4,6 +4,8 @@
 # with the experts sharded over them, evaluates, and prints sampled text. A second call continues.
 #   launch/quickstart.sh [--steps N]      N: steps of this call (default 400, about two minutes)
 set -euo pipefail
+# Closed standard streams are held, so that no file that a program opens gets their numbers.
+for stream in 0 1 2; do [[ -e /proc/self/fd/$stream ]] || eval "exec $stream</dev/null"; done
 script=$(realpath "$0")
 cd "$(dirname "$0")/.."
 

@@ -2,7 +2,9 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <optional>
 
@@ -119,6 +121,10 @@ int run_prepare(const CommandContext& context) {
   const PrepareSummary summary = prepare(wanted, reports);
   line.clear();
   std::fputs(fmt::format("{}\n", summary.to_string()).c_str(), stdout);
+  if (std::fflush(stdout) != 0)
+    throw IoError(
+        fmt::format("{} is complete, but its summary cannot be written to the standard output: {}",
+                    wanted.output, std::strerror(errno)));
   return 0;
 }
 
