@@ -15,6 +15,8 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t messages_per_reason = 10;
+constexpr std::string_view json_forms =
+    "; a .json file holds an array of objects, or an object a line";
 
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
@@ -50,6 +52,16 @@ void Complaints::leave_out(std::string_view reason, const std::string& file, std
   const std::string text = detail.empty() ? fmt::format("{}: {}", place, reason)
                                           : fmt::format("{}: {}: {}", place, reason, detail);
   if (strict_) throw DataError(text);
+  count(reason, text);
+}
+
+void Complaints::pass_over(std::string_view reason, const std::string& file,
+                           std::string_view detail) {
+  count(reason, detail.empty() ? fmt::format("{}: {}", file, reason)
+                               : fmt::format("{}: {}: {}", file, reason, detail));
+}
+
+void Complaints::count(std::string_view reason, const std::string& text) {
   const std::int64_t count = ++counts_[std::string(reason)];
   if (count <= messages_per_reason) say(text + "; left out");
   if (count == messages_per_reason)
@@ -76,6 +88,7 @@ bool DocumentReader::next(Document& document) {
     while (next_candidate(document))
       if (is_usable(document)) return true;
     finished_bytes_ += file_->bytes_read();
+    values_.reset();
     file_.reset();
   }
   return false;
@@ -97,6 +110,8 @@ bool DocumentReader::open_next_file() {
     } else if (file_->looks_binary()) {
       leave_out("binary file", 0, file_->looks_utf16() ? "UTF-16? Texts must be UTF-8" : "");
     } else {
+      kind_ = text_kind_of(path());
+      if (kind_ == TextKind::json) choose_json_form();
       return true;
     }
     file_.reset();
@@ -107,7 +122,20 @@ bool DocumentReader::open_next_file() {
 bool DocumentReader::next_candidate(Document& document) {
   document = {};
   document.file = file_index_;
-  return is_json_lines(path()) ? next_json(document) : next_text(document);
+  if (kind_ == TextKind::plain) return next_text(document);
+  return values_ ? next_json_value(document) : next_json_line(document);
+}
+
+// A .json file whose first line is a whole object has an object a line: then a broken line costs
+// nothing but itself.
+void DocumentReader::choose_json_form() {
+  std::string first;
+  const InputFile::Line read = file_->next_line(first, options_.max_document_bytes);
+  if (read == InputFile::Line::whole && nlohmann::json::accept(first) &&
+      first.find('{') == first.find_first_not_of(" \t"))
+    carried_ = std::move(first);
+  else
+    values_ = std::make_unique<JsonValues>(*file_, std::move(first), options_.max_document_bytes);
 }
 
 bool DocumentReader::is_separator(std::string_view line) const {
@@ -156,10 +184,12 @@ bool DocumentReader::next_text(Document& document) {
   }
 }
 
-bool DocumentReader::next_json(Document& document) {
+bool DocumentReader::next_json_line(Document& document) {
   std::string line;
   while (true) {
-    const InputFile::Line kind = file_->next_line(line, options_.max_document_bytes);
+    line = std::exchange(carried_, {});
+    const InputFile::Line kind =
+        line.empty() ? file_->next_line(line, options_.max_document_bytes) : InputFile::Line::whole;
     if (kind == InputFile::Line::end) return false;
     if (kind == InputFile::Line::damaged) {
       leave_out("damaged compressed file", line_number_ + 1, "the rest cannot be read");
@@ -174,23 +204,56 @@ bool DocumentReader::next_json(Document& document) {
     if (continues || in_long_line_ || is_blank(line)) continue;
 
     document.line = line_number_;
-    if (first_invalid_utf8(line) != line.size()) {
-      leave_out("bad UTF-8", line_number_);
-      continue;
-    }
-    const nlohmann::json value = nlohmann::json::parse(line, nullptr, false);
-    if (value.is_discarded()) {
-      leave_out("broken JSON", line_number_);
-    } else if (!value.is_object() || !value.contains(options_.text_field)) {
-      leave_out("missing field", line_number_,
-                fmt::format("no \"{}\" in the line{}", options_.text_field, fields_of(value)));
-    } else if (!value.at(options_.text_field).is_string()) {
-      leave_out("field is not a text", line_number_, options_.text_field);
-    } else {
-      document.text = value.at(options_.text_field).get<std::string>();
-      return true;
+    if (take_text(line, document)) return true;
+  }
+}
+
+bool DocumentReader::next_json_value(Document& document) {
+  std::string value;
+  while (true) {
+    const JsonValues::Found found = values_->next(value);
+    document.line = values_->line();
+    switch (found) {
+      case JsonValues::Found::end:
+        return false;
+      case JsonValues::Found::damaged:
+        leave_out("damaged compressed file", document.line, "the rest cannot be read");
+        return false;
+      case JsonValues::Found::broken:
+        leave_out("broken JSON", document.line);
+        break;
+      case JsonValues::Found::too_long:
+        leave_out("value too long", document.line,
+                  fmt::format("more than {} bytes (--max-document-megabytes){}",
+                              options_.max_document_bytes, json_forms));
+        break;
+      case JsonValues::Found::value:
+        if (take_text(value, document)) return true;
+        break;
     }
   }
+}
+
+// The text of a JSON object that begins at document.line. False: it has none, which is told.
+bool DocumentReader::take_text(const std::string& json, Document& document) {
+  if (first_invalid_utf8(json) != json.size()) {
+    leave_out("bad UTF-8", document.line);
+    return false;
+  }
+  const nlohmann::json value = nlohmann::json::parse(json, nullptr, false);
+  if (value.is_discarded()) {
+    leave_out("broken JSON", document.line);
+  } else if (!value.is_object() || !value.contains(options_.text_field)) {
+    leave_out("missing field", document.line,
+              fmt::format("no \"{}\" in the {}{}{}", options_.text_field,
+                          values_ ? "value" : "line", fields_of(value), values_ ? json_forms : ""));
+  } else if (!value.at(options_.text_field).is_string()) {
+    leave_out("field is not a text", document.line, options_.text_field);
+  } else {
+    document.text = value.at(options_.text_field).get<std::string>();
+    return true;
+  }
+  return false;
 }
 
 bool DocumentReader::is_usable(const Document& document) {
@@ -199,8 +262,8 @@ bool DocumentReader::is_usable(const Document& document) {
     leave_out("empty document", document.line);
     return false;
   }
-  // In a line of JSON the place is the line itself.
-  const bool is_json = is_json_lines(path());
+  // In JSON the place is where the value begins.
+  const bool is_json = kind_ != TextKind::plain;
   const std::size_t bad = first_invalid_utf8(text);
   if (bad != text.size()) {
     leave_out("bad UTF-8", document.line + (is_json ? 0 : lines_before(text, bad)),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/input_file.hpp"
+#include "data/json_values.hpp"
 #include "data/prepare.hpp"
 
 namespace switchyard {
@@ -24,10 +25,14 @@ class Complaints {
   // line 0: the whole file.
   void leave_out(std::string_view reason, const std::string& file, std::int64_t line,
                  std::string_view detail = {});
+  // The same for what is left out by a rule: no fault, so `strict` lets it pass.
+  void pass_over(std::string_view reason, const std::string& file, std::string_view detail = {});
   void say(std::string_view message) const;  // a remark, nothing is left out
   const std::map<std::string, std::int64_t>& counts() const { return counts_; }
 
  private:
+  void count(std::string_view reason, const std::string& text);
+
   bool strict_;
   std::function<void(std::string_view)> message_;
   std::map<std::string, std::int64_t> counts_;
@@ -53,7 +58,10 @@ class DocumentReader {
   bool open_next_file();
   bool next_candidate(Document& document);  // from the open file; false at its end
   bool next_text(Document& document);
-  bool next_json(Document& document);
+  bool next_json_line(Document& document);
+  bool next_json_value(Document& document);
+  bool take_text(const std::string& json, Document& document);
+  void choose_json_form();
   bool is_separator(std::string_view line) const;
   bool is_usable(const Document& document);
   const std::string& path() const { return inputs_.files[file_index_]; }
@@ -63,6 +71,8 @@ class DocumentReader {
   const PrepareOptions& options_;
   Complaints& complaints_;
   std::unique_ptr<InputFile> file_;
+  TextKind kind_ = TextKind::plain;
+  std::unique_ptr<JsonValues> values_;  // of a .json file that is not an object a line
   std::size_t next_file_ = 0;
   std::size_t file_index_ = 0;
   std::int64_t line_number_ = 0;  // lines of the file that were begun

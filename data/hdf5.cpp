@@ -10,6 +10,7 @@
 
 #include "data/atomic_file.hpp"
 #include "data/hdf5_check.hpp"
+#include "data/hdf5_open_failure.hpp"
 
 namespace switchyard::hdf5 {
 
@@ -78,11 +79,10 @@ File File::open(const std::string& path) {
   if (::stat(path.c_str(), &status) != 0)
     throw IoError(fmt::format("{}: cannot open the file: {}", path, std::strerror(errno)));
   if (!S_ISREG(status.st_mode)) throw IoError(fmt::format("{}: is not a file", path));
-  const Call call{Blame::content, "open as an HDF5 file (it may be damaged or cut short)", path};
-  const PropertyList access = file_access(call);
-  return File(
-      Handle<Family::file>(checked(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()), call)), path,
-      true);
+  const PropertyList access = file_access({Blame::content, "open", path});
+  const std::int64_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id());
+  if (id < 0) fail_to_open(path, reasons_on_stack());
+  return File(Handle<Family::file>(id), path, true);
 }
 
 ObjectKind File::kind(const std::string& name) const {
@@ -184,6 +184,10 @@ void File::close_synced() {
   checked(H5Fflush(handle_.id(), H5F_SCOPE_LOCAL), call);
   checked(handle_.close() ? 0 : -1, call);
   sync_file(path_);
+}
+
+bool has_signature(const std::string& path) {
+  return beginning_of(path).starts_with(signature);
 }
 
 void write_text(File& file, const std::string& name, std::string_view text) {

@@ -84,7 +84,8 @@ struct DatasetOptions {
   Layout layout = Layout::chunked;
   std::int64_t chunk_bytes = 1 << 20;  // largest chunk; whole rows where they fit
   int deflate = 0;                     // 0 off, 1 ... 9 zlib's levels (chunked only)
-  // Shuffle before deflate and no Fletcher32: what write_chunk() takes (data/chunk_compression.hpp).
+  // Shuffle before deflate and no Fletcher32: what write_chunk() takes
+  // (data/chunk_compression.hpp).
   bool shuffle = false;
 };
 
@@ -180,7 +181,9 @@ enum class ObjectKind : std::uint8_t { none, group, dataset, other };
 class File {
  public:
   static File create(const std::string& path);  // latest format; an existing file is replaced
-  static File open(const std::string& path);    // read only
+  // Read only. DataError for what is no HDF5 file or a damaged one, IoError for one that cannot be
+  // read or that another program has locked, which is named if it is on this host.
+  static File open(const std::string& path);
   File(File&&) noexcept = default;
   File& operator=(File&&) noexcept = default;
 
@@ -220,6 +223,11 @@ class File {
   std::string path_;
   bool is_read_only_;
 };
+
+// Whether the file can be read and begins as HDF5 files do.
+bool has_signature(const std::string& path);
+// Whether the file can be read and begins with a text (UTF-8 without NUL).
+bool is_text(const std::string& path);
 
 // A text as a u8 dataset (chunked, checksummed), and back.
 void write_text(File& file, const std::string& name, std::string_view text);

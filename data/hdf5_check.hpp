@@ -23,6 +23,8 @@ struct Call {
 };
 
 [[noreturn]] void fail(const Call& call, std::string_view reason);
+// What HDF5's error stack tells, which is emptied.
+std::string reasons_on_stack();
 // Fails with the reasons on HDF5's error stack when `result` is negative, else returns it.
 std::int64_t checked(std::int64_t result, const Call& call);
 

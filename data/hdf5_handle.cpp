@@ -22,15 +22,6 @@ herr_t collect_reason(unsigned, const H5E_error2_t* error, void* reasons) {
   return 0;
 }
 
-std::string reasons_on_stack() {
-  constexpr std::size_t most = 3;  // the outer ones only repeat the name of the call
-  std::vector<std::string> reasons;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect_reason, &reasons);
-  H5Eclear2(H5E_DEFAULT);
-  if (reasons.size() > most) reasons.resize(most);
-  return reasons.empty() ? "HDF5 gives no reason" : fmt::format("{}", fmt::join(reasons, "; "));
-}
-
 }  // namespace
 
 bool close_identifier(Family family, std::int64_t id) noexcept {
@@ -62,6 +53,15 @@ void fail(const Call& call, std::string_view reason) {
           : fmt::format("{}: cannot {} {}: {}", call.file, call.verb, call.object, reason);
   if (call.blame == Blame::io) throw IoError(message);
   throw DataError(message);
+}
+
+std::string reasons_on_stack() {
+  constexpr std::size_t most = 3;  // the outer ones only repeat the name of the call
+  std::vector<std::string> reasons;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect_reason, &reasons);
+  H5Eclear2(H5E_DEFAULT);
+  if (reasons.size() > most) reasons.resize(most);
+  return reasons.empty() ? "HDF5 gives no reason" : fmt::format("{}", fmt::join(reasons, "; "));
 }
 
 std::int64_t checked(std::int64_t result, const Call& call) {

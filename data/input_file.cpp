@@ -30,6 +30,14 @@ bool ends_with_in_any_case(std::string_view text, std::string_view lower_case_en
       [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
 }
 
+// Why a name in a folder is no text that somebody put there to be read; empty: it may be one.
+std::string_view rule_against(std::string_view name) {
+  if (name.starts_with('.')) return "hidden file or folder";
+  const bool is_backup = name.ends_with('~') || (name.starts_with('#') && name.ends_with('#')) ||
+                         ends_with_in_any_case(name, ".bak") || ends_with_in_any_case(name, ".swp");
+  return is_backup ? "backup file" : "";
+}
+
 // Whether it is a link, and its path: sorted by the names, not by the file system's order, and a
 // link after the file it points to.
 using FoundFile = std::pair<bool, std::string>;
@@ -43,7 +51,9 @@ void find_files(const std::string& folder, bool is_named, std::vector<FoundFile>
     std::error_code unknown;  // of a link that leads to itself, say: no folder, and told later
     const std::string path = entry->path().string();
     const bool is_link = entry->is_symlink(unknown);
-    if (!entry->is_directory(unknown))
+    if (const auto rule = rule_against(entry->path().filename().string()); !rule.empty())
+      list.left_out.push_back({path, rule, "", true});
+    else if (!entry->is_directory(unknown))
       files.emplace_back(is_link, path);
     else if (is_link)
       list.left_out.push_back({path, "link to a folder", "to have it read, name it as an input"});
@@ -97,8 +107,12 @@ InputList find_inputs(const std::vector<std::string>& inputs) {
   return list;
 }
 
-bool is_json_lines(const std::string& path) {
-  return ends_with_in_any_case(path, ".jsonl") || ends_with_in_any_case(path, ".jsonl.gz");
+TextKind text_kind_of(std::string_view path) {
+  constexpr std::string_view compressed = ".gz";
+  if (ends_with_in_any_case(path, compressed)) path.remove_suffix(compressed.size());
+  for (const std::string_view end : {".jsonl", ".ndjson", ".jsonlines"})
+    if (ends_with_in_any_case(path, end)) return TextKind::json_lines;
+  return ends_with_in_any_case(path, ".json") ? TextKind::json : TextKind::plain;
 }
 
 struct InputFile::State {

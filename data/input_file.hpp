@@ -12,12 +12,15 @@ namespace switchyard {
 
 // The files to read, in order: inputs as given, folders searched through and sorted, each file once
 // even if it has several names. DataError when an input does not exist, IoError when a folder that
-// was named cannot be listed. Links to folders are not followed: they may lead in circles.
+// was named cannot be listed. Links to folders are not followed: they may lead in circles. What
+// is hidden (.git, .name.swp) or an editor's backup (name~, #name#, name.bak) is not taken from a
+// folder; who wants it names it.
 struct InputList {
   struct LeftOut {
     std::string path;
     std::string_view reason;
     std::string detail;
+    bool is_by_rule = false;  // no fault: hidden files, backups
   };
   std::vector<std::string> files;
   std::vector<std::string> other_names;  // of files that are in `files` already
@@ -26,7 +29,13 @@ struct InputList {
 };
 InputList find_inputs(const std::vector<std::string>& inputs);
 
-bool is_json_lines(const std::string& path);  // NAME.jsonl or NAME.jsonl.gz, in any case
+// By the name, in any case, with or without .gz behind.
+enum class TextKind : std::uint8_t {
+  plain,
+  json_lines,  // .jsonl, .ndjson, .jsonlines: an object a line
+  json,        // .json: an array of objects, or objects one after another
+};
+TextKind text_kind_of(std::string_view path);
 
 class InputFile {
  public:

@@ -14,9 +14,11 @@
 
 #include "data/atomic_file.hpp"
 #include "data/document_reader.hpp"
+#include "data/hdf5.hpp"
 #include "data/thread_pool.hpp"
 #include "data/token_file.hpp"
 #include "data/tokenizer.hpp"
+#include "data/valid_split.hpp"
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"
 
@@ -88,13 +90,24 @@ void check_options(const PrepareOptions& options) {
                               folder.string(), folder.string()));
 }
 
-// With `overwrite` the output may exist, but it must be none of the texts.
-void check_output(const PrepareOptions& options, const InputList& inputs) {
+// With `overwrite` the output may exist, but it must be none of the texts. A token file that an
+// earlier call has left in a folder of texts is none.
+void set_output_apart(const PrepareOptions& options, InputList& inputs) {
   std::error_code absent;
-  for (const std::string& path : inputs.files)
-    if (fs::equivalent(path, options.output, absent))
-      throw ConfigError(fmt::format(
-          "prepare: the output {} is one of the inputs; choose another name", options.output));
+  const auto found = std::ranges::find_if(inputs.files, [&](const std::string& path) {
+    return fs::equivalent(path, options.output, absent);
+  });
+  if (found == inputs.files.end()) return;
+  const bool is_named = std::ranges::any_of(options.inputs, [&](const std::string& input) {
+    return fs::equivalent(input, options.output, absent);
+  });
+  if (is_named || !hdf5::has_signature(*found))
+    throw ConfigError(fmt::format(
+        "prepare: the output {} is one of the inputs; choose another name", options.output));
+  inputs.left_out.push_back(
+      {*found, "token file in the folder of texts", "it is the output", true});
+  inputs.total_bytes -= static_cast<std::int64_t>(fs::file_size(*found));
+  inputs.files.erase(found);
 }
 
 // A sample of the documents of at most the given bytes, each document with the same chance: the
@@ -139,17 +152,52 @@ std::unique_ptr<Tokenizer> tokenizer_for(const InputList& inputs, const PrepareO
                              {.vocab_size = options.train_vocab, .progress = reports.message});
 }
 
-struct EncodedBatch {
-  std::vector<std::vector<std::int32_t>> documents;
+struct EncodedDocument {
+  std::vector<std::int32_t> tokens;
+  EncodeNotes notes;
+  std::size_t file = 0;
+  std::int64_t line = 0;
 };
+using EncodedBatch = std::vector<EncodedDocument>;
 
 EncodedBatch encode(const Tokenizer& tokenizer, const std::vector<Document>& documents) {
-  EncodedBatch batch;
-  batch.documents.reserve(documents.size());
-  for (const Document& document : documents)
-    batch.documents.push_back(tokenizer.encode(document.text));
+  EncodedBatch batch(documents.size());
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    batch[i].file = documents[i].file;
+    batch[i].line = documents[i].line;
+    batch[i].tokens = tokenizer.encode(documents[i].text, batch[i].notes);
+  }
   return batch;
 }
+
+// Says of the first few documents what encoding them has cost, and counts.
+class EncodeCosts {
+ public:
+  EncodeCosts(const InputList& inputs, const Complaints& complaints)
+      : inputs_(inputs), complaints_(complaints) {}
+
+  void add(const EncodedDocument& document) {
+    say(document, document.notes.num_forced_cuts, total_.num_forced_cuts,
+        "a text of over 1 MiB in which no word or line ends is cut");
+    say(document, document.notes.num_lost_marks, total_.num_lost_marks,
+        "the tokenizer cannot tell U+2581 from a space: found");
+  }
+  const EncodeNotes& total() const { return total_; }
+
+ private:
+  void say(const EncodedDocument& document, std::int64_t count, std::int64_t& total,
+           std::string_view what) {
+    constexpr std::int64_t most_messages = 10;
+    if (count > 0 && total < most_messages)
+      complaints_.say(fmt::format("{}:{}: {} {} {}", inputs_.files[document.file], document.line,
+                                  what, count, count == 1 ? "time" : "times"));
+    total += count;
+  }
+
+  const InputList& inputs_;
+  const Complaints& complaints_;
+  EncodeNotes total_;
+};
 
 struct SourceCount {
   std::int64_t num_documents = 0;
@@ -160,10 +208,12 @@ struct SourceCount {
 // the order of the documents; only a few batches are under way at a time.
 class Pipeline {
  public:
-  Pipeline(const Tokenizer& tokenizer, const PrepareOptions& options, TokenFileWriter& writer)
+  Pipeline(const Tokenizer& tokenizer, const PrepareOptions& options, TokenFileWriter& writer,
+           EncodeCosts& costs)
       : tokenizer_(tokenizer),
         options_(options),
         writer_(writer),
+        costs_(costs),
         num_threads_(options.num_threads > 0
                          ? options.num_threads
                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))),
@@ -199,8 +249,10 @@ class Pipeline {
   void collect() {
     const EncodedBatch batch = pending_.front().get();
     pending_.pop_front();
-    for (const std::vector<std::int32_t>& tokens : batch.documents)
-      writer_.add_document(split_of(num_documents_++), tokens);
+    for (const EncodedDocument& document : batch) {
+      costs_.add(document);
+      writer_.add_document(split_of(num_documents_++), document.tokens);
+    }
   }
   // The first document is always for training, so that split is never empty.
   Split split_of(std::int64_t document) const {
@@ -215,6 +267,7 @@ class Pipeline {
   const Tokenizer& tokenizer_;
   const PrepareOptions& options_;
   TokenFileWriter& writer_;
+  EncodeCosts& costs_;
   int num_threads_;
   std::int64_t num_documents_ = 0;
   std::deque<std::future<EncodedBatch>> pending_;
@@ -236,8 +289,14 @@ void report_odd_inputs(const InputList& inputs, Complaints& complaints) {
   if (!inputs.other_names.empty())
     complaints.say(fmt::format("{}: is another name of a file that is read already ({} such names)",
                                inputs.other_names.front(), inputs.other_names.size()));
-  for (const InputList::LeftOut& left_out : inputs.left_out)
-    complaints.leave_out(left_out.reason, left_out.path, 0, left_out.detail);
+  std::vector<InputList::LeftOut> left_out = inputs.left_out;
+  std::ranges::sort(left_out, {}, &InputList::LeftOut::path);
+  for (const InputList::LeftOut& entry : left_out) {
+    if (entry.is_by_rule)
+      complaints.pass_over(entry.reason, entry.path, entry.detail);
+    else
+      complaints.leave_out(entry.reason, entry.path, 0, entry.detail);
+  }
 }
 
 [[noreturn]] void fail_without_documents(const PrepareOptions& options,
@@ -266,8 +325,8 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
   const Clock::time_point start = Clock::now();
   check_options(options);
   OutputFile output(options.output, options.overwrite ? Existing::replace : Existing::refuse);
-  const InputList inputs = find_inputs(options.inputs);
-  check_output(options, inputs);
+  InputList inputs = find_inputs(options.inputs);
+  set_output_apart(options, inputs);
   Complaints complaints(options.strict, reports.message);
   report_odd_inputs(inputs, complaints);
 
@@ -276,19 +335,19 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
   const fs::path folder = fs::path(options.output).parent_path();
   TokenFileWriter writer(folder.empty() ? "." : folder.string(), *tokenizer);
   std::vector<SourceCount> sources(inputs.files.size());
+  EncodeCosts costs(inputs, complaints);
   {
     progress.begin("tokenizing");
     DocumentReader reader(inputs, options, complaints);
-    Pipeline(*tokenizer, options, writer).run(reader, sources, progress);
+    Pipeline(*tokenizer, options, writer, costs).run(reader, sources, progress);
   }
   if (writer.num_documents(Split::train) == 0) fail_without_documents(options, complaints);
-  const bool wants_valid = options.valid_fraction > 0 && writer.num_documents(Split::train) > 1;
-  if (wants_valid && writer.num_documents(Split::valid) == 0)
-    writer.move_last_document(Split::train, Split::valid);
+  PrepareSummary summary;
+  if (options.valid_fraction > 0 && writer.num_documents(Split::valid) == 0)
+    summary.valid_note = take_valid_from_end(writer, *tokenizer, options.valid_fraction);
 
   progress.begin("writing");
   writer.write(output.temporary_path(), sources_json(inputs, sources));
-  PrepareSummary summary;
   summary.output_bytes = static_cast<std::int64_t>(fs::file_size(output.temporary_path()));
   output.commit();
 
@@ -304,6 +363,7 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
     summary.text_bytes += source.bytes;
   }
   summary.skipped = complaints.counts();
+  summary.encode_notes = costs.total();
   summary.seconds = seconds_since(start);
   return summary;
 }
@@ -316,6 +376,13 @@ std::string PrepareSummary::to_string() const {
       "  valid  {} documents, {} tokens\n",
       output, megabytes(output_bytes), tokenizer, vocab_size, num_files, megabytes(text_bytes),
       num_train_documents, num_train_tokens, num_valid_documents, num_valid_tokens);
+  if (!valid_note.empty()) text += fmt::format("         {}\n", valid_note);
+  if (encode_notes.num_forced_cuts > 0)
+    text += fmt::format("  cut    {} times where no word or line ended for over 1 MiB\n",
+                        encode_notes.num_forced_cuts);
+  if (encode_notes.num_lost_marks > 0)
+    text += fmt::format("  lost   U+2581, which this tokenizer takes for a space: {} times\n",
+                        encode_notes.num_lost_marks);
   for (const auto& [reason, count] : skipped)
     text += fmt::format("  left out  {}: {}\n", reason, count);
   return text + fmt::format("  in {:.1f} s", seconds);

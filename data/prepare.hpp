@@ -1,8 +1,10 @@
 // From texts to a token file: `switchyard prepare`. Inputs are files and folders (searched through,
-// in sorted order, the same file under two names once). NAME.jsonl has a document a line in a
-// field; any other file is text, cut into documents as DocumentSeparator says; a further .gz is
-// undone. What cannot be used (bad UTF-8, a binary file, an empty document, a broken JSON line) is
-// reported with file and line, counted and left out; with `strict` it is an error instead.
+// in sorted order, the same file under two names once; hidden files and backups are left out and
+// counted). NAME.jsonl and NAME.ndjson have a document a line in a field, NAME.json an array of
+// objects with that field, or such objects one after another; any other file is text, cut into
+// documents as DocumentSeparator says; a further .gz is undone. What cannot be used (bad UTF-8, a
+// binary file, an empty document, a broken JSON line) is reported with file and line, counted and
+// left out; with `strict` it is an error instead.
 //
 // The output depends on the inputs and options alone, never on the number of threads, and appears
 // under its name only when it is complete.
@@ -14,6 +16,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "data/tokenizer.hpp"
 
 namespace switchyard {
 
@@ -31,9 +35,10 @@ struct PrepareOptions {
   std::string tokenizer =
       "bytes";                   // "bytes", a SentencePiece model, or a token file to take it from
   std::int32_t train_vocab = 0;  // > 0: train a SentencePiece model of that size on the inputs
-  double valid_fraction = 0.05;  // of the documents, in [0, 1)
+  // Of the documents, in [0, 1); of the tokens where there are too few documents.
+  double valid_fraction = 0.05;
   DocumentSeparator separator = DocumentSeparator::automatic;
-  std::string text_field = "text";  // of .jsonl
+  std::string text_field = "text";  // of .jsonl, .ndjson, .json
   int num_threads = 0;              // 0: all the processor has
   std::uint64_t seed = 0;           // of the validation split and of the tokenizer's sample
   bool strict = false;
@@ -65,8 +70,10 @@ struct PrepareSummary {
   std::int64_t num_valid_documents = 0;
   std::int64_t num_train_tokens = 0;  // end-of-document tokens included
   std::int64_t num_valid_tokens = 0;
-  std::int64_t text_bytes = 0;                  // of the documents that were kept
-  std::int64_t output_bytes = 0;                // size of the token file
+  std::string valid_note;         // what was done for a validation split of too few documents
+  std::int64_t text_bytes = 0;    // of the documents that were kept
+  std::int64_t output_bytes = 0;  // size of the token file
+  EncodeNotes encode_notes;       // of all documents
   std::map<std::string, std::int64_t> skipped;  // reason -> how many documents, lines or files
   double seconds = 0;
 

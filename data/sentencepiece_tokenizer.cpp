@@ -6,9 +6,14 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
+#include <charconv>
+#include <optional>
+#include <ranges>
 #include <unordered_map>
+#include <utility>
 
 #include "data/atomic_file.hpp"
+#include "data/piece_borders.hpp"
 #include "data/tokenizer.hpp"
 #include "data/utf8.hpp"
 #include "tensor/error.hpp"
@@ -19,7 +24,7 @@ namespace {
 
 namespace sp = sentencepiece;
 
-constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581 stands for a space in pieces
+constexpr std::string_view guard = "\n";
 
 std::string with_spaces(std::string_view piece) {
   std::string text;
@@ -41,6 +46,29 @@ std::string plain_reason(std::string_view message) {
   return fmt::format("{} Choose a larger vocabulary.", message.substr(0, advice));
 }
 
+// "Vocabulary size is too high (300). Please set it to a value <= 266.": the bound, if that is it.
+std::optional<std::int32_t> largest_vocab(std::string_view message) {
+  constexpr std::string_view words = "value <= ";
+  const std::size_t at = message.find(words);
+  std::int32_t bound = 0;
+  if (at == std::string_view::npos) return std::nullopt;
+  message.remove_prefix(at + words.size());
+  const auto [end, error] = std::from_chars(message.data(), message.data() + message.size(), bound);
+  return error == std::errc{} ? std::optional(bound) : std::nullopt;
+}
+
+[[noreturn]] void refuse_vocab(std::int32_t wanted, std::int32_t largest) {
+  if (largest < min_sentencepiece_vocab)
+    throw DataError(
+        fmt::format("no tokenizer of {} pieces can be trained on these texts: they support {} at "
+                    "most, and {} is the least; give more text, or use the tokenizer \"bytes\"",
+                    wanted, largest, min_sentencepiece_vocab));
+  throw DataError(
+      fmt::format("no tokenizer of {} pieces can be trained on these texts: they support {} at "
+                  "most; choose from {} to {}, or give more text",
+                  wanted, largest, min_sentencepiece_vocab, largest));
+}
+
 [[noreturn]] void refuse_model(std::string_view source, const std::string& reason) {
   throw DataError(fmt::format("{}: is not a SentencePiece model{}{}", source,
                               reason.empty() ? "" : ": ", reason));
@@ -48,25 +76,45 @@ std::string plain_reason(std::string_view message) {
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::string_view model, std::string_view source) : model_(model) {
+  SentencePieceTokenizer(std::string_view model, std::string_view source, PieceLimits limits)
+      : model_(model), limits_(limits) {
     const sp::util::Status status = processor_.LoadFromSerializedProto(model);
     if (!status.ok() || processor_.GetPieceSize() <= 0)
       refuse_model(source, plain_reason(status.error_message()));
     num_pieces_ = processor_.GetPieceSize();
     const int eos = processor_.eos_id();
     end_of_document_ = eos >= 0 ? eos : num_pieces_;
+    borders_ = borders_of(processor_);
+    if (borders_.needs_guard) guard_tokens_ = encode_piece(guard);
   }
 
   std::string name() const override { return "sentencepiece"; }
   std::int32_t vocab_size() const override { return std::max(num_pieces_, end_of_document_ + 1); }
   std::int32_t end_of_document() const override { return end_of_document_; }
 
-  std::vector<std::int32_t> encode(std::string_view text) const override {
-    std::vector<int> tokens;
-    const sp::util::Status status = processor_.Encode({text.data(), text.size()}, &tokens);
-    if (!status.ok())
-      throw DataError(fmt::format("SentencePiece cannot encode a text of {} bytes: {}", text.size(),
-                                  status.error_message()));
+  using Tokenizer::encode;
+  std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& notes) const override {
+    std::vector<std::int32_t> tokens;
+    bool is_first = true;
+    const auto append_part = [&](std::string_view part) {
+      append_encoded(part, std::exchange(is_first, false), tokens);
+    };
+    if (!borders_.writes_mark_as_bytes) {
+      for (std::size_t at = text.find(space_mark); at != std::string_view::npos;
+           at = text.find(space_mark, at + space_mark.size()))
+        ++notes.num_lost_marks;
+      for_each_part(text, borders_, limits_, notes, append_part);
+      return tokens;
+    }
+    while (!text.empty()) {
+      const std::string_view plain = text.substr(0, text.find(space_mark));
+      if (!plain.empty()) for_each_part(plain, borders_, limits_, notes, append_part);
+      text.remove_prefix(plain.size());
+      if (text.empty()) break;
+      tokens.insert(tokens.end(), borders_.mark_bytes.begin(), borders_.mark_bytes.end());
+      text.remove_prefix(space_mark.size());
+      is_first = false;
+    }
     return tokens;
   }
 
@@ -106,8 +154,35 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string serialize() const override { return serialize_sentencepiece(model_); }
 
  private:
+  std::vector<int> encode_piece(std::string_view text) const {
+    std::vector<int> tokens;
+    const sp::util::Status status = processor_.Encode({text.data(), text.size()}, &tokens);
+    if (!status.ok())
+      throw DataError(fmt::format("SentencePiece cannot encode a text of {} bytes: {}", text.size(),
+                                  status.error_message()));
+    return tokens;
+  }
+
+  // Where the model puts a space before every text, a later part is encoded behind a line end,
+  // which no piece joins, and the tokens of both are left out.
+  void append_encoded(std::string_view part, bool is_first,
+                      std::vector<std::int32_t>& tokens) const {
+    const bool is_guarded = !is_first && borders_.needs_guard;
+    const std::vector<int> encoded =
+        is_guarded ? encode_piece(std::string(guard).append(part)) : encode_piece(part);
+    const std::size_t skipped = is_guarded ? guard_tokens_.size() : 0;
+    expect(std::ranges::equal(guard_tokens_ | std::views::take(skipped),
+                              encoded | std::views::take(skipped)),
+           "a line end that stays apart from what follows it");
+    tokens.insert(tokens.end(), encoded.begin() + static_cast<std::ptrdiff_t>(skipped),
+                  encoded.end());
+  }
+
   std::string model_;
+  PieceLimits limits_;
   sp::SentencePieceProcessor processor_;
+  PieceBorders borders_;
+  std::vector<int> guard_tokens_;
   std::int32_t num_pieces_ = 0;
   std::int32_t end_of_document_ = 0;
 };
@@ -171,9 +246,9 @@ std::unordered_map<std::string, std::string> training_arguments(std::int32_t voc
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model,
-                                                    std::string_view source) {
-  return std::make_unique<SentencePieceTokenizer>(model, source);
+std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model, std::string_view source,
+                                                    PieceLimits limits) {
+  return std::make_unique<SentencePieceTokenizer>(model, source, limits);
 }
 
 std::unique_ptr<Tokenizer> load_sentencepiece_file(const std::string& path) {
@@ -183,8 +258,8 @@ std::unique_ptr<Tokenizer> load_sentencepiece_file(const std::string& path) {
 void check_sentencepiece_vocab(std::int32_t vocab_size) {
   if (vocab_size < min_sentencepiece_vocab)
     throw ConfigError(
-        fmt::format("a vocabulary of {} is too small for a SentencePiece model with "
-                    "byte pieces: choose at least {}, or the tokenizer \"bytes\"",
+        fmt::format("a vocabulary of {} is too small for a SentencePiece model: choose at least {} "
+                    "(256 bytes, </s>, <unk> and some characters), or the tokenizer \"bytes\"",
                     vocab_size, min_sentencepiece_vocab));
 }
 
@@ -201,15 +276,14 @@ std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& t
   std::string model;
   const sp::util::Status status =
       sp::SentencePieceTrainer::Train(training_arguments(training.vocab_size), &list, &model);
+  if (const auto largest = largest_vocab(status.error_message()); !status.ok() && largest)
+    refuse_vocab(training.vocab_size, *largest);
   if (!status.ok())
     throw DataError(fmt::format("no tokenizer of {} pieces can be trained on these texts: {}",
                                 training.vocab_size, plain_reason(status.error_message())));
   auto tokenizer = load_sentencepiece_model(model, "the trained tokenizer");
   if (tokenizer->vocab_size() != training.vocab_size)
-    throw DataError(
-        fmt::format("these texts support a tokenizer of {} pieces, not {}: choose "
-                    "{} or give more text",
-                    tokenizer->vocab_size(), training.vocab_size, tokenizer->vocab_size()));
+    refuse_vocab(training.vocab_size, tokenizer->vocab_size());
   if (training.progress) training.progress("trained the tokenizer");
   return tokenizer;
 }

@@ -11,6 +11,7 @@
 #include <boost/iostreams/device/mapped_file.hpp>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "data/checksum.hpp"
 #include "data/hdf5.hpp"
@@ -199,6 +200,11 @@ void TokenFile::State::check_block(Split name, std::int64_t block) {
 
 TokenFile::TokenFile(const std::string& path) : state_(std::make_unique<State>()) {
   state_->path = path;
+  if (hdf5::is_text(path))
+    throw DataError(fmt::format(
+        "{}: is a text, not a token file; make one with `switchyard prepare {} --output "
+        "{}`, and name that",
+        path, path, std::filesystem::path(path).replace_extension(".h5").string()));
   const hdf5::File file = hdf5::File::open(path);
   state_->read_header(file);
   state_->map_file();

@@ -77,8 +77,11 @@ class TokenFileWriter {
 
   // A document's tokens; end of document is added here.
   void add_document(Split split, std::span<const std::int32_t> tokens);
-  // Moves the last document of one split to the end of the other.
-  void move_last_document(Split from, Split to);
+  // Tokens [begin, begin + out.size()) of a split, as added so far.
+  void read_tokens(Split split, std::int64_t begin, std::span<std::int32_t> out);
+  // Moves everything from token `begin` on, at least one token, to the end of the other split. A
+  // document that `begin` lies inside of becomes two: its head gets an end of document.
+  void move_tail(Split from, Split to, std::int64_t begin);
 
   std::int64_t num_tokens(Split split) const;
   std::int64_t num_documents(Split split) const;

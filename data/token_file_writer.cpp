@@ -31,11 +31,23 @@ void append_as(Spool& spool, std::span<const std::int32_t> tokens, std::int32_t 
   spool.append(std::as_bytes(std::span(stored)));
 }
 
-std::int64_t last_value(Spool& spool, std::int64_t from_end) {
+template <class Stored>
+void read_as(Spool& spool, std::int64_t begin, std::span<std::int32_t> out) {
+  std::vector<Stored> stored(out.size());
+  spool.read(begin * std::int64_t{sizeof(Stored)}, std::as_writable_bytes(std::span(stored)));
+  std::copy(stored.begin(), stored.end(), out.begin());
+}
+
+// Where a document ends, in tokens.
+std::int64_t end_of(SplitSpool& split, std::int64_t document) {
   std::int64_t value = 0;
-  const std::int64_t offset = spool.size() - from_end * static_cast<std::int64_t>(sizeof value);
-  if (offset >= 0) spool.read(offset, std::as_writable_bytes(std::span(&value, 1)));
+  split.document_ends.read(document * std::int64_t{sizeof value},
+                           std::as_writable_bytes(std::span(&value, 1)));
   return value;
+}
+
+void append_end(SplitSpool& split, std::int64_t end) {
+  split.document_ends.append(std::as_bytes(std::span(&end, 1)));
 }
 
 // Tokens block by block, and the checksums of the blocks and of the whole.
@@ -88,6 +100,17 @@ struct TokenFileWriter::State {
         train(folder),
         valid(folder) {}
   SplitSpool& of(Split split) { return split == Split::train ? train : valid; }
+  // Adds tokens and the end of their document.
+  void close_document(SplitSpool& split, std::span<const std::int32_t> tokens) const {
+    const std::int32_t end = tokenizer.end_of_document();
+    if (bytes_per_token == 2)
+      append_as<std::uint16_t>(split.tokens, tokens, end);
+    else
+      append_as<std::int32_t>(split.tokens, tokens, end);
+    split.num_tokens += static_cast<std::int64_t>(tokens.size()) + 1;
+    split.num_documents += 1;
+    append_end(split, split.num_tokens);
+  }
 
   const Tokenizer& tokenizer;
   std::int64_t bytes_per_token;
@@ -112,35 +135,44 @@ void TokenFileWriter::add_document(Split split, std::span<const std::int32_t> to
   expect(std::all_of(tokens.begin(), tokens.end(),
                      [&](std::int32_t token) { return token >= 0 && token < vocab_size; }),
          "tokens of the tokenizer's vocabulary");
-  SplitSpool& spool = state_->of(split);
-  const std::int32_t end = state_->tokenizer.end_of_document();
-  if (state_->bytes_per_token == 2)
-    append_as<std::uint16_t>(spool.tokens, tokens, end);
-  else
-    append_as<std::int32_t>(spool.tokens, tokens, end);
-  spool.num_tokens += static_cast<std::int64_t>(tokens.size()) + 1;
-  spool.num_documents += 1;
-  spool.document_ends.append(std::as_bytes(std::span(&spool.num_tokens, 1)));
+  state_->close_document(state_->of(split), tokens);
 }
 
-void TokenFileWriter::move_last_document(Split from, Split to) {
+void TokenFileWriter::read_tokens(Split split, std::int64_t begin, std::span<std::int32_t> out) {
+  Spool& tokens = state_->of(split).tokens;
+  if (state_->bytes_per_token == 2)
+    read_as<std::uint16_t>(tokens, begin, out);
+  else
+    read_as<std::int32_t>(tokens, begin, out);
+}
+
+void TokenFileWriter::move_tail(Split from, Split to, std::int64_t begin) {
   SplitSpool& source = state_->of(from);
   SplitSpool& target = state_->of(to);
-  expect(from != to && source.num_documents > 0, "a document to move");
-  const std::int64_t begin = last_value(source.document_ends, 2);
-  std::vector<std::byte> document(
-      static_cast<std::size_t>((source.num_tokens - begin) * state_->bytes_per_token));
-  source.tokens.read(begin * state_->bytes_per_token, document);
-  target.tokens.append(document);
-  target.num_tokens += source.num_tokens - begin;
-  target.num_documents += 1;
-  target.document_ends.append(std::as_bytes(std::span(&target.num_tokens, 1)));
+  expect(from != to && begin >= 0 && begin < source.num_tokens, "tokens to move");
+  const std::int64_t bytes_per_token = state_->bytes_per_token;
+  // The first document that reaches beyond `begin`.
+  std::int64_t first = source.num_documents - 1;
+  while (first > 0 && end_of(source, first - 1) > begin) --first;
+  const bool is_inside = begin > (first > 0 ? end_of(source, first - 1) : 0);
 
-  source.tokens.truncate(begin * state_->bytes_per_token);
-  source.document_ends.truncate(source.document_ends.size() -
-                                static_cast<std::int64_t>(sizeof(std::int64_t)));
+  std::vector<std::byte> block;
+  const std::int64_t end = source.tokens.size();
+  for (std::int64_t at = begin * bytes_per_token; at < end; at += token_format::block_bytes) {
+    block.resize(static_cast<std::size_t>(std::min(token_format::block_bytes, end - at)));
+    source.tokens.read(at, block);
+    target.tokens.append(block);
+  }
+  for (std::int64_t document = first; document < source.num_documents; ++document)
+    append_end(target, target.num_tokens + end_of(source, document) - begin);
+  target.num_tokens += source.num_tokens - begin;
+  target.num_documents += source.num_documents - first;
+
+  source.tokens.truncate(begin * bytes_per_token);
+  source.document_ends.truncate(first * std::int64_t{sizeof(std::int64_t)});
   source.num_tokens = begin;
-  source.num_documents -= 1;
+  source.num_documents = first;
+  if (is_inside) state_->close_document(source, {});
 }
 
 void TokenFileWriter::write(const std::string& path, std::string_view sources_json) {

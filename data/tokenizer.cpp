@@ -24,7 +24,7 @@ class ByteTokenizer final : public Tokenizer {
   std::int32_t vocab_size() const override { return 257; }
   std::int32_t end_of_document() const override { return 256; }
 
-  std::vector<std::int32_t> encode(std::string_view text) const override {
+  std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& /*notes*/) const override {
     std::vector<std::int32_t> tokens(text.size());
     std::transform(text.begin(), text.end(), tokens.begin(),
                    [](char c) { return static_cast<unsigned char>(c); });

@@ -13,6 +13,12 @@
 
 namespace switchyard {
 
+// What encoding a text has cost.
+struct EncodeNotes {
+  std::int64_t num_forced_cuts = 0;  // a text cut where pieces of the model might have crossed
+  std::int64_t num_lost_marks = 0;   // U+2581 that the model takes for a space
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -23,8 +29,12 @@ class Tokenizer {
   virtual std::int32_t vocab_size() const = 0;
   virtual std::int32_t end_of_document() const = 0;
 
-  // The tokens of a text, without end of document.
-  virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
+  // The tokens of a text, without end of document. Adds to `notes`.
+  virtual std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& notes) const = 0;
+  std::vector<std::int32_t> encode(std::string_view text) const {
+    EncodeNotes ignored;
+    return encode(text, ignored);
+  }
   // The text of whole tokens: end of document gives nothing, ids outside the vocabulary (a model's
   // padding) give U+FFFD. decode(encode(text)) is `text` for bytes and for models trained here.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
@@ -41,11 +51,20 @@ class Tokenizer {
 // 256 byte values and end of document (id 256): 257 tokens. Encodes any bytes.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
+// Lengths in bytes of what SentencePiece encodes in one piece: it takes some hundred bytes of
+// memory, and more time than in proportion, for each byte of a text.
+struct PieceLimits {
+  // A longer text is cut where no piece of the model crosses, which changes no token...
+  std::size_t wanted = std::size_t{64} << 10;
+  // ...and at a character where it has no such place for so long, which is noted.
+  std::size_t most = std::size_t{1} << 20;
+};
+
 // A SentencePiece model; end of document is its </s>, or one id beyond its pieces if it has none.
 // DataError when it is no such model, IoError when it cannot be read.
 std::unique_ptr<Tokenizer> load_sentencepiece_file(const std::string& path);
-std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model,
-                                                    std::string_view source);
+std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model, std::string_view source,
+                                                    PieceLimits limits = {});
 
 std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::string_view source);
 
@@ -67,9 +86,9 @@ inline constexpr std::int32_t min_sentencepiece_vocab = 300;
 void check_sentencepiece_vocab(std::int32_t vocab_size);
 
 // Learns a byte-pair model (BPE with byte fallback, text left as it is, no dummy prefix) from
-// texts: lossless on any UTF-8 text but U+2581, which SentencePiece takes for a space. The same
-// texts give the same model. DataError when the texts cannot support the vocabulary, with the
-// largest that they can.
+// texts: lossless on any UTF-8 text; U+2581, which SentencePiece takes for a space, is encoded as
+// its three bytes. The same texts give the same model. DataError when the texts cannot support the
+// vocabulary, with the largest that they can.
 std::unique_ptr<Tokenizer> train_sentencepiece(const std::vector<std::string>& texts,
                                                const SentencePieceTraining& training);
 

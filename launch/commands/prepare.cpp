@@ -76,8 +76,10 @@ int run_prepare(const CommandContext& context) {
   std::string separator = "auto";
   Options options(
       "prepare", "INPUT... --output FILE.h5",
-      "Turns texts into a file of tokens. An INPUT is a text file, a .jsonl file with a "
-      "document a\nline, either of them with .gz behind, or a folder of such files.");
+      "Turns texts into a file of tokens. An INPUT is a text file, a .jsonl or .ndjson file with a "
+      "document a line, a .json file with an array of documents or one a line, any of them with "
+      ".gz "
+      "behind, or a folder of such files (hidden files and backups in it are left out).");
   options.add("output", "FILE.h5", wanted.output, "the token file to write (required)")
       .add("overwrite", wanted.overwrite, "replace an existing output")
       .add("tokenizer", "NAME", wanted.tokenizer,
@@ -85,12 +87,15 @@ int run_prepare(const CommandContext& context) {
       .add("train-tokenizer", "N", train_vocab,
            "train a SentencePiece tokenizer with N tokens on the inputs")
       .add("valid", "FRACTION", wanted.valid_fraction,
-           fmt::format("share of the documents for validation (default {})", wanted.valid_fraction))
+           fmt::format(
+               "share of the documents for validation; of too few, the last share of the tokens "
+               "(default {})",
+               wanted.valid_fraction))
       .add("separator", "NAME", separator,
            "where a document of a text file ends: auto (a line that is exactly %), blank (an empty "
            "line) or none (a file is a document)")
       .add("text-field", "NAME", wanted.text_field,
-           fmt::format("field of .jsonl lines with the text (default {})", wanted.text_field))
+           fmt::format("field of JSON objects with the text (default {})", wanted.text_field))
       .add("threads", "N", num_threads, "threads; 0, the default: all that the processor has")
       .add("seed", "N", seed, "of the validation split and the tokenizer's sample (default 0)")
       .add("strict", wanted.strict, "end with an error at the first text that cannot be used")

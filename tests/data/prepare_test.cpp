@@ -6,6 +6,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 
 #include "data/token_file.hpp"
@@ -110,6 +111,77 @@ TEST_F(Prepare, WhatCannotBeUsedIsNamedWithFileAndLineAndCounted) {
       {"empty file", 1}, {"NUL byte", 1},    {"field is not a text", 1}, {"missing field", 2}};
   EXPECT_EQ(summary.skipped, expected);
   EXPECT_TRUE(contains(summary.to_string(), "left out  bad UTF-8: 2"));
+}
+
+TEST_F(Prepare, JsonInAllItsForms) {
+  add("array.json",
+      " [{\"text\": \"one, [{\\\"\", \"more\": [{\"text\": \"inner\"}]},\n\n {\n  \"text\": "
+      "\"two\"\n }\n]\n");
+  add("lines.json", "{\"text\": \"three\"}\n{\"text\": \"bro\n{\"text\": \"four\"}\n");
+  add("pretty.json", "{\n \"text\": \"five\"\n}\n{\n \"text\": \"six\"\n}");
+  add("lines.ndjson", "{\"text\": \"seven\"}\n{\"text\": \"eight\"}\n");
+  add_gz("array.JSON.gz", "[{\"text\":\"nine\"},{\"text\":\"ten\"}]");
+  add("one.json", "{\n \"data\": [{\"text\": \"x\"}]\n}\n");
+  add("broken.json",
+      "[{\"text\": \"eleven\"},\n{\"text\": \"no end\n},\n{\"text\": \"twelve\"}, 5, "
+      "\"s\"]\n}\n[{\"text\":");
+  const PrepareSummary summary = run();
+  EXPECT_EQ(documents(), (Texts{"one, [{\"", "two", "three", "four", "five", "six", "seven",
+                                "eight", "nine", "ten", "eleven", "twelve"}));
+  EXPECT_TRUE(contains(messages_, "lines.json:2: broken JSON"));
+  EXPECT_TRUE(
+      contains(messages_,
+               "one.json:1: missing field: no \"text\" in the value; a .json file holds an array"));
+  EXPECT_TRUE(contains(messages_, "broken.json:2: broken JSON"));
+  const std::map<std::string, std::int64_t> expected{{"broken JSON", 4}, {"missing field", 3}};
+  EXPECT_EQ(summary.skipped, expected);
+
+  options_.overwrite = true;
+  options_.inputs.clear();
+  options_.max_document_bytes = 40;
+  add("long.json", "[{\"text\": \"" + std::string(100, 'x') + "\"},\n{\"text\": \"short\"}]");
+  EXPECT_EQ(run().skipped.at("value too long"), 1);
+  EXPECT_EQ(documents(), Texts{"short"});
+}
+
+TEST_F(Prepare, HiddenFilesAndBackupsInFoldersAreLeftOutAndCounted) {
+  write("folder/a.txt", "read\n");
+  for (const char* name : {"folder/.git/HEAD", "folder/.a.txt.swp", "folder/sub/.hidden"})
+    write(name, "not read\n");
+  for (const char* name : {"folder/a.txt~", "folder/#a.txt#", "folder/a.BAK"})
+    write(name, "not read\n");
+  options_.inputs.push_back(path("folder"));
+  options_.strict = true;  // they are no fault
+  const std::map<std::string, std::int64_t> expected{{"backup file", 3},
+                                                     {"hidden file or folder", 3}};
+  EXPECT_EQ(run().skipped, expected);
+  EXPECT_EQ(documents(), Texts{"read\n"});
+  EXPECT_TRUE(contains(messages_, "folder/.git: hidden file or folder; left out"));
+  // Who names one wants it.
+  options_.overwrite = true;
+  options_.inputs = {path("folder/.git"), path("folder/a.txt~")};
+  EXPECT_TRUE(run().skipped.empty());
+  EXPECT_EQ(documents(), (Texts{"not read\n", "not read\n"}));
+}
+
+TEST_F(Prepare, TheOutputInTheFolderOfTextsIsNoText) {
+  write("texts/a.txt", "read\n");
+  options_.inputs = {path("texts")};
+  options_.output = path("texts/out.h5");
+  run();
+  options_.overwrite = true;
+  options_.strict = true;
+  EXPECT_EQ(run().skipped.at("token file in the folder of texts"), 1);
+  EXPECT_EQ(documents(), Texts{"read\n"});
+  EXPECT_TRUE(contains(
+      messages_, "texts/out.h5: token file in the folder of texts: it is the output; left out"));
+  // A text, or a token file that is named itself, is not replaced.
+  options_.output = path("texts/a.txt");
+  EXPECT_TRUE(contains(message_of<ConfigError>([&] { run(); }), "is one of the inputs"));
+  EXPECT_EQ(read("texts/a.txt"), "read\n");
+  options_.output = path("texts/out.h5");
+  options_.inputs.push_back(options_.output);
+  EXPECT_TRUE(contains(message_of<ConfigError>([&] { run(); }), "is one of the inputs"));
 }
 
 // A folder's part that cannot be read does not hold up the rest; what was named itself does.
@@ -263,6 +335,68 @@ TEST_F(Prepare, EverySplitGetsADocument) {
   run();
   EXPECT_EQ(documents(Split::train), Texts{"one\n"});
   EXPECT_EQ(documents(Split::valid), Texts{"two\n"});
+}
+
+// With one document, or two, the end of the tokens is for validation, from the beginning of a line
+// on.
+TEST_F(Prepare, TooFewDocumentsAreDividedAtALine) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "line " + std::to_string(1000 + i) + "\n";
+  add("one.txt", text);
+  options_.overwrite = true;
+  for (const double fraction : {0.05, 0.5}) {
+    options_.valid_fraction = fraction;
+    const PrepareSummary summary = run();
+    const auto lines = static_cast<std::size_t>(std::lround(100 * fraction));
+    EXPECT_EQ(documents(Split::train), Texts{text.substr(0, 10 * (100 - lines))}) << fraction;
+    EXPECT_EQ(documents(Split::valid), Texts{text.substr(10 * (100 - lines))}) << fraction;
+    EXPECT_TRUE(contains(summary.to_string(), "1 document is too few for a share of"));
+    EXPECT_TRUE(contains(summary.to_string(), "one document is cut at a line"));
+  }
+  options_.valid_fraction = 0;
+  EXPECT_EQ(run().num_valid_documents, 0);
+  EXPECT_EQ(documents(), Texts{text});
+
+  // A short second document and a part of the first. (Seed 1 draws neither.)
+  options_.valid_fraction = 0.2;
+  options_.seed = 1;
+  add("two.txt", "the end\n");
+  EXPECT_TRUE(contains(run().to_string(), "2 documents are too few for a share of 0.2"));
+  EXPECT_EQ(documents(Split::valid), (Texts{text.substr(800), "the end\n"}));
+  EXPECT_EQ(documents(Split::train), Texts{text.substr(0, 800)});
+
+  std::string wagons;
+  for (int i = 0; i < 500; ++i)
+    wagons += "Wagon " + std::to_string(i) + " goes to the eastern yard.\n";
+  options_.inputs.clear();
+  add("wagons.txt", wagons);
+  options_.train_vocab = 320;
+  run();
+  EXPECT_EQ(documents(Split::train).at(0) + documents(Split::valid).at(0), wagons);
+  EXPECT_TRUE(documents(Split::valid).at(0).starts_with("Wagon 4"));
+}
+
+TEST_F(Prepare, ALoneLineIsDividedAtASpaceOrInsideAWord) {
+  options_.overwrite = true;
+  options_.valid_fraction = 0.3;
+  add("line.txt", "a line that has words and no line end");
+  EXPECT_TRUE(contains(run().to_string(), "cut at a space"));
+  EXPECT_EQ(documents(Split::train), Texts{"a line that has words and "});
+  EXPECT_EQ(documents(Split::valid), Texts{"no line end"});
+  // The only other line begins so early that training would be left with nothing to speak of.
+  options_.inputs.clear();
+  add("lines.txt", "ab\n" + std::string(500, 'x') + " " + std::string(300, 'y') + "\n\n\n");
+  EXPECT_TRUE(contains(run().to_string(), "cut at a space"));
+  EXPECT_EQ(documents(Split::valid), Texts{std::string(300, 'y') + "\n\n\n"});
+  options_.inputs.clear();
+  add("word.txt", "\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9");
+  EXPECT_TRUE(contains(run().to_string(), "cut inside a word"));
+  EXPECT_EQ(documents(Split::train), Texts{"\xC3\xA9\xC3\xA9\xC3\xA9"});
+  EXPECT_EQ(documents(Split::valid), Texts{"\xC3\xA9"});
+  options_.inputs.clear();
+  add("letter.txt", "x");
+  EXPECT_TRUE(contains(run().to_string(), "there is no place to divide them: no validation set"));
+  EXPECT_EQ(documents(), Texts{"x"});
 }
 
 TEST_F(Prepare, ASentencePieceTokenizerTrainedHereIsUsedElsewhere) {

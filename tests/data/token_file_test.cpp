@@ -1,5 +1,9 @@
 #include "data/token_file.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <functional>
 #include <random>
@@ -119,12 +123,15 @@ TEST_F(TokenFileTest, ManyThreadsReadAtOnce) {
   EXPECT_EQ(wrong, std::vector<int>(4));
 }
 
-TEST_F(TokenFileTest, MovesTheLastDocument) {
+TEST_F(TokenFileTest, MovesTheEndOfASplit) {
   TokenFileWriter writer(folder_, *tokenizer_);
   for (std::int32_t d = 0; d < 3; ++d)
     writer.add_document(Split::train,
                         std::vector<std::int32_t>(static_cast<std::size_t>(d + 1), d));
-  writer.move_last_document(Split::train, Split::valid);
+  std::vector<std::int32_t> added(4);
+  writer.read_tokens(Split::train, 1, added);
+  EXPECT_EQ(added, (std::vector<std::int32_t>{256, 1, 1, 256}));
+  writer.move_tail(Split::train, Split::valid, 5);
   writer.add_document(Split::train, std::vector<std::int32_t>{9});
   writer.write(path("t.h5"), "[]");
   const TokenFile file(path("t.h5"));
@@ -135,6 +142,48 @@ TEST_F(TokenFileTest, MovesTheLastDocument) {
   file.read(Split::valid, 0, valid);
   EXPECT_EQ(train, (std::vector<std::int32_t>{0, 256, 1, 1, 256, 9, 256}));
   EXPECT_EQ(valid, (std::vector<std::int32_t>{2, 2, 2, 256}));
+}
+
+TEST_F(TokenFileTest, MovesTheEndOfADocumentAndThoseBehindIt) {
+  TokenFileWriter writer(folder_, *tokenizer_);
+  for (std::int32_t d = 0; d < 3; ++d)
+    writer.add_document(Split::train, std::vector<std::int32_t>{d, d + 10, d + 20});
+  writer.move_tail(Split::train, Split::valid, 5);
+  writer.write(path("t.h5"), "[]");
+  const TokenFile file(path("t.h5"));
+  EXPECT_EQ(file.document_offsets(Split::train), (std::vector<std::int64_t>{0, 4, 6}));
+  EXPECT_EQ(file.document_offsets(Split::valid), (std::vector<std::int64_t>{0, 3, 7}));
+  std::vector<std::int32_t> train(6), valid(7);
+  file.read(Split::train, 0, train);
+  file.read(Split::valid, 0, valid);
+  EXPECT_EQ(train, (std::vector<std::int32_t>{0, 10, 20, 256, 1, 256}));
+  EXPECT_EQ(valid, (std::vector<std::int32_t>{11, 21, 256, 2, 12, 22, 256}));
+}
+
+TEST_F(TokenFileTest, WhatIsNoTokenFileIsCalledByItsName) {
+  write("corpus.txt", "Once upon a time.\n");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { TokenFile file(path("corpus.txt")); }),
+                       "is a text, not a token file; make one with `switchyard prepare "));
+  write("empty.h5", "");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { TokenFile file(path("empty.h5")); }),
+                       "is empty, or cannot be read"));
+  write("other.h5", std::string("PAR1\0\0\1", 7));
+  EXPECT_TRUE(contains(message_of<DataError>([&] { TokenFile file(path("other.h5")); }),
+                       "is another kind of file, or damaged"));
+}
+
+// A lock as HDF5 sets it for a writer, held by this very process: on another open of the file.
+TEST_F(TokenFileTest, ALockedFileIsInUseAndSaysByWhom) {
+  write_tokens("t.h5", some_documents(3, 1), {});
+  const int held = ::open(path("t.h5").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_GE(held, 0);
+  ASSERT_EQ(::flock(held, LOCK_EX), 0);
+  const std::string message = message_of<IoError>([&] { TokenFile file(path("t.h5")); });
+  EXPECT_TRUE(contains(message, "t.h5: is in use: it is locked"));
+  EXPECT_TRUE(contains(message, "by process " + std::to_string(::getpid()) + " (data_token_file"))
+      << message;
+  ::close(held);
+  EXPECT_NO_THROW(TokenFile file(path("t.h5")));
 }
 
 TEST_F(TokenFileTest, FlippedBitsAreFound) {

@@ -88,6 +88,94 @@ TEST_F(TokenizerTest, SentencePieceTrainsSilentlyAndIsLossless) {
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
 }
 
+// The letters around U+2581, spaces beside it, it alone, at both ends, in rows.
+TEST_F(TokenizerTest, TheMarkOfSpacesIsATextLikeAnyOther) {
+  const auto tokenizer = train_sentencepiece(training_texts(), {.vocab_size = 400});
+  const std::string mark = "\xE2\x96\x81";
+  for (const std::string& text :
+       {mark, mark + mark, "a" + mark + "b", " " + mark + " ", mark + " train", "train" + mark,
+        "The " + mark + "train passes" + mark + mark + "\n" + mark + " the switchyard",
+        "\xE2\x96\x80\xE2\x96\x82" + mark + "\xF0\x9F\x9A\x82", std::string(" ") + mark + "\n\n"}) {
+    EncodeNotes notes;
+    const std::vector<std::int32_t> tokens = tokenizer->encode(text, notes);
+    EXPECT_EQ(tokenizer->decode(tokens), text);
+    EXPECT_EQ(stream(*tokenizer, tokens), text);
+    EXPECT_EQ(notes.num_lost_marks, 0);
+  }
+}
+
+// Cut at every border that there is, a text has the tokens that it has in one piece.
+TEST_F(TokenizerTest, PartsHaveTheTokensOfTheWhole) {
+  const auto whole = train_sentencepiece(training_texts(), {.vocab_size = 400});
+  const std::string blob = whole->serialize();
+  const std::string model = blob.substr(blob.find('\n') + 1);
+  std::string long_text;
+  for (const std::string& text : training_texts()) long_text += text;
+  std::string nasty = "\n\n  two  spaces\t\ttabs \n\r\n a\n b \n\n\n   ";
+  nasty +=
+      "\xF0\x9F\x9A\x82 \xD0\x96\xD0\x96 \xC3\xA9 \xE2\x96\x81 \xE2\x96\x81\xE2\x96\x81x 4 2 %\n ";
+  for (const std::size_t wanted : {1, 2, 3, 7, 64, 1000}) {
+    const auto cut = load_sentencepiece_model(model, "cut", {.wanted = wanted, .most = 1 << 20});
+    for (const std::string& text : {long_text, nasty, nasty + nasty, std::string(300, ' '),
+                                    std::string(300, '\n'), std::string("a")}) {
+      EncodeNotes notes;
+      EXPECT_EQ(cut->encode(text, notes), whole->encode(text))
+          << wanted << ": " << text.substr(0, 40);
+      EXPECT_EQ(notes.num_forced_cuts, 0);
+    }
+  }
+}
+
+// Models of others: with a space before every text, as Mixtral's; and with spaces left out, which
+// cannot be cut without a trace. Both made of a model of ours, whose settings lie behind each
+// other.
+TEST_F(TokenizerTest, ModelsThatAddOrLeaveOutSpaces) {
+  const std::string blob = train_sentencepiece(training_texts(), {.vocab_size = 400})->serialize();
+  std::string model = blob.substr(blob.find('\n') + 1);
+  const auto set = [&](char field) {  // a setting of its own is false: field, 0
+    const std::size_t at = model.find(std::string{field, '\0'}, model.find("identity"));
+    ASSERT_NE(at, std::string::npos);
+    model[at + 1] = 1;
+  };
+  set('\x18');  // add_dummy_prefix
+  const auto whole = load_sentencepiece_model(model, "prefix");
+  ASSERT_EQ(whole->token_bytes(whole->encode("a").front()).front(), ' ');
+  std::string text =
+      "The train passes,\n\nand  every wagon \xC3\xA9\xF0\x9F\x9A\x82 finds its own track\n ";
+  for (const std::size_t wanted : {1, 5, 20}) {
+    EncodeNotes notes;
+    const auto cut = load_sentencepiece_model(model, "cut", {.wanted = wanted, .most = 1 << 20});
+    EXPECT_EQ(cut->encode(text, notes), whole->encode(text));
+    EXPECT_EQ(notes.num_forced_cuts, 0);
+  }
+  const std::string marked =
+      "a\xE2\x96\x81 track\xE2\x96\x81"
+      "b";
+  EXPECT_EQ(whole->decode(whole->encode(marked)), marked);
+
+  set('\x20');  // remove_extra_whitespaces
+  const auto forced = load_sentencepiece_model(model, "forced", {.wanted = 10, .most = 40});
+  EncodeNotes notes;
+  forced->encode(text, notes);
+  EXPECT_EQ(notes.num_forced_cuts, 1);
+  forced->encode(marked, notes);
+  EXPECT_EQ(notes.num_lost_marks, 2);
+}
+
+TEST_F(TokenizerTest, ATextWithoutBordersIsCutAtCharactersAndThatIsCounted) {
+  const auto whole = train_sentencepiece(training_texts(), {.vocab_size = 400});
+  const std::string blob = whole->serialize();
+  const auto cut = load_sentencepiece_model(blob.substr(blob.find('\n') + 1), "cut",
+                                            {.wanted = 10, .most = 100});
+  std::string text = "x";
+  while (text.size() < 1000) text += "\xC3\xA9\xE2\x82\xAC";
+  EncodeNotes notes;
+  EXPECT_EQ(cut->decode(cut->encode(text, notes)), text);
+  EXPECT_EQ(notes.num_forced_cuts, 10);
+  EXPECT_EQ(cut->decode(cut->encode(text + " " + text, notes)), text + " " + text);
+  EXPECT_EQ(notes.num_forced_cuts, 30);
+}
+
 TEST_F(TokenizerTest, SentencePieceIsDeterministicAndSurvivesSerialization) {
   const auto texts = training_texts();
   const auto one = train_sentencepiece(texts, {.vocab_size = 350});
@@ -123,7 +211,13 @@ TEST_F(TokenizerTest, ErrorsAreClear) {
   EXPECT_THROW(train_sentencepiece({"abc"}, {.vocab_size = 20}), ConfigError);
   EXPECT_TRUE(contains(
       message_of<DataError>([&] { train_sentencepiece({"a short text"}, {.vocab_size = 9000}); }),
-      "9000"));
+      "at most, and 300 is the least; give more text, or use the tokenizer \"bytes\""));
+  EXPECT_TRUE(contains(
+      message_of<DataError>([&] { train_sentencepiece(training_texts(), {.vocab_size = 9000}); }),
+      "at most; choose from 300 to "));
+  EXPECT_TRUE(
+      contains(message_of<ConfigError>([&] { train_sentencepiece({"abc"}, {.vocab_size = 299}); }),
+               "choose at least 300 (256 bytes, </s>, <unk> and some characters)"));
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
 }
 

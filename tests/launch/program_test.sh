@@ -120,6 +120,10 @@ expect 6 bash -c "'$switchyard' config good.yaml >/dev/full"
 expect 6 bash -c "'$switchyard' plan good.yaml model.vocab_size=300 >/dev/full"
 expect_lines 1 "switchyard: cannot write to the standard output"
 
+printf 'Once upon a time\n' >once.txt
+expect 3 "$switchyard" plan good.yaml data.path=once.txt
+expect_lines 1 "once.txt: is a text, not a token file; make one with \`switchyard prepare once.txt --output once.h5\`"
+
 expect 2 "$switchyard" prepare a.txt
 expect_lines 1 "switchyard: prepare: --output FILE.h5 is missing"
 expect 2 "$switchyard" prepare --output a.h5
@@ -133,6 +137,18 @@ expect 3 "$switchyard" prepare none.txt --output a.h5
 printf 'one\n%%\ntwo\n%%\nthree\n%%\nfour\n' >a.txt
 expect 0 "$switchyard" prepare a.txt --output a.h5 --valid 0.25
 [[ -s a.h5 ]] || fail "prepare wrote nothing"
+# One text: its last lines are for validation. Hidden files, and the output in the folder of texts, are not read.
+mkdir -p texts/.git
+seq 1000 1999 >texts/numbers.txt
+seq 1000 1999 >texts/.git/index
+for overwrite in '' --overwrite; do
+  expect 0 "$switchyard" prepare texts --output texts/a.h5 --valid 0.1 $overwrite
+  [[ $out == *"train  1 documents, 4501 tokens"*"valid  1 documents, 501 tokens"*"the last 10% of the tokens; one document is cut at a line"*"left out  hidden file or folder: 1"* ]] ||
+    fail "one text: $out"
+done
+[[ $out == *"left out  token file in the folder of texts: 1"* ]] || fail "the output among the texts: $out"
+expect 3 "$switchyard" prepare once.txt --output b.h5 --train-tokenizer 300
+expect_lines 1 "300 is the least; give more text"
 # Two at once on one output: one makes it, the other says that it exists.
 for i in 1 2; do
   { "$switchyard" prepare a.txt --output twice.h5 2> "twice.$i.err" > /dev/null; echo $? > "twice.$i.code"; } &
