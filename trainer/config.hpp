@@ -69,6 +69,7 @@ struct EvaluateConfig {
 struct CheckpointConfig {
   std::int64_t every = 0;  // steps; 0: only at the end and on request
   std::int64_t keep = 2;   // newest checkpoints kept
+  bool initial = false;    // the untrained model is saved, too, as step 0
   std::string resume =
       "auto";  // auto: the newest valid one of this run, if any; never; or a folder
 };

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "data/shell_quote.hpp"
 #include "data/token_file.hpp"
 #include "launch/config/schema.hpp"
 #include "tensor/error.hpp"
@@ -21,7 +22,8 @@ std::int64_t vocab_size_of_data(const LoadedConfig& loaded) {
         fmt::format("{} (data.path, {})", error.what(), loaded.origin_text(*find_key("data.path")));
     std::error_code ignored;
     if (!std::filesystem::exists(path, ignored))
-      problem += fmt::format("; make it with `switchyard prepare TEXTS... --output {}`", path);
+      problem += fmt::format("; make it with `switchyard prepare TEXTS... --output {}`",
+                             quote_for_shell(path));
     throw_error(error.code(), problem);
   }
 }

@@ -103,7 +103,12 @@ void add_checkpoint(std::vector<Key>& keys) {
                   .field = field<s, &C::keep>(),
                   .unit = "checkpoints",
                   .range = from(1, million),
-                  .description = "Newest checkpoints kept; older ones are removed."});
+                  .description = "Newest checkpoints kept; older ones are removed. That of step 0 "
+                                 "(`checkpoint.initial`) stays and is not counted."});
+  keys.push_back({.section = "checkpoint",
+                  .name = "initial",
+                  .field = field<s, &C::initial>(),
+                  .description = "Saves the untrained model as step 0 before the first step."});
   keys.push_back({.section = "checkpoint",
                   .name = "resume",
                   .field = field<s, &C::resume>(),

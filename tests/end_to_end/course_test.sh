@@ -85,6 +85,31 @@ expect 0 bash -c "$generate --prompt The --tokens 3"
 [[ $out == The* ]] || fail "the line does not generate: $out"
 [[ ! -e harm ]] || fail "a name was run"
 
+# The untrained model is saved once, stays beside those that are kept, and changes nothing of the run. Text
+# and losses can be had of it, and a start goes on from it.
+checkpoints() { ls "$1/checkpoints" | tr '\n' ' '; }
+train=(train run.output=untrained checkpoint.initial=true checkpoint.keep=1)
+expect 0 "${train[@]}" train.num_steps=20
+expect 0 "${train[@]}" train.num_steps=25
+[[ $out == *"resuming from step 20"* && $out != *"saved untrained/checkpoints/step-00000000"* ]] || fail "saved again: $out"
+[[ $(checkpoints untrained) == "step-00000000 step-00000025 " ]] || fail "checkpoints: $(checkpoints untrained)"
+expect 0 "$switchyard" generate untrained/checkpoints/step-00000000 --prompt The --tokens 3
+[[ $out == The* ]] || fail "generated: $out"
+mv untrained/checkpoints/step-00000025 trained
+expect 0 "$switchyard" eval small.yaml run.output=untrained
+[[ $out == "step 0  validation loss "* ]] || fail "evaluated: $out"
+untrained=$(sha256sum untrained/checkpoints/step-00000000/*)
+expect 0 "${train[@]}" train.num_steps=25
+[[ $out == *"resuming from step 0 "* && $out != *"saved untrained/checkpoints/step-00000000"* ]] || fail "not from step 0: $out"
+[[ $(sha256sum untrained/checkpoints/step-00000000/*) == "$untrained" ]] || fail "the untrained model has changed"
+expect 0 "$switchyard" checkpoint diff trained untrained/checkpoints/step-00000025
+expect 0 train run.output=plain checkpoint.keep=1 train.num_steps=25
+[[ $(checkpoints plain) == "step-00000025 " ]] || fail "checkpoints: $(checkpoints plain)"
+expect 0 "$switchyard" checkpoint diff trained plain/checkpoints/step-00000025
+# A branch begins with the model that it was given.
+expect 0 train run.output=later checkpoint.initial=true checkpoint.resume=plain/checkpoints/step-00000025 train.num_steps=26
+[[ $(checkpoints later) == "step-00000026 " ]] || fail "checkpoints: $(checkpoints later)"
+
 if [[ $ranks -eq 1 ]]; then
   # launch/mpirun.sh tells its own line.
   script=$(dirname "$0")/../../launch/mpirun.sh

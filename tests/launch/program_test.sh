@@ -73,6 +73,8 @@ expect 5 "$switchyard" plan good.yaml model.vocab_size=1000000 model.hidden=1000
 expect_lines 1 "make the model"
 expect 6 "$switchyard" plan good.yaml data.path=none.h5
 expect_lines 1 "make it with \`switchyard prepare TEXTS... --output none.h5\`"
+expect 6 "$switchyard" plan good.yaml "data.path=it's none.h5"
+expect_lines 1 "make it with \`switchyard prepare TEXTS... --output 'it'\\''s none.h5'\`"
 # The value of one key, as a shell takes it, whatever YAML makes of it.
 for name in runs/a "a b" ä "x=1" "it's \"quoted\"" "a #b" "#" '$HOME\' "- [x, {y: z}]" true "100%"; do
   expect 0 "$switchyard" config good.yaml "run.output=$name" --get run.output

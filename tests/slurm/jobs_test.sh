@@ -100,6 +100,16 @@ doctor_code=$?
   fail "doctor under srun ($doctor_code): $doctor_answers"
 told "the doctor has seen two ranks under srun"
 
+# ---- A run whose name YAML, shells and sbatch each read in their own way -------------------------
+write_job odd_name 5
+odd="odd ä=1 #b 'c' \"d\" 5%j"
+expect 0 "$submit" odd_name.yaml --nodes 2 --ranks-per-node 1 "run.output=$odd"
+odd_log=$odd/slurm-$(submitted_job).log
+[[ $out == *"$odd_log"* ]] || fail "submit did not tell the log: $out"
+must 60 "the end of the job with an odd name" grep -qs "\] done" "$odd_log"
+! grep -q "queued again" "$odd_log" || fail "a job that was done is queued again: $(cat "$odd_log")"
+told "a name with spaces, quotes and signs is a run's name"
+
 # ---- The time is nearly up -----------------------------------------------------------------------
 write_job by_srun 1000000
 write_job by_mpirun 1000000

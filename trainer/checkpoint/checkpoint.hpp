@@ -26,7 +26,7 @@ struct SaveRequest {
   TrainState state{};
   std::string configuration{};  // the run's effective YAML
   std::string course{};         // of the run; a folder holds the checkpoints of one
-  std::int64_t keep = 2;        // newest checkpoints that stay, this one included; at least 1
+  std::int64_t keep = 2;        // newest ones that stay, this one included, step 0 not; at least 1
   std::int64_t leave_free_bytes = std::int64_t{16} << 20;  // room to leave for logs
 };
 
@@ -37,10 +37,11 @@ struct SaveResult {
 };
 
 // Writes a checkpoint. The values must be the same on all replicas. Afterwards older ones beyond
-// `keep` are removed, and so are those of later steps, which this run has left (none of them was
-// valid when it started). Those that name another course were put there by somebody: they are not
-// counted and stay. IoError when the space does not suffice, a write fails, or the step's name is
-// taken by another course: then the older checkpoints are as they were.
+// `keep` are removed (not that of step 0, the untrained model), and so are those of later steps,
+// which this run has left (none of them was valid when it started). Those that name another course
+// were put there by somebody: they are not counted and stay. IoError when the space does not
+// suffice, a write fails, or the step's name is taken by another course: then the older checkpoints
+// are as they were.
 SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& store,
                            const AdamW& optimizer, Group& world, const Report& report);
 

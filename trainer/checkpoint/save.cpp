@@ -255,7 +255,7 @@ void remove_surplus(const SaveRequest& request, const Report& report) {
   std::int64_t num_kept = 0;
   for (const std::int64_t step : steps) {
     const std::string name = step_folder_name(step);
-    if (is_of_another_course(request.folder + "/" + name, request.course)) continue;
+    if (step == 0 || is_of_another_course(request.folder + "/" + name, request.course)) continue;
     if (step > request.state.step) {
       if (report)
         report(fmt::format("removing {}: this run started again before that step and has left it",

@@ -58,6 +58,7 @@ class Run {
 
   ExitCode train(const TokenFile& tokens) {
     start(tokens);
+    if (config_.checkpoint.initial && state_.step == 0 && !is_saved()) save();
     const Clock::time_point started = Clock::now();
     const std::int64_t first_step = state_.step;
     bool stopped = false;
@@ -67,7 +68,7 @@ class Run {
       stopped = stop_agreed();
       if (due(config_.checkpoint.every) || stopped) save();
     }
-    if (saved_step_ != state_.step && state_.step > first_step) save();
+    if (!is_saved() && state_.step > first_step) save();
     if (capture_) note_capture(capture_->finish());
     summarize(first_step, seconds_since(started), stopped);
     return stopped ? ExitCode::stopped : ExitCode::done;
@@ -250,6 +251,8 @@ class Run {
     return number > 0;
   }
 
+  bool is_saved() const { return saved_step_ == state_.step; }
+
   bool due(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
 
   std::string describe(const Plan& plan) const {
@@ -329,7 +332,7 @@ class Run {
   std::optional<double> validation_loss_;
   std::string checkpoint_path_;
   std::string stopped_by_;
-  std::int64_t saved_step_ = 0;
+  std::int64_t saved_step_ = -1;  // the newest that this run saved or goes on from; -1: none
   std::int64_t memory_bytes_ = 0;
   double flops_per_token_ = 0;
   double peak_ = 0;  // FLOP/s of all ranks
