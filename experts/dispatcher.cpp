@@ -11,13 +11,11 @@ namespace switchyard {
 
 namespace {
 
-// What the plan device assumes in place of the counts it cannot read: all experts equally loaded,
-// the remainder on the first ones.
+// What the plan device assumes in place of the counts it cannot read: all experts equally loaded.
 void assume_balanced_counts(std::int64_t num_slots, std::span<std::int64_t> counts) {
   const auto num_experts = static_cast<std::int64_t>(counts.size());
   for (std::int64_t e = 0; e < num_experts; ++e)
-    counts[static_cast<std::size_t>(e)] =
-        num_slots / num_experts + (e < num_slots % num_experts ? 1 : 0);
+    counts[static_cast<std::size_t>(e)] = balanced_slots(num_slots, num_experts, e);
 }
 
 TensorView used_slots(const Tensor& rows, const Route& route, std::int64_t top_k) {
@@ -157,24 +155,20 @@ std::int64_t Dispatcher::rows_from_to(std::span<const std::int64_t> all_counts, 
 
 void Dispatcher::fill_ranges(std::span<const std::int64_t> all_counts, Route& route) const {
   const int rank = group_.rank();
+  const auto num_experts = static_cast<std::size_t>(placement_.num_experts);
+  std::vector<std::int64_t> rows_of_expert(num_experts);  // from all ranks
+  for (std::size_t begin = 0; begin < all_counts.size(); begin += num_experts)
+    for (std::size_t e = 0; e < num_experts; ++e) rows_of_expert[e] += all_counts[begin + e];
   route.max_rows = 0;
   for (int p = 0; p < group_.size(); ++p) {
     const auto at = static_cast<std::size_t>(p);
     route.send_rows[at] = rows_from_to(all_counts, rank, p);
     route.recv_rows[at] = rows_from_to(all_counts, p, rank);
-    std::int64_t received_there = 0;
-    for (int source = 0; source < group_.size(); ++source)
-      received_there += rows_from_to(all_counts, source, p);
-    route.max_rows = std::max(route.max_rows, received_there);
+    route.max_rows = std::max(route.max_rows, rows_from_to(rows_of_expert, 0, p));
   }
-  const std::int64_t first = placement_.first_expert(rank);
-  for (std::int64_t e = 0; e < num_local_experts(); ++e) {
-    std::int64_t num_rows = 0;
-    for (int p = 0; p < group_.size(); ++p)
-      num_rows += all_counts[static_cast<std::size_t>(p * placement_.num_experts + first + e)];
-    const auto at = static_cast<std::size_t>(e);
-    route.expert_offsets[at + 1] = route.expert_offsets[at] + num_rows;
-  }
+  const auto first = static_cast<std::size_t>(placement_.first_expert(rank));
+  for (std::size_t e = 0; e + 1 < route.expert_offsets.size(); ++e)
+    route.expert_offsets[e + 1] = route.expert_offsets[e] + rows_of_expert[first + e];
   route.num_rows = route.expert_offsets.back();
 }
 

@@ -19,6 +19,13 @@ struct ExpertPlacement {
   std::int64_t max_local_experts() const { return (num_experts + num_ranks - 1) / num_ranks; }
 };
 
+// Of `num_slots` that are spread evenly over all experts, those of one: the first experts take the
+// remainder.
+inline std::int64_t balanced_slots(std::int64_t num_slots, std::int64_t num_experts,
+                                   std::int64_t expert) {
+  return num_slots / num_experts + (expert < num_slots % num_experts ? 1 : 0);
+}
+
 // The most rows that one rank can receive when each of the ranks routes `num_tokens` tokens to
 // `top_k` different experts each.
 std::int64_t max_rows_received(const ExpertPlacement& placement, std::int64_t num_tokens,

@@ -149,8 +149,9 @@ void LayerRecords::end_forward(std::size_t layer, bool keeps) {
     outcomes_[layer] = {record.saved.moe->route, record.saved.moe->losses};
   if (!keeps || options_.policy_of(layer) != LayerPolicy::spill || !moves(layer)) return;
   const std::vector<RecordTensor> tensors = tensors_of(layer);
+  const std::int64_t times = device_->profile().times();
   for (const RecordTensor& tensor : tensors)
-    bytes_spilled_ += static_cast<double>(2 * tensor.used().num_bytes());
+    bytes_spilled_ += static_cast<double>(2 * times * tensor.used().num_bytes());
   options_.store->start_write(static_cast<std::int64_t>(layer), tensors);
 }
 

@@ -49,9 +49,10 @@ void Profile::reset() {
 
 void Profile::record(const Work& work) {
   Work& sum = work_[index(current_)];
-  sum.flops += work.flops;
-  sum.bytes += work.bytes;
-  sum.wire_bytes += work.wire_bytes;
+  const auto times = static_cast<double>(times_);
+  sum.flops += times * work.flops;
+  sum.bytes += times * work.bytes;
+  sum.wire_bytes += times * work.wire_bytes;
 }
 
 double Profile::seconds(Part part) {

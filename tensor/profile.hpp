@@ -59,6 +59,22 @@ class Profile {
     Part outer_;
   };
 
+  // What is recorded from construction to destruction counts `times`: one pass that stands for
+  // several alike.
+  class Repeat {
+   public:
+    Repeat(Profile& profile, std::int64_t times) : profile_(profile), outer_(profile.times_) {
+      profile.times_ *= times;
+    }
+    ~Repeat() { profile_.times_ = outer_; }
+    Repeat(const Repeat&) = delete;
+    Repeat& operator=(const Repeat&) = delete;
+
+   private:
+    Profile& profile_;
+    std::int64_t outer_;
+  };
+
   // Marks a layer, in one direction.
   class LayerScope {
    public:
@@ -85,9 +101,10 @@ class Profile {
   void publish_to(StepPlace& place) { place_ = &place; }
   void enter_step(std::int64_t step);
   void reset();                   // all figures to zero, the clock starts now
-  void record(const Work& work);  // adds to the current part
-  double seconds(Part part);      // up to now
-  double total_seconds();         // since reset(): the sum over the parts
+  void record(const Work& work);  // adds to the current part, as often as a Repeat says
+  std::int64_t times() const { return times_; }  // that what is recorded now counts
+  double seconds(Part part);                     // up to now
+  double total_seconds();                        // since reset(): the sum over the parts
   const Work& work(Part part) const { return work_[index(part)]; }
   Work total_work() const;
 
@@ -100,6 +117,7 @@ class Profile {
   std::array<Work, num_parts> work_{};
   Part current_ = Part::other;
   Clock::time_point since_;
+  std::int64_t times_ = 1;
   StepPlace* place_ = nullptr;  // may be null: nobody watches
 };
 

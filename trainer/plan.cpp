@@ -1,7 +1,11 @@
 #include "trainer/plan.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "experts/placement.hpp"
 #include "trainer/trainer.hpp"
@@ -23,9 +27,24 @@ struct PlannedRank {
   Trainer trainer;
 };
 
+// Micro-batches without tokens, which the plan device would not read. Every sequence is one
+// document.
+class EmptyBatches final : public BatchSource {
+ public:
+  explicit EmptyBatches(const BatchLayout& layout) {
+    if (layout.with_documents)
+      batch_.document_starts.resize(static_cast<std::size_t>(layout.micro_batch));
+  }
+  Batch next() override { return batch_; }
+
+ private:
+  Batch batch_;
+};
+
 RankPlan plan_of(PlannedRank& planned, int rank) {
-  RandomSource source(planned.trainer.batch_layout(), 1, 0);
+  EmptyBatches source(planned.trainer.batch_layout());
   planned.device->profile().reset();
+  planned.trainer.take_alike_micro_steps_once();
   planned.trainer.step(1, source);
 
   RankPlan plan;
@@ -40,6 +59,78 @@ RankPlan plan_of(PlannedRank& planned, int rank) {
   plan.max_rows = planned.trainer.max_rows();
   plan.spilled_bytes = planned.trainer.bytes_spilled();
   return plan;
+}
+
+// What the record of a rank depends on, beside what all ranks share: its part of a sequence and
+// the rows that each of its experts receives of a rank's tokens. Ranks of one kind plan the same.
+struct RankKind {
+  int context_rank = 0;
+  std::vector<std::int64_t> rows_of_experts;
+
+  auto operator<=>(const RankKind&) const = default;
+};
+
+// config.parallel is resolved.
+RankKind kind_of(const Config& config, int rank) {
+  RankKind kind;
+  kind.context_rank = rank % static_cast<int>(config.parallel.context);
+  if (config.experts.num_experts == 0) return kind;
+  const std::int64_t num_tokens =
+      context_problem(config, config.parallel).num_sequences *
+      sequence_split_of(config, config.parallel).num_local(kind.context_rank);
+  const auto num_expert_ranks = static_cast<int>(config.parallel.expert);
+  const ExpertPlacement placement{config.experts.num_experts, num_expert_ranks};
+  const std::int64_t first = placement.first_expert(rank % num_expert_ranks);
+  const std::int64_t end = first + placement.num_local_experts(rank % num_expert_ranks);
+  for (std::int64_t expert = first; expert < end; ++expert)
+    kind.rows_of_experts.push_back(
+        balanced_slots(num_tokens * config.experts.top_k, config.experts.num_experts, expert));
+  return kind;
+}
+
+// Where parameters lie in the buckets of a rank: which of their elements a rank updates depends on
+// its place among the replicas, as the last parts are filled up.
+class OwnedElements {
+ public:
+  explicit OwnedElements(const ParameterStore& store) {
+    for (const Bucket& bucket : store.buckets()) {
+      Layout layout{bucket.axis == Axis::expert_data, bucket.part, {}};
+      for (const BucketEntry& entry : bucket.entries)
+        layout.entries.emplace_back(entry.begin, entry.end);
+      buckets_.push_back(std::move(layout));
+    }
+  }
+
+  std::int64_t count(int rank, std::int64_t num_expert_ranks) const {
+    std::int64_t sum = 0;
+    for (const Layout& bucket : buckets_) {
+      const std::int64_t replica = bucket.of_experts ? rank / num_expert_ranks : rank;
+      const std::int64_t begin = replica * bucket.part;
+      const std::int64_t end = begin + bucket.part;
+      for (const auto& [entry_begin, entry_end] : bucket.entries)
+        sum += std::max<std::int64_t>(0, std::min(entry_end, end) - std::max(entry_begin, begin));
+    }
+    return sum;
+  }
+
+ private:
+  struct Layout {
+    bool of_experts = false;
+    std::int64_t part = 0;
+    std::vector<std::pair<std::int64_t, std::int64_t>> entries;
+  };
+  std::vector<Layout> buckets_;
+};
+
+// The ranks of one kind that were planned: by the number of elements they update, their place.
+struct PlannedKind {
+  OwnedElements owned;
+  std::map<std::int64_t, std::size_t> places = {};
+};
+
+// What a rank holds depends on its place in the expert group and in the context group.
+int num_kinds(const ParallelConfig& parallel) {
+  return static_cast<int>(std::lcm(parallel.expert, parallel.context));
 }
 
 std::int64_t active_parameters(const ExpertsConfig& experts, const ParameterStore& store) {
@@ -117,17 +208,42 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
   plan.num_ranks = num_ranks;
   plan.parallel = config.parallel;
   plan.tokens_per_step = config.train.global_batch * config.model.sequence_length;
-  // What a rank holds depends on its place in the expert group and in the context group.
-  const auto num_kinds =
-      static_cast<int>(std::lcm(config.parallel.expert, config.parallel.context));
-  for (int rank = 0; rank < num_kinds; ++rank) {
+  std::map<RankKind, PlannedKind> known;
+  for (int rank = 0; rank < num_kinds(config.parallel); ++rank) {
+    const RankKind kind = kind_of(config, rank);
+    if (const auto same = known.find(kind); same != known.end()) {
+      const auto& [owned, places] = same->second;
+      if (const auto place = places.find(owned.count(rank, config.parallel.expert));
+          place != places.end()) {
+        plan.ranks.push_back(plan.ranks[place->second]);
+        plan.ranks.back().rank = rank;
+        continue;
+      }
+    }
     PlannedRank planned(config, rank, num_ranks, vocab_size_used, planned_rows);
     plan.ranks.push_back(plan_of(planned, rank));
-    plan.num_parameters = planned.trainer.store().num_global_elements();
-    plan.num_active_parameters = active_parameters(config.experts, planned.trainer.store());
+    const ParameterStore& store = planned.trainer.store();
+    PlannedKind& first = known.emplace(kind, PlannedKind{OwnedElements(store)}).first->second;
+    first.places.emplace(first.owned.count(rank, config.parallel.expert), plan.ranks.size() - 1);
+    plan.num_parameters = store.num_global_elements();
+    plan.num_active_parameters = active_parameters(config.experts, store);
     plan.num_micro_steps = planned.trainer.batch_layout().num_micro_steps();
   }
   return plan;
+}
+
+std::int64_t peak_bytes_with_rows(const Config& given, int num_ranks, std::int64_t vocab_size_used,
+                                  std::int64_t rows) {
+  Config config = given;
+  config.parallel = resolved_parallel(config, num_ranks);
+  std::set<RankKind> known;
+  std::int64_t most = 0;
+  for (int rank = 0; rank < num_kinds(config.parallel); ++rank) {
+    if (!known.insert(kind_of(config, rank)).second) continue;
+    const PlannedRank planned(config, rank, num_ranks, vocab_size_used, rows);
+    most = std::max(most, planned.device->memory().peak_total());
+  }
+  return most;
 }
 
 std::int64_t worst_case_rows(const Config& config, int num_ranks) {
@@ -141,7 +257,7 @@ std::int64_t least_rows(const Config& config, int num_ranks) {
 std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t vocab_size_used,
                               std::int64_t bytes) {
   const auto fits = [&](std::int64_t rows) {
-    return make_plan(config, num_ranks, vocab_size_used, rows).fullest().peak_bytes <= bytes;
+    return peak_bytes_with_rows(config, num_ranks, vocab_size_used, rows) <= bytes;
   };
   std::int64_t low = make_plan(config, num_ranks, vocab_size_used).fullest().max_rows;
   std::int64_t high = worst_case_rows(config, num_ranks);

@@ -45,6 +45,11 @@ struct Plan {
 Plan make_plan(const Config& config, int num_ranks, std::int64_t vocab_size_used,
                std::int64_t planned_rows = 0);
 
+// The peak of the fullest rank if the fullest received that many rows (at least 1) in a layer. As
+// all is allocated before the first step, this takes none and is quick.
+std::int64_t peak_bytes_with_rows(const Config& config, int num_ranks, std::int64_t vocab_size_used,
+                                  std::int64_t rows);
+
 // The largest number of received rows for which the fullest rank stays within `bytes`, between the
 // balanced number and the most that routing can send; 0 if even the balanced number does not fit.
 std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t vocab_size_used,

@@ -50,11 +50,15 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source) {
   load_.reset();
   store_.zero_gradients();
   const std::int64_t num_micro_steps = layout_.num_micro_steps();
-  for (std::int64_t micro_step = 0; micro_step < num_micro_steps; ++micro_step) {
+  for (std::int64_t num_taken = 0; num_taken < num_micro_steps;) {
+    const bool is_last = num_taken + 1 == num_micro_steps;
+    const std::int64_t times = takes_alike_once_ && !is_last ? num_micro_steps - 1 : 1;
+    const Profile::Repeat repeat(device_.profile(), times);
     const TokenBatch& batch = next_batch(source);
-    if (micro_step + 1 == num_micro_steps) sync_.arm();
+    if (is_last) sync_.arm();
     result.losses += model_.train(batch, activations_, pass);
     load_.add(activations_.expert_counts());
+    num_taken += times;
   }
   {
     Profile::Scope scope(device_.profile(), Part::reduction);

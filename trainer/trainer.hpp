@@ -47,6 +47,10 @@ class Trainer {
   // the values, if loss or gradient is not finite; weights and moments are then those before it.
   StepResult step(std::int64_t step, BatchSource& source);
 
+  // For a plan: the micro-steps of a step before its last, which are alike there, are taken once
+  // and recorded as often as there are. For all else, each is taken.
+  void take_alike_micro_steps_once() { takes_alike_once_ = true; }
+
   // Mean cross-entropy over the first num_batches global batches of `batches`; collective.
   EvaluationResult evaluate(const FixedBatches& batches, std::int64_t num_batches);
 
@@ -91,6 +95,7 @@ class Trainer {
   Activations activations_;
   DeviceBatch batch_;
   LoadStatistics load_;
+  bool takes_alike_once_ = false;
 };
 
 DType compute_dtype(const RunConfig& run);

@@ -53,6 +53,21 @@ TEST(Profile, WorkGoesToTheOpenPart) {
   EXPECT_EQ(profile.total_work().flops, 0);
 }
 
+TEST(Profile, WhatStandsForSeveralCountsAsOften) {
+  Profile profile;
+  {
+    const Profile::Repeat repeat(profile, 7);
+    const Profile::Scope scope(profile, Part::experts);
+    profile.record({.flops = 3, .bytes = 5, .wire_bytes = 11});
+    EXPECT_EQ(profile.times(), 7);
+  }
+  profile.record({.flops = 1, .bytes = 1, .wire_bytes = 1});
+  EXPECT_EQ(profile.work(Part::experts).flops, 21);
+  EXPECT_EQ(profile.work(Part::experts).bytes, 35);
+  EXPECT_EQ(profile.work(Part::experts).wire_bytes, 77);
+  EXPECT_EQ(profile.total_work().flops, 22);
+}
+
 TEST(Profile, EveryPartHasAName) {
   for (int p = 0; p < num_parts; ++p) EXPECT_NE(name_of(static_cast<Part>(p)), "?");
 }
