@@ -61,9 +61,11 @@ void DeviceBatch::count_positions() {
 }
 
 void DeviceBatch::upload(const Batch& batch) {
-  kernels::copy_from_host<std::int32_t>(batch.tokens, tokens_);
-  kernels::copy_from_host<std::int32_t>(batch.targets, targets_);
-  kernels::copy_from_host<std::int64_t>(batch.sequence_ids, sequence_ids_);
+  if (!tokens_->device->is_plan()) {  // whose batches have no tokens
+    kernels::copy_from_host<std::int32_t>(batch.tokens, tokens_);
+    kernels::copy_from_host<std::int32_t>(batch.targets, targets_);
+    kernels::copy_from_host<std::int64_t>(batch.sequence_ids, sequence_ids_);
+  }
   if (!restarts_) return;
   kernels::fill_document_begins(batch.document_starts, document_begins_);
   kernels::restart_positions(positions_, document_begins_, rotary_positions_);
