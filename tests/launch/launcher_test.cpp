@@ -21,6 +21,40 @@ TEST(Launcher, ReadsSlurmsNotationOfTasks) {
     EXPECT_EQ(num_tasks_on_node(text, 3), 0) << text;
 }
 
+TEST(Launcher, TellsHowAPersonStartsAsManyRanks) {
+  const auto start = [](const std::string& launcher) {
+    return start_of_command({.name = launcher, .rank = 0, .num_ranks = 4}, "a b/switchyard",
+                            "train");
+  };
+  ::unsetenv("PMIX_NAMESPACE");
+  ::unsetenv("SWITCHYARD_STARTED_BY");
+  EXPECT_EQ(start(""), "'a b/switchyard' train");
+  EXPECT_EQ(start("mpirun"), "mpirun -n 4 'a b/switchyard' train");
+  EXPECT_EQ(start("srun"), "srun -n 4 'a b/switchyard' train");
+  ::setenv("PMIX_NAMESPACE", "slurm.pmix.7.0", 1);
+  EXPECT_EQ(start("srun"), "srun --mpi=pmix -n 4 'a b/switchyard' train");
+  ::setenv("SWITCHYARD_STARTED_BY", "launch/mpirun.sh -n 4", 1);
+  EXPECT_EQ(start("mpirun"), "launch/mpirun.sh -n 4");
+  EXPECT_EQ(start(""), "'a b/switchyard' train");
+  ::unsetenv("PMIX_NAMESPACE");
+  ::unsetenv("SWITCHYARD_STARTED_BY");
+}
+
+TEST(Launcher, KnowsTheJobOfSlurmAndHowOftenItWasQueuedAgain) {
+  for (const char* name : {"SLURM_JOB_ID", "SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT"})
+    ::unsetenv(name);
+  EXPECT_EQ(detect_batch_job().id, "");
+  ::setenv("SLURM_JOB_ID", "7", 1);
+  EXPECT_EQ(detect_batch_job().id, "Slurm 7");
+  EXPECT_EQ(detect_batch_job().num_restarts, 0);
+  ::setenv("SLURM_CLUSTER_NAME", "c", 1);
+  ::setenv("SLURM_RESTART_COUNT", "2", 1);
+  EXPECT_EQ(detect_batch_job().id, "Slurm c 7");
+  EXPECT_EQ(detect_batch_job().num_restarts, 2);
+  for (const char* name : {"SLURM_JOB_ID", "SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT"})
+    ::unsetenv(name);
+}
+
 // A process that srun has started as one of `tasks` on its node.
 class CrowdTest : public testing::Test {
  protected:
