@@ -5,8 +5,8 @@ The file holds the configuration (attributes), tokens, targets, logits, the mean
 for every parameter under its Hugging Face name, the weight and the gradient of the cross-entropy.
 tests/model/mixtral_golden_test.cpp reads every such file of a folder and compares.
 
-Needs: python3 with torch, transformers (4.36 or later 4.x; 4.48 or later for --window and
---rope-scaling) and h5py. The tests themselves need none.
+Needs: python3 with torch, transformers (4.36 or later; 4.48 or later for --window and
+--rope-scaling; tried: 4.48.3, 4.57.1, 5.2.0) and h5py. The tests themselves need none.
 
   ./make_mixtral_golden.py --output gqa.h5 --heads 4 --kv-heads 2 --seed 7 --top-k 2
 
@@ -18,6 +18,14 @@ linear.h5, ntk_window.h5 and yarn.h5 are of transformers 4.48.3 with torch 1.13,
     --rope-length 32 --window 20
   --output yarn.h5 $small --seed 13 --length 160 --rope-base 100 --rope-scaling yarn --rope-factor 4
     --rope-length 64 --beta-fast 4
+
+length_one.h5, window_one.h5, large_weights.h5 and wide_head.h5 are of transformers 4.57.1 with torch 2.5.1, and so are
+the numbers that 5.2.0 gives; small as above:
+
+  --output length_one.h5 $small --seed 21 --length 1
+  --output window_one.h5 $small --seed 22 --length 12 --window 1
+  --output large_weights.h5 $small --seed 23 --length 24 --std 0.5
+  --output wide_head.h5 $small --seed 24 --length 24 --layers 1 --head-dim 256
 """
 import argparse
 
@@ -35,6 +43,7 @@ def parse_arguments():
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--kv-heads", type=int, default=2)
+    parser.add_argument("--head-dim", type=int, default=0, help="0: hidden / heads")
     parser.add_argument("--intermediate", type=int, default=48, help="width of one expert")
     parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--top-k", type=int, default=2)
@@ -50,7 +59,9 @@ def parse_arguments():
     parser.add_argument("--epsilon", type=float, default=1e-6, help="of RMSNorm")
     parser.add_argument("--tie", action="store_true", help="the head shares the embedding's weight")
     parser.add_argument("--std", type=float, default=0.15, help="of the random weights")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.head_dim = args.head_dim or args.hidden // args.heads
+    return args
 
 
 def rope_scaling(args):
@@ -76,6 +87,7 @@ def make_model(args):
         num_hidden_layers=args.layers,
         num_attention_heads=args.heads,
         num_key_value_heads=args.kv_heads,
+        head_dim=args.head_dim,
         num_local_experts=args.experts,
         num_experts_per_tok=args.top_k,
         max_position_embeddings=args.rope_length or max(args.length, 16),
@@ -92,10 +104,30 @@ def make_model(args):
     model = MixtralForCausalLM(config).float().train()
     generator = torch.Generator().manual_seed(args.seed)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1.0 + 0.1 * noise if "norm" in name else args.std * noise)
+        for name, weight, _ in named_weights(model):
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(1.0 + 0.1 * noise if "norm" in name else args.std * noise)
     return model, generator
+
+
+def named_weights(model):
+    """Name, weight and gradient of every parameter as transformers 4 names them: later ones keep the experts of a
+    layer in two tensors, gate_up_proj (gate rows first) and down_proj."""
+    tensors = dict(model.named_parameters())
+    for name, whole in tensors.items():
+        gradient = torch.zeros_like(whole) if whole.grad is None else whole.grad
+        layer = name.split(".mlp.")[0] + ".block_sparse_moe."
+        if name.endswith(".experts.gate_up_proj"):
+            down_name = name.replace("gate_up_proj", "down_proj")
+            down = tensors[down_name]
+            d_down = torch.zeros_like(down) if down.grad is None else down.grad
+            width = whole.shape[1] // 2
+            for e in range(whole.shape[0]):
+                yield f"{layer}experts.{e}.w1.weight", whole[e, :width], gradient[e, :width]
+                yield f"{layer}experts.{e}.w2.weight", down[e], d_down[e]
+                yield f"{layer}experts.{e}.w3.weight", whole[e, width:], gradient[e, width:]
+        elif not name.endswith(".experts.down_proj"):
+            yield name.replace(".mlp.gate.", ".block_sparse_moe.gate."), whole, gradient
 
 
 def main():
@@ -113,7 +145,7 @@ def main():
     with h5py.File(args.output, "w", libver="latest") as file:
         for key, value in dict(
             hidden=args.hidden, intermediate=args.intermediate, num_layers=args.layers, num_heads=args.heads,
-            num_kv_heads=args.kv_heads, head_dim=args.hidden // args.heads, num_experts=args.experts,
+            num_kv_heads=args.kv_heads, head_dim=args.head_dim, num_experts=args.experts,
             top_k=args.top_k, vocab_size=args.vocab, tie_embeddings=int(args.tie),
         ).items():
             file.attrs.create(key, value, dtype="i8")
@@ -131,9 +163,8 @@ def main():
         file["targets"] = targets.numpy().astype("i4")
         file["logits"] = logits.detach().numpy()
         file["cross_entropy"] = loss.detach().double().reshape(1).numpy()
-        for name, parameter in model.named_parameters():
-            gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            file[f"weights/{name}"] = parameter.detach().numpy()
+        for name, weight, gradient in named_weights(model):
+            file[f"weights/{name}"] = weight.detach().numpy()
             file[f"gradients/{name}"] = gradient.numpy()
     total = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.output}: {total} parameters, cross-entropy {loss.item():.6f}")
