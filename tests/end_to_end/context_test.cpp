@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "tests/data/scratch_folder.hpp"
 #include "tests/end_to_end/small_run.hpp"
@@ -144,6 +145,47 @@ TEST(Context, TwentyStepsOfOtherSchemesEqualOneRank) {
                       .length = 4 * ranks + 1,
                       .model = Model::documents},
                      20);
+}
+
+// Degrees that are neither 1 nor all ranks, and differ: context 3 x expert 2 on 6 ranks, 4 x 2 and
+// 2 x 4 on 8.
+TEST(Context, EveryPairOfContextAndExpertDegreesEqualsOneRank) {
+  for (const std::int64_t context : divisors(world().size()))
+    for (const std::int64_t expert : divisors(world().size())) {
+      if (context == 1 || expert == 1 || expert == world().size()) continue;  // the tests above
+      expect_as_one_rank({.ranks = context, .expert = expert, .length = 4 * context}, 5);
+      expect_as_one_rank({.ranks = context,
+                          .expert = expert,
+                          .length = 4 * context,
+                          .model = Model::windows_and_sinks},
+                         2);
+    }
+}
+
+// A thread that moves messages during the computation changes when they arrive, never what comes
+// out.
+TEST(Context, ProgressByAThreadKeepsTheBits) {
+  const std::int64_t ranks = world().size();
+  for (const std::string precision : {"fp32", "bf16"}) {
+    Config config = config_of(
+        {.ranks = ranks, .expert = ranks, .length = 8 * ranks, .model = Model::windows_and_sinks});
+    config.run.precision = precision;
+    SmallRun polls(world(), config);
+    config.parallel.context_split.progress = "thread";
+    SmallRun has_thread(world(), config);
+    const std::vector<StepResult> wanted = train(polls, 1, 6), got = train(has_thread, 1, 6);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      EXPECT_EQ(got[i].loss, wanted[i].loss) << precision << ", step " << i + 1;
+      EXPECT_EQ(got[i].gradient_norm, wanted[i].gradient_norm) << precision << ", step " << i + 1;
+    }
+    const auto& buckets = polls.trainer.store().buckets();
+    const auto& others = has_thread.trainer.store().buckets();
+    for (std::size_t b = 0; b < buckets.size(); ++b)
+      EXPECT_EQ(std::memcmp(buckets[b].values->data, others[b].values->data,
+                            static_cast<std::size_t>(buckets[b].values->num_bytes())),
+                0)
+          << precision << ", bucket " << b;
+  }
 }
 
 TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {

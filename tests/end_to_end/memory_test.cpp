@@ -3,6 +3,9 @@
 // lengths, vocabularies and intermediates that no test could hold.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <fstream>
+
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
 
@@ -56,6 +59,49 @@ TEST(Memory, ActivationsOfARankHalveWithTwiceTheRanks) {
     EXPECT_LT(now.peak, before.peak * (context == 2 ? 0.75 : 0.6));
     before = now;
   }
+}
+
+// A figure of this process in /proc/self/status, in bytes.
+std::int64_t process_bytes(const std::string& name) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;)
+    if (word == name + ":") {
+      std::int64_t kibibytes = 0;
+      status >> kibibytes;
+      return kibibytes * 1024;
+    }
+  ADD_FAILURE() << "/proc/self/status has no " << name;
+  return 0;
+}
+
+// What the ledger counts is what the process takes: its resident set grows from before the trainer
+// is made to the end of the second step by no more than the ledger's peak and a slack. The slack
+// is what no ledger has: oneDNN's compiled products (some 100 KiB each) and the scratch that
+// kernels hold by thread, MPI's buffers, the tail of pages. And by no less than what surely is
+// touched: values, gradients, moments and packed weights.
+TEST(Memory, TheProcessGrowsByTheLedgersPeak) {
+  Config config = one_sequence_each(world().size());
+  config.model.hidden = 256;
+  config.model.head_dim = 64;
+  config.experts.intermediate = 512;
+  config.experts.num_experts = 8;
+  config.train.global_batch = 1;
+  const std::int64_t before = process_bytes("VmRSS");
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak counts from here
+  SmallRun run(world(), config);
+  run.train(1, 2);
+  const std::int64_t grown = process_bytes("VmHWM") - before;
+  const MemoryLedger& memory = run.device->memory();
+  const std::int64_t peak = memory.peak_total();
+  std::int64_t touched = 0;
+  for (const Purpose purpose : {Purpose::parameter, Purpose::gradient, Purpose::optimizer})
+    touched += memory.at_peak(purpose);
+  EXPECT_GT(peak, 100 * mebibyte) << "too little to see the rest in it";
+  EXPECT_LE(grown, peak + peak / 20 + 32 * mebibyte);
+  EXPECT_GE(grown, touched);
+  if (world().rank() == 0)
+    std::printf("grown by %.1f MiB, ledger's peak %.1f MiB\n",
+                static_cast<double>(grown) / mebibyte, static_cast<double>(peak) / mebibyte);
 }
 
 // Bytes of the fullest of two ranks, without what the parameters need.
