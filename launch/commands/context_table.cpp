@@ -2,6 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
+#include "launch/commands/table_text.hpp"
+#include "trainer/number_text.hpp"
+
 namespace switchyard {
 
 namespace {
@@ -32,22 +37,35 @@ std::string context_table(const ContextProblem& problem, const ParallelConfig& c
   const std::vector<SchemeCost> costs = all_scheme_costs(problem, chosen);
   if (costs.empty()) return {};
   const double num_layers = static_cast<double>(problem.windows.size());
-  std::string out = fmt::format(
-      "Sharing a sequence of {} positions over {} ranks, a layer and micro-batch, with {:.3g} "
-      "TFLOP/s a rank and {:.3g} GB/s a link\n(parallel.context.rank_flops, link_bytes):\n"
-      "  {:<24}{:>9}{:>9}{:>11}{:>11}{:>11}{:>12}{:>12}\n",
-      problem.length, chosen.context, chosen.context_split.rank_flops / 1e12,
-      chosen.context_split.link_bytes / 1e9, "scheme", "MB fwd", "MB bwd", "compute ms", "wire ms",
-      "total ms", "hidden fwd", "hidden bwd");
+  double most_bytes = 0;
+  double most_seconds = 0;
+  for (const SchemeCost& cost : costs) {
+    most_bytes = std::max({most_bytes, cost.forward.wire_bytes, cost.backward.wire_bytes});
+    most_seconds = std::max(most_seconds, cost.seconds());
+  }
+  const Unit bytes = byte_unit(most_bytes / num_layers);
+  const Unit time = time_unit(most_seconds / num_layers);
+  const auto in = [num_layers](const Unit& unit, double sum, int digits) {
+    return fmt::format("{:.{}f}", sum / num_layers / unit.size, digits);
+  };
+  std::vector<std::vector<std::string>> rows = {
+      {"scheme", fmt::format("{} fwd", bytes.name), fmt::format("{} bwd", bytes.name),
+       fmt::format("compute {}", time.name), fmt::format("wire {}", time.name),
+       fmt::format("total {}", time.name), "hidden fwd", "hidden bwd"}};
   for (const SchemeCost& cost : costs)
-    out += fmt::format(
-        "  {:<24}{:>9.2f}{:>9.2f}{:>11.3f}{:>11.3f}{:>11.3f}{:>12}{:>12}{}\n", cost.text(),
-        cost.forward.wire_bytes / num_layers / 1e6, cost.backward.wire_bytes / num_layers / 1e6,
-        (cost.forward.compute_seconds + cost.backward.compute_seconds) / num_layers * 1e3,
-        (cost.forward.wire_seconds + cost.backward.wire_seconds) / num_layers * 1e3,
-        cost.seconds() / num_layers * 1e3, hidden_text(cost.forward), hidden_text(cost.backward),
-        is_chosen(cost, chosen) ? "  chosen" : "");
-  return out;
+    rows.push_back({cost.text(), in(bytes, cost.forward.wire_bytes, 2),
+                    in(bytes, cost.backward.wire_bytes, 2),
+                    in(time, cost.forward.compute_seconds + cost.backward.compute_seconds, 3),
+                    in(time, cost.forward.wire_seconds + cost.backward.wire_seconds, 3),
+                    in(time, cost.seconds(), 3), hidden_text(cost.forward),
+                    hidden_text(cost.backward), is_chosen(cost, chosen) ? "chosen" : ""});
+  return fmt::format(
+             "Sharing a sequence of {} positions over {} ranks, a layer and micro-batch, with "
+             "{:.3g} TFLOP/s a rank and {:.3g} GB/s a link\n(parallel.context.rank_flops, "
+             "link_bytes):\n",
+             problem.length, chosen.context, chosen.context_split.rank_flops / 1e12,
+             chosen.context_split.link_bytes / 1e9) +
+         table_text(rows);
 }
 
 }  // namespace switchyard

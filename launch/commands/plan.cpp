@@ -5,15 +5,17 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "kernels/threads.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/commands/context_table.hpp"
 #include "launch/commands/run_data.hpp"
+#include "launch/commands/table_text.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
+#include "parallel/cores.hpp"
 #include "trainer/batch_layout.hpp"
+#include "trainer/memory_limit.hpp"
 #include "trainer/number_text.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/run/run_setup.hpp"
@@ -22,17 +24,23 @@ namespace switchyard {
 
 namespace {
 
-std::string bytes_text(std::int64_t bytes) {
-  return fmt::format("{:>14} ({})", bytes, format_bytes(static_cast<double>(bytes)));
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string in_parentheses(std::int64_t bytes) {
+  return fmt::format("({})", format_bytes(static_cast<double>(bytes)));
 }
 
 std::string memory_text(const Plan& plan) {
   const RankPlan& fullest = plan.fullest();
-  std::string out = fmt::format("Memory of the fullest rank (rank {}), bytes:\n", fullest.rank);
+  Rows rows;
+  const auto add = [&rows](std::string_view name, std::int64_t bytes) {
+    rows.push_back({std::string(name), std::to_string(bytes), in_parentheses(bytes)});
+  };
   for (int purpose = 0; purpose < num_purposes; ++purpose)
-    out += fmt::format("  {:<14}{}\n", name_of(static_cast<Purpose>(purpose)),
-                       bytes_text(fullest.bytes[static_cast<std::size_t>(purpose)]));
-  out += fmt::format("  {:<14}{}\n", "peak", bytes_text(fullest.peak_bytes));
+    add(name_of(static_cast<Purpose>(purpose)), fullest.bytes[static_cast<std::size_t>(purpose)]);
+  add("peak", fullest.peak_bytes);
+  std::string out = fmt::format("Memory of the fullest rank (rank {}), bytes:\n{}", fullest.rank,
+                                table_text(rows));
   if (fullest.spilled_bytes > 0)
     out += fmt::format("Spilled and read back by it in a step: {}\n",
                        format_bytes(fullest.spilled_bytes));
@@ -40,9 +48,13 @@ std::string memory_text(const Plan& plan) {
 }
 
 std::string work_text(const Plan& plan) {
-  std::string out = fmt::format(
-      "Work of one step, all ranks, {} tokens in {} micro-steps:\n  {:<12}{:>14}{:>14}\n",
-      plan.tokens_per_step, plan.num_micro_steps, "part", "GFLOP", "wire MB");
+  const Unit flops = flop_unit(plan.step_flops());
+  const Unit bytes = byte_unit(plan.step_wire_bytes());
+  Rows rows = {{"part", std::string(flops.name), fmt::format("wire {}", bytes.name)}};
+  const auto add = [&](std::string_view name, double num_flops, double num_bytes) {
+    rows.push_back({std::string(name), fmt::format("{:.3f}", num_flops / flops.size),
+                    fmt::format("{:.3f}", num_bytes / bytes.size)});
+  };
   const double scale = plan.num_ranks / static_cast<double>(plan.ranks.size());
   for (std::size_t part = 0; part < num_parts; ++part) {
     Work sum;
@@ -51,39 +63,92 @@ std::string work_text(const Plan& plan) {
       sum.wire_bytes += rank.step[part].wire_bytes;
     }
     if (sum.flops == 0 && sum.wire_bytes == 0) continue;
-    out += fmt::format("  {:<12}{:>14.3f}{:>14.3f}\n", name_of(static_cast<Part>(part)),
-                       sum.flops * scale / 1e9, sum.wire_bytes * scale / 1e6);
+    add(name_of(static_cast<Part>(part)), sum.flops * scale, sum.wire_bytes * scale);
   }
-  return out + fmt::format("  {:<12}{:>14.3f}{:>14.3f}\n", "step", plan.step_flops() / 1e9,
-                           plan.step_wire_bytes() / 1e6);
+  add("step", plan.step_flops(), plan.step_wire_bytes());
+  return fmt::format("Work of one step, all ranks, {} tokens in {} micro-steps:\n{}",
+                     plan.tokens_per_step, plan.num_micro_steps, table_text(rows));
 }
 
-// How memory grows as routing gets less even, up to what this host could give each rank.
-std::string imbalance_text(const Config& config, const Plan& balanced, std::int64_t vocab_size,
-                           std::int64_t bytes_per_rank) {
-  const std::int64_t rows = balanced.fullest().max_rows;
-  if (rows == 0) return {};
+// How memory grows as routing gets less even.
+std::string imbalance_text(const Config& config, const Plan& balanced, std::int64_t vocab_size) {
+  const std::int64_t num_rows = balanced.fullest().max_rows;
+  if (num_rows == 0) return {};
   const std::int64_t worst = worst_case_rows(config, balanced.num_ranks);
-  std::string out =
-      "If routing is uneven (rows received by the fullest rank in a layer -> its peak):\n";
+  Rows rows;
+  const auto add = [&](std::int64_t uneven, std::string what) {
+    const std::int64_t bytes = peak_bytes_with_rows(config, balanced.num_ranks, vocab_size, uneven);
+    rows.push_back({fmt::format("{:>{}} rows", uneven, std::to_string(worst).size()),
+                    std::move(what), std::to_string(bytes), in_parentheses(bytes)});
+  };
   for (const double factor : {1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0}) {
-    const std::int64_t uneven = static_cast<std::int64_t>(static_cast<double>(rows) * factor);
+    const auto uneven = static_cast<std::int64_t>(static_cast<double>(num_rows) * factor);
     if (uneven >= worst) break;
-    const Plan plan = make_plan(config, balanced.num_ranks, vocab_size, uneven);
-    out += fmt::format("  {:>10} rows ({:.2f} x balanced){}\n", uneven, factor,
-                       bytes_text(plan.fullest().peak_bytes));
+    add(uneven, fmt::format("({:.2f} x balanced)", factor));
   }
-  const Plan plan = make_plan(config, balanced.num_ranks, vocab_size, worst);
-  out += fmt::format("  {:>10} rows (the most possible){}\n", worst,
-                     bytes_text(plan.fullest().peak_bytes));
-  const std::int64_t most =
-      most_rows_within(config, balanced.num_ranks, vocab_size, bytes_per_rank);
-  out += most == 0 ? fmt::format("  does not fit into {} a rank, even balanced\n",
-                                 format_bytes(static_cast<double>(bytes_per_rank)))
-                   : fmt::format("  {} a rank hold up to {} rows ({:.2f} x balanced)\n",
-                                 format_bytes(static_cast<double>(bytes_per_rank)), most,
-                                 static_cast<double>(most) / static_cast<double>(rows));
-  return out;
+  add(worst, "(the most possible)");
+  return "If routing is uneven (rows received by the fullest rank in a layer -> its peak):\n" +
+         table_text(rows);
+}
+
+// What a rank of the job may use, and in words why.
+struct RankMemory {
+  std::int64_t bytes = 0;  // 0: nobody knows
+  std::string reason;
+};
+
+// What the command line says of it; empty or 0: nothing.
+struct MemoryOptions {
+  double gib_of_rank = 0;
+  std::string of_node;
+  std::int64_t ranks_per_node = 0;
+};
+
+// Nodes that are not told are taken to be like this host.
+RankMemory memory_of_rank(const MemoryOptions& options, int num_ranks) {
+  if (options.gib_of_rank > 0) {
+    constexpr double most_gib = 1 << 30;
+    return {static_cast<std::int64_t>(std::min(options.gib_of_rank, most_gib) * (1 << 30)),
+            "as --memory says"};
+  }
+  const bool assumes_ranks = options.ranks_per_node == 0;
+  const auto ranks_per_node = static_cast<int>(std::min<std::int64_t>(
+      num_ranks, assumes_ranks ? Cores::of_this_process().num_cores : options.ranks_per_node));
+  const std::string ranks_text =
+      fmt::format("{} {} on a node{}", ranks_per_node, ranks_per_node == 1 ? "rank" : "ranks",
+                  assumes_ranks && num_ranks > 1 ? ", one for each core here" : "");
+  if (!options.of_node.empty()) {
+    const std::int64_t of_node = parse_bytes(options.of_node).value_or(0);
+    return {of_node / ranks_per_node,
+            fmt::format("{} of a node, {}{}", format_bytes(static_cast<double>(of_node)),
+                        ranks_text, assumes_ranks ? " (assumed; --ranks-per-node)" : "")};
+  }
+  const AvailableMemory here = available_memory();
+  const MemoryLimit limit = here.for_each_of(ranks_per_node);
+  if (limit.total == 0) return {};
+  return {limit.available,
+          fmt::format("assumed: nodes like this host, of which {} leaves {}; {}; say otherwise "
+                      "with --node-memory, --ranks-per-node",
+                      limit.name, format_bytes(static_cast<double>(here.shared.available)),
+                      ranks_text)};
+}
+
+// Whether the plan fits, and with experts, up to which rows. planned_rows 0: none were given.
+std::string fit_text(const Config& config, const Plan& plan, std::int64_t vocab_size,
+                     const RankMemory& memory, std::int64_t planned_rows) {
+  if (memory.bytes == 0) return {};
+  const std::int64_t balanced_rows = plan.fullest().max_rows;
+  const std::string of_rank = format_bytes(static_cast<double>(memory.bytes));
+  const std::string why = fmt::format("  ({})\n", memory.reason);
+  if (planned_rows > 0 || balanced_rows == 0)
+    return fmt::format(
+        "{} {} a rank\n{}",
+        plan.fullest().peak_bytes <= memory.bytes ? "Fits into" : "Does not fit into", of_rank,
+        why);
+  const std::int64_t most = most_rows_within(config, plan.num_ranks, vocab_size, memory.bytes);
+  if (most == 0) return fmt::format("Does not fit into {} a rank, even balanced\n{}", of_rank, why);
+  return fmt::format("{} a rank hold up to {} rows ({:.2f} x balanced)\n{}", of_rank, most,
+                     static_cast<double>(most) / static_cast<double>(balanced_rows), why);
 }
 
 nlohmann::ordered_json json_of(const PassCost& cost, double num_layers) {
@@ -110,7 +175,7 @@ nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
   return schemes;
 }
 
-void print_json(const Plan& plan, const ContextProblem& problem) {
+void print_json(const Plan& plan, const ContextProblem& problem, const RankMemory& memory) {
   nlohmann::ordered_json json;
   json["num_ranks"] = plan.num_ranks;
   json["num_threads"] = kernels::num_threads();
@@ -125,6 +190,10 @@ void print_json(const Plan& plan, const ContextProblem& problem) {
   json["step_flops"] = plan.step_flops();
   json["step_wire_bytes"] = plan.step_wire_bytes();
   json["memory_bytes"] = plan.fullest().peak_bytes;
+  if (memory.bytes > 0)
+    json["memory_of_rank"] = {{"bytes", memory.bytes},
+                              {"reason", memory.reason},
+                              {"fits", plan.fullest().peak_bytes <= memory.bytes}};
   for (const RankPlan& rank : plan.ranks) {
     nlohmann::ordered_json entry;
     entry["rank"] = rank.rank;
@@ -150,13 +219,26 @@ std::int64_t vocabulary_of(const LoadedConfig& loaded) {
   return configured > 0 ? configured : vocab_size_of_data(loaded);
 }
 
+void require_right(const MemoryOptions& options) {
+  if (!(options.gib_of_rank >= 0)) throw UsageError("plan", "--memory must be at least 0");
+  if (options.ranks_per_node < 0) throw UsageError("plan", "--ranks-per-node must be at least 1");
+  if (!options.of_node.empty() && parse_bytes(options.of_node).value_or(0) == 0)
+    throw UsageError("plan", fmt::format("--node-memory {}: expected a size as 512GiB, 1.5TB, 64G "
+                                         "or a number of bytes",
+                                         options.of_node));
+  if (options.gib_of_rank > 0 && (!options.of_node.empty() || options.ranks_per_node > 0))
+    throw UsageError("plan",
+                     "--memory is of a rank, --node-memory and --ranks-per-node are of a "
+                     "node: give one or the other");
+}
+
 }  // namespace
 
 int run_plan(const CommandContext& context) {
   std::int64_t num_ranks = 1;
   std::int64_t rows = 0;
   std::int64_t num_threads = 0;
-  double gib_per_rank = 0;
+  MemoryOptions memory_options;
   bool json = false;
   std::vector<std::string> arguments;
   Options options("plan", "CONFIG [key.path=value ...]",
@@ -167,15 +249,20 @@ int run_plan(const CommandContext& context) {
            "rows received by the fullest rank in a layer (a run's max_rows); "
            "default: balanced routing")
       .add("threads", "N", num_threads, "threads of a rank (default: as `train` would take here)")
-      .add("memory", "GIB", gib_per_rank,
-           "memory a rank may use (default: what this host has available / ranks)")
+      .add("node-memory", "BYTES", memory_options.of_node,
+           "memory of a node: 512GiB, 1.5TB, 64G or bytes (default: what is available here)")
+      .add("ranks-per-node", "N", memory_options.ranks_per_node,
+           "ranks that share a node's memory (default: one for each core here)")
+      .add("memory", "GIB", memory_options.gib_of_rank,
+           "memory a rank may use, instead of those two")
       .add("json", json, "print JSON, with every kind of rank")
       .arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
   if (num_ranks < 1 || num_ranks > 1'000'000)
     throw UsageError("plan", "--ranks must be from 1 to 1000000");
-  if (num_threads < 0) throw UsageError("plan", "--threads must be at least 1");
-  if (!(gib_per_rank >= 0)) throw UsageError("plan", "--memory must be at least 0");
+  if (num_threads < 0 || num_threads > 4096)
+    throw UsageError("plan", "--threads must be from 1 to 4096");
+  require_right(memory_options);
   if (rows < 0) throw UsageError("plan", "--rows must be at least 0");
 
   const LoadedConfig loaded = read_config(arguments.front(), std::span(arguments).subspan(1));
@@ -201,8 +288,9 @@ int run_plan(const CommandContext& context) {
   }
   const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
   const ContextProblem problem = context_problem(config, plan.parallel);
+  const RankMemory memory = memory_of_rank(memory_options, plan.num_ranks);
   if (json) {
-    print_json(plan, problem);
+    print_json(plan, problem, memory);
     return 0;
   }
   std::cout << fmt::format(
@@ -214,13 +302,8 @@ int run_plan(const CommandContext& context) {
       kernels::num_threads());
   std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n';
   if (plan.parallel.context > 1) std::cout << context_table(problem, plan.parallel) << '\n';
-  if (rows == 0) {
-    const std::int64_t per_rank = gib_per_rank > 0
-                                      ? static_cast<std::int64_t>(gib_per_rank * (1 << 30))
-                                      : available_memory_bytes() / num_ranks;
-    std::cout << imbalance_text(config, plan, vocab_size, per_rank);
-  }
-  std::cout << std::flush;
+  if (rows == 0) std::cout << imbalance_text(config, plan, vocab_size) << '\n';
+  std::cout << fit_text(config, plan, vocab_size, memory, rows) << std::flush;
   return 0;
 }
 

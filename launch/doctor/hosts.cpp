@@ -14,6 +14,7 @@
 #include "kernels/threads.hpp"
 #include "launch/doctor/doctor.hpp"
 #include "parallel/cores.hpp"
+#include "trainer/memory_limit.hpp"
 
 namespace switchyard::doctor {
 
@@ -36,35 +37,12 @@ std::vector<int> processors_in(const std::string& text) {
   return processors;
 }
 
-struct Memory {
-  std::int64_t total = 0;
-  std::int64_t available = 0;
-  std::int64_t shared = 0;  // room in /dev/shm; -1 where there is none
-};
-
-// The smaller of what the machine and, in a container, its control group grant.
-Memory memory_of_this_host() {
-  Memory memory;
-  std::ifstream info("/proc/meminfo");
-  std::string word;
-  while (info >> word) {
-    std::int64_t kib = 0;
-    if (word == "MemTotal:" && info >> kib) memory.total = kib * 1024;
-    if (word == "MemAvailable:" && info >> kib) memory.available = kib * 1024;
-  }
-  std::int64_t limit = 0;
-  std::int64_t used = 0;
-  std::ifstream max_file("/sys/fs/cgroup/memory.max");
-  std::ifstream used_file("/sys/fs/cgroup/memory.current");
-  if (max_file >> limit && used_file >> used && limit < memory.total) {
-    memory.total = limit;
-    memory.available = std::min(memory.available, std::max<std::int64_t>(0, limit - used));
-  }
+// Room in /dev/shm; -1 where there is none.
+std::int64_t shared_bytes_of_this_host() {
   struct statvfs shared {};
-  memory.shared = statvfs("/dev/shm", &shared) == 0
-                      ? static_cast<std::int64_t>(shared.f_bavail * shared.f_frsize)
-                      : -1;
-  return memory;
+  return statvfs("/dev/shm", &shared) == 0
+             ? static_cast<std::int64_t>(shared.f_bavail * shared.f_frsize)
+             : -1;
 }
 
 struct RankBinding {
@@ -142,10 +120,12 @@ void judge_binding(const Host& host, const std::vector<RankBinding>& bindings,
   }
 }
 
-void judge_memory(const Host& host, std::int64_t shared_bytes, Diagnosis& diagnosis) {
-  const std::string text = fmt::format(
-      "{}: {} free of {}, {} for each of its ranks", host.name, size_text(host.available_bytes),
-      size_text(host.memory_bytes), size_text(host.available_bytes / std::ssize(host.ranks)));
+// limit: that binds a rank of the host, in words.
+void judge_memory(const Host& host, const std::string& limit, std::int64_t shared_bytes,
+                  Diagnosis& diagnosis) {
+  const std::string text =
+      fmt::format("{}: {} free of {}, {}", host.name, size_text(host.available_bytes),
+                  size_text(host.memory_bytes), limit);
   if (host.memory_bytes == 0)
     diagnosis.add(Grade::warn, "memory", host.name + ": the system does not tell its memory",
                   "mount /proc");
@@ -202,14 +182,19 @@ void check_hosts(Group& world, Diagnosis& diagnosis) {
   const int num_threads =
       std::getenv("OMP_NUM_THREADS") != nullptr ? kernels::num_threads() : num_cores;
   const std::vector<RankBinding> bindings = bindings_of(world, num_threads);
-  const Memory memory = memory_of_this_host();
+  const AvailableMemory memory = available_memory();
+  const MemoryLimit of_rank = memory.for_each_of(topology.num_local_ranks());
   constexpr std::size_t num_figures = 4;
-  const std::int64_t mine[num_figures] = {memory.total, memory.available, memory.shared,
+  const std::int64_t mine[num_figures] = {memory.shared.total, memory.shared.available,
+                                          shared_bytes_of_this_host(),
                                           std::llround(100 * load_of_this_host())};
   std::vector<std::int64_t> figures(static_cast<std::size_t>(world.size()) * num_figures);
   world.all_gather_values(mine, figures);
   const std::vector<int> leaders = first_ranks(topology);
   const std::vector<std::string> processors = texts_of(world, leaders, bench::processor_name());
+  const std::vector<std::string> limits = texts_of(
+      world, leaders,
+      fmt::format("{} for each of its ranks by {}", size_text(of_rank.available), of_rank.name));
 
   for (int index = 0; index < topology.num_hosts(); ++index) {
     const std::size_t place = static_cast<std::size_t>(index);
@@ -222,7 +207,7 @@ void check_hosts(Group& world, Diagnosis& diagnosis) {
     host.num_cores = cores_of(host, bindings);
     judge_host(host, processors[place], static_cast<double>(told[3]) / 100, diagnosis);
     judge_binding(host, bindings, diagnosis);
-    judge_memory(host, told[2], diagnosis);
+    judge_memory(host, limits[place], told[2], diagnosis);
     diagnosis.hosts.push_back(std::move(host));
   }
 }

@@ -162,6 +162,35 @@ wait
 expect 2 "$switchyard" prepare a.txt --output b.h5 --train-tokenizer 299
 expect_lines 1 "--train-tokenizer must be from 300 to 2147483647, got 299"
 
+# A plan of many ranks takes what differs once, and its columns stay apart and aligned.
+cat > large.yaml <<'YAML'
+run: {output: runs/large}
+data: {path: corpus.h5}
+model: {vocab_size: 129280, hidden: 7168, num_layers: 61, num_heads: 128, num_kv_heads: 8, head_dim: 128, sequence_length: 4096}
+experts: {num_experts: 256, top_k: 8, intermediate: 2048}
+parallel: {expert: 256}
+train: {global_batch: 16384, micro_batch: 1}
+YAML
+expect 0 timeout 20 "$switchyard" plan large.yaml --ranks 2048 # takes a fraction of a second
+table=$(sed -n '/^Work of one step/,/^$/p' <<<"$out")
+[[ $(sed -n 2p <<<"$table" | tr -s ' ') == " part PFLOP wire TB" ]] || fail "units of a large plan: $table"
+[[ $(sed '1d;$d' <<<"$table" | awk '{print length($0)}' | sort -u | wc -l) -eq 1 &&
+  $(sed '1,2d;$d' <<<"$table" | awk '{print NF}' | sort -u) == 3 ]] || fail "columns of a large plan: $table"
+
+# Whether it fits is judged by the nodes that are told; else it says what is assumed.
+expect 0 "$switchyard" plan large.yaml --ranks 2048 --node-memory 4TiB --ranks-per-node 8
+[[ $out == *"512.0 GiB a rank hold up to "*" x balanced)"*"(4.0 TiB of a node, 8 ranks on a node)"* ]] || fail "told nodes: $out"
+expect 0 "$switchyard" plan large.yaml --ranks 2048 --node-memory 1500GB --ranks-per-node 8
+[[ $out == *"Does not fit into 174.6 GiB a rank, even balanced"* ]] || fail "small nodes: $out"
+expect 0 "$switchyard" plan large.yaml --ranks 2048
+[[ $out == *"(assumed: nodes like this host, of which "*" leaves "*" on a node"* ]] || fail "assumed nodes: $out"
+expect 0 "$switchyard" plan good.yaml model.vocab_size=300 --ranks 4 --node-memory 64G --json
+[[ $out == *'"fits": true'* && $out == *"64.0 GiB of a node"* ]] || fail "told nodes in JSON: $out"
+expect 2 "$switchyard" plan large.yaml --node-memory lots
+expect_lines 1 "--node-memory lots: expected a size as 512GiB"
+expect 2 "$switchyard" plan large.yaml --node-memory 1T --memory 4
+expect 2 "$switchyard" plan large.yaml --ranks-per-node -1
+
 # Sharing a sequence: the plan shows every legal way and marks one; an impossible one is refused with
 # the legal choices.
 cat > context.yaml <<'YAML'

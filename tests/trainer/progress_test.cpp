@@ -23,8 +23,30 @@ TEST(RunProgress, CountsDurationsAndBytes) {
   EXPECT_EQ(format_duration(3723), "1:02:03");
   EXPECT_EQ(format_duration(-1), "--:--");
   EXPECT_EQ(format_duration(std::numeric_limits<double>::quiet_NaN()), "--:--");
+  EXPECT_EQ(format_bytes(3.0 * (std::int64_t{1} << 50)), "3.0 PiB");
   EXPECT_EQ(format_bytes(512), "512 B");
   EXPECT_EQ(format_bytes(1.5 * 1024 * 1024), "1.5 MiB");
+}
+
+TEST(RunProgress, ReadsBytesAsPeopleWriteThem) {
+  EXPECT_EQ(parse_bytes("1000"), 1000);
+  EXPECT_EQ(parse_bytes("512GiB"), std::int64_t{512} << 30);
+  EXPECT_EQ(parse_bytes("64G"), std::int64_t{64} << 30);
+  EXPECT_EQ(parse_bytes("1.5TB"), 1'500'000'000'000);
+  EXPECT_EQ(parse_bytes("2ki"), 2048);
+  EXPECT_EQ(parse_bytes("7B"), 7);
+  for (const char* text : {"", "G", "-1", "12X", "1GG", "1 G", "nan", "inf", "9E", "99999999P"})
+    EXPECT_EQ(parse_bytes(text), std::nullopt) << text;
+}
+
+TEST(RunProgress, UnitsKeepColumnsNarrow) {
+  EXPECT_EQ(flop_unit(99'999e9).name, "GFLOP");
+  EXPECT_EQ(flop_unit(100'000e9).name, "TFLOP");
+  EXPECT_EQ(flop_unit(1.7e19).name, "PFLOP");
+  EXPECT_EQ(flop_unit(1e40).name, "ZFLOP");
+  EXPECT_EQ(byte_unit(0).name, "MB");
+  EXPECT_EQ(byte_unit(2.3e15).name, "TB");
+  EXPECT_EQ(time_unit(101).name, "s");
 }
 
 TEST(RunProgress, TheLine) {

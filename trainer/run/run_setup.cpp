@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 
 #include "kernels/threads.hpp"
@@ -12,19 +11,10 @@
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 #include "trainer/agreement.hpp"
+#include "trainer/memory_limit.hpp"
 #include "trainer/number_text.hpp"
 
 namespace switchyard {
-
-std::int64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string word;
-  while (file >> word) {
-    std::int64_t kib = 0;
-    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
-  }
-  return 0;
-}
 
 Config resolve_config(const Config& given, int num_ranks, const TokenFile& tokens) {
   Config config = given;
@@ -60,22 +50,22 @@ void set_threads(const RunConfig& run, int num_ranks) {
 namespace {
 
 void check_memory(const Plan& plan, int ranks_on_host) {
-  const std::int64_t available = available_memory_bytes();
+  const MemoryLimit limit = available_memory().for_each_of(ranks_on_host);
   const RankPlan& fullest = plan.fullest();
-  if (available == 0 || fullest.peak_bytes * ranks_on_host <= available) return;
+  if (limit.total == 0 || fullest.peak_bytes <= limit.available) return;
   std::string parts;
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     parts += fmt::format(
         "{}{} {}", purpose == 0 ? "" : ", ", name_of(static_cast<Purpose>(purpose)),
         format_bytes(static_cast<double>(fullest.bytes[static_cast<std::size_t>(purpose)])));
-  throw MemoryError(
-      fmt::format("the run needs {} on its fullest rank ({}) with balanced routing, and {} ranks "
-                  "share this host, "
-                  "which has {} available. Use more hosts, a smaller train.micro_batch, more "
-                  "parallel.expert or a "
-                  "smaller model; `switchyard plan` shows the figures of any layout",
-                  format_bytes(static_cast<double>(fullest.peak_bytes)), parts, ranks_on_host,
-                  format_bytes(static_cast<double>(available))));
+  throw MemoryError(fmt::format(
+      "the run needs {} on its fullest rank ({}) with balanced routing, and {}, {}, leaves {} for "
+      "each of the {} ranks on this host. To change that limit: {}. To need less: a smaller "
+      "train.micro_batch, more parallel.expert or a smaller model; `switchyard plan` shows the "
+      "figures of any layout",
+      format_bytes(static_cast<double>(fullest.peak_bytes)), parts, limit.name,
+      format_bytes(static_cast<double>(limit.total)),
+      format_bytes(static_cast<double>(limit.available)), ranks_on_host, limit.remedy));
 }
 
 }  // namespace

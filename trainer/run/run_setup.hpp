@@ -21,11 +21,8 @@ void set_threads(const RunConfig& run, Group& world);
 // The same for a process that stands for one of num_ranks on this host.
 void set_threads(const RunConfig& run, int num_ranks);
 
-// Memory that this host can still give, in bytes; 0 where the system does not tell.
-std::int64_t available_memory_bytes();
-
-// Throws MemoryError, with the plan's figures by purpose and what to change, if the fullest rank
-// needs more than its host has available for each of its ranks. Collective.
+// Throws MemoryError, with the plan's figures by purpose, the limit and what to change, if the
+// fullest rank needs more than is available on its host for each of its ranks. Collective.
 void require_memory(Group& world, const Plan& plan);
 
 // Everything of one rank that lives as long as the run. Members die in reverse order.
