@@ -29,8 +29,8 @@ inline constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581
 struct PieceBorders {
   bool before_space = false;
   bool behind_line = false;
-  bool needs_guard =
-      false;  // a later part is encoded behind a line end, lest it get a space before it
+  // Whether a later part is encoded behind a line end, lest it get a space before it.
+  bool needs_guard = false;
   // Whether U+2581 of a text can be told from a space: there are byte pieces, and what follows them
   // can be encoded alone.
   bool writes_mark_as_bytes = false;

@@ -15,6 +15,7 @@
 
 #include "data/checksum.hpp"
 #include "data/hdf5.hpp"
+#include "data/shell_quote.hpp"
 #include "data/token_format.hpp"
 #include "tensor/error.hpp"
 
@@ -204,7 +205,8 @@ TokenFile::TokenFile(const std::string& path) : state_(std::make_unique<State>()
     throw DataError(fmt::format(
         "{}: is a text, not a token file; make one with `switchyard prepare {} --output "
         "{}`, and name that",
-        path, path, std::filesystem::path(path).replace_extension(".h5").string()));
+        path, quote_for_shell(path),
+        quote_for_shell(std::filesystem::path(path).replace_extension(".h5").string())));
   const hdf5::File file = hdf5::File::open(path);
   state_->read_header(file);
   state_->map_file();
