@@ -202,24 +202,35 @@ void Loader::seek(std::int64_t step, std::int64_t position) {
   state.room.notify_one();
 }
 
-FixedBatches::FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout)
-    : sequences_(open_sequences(file, split, layout)), layout_(layout) {
+FixedBatches::FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout,
+                           std::int64_t num_sequences)
+    : sequences_(open_sequences(file, split, layout)),
+      layout_(layout),
+      num_sequences_(num_sequences > 0 ? std::min(num_sequences, sequences_.num_sequences())
+                                       : sequences_.num_sequences()) {
   layout.validate();
 }
 
-std::int64_t FixedBatches::num_batches() const {
-  return std::max<std::int64_t>(1, sequences_.num_sequences() / layout_.global_batch);
+std::int64_t FixedBatches::num_micro_steps() const {
+  const std::int64_t at_once = layout_.micro_batch * layout_.data_size;
+  return (num_sequences_ + at_once - 1) / at_once;
 }
 
-Batch FixedBatches::batch(std::int64_t index, std::int64_t micro_step) const {
-  expect(index >= 0 && index < num_batches(), "an evaluation batch of the split");
-  expect(micro_step >= 0 && micro_step < layout_.num_micro_steps(), "a micro-step of the batch");
-  const std::int64_t first = first_sample(layout_, index, micro_step);
+Batch FixedBatches::batch(std::int64_t micro_step) const {
+  expect(micro_step >= 0 && micro_step < num_micro_steps(), "a micro-step of the evaluation");
+  const std::int64_t at_once = layout_.micro_batch * layout_.data_size;
+  const std::int64_t first = micro_step * at_once;
+  const std::int64_t count = std::min(at_once, num_sequences_ - first);
+  const std::int64_t begin = first + count * layout_.data_rank / layout_.data_size;
+  const std::int64_t end = first + count * (layout_.data_rank + 1) / layout_.data_size;
   Batch batch = empty_batch(layout_);
-  for (std::int64_t row = 0; row < layout_.micro_batch; ++row) {
-    read_row(sequences_, layout_, (first + row) % sequences_.num_sequences(), row, batch);
-    batch.sequence_ids[static_cast<std::size_t>(row)] = first + row;
+  std::fill(batch.sequence_ids.begin(), batch.sequence_ids.end(), -1);
+  for (std::int64_t row = 0; row < end - begin; ++row) {
+    read_row(sequences_, layout_, begin + row, row, batch);
+    batch.sequence_ids[static_cast<std::size_t>(row)] = begin + row;
   }
+  if (layout_.with_documents) batch.document_starts.resize(batch.sequence_ids.size());
+  batch.num_padding = layout_.micro_batch - (end - begin);
   return batch;
 }
 

@@ -27,6 +27,9 @@ struct Batch {
   // [S]: the positions above 0 of the whole sequence at which a document begins, ascending; empty
   // unless the layout asks for documents.
   std::vector<std::vector<std::int32_t>> document_starts;
+  // The last rows that stand for no sequence, where an evaluation's last sequences do not fill all
+  // ranks. Their tokens and targets are 0, their ids -1: they count nowhere and reach no expert.
+  std::int64_t num_padding = 0;
 };
 
 struct BatchLayout {
@@ -72,21 +75,25 @@ class Loader {
   std::unique_ptr<State> state_;
 };
 
-// Evaluation batches: the split in its own order, no shuffle, the same on every layout. Batch b,
-// micro-step a, rank d, row j is sequence b * global_batch + a * (micro_batch * data_size) + d *
-// micro_batch + j. The sequences behind the last whole global batch are left out; a split with
-// fewer sequences than one global batch gives one batch that starts over at sequence 0 when it has
-// come to the end. sequence_ids holds the number in this order (before starting over).
+// Evaluation batches: the sequences of a split in its own order, each of them once, whatever the
+// batch and the layout. A micro-step takes the next micro_batch * data_size sequences, or those
+// that are left, and shares them out over the data ranks in order and as equally as can be; the
+// rows that a rank then has no sequence for are padding. sequence_ids holds the sequence's number
+// in the split.
 class FixedBatches {
  public:
-  FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout);  // borrows the file
+  // num_sequences: the first so many of the split, at most all; 0: all. Borrows the file.
+  FixedBatches(const TokenFile& file, Split split, const BatchLayout& layout,
+               std::int64_t num_sequences = 0);
 
-  std::int64_t num_batches() const;  // at least 1
-  Batch batch(std::int64_t index, std::int64_t micro_step) const;
+  std::int64_t num_sequences() const { return num_sequences_; }
+  std::int64_t num_micro_steps() const;  // the same on every rank
+  Batch batch(std::int64_t micro_step) const;
 
  private:
   PackedSequences sequences_;
   BatchLayout layout_;
+  std::int64_t num_sequences_;
 };
 
 }  // namespace switchyard

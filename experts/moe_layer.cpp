@@ -133,7 +133,9 @@ void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCa
     saved.losses = {losses.balance, losses.z};
   }
   const Profile::Scope scope(device_.profile(), Part::dispatch);
-  dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), pass.token_numbers, saved.route,
+  const TensorView token_numbers =
+      pass.token_numbers.empty() ? TensorView{} : pass.token_numbers.slice_rows(0, x.rows());
+  dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), token_numbers, saved.route,
                     scratch.dispatch, capacity);
 }
 

@@ -206,7 +206,11 @@ void Block::forward(const TensorView& stream, const TensorView& delta, Saved& sa
   finish_attention(saved, derived, scratch, pass);
   const TensorView& x = derived.feed_forward_norm.normed;
   if (moe_) {
-    moe_->forward(x, scratch.delta, *saved.moe, *derived.moe, *scratch.moe, capacity, pass);
+    // Padding stands behind all else, and goes past the experts.
+    const std::int64_t num_tokens = x.rows() - pass.num_padding * pass.sequence_length;
+    moe_->forward(x.slice_rows(0, num_tokens), scratch.delta->slice_rows(0, num_tokens), *saved.moe,
+                  *derived.moe, *scratch.moe, capacity, pass);
+    kernels::fill_zero(scratch.delta->slice_rows(num_tokens, x.rows()));
   } else {
     const Profile::Scope scope(profile, Part::experts);
     dense_->forward(x, scratch.delta, *derived.dense, *scratch.dense, pass);

@@ -24,6 +24,8 @@ struct Pass {
   // the micro-batch's sequences. Otherwise 0 and empty.
   std::int64_t split_length = 0;
   TensorView token_numbers;  // i32 [T]: sequence of the micro-batch * split_length + position
+  // The last sequences of the micro-batch that are padding: without targets, and kept from experts.
+  std::int64_t num_padding = 0;
   // Of the whole step: all ranks, all micro-steps. Losses and gradients are means over these, so
   // neither the layout nor the accumulation changes them.
   double num_global_tokens = 1;

@@ -63,7 +63,7 @@ struct CaptureConfig {
 
 struct EvaluateConfig {
   std::int64_t every = 0;        // steps; 0: only when asked
-  std::int64_t num_batches = 8;  // global batches of the validation split
+  std::int64_t num_sequences = 0;  // the first of the validation split; 0: all
 };
 
 struct CheckpointConfig {

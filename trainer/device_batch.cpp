@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "kernels/cross_entropy.hpp"
 #include "kernels/host_copy.hpp"
 #include "kernels/key_ranges.hpp"
 #include "tensor/error.hpp"
@@ -65,6 +66,13 @@ void DeviceBatch::upload(const Batch& batch) {
     kernels::copy_from_host<std::int32_t>(batch.tokens, tokens_);
     kernels::copy_from_host<std::int32_t>(batch.targets, targets_);
     kernels::copy_from_host<std::int64_t>(batch.sequence_ids, sequence_ids_);
+  }
+  if (batch.num_padding > 0) {
+    const std::int64_t num_rows = targets_->rows();
+    const std::int64_t num_padding = batch.num_padding * layout_.local_length();
+    const std::vector<std::int32_t> none(static_cast<std::size_t>(num_padding), kernels::no_target);
+    kernels::copy_from_host<std::int32_t>(none,
+                                          targets_->slice_rows(num_rows - num_padding, num_rows));
   }
   if (!restarts_) return;
   kernels::fill_document_begins(batch.document_starts, document_begins_);

@@ -19,7 +19,7 @@ class DeviceBatch {
   DeviceBatch(Device& device, const BatchLayout& layout, bool splits_sequences,
               bool restart_positions);
 
-  // Copies a batch to the device. Nothing to copy on the plan device.
+  // Copies a batch to the device, padding rows without a target. Nothing to copy on the plan device.
   void upload(const Batch& batch);
 
   // Fields of a pass that tell which tokens these are.

@@ -75,18 +75,18 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source) {
   return result;
 }
 
-EvaluationResult Trainer::evaluate(const FixedBatches& batches, std::int64_t num_batches) {
-  const Pass pass = pass_of(0, false);
+EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
+  Pass pass = pass_of(0, false);
   EvaluationResult result;
-  double loss_sum = 0;
-  num_batches = std::min(num_batches, batches.num_batches());
-  for (std::int64_t batch = 0; batch < num_batches; ++batch)
-    for (std::int64_t micro_step = 0; micro_step < layout_.num_micro_steps(); ++micro_step)
-      loss_sum += model_.evaluate(upload(batches.batch(batch, micro_step)), activations_, pass)
-                      .cross_entropy;
-  mesh_.group(Axis::dense_replica).all_reduce_values({&loss_sum, 1}, ReduceOp::sum);
-  result.num_tokens = num_batches * layout_.global_batch * layout_.sequence_length;
-  result.loss = num_batches > 0 ? loss_sum / static_cast<double>(num_batches) : 0.0;
+  result.num_tokens = batches.num_sequences() * layout_.sequence_length;
+  pass.num_global_sequences = static_cast<double>(batches.num_sequences());
+  pass.num_global_tokens = static_cast<double>(result.num_tokens);
+  for (std::int64_t micro_step = 0; micro_step < batches.num_micro_steps(); ++micro_step) {
+    const Batch batch = batches.batch(micro_step);
+    pass.num_padding = batch.num_padding;
+    result.loss += model_.evaluate(upload(batch), activations_, pass).cross_entropy;
+  }
+  mesh_.group(Axis::dense_replica).all_reduce_values({&result.loss, 1}, ReduceOp::sum);
   return result;
 }
 

@@ -51,8 +51,8 @@ class Trainer {
   // and recorded as often as there are. For all else, each is taken.
   void take_alike_micro_steps_once() { takes_alike_once_ = true; }
 
-  // Mean cross-entropy over the first num_batches global batches of `batches`; collective.
-  EvaluationResult evaluate(const FixedBatches& batches, std::int64_t num_batches);
+  // Mean cross-entropy over the tokens of all sequences of `batches`; collective.
+  EvaluationResult evaluate(const FixedBatches& batches);
 
   BatchLayout batch_layout() const;
   // Rows received by the fullest rank in a layer so far, over all ranks; collective.

@@ -84,7 +84,7 @@ int run_generate(const CommandContext& context) {
   generation.checkpoint = find_checkpoint(path);
   const Manifest manifest = read_manifest(generation.checkpoint);
   const Config config =
-      load_config(manifest.configuration, generation.checkpoint + "/" + manifest_name).config;
+      load_saved_config(manifest.configuration, generation.checkpoint + "/" + manifest_name).config;
   set_threads(config.run, 1);
   const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(generation.checkpoint, config);
   generate(

@@ -90,8 +90,10 @@ int run_eval(const CommandContext& context) {
   std::vector<std::string> arguments;
   Options options(
       "eval", "CONFIG [key.path=value ...]",
-      "Prints the validation loss of the newest checkpoint of run.output, over "
-      "evaluate.num_batches global batches of the validation split. Any number of ranks.");
+      "Prints the validation loss of the newest checkpoint of run.output: the mean over the tokens "
+      "of the validation split, or of its first evaluate.num_sequences sequences, the same "
+      "whatever "
+      "the batch and the layout. Any number of ranks.");
   options.arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
   const LoadedConfig loaded = load_for_run(context, arguments);

@@ -19,8 +19,11 @@ namespace {
 // Fills a LoadedConfig and collects what is wrong on the way.
 class ConfigReader {
  public:
-  explicit ConfigReader(const std::string& path)
-      : is_unknown_(schema().size(), false), is_attempted_(schema().size(), false) {
+  // is_saved: the program wrote it, perhaps an earlier version.
+  explicit ConfigReader(const std::string& path, bool is_saved = false)
+      : is_saved_(is_saved),
+        is_unknown_(schema().size(), false),
+        is_attempted_(schema().size(), false) {
     loaded_.path = path;
     loaded_.origins.resize(schema().size());
   }
@@ -54,6 +57,7 @@ class ConfigReader {
   }
   void override_value(const Key& key, const std::string& argument, const std::string& text);
 
+  bool is_saved_;
   LoadedConfig loaded_;
   std::vector<Mistake> mistakes_;
   std::vector<std::string> argument_mistakes_;
@@ -159,6 +163,8 @@ void ConfigReader::read_keys(std::string_view section, std::string_view group,
       read_keys(section, text + ".", value);
     } else if (const Key* key = find_key(section, text)) {
       read_value(*key, key_name, value);
+    } else if (const RetiredKey* retired = find_retired_key(path)) {
+      if (!is_saved_) mistake(key_name.place, fmt::format("{}: {}", path, retired->advice));
     } else {
       mistake(key_name.place,
               fmt::format("{}: unknown key{}", path, key_suggestion(section, text)));
@@ -243,11 +249,13 @@ void ConfigReader::read_override(const std::string& argument) {
   }
   const Key* key = find_key(path);
   if (key == nullptr) {
+    const RetiredKey* retired = find_retired_key(path);
     const std::string problem =
         is_section(path)
             ? fmt::format("{} is a section; set its keys one by one, as in {}.KEY=VALUE", path,
                           path)
-            : unknown_path(path);
+        : retired != nullptr ? std::string(retired->advice)
+                             : unknown_path(path);
     mistake_of_argument(argument, problem);
     return;
   }
@@ -335,9 +343,10 @@ std::string LoadedConfig::origin_text(const Key& key) const {
   return "default";
 }
 
-LoadedConfig load_config(std::string_view text, const std::string& path,
-                         std::span<const std::string> overrides) {
-  ConfigReader reader(path);
+namespace {
+
+LoadedConfig load(ConfigReader& reader, std::string_view text,
+                  std::span<const std::string> overrides) {
   reader.read_text(text);
   for (const std::string& argument : overrides) reader.read_override(argument);
   reader.check_required();
@@ -346,6 +355,19 @@ LoadedConfig load_config(std::string_view text, const std::string& path,
   LoadedConfig loaded = reader.finish();
   loaded.warnings = lines_for(loaded, doubtful_relations(loaded));
   return loaded;
+}
+
+}  // namespace
+
+LoadedConfig load_config(std::string_view text, const std::string& path,
+                         std::span<const std::string> overrides) {
+  ConfigReader reader(path);
+  return load(reader, text, overrides);
+}
+
+LoadedConfig load_saved_config(std::string_view text, const std::string& path) {
+  ConfigReader reader(path, true);
+  return load(reader, text, {});
 }
 
 void print_warnings(const LoadedConfig& loaded) {

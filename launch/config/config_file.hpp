@@ -42,6 +42,9 @@ struct LoadedConfig {
 LoadedConfig load_config(std::string_view text, const std::string& path,
                          std::span<const std::string> overrides = {});
 
+// A configuration that this program or an earlier version wrote, as a checkpoint keeps it.
+LoadedConfig load_saved_config(std::string_view text, const std::string& path);
+
 // The text of a configuration file (a regular file or a pipe). ConfigError if there is none.
 std::string read_config_text(const std::string& path);
 LoadedConfig read_config(const std::string& path, std::span<const std::string> overrides = {});

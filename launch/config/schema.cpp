@@ -50,6 +50,17 @@ const Key* find_key(std::string_view path) {
   return find_key(path.substr(0, dot), path.substr(dot + 1));
 }
 
+const RetiredKey* find_retired_key(std::string_view path) {
+  static constexpr RetiredKey retired[] = {
+      {"evaluate.num_batches",
+       "is gone, since its meaning depended on the batch; write evaluate.num_sequences, which "
+       "counts sequences (0, the default: all of the validation split)"},
+  };
+  for (const RetiredKey& key : retired)
+    if (key.path == path) return &key;
+  return nullptr;
+}
+
 std::size_t index_of(const Key& key) {
   return static_cast<std::size_t>(&key - schema().data());
 }

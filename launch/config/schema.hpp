@@ -63,6 +63,13 @@ struct KeyGroup {
   std::string_view value;  // "context.ranks"
 };
 
+// A key of earlier versions: refused, with what to write instead, and passed over where the program
+// wrote it itself (the configuration that a checkpoint keeps).
+struct RetiredKey {
+  std::string_view path;
+  std::string_view advice;
+};
+
 struct Section {
   std::string_view name;
   std::string_view description;
@@ -76,7 +83,8 @@ std::span<const Key> schema();  // in the order of sections(), then of the docum
 // group finds the key that a plain value is for.
 const Key* find_key(std::string_view path);
 const Key* find_key(std::string_view section, std::string_view name);
-std::size_t index_of(const Key& key);  // in schema()
+std::size_t index_of(const Key& key);                       // in schema()
+const RetiredKey* find_retired_key(std::string_view path);  // or null
 bool is_section(std::string_view name);
 const KeyGroup* find_group(std::string_view section, std::string_view name);  // or null
 

@@ -81,12 +81,14 @@ void add_evaluate(std::vector<Key>& keys) {
                   .range = from(0, 1e12),
                   .description = "Steps between evaluations; 0: only by `switchyard eval`."});
   keys.push_back({.section = "evaluate",
-                  .name = "num_batches",
-                  .field = field<s, &C::num_batches>(),
-                  .unit = "batches",
-                  .range = from(1, million),
-                  .description = "Global batches of the validation split in an evaluation; all of "
-                                 "the split if it has fewer."});
+                  .name = "num_sequences",
+                  .field = field<s, &C::num_sequences>(),
+                  .unit = "sequences",
+                  .range = from(0, 1e12),
+                  .description =
+                      "Sequences of the validation split in an evaluation, its first; 0, "
+                      "or more than it has: all. Each counts once, whatever the batch "
+                      "and the ranks."});
 }
 
 void add_checkpoint(std::vector<Key>& keys) {

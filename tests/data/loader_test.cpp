@@ -212,19 +212,19 @@ TEST_F(LoaderTest, DocumentStartsAreThoseThatPrepareWrote) {
   wanted.with_documents = true;
   wanted.segments = {{4, 2}};  // the starts are those of the whole sequence
   const FixedBatches batches(file, Split::valid, wanted);
-  ASSERT_EQ(batches.num_batches(), (static_cast<std::int64_t>(begins.size()) - 1) / 16);
+  ASSERT_EQ(batches.num_sequences(), (static_cast<std::int64_t>(begins.size()) - 1) / 16);
   using Documents = std::vector<std::vector<std::int32_t>>;
   Documents expected;
-  for (std::int64_t b = 0; b < batches.num_batches(); ++b) {
+  for (std::int64_t b = 0; b < batches.num_sequences(); ++b) {
     std::vector<std::int32_t>& starts = expected.emplace_back();
     for (std::int32_t p = 1; p < 16; ++p)
       if (begins[static_cast<std::size_t>(b * 16 + p)]) starts.push_back(p);
-    EXPECT_EQ(batches.batch(b, 0).document_starts, Documents{starts}) << b;
+    EXPECT_EQ(batches.batch(b).document_starts, Documents{starts}) << b;
   }
   Loader loader(path("documents.h5"), Split::train, wanted, 3);
-  const EpochPermutation order(batches.num_batches(), 3);
-  for (std::int64_t g = 0; g < 3 * batches.num_batches(); ++g) {
-    const std::int64_t sequence = order(g / batches.num_batches(), g % batches.num_batches());
+  const EpochPermutation order(batches.num_sequences(), 3);
+  for (std::int64_t g = 0; g < 3 * batches.num_sequences(); ++g) {
+    const std::int64_t sequence = order(g / batches.num_sequences(), g % batches.num_sequences());
     EXPECT_EQ(loader.next().document_starts,
               Documents{expected[static_cast<std::size_t>(sequence)]});
   }
@@ -261,27 +261,45 @@ TEST_F(LoaderTest, StepsOfAnotherSizeFollowWithoutAGap) {
   }
 }
 
-TEST_F(LoaderTest, FixedBatchesAreInOrderOnEveryLayout) {
-  const TokenFile file(path("t.h5"));
-  const FixedBatches one(file, Split::valid, layout(4, 4, 0, 1));
-  EXPECT_EQ(one.num_batches(), 18 / 4);  // 301 tokens, 18 sequences
-  for (std::int64_t b = 0; b < one.num_batches(); ++b) {
-    const Batch whole = one.batch(b, 0);
-    EXPECT_EQ(whole.tokens, tokens_from(b * 64, 64));
-    for (int rank = 0; rank < 2; ++rank)
-      for (std::int64_t a = 0; a < 2; ++a) {
-        const Batch part = FixedBatches(file, Split::valid, layout(4, 1, rank, 2)).batch(b, a);
-        EXPECT_EQ(part.sequence_ids, std::vector<std::int64_t>{b * 4 + a * 2 + rank});
-        EXPECT_EQ(part.tokens, tokens_from((b * 4 + a * 2 + rank) * 16, 16));
+// Every sequence once, in ascending order over micro-steps and ranks, and then padding.
+TEST_F(LoaderTest, FixedBatchesHoldEverySequenceOnceOnEveryLayout) {
+  const TokenFile file(path("t.h5"));  // 301 tokens, 18 sequences
+  for (const std::int64_t wanted : {0, 1, 3, 5, 17, 18, 1000})
+    for (const int size : {1, 2, 3, 4, 20})
+      for (const std::int64_t micro : {1, 2, 3, 7, 20}) {
+        std::vector<FixedBatches> ranks;
+        for (int rank = 0; rank < size; ++rank)
+          ranks.emplace_back(file, Split::valid, layout(micro * size, micro, rank, size), wanted);
+        const std::int64_t count = wanted == 0 || wanted > 18 ? 18 : wanted;
+        std::int64_t next = 0;
+        for (std::int64_t a = 0; a < ranks.front().num_micro_steps(); ++a)
+          for (const FixedBatches& batches : ranks) {
+            ASSERT_EQ(batches.num_sequences(), count);
+            ASSERT_EQ(batches.num_micro_steps(), ranks.front().num_micro_steps());
+            const Batch batch = batches.batch(a);
+            const std::int64_t num_rows = micro - batch.num_padding;
+            for (std::int64_t row = 0; row < micro; ++row) {
+              const std::span tokens =
+                  std::span(batch.tokens).subspan(static_cast<std::size_t>(row * 16), 16);
+              const bool is_sequence = row < num_rows;
+              EXPECT_EQ(batch.sequence_ids[static_cast<std::size_t>(row)], is_sequence ? next : -1);
+              EXPECT_EQ(std::vector(tokens.begin(), tokens.end()),
+                        is_sequence ? tokens_from(next * 16, 16) : std::vector<std::int32_t>(16));
+              next += is_sequence ? 1 : 0;
+            }
+          }
+        EXPECT_EQ(next, count) << size << " ranks, micro-batch " << micro;
       }
+}
+
+// The sequences that do not fill a micro-step go to as many ranks as there are.
+TEST_F(LoaderTest, FixedBatchesShareOutTheLastSequences) {
+  const TokenFile file(path("t.h5"));
+  for (int rank = 0; rank < 4; ++rank) {
+    const FixedBatches batches(file, Split::valid, layout(16, 4, rank, 4), 5);
+    EXPECT_EQ(batches.num_micro_steps(), 1);
+    EXPECT_EQ(batches.batch(0).num_padding, rank == 3 ? 2 : 3);
   }
-  // Fewer sequences than a global batch: it starts over.
-  const FixedBatches wide(file, Split::valid, layout(20, 20, 0, 1));
-  EXPECT_EQ(wide.num_batches(), 1);
-  const Batch batch = wide.batch(0, 0);
-  EXPECT_TRUE(
-      std::equal(batch.tokens.begin(), batch.tokens.begin() + 32, batch.tokens.begin() + 18 * 16));
-  EXPECT_EQ(batch.sequence_ids.back(), 19);
 }
 
 TEST_F(LoaderTest, ErrorsOfTheThreadArriveAtTheCaller) {

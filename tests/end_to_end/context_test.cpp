@@ -239,7 +239,7 @@ class ContextFile : public ScratchFolder {
     LoaderSource source(loader);
     for (std::int64_t step = 1; step <= 2; ++step) trainer.step(step, source);
     const FixedBatches batches(loader.file(), Split::valid, trainer.batch_layout());
-    return trainer.evaluate(batches, 2);
+    return trainer.evaluate(batches);
   }
 };
 

@@ -10,7 +10,7 @@ cd "$work" || exit 1
 write_config small.yaml <<'YAML'
 train: {num_steps: 40, global_batch: 24, micro_batch: 2}
 optimizer: {learning_rate: 0.003, warmup_steps: 4}
-evaluate: {every: 20, num_batches: 2}
+evaluate: {every: 20}
 checkpoint: {every: 15, keep: 2}
 YAML
 train() { "$mpiexec" -n "$ranks" "$switchyard" train small.yaml parallel.expert="$ranks" "$@"; }

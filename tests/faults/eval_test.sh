@@ -11,7 +11,7 @@ last=$((ranks - 1))
 evaluate=("$mpiexec" --mca odls_base_sigkill_timeout 2 -n "$ranks" "$switchyard" eval small.yaml run.output=trained
           parallel.expert="$ranks" watchdog.setup="$limit" watchdog.step="$limit")
 
-expect 2 "$switchyard" eval small.yaml run.output=trained evaluate.num_batches=x
+expect 2 "$switchyard" eval small.yaml run.output=trained evaluate.num_sequences=x
 expect 4 "$switchyard" eval small.yaml run.output=trained
 expect_lines 1 "trained is not a folder; train first"
 [[ ! -e trained ]] || fail "an evaluation made the folder of a run"

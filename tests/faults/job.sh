@@ -28,8 +28,8 @@ checkpoint: {every: 0, keep: 2}
 YAML
 }
 
-# Words for start: every step is followed by an evaluation of many batches.
-long_evaluation=(data.path=long.h5 evaluate.every=1 evaluate.num_batches=1000000)
+# Words for start: every step is followed by an evaluation of many sequences.
+long_evaluation=(data.path=long.h5 evaluate.every=1)
 prepare_long() {  # [OPTION...] of prepare; long.h5
   local i
   for ((i = 0; i < 60; ++i)); do cat corpus.txt; done > long.txt

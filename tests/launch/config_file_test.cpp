@@ -168,6 +168,23 @@ TEST(ConfigFile, NormalizeTopKLeftOutFollowsTopK) {
             std::vector<std::string>{"command line: experts.top_k=1: " + problem});
 }
 
+// A key that is gone names its successor; the configuration that a checkpoint keeps may have it.
+TEST(ConfigFile, RetiredKeys) {
+  const std::string advice =
+      "is gone, since its meaning depended on the batch; write evaluate.num_sequences, which "
+      "counts sequences (0, the default: all of the validation split)";
+  EXPECT_EQ(mistakes_after("evaluate: {num_batches: 8}\n"),
+            "a.yaml:5:12: evaluate.num_batches: " + advice);
+  EXPECT_EQ(mistakes_after("", {"evaluate.num_batches=8"}),
+            "command line: evaluate.num_batches=8: " + advice);
+  const LoadedConfig saved = load_saved_config(
+      std::string(smallest) + "evaluate: {every: 3, num_batches: 8}\n", "manifest.json");
+  EXPECT_EQ(saved.config.evaluate.every, 3);
+  EXPECT_EQ(saved.config.evaluate.num_sequences, 0);
+  EXPECT_THROW(load_saved_config(std::string(smallest) + "evaluate: {nm_batches: 8}\n", "a"),
+               ConfigError);
+}
+
 TEST(ConfigFile, ARelationWithAWrongValueIsNotChecked) {
   EXPECT_EQ(mistakes_after("experts: {num_experts: two, top_k: 30}\n"),
             "a.yaml:5:24: experts.num_experts: expected a whole number, got two");

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cross_entropy.hpp"
 #include "tests/model/small_model.hpp"
 
 namespace switchyard::test {
@@ -64,6 +65,44 @@ TEST_P(TransformerTest, LogitsAndTokenLossesEqualTheOracles) {
                            oracle.token_losses.size()),
             f32_tolerance);
   EXPECT_NEAR(losses.cross_entropy, expected.cross_entropy, f32_tolerance * expected.cross_entropy);
+}
+
+// Sequences of padding have no loss, and their tokens are counted by no expert and no statistic.
+TEST_P(TransformerTest, PaddingCountsNowhere) {
+  const ModelCase& c = GetParam();
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  const auto evaluate = [&](SmallBatch& batch, Activations& activations, std::int64_t num_padding) {
+    for (std::int64_t i = (batch.num_sequences - num_padding) * batch.length;
+         i < batch.num_sequences * batch.length; ++i)
+      batch.targets[static_cast<std::size_t>(i)] = kernels::no_target;
+    const TokenBatch tokens = batch.on(*rank.device);
+    Pass pass = pass_over(tokens);
+    pass.training = false;
+    pass.num_padding = num_padding;
+    pass.num_global_sequences = 2;
+    pass.num_global_tokens = 10;
+    return small.model.evaluate(tokens, activations, pass);
+  };
+  SmallBatch batch(0, 2, 5, c.vocab_size_used), padded(0, 5, 5, c.vocab_size_used);
+  Activations of_two(small.model, 2, 5), of_five(small.model, 5, 5);
+  const LossSums expected = evaluate(batch, of_two, 0);
+  for (int round = 0; round < 2; ++round) {  // what a whole batch left does not matter
+    const LossSums actual = evaluate(padded, of_five, 3);
+    EXPECT_NEAR(actual.cross_entropy, expected.cross_entropy, 1e-12 * expected.cross_entropy);
+    EXPECT_NEAR(actual.balance, expected.balance, 1e-12 * expected.balance);
+    EXPECT_NEAR(actual.z, expected.z, 1e-12 * expected.z);
+    EXPECT_EQ(of_five.expert_counts(), of_two.expert_counts());
+    if (round == 0) {
+      EXPECT_EQ(of_five.max_rows(), of_two.max_rows());
+      SmallBatch whole(1, 5, 5, c.vocab_size_used);
+      evaluate(whole, of_five, 0);
+    }
+  }
+  const LossSums nothing = evaluate(padded, of_five, 5);
+  EXPECT_EQ(nothing.cross_entropy, 0);
+  EXPECT_EQ(nothing.balance, 0);
+  EXPECT_EQ(nothing.z, 0);
 }
 
 // The gradients of micro-batches add up to those of the whole batch, and so do the losses.

@@ -46,10 +46,11 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   rank.trainer.weights_changed();
   std::unique_ptr<FixedBatches> batches;
   run_together(world, [&] {
-    batches = std::make_unique<FixedBatches>(*tokens, Split::valid, rank.trainer.batch_layout());
+    batches = std::make_unique<FixedBatches>(*tokens, Split::valid, rank.trainer.batch_layout(),
+                                             config.evaluate.num_sequences);
   });
   watch.enter(RunSection::evaluation);
-  const EvaluationResult result = rank.trainer.evaluate(*batches, config.evaluate.num_batches);
+  const EvaluationResult result = rank.trainer.evaluate(*batches);
   if (world.rank() != 0) return;
   std::cout << fmt::format("step {}  validation loss {}  perplexity {:.4f}  tokens {}\n",
                            state.step, result.loss, std::exp(result.loss), result.num_tokens);

@@ -90,7 +90,8 @@ class Run {
       loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
                                          static_cast<std::uint64_t>(config_.run.seed));
       if (config_.evaluate.every > 0)
-        validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout);
+        validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout,
+                                                     config_.evaluate.num_sequences);
     });
     if (!config_.capture.steps.empty())
       capture_ = std::make_unique<Capture>(config_, layout, world_);
@@ -220,7 +221,7 @@ class Run {
 
   void evaluate() {
     watchdog_.enter(RunSection::evaluation);
-    const EvaluationResult result = trainer().evaluate(*validation_, config_.evaluate.num_batches);
+    const EvaluationResult result = trainer().evaluate(*validation_);
     validation_loss_ = result.loss;
     if (metrics_)
       metrics_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
