@@ -238,6 +238,9 @@ std::int64_t TokenFile::num_tokens(Split split) const {
 std::int64_t TokenFile::num_documents(Split split) const {
   return state_->of(split).num_documents;
 }
+const std::string& TokenFile::checksum(Split split) const {
+  return state_->of(split).checksum;
+}
 std::int64_t TokenFile::bytes_per_token() const {
   return state_->bytes_per_token;
 }

@@ -49,7 +49,8 @@ class TokenFile {
 
   std::int64_t num_tokens(Split split) const;
   std::int64_t num_documents(Split split) const;
-  std::int64_t bytes_per_token() const;                           // 2 or 4
+  const std::string& checksum(Split split) const;  // of its tokens, 16 hexadecimal digits
+  std::int64_t bytes_per_token() const;            // 2 or 4
   std::vector<std::int64_t> document_offsets(Split split) const;  // [num_documents + 1]; HDF5
 
   // Tokens [begin, begin + out.size()) of a split. Any thread, several at once. DataError when a

@@ -1,8 +1,5 @@
 // switchyard generate: text from a run's newest checkpoint, or from a checkpoint named.
-#include <fmt/core.h>
-
 #include <cmath>
-#include <filesystem>
 #include <iostream>
 
 #include "data/tokenizer.hpp"
@@ -10,53 +7,22 @@
 #include "launch/commands/commands.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
-#include "trainer/checkpoint/checkpoint.hpp"
-#include "trainer/checkpoint/kept_tokenizer.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint/comparison.hpp"
+#include "trainer/checkpoint/place.hpp"
 #include "trainer/run/generate.hpp"
 #include "trainer/run/run_setup.hpp"
 
 namespace switchyard {
 
-namespace {
-
-namespace fs = std::filesystem;
-
-// `path`: a run's folder, or a checkpoint's.
-std::string find_checkpoint(const std::string& path) {
-  const std::unique_ptr<Group> world = make_local_group("world");
-  const Report report = [](const std::string& text) { std::cerr << text << '\n'; };
-  if (fs::exists(fs::path(path) / manifest_name)) {
-    const std::string damage = find_damage(path, *world, report);
-    if (!damage.empty()) throw CheckpointError(damage);
-    return path;
-  }
-  const std::string folder = path + "/checkpoints";
-  if (!fs::is_directory(folder))
-    throw CheckpointError(
-        fmt::format("{} is neither a checkpoint nor a run's folder (which has a "
-                    "subfolder checkpoints)",
-                    path));
-  const std::optional<std::string> newest = find_newest_valid(folder, *world, report);
-  if (!newest)
-    throw CheckpointError(fmt::format("{} holds no valid checkpoint; train first", folder));
-  return *newest;
-}
-
-// The run keeps its tokenizer, so that text can be made without the corpus.
-std::unique_ptr<Tokenizer> find_tokenizer(const std::string& checkpoint, const Config& config) {
-  if (std::unique_ptr<Tokenizer> kept = kept_tokenizer(checkpoint)) return kept;
-  return tokenizer_from_file(config.data.path);
-}
-
-}  // namespace
-
 int run_generate(const CommandContext& context) {
   GenerateOptions generation;
   std::vector<std::string> arguments;
   bool raw = false, ids = false;
-  Options options("generate", "RUN",
-                  "Prints text that a trained model continues from a prompt. RUN is a run's folder "
-                  "(its newest checkpoint is taken) or a checkpoint's.");
+  Options options(
+      "generate", "RUN",
+      "Prints text that a trained model continues from a prompt. RUN is a run's folder "
+      "or one of checkpoints (the newest valid checkpoint is taken) or a checkpoint's.");
   options.add("prompt", "TEXT", generation.prompt, "how the text begins (default: nothing)")
       .add("tokens", "N", generation.num_tokens,
            "tokens to add (default 100, or as many as the model can)")
@@ -79,18 +45,23 @@ int run_generate(const CommandContext& context) {
   if (!(generation.top_p > 0 && generation.top_p <= 1))
     throw UsageError("generate", "--top-p must be above 0 and at most 1");
 
-  std::string path = arguments.front();
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  generation.checkpoint = find_checkpoint(path);
-  const Manifest manifest = read_manifest(generation.checkpoint);
-  const Config config =
-      load_saved_config(manifest.configuration, generation.checkpoint + "/" + manifest_name).config;
-  set_threads(config.run, 1);
-  const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(generation.checkpoint, config);
-  generate(
-      config, *tokenizer, generation,
-      [](const std::string& text) { std::cout << text << std::flush; },
-      [](const std::string& note) { std::cerr << "switchyard generate: " << note << '\n'; });
+  const std::unique_ptr<Group> world = make_local_group("world");
+  const Report report = [](const std::string& text) { std::cerr << text << '\n'; };
+  read_checkpoint(arguments.front(), *world, report, [&](const std::string& path) {
+    generation.checkpoint = path;
+    Config config;
+    std::unique_ptr<Tokenizer> tokenizer;
+    run_together(*world, [&] {
+      const Manifest manifest = read_manifest(path);
+      config = load_saved_config(manifest.configuration, path + "/" + manifest_name).config;
+      tokenizer = tokenizer_of_checkpoint(path, config.data.path);
+    });
+    set_threads(config.run, 1);
+    generate(
+        config, *tokenizer, generation,
+        [](const std::string& text) { std::cout << text << std::flush; },
+        [](const std::string& note) { std::cerr << "switchyard generate: " << note << '\n'; });
+  });
   return 0;
 }
 

@@ -90,14 +90,18 @@ int run_eval(const CommandContext& context) {
   std::vector<std::string> arguments;
   Options options(
       "eval", "CONFIG [key.path=value ...]",
-      "Prints the validation loss of the newest checkpoint of run.output: the mean over the tokens "
-      "of the validation split, or of its first evaluate.num_sequences sequences, the same "
-      "whatever "
-      "the batch and the layout. Any number of ranks.");
+      "Prints the validation loss of the newest checkpoint of run.output, or of the one that "
+      "checkpoint.resume=PATH names here: the mean over the tokens of the validation split, or of "
+      "its first evaluate.num_sequences sequences, the same whatever the batch and the layout. Any "
+      "number of ranks.");
   options.arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
   const LoadedConfig loaded = load_for_run(context, arguments);
-  run_evaluation(context.session->world(), context.session->log(), loaded.config);
+  // What the file says of checkpoint.resume is where the training began.
+  Config config = loaded.config;
+  const Origin& origin = loaded.origin(*find_key("checkpoint.resume"));
+  if (origin.kind != Origin::Kind::command_line) config.checkpoint.resume = "auto";
+  run_evaluation(context.session->world(), context.session->log(), config, to_yaml(loaded.config));
   return 0;
 }
 

@@ -115,11 +115,13 @@ void add_checkpoint(std::vector<Key>& keys) {
                   .name = "resume",
                   .field = field<s, &C::resume>(),
                   .unit = "auto, never or path",
-                  .description = "`auto`: from the newest valid checkpoint of this run, if it has "
-                                 "any; `never`: from the start; or the folder of a checkpoint to "
-                                 "go on from. The last two begin a new course and need a "
-                                 "`run.output` without checkpoints; a Slurm job that is queued "
-                                 "again goes on with the course it began."});
+                  .description =
+                      "`auto`: from the newest valid checkpoint of this run, if it has "
+                      "any; `never`: from the start; or the folder of a checkpoint to "
+                      "go on from, or of a run, for its newest. The last two begin a new "
+                      "course and need a "
+                      "`run.output` without checkpoints; a Slurm job that is queued "
+                      "again goes on with the course it began."});
 }
 
 void add_watchdog(std::vector<Key>& keys) {

@@ -135,6 +135,33 @@ TEST_F(CheckpointFault, NothingValidIsSaidSo) {
   EXPECT_FALSE(find_damage(path, world(), nullptr).empty());
 }
 
+// A run saves and removes while somebody reads: the newer one is read instead.
+TEST_F(CheckpointFault, OneThatVanishesWhileItIsReadMakesWayForTheNext) {
+  save(10);
+  std::vector<std::string> read;
+  report_.clear();
+  const std::optional<std::string> found = read_newest_valid(
+      folder_.path(), world(), [this](const std::string& line) { report_ += line + "\n"; },
+      [&](const std::string& path) {
+        read.push_back(path);
+        if (read.size() == 1) save(20, 1);  // removes step 10
+        load_checkpoint(path, model_.store, nullptr, world());
+      });
+  EXPECT_EQ(found, folder_ / "step-00000020");
+  EXPECT_EQ(read, (Names{folder_ / "step-00000010", folder_ / "step-00000020"}));
+  if (world().rank() == 0) {
+    EXPECT_NE(report_.find("step-00000010 was removed while it was read"), std::string::npos);
+  }
+  EXPECT_EQ(model_.count_wrong(20, false), 0);
+  world().barrier();
+
+  // What is wrong with one that stays is an error.
+  const auto fails = [&](const std::string&) {
+    run_together(world(), [] { throw CheckpointError("another model"); });
+  };
+  EXPECT_THROW(read_newest_valid(folder_.path(), world(), nullptr, fails), CheckpointError);
+}
+
 TEST_F(CheckpointFault, KeepsTheNewestAndRemovesTheRest) {
   for (const std::int64_t step : {10, 20, 30}) save(step);
   EXPECT_EQ(names(), (Names{"step-00000020", "step-00000030"}));

@@ -26,6 +26,7 @@ struct SaveRequest {
   TrainState state{};
   std::string configuration{};  // the run's effective YAML
   std::string course{};         // of the run; a folder holds the checkpoints of one
+  CorpusRecord corpus{};        // that the run trains on
   std::int64_t keep = 2;        // newest ones that stay, this one included, step 0 not; at least 1
   std::int64_t leave_free_bytes = std::int64_t{16} << 20;  // room to leave for logs
 };
@@ -54,6 +55,13 @@ std::string find_damage(const std::string& path, Group& world, const Report& rep
 // that was skipped, and why.
 std::optional<std::string> find_newest_valid(const std::string& folder, Group& world,
                                              const Report& report);
+
+// The same, and calls `read` with it, on all ranks. A run that saves often may remove a checkpoint
+// while it is verified or read: if so, the folder is looked through again, for there is a newer
+// one. `read` may then be called again; what else it throws on all ranks is thrown on.
+std::optional<std::string> read_newest_valid(
+    const std::string& folder, Group& world, const Report& report,
+    const std::function<void(const std::string& path)>& read);
 
 // Fills the values of all parameters of this rank, and the moments of what it owns (not if
 // `optimizer` is null: to evaluate or generate). CheckpointError when names or shapes differ from

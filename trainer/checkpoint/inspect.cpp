@@ -117,24 +117,6 @@ bool diff_tensors(CheckpointReader& a, CheckpointReader& b, const SavedTensor& o
 
 }  // namespace
 
-std::string resolve_checkpoint(const std::string& path) {
-  std::error_code error;
-  if (!fs::is_directory(path, error))
-    throw CheckpointError(fmt::format("{}: there is no such folder", path));
-  if (fs::exists(fs::path(path) / manifest_name, error)) return path;
-  for (const fs::path& folder : {fs::path(path) / "checkpoints", fs::path(path)}) {
-    std::int64_t newest = -1;
-    if (!fs::is_directory(folder, error)) continue;
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
-      newest = std::max(newest, step_of_folder_name(entry.path().filename().string()));
-    if (newest >= 0) return (folder / step_folder_name(newest)).string();
-  }
-  if (step_of_folder_name(fs::path(path).lexically_normal().filename().string()) >= 0) return path;
-  throw CheckpointError(fmt::format(
-      "{}: no checkpoint here; give a step-N folder, a checkpoints folder or a run's folder",
-      path));
-}
-
 void show_checkpoint(const std::string& path, std::ostream& out) {
   CheckpointReader reader(resolve_checkpoint(path));
   const Manifest& manifest = reader.manifest();
@@ -143,6 +125,10 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
                      manifest.state.num_tokens, manifest.state.data_position);
   out << fmt::format("written by {} ranks: data {} x context {}, expert {}\n", manifest.num_ranks,
                      manifest.layout.data, manifest.layout.context, manifest.layout.expert);
+  if (manifest.corpus != CorpusRecord{})
+    out << fmt::format("trained on {} (checksums: train {}, valid {}, tokenizer {})\n",
+                       manifest.corpus.path, manifest.corpus.train, manifest.corpus.valid,
+                       manifest.corpus.tokenizer);
   out << fmt::format("{} files, {}; {} tensors, {} elements\n\n", manifest.files.size(),
                      format_bytes(static_cast<double>(manifest.num_bytes())),
                      manifest.tensors.size(), manifest.num_elements());

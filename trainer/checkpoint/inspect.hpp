@@ -1,16 +1,13 @@
-// What `switchyard checkpoint show|verify|diff` does, on one process. PATH is a checkpoint folder,
-// or a run or checkpoints folder, which stands for its newest checkpoint.
+// What `switchyard checkpoint show|verify|diff` does, on one process. PATH is any way
+// to name a checkpoint (place.hpp); a folder of them stands for the newest by name.
 #pragma once
 
 #include <ostream>
 #include <string>
 
-#include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/checkpoint/place.hpp"
 
 namespace switchyard {
-
-// The checkpoint folder that `path` stands for. CheckpointError if there is none.
-std::string resolve_checkpoint(const std::string& path);
 
 // State, layout, configuration, and a table of tensors with shapes, bytes and norms (of values and
 // both moments).

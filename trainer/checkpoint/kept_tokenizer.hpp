@@ -4,23 +4,24 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
-#include "data/token_file.hpp"
 #include "data/tokenizer.hpp"
-#include "parallel/group/group.hpp"
 
 namespace switchyard {
 
 // Into the run's folder. IoError if it cannot be written.
 void keep_tokenizer(const std::string& run_folder, const Tokenizer& tokenizer);
 
-// The one kept by the run that `checkpoint` (RUN/checkpoints/step-N) lies in; null if there is
-// none, as where the checkpoint was moved. DataError if it is damaged.
-std::unique_ptr<Tokenizer> kept_tokenizer(const std::string& checkpoint);
+struct KeptTokenizer {
+  std::string path;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
 
-// Collective. CheckpointError if the checkpoint's run has kept another tokenizer than that of
-// `tokens`.
-void require_same_tokenizer(const std::string& checkpoint, const TokenFile& tokens, Group& world);
+// The one kept by the run that `checkpoint` (RUN/checkpoints/step-N, however it is written, or a
+// link to it) lies in; none if there is none, as where the checkpoint was moved. DataError if it is
+// damaged.
+std::optional<KeptTokenizer> kept_tokenizer(const std::string& checkpoint);
 
 }  // namespace switchyard

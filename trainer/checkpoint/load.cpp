@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "kernels/host_copy.hpp"
+#include "parallel/group/collective_error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/checkpoint/reader.hpp"
@@ -132,6 +133,16 @@ void read_moments(CheckpointReader& reader, const ParameterStore& store, const A
   }
 }
 
+constexpr int most_looks = 20;
+
+// Whether the folder is gone, as rank 0 sees it. Collective.
+bool has_vanished(const std::string& path, Group& world) {
+  std::error_code error;
+  double vanished = world.rank() == 0 && !fs::exists(path, error) ? 1 : 0;
+  world.all_reduce_values({&vanished, 1}, ReduceOp::max);
+  return vanished > 0;
+}
+
 }  // namespace
 
 std::string find_damage(const std::string& path, Group& world, const Report& report) {
@@ -158,15 +169,59 @@ std::string find_damage(const std::string& path, Group& world, const Report& rep
   }
 }
 
-std::optional<std::string> find_newest_valid(const std::string& folder, Group& world,
-                                             const Report& report) {
+namespace {
+
+enum class Look : std::uint8_t { found, nothing, vanished };
+
+// Tries the checkpoints in `folder`, newest first, until one is valid (`found`) or has vanished.
+Look look_through(const std::string& folder, Group& world, const Report& report,
+                  const std::function<void(const std::string& path)>& read, std::string& found) {
+  const auto tell = [&](const std::string& text) {
+    if (report && world.rank() == 0) report(text);
+  };
   for (const std::string& name : candidates_in(folder, world)) {
     const std::string path = folder + "/" + name;
     const std::string damage = find_damage(path, world, report);
-    if (damage.empty()) return path;
-    if (report && world.rank() == 0) report(fmt::format("skipping {}: {}", name, damage));
+    try {
+      if (damage.empty()) {
+        read(path);
+        found = path;
+        return Look::found;
+      }
+    } catch (const KnownToAllRanks&) {
+      if (!has_vanished(path, world)) throw;
+    }
+    if (!has_vanished(path, world)) {
+      tell(fmt::format("skipping {}: {}", name, damage));
+      continue;
+    }
+    tell(fmt::format("{} was removed while it was read; trying the next newer one", name));
+    return Look::vanished;
   }
-  return std::nullopt;
+  return Look::nothing;
+}
+
+}  // namespace
+
+std::optional<std::string> find_newest_valid(const std::string& folder, Group& world,
+                                             const Report& report) {
+  return read_newest_valid(folder, world, report, [](const std::string&) {});
+}
+
+std::optional<std::string> read_newest_valid(
+    const std::string& folder, Group& world, const Report& report,
+    const std::function<void(const std::string& path)>& read) {
+  std::string found;
+  // A run that removes each checkpoint before it is read would keep this busy for ever.
+  for (int look = 0; look < most_looks; ++look) {
+    const Look outcome = look_through(folder, world, report, read, found);
+    if (outcome == Look::found) return found;
+    if (outcome == Look::nothing) return std::nullopt;
+  }
+  throw Collective<CheckpointError>(
+      fmt::format("{}: {} times in a row the newest checkpoint was removed while it was read; let "
+                  "the run that saves there keep more of them (checkpoint.keep)",
+                  folder, most_looks));
 }
 
 TrainState load_checkpoint(const std::string& path, ParameterStore& store, AdamW* optimizer,

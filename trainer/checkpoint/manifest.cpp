@@ -98,6 +98,11 @@ Manifest manifest_of(const Json& json) {
   manifest.layout.expert = layout.at("expert");
   manifest.configuration = json.at("configuration").get<std::string>();
   manifest.course = json.value("course", std::string());
+  if (json.contains("corpus")) {
+    const Json& corpus = json.at("corpus");
+    manifest.corpus = {corpus.at("path"), corpus.at("train_xxh3"), corpus.at("valid_xxh3"),
+                       corpus.at("tokenizer_xxh3")};
+  }
   for (const Json& file : json.at("files"))
     manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3_128")});
   for (const Json& tensor : json.at("tensors"))
@@ -174,6 +179,11 @@ std::string to_json(const Manifest& manifest) {
                     {"expert", manifest.layout.expert}};
   json["configuration"] = manifest.configuration;
   if (!manifest.course.empty()) json["course"] = manifest.course;
+  if (manifest.corpus != CorpusRecord{})
+    json["corpus"] = {{"path", manifest.corpus.path},
+                      {"train_xxh3", manifest.corpus.train},
+                      {"valid_xxh3", manifest.corpus.valid},
+                      {"tokenizer_xxh3", manifest.corpus.tokenizer}};
   json["files"] = Json::array();
   for (const CheckpointFile& file : manifest.files)
     json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3_128", file.hash}});

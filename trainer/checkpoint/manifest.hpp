@@ -39,8 +39,20 @@ struct SavedTensor {
   std::vector<SavedRange> ranges;  // ascending, without gap or overlap
 };
 
+// What the run was training on, by which another corpus and another tokenizer are told from it.
+// Checksums are 16 hexadecimal digits (data/checksum.hpp); all is empty in manifests of earlier
+// versions.
+struct CorpusRecord {
+  std::string path;   // data.path
+  std::string train;  // checksum of the split's tokens
+  std::string valid;
+  std::string tokenizer;  // checksum of Tokenizer::serialize()
+  friend bool operator==(const CorpusRecord&, const CorpusRecord&) = default;
+};
+
 struct Manifest {
   TrainState state;
+  CorpusRecord corpus;
   std::string configuration;  // the run's effective YAML
   std::string course;         // that it is a part of; empty: of a version that knew no courses
   int num_ranks = 0;          // that wrote it

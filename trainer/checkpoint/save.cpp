@@ -293,6 +293,7 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   manifest.state = request.state;
   manifest.configuration = request.configuration;
   manifest.course = request.course;
+  manifest.corpus = request.corpus;
   manifest.num_ranks = world.size();
   manifest.layout = store.mesh().config();
   manifest.tensors = gather_ownership(store, ranges, world);

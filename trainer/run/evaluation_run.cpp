@@ -5,12 +5,11 @@
 #include <cmath>
 #include <filesystem>
 #include <iostream>
-#include <optional>
 
-#include "parallel/group/collective_error.hpp"
 #include "trainer/agreement.hpp"
-#include "trainer/checkpoint/checkpoint.hpp"
-#include "trainer/checkpoint/kept_tokenizer.hpp"
+#include "trainer/checkpoint/comparison.hpp"
+#include "trainer/checkpoint/place.hpp"
+#include "trainer/checkpoint/resume.hpp"
 #include "trainer/run/run_setup.hpp"
 #include "trainer/watch/temporary_watch.hpp"
 
@@ -20,8 +19,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Where no checkpoint is named, the newest of the run.
+const std::string& checkpoint_of(const Config& config) {
+  const std::string& resume = config.checkpoint.resume;
+  return is_named_checkpoint(resume) ? resume : config.run.output;
+}
+
 void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
-              TemporaryWatch& watch) {
+              const std::string& effective_yaml, TemporaryWatch& watch) {
   std::unique_ptr<TokenFile> tokens;
   run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
   set_threads(given.run, world);
@@ -36,13 +41,11 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   const Report report = [&](const std::string& text) {
     if (world.rank() == 0) std::cerr << text << std::endl;
   };
-  const std::string folder = config.run.output + "/checkpoints";
-  const std::optional<std::string> path = find_newest_valid(folder, world, report);
-  if (!path)
-    throw Collective<CheckpointError>(
-        fmt::format("{} holds no valid checkpoint; train first", folder));
-  require_same_tokenizer(*path, *tokens, world);
-  const TrainState state = load_checkpoint(*path, rank.trainer.store(), nullptr, world);
+  TrainState state;
+  read_checkpoint(checkpoint_of(config), world, report, [&](const std::string& path) {
+    compare_with_checkpoint(path, effective_yaml, *tokens, ReadFor::evaluation, world, report);
+    state = load_checkpoint(path, rank.trainer.store(), nullptr, world);
+  });
   rank.trainer.weights_changed();
   std::unique_ptr<FixedBatches> batches;
   run_together(world, [&] {
@@ -58,18 +61,23 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
 
 }  // namespace
 
-void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config) {
+void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config,
+                    const std::string& effective_yaml) {
   // A run that does not exist is told below; nothing is made in its place.
+  const bool is_named = is_named_checkpoint(config.checkpoint.resume);
   run_together(world, [&] {
     if (world.rank() != 0) return;
     const std::string& output = config.run.output;
-    if (!fs::is_directory(output))
+    if (is_named)
+      require_named_checkpoint(config.checkpoint);
+    else if (!fs::is_directory(output))
       throw CheckpointError(fmt::format("run.output: {} is not a folder; train first", output));
-    if (checkpoint_steps_in(output + "/checkpoints").empty())
+    else if (checkpoint_steps_in(output + "/checkpoints").empty())
       throw CheckpointError(fmt::format("run.output: {} holds no checkpoint; train first", output));
   });
-  TemporaryWatch watch(world, collectives, config.watchdog, config.run.output, "eval");
-  watch.run(world, [&] { evaluate(world, collectives, config, watch); });
+  TemporaryWatch watch(world, collectives, config.watchdog,
+                       is_named ? place_for_watch(world.topology()) : config.run.output, "eval");
+  watch.run(world, [&] { evaluate(world, collectives, config, effective_yaml, watch); });
 }
 
 }  // namespace switchyard

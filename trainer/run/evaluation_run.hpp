@@ -1,5 +1,8 @@
-// `switchyard eval`: the validation loss of a run's newest valid checkpoint, on any layout.
+// `switchyard eval`: the validation loss of the checkpoint that checkpoint.resume names, or with
+// auto of the newest valid one of run.output, on any layout.
 #pragma once
+
+#include <string>
 
 #include "parallel/group/collective_log.hpp"
 #include "parallel/group/group.hpp"
@@ -9,7 +12,9 @@ namespace switchyard {
 
 // Collective over `world`; rank 0 prints a line. The watchdog watches with the limits of training
 // (setup, then step); its files are in RUN/eval-HOST-PROCESS, which stays only if it has a report.
-// CheckpointError if the run has no valid checkpoint.
-void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config);
+// CheckpointError if there is no valid checkpoint, or what comparison.hpp refuses.
+// effective_yaml: of `config`.
+void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config,
+                    const std::string& effective_yaml);
 
 }  // namespace switchyard

@@ -13,6 +13,7 @@
 #include "trainer/activations/capture.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/checkpoint/comparison.hpp"
 #include "trainer/checkpoint/kept_tokenizer.hpp"
 #include "trainer/checkpoint/resume.hpp"
 #include "trainer/number_text.hpp"
@@ -96,6 +97,7 @@ class Run {
     if (!config_.capture.steps.empty())
       capture_ = std::make_unique<Capture>(config_, layout, world_);
     measure_peak();
+    corpus_ = corpus_record(tokens);
     resume(tokens);
     const std::optional<RestartMetrics> restart = find_restart();
     loader_->seek(state_.step, state_.data_position);
@@ -127,10 +129,9 @@ class Run {
   void resume(const TokenFile& tokens) {
     if (!course_.note.empty()) note(course_.note);
     const std::optional<Resumed> resumed =
-        resume_run(config_, start_.effective_yaml, checkpoints_, trainer(), world_,
+        resume_run(config_, start_.effective_yaml, tokens, checkpoints_, trainer(), world_,
                    [this](const std::string& text) { note(text); });
     if (!resumed) return;
-    require_same_tokenizer(resumed->path, tokens, world_);
     state_ = resumed->state;
     saved_step_ = state_.step;
     checkpoint_path_ = resumed->path;
@@ -235,6 +236,7 @@ class Run {
                                               .state = state_,
                                               .configuration = start_.effective_yaml,
                                               .course = course_.id,
+                                              .corpus = corpus_,
                                               .keep = config_.checkpoint.keep},
                                              trainer().store(), trainer().optimizer(), world_,
                                              [this](const std::string& text) { note(text); });
@@ -320,6 +322,7 @@ class Run {
   RunFolder* folder_;
   RankLog& log_;
   std::string checkpoints_;
+  CorpusRecord corpus_;
   std::unique_ptr<RankState> rank_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<FixedBatches> validation_;

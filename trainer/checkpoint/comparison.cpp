@@ -1,0 +1,188 @@
+#include "trainer/checkpoint/comparison.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "data/checksum.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint/kept_tokenizer.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Keys and values of an effective configuration by path. Maps are indented by two spaces a level.
+using Values = std::vector<std::pair<std::string, std::string>>;
+
+Values values_of(std::string_view yaml) {
+  Values values;
+  std::vector<std::string> path;
+  while (!yaml.empty()) {
+    const std::string_view line = yaml.substr(0, yaml.find('\n'));
+    yaml.remove_prefix(std::min(yaml.size(), line.size() + 1));
+    const std::size_t indent = line.find_first_not_of(' ');
+    const std::size_t colon = line.find(':');
+    if (indent == std::string_view::npos || colon == std::string_view::npos) continue;
+    path.resize(std::min(path.size(), indent / 2));
+    path.emplace_back(line.substr(indent, colon - indent));
+    const std::string_view rest = line.substr(colon + 1);
+    const std::size_t begin = rest.find_first_not_of(' ');
+    if (begin == std::string_view::npos) continue;  // a section or a map
+    values.emplace_back(fmt::format("{}", fmt::join(path, ".")), rest.substr(begin));
+  }
+  return values;
+}
+
+// Whether a checkpoint that was trained with another value of the key is told: what the model
+// computes and from which data. Schedules, batches and layouts are changed all the time, and of the
+// corpus (data.path) the checksums tell more.
+bool is_told(const std::string& key) {
+  return key.starts_with("model.") || key.starts_with("experts.") ||
+         (key.starts_with("data.") && key != "data.path") || key == "run.seed" ||
+         key == "run.precision";
+}
+
+bool is_of_training_alone(const std::string& key) {
+  return key == "run.seed" || key.ends_with("_std") || key.ends_with("dropout") ||
+         key == "experts.balance_weight" || key == "experts.z_weight" ||
+         key == "experts.balance_scope";
+}
+
+// Keys whose every change makes other matrices, or cuts the same ones in another way, which no
+// shape would tell. Of the rest of the shapes load_checkpoint() tells.
+bool is_refused(const std::string& key) {
+  constexpr std::string_view refused[] = {"model.hidden",    "model.num_layers",
+                                          "model.num_heads", "model.num_kv_heads",
+                                          "model.head_dim",  "model.tie_embeddings"};
+  return std::find(std::begin(refused), std::end(refused), key) != std::end(refused);
+}
+
+// 0 stands for hidden / num_heads: written out, so that it equals the same width.
+void write_out_head_dim(std::map<std::string, std::string>& values) {
+  std::string& head_dim = values["model.head_dim"];
+  if (head_dim != "0") return;
+  const std::int64_t heads = std::atoll(values["model.num_heads"].c_str());
+  if (heads > 0) head_dim = std::to_string(std::atoll(values["model.hidden"].c_str()) / heads);
+}
+
+std::string checksum_of_tokenizer(const Tokenizer& tokenizer) {
+  const std::string bytes = tokenizer.serialize();
+  return checksum_text(checksum_of(std::as_bytes(std::span(bytes))));
+}
+
+void check_keys(const std::string& path, const std::vector<ChangedKey>& changed) {
+  for (const ChangedKey& key : changed)
+    if (is_refused(key.path))
+      throw CheckpointError(fmt::format(
+          "{}: was trained with {} {}, not {}: its matrices mean something else there; set {} back "
+          "or choose another run.output",
+          path, key.path, key.saved, key.now, key.path));
+}
+
+[[noreturn]] void refuse_tokenizer(const std::string& checkpoint, const std::string& trained_with,
+                                   const std::string& given) {
+  throw CheckpointError(fmt::format(
+      "{}: was trained with another tokenizer ({}) than that of {}: the same ids mean other texts "
+      "there; choose another run.output, or prepare the texts with `--tokenizer` and a token file "
+      "of that run",
+      checkpoint, trained_with, given));
+}
+
+void check_tokenizer(const std::string& checkpoint, const CorpusRecord& record,
+                     const TokenFile& tokens, const Report& report) {
+  if (!record.tokenizer.empty()) {
+    if (record.tokenizer != checksum_of_tokenizer(tokens.tokenizer()))
+      refuse_tokenizer(checkpoint, fmt::format("checksum {}", record.tokenizer), tokens.path());
+    return;
+  }
+  const std::optional<KeptTokenizer> kept = kept_tokenizer(checkpoint);
+  if (!kept)
+    report(
+        fmt::format("{} names no tokenizer, and none lies in its run: there is nothing to "
+                    "compare that of {} with",
+                    checkpoint, tokens.path()));
+  else if (kept->tokenizer->serialize() != tokens.tokenizer().serialize())
+    refuse_tokenizer(checkpoint, kept->path, tokens.path());
+}
+
+void tell_corpus(const CorpusRecord& trained, const CorpusRecord& now, const Report& report) {
+  if (trained.train.empty())
+    report(
+        fmt::format("the checkpoint keeps no checksums of its corpus (it is of an earlier "
+                    "version): there is nothing to compare {} with",
+                    now.path));
+  else if (trained.train != now.train || trained.valid != now.valid)
+    report(
+        fmt::format("the checkpoint was trained on another corpus: {} (checksums: train {}, "
+                    "valid {}); here it is {} (train {}, valid {})",
+                    trained.path, trained.train, trained.valid, now.path, now.train, now.valid));
+}
+
+}  // namespace
+
+CorpusRecord corpus_record(const TokenFile& tokens) {
+  return {.path = tokens.path(),
+          .train = tokens.checksum(Split::train),
+          .valid = tokens.checksum(Split::valid),
+          .tokenizer = checksum_of_tokenizer(tokens.tokenizer())};
+}
+
+void compare_with_checkpoint(const std::string& checkpoint, std::string_view effective_yaml,
+                             const TokenFile& tokens, ReadFor use, Group& world,
+                             const Report& report) {
+  const Report tell = [&](const std::string& text) {
+    if (report) report(text);
+  };
+  run_together(world, [&] {
+    if (world.rank() != 0) return;
+    const Manifest manifest = read_manifest(checkpoint);
+    check_tokenizer(checkpoint, manifest.corpus, tokens, tell);
+    const std::vector<ChangedKey> changed = changed_keys(manifest.configuration, effective_yaml);
+    check_keys(checkpoint, changed);
+    for (const ChangedKey& key : changed)
+      if (use == ReadFor::training || !is_of_training_alone(key.path))
+        tell(fmt::format("the checkpoint was trained with {} {}; here it is {}", key.path,
+                         key.saved, key.now));
+    tell_corpus(manifest.corpus, corpus_record(tokens), tell);
+  });
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const std::string& checkpoint,
+                                                   const std::string& data_path) {
+  const CorpusRecord record = read_manifest(checkpoint).corpus;
+  std::optional<KeptTokenizer> kept = kept_tokenizer(checkpoint);
+  const std::string origin = kept ? kept->path : data_path;
+  std::unique_ptr<Tokenizer> tokenizer =
+      kept ? std::move(kept->tokenizer) : tokenizer_from_file(data_path);
+  if (!record.tokenizer.empty() && record.tokenizer != checksum_of_tokenizer(*tokenizer))
+    throw CheckpointError(fmt::format(
+        "{}: was trained with another tokenizer (checksum {}) than that of {}: the same ids mean "
+        "other texts there; put the run's tokenizer.bin back beside its checkpoints",
+        checkpoint, record.tokenizer, origin));
+  return tokenizer;
+}
+
+std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view now) {
+  const Values all = values_of(now);
+  std::map<std::string, std::string> before, after(all.begin(), all.end());
+  for (auto& [path, value] : values_of(saved)) before[path] = value;
+  for (auto* values : {&before, &after})
+    if (values->count("model.head_dim") > 0) write_out_head_dim(*values);
+  std::vector<ChangedKey> changed;
+  for (const auto& [path, ignored] : all) {
+    if (!is_told(path)) continue;
+    const auto found = before.find(path);
+    if (found != before.end() && found->second != after[path])
+      changed.push_back({path, found->second, after[path]});
+  }
+  return changed;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,46 @@
+// A checkpoint against the configuration and the data that it is read with. Refused is what would
+// read the same numbers as another model: other heads, another tokenizer. What may be meant
+// (another top_k, rope_base, mask, window, length or corpus) is told.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/token_file.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
+
+namespace switchyard {
+
+// What a token file is told by in a manifest.
+CorpusRecord corpus_record(const TokenFile& tokens);
+
+// What a checkpoint is read for: an evaluation need not hear of what matters in training alone.
+enum class ReadFor : std::uint8_t { training, evaluation };
+
+// Collective, for `train` and `eval` alike. `effective_yaml`: the configuration, as `switchyard
+// config` prints it. Reports on rank 0 every key and corpus that is another than the checkpoint's,
+// or that there is nothing to compare. CheckpointError if it is another model's or tokenizer's.
+void compare_with_checkpoint(const std::string& checkpoint, std::string_view effective_yaml,
+                             const TokenFile& tokens, ReadFor use, Group& world,
+                             const Report& report);
+
+// For `generate`, which takes all else from the checkpoint: the tokenizer that its run has kept, or
+// else that of `data_path`. CheckpointError if it is not the one that the manifest tells of.
+std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const std::string& checkpoint,
+                                                   const std::string& data_path);
+
+// A key of the sections model, experts and data, or run.seed or run.precision, that the
+// checkpoint's configuration has otherwise.
+struct ChangedKey {
+  std::string path;  // "model.rope_scaling.factor"
+  std::string saved, now;
+  friend bool operator==(const ChangedKey&, const ChangedKey&) = default;
+};
+// Of two effective configurations, as `switchyard config` prints them, in the order of `now`. Keys
+// that only one of them has are left out: they came or went with a version of the program.
+std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view now);
+
+}  // namespace switchyard

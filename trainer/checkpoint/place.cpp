@@ -1,0 +1,72 @@
+#include "trainer/checkpoint/place.hpp"
+
+#include <fmt/core.h>
+
+#include <filesystem>
+
+#include "parallel/group/collective_error.hpp"
+#include "trainer/agreement.hpp"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool has_name_of_checkpoint(const std::string& path) {
+  std::error_code error;
+  return step_of_folder_name(fs::canonical(path, error).filename().string()) >= 0;
+}
+
+}  // namespace
+
+CheckpointPlace place_of_checkpoint(const std::string& named) {
+  std::string path = named;
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  std::error_code error;
+  if (!fs::is_directory(path, error))
+    throw CheckpointError(fmt::format(
+        "{}: there is no such checkpoint; name a run's folder, for its newest checkpoint, or one "
+        "such as RUN/checkpoints/step-00000100",
+        path));
+  if (fs::exists(fs::path(path) / manifest_name, error)) return {path, {}};
+  for (const std::string& folder : {path + "/checkpoints", path})
+    if (!checkpoint_steps_in(folder).empty()) return {{}, folder};
+  if (has_name_of_checkpoint(path)) return {path, {}};
+  throw CheckpointError(
+      fmt::format("{}: holds no checkpoint; name a run's folder (which has a subfolder "
+                  "checkpoints), a folder of checkpoints, or a checkpoint's (step-N)",
+                  path));
+}
+
+std::string resolve_checkpoint(const std::string& path) {
+  const CheckpointPlace place = place_of_checkpoint(path);
+  if (place.folder.empty()) return place.checkpoint;
+  return place.folder + "/" + step_folder_name(newest_step_in(place.folder));
+}
+
+bool is_named_checkpoint(const std::string& resume) {
+  return resume != "never" && resume != "auto";
+}
+
+std::string read_checkpoint(const std::string& path, Group& world, const Report& report,
+                            const ReadCheckpoint& read) {
+  CheckpointPlace place;
+  run_together(world, [&] {
+    if (world.rank() == 0) place = place_of_checkpoint(path);
+  });
+  world.broadcast_text(place.checkpoint, 0);
+  world.broadcast_text(place.folder, 0);
+  if (place.folder.empty()) {
+    const std::string damage = find_damage(place.checkpoint, world, report);
+    if (!damage.empty()) throw Collective<CheckpointError>(damage);
+    read(place.checkpoint);
+    return place.checkpoint;
+  }
+  const std::optional<std::string> newest = read_newest_valid(place.folder, world, report, read);
+  if (!newest)
+    throw Collective<CheckpointError>(
+        fmt::format("{} holds no valid checkpoint (see above)", place.folder));
+  return *newest;
+}
+
+}  // namespace switchyard
