@@ -18,7 +18,7 @@ mkdir start && cd start || exit 1
 prepare_corpus "$switchyard"
 write_config small.yaml <<'YAML'
 train: {num_steps: 3, global_batch: 4, micro_batch: 2}
-evaluate: {every: 2, num_batches: 2}
+evaluate: {every: 2, num_sequences: 4}
 checkpoint: {every: 2, keep: 2}
 capture: {steps: [2], layers: [0], tensors: [hidden]}
 YAML
