@@ -240,8 +240,8 @@ std::int64_t peak_bytes_with_rows(const Config& given, int num_ranks, std::int64
   std::int64_t most = 0;
   for (int rank = 0; rank < num_kinds(config.parallel); ++rank) {
     if (!known.insert(kind_of(config, rank)).second) continue;
-    const PlannedRank planned(config, rank, num_ranks, vocab_size_used, rows);
-    most = std::max(most, planned.device->memory().peak_total());
+    PlannedRank planned(config, rank, num_ranks, vocab_size_used, rows);
+    most = std::max(most, plan_of(planned, rank).peak_bytes);
   }
   return most;
 }

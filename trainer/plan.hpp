@@ -45,8 +45,7 @@ struct Plan {
 Plan make_plan(const Config& config, int num_ranks, std::int64_t vocab_size_used,
                std::int64_t planned_rows = 0);
 
-// The peak of the fullest rank if the fullest received that many rows (at least 1) in a layer. As
-// all is allocated before the first step, this takes none and is quick.
+// The peak of the fullest rank if the fullest received that many rows (at least 1) in a layer.
 std::int64_t peak_bytes_with_rows(const Config& config, int num_ranks, std::int64_t vocab_size_used,
                                   std::int64_t rows);
 

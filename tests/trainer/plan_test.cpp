@@ -101,7 +101,7 @@ TEST(Plan, HasTheFiguresOfAllMicroStepsOfAllRanks) {
   }
 }
 
-TEST(Plan, NeedsNoStepToKnowThePeak) {
+TEST(Plan, KnowsThePeakOfGivenRows) {
   for (const Case& c : cases()) {
     SCOPED_TRACE(c.name);
     const std::int64_t rows = make_plan(c.config, c.num_ranks, vocab_size).fullest().max_rows;
