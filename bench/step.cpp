@@ -126,9 +126,9 @@ void add_summary(Report& report, const Plan& plan, const Sample& median, const T
   report.fact("max_seconds", times.max);
 }
 
-void add_memory(Report& report, const Trainer& trainer) {
-  const std::int64_t bytes = trainer.peak_memory_bytes();  // collective
-  const std::int64_t rows = trainer.max_rows();            // likewise
+void add_memory(Report& report, Trainer& trainer) {
+  const std::int64_t rows = trainer.agree_on_rows();       // collective
+  const std::int64_t bytes = trainer.peak_memory_bytes();  // likewise
   report.line(
       fmt::format("memory       {} on the fullest rank; at most {} rows at the experts of a "
                   "rank and layer",

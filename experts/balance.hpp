@@ -11,11 +11,9 @@
 //
 // z-loss (Zoph et al.: ST-MoE, 2022, eq. 5): mean over tokens and layers of (log sum exp logits)^2.
 //
-// The sums run on the host, in double, from integer counts and fp32 sums.
+// The sums and slopes are kernels (kernels/balance.hpp): in double, from integer counts and fp32
+// sums.
 #pragma once
-
-#include <cstdint>
-#include <span>
 
 #include "experts/config.hpp"
 
@@ -23,24 +21,5 @@ namespace switchyard {
 
 // ConfigError unless `config.balance_scope` is one that this program knows.
 void check_balance_scope(const ExpertsConfig& config);
-
-// Shape of the statistics of a micro-batch.
-struct BalanceDims {
-  std::int64_t num_experts = 0;
-  std::int64_t top_k = 0;
-  std::int64_t sequence_length = 0;  // of a whole sequence
-};
-
-// Sum over the sequences of balance_s. counts, prob_sums: [S, E].
-double balance_loss_sum(std::span<const std::int32_t> counts, std::span<const float> prob_sums,
-                        const BalanceDims& dims);
-
-// Slope of `scale` * (sum over s of balance_s) to the probability of expert e for any token of
-// sequence s: slopes[s, e] = scale * E * f_e / L.
-void balance_prob_slopes(std::span<const std::int32_t> counts, const BalanceDims& dims,
-                         double scale, std::span<float> slopes);
-
-// Sum over tokens of lse^2.
-double z_loss_sum(std::span<const float> lse);
 
 }  // namespace switchyard

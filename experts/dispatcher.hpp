@@ -7,7 +7,8 @@
 // token identity): an expert sees its rows in the same order whatever the number of ranks. Where
 // ranks hold whole sequences, in ascending order, that is (local expert, source rank, slot). Where
 // sequences are split over context ranks, the tokens' numbers travel once with the route, and the
-// rows of the ranks that share sequences are merged by them. No row is dropped.
+// rows of the ranks that share sequences are merged by them. A slot of expert -1 is dropped: it has
+// no row (kernels/permute.hpp).
 //
 // to_experts and from_experts are adjoint to each other (each is the other's inverse permutation),
 // and so are the two halves of the layer: forward dispatch = gather, to_experts; its backward =
@@ -26,21 +27,21 @@
 
 namespace switchyard {
 
-// What of a route lies on the host.
+// What of a route lies on the host: the sizes of its exchanges, and what reports tell of it.
 struct RouteCounts {
   std::int64_t num_tokens = 0;
+  std::int64_t num_dropped = 0;              // slots of this rank's tokens without a row
+  std::int64_t num_sent = 0;                 // slots with a row: rows on the token side
   std::int64_t num_rows = 0;                 // R: rows this rank's experts receive
-  std::int64_t max_rows = 0;                 // of any rank of the group
-  std::vector<std::int64_t> expert_counts;   // [E]: `counts` on the host
+  std::vector<std::int64_t> expert_counts;   // [E]: rows of this rank's tokens by expert
   std::vector<std::int64_t> send_rows;       // [P]
   std::vector<std::int64_t> recv_rows;       // [P]
   std::vector<std::int64_t> expert_offsets;  // [local experts + 1] in the expert order
 };
 
 struct Route : RouteCounts {
-  Tensor counts;          // i32 [E]: slots of this rank's tokens by expert
-  Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows
-  Tensor token_of_row;    // i32 [T k]
+  Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
+  Tensor token_of_row;    // i32 [T k], of which num_sent are in use
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
                           // rows arrive in expert order (one rank, or at most one local expert
                           // and whole sequences)
@@ -68,6 +69,8 @@ struct DispatchScratch {
   DispatchScratch(const DispatchScratch&) = delete;
   DispatchScratch& operator=(const DispatchScratch&) = delete;
 
+  Tensor counts;        // i32 [E]: rows of this rank's tokens by expert, and of each rank's by
+  Tensor recv_counts;   // expert of this rank: [P, local experts], in room for the most of any rank
   Tensor slots;         // [T k, H]: rows on the token side, sorted
   Tensor arrival;       // growable [R, H]: rows on the expert side as they arrive; spare otherwise
   Tensor rows;          // growable [R, H]: rows in expert order; empty with one rank
@@ -111,13 +114,14 @@ class Dispatcher {
   bool arrives_in_order() const {
     return !moves_rows() || (num_local_experts() <= 1 && sharing_.num_ranks == 1);
   }
-  void read_counts(Route& route) const;
-  std::vector<std::int64_t> gather_counts(const Route& route, const RowCapacity& capacity) const;
-  void fit_to_plan(std::span<std::int64_t> all_counts, std::int64_t max_rows) const;
-  std::int64_t rows_from_to(std::span<const std::int64_t> all_counts, int source, int target) const;
-  void fill_ranges(std::span<const std::int64_t> all_counts, Route& route) const;
-  void fill_arrival(std::span<const std::int64_t> all_counts, const TensorView& arrival_numbers,
-                    Route& route) const;
+  TensorView exchange_counts(DispatchScratch& scratch) const;
+  std::vector<std::int64_t> read_counts(const DispatchScratch& scratch,
+                                        const TensorView& recv_counts, Route& route,
+                                        RowCapacity& capacity) const;
+  std::vector<std::int64_t> assume_counts(Route& route, RowCapacity& capacity) const;
+  void fit_to_plan(std::span<std::int64_t> recv_counts, std::int64_t max_rows) const;
+  std::int64_t rows_to(int rank, std::span<const std::int64_t> expert_counts) const;
+  void fill_ranges(std::span<const std::int64_t> recv_counts, Route& route) const;
   TensorView exchange_token_numbers(const TensorView& token_numbers, const Route& route,
                                     DispatchScratch& scratch) const;
 

@@ -1,7 +1,5 @@
 #include "experts/moe_layer.hpp"
 
-#include <numeric>
-
 #include "kernels/elementwise.hpp"
 #include "kernels/permute.hpp"
 #include "tensor/error.hpp"
@@ -25,11 +23,14 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .output_std = output_std};
 }
 
-// Views of the buffers on the token side, [T k, ...], and on the expert side, [R, ...], that this
-// micro-batch uses.
+// Views of the buffers that this micro-batch uses: by slot [T k, ...], sorted rows of the slots
+// that are sent, rows on the expert side [R, ...], and by token [T, ...].
 TensorView used_slots(const Tensor& buffer, const Route& route) {
-  return buffer->slice_rows(
-      0, route.token_of_row->rows() / route.row_of_slot->rows() * route.num_tokens);
+  return buffer->slice_rows(0, route.num_sent + route.num_dropped);
+}
+
+TensorView sent_rows(const Tensor& buffer, const Route& route) {
+  return buffer->slice_rows(0, route.num_sent);
 }
 
 TensorView used_rows(const Tensor& buffer, const Route& route) {
@@ -51,13 +52,12 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
       bank(device,
            max_rows_received({config.num_experts, expert_ranks}, sharing.most_tokens(num_tokens),
                              config.top_k),
-           config.intermediate, compute) {
+           config.intermediate, compute),
+      losses(device, Purpose::workspace, DType::f64, {2}) {
   if (config.dropout <= 0) return;
   by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
   slot_numbers = Tensor(device, Purpose::workspace, DType::i32, {num_tokens, config.top_k});
-  if (device.is_plan()) return;
-  const std::span<std::int32_t> numbers = slot_numbers->span<std::int32_t>();
-  std::iota(numbers.begin(), numbers.end(), 0);
+  kernels::iota(slot_numbers);
 }
 
 MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
@@ -114,8 +114,7 @@ void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, D
   decide(x, saved, scratch, capacity, pass);
   run_experts(x, saved, derived, scratch, pass);
   const Profile::Scope scope(device_.profile(), Part::combine);
-  kernels::combine_rows(used_slots(derived.expert_out, saved.route),
-                        place_of_slot(saved, scratch, pass),
+  kernels::combine_rows(returned_rows(saved, derived, pass), place_of_slot(saved, scratch, pass),
                         used_tokens(saved.gate.weights, saved.route), y);
 }
 
@@ -129,8 +128,7 @@ void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCa
   {
     const Profile::Scope scope(device_.profile(), Part::router);
     router_.forward(x, saved.gate, scratch.router, pass);
-    const AuxiliaryLosses losses = router_.losses(saved.gate, x.rows(), pass);
-    saved.losses = {losses.balance, losses.z};
+    router_.add_losses(saved.gate, x.rows(), pass, scratch.losses);
   }
   const Profile::Scope scope(device_.profile(), Part::dispatch);
   const TensorView token_numbers =
@@ -148,8 +146,8 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
     const Profile::Scope scope(profile, Part::dispatch);
     dispatcher_.dispatch(x, route, scratch.dispatch, x_rows);
   }
-  const TensorView expert_out = used_slots(derived.expert_out, route);
-  const TensorView returned = drops(pass) ? used_slots(scratch.dispatch.slots, route) : expert_out;
+  const TensorView expert_out = returned_rows(saved, derived, pass);
+  const TensorView returned = drops(pass) ? sent_rows(scratch.dispatch.slots, route) : expert_out;
   const TensorView y_rows =
       dispatcher_.moves_rows() ? used_rows(scratch.dispatch.rows, route) : returned;
   {
@@ -162,6 +160,12 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
   if (!drops(pass)) return;
   kernels::gather_rows(returned, used_tokens(route.row_of_slot, route).flat(), expert_out);
   drop(expert_out, pass);
+}
+
+TensorView MoeLayer::returned_rows(const Saved& saved, const Derived& derived,
+                                   const Pass& pass) const {
+  return drops(pass) ? used_slots(derived.expert_out, saved.route)
+                     : sent_rows(derived.expert_out, saved.route);
 }
 
 TensorView MoeLayer::place_of_slot(const Saved& saved, const Scratch& scratch,
@@ -183,7 +187,7 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
                         const Pass& pass) const {
   Profile& profile = device_.profile();
   const Route& route = saved.route;
-  const TensorView slots = used_slots(scratch.dispatch.slots, route);
+  const TensorView slots = sent_rows(scratch.dispatch.slots, route);
   const TensorView rows = used_rows(scratch.dispatch.rows, route);
   const TensorView arrival = used_rows(scratch.dispatch.arrival, route);
   TensorView dy_rows;
@@ -210,11 +214,11 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
 void MoeLayer::combine_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
                                 Scratch& scratch, const Pass& pass) const {
   const Route& route = saved.route;
-  const TensorView expert_out = used_slots(derived.expert_out, route);
+  const TensorView expert_out = returned_rows(saved, derived, pass);
   const TensorView row_of_slot = used_tokens(route.row_of_slot, route);
   const TensorView weights = used_tokens(saved.gate.weights, route);
   const TensorView dweights = used_tokens(scratch.router.dweights, route);
-  const TensorView slots = used_slots(scratch.dispatch.slots, route);
+  const TensorView slots = sent_rows(scratch.dispatch.slots, route);
   if (!drops(pass)) {
     kernels::combine_rows_backward(dy, expert_out, row_of_slot, weights, slots, dweights);
     return;

@@ -1,6 +1,6 @@
 // A mixture-of-experts feed-forward layer: router -> dispatch -> experts -> combine. The experts of
-// a layer are sharded over the ranks of the expert axis; tokens reach them by all-to-all, no token
-// is dropped, and rows reach an expert in the order of token identity.
+// a layer are sharded over the ranks of the expert axis; tokens reach them by all-to-all, and rows
+// reach an expert in the order of token identity.
 //   y_t = sum over the chosen experts e of w_{t,e} * expert_e(x_t)
 // Modules hold parameters. What the backward pass reads is in Saved, the decision of the router,
 // which is never taken again, and in Derived, which can be computed again from it and from x. What
@@ -24,22 +24,15 @@ namespace switchyard {
 
 class MoeLayer {
  public:
-  // Sums of this micro-batch over this rank's tokens, already divided by the global counts of the
-  // pass, not yet by the number of layers and not weighted.
-  struct Losses {
-    double balance = 0;
-    double z = 0;
-  };
   struct Saved {
     GateRecord gate;  // probs, lse, indices, weights, statistics (router.hpp)
     Route route;      // the frozen routing decision (dispatcher.hpp)
-    Losses losses;
   };
   struct Derived {
     Tensor x_rows;   // compute type, growable [R, H]: the rows in expert order
     Tensor gate_up;  // compute type, growable [R, 2 I]; or none: the backward computes it again
     // [T k, H]: what the experts returned, in slot-sorted row order; with dropout, which goes by
-    // the choices of a token, in slot order and already dropped.
+    // the choices of a token, in slot order and after it.
     Tensor expert_out;
   };
   struct Scratch {
@@ -49,6 +42,7 @@ class MoeLayer {
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;
+    Tensor losses;        // f64 [2]: forward() adds the layer's balance and z loss (router.hpp)
     Tensor by_slot;       // [T k, H] in slot order; only with dropout
     Tensor slot_numbers;  // i32 [T, k]: 0, 1, 2 ...; only with dropout
   };
@@ -92,7 +86,9 @@ class MoeLayer {
   // x [T, H] -> derived: the rows go to the experts, through them and back.
   void run_experts(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                    const Pass& pass) const;
-  // Where the row of a choice lies in derived.expert_out: i32 [T, k].
+  // What of derived.expert_out is in use.
+  TensorView returned_rows(const Saved& saved, const Derived& derived, const Pass& pass) const;
+  // Where the row of a choice lies there: i32 [T, k].
   TensorView place_of_slot(const Saved& saved, const Scratch& scratch, const Pass& pass) const;
   // dy [T, H] -> scratch.router.dweights and, in scratch.dispatch.slots, the gradient of what the
   // experts returned.

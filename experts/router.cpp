@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "experts/balance.hpp"
+#include "kernels/balance.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/gate.hpp"
 #include "tensor/error.hpp"
@@ -10,10 +11,6 @@
 namespace switchyard {
 
 namespace {
-
-BalanceDims balance_dims(const ExpertsConfig& config, const Pass& pass) {
-  return {config.num_experts, config.top_k, pass.whole_length()};
-}
 
 std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
   expect(pass.sequence_length > 0 && num_tokens % pass.sequence_length == 0,
@@ -99,16 +96,17 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   if (context_.size() > 1) context_.all_reduce(counts, ReduceOp::sum);
 }
 
-AuxiliaryLosses Router::losses(const GateRecord& gate, std::int64_t num_tokens,
-                               const Pass& pass) const {
-  if (gate.probs->device->is_plan()) return {};
+void Router::add_losses(const GateRecord& gate, std::int64_t num_tokens, const Pass& pass,
+                        const TensorView& losses) const {
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
-  const TensorView counts = gate.counts->slice_rows(0, num_sequences);
-  const TensorView prob_sums = gate.prob_sums->slice_rows(0, num_sequences);
-  const double balance = balance_loss_sum(counts.span<std::int32_t>(), prob_sums.span<float>(),
-                                          balance_dims(config_, pass));
-  const double z = z_loss_sum(gate.lse->slice_rows(0, num_tokens).span<float>());
-  return {balance / pass.num_global_sequences, z / pass.num_global_tokens};
+  kernels::add_auxiliary_losses(gate.counts->slice_rows(0, num_sequences),
+                                gate.prob_sums->slice_rows(0, num_sequences),
+                                gate.lse->slice_rows(0, num_tokens),
+                                {.top_k = config_.top_k,
+                                 .sequence_length = pass.whole_length(),
+                                 .num_sequences = pass.num_global_sequences,
+                                 .num_tokens = pass.num_global_tokens},
+                                losses);
 }
 
 void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
@@ -117,7 +115,9 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
   const TensorView dlogits = scratch.logits->slice_rows(0, num_tokens);
   const TensorView slopes = scratch.prob_slopes->slice_rows(0, num_sequences);
-  fill_prob_slopes(gate.counts->slice_rows(0, num_sequences), slopes, pass);
+  kernels::balance_slopes(
+      gate.counts->slice_rows(0, num_sequences), config_.top_k, pass.whole_length(),
+      config_.balance_weight / (pass.num_global_sequences * num_layers_), slopes);
   const double z_slope = config_.z_weight / (pass.num_global_tokens * num_layers_);
   kernels::gate_backward(scratch.dweights->slice_rows(0, num_tokens),
                          gate.probs->slice_rows(0, num_tokens), gate.lse->slice_rows(0, num_tokens),
@@ -134,14 +134,6 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
     if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx_rows);
   });
   pass.gradient_ready(weight_);
-}
-
-void Router::fill_prob_slopes(const TensorView& counts, const TensorView& slopes,
-                              const Pass& pass) const {
-  if (counts.device->is_plan()) return;
-  const double scale = config_.balance_weight / (pass.num_global_sequences * num_layers_);
-  balance_prob_slopes(counts.span<std::int32_t>(), balance_dims(config_, pass), scale,
-                      slopes.span<float>());
 }
 
 }  // namespace switchyard

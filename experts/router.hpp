@@ -40,11 +40,6 @@ struct RouterScratch {
   Tensor hidden_f32;   // f32 [block, H]: of x, then of dx; only if the compute type is not f32
 };
 
-struct AuxiliaryLosses {
-  double balance = 0;
-  double z = 0;
-};
-
 class Router {
  public:
   // Registers `prefix`.router.weight [E, H].
@@ -55,16 +50,16 @@ class Router {
   // x: [T, H] in the compute type. Fills the record.
   void forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
                const Pass& pass) const;
-  // The sums of MoeLayer::Saved. On the plan device, whose numbers nobody may read, zeros.
-  AuxiliaryLosses losses(const GateRecord& gate, std::int64_t num_tokens, const Pass& pass) const;
+  // Adds this layer's balance and z loss to losses, f64 [2]: sums over this rank's tokens, already
+  // divided by the global counts of the pass, not yet by the number of layers and not weighted.
+  void add_losses(const GateRecord& gate, std::int64_t num_tokens, const Pass& pass,
+                  const TensorView& losses) const;
   // Reads scratch.dweights. Adds the gradients through the weights and of the auxiliary losses to
   // dx [T, H] and to the parameter's gradient.
   void backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
                 const TensorView& dx, const Pass& pass) const;
 
  private:
-  void fill_prob_slopes(const TensorView& counts, const TensorView& slopes, const Pass& pass) const;
-
   ExpertsConfig config_;
   double num_layers_;
   Group& context_;

@@ -1,7 +1,7 @@
-// The rows for which expert-side buffers have room: as many as the fullest rank of an expert group
-// received in any layer so far. All ranks of the group and all layers share the figure, so memory
-// is a function of one number (`max_rows`), which a run reports and a plan takes. When a layer
-// receives more, every registered buffer grows in place.
+// The rows for which expert-side buffers have room: as many as this rank received in any layer so
+// far and, once a step is over, as many as the fullest rank did. All layers and, between steps, all
+// ranks share the figure, so memory is a function of one number (`max_rows`), which a run reports
+// and a plan takes. When a layer receives more, every registered buffer grows in place.
 #pragma once
 
 #include <cstdint>

@@ -14,6 +14,13 @@ void fill_zero(const TensorView& x) {
       *x.device, [&] { cpu::fill_zero(x); }, [&] { plan::fill_zero(x); });
 }
 
+void iota(const TensorView& x) {
+  if (x.empty()) return;
+  expect_vector(x, DType::i32, x.numel(), "numbers i32, contiguous");
+  dispatch(
+      *x.device, [&] { cpu::iota(x); }, [&] { plan::iota(x); });
+}
+
 void copy(const TensorView& src, const TensorView& dst) {
   if (src.empty()) return;
   expect(has_size(dst, src.rows(), src.cols()), "a copy between equal shapes");

@@ -7,6 +7,7 @@
 namespace switchyard::kernels {
 
 void fill_zero(const TensorView& x);                      // any type
+void iota(const TensorView& x);                           // i32, contiguous: 0, 1, 2 ...
 void copy(const TensorView& src, const TensorView& dst);  // f32 <-> bf16 converts, else same type
 void add(const TensorView& a, const TensorView& b, const TensorView& out);  // out may be a or b
 void scale(const TensorView& x, float factor);                              // in place, f32

@@ -141,7 +141,6 @@ std::vector<RecordTensor> Block::tensors_of(Saved& saved, Derived& derived) cons
   add("router.counts", saved.moe->gate.counts);
   add("router.prob_sums", saved.moe->gate.prob_sums);
   Route& route = saved.moe->route;
-  add("route.counts", route.counts);
   add("route.row_of_slot", route.row_of_slot);
   add("route.token_of_row", route.token_of_row);
   add("experts.out", derived.moe->expert_out);

@@ -22,7 +22,7 @@ LayerRecords::LayerRecords(const Blocks& blocks, const ActivationOptions& option
     : blocks_(blocks), options_(options), capacity_(capacity) {
   layers_.resize(blocks.size());
   spill_index_.resize(blocks.size());
-  outcomes_.resize(blocks.size());
+  routes_.resize(blocks.size());
   for (std::size_t layer = 0; layer < blocks.size(); ++layer) {
     const Block& block = *blocks[layer];
     Owned& own = layers_[layer];
@@ -145,8 +145,7 @@ LayerRecords::Record LayerRecords::begin_forward(std::size_t layer, const Pass& 
 
 void LayerRecords::end_forward(std::size_t layer, bool keeps) {
   const Record record = record_of(layer);
-  if (blocks_[layer]->has_experts())
-    outcomes_[layer] = {record.saved.moe->route, record.saved.moe->losses};
+  if (blocks_[layer]->has_experts()) routes_[layer] = record.saved.moe->route;
   if (!keeps || options_.policy_of(layer) != LayerPolicy::spill || !moves(layer)) return;
   const std::vector<RecordTensor> tensors = tensors_of(layer);
   const std::int64_t times = device_->profile().times();
@@ -164,15 +163,13 @@ void LayerRecords::end_backward(std::size_t layer) {
   if (options_.policy_of(layer) != LayerPolicy::spill || spill_index(layer) < pool_.size()) return;
   const std::size_t next = spilled_layers_[spill_index(layer) - pool_.size()];
   Record record = record_of(next);
-  if (blocks_[next]->has_experts()) {
-    static_cast<RouteCounts&>(record.saved.moe->route) = outcomes_[next].route;
-    record.saved.moe->losses = outcomes_[next].losses;
-  }
+  if (blocks_[next]->has_experts())
+    static_cast<RouteCounts&>(record.saved.moe->route) = routes_[next];
   options_.store->start_read(static_cast<std::int64_t>(next), tensors_of(next));
 }
 
-const LayerRecords::Outcome* LayerRecords::outcome(std::size_t layer) const {
-  return blocks_[layer]->has_experts() ? &outcomes_[layer] : nullptr;
+const RouteCounts* LayerRecords::route(std::size_t layer) const {
+  return blocks_[layer]->has_experts() ? &routes_[layer] : nullptr;
 }
 
 }  // namespace switchyard

@@ -38,12 +38,6 @@ class LayerRecords {
     Block::Saved& saved;
     Block::Derived& derived;
   };
-  // What later passes and reports need of a layer with experts wherever its record lies.
-  struct Outcome {
-    RouteCounts route;
-    MoeLayer::Losses losses;
-  };
-
   // balanced_rows: that a rank receives in a layer if all experts are equally loaded. ConfigError,
   // with the least legal value, if the budget does not hold two records.
   LayerRecords(const Blocks& blocks, const ActivationOptions& options, std::int64_t num_tokens,
@@ -63,8 +57,8 @@ class LayerRecords {
   }
 
   std::size_t num_layers() const { return layers_.size(); }
-  // Of the last forward pass; null for a layer without experts.
-  const Outcome* outcome(std::size_t layer) const;
+  // Of the last forward pass, wherever its record lies; null for a layer without experts.
+  const RouteCounts* route(std::size_t layer) const;
   std::int64_t num_pool_records() const { return std::ssize(pool_); }
   // Copied out and back by the passes so far.
   double bytes_spilled() const { return bytes_spilled_; }
@@ -100,7 +94,7 @@ class LayerRecords {
   std::vector<Owned> pool_;    // of the layers that spill
   std::vector<std::size_t> spilled_layers_;
   std::vector<std::size_t> spill_index_;  // by layer
-  std::vector<Outcome> outcomes_;         // by layer
+  std::vector<RouteCounts> routes_;       // by layer: what passes and reports need of a route
   double bytes_spilled_ = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "model/transformer.hpp"
 
+#include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/rms_norm.hpp"
 #include "model/parameter_spec.hpp"
@@ -109,12 +110,11 @@ double Activations::bytes_spilled() const {
   return state_->records.bytes_spilled();
 }
 
-std::vector<std::vector<std::int64_t>> Activations::expert_counts() const {
-  std::vector<std::vector<std::int64_t>> counts;
+std::vector<const RouteCounts*> Activations::routes() const {
+  std::vector<const RouteCounts*> routes;
   for (std::size_t layer = 0; layer < state_->records.num_layers(); ++layer)
-    if (const LayerRecords::Outcome* outcome = state_->records.outcome(layer))
-      counts.push_back(outcome->route.expert_counts);
-  return counts;
+    if (const RouteCounts* route = state_->records.route(layer)) routes.push_back(route);
+  return routes;
 }
 
 Transformer::Transformer(ParameterStore& store, const ModelConfig& model,
@@ -207,6 +207,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     kernels::embedding_forward(batch.tokens.flat(), embedding_->value(), stream);
     apply_dropout(stream, model_.embedding_dropout, embedding_dropout_key_, pass);
   }
+  if (state.scratch.moe) kernels::fill_zero(state.scratch.moe->losses);
   TensorView delta;  // what the block before adds to the stream
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
@@ -255,19 +256,14 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
   pass.gradient_ready(*embedding_);
 }
 
+// The layers have added their losses up; the model's are means over them.
 LossSums Transformer::auxiliary_losses(const Activations& activations) const {
   LossSums sums;
   const std::int64_t num_layers = num_moe_layers();
-  if (num_layers == 0) return sums;
-  const LayerRecords& records = activations.state_->records;
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const LayerRecords::Outcome* outcome = records.outcome(layer);
-    if (outcome == nullptr) continue;
-    sums.balance += outcome->losses.balance;
-    sums.z += outcome->losses.z;
-  }
-  sums.balance /= static_cast<double>(num_layers);
-  sums.z /= static_cast<double>(num_layers);
+  if (num_layers == 0 || store_.device().is_plan()) return sums;
+  const std::span<const double> losses = activations.state_->scratch.moe->losses->span<double>();
+  sums.balance = losses[0] / static_cast<double>(num_layers);
+  sums.z = losses[1] / static_cast<double>(num_layers);
   return sums;
 }
 

@@ -101,16 +101,16 @@ class Activations {
   // token attends to another document. Empty, as at first: documents do not matter.
   void set_documents(kernels::DocumentStarts document_starts);
 
-  // Rows received by the fullest rank of the expert group in a layer, so far.
+  // Rows for which there is room: that this rank received in a layer so far, or were reserved.
   std::int64_t max_rows() const;
-  // Makes room for that many rows at once, as a run that continues on the layout it had does.
+  // Makes room for that many rows at once: as many as the fullest rank received (RowCapacity).
   void reserve_rows(std::int64_t rows);
   // Told of chosen tensors by the passes that train() makes from now on; null: by none.
   void observe_with(ActivationObserver* observer);
   // Bytes that passes moved to the store of spilled layers and back, so far.
   double bytes_spilled() const;
-  // Slots by expert of this rank's tokens in the last micro-batch: [num_moe_layers][E].
-  std::vector<std::vector<std::int64_t>> expert_counts() const;
+  // Of this rank's tokens in the last micro-batch, by layer with experts; until the next one.
+  std::vector<const RouteCounts*> routes() const;
 
  private:
   friend class Transformer;

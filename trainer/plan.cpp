@@ -56,7 +56,7 @@ RankPlan plan_of(PlannedRank& planned, int rank) {
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     plan.bytes[static_cast<std::size_t>(purpose)] = memory.at_peak(static_cast<Purpose>(purpose));
   plan.peak_bytes = memory.peak_total();
-  plan.max_rows = planned.trainer.max_rows();
+  plan.max_rows = planned.trainer.agree_on_rows();
   plan.spilled_bytes = planned.trainer.bytes_spilled();
   return plan;
 }

@@ -57,7 +57,7 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source) {
     const TokenBatch& batch = next_batch(source);
     if (is_last) sync_.arm();
     result.losses += model_.train(batch, activations_, pass);
-    load_.add(activations_.expert_counts());
+    load_.add(activations_.routes());
     num_taken += times;
   }
   {
@@ -94,10 +94,11 @@ BatchLayout Trainer::batch_layout() const {
   return layout_;
 }
 
-std::int64_t Trainer::max_rows() const {
-  double rows = static_cast<double>(activations_.max_rows());
-  mesh_.group(Axis::world).all_reduce_values({&rows, 1}, ReduceOp::max);
-  return static_cast<std::int64_t>(rows);
+std::int64_t Trainer::agree_on_rows() {
+  std::int64_t rows = activations_.max_rows();
+  mesh_.group(Axis::world).all_reduce_values(std::span(&rows, 1), ReduceOp::max);
+  activations_.reserve_rows(rows);
+  return rows;
 }
 
 std::int64_t Trainer::peak_memory_bytes() const {
@@ -136,7 +137,7 @@ void Trainer::finish_losses(StepResult& result) const {
   result.losses = {sums[0], sums[1], sums[2]};
   result.loss =
       sums[0] + config_.experts.balance_weight * sums[1] + config_.experts.z_weight * sums[2];
-  result.load_max_over_mean = load_.max_over_mean(mesh_.group(Axis::dense_replica));
+  result.load = load_.over(mesh_.group(Axis::dense_replica));
 }
 
 void Trainer::require_finite(const StepResult& result, std::int64_t step) const {

@@ -27,7 +27,7 @@ struct StepResult {
   double loss = 0;           // cross-entropy + weighted balance and z losses: what is minimised
   double gradient_norm = 0;  // of the whole model, before clipping
   double learning_rate = 0;
-  double load_max_over_mean = 1;  // fullest expert over the mean, in the worst layer
+  ExpertLoad load;
 };
 
 struct EvaluationResult {
@@ -55,8 +55,9 @@ class Trainer {
   EvaluationResult evaluate(const FixedBatches& batches);
 
   BatchLayout batch_layout() const;
-  // Rows received by the fullest rank in a layer so far, over all ranks; collective.
-  std::int64_t max_rows() const;
+  // Rows received by the fullest rank in a layer so far, over all ranks. Every rank now has room
+  // for them, so that memory follows from this one figure (RowCapacity). Collective.
+  std::int64_t agree_on_rows();
   // Room for that many at once: for a run that continues on the layout it had.
   void reserve_rows(std::int64_t rows) { activations_.reserve_rows(rows); }
   // Tells `observer` (null: nobody) of the activations of steps from now on.

@@ -52,6 +52,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include <cstring>
+#include <numeric>
 
 namespace switchyard::kernels::cpu {
 
@@ -85,6 +86,13 @@ void fill_zero(const TensorView& x) {
                    std::memset(x.kernel_bytes() + (row * x.row_stride + begin) * size, 0,
                                static_cast<std::size_t>((end - begin) * size));
                  });
+}
+
+void iota(const TensorView& x) {
+  std::int32_t* numbers = x.as<std::int32_t>();
+  parallel_blocks(x.numel(), block_elements, [numbers](std::int64_t begin, std::int64_t end) {
+    std::iota(numbers + begin, numbers + end, static_cast<std::int32_t>(begin));
+  });
 }
 
 namespace {

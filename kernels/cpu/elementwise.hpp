@@ -6,6 +6,7 @@
 namespace switchyard::kernels::cpu {
 
 void fill_zero(const TensorView& x);
+void iota(const TensorView& x);
 void copy(const TensorView& src, const TensorView& dst);
 void add(const TensorView& a, const TensorView& b, const TensorView& out);
 void scale(const TensorView& x, float factor);

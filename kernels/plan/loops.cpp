@@ -78,6 +78,18 @@ void sort_by_expert(const TensorView& counts, const TensorView& indices) {
   record(counts, 0, bytes(counts) + 4 * bytes(indices));
 }
 
+void add_auxiliary_losses(const TensorView& counts, const TensorView& lse) {
+  record(lse, 4 * numel(counts) + 2 * numel(lse), 2 * bytes(counts) + bytes(lse));
+}
+
+void balance_slopes(const TensorView& slopes) {
+  record(slopes, numel(slopes), 2 * bytes(slopes));
+}
+
+void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row) {
+  record(arrival_of_row, 0, bytes(arrival_of_row) + (numbers.empty() ? 0 : bytes(numbers)));
+}
+
 void gather_rows(const TensorView& dst) {
   record(dst, 0, 2 * bytes(dst));
 }
@@ -107,6 +119,10 @@ void fill_key_ranges(const TensorView& first) {
 }
 
 void fill_zero(const TensorView& x) {
+  record(x, 0, bytes(x));
+}
+
+void iota(const TensorView& x) {
   record(x, 0, bytes(x));
 }
 

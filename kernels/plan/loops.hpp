@@ -22,6 +22,9 @@ void gate_backward(const TensorView& probs);
 void gate_statistics(const TensorView& probs);
 // Writes nothing: what the counts of a plan are is the dispatcher's business.
 void sort_by_expert(const TensorView& counts, const TensorView& indices);
+void add_auxiliary_losses(const TensorView& counts, const TensorView& lse);
+void balance_slopes(const TensorView& slopes);
+void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row);
 void gather_rows(const TensorView& dst);
 void scatter_rows(const TensorView& src);
 void combine_rows(const TensorView& rows, const TensorView& out);
@@ -30,6 +33,7 @@ void sum_rows(const TensorView& rows, const TensorView& out);
 void restart_positions(const TensorView& positions);
 void fill_key_ranges(const TensorView& first);
 void fill_zero(const TensorView& x);
+void iota(const TensorView& x);
 void copy(const TensorView& src, const TensorView& dst);
 void add(const TensorView& a);
 void scale(const TensorView& x);

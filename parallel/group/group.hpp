@@ -80,6 +80,8 @@ class Group {
   virtual void all_gather_values(std::span<const std::int64_t> mine,
                                  std::span<std::int64_t> all) = 0;
   virtual void all_reduce_values(std::span<double> values, ReduceOp op) = 0;
+  // Whole numbers, whose sums have no order: 2 n (P - 1) / P bytes.
+  virtual void all_reduce_values(std::span<std::int64_t> values, ReduceOp op) = 0;
   virtual void broadcast_text(std::string& text, int root) = 0;
 
   // The group, among those in `partition`, that this rank belongs to. Every rank of this group

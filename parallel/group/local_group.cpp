@@ -41,6 +41,7 @@ class LocalGroup final : public Group {
     std::copy(mine.begin(), mine.end(), all.begin());
   }
   void all_reduce_values(std::span<double>, ReduceOp) override {}
+  void all_reduce_values(std::span<std::int64_t>, ReduceOp) override {}
   void broadcast_text(std::string&, int) override {}
 
   std::unique_ptr<Group> subgroup(std::string name,

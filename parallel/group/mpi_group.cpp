@@ -51,6 +51,18 @@ int checked_count(std::size_t count) {
   return static_cast<int>(count);
 }
 
+MPI_Op mpi_operation(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::sum:
+      return MPI_SUM;
+    case ReduceOp::max:
+      return MPI_MAX;
+    case ReduceOp::min:
+      return MPI_MIN;
+  }
+  return MPI_OP_NULL;
+}
+
 void expect_rows_inside(const TensorView& view, const RankRows& rows, std::size_t num_ranks) {
   expect(rows.first.size() == num_ranks && rows.count.size() == num_ranks, "one row count a rank");
   for (std::size_t p = 0; p < num_ranks; ++p)
@@ -179,6 +191,7 @@ class MpiGroup final : public Group {
 
   void all_gather_values(std::span<const std::int64_t> mine, std::span<std::int64_t> all) override;
   void all_reduce_values(std::span<double> values, ReduceOp op) override;
+  void all_reduce_values(std::span<std::int64_t> values, ReduceOp op) override;
   void broadcast_text(std::string& text, int root) override;
   std::unique_ptr<Group> subgroup(std::string name,
                                   const std::vector<std::vector<int>>& partition) override;
@@ -371,6 +384,15 @@ void MpiGroup::all_reduce_values(std::span<double> values, ReduceOp op) {
     sources.push_back(reinterpret_cast<const std::byte*>(all.data() + static_cast<std::size_t>(p) *
                                                                           values.size()));
   reduce_in_rank_order(sources, reinterpret_cast<std::byte*>(values.data()), count, DType::f64, op);
+}
+
+void MpiGroup::all_reduce_values(std::span<std::int64_t> values, ReduceOp op) {
+  if (size() == 1 || values.empty()) return;
+  const CollectiveLog::Scope scope(log_, number_in_log_, Operation::reduce_values,
+                                   static_cast<std::int64_t>(values.size_bytes()));
+  check(MPI_Allreduce(MPI_IN_PLACE, values.data(), checked_count(values.size()), MPI_INT64_T,
+                      mpi_operation(op), communicator_),
+        "MPI_Allreduce");
 }
 
 void MpiGroup::broadcast_text(std::string& text, int root) {

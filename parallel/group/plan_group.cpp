@@ -62,6 +62,11 @@ class PlanGroup final : public Group {
     for (double& value : values) value *= size();
   }
 
+  void all_reduce_values(std::span<std::int64_t> values, ReduceOp op) override {
+    if (op != ReduceOp::sum) return;
+    for (std::int64_t& value : values) value *= size();
+  }
+
   void broadcast_text(std::string&, int) override {}
 
   std::unique_ptr<Group> subgroup(std::string name,

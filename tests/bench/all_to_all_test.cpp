@@ -80,6 +80,9 @@ class FaultyGroup final : public Group {
   void all_reduce_values(std::span<double> values, ReduceOp op) override {
     sound_.all_reduce_values(values, op);
   }
+  void all_reduce_values(std::span<std::int64_t> values, ReduceOp op) override {
+    sound_.all_reduce_values(values, op);
+  }
   void broadcast_text(std::string& text, int root) override { sound_.broadcast_text(text, root); }
   std::unique_ptr<Group> subgroup(std::string name,
                                   const std::vector<std::vector<int>>& partition) override {

@@ -115,7 +115,7 @@ void expect_as_one_rank(const ContextCase& c, std::int64_t num_steps) {
     expect_equal(actual.losses.cross_entropy, expected.losses.cross_entropy, "cross-entropy" + at);
     expect_equal(actual.losses.balance, expected.losses.balance, "balance loss" + at);
     expect_equal(actual.losses.z, expected.losses.z, "z-loss" + at);
-    EXPECT_DOUBLE_EQ(actual.load_max_over_mean, expected.load_max_over_mean) << at;
+    EXPECT_DOUBLE_EQ(actual.load.max_over_mean, expected.load.max_over_mean) << at;
     if (step > 1) continue;
     for (const Parameter& parameter : reference.trainer.store().parameters())
       EXPECT_LT(gradient_error(parameter, run, world()), tolerance) << parameter.name();
@@ -310,7 +310,8 @@ TEST(Context, PlannedBytesEqualAllocatedBytes) {
           config.run.precision = precision;
           SmallRun run(world(), config);
           train(run, 1, 2);
-          const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.max_rows());
+          const Plan plan =
+              make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
           EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
               << precision << ", " << c.describe();
         }

@@ -60,7 +60,7 @@ Evaluated evaluate(Group& group, Config config, const TokenFile& tokens) {
   Trainer trainer(*device, mesh, config, 257);
   const FixedBatches batches(tokens, Split::valid, trainer.batch_layout(),
                              config.evaluate.num_sequences);
-  return {trainer.evaluate(batches), trainer.max_rows()};
+  return {trainer.evaluate(batches), trainer.agree_on_rows()};
 }
 
 // The loss of each sequence on its own, from the sums over the first 1, 2, ... sequences.
@@ -139,7 +139,7 @@ TEST_F(EvaluationFile, TrainingGoesOnAsIfNothingHadBeenEvaluated) {
   const StepResult actual = evaluated.train(2, 2).front();
   EXPECT_EQ(actual.loss, expected.loss);
   EXPECT_EQ(actual.gradient_norm, expected.gradient_norm);
-  EXPECT_EQ(actual.load_max_over_mean, expected.load_max_over_mean);
+  EXPECT_EQ(actual.load.max_over_mean, expected.load.max_over_mean);
 }
 
 }  // namespace

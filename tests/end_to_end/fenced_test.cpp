@@ -87,7 +87,7 @@ void expect_equal_steps(const std::vector<StepResult>& actual,
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(actual[i].loss, expected[i].loss) << "step " << i + 1;
     EXPECT_EQ(actual[i].gradient_norm, expected[i].gradient_norm) << "step " << i + 1;
-    EXPECT_EQ(actual[i].load_max_over_mean, expected[i].load_max_over_mean) << "step " << i + 1;
+    EXPECT_EQ(actual[i].load.max_over_mean, expected[i].load.max_over_mean) << "step " << i + 1;
   }
 }
 

@@ -44,7 +44,7 @@ void expect_thirty_equal_steps(MakeConfig make_config) {
                    "cross-entropy" + step);
       expect_equal(steps[i].losses.balance, expected[i].losses.balance, "balance loss" + step);
       expect_equal(steps[i].losses.z, expected[i].losses.z, "z-loss" + step);
-      EXPECT_DOUBLE_EQ(steps[i].load_max_over_mean, expected[i].load_max_over_mean) << step;
+      EXPECT_DOUBLE_EQ(steps[i].load.max_over_mean, expected[i].load.max_over_mean) << step;
     }
     EXPECT_LT(steps.back().loss, first.loss - 0.01) << "nothing was learnt in 30 steps";
   }
@@ -124,7 +124,8 @@ TEST(Layouts, PlannedBytesEqualAllocatedBytes) {
           config.train.micro_batch = micro_batch;
           SmallRun run(world(), config);
           run.train(1, 3);
-          const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.max_rows());
+          const Plan plan =
+              make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
           EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
               << config.experts.num_experts << " experts, " << precision << ", expert " << expert
               << ", micro_batch " << micro_batch;

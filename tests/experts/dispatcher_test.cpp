@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "kernels/permute.hpp"
@@ -17,12 +18,16 @@ namespace {
 constexpr std::int64_t hidden = 6;
 constexpr std::int64_t max_tokens = 13;
 
-enum class Choice { spread, all_to_first, none_to_last };
+enum class Choice { spread, all_to_first, none_to_last, some_dropped };
 
-// Expert of choice j of the t-th token of a rank; different for the choices of a token.
+// Expert of choice j of the t-th token of a rank; different for the choices of a token. Where some
+// are dropped (-1), rank 1 drops all.
 std::int32_t chosen(Choice choice, std::int64_t num_experts, int rank, std::int64_t t,
                     std::int64_t j) {
   switch (choice) {
+    case Choice::some_dropped:
+      if (rank == 1 || (t * 5 + j) % 3 == 0) return -1;
+      return chosen(Choice::spread, num_experts, rank, t, j);
     case Choice::spread:
       return static_cast<std::int32_t>((t * 7 + rank * 3 + j) % num_experts);
     case Choice::all_to_first:
@@ -108,26 +113,25 @@ struct Exchange {
 
 void expect_all_rows_counted(Exchange& exchange, Group& group) {
   const Route& route = exchange.route;
+  const auto indices = exchange.indices->span<std::int32_t>();
+  EXPECT_EQ(route.num_dropped, std::count(indices.begin(), indices.end(), -1));
+  EXPECT_EQ(route.num_sent, exchange.num_slots - route.num_dropped);
   EXPECT_EQ(std::accumulate(route.expert_counts.begin(), route.expert_counts.end(), 0LL),
-            exchange.num_slots);
-  EXPECT_EQ(std::accumulate(route.send_rows.begin(), route.send_rows.end(), 0LL),
-            exchange.num_slots);
+            route.num_sent);
+  EXPECT_EQ(std::accumulate(route.send_rows.begin(), route.send_rows.end(), 0LL), route.num_sent);
   EXPECT_EQ(std::accumulate(route.recv_rows.begin(), route.recv_rows.end(), 0LL), route.num_rows);
   EXPECT_EQ(over_ranks(group, static_cast<double>(route.num_rows)),
-            over_ranks(group, static_cast<double>(exchange.num_slots)));
-  double most = static_cast<double>(route.num_rows);
-  group.all_reduce_values({&most, 1}, ReduceOp::max);
-  EXPECT_EQ(static_cast<double>(route.max_rows), most);
-  EXPECT_EQ(exchange.capacity.rows(), route.max_rows);
+            over_ranks(group, static_cast<double>(route.num_sent)));
+  EXPECT_EQ(exchange.capacity.rows(), route.num_rows);
 }
 
 // <to_experts(u), v> = <u, from_experts(v)>, and from_experts(to_experts(u)) = u bit for bit.
 void expect_adjoint_exchanges(Exchange& exchange, Group& group) {
   const Route& route = exchange.route;
-  const Tensor u = exchange.random("u", exchange.num_slots);
+  const Tensor u = exchange.random("u", route.num_sent);
   const Tensor v = exchange.random("v", route.num_rows);
   const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
-  const Tensor back = exchange.zeros(exchange.num_slots);
+  const Tensor back = exchange.zeros(route.num_sent);
   const TensorView moved = exchange.dispatcher.to_experts(u, route, spare, rows);
   const double expert_side = over_ranks(group, inner(moved, v));
   const TensorView returned = exchange.dispatcher.from_experts(v, route, spare, back);
@@ -143,7 +147,7 @@ void expect_adjoint_dispatch(Exchange& exchange, Group& group) {
   const Tensor x = exchange.random("x", exchange.num_tokens);
   const Tensor v = exchange.random("v", route.num_rows);
   const Tensor x_rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
-  const Tensor slots = exchange.zeros(exchange.num_slots), dx = exchange.zeros(exchange.num_tokens);
+  const Tensor slots = exchange.zeros(route.num_sent), dx = exchange.zeros(exchange.num_tokens);
   exchange.dispatcher.dispatch(x, route, exchange.scratch, x_rows);
   const double expert_side = over_ranks(group, inner(x_rows, v));
   const TensorView returned = exchange.dispatcher.from_experts(v, route, spare, slots);
@@ -159,8 +163,8 @@ void expect_adjoint_combine(Exchange& exchange, Group& group) {
   const Tensor y = exchange.random("y", route.num_rows);
   const Tensor dout = exchange.random("dout", exchange.num_tokens);
   const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
-  const Tensor slots = exchange.zeros(exchange.num_slots);
-  const Tensor dslots = exchange.zeros(exchange.num_slots);
+  const Tensor slots = exchange.zeros(route.num_sent);
+  const Tensor dslots = exchange.zeros(route.num_sent);
   const Tensor out = exchange.zeros(exchange.num_tokens);
   Tensor weights(*exchange.device, Purpose::workspace, DType::f32, {exchange.num_tokens, top_k});
   Tensor dweights(*exchange.device, Purpose::workspace, DType::f32, {exchange.num_tokens, top_k});
@@ -178,10 +182,11 @@ void expect_adjoint_combine(Exchange& exchange, Group& group) {
 void expect_identity_order(Exchange& exchange, Choice choice, ContextSharing sharing,
                            Group& group) {
   const Route& route = exchange.route;
-  const Tensor slots = exchange.zeros(exchange.num_slots);
+  const Tensor slots = exchange.zeros(route.num_sent);
   const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
   for (std::int64_t t = 0; t < exchange.num_tokens; ++t)
     for (std::int64_t j = 0; j < exchange.config.top_k; ++j) {
+      if (exchange.row_of_slot().row<std::int32_t>(t)[j] < 0) continue;  // dropped
       float* row = slots->row<float>(exchange.row_of_slot().row<std::int32_t>(t)[j]);
       row[0] = static_cast<float>(group.rank());
       row[1] = static_cast<float>(t);
@@ -224,7 +229,8 @@ TEST_P(DispatcherTest, moves_rows_there_and_back) {
     const Mesh mesh(world(), Mesh::resolved({.expert = degree}, world().size()));
     Group& group = mesh.group(Axis::expert);
     for (std::int64_t top_k = 1; top_k <= std::min<std::int64_t>(3, num_experts); ++top_k)
-      for (const Choice choice : {Choice::spread, Choice::all_to_first, Choice::none_to_last})
+      for (const Choice choice :
+           {Choice::spread, Choice::all_to_first, Choice::none_to_last, Choice::some_dropped})
         for (const bool uneven : {false, true}) {
           if (choice == Choice::none_to_last && top_k >= num_experts) continue;
           SCOPED_TRACE(::testing::Message()

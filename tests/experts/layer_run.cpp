@@ -154,12 +154,20 @@ Pass LayerRun::pass_of(const Batch& batch) const {
 }
 
 void LayerRun::forward(Batch& batch) {
+  kernels::fill_zero(scratch_.losses);
   layer_.forward(batch.x, batch.y, batch.saved, batch.derived, scratch_, capacity_, pass_of(batch));
 }
 
 void LayerRun::backward(Batch& batch) {
   layer_.backward(batch.dy, batch.x, batch.dx, batch.saved, batch.derived, scratch_,
                   pass_of(batch));
+}
+
+std::int64_t LayerRun::agree_on_rows() {
+  std::int64_t rows = capacity_.rows();
+  mesh_.group(Axis::expert).all_reduce_values(std::span(&rows, 1), ReduceOp::max);
+  capacity_.require(rows);
+  return rows;
 }
 
 void LayerRun::reduce_gradients() {

@@ -69,7 +69,10 @@ class LayerRun {
   const Parameter& parameter(const std::string& name) const;
   std::int64_t num_local_tokens() const { return num_local_tokens_; }
   std::int64_t first_token() const { return mesh_.index(Axis::data) * num_local_tokens_; }
-  std::int64_t max_rows() const { return capacity_.rows(); }
+  // Room for the rows of the fullest rank of the expert group, as after a step; their number.
+  std::int64_t agree_on_rows();
+  // Balance and z loss of the last forward pass, over this rank's tokens. Not on the plan device.
+  std::span<const double> losses() const { return scratch_.losses->span<double>(); }
 
  private:
   Pass pass_of(const Batch& batch) const;

@@ -34,7 +34,8 @@ Outcome run_on_cpu(const Mesh& mesh, const LayerCase& c, const Problem& problem)
   run.load_inputs(batch, problem);
   run.forward(batch);
   run.backward(batch);
-  return {bytes_at_peak(*device), run.max_rows(), {}};
+  const std::int64_t max_rows = run.agree_on_rows();
+  return {bytes_at_peak(*device), max_rows, {}};
 }
 
 Outcome run_on_plan(const ParallelConfig& config, const LayerCase& c, std::int64_t planned_rows) {
@@ -44,7 +45,7 @@ Outcome run_on_plan(const ParallelConfig& config, const LayerCase& c, std::int64
   LayerRun::Batch& batch = run.add_batch();
   run.forward(batch);
   run.backward(batch);
-  return {bytes_at_peak(*device), run.max_rows(), device->profile().total_work()};
+  return {bytes_at_peak(*device), run.agree_on_rows(), device->profile().total_work()};
 }
 
 class PlanTest : public ::testing::TestWithParam<LayerCase> {};

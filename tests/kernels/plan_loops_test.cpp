@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "kernels/adamw.hpp"
+#include "kernels/arrival.hpp"
+#include "kernels/balance.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
@@ -85,6 +87,15 @@ TEST_F(PlanLoops, Routing) {
             0);
   EXPECT_GT(bytes_of([&] { gate_statistics(logits, choice, 4, counts, slopes); }), 0);
   EXPECT_GT(bytes_of([&] { sort_by_expert(choice, totals, choice, order); }), 0);
+  const Tensor losses = make(DType::f64, {2});
+  EXPECT_EQ(bytes_of([&] {
+              add_auxiliary_losses(counts, slopes, lse, {2, 4}, losses);
+            }),
+            2 * 32 + 32);
+  EXPECT_EQ(bytes_of([&] { balance_slopes(counts, 2, 4, 1, slopes); }), 2 * 32);
+  EXPECT_EQ(bytes_of([&] { arrival_order(counts, {}, {}, order); }), 64);
+  EXPECT_EQ(bytes_of([&] { arrival_order(counts, order, {0, 2}, order); }), 2 * 64);
+  EXPECT_EQ(bytes_of([&] { iota(order); }), 64);
   EXPECT_EQ(bytes_of([&] { gather_rows(tokens, order, rows); }), 2 * 1024);
   EXPECT_EQ(bytes_of([&] { scatter_rows(rows, order, rows); }), 2 * 1024);
   EXPECT_EQ(bytes_of([&] { combine_rows(rows, choice, weight, tokens); }), 1024 + 512);

@@ -163,6 +163,14 @@ TEST_F(GroupTest, SmallHostValues) {
   double largest = rank_;
   group_.all_reduce_values({&largest, 1}, ReduceOp::max);
   EXPECT_EQ(largest, size_ - 1);
+  std::vector<std::int64_t> counts(5000);
+  for (ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min}) {
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      counts[i] = static_cast<std::int64_t>(operand(rank_, static_cast<std::int64_t>(i)));
+    group_.all_reduce_values(counts, op);
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      ASSERT_EQ(static_cast<double>(counts[i]), expected(op, size_, static_cast<std::int64_t>(i)));
+  }
   std::string text = rank_ == size_ - 1 ? "the text of the last rank" : "other";
   group_.broadcast_text(text, size_ - 1);
   EXPECT_EQ(text, "the text of the last rank");

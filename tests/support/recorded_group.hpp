@@ -79,6 +79,10 @@ class RecordedGroup final : public Group {
     note("all_reduce_values", std::ssize(values));
     sound_->all_reduce_values(values, op);
   }
+  void all_reduce_values(std::span<std::int64_t> values, ReduceOp op) override {
+    note("all_reduce_values", std::ssize(values));
+    sound_->all_reduce_values(values, op);
+  }
   void broadcast_text(std::string& text, int root) override {
     note("broadcast_text", 0);
     sound_->broadcast_text(text, root);

@@ -175,7 +175,7 @@ class Run {
     if (!progress_) return;
     progress_->step({.step = state_.step,
                      .loss = last_.loss,
-                     .balance = last_.load_max_over_mean,
+                     .balance = last_.load.max_over_mean,
                      .num_tokens = static_cast<double>(tokens),
                      .seconds = seconds,
                      .flops_per_token = flops_per_token_,
@@ -197,8 +197,8 @@ class Run {
   }
 
   void write_metrics(double seconds, double tokens_per_second) {
+    state_.max_rows = trainer().agree_on_rows();
     const std::int64_t memory = trainer().peak_memory_bytes();
-    state_.max_rows = trainer().max_rows();
     memory_bytes_ = memory;
     const std::optional<SpillMetrics> spill = spill_meter_.measure(trainer(), world_);
     if (!metrics_) return;
@@ -215,8 +215,8 @@ class Run {
                                 .model_flops_per_second = flops_per_token_ * tokens_per_second,
                                 .memory_bytes = memory,
                                 .max_rows = state_.max_rows,
-                                .load_max_over_mean = last_.load_max_over_mean,
-                                .dropped_fraction = 0,
+                                .load_max_over_mean = last_.load.max_over_mean,
+                                .dropped_fraction = last_.load.dropped_fraction,
                                 .spill = spill});
   }
 

@@ -1,0 +1,34 @@
+#include "kernels/balance.hpp"
+
+#include "kernels/check.hpp"
+#include "kernels/cpu/balance.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/plan/loops.hpp"
+
+namespace switchyard::kernels {
+
+void add_auxiliary_losses(const TensorView& counts, const TensorView& prob_sums,
+                          const TensorView& lse, const AuxiliaryScale& scale,
+                          const TensorView& sums) {
+  expect_vector(sums, DType::f64, 2, "sums f64 [2]");
+  expect_vector(counts, DType::i32, counts.numel(), "counts i32 [S, E]");
+  expect_vector(prob_sums, DType::f32, counts.numel(), "prob_sums f32 [S, E]");
+  expect_vector(lse, DType::f32, lse.numel(), "lse f32 [T]");
+  expect(scale.top_k >= 1 && scale.sequence_length >= 1, "at least one choice and one token");
+  dispatch(
+      *sums.device, [&] { cpu::add_auxiliary_losses(counts, prob_sums, lse, scale, sums); },
+      [&] { plan::add_auxiliary_losses(counts, lse); });
+}
+
+void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,
+                    double weight, const TensorView& slopes) {
+  if (counts.empty()) return;
+  expect_vector(counts, DType::i32, counts.numel(), "counts i32 [S, E]");
+  expect_vector(slopes, DType::f32, counts.numel(), "slopes f32 [S, E]");
+  expect(top_k >= 1 && sequence_length >= 1, "at least one choice and one token");
+  dispatch(
+      *slopes.device, [&] { cpu::balance_slopes(counts, top_k, sequence_length, weight, slopes); },
+      [&] { plan::balance_slopes(slopes); });
+}
+
+}  // namespace switchyard::kernels
