@@ -3,7 +3,7 @@
 // Balance loss (Fedus, Zoph, Shazeer: Switch Transformers, 2021, eq. 4-6), taken within each
 // sequence: with L tokens, k choices and E experts, of a sequence s,
 //   f_e = counts[s, e] / (L k)       share of the slots that chose expert e (no gradient)
-//   P_e = prob_sums[s, e] / L        mean probability of expert e
+//   P_e = score_sums[s, e] / L       mean score (probability) of expert e
 //   balance_s = E * sum over e of f_e P_e         1 at perfect balance, at most E
 // and the loss is the mean over the sequences of the step and over the layers with experts. Counts
 // are those of whole sequences even where these are split over ranks, so no layout and no

@@ -1,5 +1,7 @@
 #include "experts/moe_layer.hpp"
 
+#include <utility>
+
 #include "kernels/elementwise.hpp"
 #include "kernels/permute.hpp"
 #include "tensor/error.hpp"
@@ -8,16 +10,20 @@ namespace switchyard {
 
 namespace {
 
+// The experts at the places of `rank`. Parameters are rows of whole tensors: experts in order.
 BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::int64_t hidden,
-                   DType compute, const Group& expert_group, float output_std, float initial_std) {
-  const ExpertPlacement placement{config.num_experts, expert_group.size()};
+                   DType compute, const Placement& placement, int rank, float output_std,
+                   float initial_std) {
+  const std::span<const std::int64_t> experts = placement.experts_of(rank);
+  for (std::size_t i = 1; i < experts.size(); ++i)
+    expect(experts[i] == experts[i - 1] + 1, "neighbouring experts on a rank, in order");
   return {.prefix = prefix + ".experts",
           .hidden = hidden,
           .intermediate = config.intermediate,
           .compute = compute,
           .num_experts = config.num_experts,
-          .first_expert = placement.first_expert(expert_group.rank()),
-          .num_local_experts = placement.num_local_experts(expert_group.rank()),
+          .first_expert = experts.empty() ? 0 : experts.front(),
+          .num_local_experts = std::ssize(experts),
           .replicas = Axis::expert_data,
           .initial_std = initial_std,
           .output_std = output_std};
@@ -45,13 +51,11 @@ TensorView used_tokens(const Tensor& buffer, const Route& route) {
 
 MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                            DType compute, std::int64_t num_tokens, std::int64_t num_sequences,
-                           int expert_ranks, RowCapacity& capacity, const ContextSharing& sharing)
+                           const Placement& placement, RowCapacity& capacity,
+                           const ContextSharing& sharing)
     : router(device, config, hidden, compute, num_tokens, num_sequences),
-      dispatch(device, {config.num_experts, expert_ranks}, config, hidden, compute, num_tokens,
-               capacity, sharing),
-      bank(device,
-           max_rows_received({config.num_experts, expert_ranks}, sharing.most_tokens(num_tokens),
-                             config.top_k),
+      dispatch(device, placement, config, hidden, compute, num_tokens, capacity, sharing),
+      bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
            config.intermediate, compute),
       losses(device, Purpose::workspace, DType::f64, {2}) {
   if (config.dropout <= 0) return;
@@ -61,17 +65,20 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
 }
 
 MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
-                   std::int64_t hidden, DType compute, std::int64_t num_layers,
-                   RandomKey dropout_key, float output_std, float initial_std)
+                   RouterParts parts, std::int64_t hidden, DType compute,
+                   const Placement& placement, std::int64_t num_layers, RandomKey dropout_key,
+                   float output_std, float initial_std)
     : config_(config),
       hidden_(hidden),
       compute_(compute),
       device_(store.device()),
       dropout_key_(dropout_key),
-      router_(store, prefix, config, hidden, num_layers, initial_std),
-      dispatcher_(store.mesh().group(Axis::expert), config, sharing_of(store.mesh())),
-      bank_(store, bank_spec(prefix, config, hidden, compute, store.mesh().group(Axis::expert),
-                             output_std, initial_std)) {
+      router_(store, prefix, config, std::move(parts), hidden, num_layers, initial_std),
+      dispatcher_(store.mesh().group(Axis::expert), placement, config.top_k,
+                  sharing_of(store.mesh())),
+      bank_(store, bank_spec(prefix, config, hidden, compute, placement,
+                             store.mesh().index(Axis::expert), output_std, initial_std)) {
+  expect(placement.num_experts() == config.num_experts, "a placement of the layer's experts");
   expect(config.top_k >= 1 && config.top_k <= config.num_experts,
          "a token chooses between 1 and num_experts experts");
 }
@@ -144,7 +151,8 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
   const TensorView x_rows = used_rows(derived.x_rows, route);
   {
     const Profile::Scope scope(profile, Part::dispatch);
-    dispatcher_.dispatch(x, route, scratch.dispatch, x_rows);
+    MovingRows going = dispatcher_.start_dispatch(x, route, scratch.dispatch, x_rows);
+    going.finish();
   }
   const TensorView expert_out = returned_rows(saved, derived, pass);
   const TensorView returned = drops(pass) ? sent_rows(scratch.dispatch.slots, route) : expert_out;
@@ -156,7 +164,9 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
                   scratch.bank, pass);
   }
   const Profile::Scope scope(profile, Part::combine);
-  dispatcher_.from_experts(y_rows, route, used_rows(scratch.dispatch.arrival, route), returned);
+  MovingRows returning = dispatcher_.start_from_experts(
+      y_rows, route, used_rows(scratch.dispatch.arrival, route), returned);
+  returning.finish();
   if (!drops(pass)) return;
   kernels::gather_rows(returned, used_tokens(route.row_of_slot, route).flat(), expert_out);
   drop(expert_out, pass);
@@ -194,7 +204,8 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   {
     const Profile::Scope scope(profile, Part::combine);
     combine_backward(dy, saved, derived, scratch, pass);
-    dy_rows = dispatcher_.to_experts(slots, route, arrival, rows);
+    MovingRows going = dispatcher_.start_to_experts(slots, route, arrival, rows);
+    dy_rows = going.finish();
   }
   const TensorView dx_rows = arrival;
   {
@@ -204,7 +215,8 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   }
   {
     const Profile::Scope scope(profile, Part::dispatch);
-    const TensorView dx_slots = dispatcher_.from_experts(dx_rows, route, rows, slots);
+    MovingRows returning = dispatcher_.start_from_experts(dx_rows, route, rows, slots);
+    const TensorView dx_slots = returning.finish();
     kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx);
   }
   const Profile::Scope scope(profile, Part::router);

@@ -25,7 +25,7 @@ namespace switchyard {
 class MoeLayer {
  public:
   struct Saved {
-    GateRecord gate;  // probs, lse, indices, weights, statistics (router.hpp)
+    GateRecord gate;  // scores, lse, indices, weights, statistics (router.hpp)
     Route route;      // the frozen routing decision (dispatcher.hpp)
   };
   struct Derived {
@@ -37,7 +37,7 @@ class MoeLayer {
   };
   struct Scratch {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
-            std::int64_t num_tokens, std::int64_t num_sequences, int expert_ranks,
+            std::int64_t num_tokens, std::int64_t num_sequences, const Placement& placement,
             RowCapacity& capacity, const ContextSharing& sharing = {});
     RouterScratch router;
     DispatchScratch dispatch;
@@ -49,11 +49,12 @@ class MoeLayer {
 
   // Registers the parameters `prefix`.router.weight [E, H], `prefix`.experts.gate_up.weight
   // [E, 2 I, H] (gate rows first) and `prefix`.experts.down.weight [E, H, I].
-  // num_layers: layers with experts; the auxiliary losses are means over them.
-  // output_std: of the initial down weights; initial_std: of all others.
+  // parts: of the router (make_router_parts). placement: outlives the layer. num_layers: layers
+  // with experts; the auxiliary losses are means over them. output_std: of the initial down
+  // weights; initial_std: of all others.
   MoeLayer(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
-           std::int64_t hidden, DType compute, std::int64_t num_layers, RandomKey dropout_key,
-           float output_std, float initial_std);
+           RouterParts parts, std::int64_t hidden, DType compute, const Placement& placement,
+           std::int64_t num_layers, RandomKey dropout_key, float output_std, float initial_std);
 
   // Room for this many tokens; a pass may bring fewer.
   Saved make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const;

@@ -1,11 +1,11 @@
 #include "experts/router.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "experts/balance.hpp"
 #include "kernels/balance.hpp"
 #include "kernels/elementwise.hpp"
-#include "kernels/gate.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -40,25 +40,25 @@ TensorView as_f32(const TensorView& x, const Tensor& room) {
 
 GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
                        std::int64_t num_sequences)
-    : probs(device, Purpose::activation, DType::f32, {num_tokens, config.num_experts}),
+    : scores(device, Purpose::activation, DType::f32, {num_tokens, config.num_experts}),
       lse(device, Purpose::activation, DType::f32, {num_tokens}),
       indices(device, Purpose::activation, DType::i32, {num_tokens, config.top_k}),
       weights(device, Purpose::activation, DType::f32, {num_tokens, config.top_k}),
       counts(device, Purpose::activation, DType::i32, {num_sequences, config.num_experts}),
-      prob_sums(device, Purpose::activation, DType::f32, {num_sequences, config.num_experts}) {}
+      score_sums(device, Purpose::activation, DType::f32, {num_sequences, config.num_experts}) {}
 
 RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                              DType compute, std::int64_t num_tokens, std::int64_t num_sequences)
     : logits(device, Purpose::workspace, DType::f32, {num_tokens, config.num_experts}),
       dweights(device, Purpose::workspace, DType::f32, {num_tokens, config.top_k}),
-      prob_slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}) {
+      slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}) {
   if (compute != DType::f32)
     hidden_f32 =
         Tensor(device, Purpose::workspace, DType::f32, {std::min(num_tokens, block_rows), hidden});
 }
 
 Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
-               std::int64_t hidden, std::int64_t num_layers, float initial_std)
+               RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std)
     : config_(config),
       num_layers_(static_cast<double>(num_layers)),
       context_(store.mesh().group(Axis::context)),
@@ -68,7 +68,8 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
                          .num_rows = config.num_experts,
                          .replicas = Axis::dense_replica,
                          .initial_std = initial_std})),
-      packed_(store.device(), config.num_experts, hidden, DType::f32) {
+      packed_(store.device(), config.num_experts, hidden, DType::f32),
+      parts_(std::move(parts)) {
   check_balance_scope(config);
 }
 
@@ -81,18 +82,20 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const std::int64_t num_tokens = x.rows();
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
   const TensorView logits = scratch.logits->slice_rows(0, num_tokens);
-  const TensorView probs = gate.probs->slice_rows(0, num_tokens);
+  const TensorView scores = gate.scores->slice_rows(0, num_tokens);
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
 
   for_blocks(num_tokens, [&](std::int64_t begin, std::int64_t end) {
     kernels::linear_forward(as_f32(x.slice_rows(begin, end), scratch.hidden_f32), packed_,
                             logits.slice_rows(begin, end));
   });
-  kernels::gate_forward(logits, config_.normalize_top_k, probs, gate.lse->slice_rows(0, num_tokens),
-                        indices, gate.weights->slice_rows(0, num_tokens));
+  const RoutedTokens tokens{x, pass};
+  parts_.score->forward(tokens, logits, scores, gate.lse->slice_rows(0, num_tokens));
+  parts_.select->choose(tokens, scores, indices);
+  parts_.weigh->forward(scores, indices, gate.weights->slice_rows(0, num_tokens));
   const TensorView counts = gate.counts->slice_rows(0, num_sequences);
-  kernels::gate_statistics(probs, indices, pass.sequence_length, counts,
-                           gate.prob_sums->slice_rows(0, num_sequences));
+  kernels::balance_statistics(scores, indices, pass.sequence_length, counts,
+                              gate.score_sums->slice_rows(0, num_sequences));
   if (context_.size() > 1) context_.all_reduce(counts, ReduceOp::sum);
 }
 
@@ -100,7 +103,7 @@ void Router::add_losses(const GateRecord& gate, std::int64_t num_tokens, const P
                         const TensorView& losses) const {
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
   kernels::add_auxiliary_losses(gate.counts->slice_rows(0, num_sequences),
-                                gate.prob_sums->slice_rows(0, num_sequences),
+                                gate.score_sums->slice_rows(0, num_sequences),
                                 gate.lse->slice_rows(0, num_tokens),
                                 {.top_k = config_.top_k,
                                  .sequence_length = pass.whole_length(),
@@ -114,15 +117,21 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
   const std::int64_t num_tokens = x.rows();
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
   const TensorView dlogits = scratch.logits->slice_rows(0, num_tokens);
-  const TensorView slopes = scratch.prob_slopes->slice_rows(0, num_sequences);
+  const TensorView slopes = scratch.slopes->slice_rows(0, num_sequences);
   kernels::balance_slopes(
       gate.counts->slice_rows(0, num_sequences), config_.top_k, pass.whole_length(),
       config_.balance_weight / (pass.num_global_sequences * num_layers_), slopes);
   const double z_slope = config_.z_weight / (pass.num_global_tokens * num_layers_);
-  kernels::gate_backward(scratch.dweights->slice_rows(0, num_tokens),
-                         gate.probs->slice_rows(0, num_tokens), gate.lse->slice_rows(0, num_tokens),
-                         gate.indices->slice_rows(0, num_tokens), config_.normalize_top_k, slopes,
-                         static_cast<float>(z_slope), dlogits);
+  const TensorView scores = gate.scores->slice_rows(0, num_tokens);
+  const TensorView indices = gate.indices->slice_rows(0, num_tokens);
+  const TensorView dchosen = scratch.dweights->slice_rows(0, num_tokens);
+  parts_.weigh->backward(dchosen, scores, indices, dchosen);
+  parts_.score->backward({x, pass},
+                         {.dchosen = dchosen,
+                          .indices = indices,
+                          .slopes = slopes,
+                          .z_slope = static_cast<float>(z_slope)},
+                         scores, gate.lse->slice_rows(0, num_tokens), dlogits);
   for_blocks(num_tokens, [&](std::int64_t begin, std::int64_t end) {
     const TensorView dlogits_rows = dlogits.slice_rows(begin, end);
     const TensorView dx_rows = dx.slice_rows(begin, end);

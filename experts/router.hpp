@@ -1,15 +1,16 @@
-// The router of a layer: a linear map to one logit per expert, softmax, and the k largest. All in
-// fp32 whatever the compute type, ties broken by the lower expert. Its decision and the statistics
-// for the auxiliary losses are a GateRecord, which the backward pass reads; nothing routes again.
-// Where a sequence is split over context ranks, its counts are summed over them (integers), so that
-// every rank has the statistics of whole sequences; the sums of probabilities stay this rank's own,
-// since the losses are sums over ranks.
-// Legend as in moe_layer.hpp; n tokens of a sequence on this rank, T = S n.
+// The router of a layer: a linear map to one logit per expert, then score x select x weigh
+// (router_parts.hpp). All in fp32 whatever the compute type. Its decision and the statistics for
+// the auxiliary losses are a GateRecord, which the backward pass reads; nothing routes again. Where
+// a sequence is split over context ranks, its counts are summed over them (integers), so that every
+// rank has the statistics of whole sequences; the sums of scores stay this rank's own, since the
+// losses are sums over ranks. Legend as in moe_layer.hpp; n tokens of a sequence on this rank, T =
+// S n.
 #pragma once
 
 #include <string>
 
 #include "experts/config.hpp"
+#include "experts/router_parts.hpp"
 #include "kernels/linear.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
@@ -22,29 +23,29 @@ struct GateRecord {
   GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
              std::int64_t num_sequences);
 
-  Tensor probs;      // f32 [T, E]
-  Tensor lse;        // f32 [T]: log sum exp of a token's logits
-  Tensor indices;    // i32 [T, k]: chosen experts, most probable first
-  Tensor weights;    // f32 [T, k]: of the choices in the layer's output
-  Tensor counts;     // i32 [S, E]: slots of a whole sequence by expert
-  Tensor prob_sums;  // f32 [S, E]: over this rank's tokens of a sequence
+  Tensor scores;      // f32 [T, E]
+  Tensor lse;         // f32 [T]: log sum exp of a token's logits
+  Tensor indices;     // i32 [T, k]: chosen experts, highest score first
+  Tensor weights;     // f32 [T, k]: of the choices in the layer's output
+  Tensor counts;      // i32 [S, E]: slots of a whole sequence by expert
+  Tensor score_sums;  // f32 [S, E]: over this rank's tokens of a sequence
 };
 
 struct RouterScratch {
   RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
                 std::int64_t num_tokens, std::int64_t num_sequences);
 
-  Tensor logits;       // f32 [T, E], and their gradient
-  Tensor dweights;     // f32 [T, k], written by the combine's backward
-  Tensor prob_slopes;  // f32 [S, E]
-  Tensor hidden_f32;   // f32 [block, H]: of x, then of dx; only if the compute type is not f32
+  Tensor logits;      // f32 [T, E], and their gradient
+  Tensor dweights;    // f32 [T, k], written by the combine's backward; then of the chosen scores
+  Tensor slopes;      // f32 [S, E]: of the balance loss to the scores
+  Tensor hidden_f32;  // f32 [block, H]: of x, then of dx; only if the compute type is not f32
 };
 
 class Router {
  public:
-  // Registers `prefix`.router.weight [E, H].
+  // Registers `prefix`.router.weight [E, H]. parts: what it computes with; see make_router_parts().
   Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
-         std::int64_t hidden, std::int64_t num_layers, float initial_std);
+         RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std);
 
   void pack_weights();
   // x: [T, H] in the compute type. Fills the record.
@@ -65,6 +66,7 @@ class Router {
   Group& context_;
   Parameter& weight_;
   kernels::PackedWeight packed_;
+  RouterParts parts_;
 };
 
 }  // namespace switchyard

@@ -7,16 +7,33 @@
 
 namespace switchyard::kernels {
 
-void add_auxiliary_losses(const TensorView& counts, const TensorView& prob_sums,
+void balance_statistics(const TensorView& scores, const TensorView& indices,
+                        std::int64_t sequence_length, const TensorView& counts,
+                        const TensorView& score_sums) {
+  if (scores.empty()) return;
+  const std::int64_t experts = scores.cols();
+  expect(scores.dtype == DType::f32, "scores of type f32");
+  expect(indices.dtype == DType::i32 && indices.rows() == scores.rows(), "indices i32 [T, k]");
+  expect(sequence_length > 0 && scores.rows() % sequence_length == 0, "whole sequences");
+  const std::int64_t sequences = scores.rows() / sequence_length;
+  expect_matrix(counts, DType::i32, sequences, experts, "counts i32 [S, E]");
+  expect_matrix(score_sums, DType::f32, sequences, experts, "score_sums f32 [S, E]");
+  dispatch(
+      *scores.device,
+      [&] { cpu::balance_statistics(scores, indices, sequence_length, counts, score_sums); },
+      [&] { plan::balance_statistics(scores); });
+}
+
+void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
                           const TensorView& lse, const AuxiliaryScale& scale,
                           const TensorView& sums) {
   expect_vector(sums, DType::f64, 2, "sums f64 [2]");
   expect_vector(counts, DType::i32, counts.numel(), "counts i32 [S, E]");
-  expect_vector(prob_sums, DType::f32, counts.numel(), "prob_sums f32 [S, E]");
+  expect_vector(score_sums, DType::f32, counts.numel(), "score_sums f32 [S, E]");
   expect_vector(lse, DType::f32, lse.numel(), "lse f32 [T]");
   expect(scale.top_k >= 1 && scale.sequence_length >= 1, "at least one choice and one token");
   dispatch(
-      *sums.device, [&] { cpu::add_auxiliary_losses(counts, prob_sums, lse, scale, sums); },
+      *sums.device, [&] { cpu::add_auxiliary_losses(counts, score_sums, lse, scale, sums); },
       [&] { plan::add_auxiliary_losses(counts, lse); });
 }
 

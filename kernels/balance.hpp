@@ -1,14 +1,22 @@
-// The auxiliary losses of a router and their slopes (formulas and sources: experts/balance.hpp).
-// Legend: S sequences, E experts, k choices, T tokens of this rank, L tokens of a whole sequence.
+// The statistics and auxiliary losses of a router, and their slopes (formulas and sources:
+// experts/balance.hpp). Legend: S sequences, E experts, k choices, T tokens of this rank, L tokens
+// of a whole sequence.
 #pragma once
 
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
 
-// From the statistics of a micro-batch, counts i32 [S, E] and prob_sums f32 [S, E], and lse f32
+// Statistics of each sequence: counts i32 [S, E] of (token, choice) pairs, dropped ones (-1) left
+// out, and score_sums f32 [S, E], summed in token order. scores: f32 [T, E]; indices: i32 [T, k];
+// T = S * sequence_length.
+void balance_statistics(const TensorView& scores, const TensorView& indices,
+                        std::int64_t sequence_length, const TensorView& counts,
+                        const TensorView& score_sums);
+
+// From the statistics of a micro-batch, counts i32 [S, E] and score_sums f32 [S, E], and lse f32
 // [T], in double and in the order of memory:
-//   sums[0] += (sum over s and e of E * counts / (L k) * prob_sums / L) / scale.num_sequences
+//   sums[0] += (sum over s and e of E * counts / (L k) * score_sums / L) / scale.num_sequences
 //   sums[1] += (sum over t of lse^2) / scale.num_tokens
 // sums: f64 [2], added to.
 struct AuxiliaryScale {
@@ -17,7 +25,7 @@ struct AuxiliaryScale {
   double num_sequences = 1;          // of the whole step
   double num_tokens = 1;             // of the whole step
 };
-void add_auxiliary_losses(const TensorView& counts, const TensorView& prob_sums,
+void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
                           const TensorView& lse, const AuxiliaryScale& scale,
                           const TensorView& sums);
 

@@ -20,15 +20,17 @@ void check_slots(const TensorView& rows, const TensorView& row_of_slot, const Te
 
 }  // namespace
 
-void sort_by_expert(const TensorView& indices, const TensorView& counts,
-                    const TensorView& row_of_slot, const TensorView& token_of_row) {
+void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> place_of_expert,
+                    const TensorView& counts, const TensorView& row_of_slot,
+                    const TensorView& token_of_row) {
   if (counts.empty()) return;
   expect(indices.dtype == DType::i32, "indices i32 [T, k]");
-  expect_vector(counts, DType::i32, counts.rows(), "counts i32 [E]");
+  expect_vector(counts, DType::i32, counts.rows(), "counts i32 [places]");
   expect_matrix(row_of_slot, DType::i32, indices.rows(), indices.cols(), "row_of_slot i32 [T, k]");
   expect_vector(token_of_row, DType::i32, indices.numel(), "token_of_row i32 [T k]");
   dispatch(
-      *counts.device, [&] { cpu::sort_by_expert(indices, counts, row_of_slot, token_of_row); },
+      *counts.device,
+      [&] { cpu::sort_by_expert(indices, place_of_expert, counts, row_of_slot, token_of_row); },
       [&] { plan::sort_by_expert(counts, indices); });
 }
 

@@ -1,17 +1,21 @@
 // Moving rows between token order and expert order. A *slot* is a (token, choice) pair, number
-// t k + j; a *row* is a slot's place among rows sorted by expert, and by slot within an expert.
+// t k + j; a *row* is a slot's number among rows sorted by expert, and by slot within an expert.
 // Expert -1 and row -1 mean dropped: such a slot has no row, reads as zeros and adds nothing.
 #pragma once
+
+#include <span>
 
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
 
-// Stable counting sort of slots by expert. indices: i32 [T, k], each in [0, E) or -1. Written:
-// counts i32 [E], row_of_slot i32 [T, k] (-1 of a dropped slot), token_of_row i32 [T k] (-1 beyond
-// the sum of the counts).
-void sort_by_expert(const TensorView& indices, const TensorView& counts,
-                    const TensorView& row_of_slot, const TensorView& token_of_row);
+// Stable counting sort of slots by the place of their expert. indices: i32 [T, k], each in [0, E)
+// or -1. place_of_expert: [E], on the host, all different; empty if expert e is at place e.
+// Written: counts i32 [places], row_of_slot i32 [T, k] (-1 of a dropped slot), token_of_row i32 [T
+// k] (-1 beyond the sum of the counts).
+void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> place_of_expert,
+                    const TensorView& counts, const TensorView& row_of_slot,
+                    const TensorView& token_of_row);
 
 // dst[i] = src[index[i]], zeros where index[i] is -1. src: [n, H]; index: i32 [m]; dst: [m, H];
 // f32, bf16 or i32.

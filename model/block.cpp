@@ -21,9 +21,10 @@ bool any_layer(const ModelConfig& model, const ExpertsConfig& experts, bool with
 
 }  // namespace
 
-Block::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
-                        const ExpertsConfig& experts, DType compute, std::int64_t num_sequences,
-                        const SequenceSplit& split, RowCapacity& capacity)
+Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& placement,
+                        const ModelConfig& model, const ExpertsConfig& experts, DType compute,
+                        std::int64_t num_sequences, const SequenceSplit& split,
+                        RowCapacity& capacity)
     : attention(device, mesh, model, compute, num_sequences, split) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   delta = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
@@ -32,25 +33,25 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& mod
                           {kernels::rms_norm_workspace_bytes(model.hidden)});
   if (any_layer(model, experts, false)) dense.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
-    moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences,
-                mesh.degree(Axis::expert), capacity, sharing_of(mesh));
+    moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences, placement,
+                capacity, sharing_of(mesh));
 }
 
-Block::ExtendState::ExtendState(Device& device, const ModelConfig& model,
-                                const ExpertsConfig& experts, DType compute,
-                                std::int64_t num_tokens, std::int64_t max_length)
+Block::ExtendState::ExtendState(Device& device, const Placement& placement,
+                                const ModelConfig& model, const ExpertsConfig& experts,
+                                DType compute, std::int64_t num_tokens, std::int64_t max_length)
     : stream(device, Purpose::activation, compute, {num_tokens, model.hidden}),
       norm(make_normed(device, compute, num_tokens, model.hidden)),
       delta(device, Purpose::workspace, compute, {num_tokens, model.hidden}),
       attention(device, model, compute, num_tokens, max_length) {
   if (any_layer(model, experts, false)) dense_scratch.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
-    moe_scratch.emplace(device, experts, model.hidden, compute, num_tokens, 1, 1, capacity);
+    moe_scratch.emplace(device, experts, model.hidden, compute, num_tokens, 1, placement, capacity);
 }
 
 Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model,
-             const ExpertsConfig& experts, DType compute, std::uint64_t seed,
-             std::int64_t num_moe_layers)
+             const ExpertsConfig& experts, const Placement& placement, DType compute,
+             std::uint64_t seed, std::int64_t num_moe_layers)
     : device_(store.device()),
       hidden_(model.hidden),
       compute_(compute),
@@ -66,8 +67,8 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
           store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
   const std::string name = layer_name(index);
   if (experts.layer_has_experts(index))
-    moe_.emplace(store, name, experts, model.hidden, compute, num_moe_layers,
-                 random_key(seed, "dropout " + name + ".experts"),
+    moe_.emplace(store, name, experts, make_router_parts(experts), model.hidden, compute, placement,
+                 num_moe_layers, random_key(seed, "dropout " + name + ".experts"),
                  static_cast<float>(residual_std(model)), static_cast<float>(model.initial_std));
   else
     dense_.emplace(store, name + ".feed_forward", model, compute);
@@ -134,12 +135,12 @@ std::vector<RecordTensor> Block::tensors_of(Saved& saved, Derived& derived) cons
   if (dense_) add("feed_forward.gate_up", derived.dense->gate_up);
   if (!moe_) return list;
 
-  add("router.probs", saved.moe->gate.probs);
+  add("router.scores", saved.moe->gate.scores);
   add("router.lse", saved.moe->gate.lse);
   add("router.indices", saved.moe->gate.indices);
   add("router.weights", saved.moe->gate.weights);
   add("router.counts", saved.moe->gate.counts);
-  add("router.prob_sums", saved.moe->gate.prob_sums);
+  add("router.score_sums", saved.moe->gate.score_sums);
   Route& route = saved.moe->route;
   add("route.row_of_slot", route.row_of_slot);
   add("route.token_of_row", route.token_of_row);

@@ -43,7 +43,7 @@ class Block {
   };
   // Shared by all blocks; registers growable buffers, so it stays where it was made.
   struct Scratch {
-    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
+    Scratch(Device& device, const Mesh& mesh, const Placement& placement, const ModelConfig& model,
             const ExpertsConfig& experts, DType compute, std::int64_t num_sequences,
             const SequenceSplit& split, RowCapacity& capacity);
     Scratch(const Scratch&) = delete;
@@ -57,8 +57,9 @@ class Block {
   };
   // Everything that the blocks share when num_tokens tokens are added to a sequence in generation.
   struct ExtendState {
-    ExtendState(Device& device, const ModelConfig& model, const ExpertsConfig& experts,
-                DType compute, std::int64_t num_tokens, std::int64_t max_length);
+    ExtendState(Device& device, const Placement& placement, const ModelConfig& model,
+                const ExpertsConfig& experts, DType compute, std::int64_t num_tokens,
+                std::int64_t max_length);
     ExtendState(const ExtendState&) = delete;
     ExtendState& operator=(const ExtendState&) = delete;
     Tensor stream;  // [num_tokens, H]: the residual stream
@@ -75,7 +76,7 @@ class Block {
 
   // Registers the parameters "layers.<index>.*". num_moe_layers: see MoeLayer.
   Block(ParameterStore& store, std::int64_t index, const ModelConfig& model,
-        const ExpertsConfig& experts, DType compute, std::uint64_t seed,
+        const ExpertsConfig& experts, const Placement& placement, DType compute, std::uint64_t seed,
         std::int64_t num_moe_layers);
 
   bool has_experts() const { return moe_.has_value(); }

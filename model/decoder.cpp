@@ -63,8 +63,9 @@ void Decoder::extend(std::span<const std::int32_t> tokens) {
     state_.reset();  // first, so that two sets of buffers never exist together
     tokens_ = Tensor(device_, Purpose::workspace, DType::i32, {num_tokens});
     positions_ = Tensor(device_, Purpose::workspace, DType::i32, {num_tokens});
-    state_ = std::make_unique<Block::ExtendState>(device_, model_.model_, model_.experts_,
-                                                  model_.compute_, num_tokens, max_length_);
+    state_ = std::make_unique<Block::ExtendState>(device_, model_.placement_, model_.model_,
+                                                  model_.experts_, model_.compute_, num_tokens,
+                                                  max_length_);
     for (const auto& block : model_.blocks_) block->add_extend_buffers(*state_, num_tokens);
   }
   Pass pass;

@@ -1,7 +1,10 @@
 #include "model/transformer.hpp"
 
+#include <array>
+
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/host_copy.hpp"
 #include "kernels/rms_norm.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"
@@ -19,13 +22,12 @@ LossSums& LossSums::operator+=(const LossSums& other) {
 namespace {
 
 // Rows that the fullest rank receives in a layer when all experts are equally loaded.
-std::int64_t balanced_rows(const ExpertsConfig& experts, int expert_ranks,
+std::int64_t balanced_rows(const ExpertsConfig& experts, const Placement& placement,
                            std::int64_t num_tokens) {
   if (experts.num_experts == 0) return 0;
-  const ExpertPlacement placement{experts.num_experts, expert_ranks};
   const std::int64_t slots = num_tokens * experts.top_k;
   const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
-  return expert_ranks * placement.max_local_experts() * slots_of_expert;
+  return placement.num_ranks() * placement.most_places() * slots_of_expert;
 }
 
 // What an observer may see of a layer, now that its forward pass is done.
@@ -34,7 +36,7 @@ void show(ActivationObserver& observer, std::int64_t layer, const Block& block,
   observer.observe(layer, ObservedTensor::hidden, saved.stream);
   observer.observe(layer, ObservedTensor::attention_lse, saved.attention.lse);
   if (block.has_experts())
-    observer.observe(layer, ObservedTensor::gate_probs, saved.moe->gate.probs);
+    observer.observe(layer, ObservedTensor::gate_probs, saved.moe->gate.scores);
 }
 
 }  // namespace
@@ -63,11 +65,9 @@ Activations::State::State(const Transformer& model, std::int64_t sequences,
       sequence_length(length),
       capacity(options.planned_rows),
       records(model.blocks_, options, sequences * length, sequences,
-              balanced_rows(model.experts_, model.store_.mesh().degree(Axis::expert),
-                            sequences * length),
-              capacity),
-      scratch(model.store_.device(), model.store_.mesh(), model.model_, model.experts_,
-              model.compute_, sequences, split, capacity),
+              balanced_rows(model.experts_, model.placement_, sequences * length), capacity),
+      scratch(model.store_.device(), model.store_.mesh(), model.placement_, model.model_,
+              model.experts_, model.compute_, sequences, split, capacity),
       final_stream(model.store_.device(), Purpose::activation, model.compute_,
                    {sequences * length, model.model_.hidden}),
       final_norm(Block::make_normed(model.store_.device(), model.compute_, sequences * length,
@@ -117,10 +117,11 @@ std::vector<const RouteCounts*> Activations::routes() const {
   return routes;
 }
 
-Transformer::Transformer(ParameterStore& store, const ModelConfig& model,
-                         const ExpertsConfig& experts, DType compute, std::uint64_t seed,
-                         std::int64_t vocab_size_used)
+Transformer::Transformer(ParameterStore& store, const Placement& placement,
+                         const ModelConfig& model, const ExpertsConfig& experts, DType compute,
+                         std::uint64_t seed, std::int64_t vocab_size_used)
     : store_(store),
+      placement_(placement),
       model_(model),
       experts_(experts),
       compute_(compute),
@@ -130,8 +131,8 @@ Transformer::Transformer(ParameterStore& store, const ModelConfig& model,
   embedding_ = &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
                                       model.effective_embedding_std()));
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
-    blocks_.push_back(
-        std::make_unique<Block>(store, layer, model, experts, compute, seed, num_moe_layers()));
+    blocks_.push_back(std::make_unique<Block>(store, layer, model, experts, placement, compute,
+                                              seed, num_moe_layers()));
   final_norm_ = &store.add(norm_spec("final_norm.weight", model.hidden));
   head_ = std::make_unique<Head>(store, model, compute, model.tie_embeddings ? embedding_ : nullptr,
                                  vocab_size_used);
@@ -260,8 +261,9 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
 LossSums Transformer::auxiliary_losses(const Activations& activations) const {
   LossSums sums;
   const std::int64_t num_layers = num_moe_layers();
-  if (num_layers == 0 || store_.device().is_plan()) return sums;
-  const std::span<const double> losses = activations.state_->scratch.moe->losses->span<double>();
+  if (num_layers == 0) return sums;
+  std::array<double, 2> losses{};
+  kernels::copy_to_host<double>(activations.state_->scratch.moe->losses, losses);
   sums.balance = losses[0] / static_cast<double>(num_layers);
   sums.z = losses[1] / static_cast<double>(num_layers);
   return sums;

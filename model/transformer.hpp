@@ -43,10 +43,12 @@ class Activations;
 
 class Transformer {
  public:
-  // Registers all parameters in forward order. store.allocate() comes after, then weights are
+  // placement: of the experts of every layer; outlives the model. Registers all parameters in
+  // forward order. store.allocate() comes after, then weights are
   // initialised or loaded, then pack_weights().
-  Transformer(ParameterStore& store, const ModelConfig& model, const ExpertsConfig& experts,
-              DType compute, std::uint64_t seed, std::int64_t vocab_size_used);
+  Transformer(ParameterStore& store, const Placement& placement, const ModelConfig& model,
+              const ExpertsConfig& experts, DType compute, std::uint64_t seed,
+              std::int64_t vocab_size_used);
   ~Transformer();
 
   // The compute copies of all weights, from the parameters' values. After every change of those.
@@ -76,6 +78,7 @@ class Transformer {
   LossSums auxiliary_losses(const Activations& activations) const;
 
   ParameterStore& store_;
+  const Placement& placement_;
   ModelConfig model_;
   ExpertsConfig experts_;
   DType compute_;

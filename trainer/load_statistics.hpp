@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "experts/dispatcher.hpp"
+#include "experts/route.hpp"
 #include "parallel/group/group.hpp"
 
 namespace switchyard {

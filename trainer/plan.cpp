@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "experts/placement.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {
@@ -78,11 +77,8 @@ RankKind kind_of(const Config& config, int rank) {
   const std::int64_t num_tokens =
       context_problem(config, config.parallel).num_sequences *
       sequence_split_of(config, config.parallel).num_local(kind.context_rank);
-  const auto num_expert_ranks = static_cast<int>(config.parallel.expert);
-  const ExpertPlacement placement{config.experts.num_experts, num_expert_ranks};
-  const std::int64_t first = placement.first_expert(rank % num_expert_ranks);
-  const std::int64_t end = first + placement.num_local_experts(rank % num_expert_ranks);
-  for (std::int64_t expert = first; expert < end; ++expert)
+  const Placement placement = placement_of(config);
+  for (const std::int64_t expert : placement.experts_of(rank % placement.num_ranks()))
     kind.rows_of_experts.push_back(
         balanced_slots(num_tokens * config.experts.top_k, config.experts.num_experts, expert));
   return kind;
@@ -157,11 +153,10 @@ RowBounds row_bounds(const Config& given, int num_ranks) {
   const std::int64_t num_sequences = batch_layout_of(config, mesh).micro_batch;
   const std::int64_t top_k = config.experts.top_k;
   const std::int64_t expert = config.parallel.expert;
-  const ExpertPlacement placement{config.experts.num_experts, static_cast<int>(expert)};
+  const Placement placement = placement_of(config);
   const std::int64_t most_positions = sequence_split_of(config, config.parallel).max_local();
   RowBounds bounds;
-  bounds.most =
-      num_sequences * most_positions * expert * std::min(top_k, placement.max_local_experts());
+  bounds.most = num_sequences * most_positions * expert * std::min(top_k, placement.most_places());
   // Every rank keeps its own where experts are not sharded; else some rank receives the mean.
   const std::int64_t context = config.parallel.context;
   const std::int64_t num_slots = num_sequences * config.model.sequence_length * top_k;

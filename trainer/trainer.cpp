@@ -25,14 +25,20 @@ DType compute_dtype(const RunConfig& run) {
   return run.precision == "bf16" ? DType::bf16 : DType::f32;
 }
 
+Placement placement_of(const Config& config) {
+  return Placement::contiguous(config.experts.num_experts,
+                               static_cast<int>(config.parallel.expert));
+}
+
 Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
                  std::int64_t vocab_size_used, std::int64_t planned_rows)
     : device_(device),
       mesh_(mesh),
       config_(config),
       layout_(batch_layout_of(config, mesh)),
+      placement_(placement_of(config)),
       store_(device, mesh),
-      model_(store_, config.model, config.experts, compute_dtype(config.run),
+      model_(store_, placement_, config.model, config.experts, compute_dtype(config.run),
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
       sync_(allocated(store_, config.run.seed)),
       optimizer_(store_, config.optimizer),

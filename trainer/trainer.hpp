@@ -88,6 +88,7 @@ class Trainer {
   const Mesh& mesh_;
   Config config_;
   BatchLayout layout_;
+  Placement placement_;
   ParameterStore store_;
   Transformer model_;
   GradientSync sync_;
@@ -100,5 +101,7 @@ class Trainer {
 };
 
 DType compute_dtype(const RunConfig& run);
+// Where the experts of every layer live. config.parallel is resolved.
+Placement placement_of(const Config& config);
 
 }  // namespace switchyard

@@ -1,19 +1,43 @@
 #include "kernels/cpu/balance.hpp"
 
+#include <algorithm>
 #include <span>
+
+#include "kernels/cpu/elementwise.hpp"
+#include "kernels/cpu/parallel.hpp"
 
 namespace switchyard::kernels::cpu {
 
-void add_auxiliary_losses(const TensorView& counts, const TensorView& prob_sums,
+void balance_statistics(const TensorView& scores, const TensorView& indices,
+                        std::int64_t sequence_length, const TensorView& counts,
+                        const TensorView& score_sums) {
+  const Rows<float> score = rows_of<float>(scores), sums = rows_of<float>(score_sums);
+  const Rows<std::int32_t> index = rows_of<std::int32_t>(indices);
+  const Rows<std::int32_t> count = rows_of<std::int32_t>(counts);
+  const std::int64_t num_experts = scores.cols(), top_k = indices.cols();
+  parallel_blocks(counts.rows(), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t s = begin; s < end; ++s) {
+      std::fill_n(count[s], num_experts, 0);
+      std::fill_n(sums[s], num_experts, 0.0f);
+      for (std::int64_t t = s * sequence_length; t < (s + 1) * sequence_length; ++t) {
+        accumulate_span(sums[s], score[t], num_experts);
+        for (std::int64_t j = 0; j < top_k; ++j)
+          if (index[t][j] >= 0) ++count[s][index[t][j]];
+      }
+    }
+  });
+}
+
+void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
                           const TensorView& lse, const AuxiliaryScale& scale,
                           const TensorView& sums) {
   const std::span<const std::int32_t> count = counts.span<std::int32_t>();
-  const std::span<const float> prob_sum = prob_sums.span<float>();
+  const std::span<const float> score_sum = score_sums.span<float>();
   const double length = static_cast<double>(scale.sequence_length);
   const double num_slots = static_cast<double>(scale.sequence_length * scale.top_k);
   double products = 0;
   for (std::size_t i = 0; i < count.size(); ++i)
-    products += (count[i] / num_slots) * (static_cast<double>(prob_sum[i]) / length);
+    products += (count[i] / num_slots) * (static_cast<double>(score_sum[i]) / length);
   double squares = 0;
   for (const float value : lse.span<float>())
     squares += static_cast<double>(value) * static_cast<double>(value);

@@ -1,11 +1,14 @@
-// The CPU twins of kernels/balance.hpp, by one thread: the operands are small.
+// The CPU twins of kernels/balance.hpp; losses and slopes by one thread: their operands are small.
 #pragma once
 
 #include "kernels/balance.hpp"
 
 namespace switchyard::kernels::cpu {
 
-void add_auxiliary_losses(const TensorView& counts, const TensorView& prob_sums,
+void balance_statistics(const TensorView& scores, const TensorView& indices,
+                        std::int64_t sequence_length, const TensorView& counts,
+                        const TensorView& score_sums);
+void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
                           const TensorView& lse, const AuxiliaryScale& scale,
                           const TensorView& sums);
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,

@@ -128,30 +128,37 @@ struct ByteRows {
 
 }  // namespace
 
-void sort_by_expert(const TensorView& indices, const TensorView& counts,
-                    const TensorView& row_of_slot, const TensorView& token_of_row) {
+void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> place_of_expert,
+                    const TensorView& counts, const TensorView& row_of_slot,
+                    const TensorView& token_of_row) {
   const std::int64_t tokens = indices.rows(), top_k = indices.cols();
-  check_indices(indices, counts.numel());
-  std::int32_t* next_row = counts.as<std::int32_t>();  // counts, then places, then counts again
+  check_indices(indices, place_of_expert.empty() ? counts.numel() : std::ssize(place_of_expert));
+  expect(std::ranges::all_of(place_of_expert,
+                             [&](std::int32_t p) { return 0 <= p && p < counts.numel(); }),
+         "a place that is counted for each expert");
+  std::int32_t* next_row = counts.as<std::int32_t>();  // counts, then first rows, then counts again
   std::fill_n(next_row, counts.numel(), 0);
   if (indices.empty()) return;
-  const Rows<std::int32_t> expert = rows_of<std::int32_t>(indices);
+  const Rows<std::int32_t> experts = rows_of<std::int32_t>(indices);
   const Rows<std::int32_t> row_of = rows_of<std::int32_t>(row_of_slot);
   std::int32_t* token_of = token_of_row.as<std::int32_t>();
+  const auto place_of = [place_of_expert](std::int32_t expert) {
+    return place_of_expert.empty() ? expert : place_of_expert[static_cast<std::size_t>(expert)];
+  };
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j)
-      if (expert[t][j] != dropped) ++next_row[expert[t][j]];
+      if (experts[t][j] != dropped) ++next_row[place_of(experts[t][j])];
   std::int32_t num_rows = 0;
-  for (std::int64_t e = 0; e < counts.numel(); ++e)
-    num_rows += std::exchange(next_row[e], num_rows);
+  for (std::int64_t p = 0; p < counts.numel(); ++p)
+    num_rows += std::exchange(next_row[p], num_rows);
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j) {
-      row_of[t][j] = expert[t][j] == dropped ? dropped : next_row[expert[t][j]]++;
+      row_of[t][j] = experts[t][j] == dropped ? dropped : next_row[place_of(experts[t][j])]++;
       if (row_of[t][j] != dropped) token_of[row_of[t][j]] = static_cast<std::int32_t>(t);
     }
   std::fill(token_of + num_rows, token_of + indices.numel(), dropped);
-  // next_row[e] is now where expert e ends.
-  for (std::int64_t e = counts.numel() - 1; e > 0; --e) next_row[e] -= next_row[e - 1];
+  // next_row[p] is now where place p ends.
+  for (std::int64_t p = counts.numel() - 1; p > 0; --p) next_row[p] -= next_row[p - 1];
 }
 
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {

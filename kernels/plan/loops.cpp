@@ -62,16 +62,29 @@ double sum(const TensorView& values) {
   return 0;
 }
 
-void gate_forward(const TensorView& logits) {
+void score_softmax(const TensorView& logits) {
   record(logits, (exp_flops + 4) * numel(logits), 2 * bytes(logits));
 }
 
-void gate_backward(const TensorView& probs) {
-  record(probs, 5 * numel(probs), 2 * bytes(probs));
+void score_softmax_backward(const TensorView& scores) {
+  record(scores, 5 * numel(scores), 2 * bytes(scores));
 }
 
-void gate_statistics(const TensorView& probs) {
-  record(probs, numel(probs), bytes(probs));
+// Comparisons are not counted.
+void select_top_k(const TensorView& scores, const TensorView& indices) {
+  record(scores, 0, bytes(scores) + bytes(indices));
+}
+
+void weigh(const TensorView& weights) {
+  record(weights, 2 * numel(weights), 2 * bytes(weights));
+}
+
+void weigh_backward(const TensorView& dweights) {
+  record(dweights, 5 * numel(dweights), 3 * bytes(dweights));
+}
+
+void balance_statistics(const TensorView& scores) {
+  record(scores, numel(scores), bytes(scores));
 }
 
 void sort_by_expert(const TensorView& counts, const TensorView& indices) {

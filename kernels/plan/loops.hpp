@@ -17,9 +17,12 @@ void embedding_forward(const TensorView& out);
 void embedding_backward(const TensorView& dout);
 void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits);
 double sum(const TensorView& values);  // 0
-void gate_forward(const TensorView& logits);
-void gate_backward(const TensorView& probs);
-void gate_statistics(const TensorView& probs);
+void score_softmax(const TensorView& logits);
+void score_softmax_backward(const TensorView& scores);
+void select_top_k(const TensorView& scores, const TensorView& indices);
+void weigh(const TensorView& weights);
+void weigh_backward(const TensorView& dweights);
+void balance_statistics(const TensorView& scores);
 // Writes nothing: what the counts of a plan are is the dispatcher's business.
 void sort_by_expert(const TensorView& counts, const TensorView& indices);
 void add_auxiliary_losses(const TensorView& counts, const TensorView& lse);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "kernels/permute.hpp"
@@ -39,6 +40,17 @@ std::int32_t chosen(Choice choice, std::int64_t num_experts, int rank, std::int6
   return static_cast<std::int32_t>((t + j) % others);
 }
 
+// Where experts live: in blocks, or dealt to the ranks in turn from the last one on.
+enum class Places { in_order, dealt };
+
+Placement placement_of(Places places, std::int64_t num_experts, int num_ranks) {
+  if (places == Places::in_order) return Placement::contiguous(num_experts, num_ranks);
+  std::vector<std::vector<std::int64_t>> experts_of_rank(static_cast<std::size_t>(num_ranks));
+  for (std::int64_t expert = num_experts; expert-- > 0;)
+    experts_of_rank[static_cast<std::size_t>(expert % num_ranks)].push_back(expert);
+  return {num_experts, experts_of_rank};
+}
+
 double inner(const TensorView& a, const TensorView& b) {
   double sum = 0;
   for (std::int64_t i = 0; i < a.rows(); ++i)
@@ -53,22 +65,21 @@ double over_ranks(Group& group, double value) {
 
 // A dispatcher with a route of its own and buffers for the two sides.
 struct Exchange {
-  Exchange(Group& group, std::int64_t num_experts, std::int64_t top_k, Choice choice, bool uneven,
+  Exchange(Group& group, const Placement& placement, std::int64_t top_k, Choice choice, bool uneven,
            ContextSharing sharing)
-      : config(make_config(num_experts, top_k)),
-        dispatcher(group, config, sharing),
+      : config(make_config(placement.num_experts(), top_k)),
+        dispatcher(group, placement, top_k, sharing),
         num_tokens(uneven ? (group.rank() * 5 + 4) % max_tokens : max_tokens),
         num_slots(num_tokens * top_k),
         device(make_cpu_device()),
-        scratch(*device, dispatcher.placement(), config, hidden, DType::f32, max_tokens, capacity,
-                sharing),
+        scratch(*device, placement, config, hidden, DType::f32, max_tokens, capacity, sharing),
         route(dispatcher.make_route(*device, max_tokens)),
         indices(*device, Purpose::workspace, DType::i32, {num_tokens, top_k}),
         numbers(*device, Purpose::workspace, DType::i32, {num_tokens}) {
     if (!route.arrival_of_row.empty()) capacity.add(route.arrival_of_row);
     for (std::int64_t t = 0; t < num_tokens; ++t)
       for (std::int64_t j = 0; j < top_k; ++j)
-        indices->row<std::int32_t>(t)[j] = chosen(choice, num_experts, group.rank(), t, j);
+        indices->row<std::int32_t>(t)[j] = chosen(choice, config.num_experts, group.rank(), t, j);
     for (std::int64_t t = 0; t < num_tokens; ++t)
       numbers->as<std::int32_t>()[t] = number_of(sharing, group.rank(), t);
     dispatcher.route(indices, sharing.num_ranks > 1 ? numbers : TensorView{}, route, scratch,
@@ -118,8 +129,11 @@ void expect_all_rows_counted(Exchange& exchange, Group& group) {
   EXPECT_EQ(route.num_sent, exchange.num_slots - route.num_dropped);
   EXPECT_EQ(std::accumulate(route.expert_counts.begin(), route.expert_counts.end(), 0LL),
             route.num_sent);
-  EXPECT_EQ(std::accumulate(route.send_rows.begin(), route.send_rows.end(), 0LL), route.num_sent);
-  EXPECT_EQ(std::accumulate(route.recv_rows.begin(), route.recv_rows.end(), 0LL), route.num_rows);
+  EXPECT_EQ(std::accumulate(route.recv_counts.begin(), route.recv_counts.end(), 0LL),
+            route.num_rows);
+  for (std::int64_t e = 0; e < exchange.config.num_experts; ++e)
+    EXPECT_EQ(route.expert_counts[static_cast<std::size_t>(e)],
+              std::count(indices.begin(), indices.end(), e));
   EXPECT_EQ(over_ranks(group, static_cast<double>(route.num_rows)),
             over_ranks(group, static_cast<double>(route.num_sent)));
   EXPECT_EQ(exchange.capacity.rows(), route.num_rows);
@@ -132,12 +146,14 @@ void expect_adjoint_exchanges(Exchange& exchange, Group& group) {
   const Tensor v = exchange.random("v", route.num_rows);
   const Tensor rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
   const Tensor back = exchange.zeros(route.num_sent);
-  const TensorView moved = exchange.dispatcher.to_experts(u, route, spare, rows);
+  const TensorView moved = exchange.dispatcher.start_to_experts(u, route, spare, rows).finish();
   const double expert_side = over_ranks(group, inner(moved, v));
-  const TensorView returned = exchange.dispatcher.from_experts(v, route, spare, back);
+  const TensorView returned =
+      exchange.dispatcher.start_from_experts(v, route, spare, back).finish();
   const double token_side = over_ranks(group, inner(u, returned));
   EXPECT_NEAR(expert_side, token_side, 1e-12 * (1 + std::abs(token_side)));
-  const TensorView again = exchange.dispatcher.from_experts(moved, route, spare, back);
+  const TensorView again =
+      exchange.dispatcher.start_from_experts(moved, route, spare, back).finish();
   EXPECT_EQ(to_doubles(again), to_doubles(u));
 }
 
@@ -148,9 +164,10 @@ void expect_adjoint_dispatch(Exchange& exchange, Group& group) {
   const Tensor v = exchange.random("v", route.num_rows);
   const Tensor x_rows = exchange.zeros(route.num_rows), spare = exchange.zeros(route.num_rows);
   const Tensor slots = exchange.zeros(route.num_sent), dx = exchange.zeros(exchange.num_tokens);
-  exchange.dispatcher.dispatch(x, route, exchange.scratch, x_rows);
+  exchange.dispatcher.start_dispatch(x, route, exchange.scratch, x_rows).finish();
   const double expert_side = over_ranks(group, inner(x_rows, v));
-  const TensorView returned = exchange.dispatcher.from_experts(v, route, spare, slots);
+  const TensorView returned =
+      exchange.dispatcher.start_from_experts(v, route, spare, slots).finish();
   kernels::sum_rows(returned, exchange.row_of_slot(), dx);
   const double token_side = over_ranks(group, inner(x, dx));
   EXPECT_NEAR(expert_side, token_side, 1e-5);
@@ -169,11 +186,12 @@ void expect_adjoint_combine(Exchange& exchange, Group& group) {
   Tensor weights(*exchange.device, Purpose::workspace, DType::f32, {exchange.num_tokens, top_k});
   Tensor dweights(*exchange.device, Purpose::workspace, DType::f32, {exchange.num_tokens, top_k});
   write(weights, random_doubles("weights", static_cast<std::size_t>(exchange.num_slots), 1).data());
-  const TensorView returned = exchange.dispatcher.from_experts(y, route, spare, slots);
+  const TensorView returned =
+      exchange.dispatcher.start_from_experts(y, route, spare, slots).finish();
   kernels::combine_rows(returned, exchange.row_of_slot(), weights, out);
   const double token_side = over_ranks(group, inner(out, dout));
   kernels::combine_rows_backward(dout, returned, exchange.row_of_slot(), weights, dslots, dweights);
-  const TensorView dy = exchange.dispatcher.to_experts(dslots, route, spare, rows);
+  const TensorView dy = exchange.dispatcher.start_to_experts(dslots, route, spare, rows).finish();
   const double expert_side = over_ranks(group, inner(y, dy));
   EXPECT_NEAR(expert_side, token_side, 1e-5);
 }
@@ -192,22 +210,64 @@ void expect_identity_order(Exchange& exchange, Choice choice, ContextSharing sha
       row[1] = static_cast<float>(t);
       row[2] = static_cast<float>(j);
     }
-  const TensorView moved = exchange.dispatcher.to_experts(slots, route, spare, rows);
-  const std::int64_t first = exchange.dispatcher.placement().first_expert(group.rank());
-  for (std::int64_t e = 0; e < exchange.dispatcher.num_local_experts(); ++e) {
+  const TensorView moved = exchange.dispatcher.start_to_experts(slots, route, spare, rows).finish();
+  const auto experts = exchange.dispatcher.placement().experts_of(group.rank());
+  for (std::int64_t e = 0; e < exchange.dispatcher.num_local_places(); ++e) {
     std::int64_t last = -1;
     const auto at = static_cast<std::size_t>(e);
     for (std::int64_t r = route.expert_offsets[at]; r < route.expert_offsets[at + 1]; ++r) {
       const auto source = static_cast<int>(read(moved, r, 0));
       const auto t = static_cast<std::int64_t>(read(moved, r, 1));
       const auto j = static_cast<std::int64_t>(read(moved, r, 2));
-      EXPECT_EQ(chosen(choice, exchange.config.num_experts, source, t, j), first + e);
+      EXPECT_EQ(chosen(choice, exchange.config.num_experts, source, t, j), experts[at]);
       const std::int64_t sequences = (sharing.first_rank + source) / sharing.num_ranks;
       const std::int64_t identity =
           sequences * max_tokens * sharing.num_ranks + Exchange::number_of(sharing, source, t);
       EXPECT_GT(identity, last);
       last = identity;
     }
+  }
+}
+
+// In pieces that are under way together, into buffers of NaN: the bits of the whole.
+void expect_pieces_as_the_whole(Exchange& exchange) {
+  const Route& route = exchange.route;
+  const auto poisoned = [&](std::int64_t rows) {
+    Tensor tensor = exchange.zeros(rows);
+    std::ranges::fill(tensor->span<float>(), std::numeric_limits<float>::quiet_NaN());
+    return tensor;
+  };
+  const Tensor x = exchange.random("x", exchange.num_tokens);
+  const Tensor u = exchange.random("u", route.num_sent), v = exchange.random("v", route.num_rows);
+  const Tensor x_rows = exchange.zeros(route.num_rows), rows = exchange.zeros(route.num_rows);
+  const Tensor spare = exchange.zeros(route.num_rows), slots = exchange.zeros(route.num_sent);
+  const Dispatcher& dispatcher = exchange.dispatcher;
+  dispatcher.start_dispatch(x, route, exchange.scratch, x_rows).finish();
+  const TensorView whole = dispatcher.start_to_experts(u, route, spare, rows).finish();
+  const TensorView back = dispatcher.start_from_experts(v, route, spare, slots).finish();
+  for (const int count : {2, 3}) {
+    const Tensor x_parts = poisoned(route.num_rows), parts = poisoned(route.num_rows);
+    const Tensor room = poisoned(route.num_rows), slot_parts = poisoned(route.num_sent);
+    std::vector<MovingRows> moving;
+    for (int i = count; i-- > 0;)
+      moving.push_back(
+          dispatcher.start_dispatch(x, route, exchange.scratch, x_parts, Piece{i, count}));
+    for (MovingRows& each : moving) each.finish();
+    EXPECT_EQ(to_doubles(x_parts), to_doubles(x_rows)) << count << " pieces";
+    std::vector<double> taken;
+    for (int i = 0; i < count; ++i) {
+      const Piece piece{i, count};
+      const TensorView part = dispatcher.start_to_experts(u, route, room, parts, piece).finish();
+      const std::vector<double> values = to_doubles(part);
+      taken.insert(taken.end(), values.begin(), values.end());
+    }
+    EXPECT_EQ(taken, to_doubles(whole)) << count << " pieces";
+    moving.clear();
+    TensorView returned;
+    for (int i = 0; i < count; ++i)
+      moving.push_back(dispatcher.start_from_experts(v, route, room, slot_parts, Piece{i, count}));
+    for (MovingRows& each : moving) returned = each.finish();
+    EXPECT_EQ(to_doubles(returned), to_doubles(back)) << count << " pieces";
   }
 }
 
@@ -218,6 +278,7 @@ void expect_dispatch_and_back(Exchange& exchange, Choice choice, ContextSharing 
   expect_adjoint_dispatch(exchange, group);
   expect_adjoint_combine(exchange, group);
   expect_identity_order(exchange, choice, sharing, group);
+  expect_pieces_as_the_whole(exchange);
 }
 
 class DispatcherTest : public ::testing::TestWithParam<std::int64_t> {};
@@ -240,8 +301,12 @@ TEST_P(DispatcherTest, moves_rows_there_and_back) {
             if (world().size() % context != 0) continue;
             SCOPED_TRACE(::testing::Message() << "context " << context);
             const ContextSharing sharing{context, world().rank() - group.rank()};
-            Exchange exchange(group, num_experts, top_k, choice, uneven, sharing);
-            expect_dispatch_and_back(exchange, choice, sharing, group);
+            for (const Places places : {Places::in_order, Places::dealt}) {
+              SCOPED_TRACE(places == Places::dealt ? "experts dealt" : "experts in order");
+              const Placement placement = placement_of(places, num_experts, group.size());
+              Exchange exchange(group, placement, top_k, choice, uneven, sharing);
+              expect_dispatch_and_back(exchange, choice, sharing, group);
+            }
           }
         }
   }

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/elementwise.hpp"
+#include "kernels/select.hpp"
 #include "tests/experts/numbers.hpp"
 
 namespace switchyard::test {
@@ -41,6 +42,36 @@ Doubles whole_mask(const LayerCase& c) {
   return to_doubles(ones);
 }
 
+// Whether choice j of the t-th token of the whole problem is dropped: of every fifth token all are.
+bool is_dropped(std::int64_t t, std::int64_t j) {
+  return t % 5 == 2 || (t * 7 + j) % 3 == 0;
+}
+
+// A part of a router that the program does not have: top-k of which some choices are dropped, by
+// the identity of the token.
+class DroppingSelect final : public Select {
+ public:
+  void choose(const RoutedTokens& tokens, const TensorView& scores,
+              const TensorView& indices) const override {
+    kernels::select_top_k(scores, indices);
+    if (scores.device->is_plan()) return;
+    const Pass& pass = tokens.pass;
+    for (std::int64_t t = 0; t < scores.rows(); ++t)
+      for (std::int64_t j = 0; j < indices.cols(); ++j)
+        if (is_dropped(pass.sequence_ids.as<std::int64_t>()[t / pass.sequence_length] *
+                               pass.sequence_length +
+                           pass.positions.as<std::int32_t>()[t],
+                       j))
+          indices.row<std::int32_t>(t)[j] = -1;
+  }
+};
+
+RouterParts parts_of(const LayerCase& c) {
+  RouterParts parts = make_router_parts(c.config());
+  if (c.drops) parts.select = std::make_unique<DroppingSelect>();
+  return parts;
+}
+
 Doubles router_weight(const LayerCase& c) {
   Doubles router =
       random_doubles("router", static_cast<std::size_t>(c.num_experts * c.hidden), 0.5);
@@ -54,8 +85,9 @@ Doubles router_weight(const LayerCase& c) {
 }  // namespace
 
 std::string LayerCase::describe() const {
-  return fmt::format("{} experts, top {}, normalize {}, routing {}, {}, dropout {}", num_experts,
-                     top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout);
+  return fmt::format("{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}",
+                     num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype),
+                     dropout, drops);
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -84,6 +116,8 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   moe.gate_up = random_doubles("gate_up", size(c.num_experts * 2 * c.intermediate * c.hidden), 0.5);
   moe.down = random_doubles("down", size(c.num_experts * c.hidden * c.intermediate), 0.5);
   if (c.dropout > 0) moe.mask = whole_mask(c);
+  for (std::int64_t slot = 0; c.drops && slot < c.num_tokens * c.top_k; ++slot)
+    moe.dropped.push_back(is_dropped(slot / c.top_k, slot % c.top_k));
   x = random_doubles(inputs + " x", size(c.num_tokens * c.hidden), 1.0);
   dy = random_doubles(inputs + " dy", size(c.num_tokens * c.hidden), c.dy_scale);
   for (std::size_t t = 0; t < size(c.num_tokens); ++t) x[t * moe.hidden] = 1;
@@ -98,12 +132,13 @@ LayerRun::LayerRun(Device& device, const Mesh& mesh, const LayerCase& c, std::in
       case_(c),
       num_local_sequences_(c.num_sequences / mesh.degree(Axis::data)),
       num_local_tokens_(num_local_sequences_ * c.sequence_length),
+      placement_(Placement::contiguous(c.num_experts, mesh.degree(Axis::expert))),
       store_(device, mesh),
-      layer_(store_, "layers.0", c.config(), c.hidden, c.dtype, c.num_layers, dropout_key(),
-             weight_std, weight_std),
+      layer_(store_, "layers.0", c.config(), parts_of(c), c.hidden, c.dtype, placement_,
+             c.num_layers, dropout_key(), weight_std, weight_std),
       capacity_(planned_rows),
       scratch_(device, c.config(), c.hidden, c.dtype, num_local_tokens_, num_local_sequences_,
-               mesh.degree(Axis::expert), capacity_) {
+               placement_, capacity_) {
   store_.allocate();
   layer_.pack_weights();
 }

@@ -22,6 +22,7 @@ struct LayerCase {
   Routing routing = Routing::natural;
   DType dtype = DType::f32;
   double dropout = 0;
+  bool drops = false;  // whether the router is one that drops choices
   double dy_scale = 0.2;
 
   std::string describe() const;
@@ -82,6 +83,7 @@ class LayerRun {
   LayerCase case_;
   std::int64_t num_local_sequences_;
   std::int64_t num_local_tokens_;
+  Placement placement_;
   ParameterStore store_;
   MoeLayer layer_;
   RowCapacity capacity_;

@@ -1,6 +1,7 @@
 // The layer on 1 to 4 ranks and every expert degree that divides them, against the dense oracle.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "tests/experts/layer_run.hpp"
@@ -60,9 +61,12 @@ void expect_losses(const LayerRun& run, const ReferenceMoe::Forward& expected) {
   EXPECT_NEAR(sums[1], expected.z, 1e-5 * expected.z + 1e-12);
 }
 
-// No token is dropped: the slots of all ranks by expert are the oracle's.
-void expect_counts(const LayerRun::Batch& batch, const LayerCase& c,
-                   const ReferenceMoe::Forward& expected) {
+// The rows of all ranks by expert are the oracle's, and what it drops is counted.
+void expect_counts(const LayerRun::Batch& batch, const LayerCase& c, const Problem& problem) {
+  const ReferenceMoe::Forward& expected = problem.forward;
+  std::int64_t num_dropped = batch.saved.route.num_dropped;
+  world().all_reduce_values(std::span(&num_dropped, 1), ReduceOp::sum);
+  EXPECT_EQ(num_dropped, std::count(problem.moe.dropped.begin(), problem.moe.dropped.end(), true));
   std::vector<std::int64_t> all(batch.saved.route.expert_counts.size() *
                                 static_cast<std::size_t>(world().size()));
   world().all_gather_values(batch.saved.route.expert_counts, all);
@@ -82,7 +86,7 @@ void expect_as_oracle(LayerRun& run, const LayerRun::Batch& batch, const LayerCa
   const double limit = tolerance(c.dtype);
   EXPECT_LE(error_of(batch.y, problem.forward.y, run.first_token()), limit);
   EXPECT_LE(error_of(batch.dx, problem.gradients.x, run.first_token()), limit);
-  expect_counts(batch, c, problem.forward);
+  expect_counts(batch, c, problem);
   const Parameter& router = run.parameter("layers.0.router.weight");
   EXPECT_LE(error_of(router.gradient(), problem.gradients.router, 0), limit);
   expect_gradient(run, "layers.0.experts.gate_up.weight", problem.gradients.gate_up, limit);
@@ -146,6 +150,24 @@ TEST_P(MoeLayerTest, drops_the_same_outputs_on_every_layout) {
   const std::int64_t num_experts = GetParam();
   for (const std::int64_t top_k : {std::int64_t{1}, std::min<std::int64_t>(2, num_experts)})
     check_case({.num_experts = num_experts, .top_k = top_k, .dropout = 0.3});
+}
+
+// A router of which a part is the test's own: the layer knows nothing of it.
+TEST_P(MoeLayerTest, takes_a_router_that_drops_choices) {
+  const std::int64_t num_experts = GetParam();
+  for (std::int64_t top_k = 1; top_k <= std::min<std::int64_t>(3, num_experts); ++top_k)
+    for (const double dropout : {0.0, 0.3})
+      for (const Routing routing : routings)
+        check_case({.num_experts = num_experts,
+                    .top_k = top_k,
+                    .normalize = top_k != 2,
+                    .routing = routing,
+                    .dropout = dropout,
+                    .drops = true});
+  check_case({.num_experts = num_experts,
+              .top_k = std::min<std::int64_t>(2, num_experts),
+              .dtype = DType::bf16,
+              .drops = true});
 }
 
 // Without a gradient from above, all that is left is the auxiliary losses'.

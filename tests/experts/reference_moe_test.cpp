@@ -10,7 +10,7 @@ namespace {
 
 struct Dims {
   std::size_t num_experts, top_k;
-  bool normalize, masked;
+  bool normalize, masked, drops = false;
 };
 
 ReferenceMoe make_reference(const Dims& dims) {
@@ -26,6 +26,8 @@ ReferenceMoe make_reference(const Dims& dims) {
   moe.router = random_doubles("router", dims.num_experts * 5, 1.0);
   moe.gate_up = random_doubles("gate_up", dims.num_experts * 6 * 5, 1.0);
   moe.down = random_doubles("down", dims.num_experts * 5 * 3, 1.0);
+  for (std::size_t i = 0; dims.drops && i < 8 * dims.top_k; ++i)
+    moe.dropped.push_back(i < dims.top_k || i % 3 == 0);  // of the first token all
   if (dims.masked) moe.mask = random_doubles("mask", 8 * dims.top_k * 5, 1.0);
   return moe;
 }
@@ -64,7 +66,8 @@ INSTANTIATE_TEST_SUITE_P(dims, ReferenceMoeTest,
                          ::testing::Values(Dims{1, 1, true, false}, Dims{3, 1, true, false},
                                            Dims{3, 1, false, false}, Dims{4, 2, true, true},
                                            Dims{4, 2, false, false}, Dims{5, 3, true, false},
-                                           Dims{5, 3, false, true}));
+                                           Dims{5, 3, false, true}, Dims{5, 3, true, true, true},
+                                           Dims{4, 2, false, false, true}));
 
 }  // namespace
 }  // namespace switchyard::test

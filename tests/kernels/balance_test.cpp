@@ -10,7 +10,7 @@ namespace {
 struct Statistics {
   std::int64_t num_experts, top_k, sequence_length;
   std::vector<std::int32_t> counts;  // [S, E]
-  Doubles prob_sums;                 // [S, E]
+  Doubles score_sums;                // [S, E]
 };
 
 Operand floats(const Doubles& values, std::int64_t cols) {
@@ -24,7 +24,7 @@ double balance_of(const Statistics& s) {
   double sum = 0;
   for (std::size_t i = 0; i < s.counts.size(); ++i)
     sum += static_cast<double>(s.num_experts) * s.counts[i] /
-           static_cast<double>(s.sequence_length * s.top_k) * s.prob_sums[i] /
+           static_cast<double>(s.sequence_length * s.top_k) * s.score_sums[i] /
            static_cast<double>(s.sequence_length);
   return sum;
 }
@@ -36,7 +36,7 @@ std::vector<double> added(const Statistics& s, const Doubles& lse, double num_se
   sums->as<double>()[0] = 16;
   sums->as<double>()[1] = -8;
   kernels::add_auxiliary_losses(Operand::of_ints(s.counts, s.num_experts),
-                                floats(s.prob_sums, s.num_experts), floats(lse, 1),
+                                floats(s.score_sums, s.num_experts), floats(lse, 1),
                                 {.top_k = s.top_k,
                                  .sequence_length = s.sequence_length,
                                  .num_sequences = num_sequences,
@@ -68,7 +68,7 @@ TEST(BalanceLoss, SlopesAreItsChangeWithAProbability) {
   kernels::balance_slopes(counts, uneven.top_k, uneven.sequence_length, weight, slopes);
   for (std::size_t i = 0; i < 6; ++i) {
     Statistics moved = uneven;
-    moved.prob_sums[i] += 0.5;  // exact, and the loss is linear
+    moved.score_sums[i] += 0.5;  // exact, and the loss is linear
     EXPECT_NEAR(slopes.values()[i], weight * (balance_of(moved) - balance_of(uneven)) / 0.5, 1e-7);
   }
 }

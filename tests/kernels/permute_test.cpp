@@ -8,6 +8,7 @@
 namespace switchyard::test {
 namespace {
 
+using Ints = std::vector<std::int32_t>;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 // A random routing: choices of a token differ, some experts may stay empty, about a third of the
@@ -30,7 +31,7 @@ struct Routing {
     row_of_slot = Operand::of_ints(unset, k);
     token_of_row = Operand::of_ints(unset);
     std::ranges::fill(counts->span<std::int32_t>(), -7);
-    kernels::sort_by_expert(indices, counts, row_of_slot, token_of_row);
+    kernels::sort_by_expert(indices, {}, counts, row_of_slot, token_of_row);
   }
   std::int64_t num_rows() const {
     const auto span = counts->span<std::int32_t>();
@@ -91,11 +92,29 @@ TEST(SortByExpert, IsAStablePermutationOfTheSlotsThatAreKept) {
   });
 }
 
+// As if the choices had been the places.
+TEST(SortByExpert, SortsByPlace) {
+  const Ints places = {3, 0, 4, 1};  // place 2 is nobody's
+  const Operand experts = Operand::of_ints({2, 0, 3, -1, 1, 2}, 2),
+                placed = Operand::of_ints({4, 3, 1, -1, 0, 4}, 2);
+  const auto sorted = [](const Operand& indices, const Ints& place_of_expert) {
+    const Tensor counts(cpu(), Purpose::workspace, DType::i32, {5});
+    const Operand rows = Operand::of_ints(Ints(6, -7), 2), tokens = Operand::of_ints(Ints(6, -7));
+    kernels::sort_by_expert(indices, place_of_expert, counts, rows, tokens);
+    const auto span = counts->span<std::int32_t>();
+    return std::vector<Ints>{rows.ints(), tokens.ints(), Ints(span.begin(), span.end())};
+  };
+  EXPECT_EQ(sorted(experts, places), sorted(placed, {}));
+}
+
 TEST(SortByExpert, RefusesExpertsThatDoNotExist) {
   const Tensor counts(cpu(), Purpose::workspace, DType::i32, {2});
   const Operand one = Operand::of_ints({0}), two = Operand::of_ints({2});
-  EXPECT_THROW(kernels::sort_by_expert(two, counts, one, one), InternalError);
-  EXPECT_THROW(kernels::sort_by_expert(Operand::of_ints({-2}), counts, one, one), InternalError);
+  EXPECT_THROW(kernels::sort_by_expert(two, {}, counts, one, one), InternalError);
+  EXPECT_THROW(kernels::sort_by_expert(Operand::of_ints({-2}), {}, counts, one, one),
+               InternalError);
+  const Ints beyond = {0, 2};
+  EXPECT_THROW(kernels::sort_by_expert(one, beyond, counts, one, one), InternalError);
 }
 
 TEST(Permute, ScatterUndoesGatherOfAPermutation) {

@@ -7,11 +7,13 @@
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
-#include "kernels/gate.hpp"
 #include "kernels/permute.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
+#include "kernels/score.hpp"
+#include "kernels/select.hpp"
 #include "kernels/swiglu.hpp"
+#include "kernels/weigh.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard::kernels {
@@ -82,11 +84,14 @@ TEST_F(PlanLoops, Routing) {
                counts = make(DType::i32, {2, 4});
   const Tensor totals = make(DType::i32, {4}), order = make(DType::i32, {16});
   const Tensor rows = make(DType::bf16, {16, 32}), tokens = make(DType::bf16, {8, 32});
-  EXPECT_GT(bytes_of([&] { gate_forward(logits, true, logits, lse, choice, weight); }), 0);
-  EXPECT_GT(bytes_of([&] { gate_backward(weight, logits, lse, choice, true, slopes, 0, logits); }),
-            0);
-  EXPECT_GT(bytes_of([&] { gate_statistics(logits, choice, 4, counts, slopes); }), 0);
-  EXPECT_GT(bytes_of([&] { sort_by_expert(choice, totals, choice, order); }), 0);
+  EXPECT_EQ(bytes_of([&] { score_softmax(logits, logits, lse); }), 2 * 128);
+  EXPECT_EQ(bytes_of([&] { select_top_k(logits, choice); }), 128 + 64);
+  EXPECT_EQ(bytes_of([&] { weigh(logits, choice, true, weight); }), 2 * 64);
+  EXPECT_EQ(bytes_of([&] { weigh_backward(weight, logits, choice, true, weight); }), 3 * 64);
+  EXPECT_GT(
+      bytes_of([&] { score_softmax_backward(weight, choice, slopes, 0, logits, lse, logits); }), 0);
+  EXPECT_GT(bytes_of([&] { balance_statistics(logits, choice, 4, counts, slopes); }), 0);
+  EXPECT_GT(bytes_of([&] { sort_by_expert(choice, {}, totals, choice, order); }), 0);
   const Tensor losses = make(DType::f64, {2});
   EXPECT_EQ(bytes_of([&] {
               add_auxiliary_losses(counts, slopes, lse, {2, 4}, losses);

@@ -133,13 +133,16 @@ class SmallModel {
   static constexpr std::uint64_t seed = 17;
 
   SmallModel(Device& device, const Mesh& mesh, const ModelCase& c, DType compute = DType::f32)
-      : store(device, mesh), model(store, c.model, c.experts, compute, seed, c.vocab_size_used) {
+      : placement(Placement::contiguous(c.experts.num_experts, mesh.degree(Axis::expert))),
+        store(device, mesh),
+        model(store, placement, c.model, c.experts, compute, seed, c.vocab_size_used) {
     store.allocate();
     store.initialize(seed);
     if (!device.is_plan()) vary_gains();
     model.pack_weights();
   }
 
+  Placement placement;
   ParameterStore store;
   Transformer model;
 

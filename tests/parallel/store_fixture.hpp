@@ -9,22 +9,17 @@
 #include <vector>
 
 #include "parallel/parameter.hpp"
+#include "parallel/placement.hpp"
 #include "tests/support/mpi_test.hpp"
 
 namespace switchyard::test {
 
 inline constexpr std::int64_t num_experts = 3;
 
-// The experts of `index` among `degree` ranks: as equal as can be, some ranks hold one more.
-inline std::int64_t first_expert(std::int64_t index, std::int64_t degree) {
-  return num_experts * index / degree;
-}
-
 inline std::vector<ParameterSpec> small_model(const Mesh& mesh) {
-  const std::int64_t index = mesh.index(Axis::expert);
-  const std::int64_t degree = mesh.degree(Axis::expert);
-  const std::int64_t first = first_expert(index, degree);
-  const std::int64_t count = first_expert(index + 1, degree) - first;
+  const Placement placement = Placement::contiguous(num_experts, mesh.degree(Axis::expert));
+  const std::int64_t first = placement.first_place(mesh.index(Axis::expert));
+  const std::int64_t count = placement.num_places_of(mesh.index(Axis::expert));
   std::vector<ParameterSpec> specs;
   specs.push_back({.name = "embedding.weight", .global_shape = {50, 24}, .num_rows = 50});
   for (int layer = 0; layer < 3; ++layer) {

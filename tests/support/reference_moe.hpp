@@ -20,10 +20,11 @@ struct ReferenceMoe {
   std::size_t num_experts = 1, top_k = 1, hidden = 1, intermediate = 1, sequence_length = 1;
   bool normalize = true;
   double balance_weight = 0, z_weight = 0;
-  Doubles router;   // [E, H]
-  Doubles gate_up;  // [E, 2 I, H]
-  Doubles down;     // [E, H, I]
-  Doubles mask;     // [T, k, H] factors of the experts' outputs; empty: none
+  Doubles router;             // [E, H]
+  Doubles gate_up;            // [E, 2 I, H]
+  Doubles down;               // [E, H, I]
+  Doubles mask;               // [T, k, H] factors of the experts' outputs; empty: none
+  std::vector<bool> dropped;  // [T, k]: choices that count for nothing; empty: none
 
   struct Forward {
     Doubles y;                         // [T, H]
@@ -50,6 +51,7 @@ struct ReferenceMoe {
     for (std::size_t t = 0; t < num_tokens; ++t) {
       route(&x[t * hidden], f);
       for (std::size_t j = 0; j < top_k; ++j) {
+        if (is_dropped(t, j)) continue;
         const std::size_t e = f.indices[t * top_k + j];
         f.counts[t / sequence_length * num_experts + e] += 1;
         const Doubles out = expert(e, &x[t * hidden]).out;
@@ -86,6 +88,10 @@ struct ReferenceMoe {
     Doubles gate, up, act, out;
   };
 
+  bool is_dropped(std::size_t t, std::size_t j) const {
+    return !dropped.empty() && dropped[t * top_k + j];
+  }
+
   double masked(double value, std::size_t t, std::size_t j, std::size_t h) const {
     return mask.empty() ? value : value * mask[(t * top_k + j) * hidden + h];
   }
@@ -120,15 +126,16 @@ struct ReferenceMoe {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return probs[a] > probs[b]; });
+    const std::size_t t = f.lse.size();
     double chosen = 0;
     for (std::size_t j = 0; j < top_k; ++j) {
-      chosen += probs[order[j]];
+      if (!is_dropped(t, j)) chosen += probs[order[j]];
       if (j + 1 < num_experts)
         f.margin = std::min(f.margin, 1 - probs[order[j + 1]] / probs[order[j]]);
     }
     for (std::size_t j = 0; j < top_k; ++j) {
       f.indices.push_back(order[j]);
-      f.weights.push_back(probs[order[j]] / (normalize ? chosen : 1));
+      f.weights.push_back(is_dropped(t, j) ? 0 : probs[order[j]] / (normalize ? chosen : 1));
     }
     f.lse.push_back(lse);
     f.probs.insert(f.probs.end(), probs.begin(), probs.end());
@@ -149,10 +156,11 @@ struct ReferenceMoe {
                             Gradients& g, Doubles& dprobs) const {
     double chosen = 0;
     for (std::size_t j = 0; j < top_k; ++j)
-      chosen += f.probs[t * num_experts + f.indices[t * top_k + j]];
+      if (!is_dropped(t, j)) chosen += f.probs[t * num_experts + f.indices[t * top_k + j]];
     Doubles dweights(top_k);
     double mean = 0;
     for (std::size_t j = 0; j < top_k; ++j) {
+      if (is_dropped(t, j)) continue;
       const std::size_t e = f.indices[t * top_k + j];
       const Inner inner = expert(e, &x[t * hidden]);
       Doubles dout(hidden);
@@ -164,7 +172,8 @@ struct ReferenceMoe {
       add_expert_gradients(e, &x[t * hidden], inner, dout, g, &g.x[t * hidden]);
     }
     for (std::size_t j = 0; j < top_k; ++j)
-      dprobs[f.indices[t * top_k + j]] += normalize ? (dweights[j] - mean) / chosen : dweights[j];
+      if (!is_dropped(t, j))
+        dprobs[f.indices[t * top_k + j]] += normalize ? (dweights[j] - mean) / chosen : dweights[j];
   }
 
   void add_expert_gradients(std::size_t e, const double* x, const Inner& inner, const Doubles& dout,

@@ -27,7 +27,7 @@ RankPlan recorded_in_full(const Config& config, int num_ranks, int rank) {
   RankPlan plan;
   plan.rank = rank;
   plan.peak_bytes = device->memory().peak_total();
-  plan.max_rows = trainer.max_rows();
+  plan.max_rows = trainer.agree_on_rows();
   plan.spilled_bytes = trainer.bytes_spilled();
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     plan.bytes[static_cast<std::size_t>(purpose)] =

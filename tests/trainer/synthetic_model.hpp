@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/placement.hpp"
 #include "trainer/adamw_optimizer.hpp"
 
 namespace switchyard::test {
@@ -18,10 +19,9 @@ namespace switchyard::test {
 inline constexpr std::int64_t num_experts = 5;
 
 inline std::vector<ParameterSpec> synthetic_specs(const Mesh& mesh) {
-  const std::int64_t index = mesh.index(Axis::expert);
-  const std::int64_t degree = mesh.degree(Axis::expert);
-  const std::int64_t first = num_experts * index / degree;
-  const std::int64_t count = num_experts * (index + 1) / degree - first;
+  const Placement placement = Placement::contiguous(num_experts, mesh.degree(Axis::expert));
+  const std::int64_t first = placement.first_place(mesh.index(Axis::expert));
+  const std::int64_t count = placement.num_places_of(mesh.index(Axis::expert));
   const auto experts = [&](std::string name, std::int64_t rows, std::int64_t cols) {
     return ParameterSpec{.name = std::move(name),
                          .global_shape = {num_experts, rows, cols},

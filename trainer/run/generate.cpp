@@ -111,7 +111,9 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
   const std::unique_ptr<Device> device = make_cpu_device();
   const Mesh mesh(*world, {.data = 1, .context = 1, .expert = 1});
   ParameterStore store(*device, mesh);
-  Transformer model(store, config.model, config.experts, compute_dtype(config.run),
+  const Placement placement =
+      Placement::contiguous(config.experts.num_experts, mesh.degree(Axis::expert));
+  Transformer model(store, placement, config.model, config.experts, compute_dtype(config.run),
                     static_cast<std::uint64_t>(config.run.seed), tokenizer.vocab_size());
   store.allocate();
   load_checkpoint(options.checkpoint, store, nullptr, *world);

@@ -1,0 +1,60 @@
+// The router's decision as it is carried out: a frozen record, made once by the dispatcher.
+// Dispatch, combine, both backwards and the metrics read it. Legend as in moe_layer.hpp; a *place*
+// is where an expert lives (parallel/placement.hpp).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel/placement.hpp"
+#include "tensor/tensor.hpp"
+
+namespace switchyard {
+
+// What of a route lies on the host: the sizes of its exchanges, and what reports tell of it.
+struct RouteCounts {
+  std::int64_t num_tokens = 0;
+  std::int64_t num_dropped = 0;              // slots of this rank's tokens without a row
+  std::int64_t num_sent = 0;                 // slots with a row: rows on the token side
+  std::int64_t num_rows = 0;                 // R: rows this rank's experts receive
+  std::vector<std::int64_t> expert_counts;   // [E]: rows of this rank's tokens by expert
+  std::vector<std::int64_t> place_counts;    // [places]: the same by place
+  std::vector<std::int64_t> recv_counts;     // [P, local places]: rows of each rank's tokens
+  std::vector<std::int64_t> expert_offsets;  // [local places + 1] in the expert order
+};
+
+struct Route : RouteCounts {
+  Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
+  Tensor token_of_row;    // i32 [T k], of which num_sent are in use
+  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
+                          // rows arrive in expert order (one rank, or at most one local expert
+                          // and whole sequences)
+};
+
+// A part of an exchange: the rows of the places n index / count ... n (index + 1) / count - 1 of
+// every rank, n being its number of places. So what a rank receives is a run of rows in the expert
+// order, with which its experts can begin while another piece travels. All rows by default.
+struct Piece {
+  int index = 0;
+  int count = 1;
+
+  // The first of `num_places` places, and the one after the last.
+  std::int64_t begin(std::int64_t num_places) const { return num_places * index / count; }
+  std::int64_t end(std::int64_t num_places) const { return num_places * (index + 1) / count; }
+};
+
+// Rows by rank, as Group::start_all_to_all_v takes them.
+struct RowRanges {
+  std::vector<std::int64_t> first;
+  std::vector<std::int64_t> count;
+};
+
+// Of a piece: the rows for each rank among this rank's sorted rows, and the rows from each rank in
+// the order of arrival.
+RowRanges rows_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece);
+RowRanges rows_from_ranks(const RouteCounts& route, int num_ranks, Piece piece);
+// The rows of a piece in the expert order: the first, and the one after the last.
+std::int64_t first_row_of(const RouteCounts& route, Piece piece);
+std::int64_t end_row_of(const RouteCounts& route, Piece piece);
+
+}  // namespace switchyard

@@ -1,0 +1,10 @@
+// The CPU twin of kernels/select.hpp.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cpu {
+
+void select_top_k(const TensorView& scores, const TensorView& indices);
+
+}  // namespace switchyard::kernels::cpu

@@ -1,0 +1,40 @@
+#include "kernels/score.hpp"
+
+#include "kernels/check.hpp"
+#include "kernels/cpu/score.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/plan/loops.hpp"
+
+namespace switchyard::kernels {
+
+void score_softmax(const TensorView& logits, const TensorView& scores, const TensorView& lse) {
+  if (logits.empty()) return;
+  expect(logits.dtype == DType::f32, "logits of type f32");
+  expect_matrix(scores, DType::f32, logits.rows(), logits.cols(), "scores f32 [T, E]");
+  expect_vector(lse, DType::f32, logits.rows(), "lse f32 [T]");
+  dispatch(
+      *logits.device, [&] { cpu::score_softmax(logits, scores, lse); },
+      [&] { plan::score_softmax(logits); });
+}
+
+void score_softmax_backward(const TensorView& dchosen, const TensorView& indices,
+                            const TensorView& slopes, float z_slope, const TensorView& scores,
+                            const TensorView& lse, const TensorView& dlogits) {
+  if (scores.empty()) return;
+  const std::int64_t tokens = scores.rows();
+  const std::int64_t experts = scores.cols();
+  expect(scores.dtype == DType::f32, "scores of type f32");
+  expect(indices.dtype == DType::i32 && indices.rows() == tokens, "indices i32 [T, k]");
+  expect_matrix(dchosen, DType::f32, tokens, indices.cols(), "dchosen f32 [T, k]");
+  expect(slopes.dtype == DType::f32 && slopes.cols() == experts && slopes.rows() > 0 &&
+             tokens % slopes.rows() == 0,
+         "slopes f32 [S, E] with S dividing T");
+  expect_vector(lse, DType::f32, tokens, "lse f32 [T]");
+  expect_matrix(dlogits, DType::f32, tokens, experts, "dlogits f32 [T, E]");
+  dispatch(
+      *scores.device,
+      [&] { cpu::score_softmax_backward(dchosen, indices, slopes, z_slope, scores, lse, dlogits); },
+      [&] { plan::score_softmax_backward(scores); });
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,39 @@
+#include "kernels/weigh.hpp"
+
+#include "kernels/check.hpp"
+#include "kernels/cpu/weigh.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/plan/loops.hpp"
+
+namespace switchyard::kernels {
+
+namespace {
+
+void check_chosen(const TensorView& scores, const TensorView& indices, const TensorView& chosen) {
+  expect(scores.dtype == DType::f32, "scores of type f32");
+  expect(indices.dtype == DType::i32 && indices.rows() == scores.rows(), "indices i32 [T, k]");
+  expect_matrix(chosen, DType::f32, indices.rows(), indices.cols(), "weights f32 [T, k]");
+}
+
+}  // namespace
+
+void weigh(const TensorView& scores, const TensorView& indices, bool renormalize,
+           const TensorView& weights) {
+  if (scores.empty()) return;
+  check_chosen(scores, indices, weights);
+  dispatch(
+      *scores.device, [&] { cpu::weigh(scores, indices, renormalize, weights); },
+      [&] { plan::weigh(weights); });
+}
+
+void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
+                    bool renormalize, const TensorView& dchosen) {
+  if (scores.empty()) return;
+  check_chosen(scores, indices, dweights);
+  check_chosen(scores, indices, dchosen);
+  dispatch(
+      *scores.device, [&] { cpu::weigh_backward(dweights, scores, indices, renormalize, dchosen); },
+      [&] { plan::weigh_backward(dweights); });
+}
+
+}  // namespace switchyard::kernels

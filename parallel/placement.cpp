@@ -1,0 +1,64 @@
+#include "parallel/placement.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+Placement Placement::contiguous(std::int64_t num_experts, int num_ranks) {
+  std::vector<std::vector<std::int64_t>> experts_of_rank;
+  for (std::int64_t rank = 0; rank < num_ranks; ++rank) {
+    const std::int64_t begin = rank * num_experts / num_ranks;
+    std::vector<std::int64_t>& experts = experts_of_rank.emplace_back(
+        static_cast<std::size_t>((rank + 1) * num_experts / num_ranks - begin));
+    std::iota(experts.begin(), experts.end(), begin);
+  }
+  return {num_experts, experts_of_rank};
+}
+
+Placement::Placement(std::int64_t num_experts,
+                     const std::vector<std::vector<std::int64_t>>& experts_of_rank)
+    : num_experts_(num_experts),
+      first_place_{0},
+      place_of_expert_(static_cast<std::size_t>(num_experts), -1) {
+  expect(!experts_of_rank.empty(), "the experts of at least one rank");
+  for (const std::vector<std::int64_t>& experts : experts_of_rank) {
+    for (const std::int64_t expert : experts) {
+      expect(0 <= expert && expert < num_experts, "experts that the model has");
+      expect(std::count(experts.begin(), experts.end(), expert) == 1,
+             "no expert at two places of one rank");
+      const auto place = static_cast<std::int32_t>(expert_at_.size());
+      std::int32_t& first = place_of_expert_[static_cast<std::size_t>(expert)];
+      if (first < 0) first = place;
+      in_order_ = in_order_ && place == expert;
+      expert_at_.push_back(expert);
+    }
+    first_place_.push_back(std::ssize(expert_at_));
+  }
+  expect(std::none_of(place_of_expert_.begin(), place_of_expert_.end(),
+                      [](std::int32_t place) { return place < 0; }),
+         "a place for every expert");
+}
+
+std::int64_t Placement::most_places() const {
+  std::int64_t most = 0;
+  for (int rank = 0; rank < num_ranks(); ++rank) most = std::max(most, num_places_of(rank));
+  return most;
+}
+
+std::span<const std::int64_t> Placement::experts_of(int rank) const {
+  return std::span(expert_at_)
+      .subspan(static_cast<std::size_t>(first_place(rank)),
+               static_cast<std::size_t>(num_places_of(rank)));
+}
+
+std::int64_t max_rows_received(const Placement& placement, std::int64_t num_tokens,
+                               std::int64_t top_k) {
+  // A token's choices are different experts, so at most min(k, places of a rank) of them meet
+  // there.
+  return num_tokens * placement.num_ranks() * std::min(top_k, placement.most_places());
+}
+
+}  // namespace switchyard

@@ -1,0 +1,63 @@
+// Which rank holds which experts. A *place* is room for the weights of one expert on one rank (a
+// physical expert slot). Places are numbered by rank, then within a rank. Every expert has a place;
+// one with several has replicas, which are to hold the same weights. Nobody else knows a formula
+// for where an expert lives: rows are sorted by place, parameters hold the experts of a rank's
+// places, memory follows from their number. Made once with the mesh and passed; the same on every
+// rank.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace switchyard {
+
+class Placement {
+ public:
+  // Each expert once, in contiguous blocks in rank order, as equal as can be: rank r of P holds the
+  // experts floor(r E / P) ... floor((r + 1) E / P) - 1. E need not be a multiple of P; with E < P
+  // some ranks hold none.
+  static Placement contiguous(std::int64_t num_experts, int num_ranks);
+  // experts_of_rank[r]: the experts at rank r's places. InternalError unless all are experts, each
+  // has a place and no rank holds one twice.
+  Placement(std::int64_t num_experts,
+            const std::vector<std::vector<std::int64_t>>& experts_of_rank);
+
+  std::int64_t num_experts() const { return num_experts_; }
+  int num_ranks() const { return static_cast<int>(first_place_.size()) - 1; }
+  std::int64_t num_places() const { return first_place_.back(); }
+  bool has_replicas() const { return num_places() > num_experts_; }
+  // Whether expert e is at place e, for all of them.
+  bool is_in_order() const { return in_order_; }
+
+  std::int64_t first_place(int rank) const { return first_place_[static_cast<std::size_t>(rank)]; }
+  std::int64_t num_places_of(int rank) const { return first_place(rank + 1) - first_place(rank); }
+  std::int64_t most_places() const;  // of any rank
+  std::span<const std::int64_t> experts_of(int rank) const;
+  std::int64_t expert_at(std::int64_t place) const {
+    return expert_at_[static_cast<std::size_t>(place)];
+  }
+  // The first place of each expert: [E].
+  std::span<const std::int32_t> place_of_expert() const { return place_of_expert_; }
+
+ private:
+  std::int64_t num_experts_;
+  bool in_order_ = true;
+  std::vector<std::int64_t> first_place_;  // [P + 1]
+  std::vector<std::int64_t> expert_at_;    // [places]
+  std::vector<std::int32_t> place_of_expert_;
+};
+
+// Of `num_slots` that are spread evenly over all experts, those of one: the first experts take the
+// remainder.
+inline std::int64_t balanced_slots(std::int64_t num_slots, std::int64_t num_experts,
+                                   std::int64_t expert) {
+  return num_slots / num_experts + (expert < num_slots % num_experts ? 1 : 0);
+}
+
+// The most rows that one rank can receive when each of the ranks routes `num_tokens` tokens to
+// `top_k` different experts each.
+std::int64_t max_rows_received(const Placement& placement, std::int64_t num_tokens,
+                               std::int64_t top_k);
+
+}  // namespace switchyard
