@@ -102,7 +102,7 @@ void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begi
     check_documents(document_begins, visible.num_sequences, visible.queries.back().end() - 1);
   dispatch(
       *first.device, [&] { cpu::fill_key_ranges(visible, document_begins, first, end); },
-      [&] { plan::fill_key_ranges(first); });
+      [&] { plan::fill_key_ranges(document_begins, first); });
 }
 
 double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {

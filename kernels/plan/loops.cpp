@@ -127,7 +127,8 @@ void restart_positions(const TensorView& positions) {
   record(positions, 0, 3 * bytes(positions));
 }
 
-void fill_key_ranges(const TensorView& first) {
+void fill_key_ranges(const TensorView& document_begins, const TensorView& first) {
+  if (document_begins.empty()) return;
   record(first, 0, 2 * bytes(first));
 }
 

@@ -34,7 +34,8 @@ void combine_rows(const TensorView& rows, const TensorView& out);
 void combine_rows_backward(const TensorView& dout, const TensorView& rows);
 void sum_rows(const TensorView& rows, const TensorView& out);
 void restart_positions(const TensorView& positions);
-void fill_key_ranges(const TensorView& first);
+// Nothing without documents: such ranges are made once a run and are no work of a step.
+void fill_key_ranges(const TensorView& document_begins, const TensorView& first);
 void fill_zero(const TensorView& x);
 void iota(const TensorView& x);
 void copy(const TensorView& src, const TensorView& dst);

@@ -7,6 +7,8 @@
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/gate.hpp"
+#include "kernels/key_ranges.hpp"
 #include "kernels/permute.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
@@ -38,6 +40,18 @@ class PlanLoops : public testing::Test {
  protected:
   Device& device() { return *device_; }
 };
+
+TEST_F(PlanLoops, KeyRangesAndPositions) {
+  const std::vector<PositionRange> rows = {{0, 8}};
+  const VisibleKeys visible{.queries = rows, .keys = rows, .num_sequences = 2};
+  const Tensor first = make(DType::i32, {16}), end = make(DType::i32, {16});
+  const Tensor begins = make(DType::i32, {2, 8});
+  device().profile().reset();
+  fill_key_ranges(visible, {}, first, end);
+  EXPECT_EQ(device().profile().total_work().bytes, 0) << "made once a run";
+  EXPECT_EQ(bytes_of([&] { fill_key_ranges(visible, begins, first, end); }), 2 * 16 * 4);
+  EXPECT_EQ(bytes_of([&] { restart_positions(first, begins, end); }), 3 * 16 * 4);
+}
 
 TEST_F(PlanLoops, RowKernels) {
   const Tensor x = make(DType::bf16, {8, 32}), wide = make(DType::bf16, {8, 64});
