@@ -7,7 +7,6 @@
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
-#include "kernels/gate.hpp"
 #include "kernels/key_ranges.hpp"
 #include "kernels/permute.hpp"
 #include "kernels/rms_norm.hpp"
