@@ -13,7 +13,7 @@ struct ExpertsConfig {
   std::int64_t every = 1;            // layer l has experts if (l + 1) % every == 0; 0: no layer has
   double balance_weight = 0.01;
   double z_weight = 0.001;
-  bool normalize_top_k = true;  // in a configuration file that leaves it out: top_k > 1
+  bool normalize_top_k = true;             // in a configuration file that leaves it out: top_k > 1
   std::string balance_scope = "sequence";  // over which tokens the balance loss takes its means
   double dropout = 0;                      // of expert outputs, by token, expert choice and element
 

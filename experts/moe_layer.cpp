@@ -102,13 +102,15 @@ MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate
   return derived;
 }
 
-void MoeLayer::register_buffers(Saved& saved, RowCapacity& capacity) {
-  if (!saved.route.arrival_of_row.empty()) capacity.add(saved.route.arrival_of_row);
+void MoeLayer::Saved::for_each_tensor(const RecordVisitor& visit) {
+  gate.for_each_tensor(with_prefix("gate", visit));
+  route.for_each_tensor(with_prefix("route", visit));
 }
 
-void MoeLayer::register_buffers(Derived& derived, RowCapacity& capacity) {
-  capacity.add(derived.x_rows);
-  if (!derived.gate_up.empty()) capacity.add(derived.gate_up);
+void MoeLayer::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit) {
+  visit_rows(visit, "x_rows", x_rows, num_rows);
+  visit_rows(visit, "gate_up", gate_up, num_rows);
+  visit_tensor(visit, "expert_out", expert_out);
 }
 
 void MoeLayer::pack_weights() {

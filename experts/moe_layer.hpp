@@ -27,6 +27,8 @@ class MoeLayer {
   struct Saved {
     GateRecord gate;  // scores, lse, indices, weights, statistics (router.hpp)
     Route route;      // the frozen routing decision (dispatcher.hpp)
+
+    void for_each_tensor(const RecordVisitor& visit);
   };
   struct Derived {
     Tensor x_rows;   // compute type, growable [R, H]: the rows in expert order
@@ -34,6 +36,9 @@ class MoeLayer {
     // [T k, H]: what the experts returned, in slot-sorted row order; with dropout, which goes by
     // the choices of a token, in slot order and after it.
     Tensor expert_out;
+
+    // num_rows: R of the pass.
+    void for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit);
   };
   struct Scratch {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
@@ -59,9 +64,6 @@ class MoeLayer {
   // Room for this many tokens; a pass may bring fewer.
   Saved make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const;
   Derived make_derived(std::int64_t num_tokens, bool keep_gate_up) const;
-  // The growable buffers of a record that has found its final place.
-  static void register_buffers(Saved& saved, RowCapacity& capacity);
-  static void register_buffers(Derived& derived, RowCapacity& capacity);
 
   void pack_weights();
   // x, y: [T, H] in the compute type. y is written.

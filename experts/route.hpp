@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "parallel/placement.hpp"
-#include "tensor/tensor.hpp"
+#include "tensor/record_tensor.hpp"
 
 namespace switchyard {
 
@@ -24,6 +24,8 @@ struct RouteCounts {
 };
 
 struct Route : RouteCounts {
+  void for_each_tensor(const RecordVisitor& visit);
+
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
   Tensor token_of_row;    // i32 [T k], of which num_sent are in use
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when

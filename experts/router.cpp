@@ -47,6 +47,15 @@ GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t
       counts(device, Purpose::activation, DType::i32, {num_sequences, config.num_experts}),
       score_sums(device, Purpose::activation, DType::f32, {num_sequences, config.num_experts}) {}
 
+void GateRecord::for_each_tensor(const RecordVisitor& visit) {
+  visit_tensor(visit, "scores", scores);
+  visit_tensor(visit, "lse", lse);
+  visit_tensor(visit, "indices", indices);
+  visit_tensor(visit, "weights", weights);
+  visit_tensor(visit, "counts", counts);
+  visit_tensor(visit, "score_sums", score_sums);
+}
+
 RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                              DType compute, std::int64_t num_tokens, std::int64_t num_sequences)
     : logits(device, Purpose::workspace, DType::f32, {num_tokens, config.num_experts}),

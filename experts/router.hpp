@@ -14,6 +14,7 @@
 #include "kernels/linear.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
+#include "tensor/record_tensor.hpp"
 
 namespace switchyard {
 
@@ -22,6 +23,7 @@ struct GateRecord {
   GateRecord() = default;
   GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
              std::int64_t num_sequences);
+  void for_each_tensor(const RecordVisitor& visit);
 
   Tensor scores;      // f32 [T, E]
   Tensor lse;         // f32 [T]: log sum exp of a token's logits

@@ -7,6 +7,12 @@ void RowCapacity::add(Tensor& buffer) {
   buffers_.push_back(&buffer);
 }
 
+RecordVisitor RowCapacity::adder() {
+  return [this](const RecordTensor& part) {
+    if (part.follows_rows) add(*part.tensor);
+  };
+}
+
 void RowCapacity::require(std::int64_t rows) {
   if (planned_ || rows <= rows_) return;
   rows_ = rows;

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "tensor/tensor.hpp"
+#include "tensor/record_tensor.hpp"
 
 namespace switchyard {
 
@@ -21,6 +21,8 @@ class RowCapacity {
 
   // A growable tensor; it must outlive this object's use and stay where it is.
   void add(Tensor& buffer);
+  // Adds the tensors of a record that follow the rows: record.for_each_tensor(capacity.adder()).
+  RecordVisitor adder();
   // Room for `rows` rows in every buffer. A planned figure stays as it is.
   void require(std::int64_t rows);
   std::int64_t rows() const { return rows_; }

@@ -2,16 +2,30 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
 
+// Each is a tensor that the layer's record names (name_in_record).
 enum class ObservedTensor : std::uint8_t {
   hidden,         // [T, H] compute type: the residual stream as it enters the layer
   attention_lse,  // f32 [T, num_heads]
   gate_probs,     // f32 [T, E]: of layers with experts
 };
+
+constexpr std::string_view name_in_record(ObservedTensor which) {
+  switch (which) {
+    case ObservedTensor::hidden:
+      return "stream";
+    case ObservedTensor::attention_lse:
+      return "attention.lse";
+    case ObservedTensor::gate_probs:
+      return "moe.gate.scores";
+  }
+  return {};
+}
 
 class ActivationObserver {
  public:

@@ -7,19 +7,9 @@
 #include <span>
 
 #include "experts/row_capacity.hpp"
-#include "tensor/tensor.hpp"
+#include "tensor/record_tensor.hpp"
 
 namespace switchyard {
-
-// A tensor of a layer's record.
-struct RecordTensor {
-  const char* name = "";      // "attention.qkv": unique within the record
-  Tensor* tensor = nullptr;   // of the record
-  std::int64_t num_rows = 0;  // in use in this pass
-  bool follows_rows = false;  // growable with the rows that the router sends, else of fixed size
-
-  TensorView used() const { return tensor->view().slice_rows(0, num_rows); }
-};
 
 class ActivationStore {
  public:

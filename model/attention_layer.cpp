@@ -107,6 +107,15 @@ kernels::RopeSpec rope_spec(const ModelConfig& model) {
   return spec;
 }
 
+void AttentionLayer::Saved::for_each_tensor(const RecordVisitor& visit) {
+  visit_tensor(visit, "out", out);
+  visit_tensor(visit, "lse", lse);
+}
+
+void AttentionLayer::Derived::for_each_tensor(const RecordVisitor& visit) {
+  visit_tensor(visit, "qkv", qkv);
+}
+
 AttentionLayer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
                                  DType compute, std::int64_t num_sequences,
                                  const SequenceSplit& split)

@@ -19,6 +19,7 @@
 #include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
+#include "tensor/record_tensor.hpp"
 
 namespace switchyard {
 
@@ -27,9 +28,13 @@ class AttentionLayer {
   struct Saved {
     Tensor out;  // [T, A D]: of the attention, before Wout
     Tensor lse;  // f32 [T, A]
+
+    void for_each_tensor(const RecordVisitor& visit);
   };
   struct Derived {
     Tensor qkv;  // [T, (A + 2 G) D], q and k after the rotation
+
+    void for_each_tensor(const RecordVisitor& visit);
   };
   struct Scratch {
     // split: of each sequence over the mesh's context axis.

@@ -110,48 +110,32 @@ void Block::extend_derived(Derived& derived, std::int64_t num_tokens, bool keep_
     derived.dense.emplace(dense_->make_derived(num_tokens, keep_gate_up));
 }
 
-void Block::register_buffers(Saved& saved, RowCapacity& capacity) {
-  if (saved.moe) MoeLayer::register_buffers(*saved.moe, capacity);
+void Block::Normed::for_each_tensor(const RecordVisitor& visit) {
+  visit_tensor(visit, "rstd", rstd);
+  visit_tensor(visit, "normed", normed);
 }
 
-void Block::register_buffers(Derived& derived, RowCapacity& capacity) {
-  if (derived.moe) MoeLayer::register_buffers(*derived.moe, capacity);
+void Block::Saved::for_each_tensor(const RecordVisitor& visit, const Block* of) {
+  visit_tensor(visit, "stream", stream);
+  attention.for_each_tensor(with_prefix("attention", visit));
+  if (moe && (of == nullptr || of->has_experts())) moe->for_each_tensor(with_prefix("moe", visit));
 }
 
-std::vector<RecordTensor> Block::tensors_of(Saved& saved, Derived& derived) const {
-  std::vector<RecordTensor> list;
-  const auto add = [&list](const char* name, Tensor& tensor) {
-    if (!tensor.empty()) list.push_back({name, &tensor, tensor->rows(), false});
-  };
-  add("stream", saved.stream);
-  add("attention.out", saved.attention.out);
-  add("attention.lse", saved.attention.lse);
-  add("attention_norm.rstd", derived.attention_norm.rstd);
-  add("attention_norm.normed", derived.attention_norm.normed);
-  add("attention.qkv", derived.attention.qkv);
-  add("stream_after_attention", derived.stream);
-  add("feed_forward_norm.rstd", derived.feed_forward_norm.rstd);
-  add("feed_forward_norm.normed", derived.feed_forward_norm.normed);
-  if (dense_) add("feed_forward.gate_up", derived.dense->gate_up);
-  if (!moe_) return list;
+void Block::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit,
+                                     const Block* of) {
+  attention_norm.for_each_tensor(with_prefix("attention_norm", visit));
+  attention.for_each_tensor(with_prefix("attention", visit));
+  visit_tensor(visit, "stream_after_attention", stream);
+  feed_forward_norm.for_each_tensor(with_prefix("feed_forward_norm", visit));
+  if (dense && (of == nullptr || !of->has_experts()))
+    dense->for_each_tensor(with_prefix("feed_forward", visit));
+  if (moe && (of == nullptr || of->has_experts()))
+    moe->for_each_tensor(num_rows, with_prefix("moe", visit));
+}
 
-  add("router.scores", saved.moe->gate.scores);
-  add("router.lse", saved.moe->gate.lse);
-  add("router.indices", saved.moe->gate.indices);
-  add("router.weights", saved.moe->gate.weights);
-  add("router.counts", saved.moe->gate.counts);
-  add("router.score_sums", saved.moe->gate.score_sums);
-  Route& route = saved.moe->route;
-  add("route.row_of_slot", route.row_of_slot);
-  add("route.token_of_row", route.token_of_row);
-  add("experts.out", derived.moe->expert_out);
-  const auto add_rows = [&](const char* name, Tensor& tensor) {
-    if (!tensor.empty()) list.push_back({name, &tensor, route.num_rows, true});
-  };
-  add_rows("route.arrival_of_row", route.arrival_of_row);
-  add_rows("experts.x_rows", derived.moe->x_rows);
-  add_rows("experts.gate_up", derived.moe->gate_up);
-  return list;
+void Block::for_each_tensor(Saved& saved, Derived& derived, const RecordVisitor& visit) const {
+  saved.for_each_tensor(visit, this);
+  derived.for_each_tensor(moe_ ? saved.moe->route.num_rows : 0, visit, this);
 }
 
 void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens) const {
@@ -159,8 +143,8 @@ void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens) cons
   if (moe_ && !state.moe) {
     state.moe.emplace(moe_->make_saved(num_tokens, 1));
     state.moe_derived.emplace(moe_->make_derived(num_tokens, false));
-    MoeLayer::register_buffers(*state.moe, state.capacity);
-    MoeLayer::register_buffers(*state.moe_derived, state.capacity);
+    state.moe->for_each_tensor(state.capacity.adder());
+    state.moe_derived->for_each_tensor(0, state.capacity.adder());
   }
 }
 

@@ -12,10 +12,8 @@
 
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "experts/moe_layer.hpp"
-#include "model/activation_store.hpp"
 #include "model/attention_layer.hpp"
 #include "model/feed_forward.hpp"
 
@@ -27,11 +25,17 @@ class Block {
   struct Normed {
     Tensor rstd;    // f32 [T]
     Tensor normed;  // [T, H]
+
+    void for_each_tensor(const RecordVisitor& visit);
   };
+  // Blocks of both kinds may use a record in turn. It then names all its tensors, or those that a
+  // pass of one block fills.
   struct Saved {
     Tensor stream;  // [T, H] as it enters the block
     AttentionLayer::Saved attention;
     std::optional<MoeLayer::Saved> moe;
+
+    void for_each_tensor(const RecordVisitor& visit, const Block* of = nullptr);
   };
   struct Derived {
     Normed attention_norm;
@@ -40,6 +44,10 @@ class Block {
     Normed feed_forward_norm;
     std::optional<FeedForward::Derived> dense;
     std::optional<MoeLayer::Derived> moe;
+
+    // num_rows: see MoeLayer::Derived.
+    void for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit,
+                         const Block* of = nullptr);
   };
   // Shared by all blocks; registers growable buffers, so it stays where it was made.
   struct Scratch {
@@ -89,11 +97,8 @@ class Block {
   // For a record that blocks of both kinds use in turn: what it lacks for this one.
   void extend_saved(Saved& saved, std::int64_t num_tokens, std::int64_t num_sequences) const;
   void extend_derived(Derived& derived, std::int64_t num_tokens, bool keep_gate_up) const;
-  // The growable buffers of a record that has found its final place.
-  static void register_buffers(Saved& saved, RowCapacity& capacity);
-  static void register_buffers(Derived& derived, RowCapacity& capacity);
-  // The tensors that this block's pass fills in a record.
-  std::vector<RecordTensor> tensors_of(Saved& saved, Derived& derived) const;
+  // The tensors of a record that this block's pass fills.
+  void for_each_tensor(Saved& saved, Derived& derived, const RecordVisitor& visit) const;
   // The buffers of one feed-forward of this block's kind, for all blocks of that kind.
   void add_extend_buffers(ExtendState& state, std::int64_t num_tokens) const;
 

@@ -21,6 +21,10 @@ BankSpec dense_spec(const std::string& prefix, const ModelConfig& model, DType c
 
 }  // namespace
 
+void FeedForward::Derived::for_each_tensor(const RecordVisitor& visit) {
+  visit_tensor(visit, "gate_up", gate_up);
+}
+
 FeedForward::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
                               std::int64_t num_tokens)
     : bank(device, num_tokens, model.dense_intermediate, compute) {}

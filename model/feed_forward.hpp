@@ -7,6 +7,7 @@
 
 #include "experts/expert_bank.hpp"
 #include "model/config.hpp"
+#include "tensor/record_tensor.hpp"
 
 namespace switchyard {
 
@@ -15,6 +16,8 @@ class FeedForward {
   // What the backward pass reads beside x, and can be computed again from x.
   struct Derived {
     Tensor gate_up;  // [T, 2 I]; or none: the backward computes it again, block by block
+
+    void for_each_tensor(const RecordVisitor& visit);
   };
   struct Scratch {
     Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens);

@@ -45,13 +45,13 @@ LayerRecords::LayerRecords(const Blocks& blocks, const ActivationOptions& option
     }
     register_buffers(own);
   }
-  Block::register_buffers(working_, capacity_);
+  working_.for_each_tensor(0, capacity_.adder());
   if (!spilled_layers_.empty()) make_pool(num_tokens, num_sequences, balanced_rows);
 }
 
 void LayerRecords::register_buffers(Owned& record) {
-  Block::register_buffers(record.saved, capacity_);
-  Block::register_buffers(record.derived, capacity_);
+  record.saved.for_each_tensor(capacity_.adder());
+  record.derived.for_each_tensor(0, capacity_.adder());
 }
 
 LayerRecords::Owned LayerRecords::make_pool_record(std::int64_t num_tokens,
@@ -66,17 +66,15 @@ LayerRecords::Owned LayerRecords::make_pool_record(std::int64_t num_tokens,
 }
 
 // As the ledger counts them once the growable buffers have room for the balanced rows.
-std::int64_t LayerRecords::bytes_of(Owned& record, std::int64_t balanced_rows) const {
-  std::vector<const Tensor*> seen;
+std::int64_t LayerRecords::bytes_of(Owned& record, std::int64_t balanced_rows) {
   std::int64_t bytes = 0;
-  for (const std::size_t layer : spilled_layers_)
-    for (const RecordTensor& part : blocks_[layer]->tensors_of(record.saved, record.derived)) {
-      if (std::find(seen.begin(), seen.end(), part.tensor) != seen.end()) continue;
-      seen.push_back(part.tensor);
-      const TensorView& view = *part.tensor;
-      const std::int64_t rows = part.follows_rows ? balanced_rows : view.rows();
-      bytes += MemoryLedger::rounded(rows * view.row_stride * size_of(view.dtype));
-    }
+  const auto add = [&](const RecordTensor& part) {
+    const TensorView& view = *part.tensor;
+    const std::int64_t rows = part.follows_rows ? balanced_rows : view.rows();
+    bytes += MemoryLedger::rounded(rows * view.row_stride * size_of(view.dtype));
+  };
+  record.saved.for_each_tensor(add);
+  record.derived.for_each_tensor(0, add);
   return bytes;
 }
 
@@ -125,9 +123,15 @@ LayerRecords::Record LayerRecords::record_of(std::size_t layer) {
   return {own.saved, own.derived};
 }
 
-std::vector<RecordTensor> LayerRecords::tensors_of(std::size_t layer) {
+void LayerRecords::for_each_tensor(std::size_t layer, const RecordVisitor& visit) {
   const Record record = record_of(layer);
-  return blocks_[layer]->tensors_of(record.saved, record.derived);
+  blocks_[layer]->for_each_tensor(record.saved, record.derived, visit);
+}
+
+std::vector<RecordTensor> LayerRecords::tensors_of(std::size_t layer) {
+  std::vector<RecordTensor> list;
+  for_each_tensor(layer, [&list](const RecordTensor& part) { list.push_back(part); });
+  return list;
 }
 
 // The copies go on by themselves; exchanges between ranks want to be called meanwhile.

@@ -60,6 +60,8 @@ class LayerRecords {
   // Of the last forward pass, wherever its record lies; null for a layer without experts.
   const RouteCounts* route(std::size_t layer) const;
   std::int64_t num_pool_records() const { return std::ssize(pool_); }
+  // The tensors that the pass fills for a layer.
+  void for_each_tensor(std::size_t layer, const RecordVisitor& visit);
   // Copied out and back by the passes so far.
   double bytes_spilled() const { return bytes_spilled_; }
 
@@ -71,7 +73,7 @@ class LayerRecords {
 
   void make_pool(std::int64_t num_tokens, std::int64_t num_sequences, std::int64_t balanced_rows);
   Owned make_pool_record(std::int64_t num_tokens, std::int64_t num_sequences) const;
-  std::int64_t bytes_of(Owned& record, std::int64_t balanced_rows) const;
+  static std::int64_t bytes_of(Owned& record, std::int64_t balanced_rows);
   std::int64_t pool_size(std::int64_t record_bytes) const;
   void register_buffers(Owned& record);
   // The place of a spilled layer among the spilled ones; whether it moves to the store.

@@ -31,12 +31,13 @@ std::int64_t balanced_rows(const ExpertsConfig& experts, const Placement& placem
 }
 
 // What an observer may see of a layer, now that its forward pass is done.
-void show(ActivationObserver& observer, std::int64_t layer, const Block& block,
-          const Block::Saved& saved) {
-  observer.observe(layer, ObservedTensor::hidden, saved.stream);
-  observer.observe(layer, ObservedTensor::attention_lse, saved.attention.lse);
-  if (block.has_experts())
-    observer.observe(layer, ObservedTensor::gate_probs, saved.moe->gate.scores);
+void show(ActivationObserver& observer, std::size_t layer, LayerRecords& records) {
+  records.for_each_tensor(layer, [&](const RecordTensor& part) {
+    for (const ObservedTensor which :
+         {ObservedTensor::hidden, ObservedTensor::attention_lse, ObservedTensor::gate_probs})
+      if (part.name == name_in_record(which))
+        observer.observe(static_cast<std::int64_t>(layer), which, *part.tensor);
+  });
 }
 
 }  // namespace
@@ -217,8 +218,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     blocks_[layer]->forward(stream, delta, saved, derived, state.scratch, state.capacity, pass);
     stream = derived.stream;
     delta = state.scratch.delta;
-    if (observer != nullptr)
-      show(*observer, static_cast<std::int64_t>(layer), *blocks_[layer], saved);
+    if (observer != nullptr) show(*observer, layer, state.records);
     state.records.end_forward(layer, keeps);
   }
   const Profile::Scope scope(store_.device().profile(), Part::embedding);

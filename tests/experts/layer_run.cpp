@@ -150,9 +150,9 @@ LayerRun::Batch& LayerRun::add_batch() {
   batch.sequence_ids = Tensor(device_, Purpose::activation, DType::i64, {num_local_sequences_});
   batch.positions = Tensor(device_, Purpose::activation, DType::i32, {num_local_tokens_});
   batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
-  MoeLayer::register_buffers(batch.saved, capacity_);
+  batch.saved.for_each_tensor(capacity_.adder());
   batch.derived = layer_.make_derived(num_local_tokens_, true);
-  MoeLayer::register_buffers(batch.derived, capacity_);
+  batch.derived.for_each_tensor(0, capacity_.adder());
   return batch;
 }
 

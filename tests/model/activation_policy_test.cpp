@@ -175,6 +175,46 @@ TEST(ActivationPolicyTest, RecomputeNeitherRoutesNorAttendsAgain) {
   EXPECT_LE(more, 15 * 1.05 * projections);
 }
 
+// Who deals with whole records (stores, budgets, captures) sees only what they name.
+TEST(ActivationPolicyTest, RecordsNameAllTheirTensors) {
+  constexpr std::int64_t num_rows = 7;
+  OneRank rank;
+  Device& device = *rank.device;
+  const ModelCase c = mixed_case();  // a layer with experts and one without
+  for (std::int64_t layer = 0; layer < 2; ++layer) {
+    ParameterStore store(device, rank.mesh);
+    const Placement placement = Placement::contiguous(c.experts.num_experts, 1);
+    const Block block(store, layer, c.model, c.experts, placement, DType::bf16, 1, 1);
+    const Block other(store, 1 - layer, c.model, c.experts, placement, DType::bf16, 1, 1);
+    const std::int64_t before = device.memory().live(Purpose::activation);
+    Block::Saved saved = block.make_saved(num_sequences * length, num_sequences);
+    Block::Derived derived = block.make_derived(num_sequences * length, true);
+    std::map<std::string, std::int64_t> bytes;
+    std::int64_t total = 0;
+    const auto measure = [&](const RecordTensor& part) {
+      if (part.follows_rows) part.tensor->grow_rows(num_rows);
+      const std::int64_t now = MemoryLedger::rounded((*part.tensor)->num_bytes());
+      EXPECT_TRUE(bytes.emplace(part.name, now).second) << part.name << " is named twice";
+      total += now;
+    };
+    block.for_each_tensor(saved, derived, measure);
+    EXPECT_EQ(total, device.memory().live(Purpose::activation) - before) << layer;
+    // In a record that both kinds of blocks use, each fills its own part.
+    other.extend_saved(saved, num_sequences * length, num_sequences);
+    other.extend_derived(derived, num_sequences * length, true);
+    std::size_t num_own = 0, num_all = 0;
+    block.for_each_tensor(saved, derived, [&](const RecordTensor& part) {
+      EXPECT_TRUE(bytes.contains(part.name)) << part.name;
+      ++num_own;
+    });
+    const auto count = [&](const RecordTensor&) { ++num_all; };
+    saved.for_each_tensor(count);
+    derived.for_each_tensor(num_rows, count);
+    EXPECT_EQ(num_own, bytes.size());
+    EXPECT_GT(num_all, num_own);
+  }
+}
+
 std::int64_t peak_of(const ModelCase& c, const ActivationOptions& options) {
   const auto device = make_plan_device();
   const Mesh mesh(*device, world().rank(), world().size(), {.expert = 1});

@@ -20,7 +20,7 @@ constexpr std::int64_t spare_share = 4;
 // What HDF5 may add to the file beside the data: headers, alignment.
 constexpr std::int64_t overhead_bytes = 64 << 10;
 
-std::string name_of(std::int64_t layer, const char* part) {
+std::string name_of(std::int64_t layer, const std::string& part) {
   return fmt::format("layers.{}/{}", layer, part);
 }
 
