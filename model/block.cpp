@@ -2,8 +2,10 @@
 
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
+#include "model/mixers/attention.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"
+#include "model/rope_spec.hpp"
 
 namespace switchyard {
 
@@ -24,8 +26,9 @@ bool any_layer(const ModelConfig& model, const ExpertsConfig& experts, bool with
 Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& placement,
                         const ModelConfig& model, const ExpertsConfig& experts, DType compute,
                         std::int64_t num_sequences, const SequenceSplit& split,
-                        RowCapacity& capacity)
-    : attention(device, mesh, model, compute, num_sequences, split) {
+                        RowCapacity& row_capacity)
+    : capacity(row_capacity),
+      rope(device, split.length(), model.effective_head_dim(), rope_spec(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   delta = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
   d_normed = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
@@ -34,16 +37,15 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& place
   if (any_layer(model, experts, false)) dense.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
     moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences, placement,
-                capacity, sharing_of(mesh));
+                row_capacity, sharing_of(mesh));
 }
 
 Block::ExtendState::ExtendState(Device& device, const Placement& placement,
                                 const ModelConfig& model, const ExpertsConfig& experts,
-                                DType compute, std::int64_t num_tokens, std::int64_t max_length)
+                                DType compute, std::int64_t num_tokens)
     : stream(device, Purpose::activation, compute, {num_tokens, model.hidden}),
       norm(make_normed(device, compute, num_tokens, model.hidden)),
-      delta(device, Purpose::workspace, compute, {num_tokens, model.hidden}),
-      attention(device, model, compute, num_tokens, max_length) {
+      delta(device, Purpose::workspace, compute, {num_tokens, model.hidden}) {
   if (any_layer(model, experts, false)) dense_scratch.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
     moe_scratch.emplace(device, experts, model.hidden, compute, num_tokens, 1, placement, capacity);
@@ -53,16 +55,16 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
              const ExpertsConfig& experts, const Placement& placement, DType compute,
              std::uint64_t seed, std::int64_t num_moe_layers)
     : device_(store.device()),
+      index_(index),
       hidden_(model.hidden),
       compute_(compute),
       epsilon_(static_cast<float>(model.norm_epsilon)),
       residual_dropout_(model.residual_dropout),
-      attention_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".attention")),
+      mixer_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".attention")),
       feed_forward_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".feed_forward")),
-      attention_norm_(
-          store.add(norm_spec(layer_name(index) + ".attention_norm.weight", model.hidden))),
-      attention_(store, layer_name(index) + ".attention", model, model.attention_of_layer(index),
-                 compute),
+      mixer_norm_(store.add(norm_spec(layer_name(index) + ".attention_norm.weight", model.hidden))),
+      mixer_(std::make_unique<AttentionMixer>(store, layer_name(index) + ".attention", model,
+                                              model.attention_of_layer(index), compute)),
       feed_forward_norm_(
           store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
   const std::string name = layer_name(index);
@@ -85,26 +87,30 @@ Block::Normed Block::make_normed(Device& device, DType compute, std::int64_t num
 Block::Saved Block::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
   Saved saved;
   saved.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
-  saved.attention = attention_.make_saved(num_tokens);
   extend_saved(saved, num_tokens, num_sequences);
   return saved;
 }
 
-Block::Derived Block::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
+Block::Derived Block::make_derived(std::int64_t num_tokens, std::int64_t num_sequences,
+                                   bool keep_gate_up) const {
   Derived derived;
-  derived.attention_norm = make_normed(device_, compute_, num_tokens, hidden_);
-  derived.attention = attention_.make_derived(num_tokens);
+  derived.mixer_norm = make_normed(device_, compute_, num_tokens, hidden_);
   derived.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
   derived.feed_forward_norm = make_normed(device_, compute_, num_tokens, hidden_);
-  extend_derived(derived, num_tokens, keep_gate_up);
+  extend_derived(derived, num_tokens, num_sequences, keep_gate_up);
   return derived;
 }
 
 void Block::extend_saved(Saved& saved, std::int64_t num_tokens, std::int64_t num_sequences) const {
+  if (std::unique_ptr<MixerRecord>& record = saved.mixers[mixer_->kind()]; !record)
+    record = mixer_->make_saved(num_tokens, num_sequences);
   if (moe_ && !saved.moe) saved.moe.emplace(moe_->make_saved(num_tokens, num_sequences));
 }
 
-void Block::extend_derived(Derived& derived, std::int64_t num_tokens, bool keep_gate_up) const {
+void Block::extend_derived(Derived& derived, std::int64_t num_tokens, std::int64_t num_sequences,
+                           bool keep_gate_up) const {
+  if (std::unique_ptr<MixerRecord>& record = derived.mixers[mixer_->kind()]; !record)
+    record = mixer_->make_derived(num_tokens, num_sequences);
   if (moe_ && !derived.moe) derived.moe.emplace(moe_->make_derived(num_tokens, keep_gate_up));
   if (dense_ && !derived.dense)
     derived.dense.emplace(dense_->make_derived(num_tokens, keep_gate_up));
@@ -115,17 +121,24 @@ void Block::Normed::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "normed", normed);
 }
 
+void Block::visit_mixers(const ByKind<MixerRecord>& mixers, const RecordVisitor& visit,
+                         const Block* of) {
+  for (const auto& [kind, record] : mixers)
+    if (of == nullptr || of->mixer_->kind() == kind)
+      record->for_each_tensor(with_prefix(kind, visit));
+}
+
 void Block::Saved::for_each_tensor(const RecordVisitor& visit, const Block* of) {
   visit_tensor(visit, "stream", stream);
-  attention.for_each_tensor(with_prefix("attention", visit));
+  visit_mixers(mixers, visit, of);
   if (moe && (of == nullptr || of->has_experts())) moe->for_each_tensor(with_prefix("moe", visit));
 }
 
 void Block::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit,
                                      const Block* of) {
-  attention_norm.for_each_tensor(with_prefix("attention_norm", visit));
-  attention.for_each_tensor(with_prefix("attention", visit));
-  visit_tensor(visit, "stream_after_attention", stream);
+  mixer_norm.for_each_tensor(with_prefix("mixer_norm", visit));
+  visit_mixers(mixers, visit, of);
+  visit_tensor(visit, "stream_after_mixer", stream);
   feed_forward_norm.for_each_tensor(with_prefix("feed_forward_norm", visit));
   if (dense && (of == nullptr || !of->has_experts()))
     dense->for_each_tensor(with_prefix("feed_forward", visit));
@@ -138,7 +151,16 @@ void Block::for_each_tensor(Saved& saved, Derived& derived, const RecordVisitor&
   derived.for_each_tensor(moe_ ? saved.moe->route.num_rows : 0, visit, this);
 }
 
-void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens) const {
+void Block::add_scratch(Scratch& scratch, std::int64_t num_sequences,
+                        const SequenceSplit& split) const {
+  if (std::unique_ptr<MixerScratch>& mixer = scratch.mixers[mixer_->kind()]; !mixer)
+    mixer = mixer_->make_scratch(num_sequences, split);
+}
+
+void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens,
+                               std::int64_t max_length) const {
+  if (std::unique_ptr<MixerScratch>& mixer = state.mixers[mixer_->kind()]; !mixer)
+    mixer = mixer_->make_extend_scratch(num_tokens, max_length);
   if (dense_ && !state.dense) state.dense.emplace(dense_->make_derived(num_tokens, false));
   if (moe_ && !state.moe) {
     state.moe.emplace(moe_->make_saved(num_tokens, 1));
@@ -149,7 +171,7 @@ void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens) cons
 }
 
 void Block::pack_weights() {
-  attention_.pack_weights();
+  mixer_->pack_weights();
   if (moe_)
     moe_->pack_weights();
   else
@@ -166,11 +188,11 @@ void Block::add_and_norm(const TensorView& stream, const TensorView& delta, cons
                                   normed.rstd);
 }
 
-void Block::finish_attention(const Saved& saved, Derived& derived, Scratch& scratch,
-                             const Pass& pass) const {
+void Block::finish_mixer(const Saved& saved, Derived& derived, Scratch& scratch,
+                         const Pass& pass) const {
   {
     const Profile::Scope scope(device_.profile(), Part::embedding);
-    apply_dropout(scratch.delta, residual_dropout_, attention_dropout_key_, pass);
+    apply_dropout(scratch.delta, residual_dropout_, mixer_dropout_key_, pass);
   }
   pass.poll();
   add_and_norm(saved.stream, scratch.delta, derived.stream, feed_forward_norm_,
@@ -178,22 +200,21 @@ void Block::finish_attention(const Saved& saved, Derived& derived, Scratch& scra
 }
 
 void Block::forward(const TensorView& stream, const TensorView& delta, Saved& saved,
-                    Derived& derived, Scratch& scratch, RowCapacity& capacity,
-                    const Pass& pass) const {
+                    Derived& derived, Scratch& scratch, const Pass& pass) const {
   Profile& profile = device_.profile();
-  add_and_norm(stream, delta, saved.stream, attention_norm_, derived.attention_norm);
+  add_and_norm(stream, delta, saved.stream, mixer_norm_, derived.mixer_norm);
   {
     const Profile::Scope scope(profile, Part::attention);
-    attention_.forward(derived.attention_norm.normed, scratch.delta, saved.attention,
-                       derived.attention, scratch.attention, pass);
+    mixer_->forward(derived.mixer_norm.normed, scratch.delta, own(saved.mixers),
+                    own(derived.mixers), context_of(scratch, pass));
   }
-  finish_attention(saved, derived, scratch, pass);
+  finish_mixer(saved, derived, scratch, pass);
   const TensorView& x = derived.feed_forward_norm.normed;
   if (moe_) {
     // Padding stands behind all else, and goes past the experts.
     const std::int64_t num_tokens = x.rows() - pass.num_padding * pass.sequence_length;
     moe_->forward(x.slice_rows(0, num_tokens), scratch.delta->slice_rows(0, num_tokens), *saved.moe,
-                  *derived.moe, *scratch.moe, capacity, pass);
+                  *derived.moe, *scratch.moe, scratch.capacity, pass);
     kernels::fill_zero(scratch.delta->slice_rows(num_tokens, x.rows()));
   } else {
     const Profile::Scope scope(profile, Part::experts);
@@ -206,13 +227,13 @@ void Block::forward(const TensorView& stream, const TensorView& delta, Saved& sa
 
 void Block::rebuild(const Saved& saved, Derived& derived, Scratch& scratch,
                     const Pass& pass) const {
-  add_and_norm(saved.stream, {}, {}, attention_norm_, derived.attention_norm);
+  add_and_norm(saved.stream, {}, {}, mixer_norm_, derived.mixer_norm);
   {
     const Profile::Scope scope(device_.profile(), Part::attention);
-    attention_.rebuild(derived.attention_norm.normed, scratch.delta, saved.attention,
-                       derived.attention, scratch.attention, pass);
+    mixer_->rebuild(derived.mixer_norm.normed, scratch.delta, own(saved.mixers),
+                    own(derived.mixers), context_of(scratch, pass));
   }
-  finish_attention(saved, derived, scratch, pass);
+  finish_mixer(saved, derived, scratch, pass);
   if (moe_)
     moe_->rebuild(derived.feed_forward_norm.normed, *saved.moe, *derived.moe, *scratch.moe, pass);
   pass.poll();
@@ -254,22 +275,23 @@ void Block::backward(const TensorView& d_stream, const Saved& saved, const Deriv
   norm_backward(feed_forward_norm_, derived.stream, derived.feed_forward_norm, d_stream, scratch,
                 pass);
   pass.poll();
-  const TensorView dy = gradient_of_term(attention_dropout_key_, false);
+  const TensorView dy = gradient_of_term(mixer_dropout_key_, false);
   {
     const Profile::Scope scope(device_.profile(), Part::attention);
-    attention_.backward(dy, derived.attention_norm.normed, scratch.d_normed, saved.attention,
-                        derived.attention, scratch.attention, pass);
+    mixer_->backward(dy, derived.mixer_norm.normed, scratch.d_normed, own(saved.mixers),
+                     own(derived.mixers), context_of(scratch, pass));
   }
-  norm_backward(attention_norm_, saved.stream, derived.attention_norm, d_stream, scratch, pass);
+  norm_backward(mixer_norm_, saved.stream, derived.mixer_norm, d_stream, scratch, pass);
   pass.poll();
 }
 
-void Block::extend(ExtendState& state, std::int64_t num_cached, AttentionLayer::Cache& cache,
+void Block::extend(ExtendState& state, std::int64_t num_cached, MixerCache& cache,
                    const kernels::RopeTable& rope, bool first_block, const Pass& pass) const {
   const TensorView nothing;
-  add_and_norm(state.stream, first_block ? nothing : state.delta.view(), state.stream,
-               attention_norm_, state.norm);
-  attention_.extend(state.norm.normed, state.delta, num_cached, cache, rope, state.attention, pass);
+  add_and_norm(state.stream, first_block ? nothing : state.delta.view(), state.stream, mixer_norm_,
+               state.norm);
+  mixer_->extend(state.norm.normed, state.delta, num_cached, cache,
+                 {pass, index_, rope, *state.mixers.at(mixer_->kind())});
   add_and_norm(state.stream, state.delta, state.stream, feed_forward_norm_, state.norm);
   if (moe_)
     moe_->forward(state.norm.normed, state.delta, *state.moe, *state.moe_derived,

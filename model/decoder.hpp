@@ -23,8 +23,8 @@ class Decoder {
   // Adds tokens (ids below the vocabulary in use) to the sequence and returns the logits after the
   // last one: f32, one for each id of the vocabulary in use, valid until the next call.
   std::span<const float> append(std::span<const std::int32_t> tokens);
-  std::int64_t length() const { return length_; }  // tokens so far
-  std::int64_t max_length() const { return max_length_; }
+  std::int64_t length() const { return generation_.length; }  // tokens so far
+  std::int64_t max_length() const { return generation_.max_length; }
   void clear();  // to begin another sequence
 
  private:
@@ -32,10 +32,7 @@ class Decoder {
 
   const Transformer& model_;
   Device& device_;
-  std::int64_t max_length_;
-  std::int64_t length_ = 0;
-  kernels::RopeTable rope_;
-  std::vector<AttentionLayer::Cache> caches_;  // by layer
+  Generation generation_;
   Tensor sequence_ids_;                        // i64 [1]
   Tensor tokens_;                              // i32 [state's num_tokens]
   Tensor positions_;                           // i32 [state's num_tokens]

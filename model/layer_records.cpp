@@ -29,14 +29,14 @@ LayerRecords::LayerRecords(const Blocks& blocks, const ActivationOptions& option
     switch (options_.policy_of(layer)) {
       case LayerPolicy::keep:
         own.saved = block.make_saved(num_tokens, num_sequences);
-        own.derived = block.make_derived(num_tokens, true);
+        own.derived = block.make_derived(num_tokens, num_sequences, true);
         break;
       case LayerPolicy::recompute:
         own.saved = block.make_saved(num_tokens, num_sequences);
         if (working_.stream.empty())
-          working_ = block.make_derived(num_tokens, false);
+          working_ = block.make_derived(num_tokens, num_sequences, false);
         else
-          block.extend_derived(working_, num_tokens, false);
+          block.extend_derived(working_, num_tokens, num_sequences, false);
         break;
       case LayerPolicy::spill:
         spill_index_[layer] = spilled_layers_.size();
@@ -57,10 +57,11 @@ void LayerRecords::register_buffers(Owned& record) {
 LayerRecords::Owned LayerRecords::make_pool_record(std::int64_t num_tokens,
                                                    std::int64_t num_sequences) const {
   const Block& first = *blocks_[spilled_layers_.front()];
-  Owned record{first.make_saved(num_tokens, num_sequences), first.make_derived(num_tokens, true)};
+  Owned record{first.make_saved(num_tokens, num_sequences),
+               first.make_derived(num_tokens, num_sequences, true)};
   for (const std::size_t layer : spilled_layers_) {
     blocks_[layer]->extend_saved(record.saved, num_tokens, num_sequences);
-    blocks_[layer]->extend_derived(record.derived, num_tokens, true);
+    blocks_[layer]->extend_derived(record.derived, num_tokens, num_sequences, true);
   }
   return record;
 }

@@ -8,6 +8,7 @@
 #include "kernels/rms_norm.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"
+#include "model/rope_spec.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -21,15 +22,6 @@ LossSums& LossSums::operator+=(const LossSums& other) {
 
 namespace {
 
-// Rows that the fullest rank receives in a layer when all experts are equally loaded.
-std::int64_t balanced_rows(const ExpertsConfig& experts, const Placement& placement,
-                           std::int64_t num_tokens) {
-  if (experts.num_experts == 0) return 0;
-  const std::int64_t slots = num_tokens * experts.top_k;
-  const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
-  return placement.num_ranks() * placement.most_places() * slots_of_expert;
-}
-
 // What an observer may see of a layer, now that its forward pass is done.
 void show(ActivationObserver& observer, std::size_t layer, LayerRecords& records) {
   records.for_each_tensor(layer, [&](const RecordTensor& part) {
@@ -41,82 +33,6 @@ void show(ActivationObserver& observer, std::size_t layer, LayerRecords& records
 }
 
 }  // namespace
-
-struct Activations::State {
-  State(const Transformer& model, std::int64_t sequences, const SequenceSplit& split,
-        std::int64_t length, const ActivationOptions& options);
-
-  std::int64_t num_sequences;
-  std::int64_t sequence_length;
-  RowCapacity capacity;
-  LayerRecords records;
-  Block::Scratch scratch;
-  Tensor final_stream;  // [T, H]
-  Block::Normed final_norm;
-  Head::Scratch head;
-  Tensor d_stream;  // [T, H]: gradient of the residual stream
-  ActivationObserver* observer = nullptr;
-};
-
-// length: of this rank's part of a sequence.
-Activations::State::State(const Transformer& model, std::int64_t sequences,
-                          const SequenceSplit& split, std::int64_t length,
-                          const ActivationOptions& options)
-    : num_sequences(sequences),
-      sequence_length(length),
-      capacity(options.planned_rows),
-      records(model.blocks_, options, sequences * length, sequences,
-              balanced_rows(model.experts_, model.placement_, sequences * length), capacity),
-      scratch(model.store_.device(), model.store_.mesh(), model.placement_, model.model_,
-              model.experts_, model.compute_, sequences, split, capacity),
-      final_stream(model.store_.device(), Purpose::activation, model.compute_,
-                   {sequences * length, model.model_.hidden}),
-      final_norm(Block::make_normed(model.store_.device(), model.compute_, sequences * length,
-                                    model.model_.hidden)),
-      head(model.store_.device(), model.model_, model.compute_, sequences * length),
-      d_stream(model.store_.device(), Purpose::activation, model.compute_,
-               {sequences * length, model.model_.hidden}) {}
-
-Activations::Activations(const Transformer& model, std::int64_t num_sequences,
-                         std::int64_t sequence_length, const ActivationOptions& options)
-    : Activations(model, num_sequences, SequenceSplit(sequence_length), options) {}
-
-Activations::Activations(const Transformer& model, std::int64_t num_sequences,
-                         const SequenceSplit& split, const ActivationOptions& options)
-    : state_(std::make_unique<State>(model, num_sequences, split,
-                                     split.num_local(model.store_.mesh().index(Axis::context)),
-                                     options)) {
-  set_documents({});
-}
-
-Activations::~Activations() = default;
-
-void Activations::set_documents(kernels::DocumentStarts document_starts) {
-  state_->scratch.attention.attention.begin(document_starts);
-}
-
-std::int64_t Activations::max_rows() const {
-  return state_->capacity.rows();
-}
-
-void Activations::reserve_rows(std::int64_t rows) {
-  state_->capacity.require(rows);
-}
-
-void Activations::observe_with(ActivationObserver* observer) {
-  state_->observer = observer;
-}
-
-double Activations::bytes_spilled() const {
-  return state_->records.bytes_spilled();
-}
-
-std::vector<const RouteCounts*> Activations::routes() const {
-  std::vector<const RouteCounts*> routes;
-  for (std::size_t layer = 0; layer < state_->records.num_layers(); ++layer)
-    if (const RouteCounts* route = state_->records.route(layer)) routes.push_back(route);
-  return routes;
-}
 
 Transformer::Transformer(ParameterStore& store, const Placement& placement,
                          const ModelConfig& model, const ExpertsConfig& experts, DType compute,
@@ -160,12 +76,12 @@ void Transformer::pack_weights() {
 LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
                             const Pass& pass) const {
   forward(batch, activations, pass, true);
-  Activations::State& state = *activations.state_;
   LossSums losses = auxiliary_losses(activations);
   {
-    const Profile::Scope scope(store_.device().profile(), Part::head);
-    losses.cross_entropy = head_->train(state.final_norm.normed, batch.targets.flat(),
-                                        state.scratch.d_normed, state.head, pass);
+    const Profile::Scope scope(device().profile(), Part::head);
+    Activations::Output& output = activations.output();
+    losses.cross_entropy = head_->train(output.norm.normed, batch.targets.flat(),
+                                        activations.scratch().d_normed, output.head, pass);
   }
   backward(batch, activations, pass);
   return losses;
@@ -174,99 +90,142 @@ LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
 LossSums Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
                                const TensorView& token_losses) const {
   forward(batch, activations, pass, false);
-  Activations::State& state = *activations.state_;
   LossSums losses = auxiliary_losses(activations);
-  const Profile::Scope scope(store_.device().profile(), Part::head);
-  losses.cross_entropy = head_->evaluate(state.final_norm.normed, batch.targets.flat(),
-                                         token_losses, state.head, pass);
+  const Profile::Scope scope(device().profile(), Part::head);
+  Activations::Output& output = activations.output();
+  losses.cross_entropy =
+      head_->evaluate(output.norm.normed, batch.targets.flat(), token_losses, output.head, pass);
   return losses;
 }
 
 void Transformer::logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
                          const TensorView& out) const {
   forward(batch, activations, pass, false);
-  const Profile::Scope scope(store_.device().profile(), Part::head);
-  const TensorView& x = activations.state_->final_norm.normed;
+  const Profile::Scope scope(device().profile(), Part::head);
+  const TensorView& x = activations.output().norm.normed;
   head_->logits(x, out.reshape({x.rows(), vocab_size()}));
 }
 
 void Transformer::forward(const TokenBatch& batch, Activations& activations, const Pass& pass,
                           bool keeps) const {
-  Activations::State& state = *activations.state_;
-  expect(
-      batch.num_sequences == state.num_sequences && batch.sequence_length == state.sequence_length,
-      "a batch of the size that the activations were made for");
+  LayerRecords& records = activations.records();
+  Block::Scratch& scratch = activations.scratch();
+  Activations::Output& output = activations.output();
+  expect(batch.num_sequences == activations.num_sequences() &&
+             batch.sequence_length == activations.sequence_length(),
+         "a batch of the size that the activations were made for");
   expect(pass.sequence_length == batch.sequence_length &&
              pass.sequence_ids.numel() == batch.num_sequences &&
              pass.positions.numel() == batch.tokens.numel(),
          "a pass over the tokens of the batch");
-  ActivationObserver* observer = keeps ? state.observer : nullptr;
+  ActivationObserver* observer = keeps ? activations.observer() : nullptr;
   if (observer != nullptr) observer->begin(batch.sequence_ids);
-  TensorView stream = state.final_stream;  // of a model without blocks
-  if (!blocks_.empty()) stream = state.records.begin_forward(0, pass).saved.stream;
+  TensorView stream = output.stream;  // of a model without blocks
+  if (!blocks_.empty()) stream = records.begin_forward(0, pass).saved.stream;
   {
-    const Profile::Scope scope(store_.device().profile(), Part::embedding);
+    const Profile::Scope scope(device().profile(), Part::embedding);
     kernels::embedding_forward(batch.tokens.flat(), embedding_->value(), stream);
     apply_dropout(stream, model_.embedding_dropout, embedding_dropout_key_, pass);
   }
-  if (state.scratch.moe) kernels::fill_zero(state.scratch.moe->losses);
+  if (scratch.moe) kernels::fill_zero(scratch.moe->losses);
   TensorView delta;  // what the block before adds to the stream
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
-                                   false);
-    const auto [saved, derived] = state.records.begin_forward(layer, pass);
-    blocks_[layer]->forward(stream, delta, saved, derived, state.scratch, state.capacity, pass);
+    const Profile::LayerScope here(device().profile(), static_cast<std::int64_t>(layer), false);
+    const auto [saved, derived] = records.begin_forward(layer, pass);
+    blocks_[layer]->forward(stream, delta, saved, derived, scratch, pass);
     stream = derived.stream;
-    delta = state.scratch.delta;
-    if (observer != nullptr) show(*observer, layer, state.records);
-    state.records.end_forward(layer, keeps);
+    delta = scratch.delta;
+    if (observer != nullptr) show(*observer, layer, records);
+    records.end_forward(layer, keeps);
   }
-  const Profile::Scope scope(store_.device().profile(), Part::embedding);
+  const Profile::Scope scope(device().profile(), Part::embedding);
+  normalize(stream, delta, output.stream, output.norm);
+}
+
+void Transformer::normalize(const TensorView& stream, const TensorView& delta,
+                            const TensorView& sum, Block::Normed& normed) const {
   const auto epsilon = static_cast<float>(model_.norm_epsilon);
   if (delta.empty())
-    kernels::rms_norm_forward(stream, final_norm_->value(), epsilon, state.final_norm.normed,
-                              state.final_norm.rstd);
+    kernels::rms_norm_forward(stream, final_norm_->value(), epsilon, normed.normed, normed.rstd);
   else
-    kernels::add_rms_norm_forward(stream, delta, final_norm_->value(), epsilon, state.final_stream,
-                                  state.final_norm.normed, state.final_norm.rstd);
+    kernels::add_rms_norm_forward(stream, delta, final_norm_->value(), epsilon, sum, normed.normed,
+                                  normed.rstd);
 }
 
 // Takes the gradient of the final norm's output from scratch.d_normed, where the head left it.
 void Transformer::backward(const TokenBatch& batch, Activations& activations,
                            const Pass& pass) const {
-  Activations::State& state = *activations.state_;
+  LayerRecords& records = activations.records();
+  Block::Scratch& scratch = activations.scratch();
+  Activations::Output& output = activations.output();
   {
-    const Profile::Scope scope(store_.device().profile(), Part::embedding);
-    kernels::rms_norm_backward(state.scratch.d_normed, state.final_stream, final_norm_->value(),
-                               state.final_norm.rstd, {}, state.d_stream, final_norm_->gradient(),
-                               state.scratch.norm_workspace);
+    const Profile::Scope scope(device().profile(), Part::embedding);
+    kernels::rms_norm_backward(scratch.d_normed, output.stream, final_norm_->value(),
+                               output.norm.rstd, {}, output.d_stream, final_norm_->gradient(),
+                               scratch.norm_workspace);
     pass.gradient_ready(*final_norm_);
   }
   pass.poll();
   for (std::size_t layer = blocks_.size(); layer-- > 0;) {
-    const Profile::LayerScope here(store_.device().profile(), static_cast<std::int64_t>(layer),
-                                   true);
-    const auto [saved, derived] = state.records.begin_backward(layer, pass);
-    if (state.records.rebuilds(layer)) blocks_[layer]->rebuild(saved, derived, state.scratch, pass);
-    blocks_[layer]->backward(state.d_stream, saved, derived, state.scratch, pass);
-    state.records.end_backward(layer);
+    const Profile::LayerScope here(device().profile(), static_cast<std::int64_t>(layer), true);
+    const auto [saved, derived] = records.begin_backward(layer, pass);
+    if (records.rebuilds(layer)) blocks_[layer]->rebuild(saved, derived, scratch, pass);
+    blocks_[layer]->backward(output.d_stream, saved, derived, scratch, pass);
+    records.end_backward(layer);
   }
-  const Profile::Scope scope(store_.device().profile(), Part::embedding);
-  apply_dropout(state.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
-  kernels::embedding_backward(batch.tokens.flat(), state.d_stream, embedding_->gradient());
+  const Profile::Scope scope(device().profile(), Part::embedding);
+  apply_dropout(output.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
+  kernels::embedding_backward(batch.tokens.flat(), output.d_stream, embedding_->gradient());
   pass.gradient_ready(*embedding_);
 }
 
 // The layers have added their losses up; the model's are means over them.
-LossSums Transformer::auxiliary_losses(const Activations& activations) const {
+LossSums Transformer::auxiliary_losses(Activations& activations) const {
   LossSums sums;
   const std::int64_t num_layers = num_moe_layers();
   if (num_layers == 0) return sums;
   std::array<double, 2> losses{};
-  kernels::copy_to_host<double>(activations.state_->scratch.moe->losses, losses);
+  kernels::copy_to_host<double>(activations.scratch().moe->losses, losses);
   sums.balance = losses[0] / static_cast<double>(num_layers);
   sums.z = losses[1] / static_cast<double>(num_layers);
   return sums;
+}
+
+Generation Transformer::make_generation(std::int64_t max_length,
+                                        std::int64_t max_new_tokens) const {
+  expect(num_moe_layers() == 0 || mesh().degree(Axis::expert) == 1,
+         "generation has all experts on this rank");
+  Generation generation;
+  generation.max_length = max_length;
+  generation.rope =
+      kernels::RopeTable(device(), max_length, model_.effective_head_dim(), rope_spec(model_));
+  for (const auto& block : blocks_)
+    generation.caches.push_back(block->make_cache(max_length, max_new_tokens));
+  return generation;
+}
+
+std::unique_ptr<Block::ExtendState> Transformer::make_extend_state(std::int64_t num_tokens,
+                                                                   std::int64_t max_length) const {
+  auto state = std::make_unique<Block::ExtendState>(device(), placement_, model_, experts_,
+                                                    compute_, num_tokens);
+  for (const auto& block : blocks_) block->add_extend_buffers(*state, num_tokens, max_length);
+  return state;
+}
+
+void Transformer::extend(const TensorView& tokens, Generation& generation,
+                         Block::ExtendState& state, const Pass& pass) const {
+  kernels::embedding_forward(tokens, embedding_->value(), state.stream);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+    blocks_[layer]->extend(state, generation.length, *generation.caches[layer], generation.rope,
+                           layer == 0, pass);
+  normalize(state.stream, blocks_.empty() ? TensorView{} : state.delta.view(), state.stream,
+            state.norm);
+  generation.length += tokens.numel();
+}
+
+void Transformer::last_logits(const Block::ExtendState& state, const TensorView& out) const {
+  const std::int64_t last = state.norm.normed->rows() - 1;
+  head_->logits(state.norm.normed->slice_rows(last, last + 1), out);
 }
 
 }  // namespace switchyard

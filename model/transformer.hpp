@@ -1,21 +1,19 @@
-// The decoder-only language model: embedding, pre-norm blocks (attention, then experts or a dense
-// feed-forward), final norm, head. With the matching configuration it computes what Hugging Face's
-// Mixtral computes.
+// The decoder-only language model: embedding, pre-norm blocks (a sequence mixer, then experts or a
+// dense feed-forward), final norm, head. With the matching configuration it computes what Hugging
+// Face's Mixtral computes.
 //
-// The Transformer holds parameters. Activations holds what one micro-batch in flight needs: the
-// records of the layers and the scratch that layers share, allocated once and used again each
-// micro-step.
+// The Transformer holds parameters. Activations holds what one micro-batch in flight needs;
+// Generation and ExtendState hold what the tokens of one sequence do that is continued.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "experts/moe_layer.hpp"
-#include "model/activation_observer.hpp"
+#include "model/activations.hpp"
 #include "model/block.hpp"
 #include "model/config.hpp"
 #include "model/head.hpp"
-#include "model/layer_records.hpp"
 
 namespace switchyard {
 
@@ -39,7 +37,13 @@ struct LossSums {
   LossSums& operator+=(const LossSums& other);
 };
 
-class Activations;
+// What generation keeps of one sequence.
+struct Generation {
+  std::int64_t length = 0;  // tokens so far
+  std::int64_t max_length = 0;
+  kernels::RopeTable rope;                          // for max_length positions
+  std::vector<std::unique_ptr<MixerCache>> caches;  // by layer
+};
 
 class Transformer {
  public:
@@ -63,62 +67,49 @@ class Transformer {
   void logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
               const TensorView& out) const;
 
+  // Generation, with all experts on this rank: room for a sequence of at most max_length tokens, of
+  // which at most max_new_tokens are added at a time; and buffers for adding num_tokens.
+  Generation make_generation(std::int64_t max_length, std::int64_t max_new_tokens) const;
+  std::unique_ptr<Block::ExtendState> make_extend_state(std::int64_t num_tokens,
+                                                        std::int64_t max_length) const;
+  // Adds tokens (i32, as many as `state` was made for) to the sequence.
+  void extend(const TensorView& tokens, Generation& generation, Block::ExtendState& state,
+              const Pass& pass) const;
+  // Logits f32 [1, V] after the last of the tokens that were added with `state`.
+  void last_logits(const Block::ExtendState& state, const TensorView& out) const;
+
+  Device& device() const { return store_.device(); }
+  const Mesh& mesh() const { return store_.mesh(); }
+  const Placement& placement() const { return placement_; }
+  DType compute() const { return compute_; }
+  const LayerRecords::Blocks& blocks() const { return blocks_; }
   const ModelConfig& config() const { return model_; }
   const ExpertsConfig& experts_config() const { return experts_; }
   std::int64_t num_moe_layers() const;
   std::int64_t vocab_size() const;  // columns of the head, padding included
+  std::int64_t vocab_size_used() const { return vocab_size_used_; }  // ids below it are words
 
  private:
-  friend class Activations;
-  friend class Decoder;
   // keeps: a backward pass follows.
   void forward(const TokenBatch& batch, Activations& activations, const Pass& pass,
                bool keeps) const;
   void backward(const TokenBatch& batch, Activations& activations, const Pass& pass) const;
-  LossSums auxiliary_losses(const Activations& activations) const;
+  LossSums auxiliary_losses(Activations& activations) const;
+  // sum = stream + delta and its final norm; with an empty delta the norm of `stream`.
+  void normalize(const TensorView& stream, const TensorView& delta, const TensorView& sum,
+                 Block::Normed& normed) const;
 
   ParameterStore& store_;
   const Placement& placement_;
   ModelConfig model_;
   ExpertsConfig experts_;
   DType compute_;
-  std::int64_t vocab_size_used_;  // ids below it are words; the rest is padding
+  std::int64_t vocab_size_used_;
   RandomKey embedding_dropout_key_;
   Parameter* embedding_ = nullptr;  // [V, H]
-  std::vector<std::unique_ptr<Block>> blocks_;
+  LayerRecords::Blocks blocks_;
   Parameter* final_norm_ = nullptr;  // [H]
   std::unique_ptr<Head> head_;
-};
-
-class Activations {
- public:
-  // The options' ConfigErrors: see LayerRecords.
-  Activations(const Transformer& model, std::int64_t num_sequences, std::int64_t sequence_length,
-              const ActivationOptions& options = {});
-  // Sequences that are split over the context ranks of the model's mesh.
-  Activations(const Transformer& model, std::int64_t num_sequences, const SequenceSplit& split,
-              const ActivationOptions& options = {});
-  ~Activations();
-
-  // Where the documents of the next batches begin (kernels/key_ranges.hpp): from now on no
-  // token attends to another document. Empty, as at first: documents do not matter.
-  void set_documents(kernels::DocumentStarts document_starts);
-
-  // Rows for which there is room: that this rank received in a layer so far, or were reserved.
-  std::int64_t max_rows() const;
-  // Makes room for that many rows at once: as many as the fullest rank received (RowCapacity).
-  void reserve_rows(std::int64_t rows);
-  // Told of chosen tensors by the passes that train() makes from now on; null: by none.
-  void observe_with(ActivationObserver* observer);
-  // Bytes that passes moved to the store of spilled layers and back, so far.
-  double bytes_spilled() const;
-  // Of this rank's tokens in the last micro-batch, by layer with experts; until the next one.
-  std::vector<const RouteCounts*> routes() const;
-
- private:
-  friend class Transformer;
-  struct State;  // transformer.cpp
-  std::unique_ptr<State> state_;
 };
 
 }  // namespace switchyard

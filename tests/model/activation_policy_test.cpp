@@ -28,8 +28,7 @@ class CopyingStore final : public ActivationStore {
       copy.assign(view.data, view.data + bytes);
       statistics_.bytes_written += static_cast<double>(bytes);
       // The stream is still wanted by the layer that follows.
-      if (std::string_view(part.name) != "stream_after_attention")
-        std::memset(view.data, 0x7f, bytes);
+      if (std::string_view(part.name) != "stream_after_mixer") std::memset(view.data, 0x7f, bytes);
     }
   }
   void start_read(std::int64_t layer, std::span<const RecordTensor> record) override {
@@ -188,7 +187,7 @@ TEST(ActivationPolicyTest, RecordsNameAllTheirTensors) {
     const Block other(store, 1 - layer, c.model, c.experts, placement, DType::bf16, 1, 1);
     const std::int64_t before = device.memory().live(Purpose::activation);
     Block::Saved saved = block.make_saved(num_sequences * length, num_sequences);
-    Block::Derived derived = block.make_derived(num_sequences * length, true);
+    Block::Derived derived = block.make_derived(num_sequences * length, num_sequences, true);
     std::map<std::string, std::int64_t> bytes;
     std::int64_t total = 0;
     const auto measure = [&](const RecordTensor& part) {
@@ -201,7 +200,7 @@ TEST(ActivationPolicyTest, RecordsNameAllTheirTensors) {
     EXPECT_EQ(total, device.memory().live(Purpose::activation) - before) << layer;
     // In a record that both kinds of blocks use, each fills its own part.
     other.extend_saved(saved, num_sequences * length, num_sequences);
-    other.extend_derived(derived, num_sequences * length, true);
+    other.extend_derived(derived, num_sequences * length, num_sequences, true);
     std::size_t num_own = 0, num_all = 0;
     block.for_each_tensor(saved, derived, [&](const RecordTensor& part) {
       EXPECT_TRUE(bytes.contains(part.name)) << part.name;

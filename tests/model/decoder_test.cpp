@@ -7,6 +7,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "model/mixers/attention.hpp"
+#include "model/rope_spec.hpp"
 #include "tensor/error.hpp"
 #include "tests/model/small_model.hpp"
 
@@ -133,17 +135,17 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
       const ModelConfig model = windows_only_case().model;
       const AttentionConfig attention{.kind = "window", .window = window, .sinks = 0};
       ParameterStore store(device, rank.mesh);
-      AttentionLayer layer(store, "attention", model, attention, compute);
+      AttentionMixer layer(store, "attention", model, attention, compute);
       store.allocate();
       store.initialize(3);
       layer.pack_weights();
       const kernels::RopeTable rope(device, length, model.effective_head_dim(), rope_spec(model));
-      AttentionLayer::Cache bounded(device, model, window, compute, length, 256);
-      AttentionLayer::Cache whole(device, model, 0, compute, length, 256);
+      AttentionMixer::Cache bounded(device, model, window, compute, length, 256);
+      AttentionMixer::Cache whole(device, model, 0, compute, length, 256);
       for (std::int64_t at = 0; at < length;) {
         const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
         const std::int64_t num = std::min(count, length - at);
-        AttentionLayer::ExtendScratch scratch(device, model, compute, num, length);
+        AttentionMixer::ExtendScratch scratch(device, model, compute, num, length);
         const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
         Tensor y[2];
         std::vector<std::int32_t> positions(static_cast<std::size_t>(num));
@@ -153,7 +155,7 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
         for (const bool keeps_all : {false, true}) {
           Tensor& out = y[keeps_all];
           out = Tensor(device, Purpose::workspace, compute, {num, model.hidden});
-          layer.extend(x, out, at, keeps_all ? whole : bounded, rope, scratch, pass);
+          layer.extend(x, out, at, keeps_all ? whole : bounded, {pass, 0, rope, scratch});
         }
         ASSERT_EQ(std::memcmp(y[0]->data, y[1]->data, static_cast<std::size_t>(y[0]->num_bytes())),
                   0)

@@ -20,6 +20,7 @@ declare -A below=(
 # A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
 declare -A brothers=(
   [kernels/cpu]="" [kernels/plan]="cpu"
+  [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
   [trainer/run]="activations checkpoint watch"

@@ -1,6 +1,4 @@
-#include "model/attention_layer.hpp"
-
-#include <fmt/core.h>
+#include "model/mixers/attention.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -63,15 +61,6 @@ std::vector<std::int64_t> windows_of(const ModelConfig& model) {
   return windows;
 }
 
-kernels::RopeScaling rope_scaling_of(const std::string& kind) {
-  if (kind == "none") return kernels::RopeScaling::none;
-  if (kind == "linear") return kernels::RopeScaling::linear;
-  if (kind == "ntk") return kernels::RopeScaling::ntk;
-  if (kind == "yarn") return kernels::RopeScaling::yarn;
-  throw ConfigError(
-      fmt::format("model.rope_scaling.kind: {} is unknown; write none, linear, ntk or yarn", kind));
-}
-
 // Tokens leave a cache in such numbers: attention cuts keys into blocks at their multiples, so its
 // sums are those over all keys, to the bit.
 constexpr std::int64_t cache_step = 256;
@@ -93,41 +82,30 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
 
 }  // namespace
 
-kernels::RopeSpec rope_spec(const ModelConfig& model) {
-  const RopeScalingConfig& scaling = model.rope_scaling;
-  kernels::RopeSpec spec;
-  spec.base = model.rope_base;
-  spec.scaling = rope_scaling_of(scaling.kind);
-  if (spec.scaling == kernels::RopeScaling::none) return spec;
-  spec.factor = scaling.factor;
-  if (spec.scaling != kernels::RopeScaling::yarn) return spec;
-  spec.original_length = scaling.original_length;
-  spec.beta_fast = scaling.beta_fast;
-  spec.beta_slow = scaling.beta_slow;
-  return spec;
-}
-
-void AttentionLayer::Saved::for_each_tensor(const RecordVisitor& visit) {
+void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "out", out);
   visit_tensor(visit, "lse", lse);
 }
 
-void AttentionLayer::Derived::for_each_tensor(const RecordVisitor& visit) {
+void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "qkv", qkv);
 }
 
-AttentionLayer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
+AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
                                  DType compute, std::int64_t num_sequences,
                                  const SequenceSplit& split)
-    : rope(device, split.length(), model.effective_head_dim(), rope_spec(model)),
-      attention(device, mesh, attention_sizes(model, num_sequences), compute, split,
+    : attention(device, mesh, attention_sizes(model, num_sequences), compute, split,
                 windows_of(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
 }
 
-AttentionLayer::Cache::Cache(Device& device, const ModelConfig& model, std::int64_t window,
+void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_starts) {
+  attention.begin(document_starts);
+}
+
+AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model, std::int64_t window,
                              DType compute, std::int64_t max_length, std::int64_t max_new_tokens)
     : window_(window) {
   const std::int64_t rows =
@@ -136,7 +114,7 @@ AttentionLayer::Cache::Cache(Device& device, const ModelConfig& model, std::int6
   values_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
 }
 
-void AttentionLayer::Cache::make_room(std::int64_t num_cached, std::int64_t num_tokens) {
+void AttentionMixer::Cache::make_room(std::int64_t num_cached, std::int64_t num_tokens) {
   if (num_cached + num_tokens - first_ <= keys_->rows()) return;
   expect(window_ > 0, "tokens that the cache has room for");
   const std::int64_t seen = std::max<std::int64_t>(0, num_cached + 1 - window_);
@@ -147,7 +125,7 @@ void AttentionLayer::Cache::make_room(std::int64_t num_cached, std::int64_t num_
   first_ = first;
 }
 
-AttentionLayer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
+AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
                                              DType compute, std::int64_t num_tokens,
                                              std::int64_t max_length)
     : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
@@ -158,10 +136,11 @@ AttentionLayer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
       workspace(
           make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {}
 
-AttentionLayer::AttentionLayer(ParameterStore& store, const std::string& prefix,
+AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
                                const ModelConfig& model, const AttentionConfig& attention,
                                DType compute)
     : device_(store.device()),
+      mesh_(store.mesh()),
       model_(model),
       window_(attention.effective_window()),
       compute_(compute),
@@ -180,86 +159,115 @@ AttentionLayer::AttentionLayer(ParameterStore& store, const std::string& prefix,
          "head_dim is even: rotary positions turn pairs");
 }
 
-AttentionLayer::Saved AttentionLayer::make_saved(std::int64_t num_tokens) const {
-  Saved saved;
-  saved.out = Tensor(device_, Purpose::activation, compute_, {num_tokens, query_cols(model_)});
-  saved.lse = Tensor(device_, Purpose::activation, DType::f32, {num_tokens, model_.num_heads});
+std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
+                                                        std::int64_t /*num_sequences*/) const {
+  auto saved = std::make_unique<Saved>();
+  saved->out = Tensor(device_, Purpose::activation, compute_, {num_tokens, query_cols(model_)});
+  saved->lse = Tensor(device_, Purpose::activation, DType::f32, {num_tokens, model_.num_heads});
   return saved;
 }
 
-AttentionLayer::Derived AttentionLayer::make_derived(std::int64_t num_tokens) const {
-  return {Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)})};
+std::unique_ptr<MixerRecord> AttentionMixer::make_derived(std::int64_t num_tokens,
+                                                          std::int64_t /*num_sequences*/) const {
+  auto derived = std::make_unique<Derived>();
+  derived->qkv = Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
+  return derived;
 }
 
-void AttentionLayer::pack_weights() {
+std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequences,
+                                                           const SequenceSplit& split) const {
+  return std::make_unique<Scratch>(device_, mesh_, model_, compute_, num_sequences, split);
+}
+
+std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
+                                                       std::int64_t max_new_tokens) const {
+  return std::make_unique<Cache>(device_, model_, window_, compute_, max_length, max_new_tokens);
+}
+
+std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
+                                                                  std::int64_t max_length) const {
+  return std::make_unique<ExtendScratch>(device_, model_, compute_, num_tokens, max_length);
+}
+
+void AttentionMixer::pack_weights() {
   packed_qkv_.pack(qkv_.value());
   packed_output_.pack(output_.value());
 }
 
-AttentionLayer::Heads AttentionLayer::heads_of(const TensorView& qkv) const {
+AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
   const std::int64_t k_begin = query_cols(model_);
   const std::int64_t v_begin = k_begin + key_cols(model_);
   return {qkv.slice_cols(0, k_begin), qkv.slice_cols(k_begin, v_begin),
           qkv.slice_cols(v_begin, qkv_cols(model_)), qkv.slice_cols(0, v_begin)};
 }
 
-void AttentionLayer::project(const TensorView& x, Derived& derived, const Scratch& scratch,
-                             const Pass& pass) const {
-  kernels::linear_forward(x, packed_qkv_, derived.qkv);
-  kernels::rope(heads_of(derived.qkv).rotated, scratch.rope, pass.rotary_positions,
-                model_.effective_head_dim(), kernels::Rotation::forward);
+void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
+                          const LayerContext& context) const {
+  kernels::rope(rotated, context.rope, context.pass.rotary_positions, model_.effective_head_dim(),
+                rotation);
 }
 
-void AttentionLayer::rebuild(const TensorView& x, const TensorView& y, const Saved& saved,
-                             Derived& derived, Scratch& scratch, const Pass& pass) const {
-  project(x, derived, scratch, pass);
-  pass.poll();
-  kernels::linear_forward(saved.out, packed_output_, y);
+void AttentionMixer::project(const TensorView& x, const TensorView& qkv,
+                             const LayerContext& context) const {
+  kernels::linear_forward(x, packed_qkv_, qkv);
+  turn(heads_of(qkv).rotated, kernels::Rotation::forward, context);
 }
 
-void AttentionLayer::forward(const TensorView& x, const TensorView& y, Saved& saved,
-                             Derived& derived, Scratch& scratch, const Pass& pass) const {
+void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerRecord& saved_record,
+                             MixerRecord& derived_record, const LayerContext& context) const {
+  auto& saved = dynamic_cast<Saved&>(saved_record);
+  auto& derived = dynamic_cast<Derived&>(derived_record);
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
-  project(x, derived, scratch, pass);
+  project(x, derived.qkv, context);
   scratch.attention.forward(window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
-                            [&pass] { pass.poll(); });
-  pass.poll();
+                            [&context] { context.poll(); });
+  context.poll();
   kernels::linear_forward(saved.out, packed_output_, y);
 }
 
-void AttentionLayer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
-                              const Saved& saved, const Derived& derived, Scratch& scratch,
-                              const Pass& pass) const {
+void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
+                             const MixerRecord& saved_record, MixerRecord& derived_record,
+                             const LayerContext& context) const {
+  project(x, dynamic_cast<Derived&>(derived_record).qkv, context);
+  context.poll();
+  kernels::linear_forward(dynamic_cast<const Saved&>(saved_record).out, packed_output_, y);
+}
+
+void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
+                              const MixerRecord& saved_record, const MixerRecord& derived_record,
+                              const LayerContext& context) const {
+  const auto& saved = dynamic_cast<const Saved&>(saved_record);
+  const auto& derived = dynamic_cast<const Derived&>(derived_record);
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
   const Heads gradients = heads_of(scratch.dqkv);
   kernels::linear_backward_weight(dy, saved.out, output_.gradient());
-  pass.gradient_ready(output_);
+  context.gradient_ready(output_);
   kernels::linear_backward_input(dy, packed_output_, scratch.dout);
-  pass.poll();
+  context.poll();
   scratch.attention.backward(window_, sinks(),
                              sinks_ == nullptr ? TensorView{} : sinks_->gradient(), heads.q,
                              heads.k, heads.v, saved.out, saved.lse, scratch.dout, gradients.q,
-                             gradients.k, gradients.v, [&pass] { pass.poll(); });
-  if (sinks_ != nullptr) pass.gradient_ready(*sinks_);
-  kernels::rope(gradients.rotated, scratch.rope, pass.rotary_positions, model_.effective_head_dim(),
-                kernels::Rotation::backward);
-  pass.poll();
+                             gradients.k, gradients.v, [&context] { context.poll(); });
+  if (sinks_ != nullptr) context.gradient_ready(*sinks_);
+  turn(gradients.rotated, kernels::Rotation::backward, context);
+  context.poll();
   kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient());
-  pass.gradient_ready(qkv_);
+  context.gradient_ready(qkv_);
   kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
 }
 
-void AttentionLayer::extend(const TensorView& x, const TensorView& y, std::int64_t num_cached,
-                            Cache& cache, const kernels::RopeTable& rope, ExtendScratch& scratch,
-                            const Pass& pass) const {
+void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64_t num_cached,
+                            MixerCache& any_cache, const LayerContext& context) const {
+  auto& cache = dynamic_cast<Cache&>(any_cache);
+  auto& scratch = dynamic_cast<ExtendScratch&>(context.scratch);
   const std::int64_t num_tokens = x.rows();
   cache.make_room(num_cached, num_tokens);
   const std::int64_t offset = num_cached - cache.first();  // rows of the cache in use
   const std::int64_t length = offset + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
-  kernels::linear_forward(x, packed_qkv_, scratch.qkv);
-  kernels::rope(heads.rotated, rope, pass.rotary_positions, model_.effective_head_dim(),
-                kernels::Rotation::forward);
+  project(x, scratch.qkv, context);
   kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
   kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
   const kernels::KeyRanges key_ranges =

@@ -1,0 +1,65 @@
+#include "model/activations.hpp"
+
+#include "model/transformer.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Rows that the fullest rank receives in a layer when all experts are equally loaded.
+std::int64_t balanced_rows(const ExpertsConfig& experts, const Placement& placement,
+                           std::int64_t num_tokens) {
+  if (experts.num_experts == 0) return 0;
+  const std::int64_t slots = num_tokens * experts.top_k;
+  const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
+  return placement.num_ranks() * placement.most_places() * slots_of_expert;
+}
+
+Activations::Output make_output(const Transformer& model, std::int64_t num_tokens) {
+  Device& device = model.device();
+  const Shape shape{num_tokens, model.config().hidden};
+  return {Tensor(device, Purpose::activation, model.compute(), shape),
+          Block::make_normed(device, model.compute(), num_tokens, model.config().hidden),
+          Head::Scratch(device, model.config(), model.compute(), num_tokens),
+          Tensor(device, Purpose::activation, model.compute(), shape)};
+}
+
+}  // namespace
+
+Activations::Activations(const Transformer& model, std::int64_t num_sequences,
+                         std::int64_t sequence_length, const ActivationOptions& options)
+    : Activations(model, num_sequences, SequenceSplit(sequence_length), options) {}
+
+Activations::Activations(const Transformer& model, std::int64_t num_sequences,
+                         const SequenceSplit& split, const ActivationOptions& options)
+    : Activations(model, num_sequences, split, split.num_local(model.mesh().index(Axis::context)),
+                  options) {}
+
+Activations::Activations(const Transformer& model, std::int64_t num_sequences,
+                         const SequenceSplit& split, std::int64_t length,
+                         const ActivationOptions& options)
+    : num_sequences_(num_sequences),
+      sequence_length_(length),
+      capacity_(options.planned_rows),
+      records_(model.blocks(), options, num_sequences * length, num_sequences,
+               balanced_rows(model.experts_config(), model.placement(), num_sequences * length),
+               capacity_),
+      scratch_(model.device(), model.mesh(), model.placement(), model.config(),
+               model.experts_config(), model.compute(), num_sequences, split, capacity_),
+      output_(make_output(model, num_sequences * length)) {
+  for (const auto& block : model.blocks()) block->add_scratch(scratch_, num_sequences, split);
+  set_documents({});
+}
+
+void Activations::set_documents(kernels::DocumentStarts document_starts) {
+  for (auto& [kind, scratch] : scratch_.mixers) scratch->set_documents(document_starts);
+}
+
+std::vector<const RouteCounts*> Activations::routes() const {
+  std::vector<const RouteCounts*> routes;
+  for (std::size_t layer = 0; layer < records_.num_layers(); ++layer)
+    if (const RouteCounts* route = records_.route(layer)) routes.push_back(route);
+  return routes;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,74 @@
+// What one micro-batch in flight needs beside a model's parameters: the records of its layers, and
+// the scratch that layers share. Allocated once, for a number of sequences of one length, and used
+// again each micro-step. Whoever trains makes it, and asks it what passes left; a model's passes
+// take from it what they fill.
+// Legend: T tokens of the micro-batch that this rank holds, H hidden.
+#pragma once
+
+#include <vector>
+
+#include "model/activation_observer.hpp"
+#include "model/head.hpp"
+#include "model/layer_records.hpp"
+
+namespace switchyard {
+
+class Transformer;
+
+class Activations {
+ public:
+  // Behind the last block.
+  struct Output {
+    Tensor stream;  // [T, H]
+    Block::Normed norm;
+    Head::Scratch head;
+    Tensor d_stream;  // [T, H]: gradient of the residual stream, through all blocks
+  };
+
+  // The options' ConfigErrors: see LayerRecords.
+  Activations(const Transformer& model, std::int64_t num_sequences, std::int64_t sequence_length,
+              const ActivationOptions& options = {});
+  // Sequences that are split over the context ranks of the model's mesh.
+  Activations(const Transformer& model, std::int64_t num_sequences, const SequenceSplit& split,
+              const ActivationOptions& options = {});
+  Activations(const Activations&) = delete;
+  Activations& operator=(const Activations&) = delete;
+
+  // Where the documents of the next batches begin (kernels/key_ranges.hpp): from now on no
+  // token attends to another document. Empty, as at first: documents do not matter.
+  void set_documents(kernels::DocumentStarts document_starts);
+
+  // Rows for which there is room: that this rank received in a layer so far, or were reserved.
+  std::int64_t max_rows() const { return capacity_.rows(); }
+  // Makes room for that many rows at once: as many as the fullest rank received (RowCapacity).
+  void reserve_rows(std::int64_t rows) { capacity_.require(rows); }
+  // Told of chosen tensors by the passes that train() makes from now on; null: by none.
+  void observe_with(ActivationObserver* observer) { observer_ = observer; }
+  ActivationObserver* observer() const { return observer_; }
+  // Bytes that passes moved to the store of spilled layers and back, so far.
+  double bytes_spilled() const { return records_.bytes_spilled(); }
+  // Of this rank's tokens in the last micro-batch, by layer with experts; until the next one.
+  std::vector<const RouteCounts*> routes() const;
+
+  // For a model's passes over a batch of this size.
+  std::int64_t num_sequences() const { return num_sequences_; }
+  std::int64_t sequence_length() const { return sequence_length_; }  // this rank's part
+  LayerRecords& records() { return records_; }
+  Block::Scratch& scratch() { return scratch_; }
+  Output& output() { return output_; }
+
+ private:
+  // length: of this rank's part of a sequence.
+  Activations(const Transformer& model, std::int64_t num_sequences, const SequenceSplit& split,
+              std::int64_t length, const ActivationOptions& options);
+
+  std::int64_t num_sequences_;
+  std::int64_t sequence_length_;
+  RowCapacity capacity_;
+  LayerRecords records_;
+  Block::Scratch scratch_;
+  Output output_;
+  ActivationObserver* observer_ = nullptr;
+};
+
+}  // namespace switchyard
