@@ -3,9 +3,9 @@
 // values follow one step behind: ring-flash-attention). Only the kv heads travel.
 //
 // R ranks, n positions a rank (at most), d = num_kv_heads * head_dim, b bytes of an element. A rank
-// sends 2 (R - 1) S n d b bytes forward, and 2 (R - 1) S n d b + 2 R S n d 4 backward. It holds two
-// blocks of keys and values, and three of their gradients in fp32, whatever R: while one is
-// computed the next is in flight. Outputs merge in fp32 and are rounded once. Every sum has a fixed
+// sends 2 (R - 1) S n d b bytes forward, and 2 (R - 1) S n d (b + 4) backward. It holds two blocks
+// of keys and values, and four of their gradients in fp32 (one stays at home), whatever R: while
+// one is computed the next is in flight. docs/parallelism.md has a table for 3 ranks. Outputs merge in fp32 and are rounded once. Every sum has a fixed
 // order.
 #pragma once
 
