@@ -40,7 +40,7 @@ BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t int
                          DType compute)
     // A thread's piece of a product has at least 64 rows: of a single row block, four threads at
     // most would have work.
-    : block_rows_(std::min(kernels::row_block * kernels::num_threads(), chunk_rows)) {
+    : block_rows_(std::min(kernels::row_block * kernels::num_threads_of(device), chunk_rows)) {
   const std::int64_t chunk = std::min(chunk_rows, max_rows);
   const std::int64_t block = std::min(block_rows_, max_rows);
   gate_up_ = Tensor(device, Purpose::workspace, compute, {block, 2 * intermediate});

@@ -38,6 +38,11 @@ int num_threads() {
   return threads().wanted;
 }
 
+int num_threads_of(const Device& device) {
+  const int planned = device.target().num_threads;
+  return planned > 0 ? planned : num_threads();
+}
+
 void set_num_threads(int num_threads) {
   expect(num_threads >= 1, "at least one thread");
   threads().wanted = num_threads;

@@ -13,11 +13,15 @@
 #include <memory>
 #include <type_traits>
 
+#include "tensor/device.hpp"
+
 namespace switchyard::kernels {
 
 // At first what OpenMP would take: OMP_NUM_THREADS, or the cores that this process may use.
 int num_threads();
 void set_num_threads(int num_threads);  // at least 1; not while a kernel runs
+// Of the kernels of a device: on the plan device those of the machine that is planned for.
+int num_threads_of(const Device& device);
 
 // Borrows a callable void(std::int64_t piece, int thread).
 class PieceBody {

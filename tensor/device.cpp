@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "tensor/arena.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -38,6 +39,27 @@ std::size_t rounded_to_pages(std::int64_t bytes) {
 class CpuDevice final : public Device {
  public:
   CpuDevice() : Device(DeviceKind::cpu) {}
+  ~CpuDevice() override {
+    if (small_ != nullptr) CpuDevice::release(small_, small_bytes);
+  }
+
+  std::byte* allocate(std::int64_t bytes) override {
+    if (bytes > largest_small || arena_.next(bytes) + bytes > small_bytes)
+      return Device::allocate(bytes);
+    const std::int64_t used_before = arena_.high_water();
+    if (small_ == nullptr) small_ = reserve(small_bytes);
+    const std::int64_t offset = arena_.take(bytes);
+    if (arena_.high_water() > used_before) commit(small_, used_before, arena_.high_water());
+    if (offset < used_before)  // memory that another tensor had
+      std::memset(small_ + offset, 0, static_cast<std::size_t>(bytes));
+    return small_ + offset;
+  }
+  void deallocate(std::byte* address, std::int64_t bytes) noexcept override {
+    if (small_ != nullptr && address >= small_ && address < small_ + small_bytes)
+      arena_.give_back(address - small_, bytes);
+    else
+      Device::deallocate(address, bytes);
+  }
 
   std::byte* reserve(std::int64_t max_bytes) override {
     void* address = mmap(nullptr, rounded_to_pages(max_bytes), PROT_NONE,
@@ -62,11 +84,21 @@ class CpuDevice final : public Device {
   void release(std::byte* address, std::int64_t max_bytes) noexcept override {
     munmap(address, rounded_to_pages(max_bytes));
   }
+
+ private:
+  // A mapping of its own costs a tensor a page and a system call.
+  static constexpr std::int64_t largest_small = 64 << 10;
+  static constexpr std::int64_t small_bytes = 64 << 20;  // of address space for all small ones
+
+  std::byte* small_ = nullptr;
+  Arena arena_{MemoryLedger::granularity};
 };
 
 class PlanDevice final : public Device {
  public:
-  PlanDevice() : Device(DeviceKind::plan) {}
+  explicit PlanDevice(const PlanTarget& target) : Device(target) {}
+  std::byte* allocate(std::int64_t) override { return nullptr; }
+  void deallocate(std::byte*, std::int64_t) noexcept override {}
   std::byte* reserve(std::int64_t) override { return nullptr; }
   void commit(std::byte*, std::int64_t, std::int64_t) override {}
   void release(std::byte*, std::int64_t) noexcept override {}
@@ -74,11 +106,32 @@ class PlanDevice final : public Device {
 
 }  // namespace
 
+std::byte* Device::allocate(std::int64_t bytes) {
+  std::byte* address = reserve(bytes);
+  try {
+    commit(address, 0, bytes);
+  } catch (...) {
+    release(address, bytes);
+    throw;
+  }
+  return address;
+}
+
+void Device::deallocate(std::byte* address, std::int64_t bytes) noexcept {
+  release(address, bytes);
+}
+
 std::unique_ptr<Device> make_cpu_device() {
   return std::make_unique<CpuDevice>();
 }
-std::unique_ptr<Device> make_plan_device() {
-  return std::make_unique<PlanDevice>();
+std::unique_ptr<Device> make_plan_device(const PlanTarget& target) {
+  return std::make_unique<PlanDevice>(target);
+}
+
+std::unique_ptr<Device> make_device(DeviceKind kind, int /*local_rank*/) {
+  if (kind == DeviceKind::cpu) return make_cpu_device();
+  throw ConfigError(
+      fmt::format("run.device: this build has no device {}; write cpu or auto", name_of(kind)));
 }
 
 }  // namespace switchyard

@@ -22,6 +22,12 @@ namespace switchyard {
 enum class DeviceKind : std::uint8_t { cpu, cuda, plan, fenced };
 std::string_view name_of(DeviceKind kind);
 
+// The machine that a plan is for.
+struct PlanTarget {
+  DeviceKind device = DeviceKind::cpu;
+  int num_threads = 0;  // of its kernels; 0: as many as those of this process
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -30,6 +36,8 @@ class Device {
 
   DeviceKind kind() const { return kind_; }
   bool is_plan() const { return kind_ == DeviceKind::plan; }
+  // What a plan is for; on other devices, what they are.
+  const PlanTarget& target() const { return target_; }
   // Whether the host can touch the memory of this device's tensors.
   bool is_host_memory() const { return kind_ == DeviceKind::cpu; }
   // Whether tensors lie in memory of their own, apart from the host's: then what the host gives and
@@ -46,6 +54,10 @@ class Device {
   Stream& compute_stream() { return *compute_stream_; }
   Stream& communication_stream() { return *communication_stream_; }
 
+  // Memory of a tensor that does not grow: zeros, aligned to MemoryLedger::granularity. Small ones
+  // share mappings. Null on the plan device. MemoryError with the sizes when the system refuses.
+  virtual std::byte* allocate(std::int64_t bytes);
+  virtual void deallocate(std::byte* address, std::int64_t bytes) noexcept;
   // Address space for `max_bytes`, none of it usable or counted yet. Null on the plan device.
   // Throws MemoryError with the sizes when the system refuses.
   virtual std::byte* reserve(std::int64_t max_bytes) = 0;
@@ -59,6 +71,8 @@ class Device {
       : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {
     kernel_offset_ = kernel_offset;
   }
+  // The plan device of a target.
+  explicit Device(const PlanTarget& target) : Device(DeviceKind::plan) { target_ = target; }
   Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication)
       : kind_(kind),
         compute_stream_(std::move(compute)),
@@ -67,6 +81,7 @@ class Device {
  private:
   DeviceKind kind_;
   std::ptrdiff_t kernel_offset_ = 0;
+  PlanTarget target_;
   std::unique_ptr<Stream> compute_stream_;
   std::unique_ptr<Stream> communication_stream_;
   MemoryLedger memory_;
@@ -74,6 +89,10 @@ class Device {
 };
 
 std::unique_ptr<Device> make_cpu_device();
-std::unique_ptr<Device> make_plan_device();
+std::unique_ptr<Device> make_plan_device(const PlanTarget& target = {});
+
+// The device that this rank computes on. local_rank: among the ranks of its host, which share the
+// host's cards. ConfigError for a kind that this build has not.
+std::unique_ptr<Device> make_device(DeviceKind kind, int local_rank);
 
 }  // namespace switchyard

@@ -79,18 +79,31 @@ TensorView TensorView::reinterpret(DType as, Shape to) const {
   return other;
 }
 
-Tensor::Tensor(Device& device, Purpose purpose, DType dtype, Shape shape)
-    : Tensor(growable(device, purpose, dtype, shape)) {
-  grow_rows(shape[0]);
+namespace {
+
+std::int64_t checked_bytes(DType dtype, const Shape& shape) {
+  expect(shape.num_dims() > 0, "at least one dim");
+  constexpr std::int64_t most_elements = std::int64_t{1} << 59;  // with 8 bytes each: no overflow
+  if (shape.numel() > most_elements) refuse_size(shape);
+  return shape.numel() * size_of(dtype);
+}
+
+}  // namespace
+
+Tensor::Tensor(Device& device, Purpose purpose, DType dtype, Shape shape) : purpose_(purpose) {
+  const std::int64_t bytes = checked_bytes(dtype, shape);
+  std::byte* address = bytes > 0 ? device.allocate(bytes) : nullptr;
+  view_ = {address, shape, dtype, shape.inner_numel(), &device};
+  max_bytes_ = bytes;
+  committed_ = MemoryLedger::rounded(bytes);
+  device.memory().add(purpose, committed_);
 }
 
 Tensor Tensor::growable(Device& device, Purpose purpose, DType dtype, Shape max_shape) {
-  expect(max_shape.num_dims() > 0, "at least one dim");
   Tensor tensor;
   tensor.purpose_ = purpose;
-  constexpr std::int64_t most_elements = std::int64_t{1} << 59;  // with 8 bytes each: no overflow
-  if (max_shape.numel() > most_elements) refuse_size(max_shape);
-  tensor.max_bytes_ = max_shape.numel() * size_of(dtype);
+  tensor.is_growable_ = true;
+  tensor.max_bytes_ = checked_bytes(dtype, max_shape);
   std::byte* address = tensor.max_bytes_ > 0 ? device.reserve(tensor.max_bytes_) : nullptr;
   tensor.view_ = {address, max_shape.with_dim0(0), dtype, max_shape.inner_numel(), &device};
   return tensor;
@@ -123,8 +136,10 @@ std::int64_t Tensor::max_rows() const {
 void Tensor::release() noexcept {
   if (view_.device == nullptr) return;
   view_.device->memory().remove(purpose_, committed_);
-  if (view_.data != nullptr) view_.device->release(view_.data, max_bytes_);
+  if (view_.data != nullptr && is_growable_) view_.device->release(view_.data, max_bytes_);
+  if (view_.data != nullptr && !is_growable_) view_.device->deallocate(view_.data, max_bytes_);
   view_ = {};
+  is_growable_ = false;
   max_bytes_ = committed_ = 0;
 }
 
@@ -133,6 +148,7 @@ void Tensor::swap(Tensor& other) noexcept {
   std::swap(purpose_, other.purpose_);
   std::swap(max_bytes_, other.max_bytes_);
   std::swap(committed_, other.committed_);
+  std::swap(is_growable_, other.is_growable_);
 }
 
 }  // namespace switchyard

@@ -118,6 +118,7 @@ class Tensor {
   Purpose purpose_ = Purpose::workspace;
   std::int64_t max_bytes_ = 0;  // reserved
   std::int64_t committed_ = 0;  // rounded, as counted in the ledger
+  bool is_growable_ = false;
 };
 
 }  // namespace switchyard

@@ -77,7 +77,7 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
   return {device,
           Purpose::workspace,
           DType::u8,
-          {kernels::attention_workspace_bytes(shape, compute, kernels::num_threads())}};
+          {kernels::attention_workspace_bytes(shape, compute, kernels::num_threads_of(device))}};
 }
 
 }  // namespace

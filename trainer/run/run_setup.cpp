@@ -75,7 +75,7 @@ void require_memory(Group& world, const Plan& plan) {
 }
 
 RankState::RankState(Group& world, const Config& config, std::int64_t vocab_size_used)
-    : device(make_cpu_device()),
+    : device(make_device(DeviceKind::cpu, world.topology().local_rank())),
       mesh(world, config.parallel),
       trainer(*device, mesh, config, vocab_size_used) {}
 
