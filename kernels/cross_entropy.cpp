@@ -10,7 +10,7 @@ namespace switchyard::kernels {
 
 void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
                            std::int64_t vocab_size, float gradient_scale, const TensorView& losses,
-                           const TensorView& dlogits) {
+                           const TensorView& dlogits, const TensorView& weights) {
   if (logits.empty()) return;
   const std::int64_t tokens = logits.rows();
   expect(logits.dtype == DType::f32, "logits of type f32");
@@ -20,12 +20,14 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
   if (!dlogits.empty())
     expect(is_float(dlogits.dtype) && has_size(dlogits, tokens, logits.cols()),
            "dlogits f32 or bf16 [T, V]");
+  if (!weights.empty()) expect_vector(weights, DType::f32, tokens, "weights f32 [T]");
   dispatch(
       *logits.device,
       [&] {
-        cpu::softmax_cross_entropy(logits, targets, vocab_size, gradient_scale, losses, dlogits);
+        cpu::softmax_cross_entropy(logits, targets, vocab_size, gradient_scale, losses, dlogits,
+                                   weights);
       },
-      [&] { plan::softmax_cross_entropy(logits, dlogits); });
+      [&] { plan::softmax_cross_entropy(logits, dlogits, weights); });
 }
 
 double sum(const TensorView& values) {

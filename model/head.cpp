@@ -47,10 +47,18 @@ void Head::pack_weights() {
   packed_.pack(weight_.value());
 }
 
-double Head::train(const TensorView& x, const TensorView& targets, const TensorView& dx,
+void Head::losses_of(const Targets& targets, std::int64_t begin, std::int64_t end,
+                     float gradient_scale, const TensorView& dlogits, Scratch& scratch) const {
+  kernels::softmax_cross_entropy(
+      scratch.logits->slice_rows(0, end - begin), targets.ids.slice_rows(begin, end),
+      vocab_size_used_, gradient_scale, scratch.losses->slice_rows(begin, end), dlogits,
+      targets.weights.empty() ? TensorView{} : targets.weights.slice_rows(begin, end));
+}
+
+double Head::train(const TensorView& x, const Targets& targets, const TensorView& dx,
                    Scratch& scratch, const Pass& pass) const {
   const std::int64_t chunk = scratch.logits->rows();
-  const auto gradient_scale = static_cast<float>(1 / pass.num_global_tokens);
+  const auto gradient_scale = static_cast<float>(1 / pass.total_weight());
   for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
     const std::int64_t end = std::min(x.rows(), begin + chunk);
     const TensorView x_rows = x.slice_rows(begin, end);
@@ -58,28 +66,26 @@ double Head::train(const TensorView& x, const TensorView& targets, const TensorV
     const TensorView dlogits =
         compute_ == DType::f32 ? logits : scratch.dlogits->slice_rows(0, end - begin);
     kernels::linear_forward(x_rows, packed_, logits);
-    kernels::softmax_cross_entropy(logits, targets.slice_rows(begin, end), vocab_size_used_,
-                                   gradient_scale, scratch.losses->slice_rows(begin, end), dlogits);
+    losses_of(targets, begin, end, gradient_scale, dlogits, scratch);
     kernels::linear_backward_input(dlogits, packed_, dx.slice_rows(begin, end));
     kernels::linear_backward_weight(dlogits, x_rows, weight_.gradient());
     pass.poll();
   }
   if (!tied_) pass.gradient_ready(weight_);
-  return kernels::sum(scratch.losses) / pass.num_global_tokens;
+  return kernels::sum(scratch.losses) / pass.total_weight();
 }
 
-double Head::evaluate(const TensorView& x, const TensorView& targets,
-                      const TensorView& token_losses, Scratch& scratch, const Pass& pass) const {
+double Head::evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
+                      Scratch& scratch, const Pass& pass) const {
   const std::int64_t chunk = scratch.logits->rows();
   for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
     const std::int64_t end = std::min(x.rows(), begin + chunk);
     const TensorView logits = scratch.logits->slice_rows(0, end - begin);
     kernels::linear_forward(x.slice_rows(begin, end), packed_, logits);
-    kernels::softmax_cross_entropy(logits, targets.slice_rows(begin, end), vocab_size_used_, 1.0f,
-                                   scratch.losses->slice_rows(begin, end), {});
+    losses_of(targets, begin, end, 1.0f, {}, scratch);
   }
   if (!token_losses.empty()) kernels::copy(scratch.losses, token_losses.flat());
-  return kernels::sum(scratch.losses) / pass.num_global_tokens;
+  return kernels::sum(scratch.losses) / pass.total_weight();
 }
 
 void Head::logits(const TensorView& x, const TensorView& out) const {

@@ -28,12 +28,18 @@ class Head {
        std::int64_t vocab_size_used);
 
   void pack_weights();
-  // x: [T, H] in the compute type; targets: i32 [T]. Returns the sum of this rank's losses divided
-  // by pass.num_global_tokens; writes dx [T, H], its gradient, and adds to the weight's gradient.
-  double train(const TensorView& x, const TensorView& targets, const TensorView& dx,
-               Scratch& scratch, const Pass& pass) const;
-  // The loss alone. token_losses: f32 with T elements, written if not empty.
-  double evaluate(const TensorView& x, const TensorView& targets, const TensorView& token_losses,
+  // What is to be said after each token, and how much it counts (kernels/cross_entropy.hpp).
+  struct Targets {
+    TensorView ids;      // i32 [T]
+    TensorView weights;  // f32 [T]; empty: 1 each
+  };
+  // x: [T, H] in the compute type. Returns the sum of this rank's weighted losses divided by
+  // pass.total_weight(); writes dx [T, H], its gradient, and adds to the weight's gradient.
+  double train(const TensorView& x, const Targets& targets, const TensorView& dx, Scratch& scratch,
+               const Pass& pass) const;
+  // The loss alone. token_losses: f32 with T elements, written if not empty, times their
+  // weights.
+  double evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
                   Scratch& scratch, const Pass& pass) const;
   // out: f32 [T, V].
   void logits(const TensorView& x, const TensorView& out) const;
@@ -42,6 +48,10 @@ class Head {
   static std::int64_t chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab);
 
  private:
+  // Of rows [begin, end), whose logits are in scratch; dlogits may be empty.
+  void losses_of(const Targets& targets, std::int64_t begin, std::int64_t end, float gradient_scale,
+                 const TensorView& dlogits, Scratch& scratch) const;
+
   DType compute_;
   std::int64_t vocab_size_used_;
   bool tied_;

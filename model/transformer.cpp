@@ -22,6 +22,10 @@ LossSums& LossSums::operator+=(const LossSums& other) {
 
 namespace {
 
+Head::Targets targets_of(const TokenBatch& batch) {
+  return {batch.targets.flat(), batch.weights.empty() ? TensorView{} : batch.weights.flat()};
+}
+
 // What an observer may see of a layer, now that its forward pass is done.
 void show(ActivationObserver& observer, std::size_t layer, LayerRecords& records) {
   records.for_each_tensor(layer, [&](const RecordTensor& part) {
@@ -80,7 +84,7 @@ LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
   {
     const Profile::Scope scope(device().profile(), Part::head);
     Activations::Output& output = activations.output();
-    losses.cross_entropy = head_->train(output.norm.normed, batch.targets.flat(),
+    losses.cross_entropy = head_->train(output.norm.normed, targets_of(batch),
                                         activations.scratch().d_normed, output.head, pass);
   }
   backward(batch, activations, pass);
@@ -94,7 +98,7 @@ LossSums Transformer::evaluate(const TokenBatch& batch, Activations& activations
   const Profile::Scope scope(device().profile(), Part::head);
   Activations::Output& output = activations.output();
   losses.cross_entropy =
-      head_->evaluate(output.norm.normed, batch.targets.flat(), token_losses, output.head, pass);
+      head_->evaluate(output.norm.normed, targets_of(batch), token_losses, output.head, pass);
   return losses;
 }
 

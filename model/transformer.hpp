@@ -26,10 +26,12 @@ struct TokenBatch {
   TensorView positions;     // i32 [S n]
   std::int64_t num_sequences = 0;
   std::int64_t sequence_length = 0;  // n
+  TensorView weights = {};           // f32 [S n]: of the targets; empty: 1 each
 };
 
-// Sums over this rank's tokens of a micro-batch, divided by the global counts of the pass; added
-// over ranks and micro-steps they are means over the step. Balance and z: means over the layers.
+// Sums over this rank's tokens of a micro-batch, divided by the global counts of the pass (the
+// cross-entropy by the weight of its targets); added over ranks and micro-steps they are means over
+// the step. Balance and z: means over the layers.
 struct LossSums {
   double cross_entropy = 0;
   double balance = 0;

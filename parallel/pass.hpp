@@ -29,9 +29,13 @@ struct Pass {
   // Of the whole step: all ranks, all micro-steps. Losses and gradients are means over these, so
   // neither the layout nor the accumulation changes them.
   double num_global_tokens = 1;
+  // The sum of the weights of all targets, where these do not count 1 each; otherwise 0. The
+  // cross-entropy is a mean by weight.
+  double target_weight = 0;
   double num_global_sequences = 1;
   GradientSync* sync = nullptr;  // may be null (evaluation, generation, tests)
 
+  double total_weight() const { return target_weight > 0 ? target_weight : num_global_tokens; }
   std::int64_t whole_length() const { return split_length > 0 ? split_length : sequence_length; }
   // To be called after the last addition to a parameter's gradient in a backward pass.
   void gradient_ready(const Parameter& parameter) const {

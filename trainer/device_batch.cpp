@@ -4,7 +4,6 @@
 
 #include <limits>
 
-#include "kernels/cross_entropy.hpp"
 #include "kernels/host_copy.hpp"
 #include "kernels/key_ranges.hpp"
 #include "tensor/error.hpp"
@@ -27,13 +26,17 @@ void require_numbers(const BatchLayout& layout) {
 
 }  // namespace
 
-DeviceBatch::DeviceBatch(Device& device, const BatchLayout& layout, bool splits_sequences,
-                         bool restart_positions)
-    : layout_(layout), splits_sequences_(splits_sequences), restarts_(restart_positions) {
+DeviceBatch::DeviceBatch(Device& device, const BatchLayout& layout, Objective& objective,
+                         bool splits_sequences, bool restart_positions)
+    : layout_(layout),
+      objective_(objective),
+      splits_sequences_(splits_sequences),
+      restarts_(restart_positions) {
   require_numbers(layout);
   const Shape rows = {layout.micro_batch * layout.local_length()};
   tokens_ = Tensor(device, Purpose::activation, DType::i32, rows);
   targets_ = Tensor(device, Purpose::activation, DType::i32, rows);
+  if (objective.has_weights()) weights_ = Tensor(device, Purpose::activation, DType::f32, rows);
   sequence_ids_ = Tensor(device, Purpose::activation, DType::i64, {layout.micro_batch});
   positions_ = Tensor(device, Purpose::activation, DType::i32, rows);
   if (restarts_) {
@@ -42,7 +45,8 @@ DeviceBatch::DeviceBatch(Device& device, const BatchLayout& layout, bool splits_
                               {layout.micro_batch, layout.sequence_length});
   }
   if (splits_sequences_) token_numbers_ = Tensor(device, Purpose::activation, DType::i32, rows);
-  view_ = {tokens_, targets_, sequence_ids_, positions_, layout.micro_batch, layout.local_length()};
+  view_ = {tokens_, targets_, sequence_ids_, positions_, layout.micro_batch, layout.local_length(),
+           weights_};
   count_positions();
 }
 
@@ -63,16 +67,11 @@ void DeviceBatch::count_positions() {
 
 void DeviceBatch::upload(const Batch& batch) {
   if (!tokens_->device->is_plan()) {  // whose batches have no tokens
-    kernels::copy_from_host<std::int32_t>(batch.tokens, tokens_);
-    kernels::copy_from_host<std::int32_t>(batch.targets, targets_);
+    const Examples examples = objective_.examples(batch);
+    kernels::copy_from_host<std::int32_t>(examples.tokens, tokens_);
+    kernels::copy_from_host<std::int32_t>(examples.targets, targets_);
+    if (objective_.has_weights()) kernels::copy_from_host<float>(examples.weights, weights_);
     kernels::copy_from_host<std::int64_t>(batch.sequence_ids, sequence_ids_);
-  }
-  if (batch.num_padding > 0) {
-    const std::int64_t num_rows = targets_->rows();
-    const std::int64_t num_padding = batch.num_padding * layout_.local_length();
-    const std::vector<std::int32_t> none(static_cast<std::size_t>(num_padding), kernels::no_target);
-    kernels::copy_from_host<std::int32_t>(none,
-                                          targets_->slice_rows(num_rows - num_padding, num_rows));
   }
   if (!restarts_) return;
   kernels::fill_document_begins(batch.document_starts, document_begins_);

@@ -9,6 +9,7 @@
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
 #include "parallel/pass.hpp"
+#include "trainer/objective.hpp"
 
 namespace switchyard {
 
@@ -16,10 +17,11 @@ class DeviceBatch {
  public:
   // restart_positions: rotary positions count from the beginning of each document, which the
   // batches then tell. splits_sequences: whether other ranks hold other segments.
-  DeviceBatch(Device& device, const BatchLayout& layout, bool splits_sequences,
-              bool restart_positions);
+  // objective: makes examples of the batches; outlives this object.
+  DeviceBatch(Device& device, const BatchLayout& layout, Objective& objective,
+              bool splits_sequences, bool restart_positions);
 
-  // Copies a batch to the device, padding rows without a target. Nothing to copy on the plan device.
+  // Copies a batch's examples to the device. Nothing to copy on the plan device.
   void upload(const Batch& batch);
 
   // Fields of a pass that tell which tokens these are.
@@ -30,10 +32,12 @@ class DeviceBatch {
   void count_positions();
 
   BatchLayout layout_;
+  Objective& objective_;
   bool splits_sequences_;
   bool restarts_;
   Tensor tokens_;            // i32 [S n]
   Tensor targets_;           // i32 [S n]
+  Tensor weights_;           // f32 [S n]; none if all targets count 1
   Tensor sequence_ids_;      // i64 [S]
   Tensor positions_;         // i32 [S n]
   Tensor rotary_positions_;  // i32 [S n]; none if they are the positions

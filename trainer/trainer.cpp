@@ -45,7 +45,9 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       activation_store_(make_activation_store(device, config, mesh.group(Axis::world).rank())),
       activations_(model_, layout_.micro_batch, sequence_split_of(config, mesh.config()),
                    activation_options(config, activation_store_.get(), planned_rows)),
-      batch_(device, layout_, mesh.degree(Axis::context) > 1, config.data.restart_positions) {
+      objective_(layout_),
+      batch_(device, layout_, objective_, mesh.degree(Axis::context) > 1,
+             config.data.restart_positions) {
   model_.pack_weights();
 }
 
@@ -87,6 +89,7 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   result.num_tokens = batches.num_sequences() * layout_.sequence_length;
   pass.num_global_sequences = static_cast<double>(batches.num_sequences());
   pass.num_global_tokens = static_cast<double>(result.num_tokens);
+  pass.target_weight = objective_.total_weight(batches.num_sequences());
   for (std::int64_t micro_step = 0; micro_step < batches.num_micro_steps(); ++micro_step) {
     const Batch batch = batches.batch(micro_step);
     pass.num_padding = batch.num_padding;
@@ -121,6 +124,7 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   batch_.describe(pass);
   pass.num_global_sequences = static_cast<double>(layout_.global_batch);
   pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
+  pass.target_weight = objective_.total_weight(layout_.global_batch);
   pass.sync = training ? &sync_ : nullptr;
   return pass;
 }

@@ -95,6 +95,7 @@ class Trainer {
   AdamW optimizer_;
   std::unique_ptr<ActivationStore> activation_store_;  // null if nothing is spilled
   Activations activations_;
+  CausalObjective objective_;
   DeviceBatch batch_;
   LoadStatistics load_;
   bool takes_alike_once_ = false;

@@ -70,33 +70,45 @@ float loss_row(const float* logits, std::int32_t target, std::int64_t vocab_size
   return static_cast<float>(std::log(total.sum) - above);
 }
 
-// A row without a target: loss 0 and, if it is asked for, gradient 0.
+// A row that counts for nothing: loss 0 and, if it is asked for, gradient 0.
 template <class T>
 float ignored_row(std::int64_t num_columns, T* dlogits) {
   if (dlogits != nullptr) std::fill_n(dlogits, num_columns, T{});
   return 0.0f;
 }
 
+// What a row is to learn, and how much it counts.
+struct Aims {
+  const std::int32_t* targets;
+  const float* weights;  // null: 1 each
+
+  float weight(std::int64_t row) const {
+    if (targets[row] == no_target) return 0;
+    return weights == nullptr ? 1.0f : weights[row];
+  }
+};
+
 template <class T>
-void loss_rows(const TensorView& logits, const std::int32_t* targets, std::int64_t vocab_size,
-               float gradient_scale, float* losses, const TensorView& dlogits, std::int64_t begin,
-               std::int64_t end) {
+void loss_rows(const TensorView& logits, Aims aims, std::int64_t vocab_size, float gradient_scale,
+               float* losses, const TensorView& dlogits, std::int64_t begin, std::int64_t end) {
   const Rows<float> in = rows_of<float>(logits);
   const bool differentiates = !dlogits.empty();
   const Rows<T> out = differentiates ? rows_of<T>(dlogits) : Rows<T>{nullptr, 0};
-  for (std::int64_t t = begin; t < end; ++t)
-    losses[t] = targets[t] == no_target
-                    ? ignored_row(logits.cols(), differentiates ? out[t] : nullptr)
-                    : loss_row(in[t], targets[t], vocab_size, logits.cols(), gradient_scale,
-                               differentiates ? out[t] : nullptr);
+  for (std::int64_t t = begin; t < end; ++t) {
+    const float weight = aims.weight(t);
+    T* const gradient = differentiates ? out[t] : nullptr;
+    losses[t] = weight == 0 ? ignored_row(logits.cols(), gradient)
+                            : weight * loss_row(in[t], aims.targets[t], vocab_size, logits.cols(),
+                                                gradient_scale * weight, gradient);
+  }
 }
 
-void losses_of(const TensorView& logits, const std::int32_t* targets, std::int64_t vocab_size,
-               float gradient_scale, float* losses, const TensorView& dlogits, std::int64_t begin,
-               std::int64_t end) {
+void losses_of(const TensorView& logits, const std::int32_t* targets, const float* weights,
+               std::int64_t vocab_size, float gradient_scale, float* losses,
+               const TensorView& dlogits, std::int64_t begin, std::int64_t end) {
   const bool as_bf16 = !dlogits.empty() && dlogits.dtype == DType::bf16;
   const auto rows = as_bf16 ? loss_rows<BFloat16> : loss_rows<float>;
-  rows(logits, targets, vocab_size, gradient_scale, losses, dlogits, begin, end);
+  rows(logits, {targets, weights}, vocab_size, gradient_scale, losses, dlogits, begin, end);
 }
 
 }  // namespace
@@ -113,15 +125,19 @@ HWY_EXPORT(losses_of);
 
 void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
                            std::int64_t vocab_size, float gradient_scale, const TensorView& losses,
-                           const TensorView& dlogits) {
+                           const TensorView& dlogits, const TensorView& weights) {
   bool legal = true;
   for (std::int32_t target : targets.span<std::int32_t>())
     legal &= target == no_target || (0 <= target && target < vocab_size);
   expect(legal, "targets within the vocabulary");
+  const float* const row_weights = weights.empty() ? nullptr : weights.as<float>();
+  if (row_weights != nullptr)
+    for (const float weight : weights.span<float>()) legal &= std::isfinite(weight) && weight >= 0;
+  expect(legal, "weights that are finite and not below 0");
   parallel_rows(logits.rows(), logits.cols(), [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses_of)
-    (logits, targets.as<std::int32_t>(), vocab_size, gradient_scale, losses.as<float>(), dlogits,
-     begin, end);
+    (logits, targets.as<std::int32_t>(), row_weights, vocab_size, gradient_scale,
+     losses.as<float>(), dlogits, begin, end);
   });
 }
 

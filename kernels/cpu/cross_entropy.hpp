@@ -7,6 +7,6 @@ namespace switchyard::kernels::cpu {
 
 void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
                            std::int64_t vocab_size, float gradient_scale, const TensorView& losses,
-                           const TensorView& dlogits);
+                           const TensorView& dlogits, const TensorView& weights);
 
 }  // namespace switchyard::kernels::cpu

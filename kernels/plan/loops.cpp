@@ -52,7 +52,9 @@ void embedding_backward(const TensorView& dout) {
          bytes(dout) + 2 * numel(dout) * static_cast<double>(size_of(DType::f32)));
 }
 
-void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits) {
+void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
+                           const TensorView& weights) {
+  if (!weights.empty()) record(weights, 2 * numel(weights), bytes(weights));
   if (dlogits.empty()) return record(logits, (exp_flops + 2) * numel(logits), bytes(logits));
   record(logits, 2 * (exp_flops + 2) * numel(logits), 2 * bytes(logits) + bytes(dlogits));
 }

@@ -15,7 +15,8 @@ void swiglu_forward(const TensorView& gate_up, const TensorView& act);
 void swiglu_backward(const TensorView& gate_up, const TensorView& act);
 void embedding_forward(const TensorView& out);
 void embedding_backward(const TensorView& dout);
-void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits);
+void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
+                           const TensorView& weights);
 double sum(const TensorView& values);  // 0
 void score_softmax(const TensorView& logits);
 void score_softmax_backward(const TensorView& scores);

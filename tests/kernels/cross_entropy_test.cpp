@@ -62,6 +62,55 @@ TEST(CrossEntropy, RowsWithoutATargetCountForNothing) {
   }
 }
 
+TEST(CrossEntropy, WeightsOfRows) {
+  constexpr std::int64_t vocab_size = 60, cols = 65;
+  const std::vector<std::int32_t> targets = {4, 59, kernels::no_target, 9, 0};
+  const Doubles by_row = {0, 1.0 / 3, 2, 2.5, 1};
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Operand logits(DType::f32, 5, cols, 1), gradient(type, 5, cols, 2);
+    const Operand weights = vector_of(5), losses = vector_of(5);
+    weights.set(by_row);
+    Doubles at = logits.values();
+    at[7] = std::numeric_limits<double>::quiet_NaN();  // in a row that counts for nothing
+    logits.set(at);
+    softmax_cross_entropy(logits, Operand::of_ints(targets), vocab_size, 0.25f, losses, gradient,
+                          weights);
+    Doubles wanted_losses(5), wanted(5 * cols);
+    for (const std::size_t t : {std::size_t{1}, std::size_t{3}, std::size_t{4}}) {
+      const Doubles row(at.begin() + static_cast<std::ptrdiff_t>(t) * cols,
+                        at.begin() + static_cast<std::ptrdiff_t>(t + 1) * cols);
+      wanted_losses[t] =
+          by_row[t] * reference::cross_entropy(row, {targets[t]}, cols, vocab_size)[0];
+      const Doubles probs = reference::softmax({row.begin(), row.begin() + vocab_size}, vocab_size);
+      for (std::size_t v = 0; v < vocab_size; ++v)
+        wanted[t * cols + v] =
+            0.25 * by_row[t] * (probs[v] - (static_cast<std::int32_t>(v) == targets[t] ? 1 : 0));
+    }
+    expect_close(losses, wanted_losses, 2e-6);
+    expect_close(gradient, wanted, type == DType::f32 ? 1e-6 : 0x1p-9);
+    for (std::int64_t v = 0; v < cols; ++v)
+      EXPECT_EQ(gradient.values()[static_cast<std::size_t>(v)], 0);
+    EXPECT_EQ(losses.values()[0], 0);
+  }
+}
+
+// Weights of 1 are no weights, to the bit; what is below 0 or not finite is refused.
+TEST(CrossEntropy, WeightsOfOneAndIllegalWeights) {
+  const Operand logits(DType::f32, 2, 65, 1), with(DType::f32, 2, 65, 2),
+      without(DType::f32, 2, 65);
+  const Operand weights = vector_of(2), losses = vector_of(2), all_losses = vector_of(2);
+  const Operand index = Operand::of_ints({3, 64});
+  weights.set({1, 1});
+  softmax_cross_entropy(logits, index, 65, 0.3f, losses, with, weights);
+  softmax_cross_entropy(logits, index, 65, 0.3f, all_losses, without);
+  EXPECT_EQ(with.values(), without.values());
+  EXPECT_EQ(losses.values(), all_losses.values());
+  for (const double illegal : {-1.0, std::numeric_limits<double>::infinity()}) {
+    weights.set({1, illegal});
+    EXPECT_THROW(softmax_cross_entropy(logits, index, 65, 1, losses, with, weights), InternalError);
+  }
+}
+
 TEST(CrossEntropy, GradientMayOverwriteTheLogitsAndMayBeAbsent) {
   const Operand logits(DType::f32, 3, 65, 1), apart(DType::f32, 3, 65, 2);
   const Operand index = Operand::of_ints({0, 64, 9}), with = vector_of(3), without = vector_of(3);

@@ -80,6 +80,8 @@ TEST_F(PlanLoops, LossAndOptimizer) {
                losses = make(DType::f32, {8});
   EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, {}); }), 3200);
   EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, logits); }), 9600);
+  EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, {}, losses); }),
+            3200 + losses->num_bytes());
   EXPECT_EQ(bytes_of([&] { adamw(logits, logits, logits, logits, {}); }), 7 * 3200);
   EXPECT_EQ(bytes_of([&] { scale(logits, 2); }), 2 * 3200);
   EXPECT_EQ(bytes_of([&] { EXPECT_EQ(sum(logits), 0); }), 3200);

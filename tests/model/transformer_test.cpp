@@ -216,5 +216,46 @@ TEST(HeadTest, ChunkedGradientsEqualTheOracles) {
     EXPECT_LT(gradient_error(parameter, oracle.gradients), f32_tolerance) << parameter.name();
 }
 
+// Three chunks again. Doubled weights over a doubled sum are exact, and a weight of 0 is no target:
+// all bits agree.
+TEST(HeadTest, TheLossIsAMeanByWeight) {
+  ModelCase c = dense_case();
+  c.model.num_layers = 1;
+  c.model.hidden = 12;
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  Activations activations(small.model, 60, 10);
+  std::vector<float> weights(600, 2.0f);
+  std::vector<std::vector<float>> gradients[2];
+  double losses[2] = {}, evaluated[2] = {};
+  for (const bool by_weight : {false, true}) {
+    SmallBatch batch(0, 60, 10, c.vocab_size_used);
+    for (std::size_t t = 0; t < weights.size(); t += 3) {
+      if (!by_weight) batch.targets[t] = kernels::no_target;
+      weights[t] = 0;
+    }
+    TokenBatch tokens = batch.on(*rank.device);
+    Pass pass = pass_over(tokens);
+    pass.num_global_tokens = 400;
+    if (by_weight) {
+      tokens.weights = view_of(*rank.device, weights.data(), {60, 10});
+      pass.num_global_tokens = 600;
+      pass.target_weight = 800;
+    }
+    small.store.zero_gradients();
+    losses[by_weight] = small.model.train(tokens, activations, pass).cross_entropy;
+    for (const Parameter& parameter : small.store.parameters()) {
+      const std::span<float> gradient = parameter.gradient().span<float>();
+      gradients[by_weight].emplace_back(gradient.begin(), gradient.end());
+    }
+    pass.training = false;
+    evaluated[by_weight] = small.model.evaluate(tokens, activations, pass).cross_entropy;
+  }
+  EXPECT_GT(losses[0], 0);
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_EQ(evaluated[0], evaluated[1]);
+  EXPECT_EQ(gradients[0], gradients[1]);
+}
+
 }  // namespace
 }  // namespace switchyard::test
