@@ -70,7 +70,7 @@ class Problem {
 
 void run_all_to_all(Group& world, const AllToAllOptions& options, const Repeats& repeats,
                     const Output& output) {
-  expect(world.size() >= 2, "two ranks that exchange");
+  expect(world.size() >= 2, "at least two ranks");
   Report report(world, output, "all_to_all");
   report.note(fmt::format(
       "equal parts to all {0} ranks; a rank keeps its own, so {1}/{0} of its bytes leave it",

@@ -35,7 +35,7 @@ double sum_over_ranks(Group& world, double value) {
 }  // namespace
 
 Times times_of(std::vector<double> seconds) {
-  expect(!seconds.empty(), "a time at least");
+  expect(!seconds.empty(), "at least one time");
   std::sort(seconds.begin(), seconds.end());
   const std::size_t middle = seconds.size() / 2;
   const double median =

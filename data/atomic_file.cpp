@@ -109,7 +109,7 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::commit() {
-  expect(!committed_, "an output file committed once");
+  expect(!committed_, "an output file to be committed once only");
   sync_file(temporary_path_);
   const unsigned flags = existing_ == Existing::refuse ? RENAME_NOREPLACE : 0;
   int status = ::renameat2(AT_FDCWD, temporary_path_.c_str(), AT_FDCWD, path_.c_str(), flags);

@@ -20,7 +20,7 @@ std::vector<std::byte> shuffle_and_deflate(std::span<const std::byte> bytes,
   const int result = compress2(reinterpret_cast<Bytef*>(deflated.data()), &size,
                                reinterpret_cast<const Bytef*>(shuffled.data()),
                                static_cast<uLong>(shuffled.size()), level);
-  expect(result == Z_OK, "zlib compresses into a buffer of compressBound() bytes");
+  expect(result == Z_OK, "zlib to compress into a buffer of compressBound() bytes");
   deflated.resize(size);
   return deflated;
 }

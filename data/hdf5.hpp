@@ -147,7 +147,8 @@ class Dataset {
   template <class T>
   void write_all(std::span<const T> values) {
     expect_type(element_type_of<T>());
-    expect(static_cast<std::int64_t>(values.size()) == shape_.numel(), "one value an element");
+    expect(static_cast<std::int64_t>(values.size()) == shape_.numel(),
+           "one value for each element");
     write(values.data());
   }
 

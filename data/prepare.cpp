@@ -299,11 +299,17 @@ void report_odd_inputs(const InputList& inputs, Complaints& complaints) {
   }
 }
 
+// "binary file: 43, empty document: 4"
+std::string counts_text(const std::map<std::string, std::int64_t>& counts) {
+  std::string text;
+  for (const auto& [reason, count] : counts)
+    text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", reason, count);
+  return text;
+}
+
 [[noreturn]] void fail_without_documents(const PrepareOptions& options,
                                          const Complaints& complaints) {
-  std::string reasons;
-  for (const auto& [reason, count] : complaints.counts())
-    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : ", ", reason, count);
+  const std::string reasons = counts_text(complaints.counts());
   throw DataError(fmt::format("{}: no documents found{}{}", fmt::join(options.inputs, ", "),
                               reasons.empty() ? "" : "; left out: ", reasons));
 }
@@ -318,7 +324,8 @@ DocumentSeparator parse_document_separator(std::string_view name) {
   if (name == "auto") return DocumentSeparator::automatic;
   if (name == "none") return DocumentSeparator::none;
   if (name == "blank") return DocumentSeparator::blank_line;
-  throw ConfigError(fmt::format("document separator \"{}\": must be auto, none or blank", name));
+  throw ConfigError(
+      fmt::format("prepare: '{}' is not a separator of documents; use auto, none or blank", name));
 }
 
 PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& reports) {
@@ -383,8 +390,7 @@ std::string PrepareSummary::to_string() const {
   if (encode_notes.num_lost_marks > 0)
     text += fmt::format("  lost   U+2581, which this tokenizer takes for a space: {} times\n",
                         encode_notes.num_lost_marks);
-  for (const auto& [reason, count] : skipped)
-    text += fmt::format("  left out  {}: {}\n", reason, count);
+  if (!skipped.empty()) text += fmt::format("  left out  {}\n", counts_text(skipped));
   return text + fmt::format("  in {:.1f} s", seconds);
 }
 

@@ -81,7 +81,8 @@ void PackedSequences::load_documents() {
 }
 
 std::vector<std::int32_t> PackedSequences::document_starts(std::int64_t sequence) const {
-  expect(!document_offsets_.empty(), "load_documents() before the documents of a sequence");
+  expect(!document_offsets_.empty(),
+         "load_documents() to be called before the documents of a sequence are asked for");
   const std::int64_t first = sequence * sequence_length_;
   std::vector<std::int32_t> starts;
   for (auto offset = std::upper_bound(document_offsets_.begin(), document_offsets_.end(), first);

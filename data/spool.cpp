@@ -79,7 +79,7 @@ void Spool::read(std::int64_t offset, std::span<std::byte> bytes) {
 }
 
 void Spool::truncate(std::int64_t size) {
-  expect(size >= 0 && size <= this->size(), "a spool made shorter");
+  expect(size >= 0 && size <= this->size(), "a size that is no larger than the spool's");
   flush();
   if (::ftruncate(descriptor_, size) != 0)
     throw IoError(

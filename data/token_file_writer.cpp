@@ -149,7 +149,8 @@ void TokenFileWriter::read_tokens(Split split, std::int64_t begin, std::span<std
 void TokenFileWriter::move_tail(Split from, Split to, std::int64_t begin) {
   SplitSpool& source = state_->of(from);
   SplitSpool& target = state_->of(to);
-  expect(from != to && begin >= 0 && begin < source.num_tokens, "tokens to move");
+  expect(from != to && begin >= 0 && begin < source.num_tokens,
+         "two different splits and tokens to move");
   const std::int64_t bytes_per_token = state_->bytes_per_token;
   // The first document that reaches beyond `begin`.
   std::int64_t first = source.num_documents - 1;

@@ -8,9 +8,8 @@ namespace switchyard {
 
 void check_balance_scope(const ExpertsConfig& config) {
   if (config.balance_scope == "sequence") return;
-  throw ConfigError(
-      fmt::format("experts.balance_scope: '{}' is unknown; the only scope is 'sequence'",
-                  config.balance_scope));
+  throw ConfigError(fmt::format("experts.balance_scope: '{}' is not a scope; use sequence",
+                                config.balance_scope));
 }
 
 }  // namespace switchyard

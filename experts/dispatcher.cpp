@@ -73,7 +73,7 @@ Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t to
 Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   const std::int64_t num_slots = num_tokens * top_k_;
   expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
-         "rows of a micro-batch are counted in 32 bits");
+         "fewer than 2^31 rows in a micro-batch");
   Route route;
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
   route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
@@ -125,7 +125,7 @@ TensorView Dispatcher::exchange_counts(DispatchScratch& scratch) const {
 // The token numbers of the rows as they arrive: i32 [R, 1].
 TensorView Dispatcher::exchange_token_numbers(const TensorView& token_numbers, const Route& route,
                                               DispatchScratch& scratch) const {
-  expect(token_numbers.numel() == route.num_tokens, "a number for each token");
+  expect(token_numbers.numel() == route.num_tokens, "one number for each token");
   const TensorView sent = used(scratch.slot_numbers, route.num_sent);
   const TensorView received = used(scratch.arrival_numbers, route.num_rows);
   kernels::gather_rows(token_numbers.reshape({route.num_tokens, 1}),
@@ -176,7 +176,7 @@ void Dispatcher::fit_to_plan(std::span<std::int64_t> recv_counts, std::int64_t m
     recv_counts[i] -= taken;
     excess -= taken;
   }
-  expect(excess <= 0, "the planned rows hold at least the rows that a rank sends to itself");
+  expect(excess <= 0, "at least as many planned rows as a rank sends to itself");
 }
 
 // What follows from the counts by place.

@@ -21,7 +21,7 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
     spec.first_row = bank.first_expert;
     spec.num_rows = bank.num_local_experts;
   } else {
-    expect(bank.num_local_experts == 1, "a dense feed-forward layer is one network");
+    expect(bank.num_local_experts == 1, "one network in a dense feed-forward layer");
     spec.global_shape = {out_features, in_features};
     spec.num_rows = out_features;
   }
@@ -83,7 +83,7 @@ void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expe
                          const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
                          const Pass& pass) const {
   expect(expert_offsets.size() == weights_.size() + 1, "a row range for each expert of the bank");
-  expect(x.rows() == expert_offsets.back(), "the row ranges cover the rows");
+  expect(x.rows() == expert_offsets.back(), "row ranges that cover all rows");
   for (std::size_t e = 0; e < weights_.size(); ++e)
     for_blocks(expert_offsets[e], expert_offsets[e + 1], scratch.block_rows_,
                [&](std::int64_t begin, std::int64_t end) {
@@ -100,7 +100,7 @@ void ExpertBank::backward(const TensorView& dy, const TensorView& x,
                           std::span<const std::int64_t> expert_offsets, const TensorView& gate_up,
                           const TensorView& dx, BankScratch& scratch, const Pass& pass) const {
   expect(expert_offsets.size() == weights_.size() + 1, "a row range for each expert of the bank");
-  expect(x.rows() == expert_offsets.back(), "the row ranges cover the rows");
+  expect(x.rows() == expert_offsets.back(), "row ranges that cover all rows");
   for (std::size_t e = 0; e < weights_.size(); ++e)
     for_blocks(expert_offsets[e], expert_offsets[e + 1], BankScratch::chunk_rows,
                [&](std::int64_t begin, std::int64_t end) {

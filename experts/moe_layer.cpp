@@ -79,8 +79,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
       bank_(store, bank_spec(prefix, config, hidden, compute, placement,
                              store.mesh().index(Axis::expert), output_std, initial_std)) {
   expect(placement.num_experts() == config.num_experts, "a placement of the layer's experts");
-  expect(config.top_k >= 1 && config.top_k <= config.num_experts,
-         "a token chooses between 1 and num_experts experts");
+  expect(config.top_k >= 1 && config.top_k <= config.num_experts, "a top_k from 1 to num_experts");
 }
 
 MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {

@@ -14,7 +14,7 @@ namespace {
 
 std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
   expect(pass.sequence_length > 0 && num_tokens % pass.sequence_length == 0,
-         "a micro-batch consists of whole sequences");
+         "a micro-batch of whole sequences");
   return num_tokens / pass.sequence_length;
 }
 

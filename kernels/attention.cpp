@@ -58,7 +58,7 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
                        const TensorView& lse, Merge merge, const TensorView& workspace,
                        const Poll& poll) {
   check_shape(shape);
-  expect(is_float(q.dtype), "f32 or bf16");
+  expect(is_float(q.dtype), "q of type f32 or bf16");
   check_queries(shape, q, q.dtype);
   check_queries(shape, out, result_type(out, q.dtype, merge));
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
@@ -91,7 +91,7 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const AttentionGradients& gradients, const TensorView& workspace,
                         const Poll& poll) {
   check_shape(shape);
-  expect(is_float(q.dtype), "f32 or bf16");
+  expect(is_float(q.dtype), "q of type f32 or bf16");
   for (const TensorView* view : {&q, &dout}) check_queries(shape, *view, q.dtype);
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
   for (const TensorView* view : {&lse, &delta}) check_row_values(shape, *view);

@@ -24,7 +24,7 @@ void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
                              const TensorView& delta, const TensorView& dsinks) {
   if (lse.empty() || sinks.empty()) return;
   expect(sinks.dtype == DType::f32 && sinks.is_contiguous(), "sinks: f32 [heads, sinks]");
-  expect_matrix(dsinks, DType::f32, sinks.rows(), sinks.cols(), "dsinks as sinks");
+  expect_matrix(dsinks, DType::f32, sinks.rows(), sinks.cols(), "dsinks like sinks");
   expect_matrix(lse, DType::f32, lse.rows(), sinks.rows(), "lse: f32 [rows, heads]");
   expect_matrix(delta, DType::f32, lse.rows(), sinks.rows(), "delta: f32 [rows, heads]");
   dispatch(

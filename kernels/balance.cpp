@@ -14,7 +14,7 @@ void balance_statistics(const TensorView& scores, const TensorView& indices,
   const std::int64_t experts = scores.cols();
   expect(scores.dtype == DType::f32, "scores of type f32");
   expect(indices.dtype == DType::i32 && indices.rows() == scores.rows(), "indices i32 [T, k]");
-  expect(sequence_length > 0 && scores.rows() % sequence_length == 0, "whole sequences");
+  expect(sequence_length > 0 && scores.rows() % sequence_length == 0, "rows of whole sequences");
   const std::int64_t sequences = scores.rows() / sequence_length;
   expect_matrix(counts, DType::i32, sequences, experts, "counts i32 [S, E]");
   expect_matrix(score_sums, DType::f32, sequences, experts, "score_sums f32 [S, E]");

@@ -53,7 +53,7 @@ void dropout(const TensorView& x, float rate, const DropoutSite& site,
   expect(is_float(x.dtype), "x of type f32 or bf16");
   expect(site.sequence_length > 0 && site.copies > 0, "at least one position and one copy");
   const std::int64_t rows_per_sequence = site.sequence_length * site.copies;
-  expect(x.rows() % rows_per_sequence == 0, "whole sequences");
+  expect(x.rows() % rows_per_sequence == 0, "rows of whole sequences");
   expect_vector(sequence_ids, DType::i64, x.rows() / rows_per_sequence,
                 "sequence_ids i64 [sequences]");
   expect_vector(site.positions, DType::i32, x.rows() / site.copies, "positions i32 [tokens]");

@@ -38,7 +38,7 @@ Isa isa_from_name(std::string_view name) {
       std::ranges::find_if(all_isas, [name](Isa isa) { return name_of(isa) == name; });
   if (found != all_isas.end()) return *found;
   throw ConfigError(fmt::format(
-      "\"{}\" is no instruction set; use sse4, avx2, avx512, avx512_bf16 or amx", name));
+      "'{}' is not an instruction set; use sse4, avx2, avx512, avx512_bf16 or amx", name));
 }
 
 void limit_isa_from_environment() {

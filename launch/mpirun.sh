@@ -30,7 +30,7 @@ require_host() {
   local settings address
   command -v ssh >/dev/null ||
     refuse "--hosts: ssh is missing, which starts the ranks on '$1'; apt-get install openssh-client"
-  settings=$(ssh -G "$1" 2>/dev/null) || refuse "--hosts: '$1' is no name of a host"
+  settings=$(ssh -G "$1" 2>/dev/null) || refuse "--hosts: '$1' is not the name of a host"
   ! grep -qE '^proxy(jump|command) ' <<<"$settings" || return 0  # found from elsewhere
   address=$(sed -n 's/^hostname //p' <<<"$settings")
   getent hosts "$address" >/dev/null ||
@@ -82,7 +82,7 @@ if [[ -n $hosts ]]; then
     if [[ $name == *:* ]]; then
       count=${name##*:}
       name=${name%:*}
-      is_number "$count" || refuse "--hosts: '$count' is no number of ranks for host '$name'"
+      is_number "$count" || refuse "--hosts: '$count' is not a number of ranks for host '$name'"
     fi
     [[ -n $name ]] || refuse "--hosts: a host without a name in '$hosts'"
     [[ -n $is_dry_run || -z $by_ssh || $name == localhost || $name == "$(hostname)" ]] || require_host "$name"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh Debian 12 machine to generated text: installs what is missing, builds, takes the
 # fortunes of Debian's package, prepares them, trains a small mixture-of-experts model on 2 ranks
-# with the experts sharded over them, evaluates, and prints sampled text. A second call continues.
+# with the experts sharded over them, evaluates, and prints three samples. A second call continues.
 #   launch/quickstart.sh [--steps N]      N: steps of this call (default 400, about two minutes)
 set -euo pipefail
 # Closed standard streams are held, so that no file that a program opens gets their numbers.
@@ -30,7 +30,11 @@ run=runs/quickstart
 
 if [[ ! -f $corpus ]]; then
   mkdir -p "$(dirname "$corpus")"
-  "$switchyard" prepare /usr/share/games/fortunes --output "$corpus" --train-tokenizer 2048
+  # Beside the texts lie their indices (.dat): the summary counts what is left out, the file has the names.
+  names=${corpus%.h5}.log
+  "$switchyard" prepare /usr/share/games/fortunes --output "$corpus" --train-tokenizer 2048 2>"$names" ||
+    { code=$?; cat "$names" >&2; exit "$code"; }
+  echo "  names of what is left out: $names"
 fi
 
 # An interrupted call is finished first; a finished one is continued by as many steps again.
@@ -50,8 +54,11 @@ launch/mpirun.sh configs/tiny.yaml -n 2 run.output="$run" data.path="$corpus" tr
 COMMAND=eval launch/mpirun.sh configs/tiny.yaml -n 2 run.output="$run" data.path="$corpus" train.num_steps="$target"
 
 echo
-echo "Sampled text:"
-"$switchyard" generate "$run" --prompt "The best way to" --tokens 60 --temperature 0.8 --seed 1
+echo "Three samples of 60 tokens:"
+for prompt in "The best way to" "A friend of mine" "Never"; do
+  echo
+  "$switchyard" generate "$run" --prompt "$prompt" --tokens 60 --temperature 0.8 --seed 1
+done
 echo
 echo "Pictures:"
 launch/plot.sh "$run" | sed 's/^/  /'

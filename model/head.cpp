@@ -40,7 +40,7 @@ Head::Head(ParameterStore& store, const ModelConfig& model, DType compute, Param
                                             model.initial_std))),
       packed_(store.device(), model.vocab_size, model.hidden, compute) {
   expect(vocab_size_used > 0 && vocab_size_used <= model.vocab_size,
-         "the vocabulary in use fits in model.vocab_size");
+         "a vocabulary no larger than model.vocab_size");
 }
 
 void Head::pack_weights() {

@@ -13,8 +13,9 @@ kernels::RopeScaling rope_scaling_of(const std::string& kind) {
   if (kind == "linear") return kernels::RopeScaling::linear;
   if (kind == "ntk") return kernels::RopeScaling::ntk;
   if (kind == "yarn") return kernels::RopeScaling::yarn;
-  throw ConfigError(
-      fmt::format("model.rope_scaling.kind: {} is unknown; write none, linear, ntk or yarn", kind));
+  throw ConfigError(fmt::format(
+      "model.rope_scaling.kind: '{}' is not a kind of scaling; use none, linear, ntk or yarn",
+      kind));
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ Transformer::Transformer(ParameterStore& store, const Placement& placement,
       compute_(compute),
       vocab_size_used_(vocab_size_used),
       embedding_dropout_key_(random_key(seed, "dropout embedding")) {
-  expect(compute == DType::f32 || compute == DType::bf16, "the compute type is f32 or bf16");
+  expect(compute == DType::f32 || compute == DType::bf16, "a compute type of f32 or bf16");
   embedding_ = &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
                                       model.effective_embedding_std()));
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
@@ -198,7 +198,7 @@ LossSums Transformer::auxiliary_losses(Activations& activations) const {
 Generation Transformer::make_generation(std::int64_t max_length,
                                         std::int64_t max_new_tokens) const {
   expect(num_moe_layers() == 0 || mesh().degree(Axis::expert) == 1,
-         "generation has all experts on this rank");
+         "all experts on this rank, as generation needs");
   Generation generation;
   generation.max_length = max_length;
   generation.rope =

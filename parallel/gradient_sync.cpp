@@ -16,7 +16,7 @@ GradientSync::GradientSync(ParameterStore& store)
     for (const BucketEntry& entry : buckets[b].entries)
       bucket_of_[static_cast<std::size_t>(entry.parameter->index())] = static_cast<int>(b);
   expect(std::find(bucket_of_.begin(), bucket_of_.end(), -1) == bucket_of_.end(),
-         "the store's allocate() before its gradients are reduced");
+         "allocate() of the store to be called before its gradients are reduced");
   for (std::size_t b = 0; b < buckets.size(); ++b)
     if (buckets[b].replicas->size() > 1 && buckets[b].numel > 0)
       order_.push_back({static_cast<int>(b), buckets[b].axis});
@@ -40,7 +40,7 @@ void GradientSync::make_lane(Axis axis) {
 }
 
 void GradientSync::arm() {
-  expect(!armed_, "finish() before the next arm()");
+  expect(!armed_, "finish() to be called before the next arm()");
   armed_ = true;
   std::fill(reported_.begin(), reported_.end(), false);
   std::fill(missing_.begin(), missing_.end(), 0);
@@ -54,7 +54,7 @@ void GradientSync::ready(const Parameter& parameter) {
   const std::size_t index = static_cast<std::size_t>(parameter.index());
   expect(index < reported_.size() && &store_.parameters()[index] == &parameter,
          "a parameter of this store");
-  expect(!reported_[index], "one report of the final gradient of " + parameter.name());
+  expect(!reported_[index], "one report only of the final gradient of " + parameter.name());
   reported_[index] = true;
   --missing_[static_cast<std::size_t>(bucket_of_[index])];
 
@@ -99,7 +99,7 @@ void GradientSync::expect_all_reported() const {
 }
 
 void GradientSync::finish() {
-  expect(armed_, "arm() before finish()");
+  expect(armed_, "arm() to be called before finish()");
   expect_all_reported();
   const Profile::Scope scope(store_.device().profile(), Part::reduction);
   start_until(order_.size(), true);

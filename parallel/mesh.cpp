@@ -70,16 +70,19 @@ Partition partition_along(Axis axis, int num_ranks, const ParallelConfig& config
 }
 
 // "1, 2 or 4"
+template <class Item>
+std::string alternatives(const std::vector<Item>& items) {
+  std::string text;
+  for (std::size_t i = 0; i < items.size(); ++i)
+    text += fmt::format("{}{}", i == 0 ? "" : i + 1 == items.size() ? " or " : ", ", items[i]);
+  return text;
+}
+
 std::string divisors_of(std::int64_t n) {
   std::vector<std::int64_t> divisors;
   for (std::int64_t d = 1; d <= n; ++d)
     if (n % d == 0) divisors.push_back(d);
-  std::string text;
-  for (std::size_t i = 0; i < divisors.size(); ++i) {
-    if (i > 0) text += i + 1 == divisors.size() ? " or " : ", ";
-    text += std::to_string(divisors[i]);
-  }
-  return text;
+  return alternatives(divisors);
 }
 
 void append_line(std::string& text, const std::string& line) {
@@ -87,11 +90,12 @@ void append_line(std::string& text, const std::string& line) {
   text += line;
 }
 
-void append_wrong_choice(std::string& wrong, std::string_view key, const std::string& value,
-                         std::initializer_list<std::string_view> choices) {
+// what: "a method"
+void append_wrong_choice(std::string& wrong, std::string_view key, std::string_view what,
+                         const std::string& value, const std::vector<std::string_view>& choices) {
   if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
-  append_line(wrong, fmt::format("parallel.context.{}: {} is none; write {}", key, value,
-                                 fmt::join(choices, " or ")));
+  append_line(wrong, fmt::format("parallel.context.{}: '{}' is not {}; use {}", key, value, what,
+                                 alternatives(choices)));
 }
 
 void append_wrong_split(std::string& wrong, const ContextConfig& split) {
@@ -100,10 +104,10 @@ void append_wrong_split(std::string& wrong, const ContextConfig& split) {
       append_line(wrong, fmt::format("parallel.context.{}: {} is negative; it must be at least 1, "
                                      "or 0 for what the other leaves",
                                      key, degree));
-  append_wrong_choice(wrong, "method", split.method, {"auto", "ring", "all_gather"});
-  append_wrong_choice(wrong, "layout", split.layout,
+  append_wrong_choice(wrong, "method", "a method", split.method, {"auto", "ring", "all_gather"});
+  append_wrong_choice(wrong, "layout", "a layout", split.layout,
                       {name_of(SequenceLayout::zigzag), name_of(SequenceLayout::contiguous)});
-  append_wrong_choice(wrong, "progress", split.progress, {"poll", "thread"});
+  append_wrong_choice(wrong, "progress", "a kind of progress", split.progress, {"poll", "thread"});
   if (!(split.rank_flops > 0))
     append_line(wrong, "parallel.context.rank_flops: it must be above 0");
   if (!(split.link_bytes > 0))

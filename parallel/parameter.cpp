@@ -77,8 +77,8 @@ Parameter::Parameter(ParameterSpec spec, int index) : spec_(std::move(spec)), in
 }
 
 Parameter& ParameterStore::add(ParameterSpec spec) {
-  expect(!allocated_, "all parameters added before allocate()");
-  expect(names_.insert(spec.name).second, "a name for each parameter; twice: " + spec.name);
+  expect(!allocated_, "all parameters to be added before allocate()");
+  expect(names_.insert(spec.name).second, "no two parameters of one name; twice: " + spec.name);
   return parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()));
 }
 
@@ -123,7 +123,7 @@ void ParameterStore::allocate_bucket(Bucket& bucket) {
 }
 
 void ParameterStore::allocate(std::int64_t bucket_bytes) {
-  expect(!allocated_, "one call of allocate()");
+  expect(!allocated_, "allocate() to be called once");
   allocated_ = true;
   buckets_ = planned_buckets(
       bucket_bytes > 0 ? bucket_bytes : mesh_.config().bucket_megabytes * bytes_per_megabyte);
@@ -131,7 +131,7 @@ void ParameterStore::allocate(std::int64_t bucket_bytes) {
 }
 
 void ParameterStore::initialize(std::uint64_t seed) {
-  expect(allocated_, "allocate() before initialize()");
+  expect(allocated_, "allocate() to be called before initialize()");
   if (device_.is_plan()) return;
   for (const Parameter& parameter : parameters_) switchyard::initialize(parameter, seed);
 }

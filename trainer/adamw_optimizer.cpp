@@ -25,7 +25,7 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
 
 void AdamW::update(std::int64_t step, double learning_rate, double gradient_norm) {
   const Profile::Scope scope(store_.device().profile(), Part::optimizer);
-  expect(std::isfinite(gradient_norm), "a finite gradient");
+  expect(std::isfinite(gradient_norm), "a finite gradient norm");
   const bool clip = config_.clip_norm > 0 && gradient_norm > config_.clip_norm;
 
   kernels::AdamWScalars scalars;

@@ -32,9 +32,9 @@ double learning_rate_at(const OptimizerConfig& config, std::int64_t num_steps, s
     return low + (peak - low) * 0.5 * (1 + std::cos(std::numbers::pi * done));
   if (config.schedule == "linear" || config.schedule == "constant_decay")
     return std::lerp(peak, low, done);
-  throw ConfigError(
-      fmt::format("optimizer.schedule: '{}' is not known; use cosine, linear or constant_decay",
-                  config.schedule));
+  throw ConfigError(fmt::format(
+      "optimizer.schedule: '{}' is not a schedule; use cosine, linear or constant_decay",
+      config.schedule));
 }
 
 }  // namespace switchyard

@@ -22,7 +22,7 @@ class Checker {
   bool knows(std::initializer_list<std::string_view> paths) const {
     return std::none_of(paths.begin(), paths.end(), [&](std::string_view path) {
       const Key* key = find_key(path);
-      expect(key != nullptr, "a relation is about keys of the schema");
+      expect(key != nullptr, "a key of the schema");
       return !is_unknown_.empty() && is_unknown_[index_of(*key)];
     });
   }
@@ -244,7 +244,7 @@ void blame_parallel(Checker& checker, std::string_view lines) {
     const std::string_view line = lines.substr(0, lines.find('\n'));
     lines.remove_prefix(std::min(lines.size(), line.size() + 1));
     const std::size_t colon = line.find(": ");
-    expect(colon != std::string_view::npos, "a problem with the key that it is about");
+    expect(colon != std::string_view::npos, "a problem that names its key");
     const std::string_view key = line.substr(0, colon);
     std::string problem(line.substr(colon + 2));
     if (key == "parallel.expert")  // whatever data and context are, their product is the ranks

@@ -21,7 +21,8 @@ std::string name_of(Grade grade) {
 }
 
 void Diagnosis::add(Grade grade, std::string what, std::string text, std::string remedy) {
-  expect((grade == Grade::ok) == remedy.empty(), "one remedy for what is not ok");
+  expect((grade == Grade::ok) == remedy.empty(),
+         "a remedy for what is not ok, and none for what is");
   findings.push_back({grade, std::move(what), std::move(text), std::move(remedy)});
 }
 

@@ -116,7 +116,7 @@ AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model, std::int6
 
 void AttentionMixer::Cache::make_room(std::int64_t num_cached, std::int64_t num_tokens) {
   if (num_cached + num_tokens - first_ <= keys_->rows()) return;
-  expect(window_ > 0, "tokens that the cache has room for");
+  expect(window_ > 0, "no more tokens than the cache has room for");
   const std::int64_t seen = std::max<std::int64_t>(0, num_cached + 1 - window_);
   const std::int64_t first = seen - seen % cache_step;
   expect(num_cached + num_tokens - first <= keys_->rows(), "at most max_new_tokens new tokens");
@@ -154,9 +154,9 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       packed_qkv_(store.device(), qkv_cols(model), model.hidden, compute),
       packed_output_(store.device(), model.hidden, query_cols(model), compute) {
   expect(model.num_kv_heads > 0 && model.num_heads % model.num_kv_heads == 0,
-         "num_kv_heads divides num_heads");
+         "a num_heads that is a multiple of num_kv_heads");
   expect(model.effective_head_dim() > 0 && model.effective_head_dim() % 2 == 0,
-         "head_dim is even: rotary positions turn pairs");
+         "an even head_dim, as rotary positions turn pairs");
 }
 
 std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,

@@ -40,7 +40,7 @@ std::int64_t HeadExchange::row_cols(std::span<const HeadColumns> parts) const {
   std::int64_t cols = 0;
   for (const HeadColumns& part : parts) {
     expect(part.num_heads % group_.size() == 0 || group_.size() % part.num_heads == 0,
-           "heads that the ranks divide, or the other way round");
+           "a number of heads that is a multiple of the ranks, or divides them");
     expect(part.local.rows() == own_rows() && part.local.cols() == part.num_heads * part.head_cols,
            "this rank's rows, with all heads");
     cols += heads_each(part.num_heads, group_.size()) * part.head_cols;

@@ -40,7 +40,7 @@ SequenceLayout sequence_layout_of(std::string_view name) {
   for (const SequenceLayout layout : {SequenceLayout::zigzag, SequenceLayout::contiguous})
     if (name == name_of(layout)) return layout;
   throw ConfigError(
-      fmt::format("parallel.context.layout: {} is none; write zigzag or contiguous", name));
+      fmt::format("parallel.context.layout: '{}' is not a layout; use zigzag or contiguous", name));
 }
 
 SequenceSplit::SequenceSplit(std::int64_t length) : length_(length) {

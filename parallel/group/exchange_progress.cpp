@@ -25,8 +25,8 @@ std::string_view name_of(Progress progress) {
 Progress progress_of(std::string_view name) {
   for (const Progress progress : {Progress::poll, Progress::thread, Progress::none})
     if (name == name_of(progress)) return progress;
-  throw ConfigError(
-      fmt::format("parallel.context.progress: {} is none; write poll or thread", name));
+  throw ConfigError(fmt::format(
+      "parallel.context.progress: '{}' is not a kind of progress; use poll or thread", name));
 }
 
 ExchangeProgress::ExchangeProgress(Progress progress, Stream& compute)

@@ -64,7 +64,8 @@ MPI_Op mpi_operation(ReduceOp op) {
 }
 
 void expect_rows_inside(const TensorView& view, const RankRows& rows, std::size_t num_ranks) {
-  expect(rows.first.size() == num_ranks && rows.count.size() == num_ranks, "one row count a rank");
+  expect(rows.first.size() == num_ranks && rows.count.size() == num_ranks,
+         "one row count for each rank");
   for (std::size_t p = 0; p < num_ranks; ++p)
     expect(rows.count[p] >= 0 && rows.first[p] >= 0 && rows.first[p] + rows.count[p] <= view.rows(),
            "rows inside the tensors of an exchange");
@@ -273,7 +274,8 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
   const std::size_t own = static_cast<std::size_t>(rank());
   expect_rows_inside(send, to, num_ranks);
   expect_rows_inside(recv, from, num_ranks);
-  expect(to.count[own] == from.count[own], "what goes to oneself to come from oneself");
+  expect(to.count[own] == from.count[own],
+         "as many rows from this rank to itself as it receives from itself");
   expect_exchangeable(send);
   expect_exchangeable(recv);
   expect(send.empty() || recv.empty() || (send.cols() == recv.cols() && send.dtype == recv.dtype),
@@ -345,7 +347,7 @@ Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorV
   }
   if (!send.empty() && to == rank()) {
     expect(from == rank() && send.num_bytes() == recv.num_bytes(),
-           "what is sent to oneself to be received from oneself");
+           "a rank that sends to itself to receive from itself");
     std::memcpy(received.host_bytes(), sent.host_bytes(),
                 static_cast<std::size_t>(send.num_bytes()));
   }

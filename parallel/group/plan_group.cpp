@@ -35,7 +35,8 @@ class PlanGroup final : public Group {
   Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView&,
                            const RankRows& from) override {
     const std::size_t num_ranks = static_cast<std::size_t>(size());
-    expect(to.count.size() == num_ranks && from.count.size() == num_ranks, "one row count a rank");
+    expect(to.count.size() == num_ranks && from.count.size() == num_ranks,
+           "one row count for each rank");
     return record(wire::all_to_all_v(send, to.count, rank()));
   }
 

@@ -15,8 +15,7 @@ TEST(BalanceScope, an_unknown_one_is_a_configuration_error) {
     check_balance_scope(config);
     FAIL() << "no error";
   } catch (const ConfigError& error) {
-    EXPECT_STREQ(error.what(),
-                 "experts.balance_scope: 'galaxy' is unknown; the only scope is 'sequence'");
+    EXPECT_STREQ(error.what(), "experts.balance_scope: 'galaxy' is not a scope; use sequence");
   }
 }
 

@@ -107,7 +107,7 @@ expect 0 "$switchyard" config <(cat good.yaml)
 
 # The limit of the instruction set is the program's, too; a wrong one is told before anything begins.
 expect 2 env SWITCHYARD_MAX_ISA=pentium "$switchyard" plan good.yaml model.vocab_size=300
-expect_lines 1 "switchyard: environment variable SWITCHYARD_MAX_ISA: \"pentium\" is no instruction set"
+expect_lines 1 "switchyard: environment variable SWITCHYARD_MAX_ISA: 'pentium' is not an instruction set; use sse4, avx2"
 expect 0 env SWITCHYARD_MAX_ISA=sse4 "$switchyard" doctor
 [[ $out == *"instruction set sse4, bf16 products as fp32 products"* ]] || fail "doctor on sse4: $out"
 
@@ -148,7 +148,7 @@ for overwrite in '' --overwrite; do
   [[ $out == *"train  1 documents, 4501 tokens"*"valid  1 documents, 501 tokens"*"the last 10% of the tokens; one document is cut at a line"*"left out  hidden file or folder: 1"* ]] ||
     fail "one text: $out"
 done
-[[ $out == *"left out  token file in the folder of texts: 1"* ]] || fail "the output among the texts: $out"
+[[ $out == *"left out  hidden file or folder: 1, token file in the folder of texts: 1"* ]] || fail "the output among the texts: $out"
 expect 3 "$switchyard" prepare once.txt --output b.h5 --train-tokenizer 300
 expect_lines 1 "300 is the least; give more text"
 # Two at once on one output: one makes it, the other says that it exists.

@@ -79,7 +79,7 @@ void SpillFile::make_room(std::int64_t layer, const std::vector<Wish>& wishes) {
                                                      {.layout = hdf5::Layout::contiguous});
     dataset.set_attribute("dtype", switchyard::name_of(view.dtype));
     const std::optional<std::int64_t> offset = dataset.file_offset();
-    expect(offset.has_value(), "a contiguous dataset has its place at once");
+    expect(offset.has_value(), "a contiguous dataset to have its place in the file at once");
     place = {*offset, wish.num_rows, view.row_stride * size_of(view.dtype)};
   }
   for (const Wish& wish : wishes) take_space(places_[layer][wish.part->name]);

@@ -127,7 +127,7 @@ std::vector<SavedTensor> gather_ownership(const ParameterStore& store,
   for (std::size_t i = 0; i < num_tensors; ++i)
     for (const OwnedRange& range : ranges)
       if (range.parameter == &store.parameters()[i]) {
-        expect(mine[2 * i + 1] == 0, "one owned range a parameter");
+        expect(mine[2 * i + 1] == 0, "at most one owned range of a parameter");
         mine[2 * i] = range.global_begin;
         mine[2 * i + 1] = range.numel;
       }
