@@ -66,7 +66,7 @@ HaloExchange::HaloExchange(Group& group, std::span<const std::vector<PositionRan
     num_taken_ += taken_rows_.back();
   }
   expect(num_taken_ == num_sequences * (num_positions(read_) - num_local_),
-         "each position that is read held by one rank");
+         "each position that is read to be held by one rank");
 }
 
 template <class Each>
