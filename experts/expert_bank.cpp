@@ -18,12 +18,10 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
   spec.initial_std = std;
   if (bank.num_experts > 0) {
     spec.global_shape = {bank.num_experts, out_features, in_features};
-    spec.first_row = bank.first_expert;
-    spec.num_rows = bank.num_local_experts;
+    spec.slice = Slice(0, {{bank.first_expert, bank.first_expert + bank.num_local_experts}});
   } else {
     expect(bank.num_local_experts == 1, "one network in a dense feed-forward layer");
     spec.global_shape = {out_features, in_features};
-    spec.num_rows = out_features;
   }
   return spec;
 }

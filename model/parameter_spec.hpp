@@ -16,7 +16,6 @@ inline ParameterSpec weight_spec(std::string name, const Shape& shape, double st
   ParameterSpec spec;
   spec.name = std::move(name);
   spec.global_shape = shape;
-  spec.num_rows = shape[0];
   spec.initial_std = static_cast<float>(std);
   return spec;
 }

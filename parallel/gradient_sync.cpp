@@ -18,7 +18,8 @@ GradientSync::GradientSync(ParameterStore& store)
   expect(std::find(bucket_of_.begin(), bucket_of_.end(), -1) == bucket_of_.end(),
          "allocate() of the store to be called before its gradients are reduced");
   for (std::size_t b = 0; b < buckets.size(); ++b)
-    if (buckets[b].replicas->size() > 1 && buckets[b].numel > 0)
+    if (buckets[b].kind == ParameterKind::trained && buckets[b].replicas->size() > 1 &&
+        buckets[b].numel > 0)
       order_.push_back({static_cast<int>(b), buckets[b].axis});
   for (int axis = 0; axis < num_axes; ++axis) make_lane(static_cast<Axis>(axis));
 }
@@ -54,6 +55,7 @@ void GradientSync::ready(const Parameter& parameter) {
   const std::size_t index = static_cast<std::size_t>(parameter.index());
   expect(index < reported_.size() && &store_.parameters()[index] == &parameter,
          "a parameter of this store");
+  expect(parameter.is_trained(), "a gradient of what is trained, not of " + parameter.name());
   expect(!reported_[index], "one report only of the final gradient of " + parameter.name());
   reported_[index] = true;
   --missing_[static_cast<std::size_t>(bucket_of_[index])];
@@ -94,7 +96,7 @@ void GradientSync::progress() {
 
 void GradientSync::expect_all_reported() const {
   for (const Parameter& parameter : store_.parameters())
-    if (!reported_[static_cast<std::size_t>(parameter.index())])
+    if (parameter.is_trained() && !reported_[static_cast<std::size_t>(parameter.index())])
       throw InternalError("the backward pass never reported the gradient of " + parameter.name());
 }
 

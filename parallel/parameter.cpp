@@ -16,7 +16,7 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t bytes_per_megabyte = 1 << 20;
-constexpr std::int64_t part_granularity = 16;  // elements: 64 bytes, so that parts stay aligned
+constexpr std::int64_t part_granularity = 16;     // elements: 64 bytes, so that parts stay aligned
 
 std::int64_t rounded_up(std::int64_t n, std::int64_t to) {
   return (n + to - 1) / to * to;
@@ -59,49 +59,72 @@ void initialize(const Parameter& parameter, std::uint64_t seed) {
   const TensorView& value = parameter.value();
   if (value.empty()) return;
   kernels::write_from_host<float>(value, [&](std::span<float> values) {
-    if (spec.initial == Initial::normal)
-      fill_normal(values.data(), spec.first_row * spec.global_shape.inner_numel(), value.numel(),
-                  random_key(seed, "init " + spec.name), spec.initial_std);
-    else
+    if (spec.initial != Initial::normal) {
       std::ranges::fill(values, spec.initial == Initial::ones ? 1.0f : 0.0f);
+      return;
+    }
+    const RandomKey key = random_key(seed, "init " + spec.name);
+    for (const SlicePiece& piece : parameter.pieces(0, value.numel()))
+      for (std::int64_t stretch = 0; stretch < piece.count; ++stretch)
+        fill_normal(values.data() + piece.local_begin + stretch * piece.local_stride,
+                    piece.global_begin + stretch * piece.global_stride, piece.numel, key,
+                    spec.initial_std);
   });
 }
 
 }  // namespace
 
-Parameter::Parameter(ParameterSpec spec, int index) : spec_(std::move(spec)), index_(index) {
+std::string_view name_of(ParameterKind kind) {
+  return kind == ParameterKind::state ? "state" : "trained";
+}
+
+Parameter::Parameter(ParameterSpec spec, int index, int layer)
+    : spec_(std::move(spec)), index_(index), layer_(layer) {
   expect(spec_.global_shape.num_dims() > 0, "a parameter with dims");
-  expect(spec_.first_row >= 0 && spec_.num_rows >= 0 &&
-             spec_.first_row + spec_.num_rows <= spec_.global_shape[0],
-         "rows inside the global tensor of " + spec_.name);
+  if (!spec_.slice) spec_.slice = Slice::whole(spec_.global_shape);
+  spec_.slice->expect_inside(spec_.global_shape);
 }
 
 Parameter& ParameterStore::add(ParameterSpec spec) {
   expect(!allocated_, "all parameters to be added before allocate()");
   expect(names_.insert(spec.name).second, "no two parameters of one name; twice: " + spec.name);
-  return parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()));
+  return parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()),
+                                  num_layers() - 1);
 }
 
-std::vector<Bucket> ParameterStore::planned_buckets(std::int64_t bucket_bytes) {
+int ParameterStore::begin_layer() {
+  expect(!allocated_ && (num_layers_ > 0 || parameters_.empty()),
+         "layers begun before their parameters are added");
+  return num_layers_++;
+}
+
+std::vector<Bucket> ParameterStore::planned_buckets(std::int64_t bucket_bytes, BucketEnd end) {
   const std::int64_t limit = bucket_bytes / size_of(DType::f32);
   std::vector<Bucket> buckets;
-  std::array<std::optional<std::size_t>, num_axes> open;  // the bucket being filled, by axis
+  // The bucket being filled, by axis and kind.
+  std::array<std::array<std::optional<std::size_t>, 2>, num_axes> open;
+  const auto takes = [&](const Bucket& bucket, const Parameter& parameter) {
+    const BucketEntry& last = bucket.entries.back();
+    if (end == BucketEnd::layer && last.parameter->layer() != parameter.layer()) return false;
+    return rounded_up(last.end, part_granularity) + parameter.local_shape().numel() <= limit;
+  };
   for (auto parameter = parameters_.rbegin(); parameter != parameters_.rend(); ++parameter) {
     const Axis axis = parameter->spec().replicas;
-    const std::int64_t numel = parameter->local_shape().numel();
-    std::optional<std::size_t>& current = open[static_cast<std::size_t>(axis)];
-    if (!current ||
-        rounded_up(buckets[*current].entries.back().end, part_granularity) + numel > limit) {
+    const ParameterKind kind = parameter->spec().kind;
+    std::optional<std::size_t>& current =
+        open[static_cast<std::size_t>(axis)][static_cast<std::size_t>(kind)];
+    if (!current || !takes(buckets[*current], *parameter)) {
       current = buckets.size();
       Bucket& bucket = buckets.emplace_back();
       bucket.axis = axis;
+      bucket.kind = kind;
       bucket.replicas = &mesh_.group(axis);
     }
     std::vector<BucketEntry>& entries = buckets[*current].entries;
     // Each parameter begins at a cache line: products write whole lines of its gradient.
     const std::int64_t begin =
         entries.empty() ? 0 : rounded_up(entries.back().end, part_granularity);
-    entries.push_back({&*parameter, begin, begin + numel});
+    entries.push_back({&*parameter, begin, begin + parameter->local_shape().numel()});
   }
   // A bucket is complete with its earliest parameter, which a backward pass reaches last.
   std::stable_sort(buckets.begin(), buckets.end(), [](const Bucket& a, const Bucket& b) {
@@ -112,21 +135,24 @@ std::vector<Bucket> ParameterStore::planned_buckets(std::int64_t bucket_bytes) {
 
 void ParameterStore::allocate_bucket(Bucket& bucket) {
   set_parts(bucket);
-  bucket.values = Tensor(device_, Purpose::parameter, DType::f32, {bucket.numel});
-  bucket.gradients = Tensor(device_, Purpose::gradient, DType::f32, {bucket.numel});
+  const bool trained = bucket.kind == ParameterKind::trained;
+  bucket.values =
+      Tensor(device_, trained ? Purpose::parameter : Purpose::state, DType::f32, {bucket.numel});
+  if (trained) bucket.gradients = Tensor(device_, Purpose::gradient, DType::f32, {bucket.numel});
   for (const BucketEntry& entry : bucket.entries) {
     Parameter& parameter = *entry.parameter;
     const Shape shape = parameter.local_shape();
     parameter.value_ = bucket.values->slice_rows(entry.begin, entry.end).reshape(shape);
-    parameter.gradient_ = bucket.gradients->slice_rows(entry.begin, entry.end).reshape(shape);
+    if (trained)
+      parameter.gradient_ = bucket.gradients->slice_rows(entry.begin, entry.end).reshape(shape);
   }
 }
 
-void ParameterStore::allocate(std::int64_t bucket_bytes) {
+void ParameterStore::allocate(std::int64_t bucket_bytes, BucketEnd end) {
   expect(!allocated_, "allocate() to be called once");
   allocated_ = true;
   buckets_ = planned_buckets(
-      bucket_bytes > 0 ? bucket_bytes : mesh_.config().bucket_megabytes * bytes_per_megabyte);
+      bucket_bytes > 0 ? bucket_bytes : mesh_.config().bucket_megabytes * bytes_per_megabyte, end);
   for (Bucket& bucket : buckets_) allocate_bucket(bucket);
 }
 
@@ -138,7 +164,8 @@ void ParameterStore::initialize(std::uint64_t seed) {
 
 void ParameterStore::zero_gradients() {
   for (const Bucket& bucket : buckets_)
-    if (bucket.numel > 0) kernels::fill_zero(bucket.gradients);
+    if (bucket.numel > 0 && bucket.kind == ParameterKind::trained)
+      kernels::fill_zero(bucket.gradients);
 }
 
 std::vector<OwnedRange> ParameterStore::owned_ranges() const {
@@ -148,18 +175,16 @@ std::vector<OwnedRange> ParameterStore::owned_ranges() const {
       const std::int64_t begin = std::max(entry.begin, bucket.owned_begin());
       const std::int64_t end = std::min(entry.end, bucket.owned_end());
       if (begin >= end) continue;
-      const ParameterSpec& spec = entry.parameter->spec();
-      const std::int64_t local_begin = spec.first_row * spec.global_shape.inner_numel();
-      ranges.push_back(
-          {entry.parameter, &bucket, begin, local_begin + begin - entry.begin, end - begin});
+      ranges.push_back({entry.parameter, &bucket, begin, begin - entry.begin, end - begin});
     }
   }
   return ranges;
 }
 
-std::int64_t ParameterStore::num_global_elements() const {
+std::int64_t ParameterStore::num_global_elements(ParameterKind kind) const {
   std::int64_t numel = 0;
-  for (const Parameter& parameter : parameters_) numel += parameter.spec().global_shape.numel();
+  for (const Parameter& parameter : parameters_)
+    if (parameter.spec().kind == kind) numel += parameter.spec().global_shape.numel();
   return numel;
 }
 

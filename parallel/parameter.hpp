@@ -5,47 +5,72 @@
 // same replicas, in the order in which a backward pass completes them. A bucket is reduced by one
 // exchange, and its replicas own equal contiguous parts of it (ZeRO stage 1: Rajbhandari et al.
 // 2020): the owner of a part holds its optimizer moments, updates it and gathers it to the others.
+//
+// Every parameter is declared on every rank, also where a rank holds none of it, so that all ranks
+// number them alike and checkpoints do not depend on the layout.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "parallel/mesh.hpp"
+#include "parallel/parameter_slice.hpp"
 
 namespace switchyard {
 
 enum class Initial : std::uint8_t { normal, ones, zeros };
 
+enum class ParameterKind : std::uint8_t {
+  trained,
+  // Saved but not trained: no gradient, no moments, no decay; averages, biases set by rule. Who
+  // changes it changes it alike on all replicas.
+  state,
+};
+std::string_view name_of(ParameterKind kind);
+
 struct ParameterSpec {
   std::string name;    // "layers.3.experts.down.weight": depends on the model alone
   Shape global_shape;  // likewise
-  // Rows (dim 0) that this rank holds; experts are split there, everything else is whole.
-  std::int64_t first_row = 0;
-  std::int64_t num_rows = 0;
-  Axis replicas = Axis::dense_replica;  // the ranks that hold the same rows
-  bool decay = true;                    // weight decay; not for norms and biases
+  // What this rank holds; none: the whole. All ranks cut the same dim.
+  std::optional<Slice> slice = std::nullopt;
+  Axis replicas = Axis::dense_replica;  // the ranks that hold the same
+  ParameterKind kind = ParameterKind::trained;
+  bool decay = true;  // weight decay; not for norms and biases
   Initial initial = Initial::normal;
   float initial_std = 0.02f;
 };
 
 class Parameter {
  public:
-  Parameter(ParameterSpec spec, int index);
+  Parameter(ParameterSpec spec, int index, int layer);
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return spec_.name; }
+  bool is_trained() const { return spec_.kind == ParameterKind::trained; }
   int index() const { return index_; }  // in the order of the store
-  Shape local_shape() const { return spec_.global_shape.with_dim0(spec_.num_rows); }
-  // f32, local_shape(), contiguous. Set by ParameterStore::allocate.
+  int layer() const { return layer_; }  // see ParameterStore::begin_layer()
+  const Slice& slice() const { return *spec_.slice; }
+  Shape local_shape() const { return slice().local_shape(spec_.global_shape); }
+  // Where elements [begin, begin + numel) of the local tensor lie in the global one.
+  std::vector<SlicePiece> pieces(std::int64_t begin, std::int64_t numel) const {
+    return pieces_of(spec_.global_shape, slice(), begin, numel);
+  }
+  std::int64_t global_index(std::int64_t local) const {
+    return global_index_of(spec_.global_shape, slice(), local);
+  }
+  // f32, local_shape(), contiguous. Set by ParameterStore::allocate. State has no gradient.
   const TensorView& value() const { return value_; }
   const TensorView& gradient() const { return gradient_; }
 
  private:
   friend class ParameterStore;
-  ParameterSpec spec_;
+  ParameterSpec spec_;  // with a slice
   int index_;
+  int layer_;
   TensorView value_;
   TensorView gradient_;
 };
@@ -59,12 +84,14 @@ struct BucketEntry {
 
 struct Bucket {
   Axis axis = Axis::dense_replica;
+  ParameterKind kind = ParameterKind::trained;
   Group* replicas = nullptr;
-  Tensor values;                     // f32 [numel]
-  Tensor gradients;                  // f32 [numel]
-  std::int64_t numel = 0;            // padded so that the replicas' parts are equal
-  std::int64_t part = 0;             // numel / replicas->size()
-  std::vector<BucketEntry> entries;  // ascending, each at a multiple of 64 bytes; the gaps belong to none
+  Tensor values;           // f32 [numel]
+  Tensor gradients;        // f32 [numel]; none of state
+  std::int64_t numel = 0;  // padded so that the replicas' parts are equal
+  std::int64_t part = 0;   // numel / replicas->size()
+  std::vector<BucketEntry>
+      entries;  // ascending, each at a multiple of 64 bytes; the gaps belong to none
 
   std::int64_t owned_begin() const { return replicas->rank() * part; }
   std::int64_t owned_end() const { return owned_begin() + part; }
@@ -75,8 +102,19 @@ struct OwnedRange {
   const Parameter* parameter = nullptr;
   const Bucket* bucket = nullptr;
   std::int64_t bucket_begin = 0;  // where the range lies in the bucket
-  std::int64_t global_begin = 0;  // flat index in the parameter's global tensor
+  std::int64_t local_begin = 0;   // and in the parameter's flattened local tensor
   std::int64_t numel = 0;
+
+  // And in the global one.
+  std::vector<SlicePiece> pieces() const { return parameter->pieces(local_begin, numel); }
+  std::int64_t global_index(std::int64_t i) const {  // of its i-th element
+    return parameter->global_index(local_begin + i);
+  }
+};
+
+enum class BucketEnd : std::uint8_t {
+  anywhere,
+  layer,  // no bucket holds parameters of two layers, so that a layer's can be gathered alone
 };
 
 class ParameterStore {
@@ -85,12 +123,16 @@ class ParameterStore {
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
-  // In forward order. The reference stays valid. InternalError for rows outside the global tensor
-  // and for a name that is taken.
+  // In forward order. The reference stays valid. InternalError for a slice outside the global
+  // tensor and for a name that is taken.
   Parameter& add(ParameterSpec spec);
+  // What is added from now on belongs to the next layer: parameters that a forward pass needs at
+  // the same moment. Returns its number, from 0 on in forward order. A store that is never told has
+  // one layer.
+  int begin_layer();
   // Builds the buckets and sets the views. Once, after all parameters were added. bucket_bytes: the
   // most that a bucket of several parameters holds; 0 takes the mesh's parallel.bucket_megabytes.
-  void allocate(std::int64_t bucket_bytes = 0);
+  void allocate(std::int64_t bucket_bytes = 0, BucketEnd end = BucketEnd::anywhere);
   // Every element from (seed, name, global index): the same model on every layout. Padding stays 0.
   // Nothing happens on the plan device.
   void initialize(std::uint64_t seed);
@@ -100,15 +142,16 @@ class ParameterStore {
   // In the order in which a backward pass completes them.
   std::vector<Bucket>& buckets() { return buckets_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }
-  // What this rank owns, in bucket order.
+  // What this rank owns, in bucket order; one range a parameter at most.
   std::vector<OwnedRange> owned_ranges() const;
   // Elements of the whole model (all ranks' experts counted once).
-  std::int64_t num_global_elements() const;
+  std::int64_t num_global_elements(ParameterKind kind = ParameterKind::trained) const;
+  int num_layers() const { return num_layers_ > 0 ? num_layers_ : 1; }
   Device& device() const { return device_; }
   const Mesh& mesh() const { return mesh_; }
 
  private:
-  std::vector<Bucket> planned_buckets(std::int64_t bucket_bytes);
+  std::vector<Bucket> planned_buckets(std::int64_t bucket_bytes, BucketEnd end);
   void allocate_bucket(Bucket& bucket);
 
   Device& device_;
@@ -116,6 +159,7 @@ class ParameterStore {
   std::deque<Parameter> parameters_;
   std::set<std::string> names_;
   std::vector<Bucket> buckets_;
+  int num_layers_ = 0;
   bool allocated_ = false;
 };
 

@@ -8,6 +8,8 @@ std::string_view name_of(Purpose purpose) {
   switch (purpose) {
     case Purpose::parameter:
       return "parameter";
+    case Purpose::state:
+      return "state";
     case Purpose::gradient:
       return "gradient";
     case Purpose::optimizer:

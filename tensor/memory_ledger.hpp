@@ -10,6 +10,7 @@ namespace switchyard {
 
 enum class Purpose : std::uint8_t {
   parameter,  // fp32 values and the packed copies that products read
+  state,      // values that are saved and not trained
   gradient,
   optimizer,      // AdamW moments
   activation,     // what a backward pass reads, and what flows between layers
@@ -17,7 +18,7 @@ enum class Purpose : std::uint8_t {
   workspace,      // scratch of one kernel or one layer
   spilled,        // records of layers in the memory store, between forward and backward
 };
-inline constexpr int num_purposes = 7;
+inline constexpr int num_purposes = 8;
 std::string_view name_of(Purpose purpose);
 
 class MemoryLedger {

@@ -35,10 +35,10 @@ std::int64_t Shape::inner_numel() const {
   return num_dims_ == 0 ? 1 : with_dim0(1).numel();
 }
 
-Shape Shape::with_dim0(std::int64_t n) const {
-  expect(num_dims_ > 0 && n >= 0, "a shape with an outermost dim");
+Shape Shape::with_dim(int dim, std::int64_t n) const {
+  expect(0 <= dim && dim < num_dims_ && n >= 0, "a dim of the shape, and a count of at least 0");
   Shape copy = *this;
-  copy.dims_[0] = n;
+  copy.dims_[static_cast<std::size_t>(dim)] = n;
   return copy;
 }
 

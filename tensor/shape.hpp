@@ -19,8 +19,9 @@ class Shape {
   std::int64_t operator[](int dim) const { return dims_[static_cast<std::size_t>(dim)]; }
   std::int64_t numel() const;        // product of the dims; 1 for no dims; MemoryError on overflow
   std::int64_t inner_numel() const;  // product of all dims but the first
-  Shape with_dim0(std::int64_t n) const;  // the same shape with another outermost count
-  std::string to_string() const;          // "[8, 512]"
+  Shape with_dim(int dim, std::int64_t n) const;  // the same shape with another count
+  Shape with_dim0(std::int64_t n) const { return with_dim(0, n); }  // the outermost
+  std::string to_string() const;                                    // "[8, 512]"
 
   friend bool operator==(const Shape&, const Shape&) = default;
 

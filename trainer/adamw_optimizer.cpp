@@ -16,8 +16,15 @@ TensorView range_of(const Tensor& bucket_tensor, const OwnedRange& range) {
 }  // namespace
 
 AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
-    : store_(store), config_(config), ranges_(store.owned_ranges()) {
+    : store_(store), config_(config) {
+  for (const OwnedRange& range : store.owned_ranges())
+    if (range.parameter->is_trained()) ranges_.push_back(range);
   for (const Bucket& bucket : store.buckets()) {
+    if (bucket.kind == ParameterKind::state) {
+      moment1_.emplace_back();
+      moment2_.emplace_back();
+      continue;
+    }
     moment1_.emplace_back(store.device(), Purpose::optimizer, DType::f32, Shape{bucket.part});
     moment2_.emplace_back(store.device(), Purpose::optimizer, DType::f32, Shape{bucket.part});
   }
@@ -54,7 +61,8 @@ double AdamW::gradient_norm(Group& world) const {
 
 TensorView AdamW::moment(const std::vector<Tensor>& moments, const OwnedRange& range) const {
   const auto bucket = static_cast<std::size_t>(range.bucket - store_.buckets().data());
-  expect(bucket < moments.size(), "a range of this optimizer's store");
+  expect(bucket < moments.size() && range.parameter->is_trained(),
+         "a trained range of this optimizer's store");
   const std::int64_t begin = range.bucket_begin - range.bucket->owned_begin();
   return moments[bucket].view().slice_rows(begin, begin + range.numel);
 }

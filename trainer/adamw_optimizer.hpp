@@ -1,6 +1,6 @@
 // AdamW over the parts of the buckets that this rank owns (ZeRO stage 1): moments exist only there.
 // After update() each owner holds the new values of its part; GradientSync::gather_values() hands
-// them to the other replicas.
+// them to the other replicas. What is state has no moments and is left alone.
 //
 // Owns the moments; borrows the store, which must be allocated before and outlive it.
 #pragma once
@@ -26,7 +26,7 @@ class AdamW {
   // decides, who also knows the loss.
   void update(std::int64_t step, double learning_rate, double gradient_norm);
 
-  // f32 [numel]: the moments of a range of store.owned_ranges().
+  // f32 [numel]: the moments of a range of store.owned_ranges() that is trained.
   TensorView moment1(const OwnedRange& range) const { return moment(moment1_, range); }
   TensorView moment2(const OwnedRange& range) const { return moment(moment2_, range); }
 
@@ -35,8 +35,8 @@ class AdamW {
 
   ParameterStore& store_;
   OptimizerConfig config_;
-  std::vector<OwnedRange> ranges_;
-  std::vector<Tensor> moment1_;  // by bucket, f32 [part]
+  std::vector<OwnedRange> ranges_;  // those that are trained
+  std::vector<Tensor> moment1_;     // by bucket, f32 [part]; none of state
   std::vector<Tensor> moment2_;
 };
 

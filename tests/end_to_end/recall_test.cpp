@@ -201,9 +201,9 @@ std::pair<double, double> compare_rows(SmallRun& reference, SmallRun& run,
     if (range.parameter->name() != expected.name()) continue;
     const float* actual = range.bucket->gradients->as<float>() + range.bucket_begin;
     for (std::int64_t i = 0; i < range.numel; ++i) {
-      const std::int64_t row = (range.global_begin + i) / hidden;
+      const std::int64_t row = range.global_index(i) / hidden;
       if (count_before(positions, row + 1) == count_before(positions, row)) continue;
-      const double wanted = expected.gradient().as<float>()[range.global_begin + i];
+      const double wanted = expected.gradient().as<float>()[range.global_index(i)];
       sums[0] += (actual[i] - wanted) * (actual[i] - wanted);
       sums[1] += wanted * wanted;
     }

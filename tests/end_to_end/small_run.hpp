@@ -116,7 +116,7 @@ inline double gradient_error(const Parameter& reference, SmallRun& run, Group& w
     if (range.parameter->name() != reference.name()) continue;
     const float* actual = range.bucket->gradients->as<float>() + range.bucket_begin;
     for (std::int64_t i = 0; i < range.numel; ++i) {
-      const double wanted = expected[range.global_begin + i];
+      const double wanted = expected[range.global_index(i)];
       sums[0] += (actual[i] - wanted) * (actual[i] - wanted);
       sums[1] += wanted * wanted;
     }

@@ -159,8 +159,9 @@ LayerRun::Batch& LayerRun::add_batch() {
 void LayerRun::load_weights(const ReferenceMoe& moe) {
   const auto load = [this](const std::string& name, const Doubles& whole) {
     const Parameter& target = parameter(name);
-    const ParameterSpec& spec = target.spec();
-    write(target.value(), whole.data() + spec.first_row * spec.global_shape.inner_numel());
+    for (std::int64_t row = 0; row < target.value().rows(); ++row)
+      write(target.value()[row],
+            whole.data() + target.slice().index_of(row) * target.value().cols());
   };
   load("layers.0.router.weight", moe.router);
   load("layers.0.experts.gate_up.weight", moe.gate_up);

@@ -46,11 +46,12 @@ void expect_gradient(const LayerRun& run, const std::string& name, const Doubles
                      double limit) {
   const Parameter& parameter = run.parameter(name);
   const std::int64_t numel = parameter.spec().global_shape.inner_numel();
-  for (std::int64_t e = 0; e < parameter.spec().num_rows; ++e) {
+  for (std::int64_t e = 0; e < parameter.slice().num_held(); ++e) {
+    const std::int64_t global = parameter.slice().index_of(e);
     const Doubles mine = to_doubles(parameter.gradient()[e].flat());
-    const double* expected = whole.data() + (parameter.spec().first_row + e) * numel;
+    const double* expected = whole.data() + global * numel;
     EXPECT_LE(relative_error(mine.data(), expected, mine.size()), limit)
-        << name << ", expert " << parameter.spec().first_row + e;
+        << name << ", expert " << global;
   }
 }
 
@@ -193,12 +194,12 @@ TEST(MoeLayerRows, reach_experts_in_the_order_of_token_identity) {
     run.forward(batch);
     const std::int64_t group_tokens = run.num_local_tokens() * degree;
     const std::int64_t begin = run.first_token() / group_tokens * group_tokens;
-    const ParameterSpec& spec = run.parameter("layers.0.experts.down.weight").spec();
+    const Slice& slice = run.parameter("layers.0.experts.down.weight").slice();
     Doubles expected;
-    for (std::int64_t e = spec.first_row; e < spec.first_row + spec.num_rows; ++e)
+    for (std::int64_t held = 0; held < slice.num_held(); ++held)
       for (std::int64_t slot = begin * c.top_k; slot < (begin + group_tokens) * c.top_k; ++slot)
         if (problem.forward.indices[static_cast<std::size_t>(slot)] ==
-            static_cast<std::size_t>(e)) {
+            static_cast<std::size_t>(slice.index_of(held))) {
           const auto row = problem.x.begin() + slot / c.top_k * c.hidden;
           expected.insert(expected.end(), row, row + c.hidden);
         }

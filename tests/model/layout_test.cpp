@@ -73,11 +73,12 @@ void expect_equal_gradients(const ParameterStore& store, const reference_model::
   for (const OwnedRange& range : store.owned_ranges()) {
     const float* actual = range.bucket->gradients->as<float>() + range.bucket_begin;
     const std::string& name = range.parameter->name();
-    const double* values = &expected.at(name)[static_cast<std::size_t>(range.global_begin)];
+    const std::vector<double>& values = expected.at(name);
     for (std::int64_t i = 0; i < range.numel; ++i) {
-      const double difference = static_cast<double>(actual[i]) - values[i];
+      const double value = values[static_cast<std::size_t>(range.global_index(i))];
+      const double difference = static_cast<double>(actual[i]) - value;
       squares[name].first += difference * difference;
-      squares[name].second += values[i] * values[i];
+      squares[name].second += value * value;
     }
   }
   for (auto& [name, pair] : squares) {

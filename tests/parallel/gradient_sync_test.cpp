@@ -35,17 +35,13 @@ float sum_over_replicas(const Mesh& mesh, const Parameter& parameter, std::int64
   return sum;
 }
 
-std::int64_t global_begin(const Parameter& parameter) {
-  return parameter.spec().first_row * parameter.spec().global_shape.inner_numel();
-}
-
 void add_gradients(ParameterStore& store, int pass) {
   for (const Parameter& parameter : store.parameters()) {
     if (parameter.gradient().empty()) continue;
     float* gradient = parameter.gradient().as<float>();
     for (std::int64_t i = 0; i < parameter.gradient().numel(); ++i)
       gradient[i] +=
-          gradient_of(world().rank(), parameter.index(), global_begin(parameter) + i, pass);
+          gradient_of(world().rank(), parameter.index(), parameter.global_index(i), pass);
   }
 }
 
@@ -57,7 +53,7 @@ std::int64_t num_wrong_sums(const SmallModel& model, const std::vector<int>& pas
     for (std::int64_t i = 0; i < range.numel; ++i) {
       float wanted = 0;
       for (int pass : passes)
-        wanted += sum_over_replicas(model.mesh, *range.parameter, range.global_begin + i, pass);
+        wanted += sum_over_replicas(model.mesh, *range.parameter, range.global_index(i), pass);
       wrong += gradients[i] != wanted;
     }
   }
@@ -172,13 +168,13 @@ TEST_F(GradientSyncTest, UpdatedValuesReachAllReplicas) {
       for (const OwnedRange& range : model.store.owned_ranges())
         for (std::int64_t i = 0; i < range.numel; ++i)
           range.bucket->values->as<float>()[range.bucket_begin + i] =
-              static_cast<float>(range.parameter->index() * 5000 + range.global_begin + i);
+              static_cast<float>(range.parameter->index() * 5000 + range.global_index(i));
       sync.gather_values();
       std::int64_t wrong = 0;
       for (const Parameter& parameter : model.store.parameters())
         for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
           wrong += parameter.value().as<float>()[i] !=
-                   static_cast<float>(parameter.index() * 5000 + global_begin(parameter) + i);
+                   static_cast<float>(parameter.index() * 5000 + parameter.global_index(i));
       EXPECT_EQ(wrong, 0) << "expert " << expert << ", bucket bytes " << bucket_bytes;
     }
   }
@@ -195,6 +191,23 @@ TEST_F(GradientSyncTest, StagingIsBoundedAndCounted) {
   };
   const std::int64_t wanted = size == 1 ? 0 : 3 * (size - 1) * (part(1200) + part(135)) * 4;
   EXPECT_EQ(device_->memory().live(Purpose::communication) - before, wanted);
+}
+
+TEST_F(GradientSyncTest, StateIsNeitherReportedNorReduced) {
+  const Mesh mesh(world(), {});
+  ParameterStore store(*device_, mesh);
+  Parameter& weight = store.add({.name = "weight", .global_shape = {8, 8}});
+  Parameter& bias = store.add({.name = "bias", .global_shape = {8}, .kind = ParameterKind::state});
+  store.allocate();
+  GradientSync sync(store);
+  sync.arm();
+  EXPECT_THROW(sync.ready(bias), InternalError);
+  sync.ready(weight);
+  sync.finish();
+  // Whoever changes state changes it on all replicas: gathering leaves each its own.
+  bias.value().as<float>()[0] = static_cast<float>(world().rank());
+  sync.gather_values();
+  EXPECT_EQ(bias.value().as<float>()[0], static_cast<float>(world().rank()));
 }
 
 TEST_F(GradientSyncTest, AForgottenOrDoubledReportIsNamed) {

@@ -1,8 +1,8 @@
 // Buckets, initial values and ownership of parameters on every layout.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
@@ -97,12 +97,12 @@ TEST_F(ParameterTest, InitialValuesAreTheSameOnEveryLayout) {
     for (const Parameter& parameter : model.store.parameters()) {
       const Parameter& reference = whole.parameters()[index(parameter.index())];
       ASSERT_EQ(parameter.name(), reference.name());
-      const ParameterSpec& spec = parameter.spec();
-      const TensorView rows =
-          reference.value().slice_rows(spec.first_row, spec.first_row + spec.num_rows);
-      if (parameter.value().empty()) continue;
-      EXPECT_EQ(std::memcmp(parameter.value().data, rows.data, index(rows.num_bytes())), 0)
-          << spec.name << " with expert " << expert;
+      std::int64_t wrong = 0;
+      for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
+        wrong +=
+            std::bit_cast<std::uint32_t>(parameter.value().as<float>()[i]) !=
+            std::bit_cast<std::uint32_t>(reference.value().as<float>()[parameter.global_index(i)]);
+      EXPECT_EQ(wrong, 0) << parameter.name() << " with expert " << expert;
     }
     for (const Bucket& bucket : model.store.buckets())
       for (std::int64_t i = bucket.entries.back().end; i < bucket.numel; ++i)
@@ -151,7 +151,7 @@ TEST_F(ParameterTest, OwnedRangesTileEveryGlobalTensorOnce) {
         EXPECT_GE(range.bucket_begin, range.bucket->owned_begin());
         EXPECT_LE(range.bucket_begin + range.numel, range.bucket->owned_end());
         for (std::int64_t i = 0; i < range.numel; ++i)
-          ++owners[index(range.parameter->index())][index(range.global_begin + i)];
+          ++owners[index(range.parameter->index())][index(range.global_index(i))];
       }
       std::int64_t numel = 0;
       for (std::vector<std::int32_t>& counts : owners) {
@@ -171,17 +171,59 @@ TEST_F(ParameterTest, OwnedRangesPointAtTheirValues) {
   for (std::int64_t expert : test::expert_degrees()) {
     SmallModel model(*device_, expert, 4000);
     for (const Parameter& parameter : model.store.parameters()) {
-      const ParameterSpec& spec = parameter.spec();
-      const std::int64_t begin = spec.first_row * spec.global_shape.inner_numel();
       for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
         parameter.value().as<float>()[i] =
-            static_cast<float>(parameter.index() * 10000 + begin + i);
+            static_cast<float>(parameter.index() * 10000 + parameter.global_index(i));
     }
     for (const OwnedRange& range : model.store.owned_ranges())
       for (std::int64_t i = 0; i < range.numel; ++i)
         ASSERT_EQ(range.bucket->values->as<float>()[range.bucket_begin + i],
-                  static_cast<float>(range.parameter->index() * 10000 + range.global_begin + i));
+                  static_cast<float>(range.parameter->index() * 10000 + range.global_index(i)));
   }
+}
+
+// Buckets that end at layers hold parameters of one layer each; otherwise they go on.
+TEST_F(ParameterTest, BucketsEndAtLayersIfAsked) {
+  const Mesh mesh(world(), {});
+  for (const BucketEnd end : {BucketEnd::anywhere, BucketEnd::layer}) {
+    ParameterStore store(*device_, mesh);
+    for (int layer = 0; layer < 3; ++layer) {
+      EXPECT_EQ(store.begin_layer(), layer);
+      for (const char* name : {".a", ".b"})
+        EXPECT_EQ(store.add({.name = std::to_string(layer) + name, .global_shape = {8, 8}}).layer(),
+                  layer);
+    }
+    EXPECT_EQ(store.num_layers(), 3);
+    store.allocate(1 << 20, end);
+    ASSERT_EQ(store.buckets().size(), end == BucketEnd::layer ? 3u : 1u);
+    for (const Bucket& bucket : store.buckets())
+      if (end == BucketEnd::layer) {
+        EXPECT_EQ(bucket.entries.front().parameter->layer(),
+                  bucket.entries.back().parameter->layer());
+      }
+  }
+}
+
+// State has values, in a bucket of its own; what only training needs it has not.
+TEST_F(ParameterTest, StateHasValuesAlone) {
+  const Mesh mesh(world(), {});
+  ParameterStore store(*device_, mesh);
+  Parameter& weight = store.add({.name = "weight", .global_shape = {8, 8}});
+  Parameter& bias = store.add({.name = "bias",
+                               .global_shape = {8},
+                               .kind = ParameterKind::state,
+                               .initial = Initial::ones});
+  store.allocate();
+  store.initialize(1);
+  ASSERT_EQ(store.buckets().size(), 2u);
+  EXPECT_EQ(device_->memory().live(Purpose::state), store.buckets()[0].numel * size_of(DType::f32));
+  EXPECT_EQ(device_->memory().live(Purpose::parameter), device_->memory().live(Purpose::gradient));
+  EXPECT_TRUE(bias.gradient().empty());
+  EXPECT_EQ(bias.value().as<float>()[7], 1.0f);
+  EXPECT_FALSE(weight.gradient().empty());
+  store.zero_gradients();
+  EXPECT_EQ(store.num_global_elements(), 64);
+  EXPECT_EQ(store.num_global_elements(ParameterKind::state), 8);
 }
 
 TEST_F(ParameterTest, ZeroGradientsClearsEverything) {
@@ -196,13 +238,14 @@ TEST_F(ParameterTest, ZeroGradientsClearsEverything) {
 TEST_F(ParameterTest, MistakesAreRefused) {
   const Mesh mesh(world(), {});
   ParameterStore store(*device_, mesh);
-  store.add({.name = "a", .global_shape = {4}, .num_rows = 4});
-  EXPECT_THROW(store.add({.name = "a", .global_shape = {4}, .num_rows = 4}), InternalError);
-  EXPECT_THROW(store.add({.name = "b", .global_shape = {4}, .first_row = 2, .num_rows = 3}),
+  store.add({.name = "a", .global_shape = {4}});
+  EXPECT_THROW(store.add({.name = "a", .global_shape = {4}}), InternalError);
+  EXPECT_THROW(store.add({.name = "b", .global_shape = {4}, .slice = Slice(0, {{2, 5}})}),
                InternalError);
   EXPECT_THROW(store.initialize(1), InternalError);
+  EXPECT_THROW(store.begin_layer(), InternalError);
   store.allocate();
-  EXPECT_THROW(store.add({.name = "c", .global_shape = {4}, .num_rows = 4}), InternalError);
+  EXPECT_THROW(store.add({.name = "c", .global_shape = {4}}), InternalError);
   EXPECT_THROW(store.allocate(), InternalError);
 }
 

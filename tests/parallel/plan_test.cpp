@@ -88,11 +88,10 @@ TEST_F(PlanTest, AMeshOfAThousandRanks) {
 TEST_F(PlanTest, GradientsAndMemoryOfAStep) {
   const Mesh mesh(*device_, 3, 4, {.expert = 2});
   ParameterStore store(*device_, mesh);
-  Parameter& dense = store.add({.name = "dense", .global_shape = {10, 100}, .num_rows = 10});
+  Parameter& dense = store.add({.name = "dense", .global_shape = {10, 100}});
   Parameter& experts = store.add({.name = "experts",
                                   .global_shape = {4, 300},
-                                  .first_row = 2,
-                                  .num_rows = 2,
+                                  .slice = Slice(0, {{2, 4}}),
                                   .replicas = Axis::expert_data});
   store.allocate();
   store.initialize(1);

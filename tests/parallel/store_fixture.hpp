@@ -21,27 +21,39 @@ inline std::vector<ParameterSpec> small_model(const Mesh& mesh) {
   const std::int64_t first = placement.first_place(mesh.index(Axis::expert));
   const std::int64_t count = placement.num_places_of(mesh.index(Axis::expert));
   std::vector<ParameterSpec> specs;
-  specs.push_back({.name = "embedding.weight", .global_shape = {50, 24}, .num_rows = 50});
+  specs.push_back({.name = "embedding.weight", .global_shape = {50, 24}});
   for (int layer = 0; layer < 3; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     specs.push_back({.name = prefix + "norm.weight",
                      .global_shape = {23},
-                     .num_rows = 23,
                      .decay = false,
                      .initial = Initial::ones});
-    specs.push_back({.name = prefix + "query.weight", .global_shape = {24, 24}, .num_rows = 24});
+    specs.push_back({.name = prefix + "query.weight", .global_shape = {24, 24}});
     specs.push_back({.name = prefix + "experts.down.weight",
                      .global_shape = {num_experts, 5, 9},
-                     .first_row = first,
-                     .num_rows = count,
+                     .slice = Slice(0, {{first, first + count}}),
                      .replicas = Axis::expert_data,
                      .initial_std = 0.5f});
-    specs.push_back({.name = prefix + "bias",
-                     .global_shape = {11},
-                     .num_rows = 11,
-                     .decay = false,
-                     .initial = Initial::zeros});
+    specs.push_back(
+        {.name = prefix + "bias", .global_shape = {11}, .decay = false, .initial = Initial::zeros});
   }
+  // Fused tensors whose parts are each cut over the expert axis, along the columns: q|k|v of 5
+  // heads of 4 and 2 kv heads of 2, and gate|up of 13 columns each. On 4 ranks some hold no kv
+  // head.
+  const std::int64_t index = mesh.index(Axis::expert);
+  const std::int64_t degree = mesh.degree(Axis::expert);
+  const auto share = [&](std::int64_t begin, std::int64_t num_units, std::int64_t unit) {
+    return IndexRange{begin + num_units * index / degree * unit,
+                      begin + num_units * (index + 1) / degree * unit};
+  };
+  specs.push_back({.name = "cut.qkv.weight",
+                   .global_shape = {3, 28},
+                   .slice = Slice(1, {share(0, 5, 4), share(20, 2, 2), share(24, 2, 2)}),
+                   .replicas = Axis::expert_data});
+  specs.push_back({.name = "cut.gate_up.weight",
+                   .global_shape = {2, 2, 26},
+                   .slice = Slice(2, {share(0, 13, 1), share(13, 13, 1)}),
+                   .replicas = Axis::expert_data});
   return specs;
 }
 

@@ -22,6 +22,7 @@ class Reference {
     for (const Parameter& parameter : store.parameters()) {
       Tensor tensor;
       tensor.decay = parameter.spec().decay;
+      tensor.trained = parameter.is_trained();
       const std::int64_t numel = parameter.spec().global_shape.numel();
       for (std::int64_t i = 0; i < numel; ++i)
         tensor.value.push_back(double{formula(0, parameter.index(), i)});
@@ -34,7 +35,7 @@ class Reference {
   double norm(int step) const {
     double sum = 0;
     for (std::size_t t = 0; t < tensors_.size(); ++t)
-      for (std::size_t i = 0; i < tensors_[t].value.size(); ++i)
+      for (std::size_t i = 0; i < tensors_[t].value.size() && tensors_[t].trained; ++i)
         sum += std::pow(gradient(step, t, i), 2);
     return std::sqrt(sum);
   }
@@ -44,7 +45,7 @@ class Reference {
     const double scale = config_.clip_norm > 0 ? std::min(1.0, config_.clip_norm / total) : 1.0;
     for (std::size_t t = 0; t < tensors_.size(); ++t) {
       Tensor& tensor = tensors_[t];
-      for (std::size_t i = 0; i < tensor.value.size(); ++i) {
+      for (std::size_t i = 0; i < tensor.value.size() && tensor.trained; ++i) {
         const double g = scale * gradient(step, t, i);
         double& m = tensor.moment1[i];
         double& v = tensor.moment2[i];
@@ -66,6 +67,7 @@ class Reference {
   struct Tensor {
     std::vector<double> value, moment1, moment2;
     bool decay = true;
+    bool trained = true;
   };
   static double gradient(int step, std::size_t tensor, std::size_t i) {
     return double{
@@ -80,8 +82,7 @@ void fill_gradients(SyntheticModel& model, int step) {
     if (parameter.gradient().empty()) continue;
     float* gradient = parameter.gradient().as<float>();
     for (std::int64_t i = 0; i < parameter.gradient().numel(); ++i)
-      gradient[i] = formula(gradient_of_step + step, parameter.index(),
-                            SyntheticModel::global_begin(parameter) + i);
+      gradient[i] = formula(gradient_of_step + step, parameter.index(), parameter.global_index(i));
   }
 }
 
@@ -89,7 +90,7 @@ void fill_gradients(SyntheticModel& model, int step) {
 void start(SyntheticModel& model) {
   model.fill(0);
   for (const OwnedRange& range : model.store.owned_ranges())
-    for (std::int64_t i = 0; i < range.numel; ++i)
+    for (std::int64_t i = 0; i < range.numel && range.parameter->is_trained(); ++i)
       model.optimizer->moment1(range).as<float>()[i] =
           model.optimizer->moment2(range).as<float>()[i] = 0;
 }
@@ -99,9 +100,8 @@ double largest_error(const SyntheticModel& model, const Reference& reference) {
   for (const OwnedRange& range : model.store.owned_ranges()) {
     const float* values = range.bucket->values.view().as<float>() + range.bucket_begin;
     for (std::int64_t i = 0; i < range.numel; ++i)
-      error =
-          std::max(error, std::abs(double{values[i]} - reference.value(range.parameter->index(),
-                                                                       range.global_begin + i)));
+      error = std::max(error, std::abs(double{values[i]} - reference.value(range.parameter->index(),
+                                                                           range.global_index(i))));
   }
   return error;
 }
@@ -135,7 +135,7 @@ TEST(AdamW, NonFiniteGradientIsSeenOnEveryRankAndRefused) {
   fill_gradients(model, 1);
   // One element, on the ranks that hold the last expert.
   const Parameter& last = model.store.parameters()[4];
-  if (last.spec().first_row + last.spec().num_rows == num_experts)
+  if (!last.slice().runs().empty() && last.slice().runs().back().end == num_experts)
     last.gradient().as<float>()[last.gradient().numel() - 1] =
         std::numeric_limits<float>::quiet_NaN();
   const double norm = model.optimizer->gradient_norm(world());
@@ -149,7 +149,8 @@ TEST(AdamW, MomentsCoverOnlyTheOwnedParts) {
   SyntheticModel model(*device, world(), 1);
   std::int64_t numel = 0;
   for (const Bucket& bucket : model.store.buckets())
-    numel += 2 * MemoryLedger::rounded(bucket.part * size_of(DType::f32));
+    if (bucket.kind == ParameterKind::trained)
+      numel += 2 * MemoryLedger::rounded(bucket.part * size_of(DType::f32));
   EXPECT_EQ(device->memory().live(Purpose::optimizer), numel);
 }
 

@@ -79,8 +79,10 @@ TEST(CheckpointLayout, ValuesAloneLeaveTheMomentsAsTheyAre) {
   load_checkpoint(saved.path, other.store, nullptr, world());
   EXPECT_EQ(other.count_wrong(what, false), 0);
   for (const OwnedRange& range : other.store.owned_ranges())
-    EXPECT_EQ(other.optimizer->moment1(range).as<float>()[0],
-              formula(what + 51, range.parameter->index(), range.global_begin));
+    if (range.parameter->is_trained()) {
+      EXPECT_EQ(other.optimizer->moment1(range).as<float>()[0],
+                formula(what + 51, range.parameter->index(), range.global_index(0)));
+    }
 }
 
 // checkpoint.h5 is what other programs read: every tensor whole, under its name and global shape.
@@ -97,7 +99,7 @@ TEST(CheckpointLayout, VirtualDatasetsShowEveryTensorWhole) {
     EXPECT_EQ(file.integer_attribute("/", "step"), 7);
     for (const Parameter& parameter : model.store.parameters()) {
       int offset = 0;
-      for (const SavedPart part : saved_parts) {
+      for (const SavedPart part : saved_parts_of(parameter.spec().kind)) {
         const hdf5::Dataset dataset =
             file.open_dataset(std::string(group_name_of(part)) + "/" + parameter.name());
         EXPECT_TRUE(dataset.is_virtual());

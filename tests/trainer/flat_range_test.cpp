@@ -61,6 +61,33 @@ TEST(FlatRange, RandomRangesOfRandomShapes) {
   }
 }
 
+// Runs of indices of each dim: the boxes hold the stretches, in order.
+TEST(FlatRange, StretchesOfAnInnerDim) {
+  for (const Shape& shape : {Shape{3, 4}, Shape{3, 2, 4}, Shape{2, 3, 2, 3}, Shape{4, 1, 3}}) {
+    for (int dim = 1; dim < shape.num_dims(); ++dim) {
+      std::int64_t inner = 1;
+      for (int d = dim + 1; d < shape.num_dims(); ++d) inner *= shape[d];
+      const std::int64_t stride = shape[dim] * inner;
+      const std::int64_t num_rows = shape.numel() / stride;
+      for (std::int64_t row = 0; row + 2 <= num_rows; ++row)
+        for (std::int64_t count = 2; row + count <= num_rows; ++count)
+          for (std::int64_t first = 0; first < shape[dim]; ++first)
+            for (std::int64_t length = 1; first + length <= shape[dim]; ++length) {
+              const std::int64_t begin = row * stride + first * inner;
+              std::vector<std::int64_t> indices;
+              for (const hdf5::Box& box :
+                   stretches_to_boxes(shape, begin, length * inner, count, stride))
+                append_indices(shape, box, indices);
+              ASSERT_EQ(std::ssize(indices), count * length * inner);
+              for (std::int64_t i = 0; i < std::ssize(indices); ++i)
+                ASSERT_EQ(indices[static_cast<std::size_t>(i)],
+                          begin + i / (length * inner) * stride + i % (length * inner));
+            }
+    }
+  }
+  EXPECT_THROW(stretches_to_boxes({4, 6}, 1, 2, 3, 5), InternalError);
+}
+
 TEST(FlatRange, WholeTensorIsOneBox) {
   EXPECT_EQ(flat_range_to_boxes({4, 5, 6}, 0, 120).size(), 1u);
   EXPECT_EQ(flat_range_to_boxes({4, 5, 6}, 30, 60).size(), 1u);

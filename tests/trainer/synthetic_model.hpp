@@ -1,6 +1,7 @@
 // Parameters without a model, on any group of ranks and any layout: dense matrices, odd-sized
-// norms, experts whose number no layout divides, and a tensor that spans several chunks of a file.
-// Contents are a formula of (what, tensor, global index), so any part can be checked anywhere.
+// norms, experts whose number no layout divides, a tensor that spans several chunks of a file,
+// fused tensors whose parts are cut unevenly along an inner dim, and one that is state. Contents
+// are a formula of (what, tensor, global index), so any part can be checked anywhere.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,16 +26,33 @@ inline std::vector<ParameterSpec> synthetic_specs(const Mesh& mesh) {
   const auto experts = [&](std::string name, std::int64_t rows, std::int64_t cols) {
     return ParameterSpec{.name = std::move(name),
                          .global_shape = {num_experts, rows, cols},
-                         .first_row = first,
-                         .num_rows = count,
+                         .slice = Slice(0, {{first, first + count}}),
                          .replicas = Axis::expert_data};
   };
-  return {{.name = "embedding.weight", .global_shape = {1031, 300}, .num_rows = 1031},
-          {.name = "layers.0.norm.weight", .global_shape = {23}, .num_rows = 23, .decay = false},
-          {.name = "layers.0.attention.query.weight", .global_shape = {24, 25}, .num_rows = 24},
-          experts("layers.0.experts.gate_up.weight", 14, 9),
-          experts("layers.0.experts.down.weight", 9, 7),
-          {.name = "head.weight", .global_shape = {31, 24}, .num_rows = 31}};
+  const std::int64_t index = mesh.index(Axis::expert);
+  const std::int64_t degree = mesh.degree(Axis::expert);
+  const auto share = [&](std::int64_t begin, std::int64_t num_units, std::int64_t unit) {
+    return IndexRange{begin + num_units * index / degree * unit,
+                      begin + num_units * (index + 1) / degree * unit};
+  };
+  return {
+      {.name = "embedding.weight", .global_shape = {1031, 300}},
+      {.name = "layers.0.norm.weight", .global_shape = {23}, .decay = false},
+      {.name = "layers.0.attention.query.weight", .global_shape = {24, 25}},
+      experts("layers.0.experts.gate_up.weight", 14, 9),
+      experts("layers.0.experts.down.weight", 9, 7),
+      {.name = "layers.0.router.bias", .global_shape = {num_experts}, .kind = ParameterKind::state},
+      // q|k|v of 7 heads of 30 and 2 kv heads of 6, as columns; gate|up of 11 columns each. The
+      // expert axis stands for one that cuts matrices.
+      {.name = "layers.1.attention.qkv.weight",
+       .global_shape = {151, 234},
+       .slice = Slice(1, {share(0, 7, 30), share(210, 2, 6), share(222, 2, 6)}),
+       .replicas = Axis::expert_data},
+      {.name = "layers.1.gate_up.weight",
+       .global_shape = {3, 5, 22},
+       .slice = Slice(2, {share(0, 11, 1), share(11, 11, 1)}),
+       .replicas = Axis::expert_data},
+      {.name = "head.weight", .global_shape = {31, 24}}};
 }
 
 // `what` tells values, moments and gradients apart, and one step from another.
@@ -56,15 +74,14 @@ struct SyntheticModel {
 
   void fill(int what) {
     for (const Parameter& parameter : store.parameters()) {
-      const std::int64_t begin = global_begin(parameter);
       if (parameter.value().empty()) continue;
       float* value = parameter.value().as<float>();
       for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
-        value[i] = formula(what, parameter.index(), begin + i);
+        value[i] = formula(what, parameter.index(), parameter.global_index(i));
     }
     for (const OwnedRange& range : store.owned_ranges())
-      for (std::int64_t i = 0; i < range.numel; ++i) {
-        const std::int64_t index = range.global_begin + i;
+      for (std::int64_t i = 0; i < range.numel && range.parameter->is_trained(); ++i) {
+        const std::int64_t index = range.global_index(i);
         const int tensor = range.parameter->index();
         optimizer->moment1(range).as<float>()[i] = formula(what + 1, tensor, index);
         optimizer->moment2(range).as<float>()[i] = formula(what + 2, tensor, index);
@@ -81,21 +98,17 @@ struct SyntheticModel {
       if (parameter.value().empty()) continue;
       const float* value = parameter.value().as<float>();
       for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
-        check(value[i], formula(what, parameter.index(), global_begin(parameter) + i));
+        check(value[i], formula(what, parameter.index(), parameter.global_index(i)));
     }
     if (!with_moments) return wrong;
     for (const OwnedRange& range : store.owned_ranges())
-      for (std::int64_t i = 0; i < range.numel; ++i) {
-        const std::int64_t index = range.global_begin + i;
+      for (std::int64_t i = 0; i < range.numel && range.parameter->is_trained(); ++i) {
+        const std::int64_t index = range.global_index(i);
         const int tensor = range.parameter->index();
         check(optimizer->moment1(range).as<float>()[i], formula(what + 1, tensor, index));
         check(optimizer->moment2(range).as<float>()[i], formula(what + 2, tensor, index));
       }
     return wrong;
-  }
-
-  static std::int64_t global_begin(const Parameter& parameter) {
-    return parameter.spec().first_row * parameter.spec().global_shape.inner_numel();
   }
 
   Mesh mesh;

@@ -53,4 +53,28 @@ std::vector<hdf5::Box> flat_range_to_boxes(const Shape& shape, std::int64_t begi
   return boxes;
 }
 
+std::vector<hdf5::Box> stretches_to_boxes(const Shape& shape, std::int64_t begin,
+                                          std::int64_t numel, std::int64_t count,
+                                          std::int64_t stride) {
+  if (count == 1) return flat_range_to_boxes(shape, begin, numel);
+  std::int64_t inner = shape.numel();  // elements of one index of dim `dim`
+  Shape outer = shape;                 // the dims before it
+  int dim = 0;
+  for (; dim < shape.num_dims(); ++dim) {
+    const std::int64_t all = inner;
+    inner /= shape[dim];
+    if (all == stride && numel % inner == 0 && begin % inner == 0) break;
+  }
+  expect(dim < shape.num_dims(), "stretches that are runs of indices of one dim");
+  for (int d = dim; d < shape.num_dims(); ++d) outer = outer.with_dim(d, 1);
+  std::vector<hdf5::Box> boxes = flat_range_to_boxes(outer, begin / stride, count);
+  for (hdf5::Box& box : boxes)
+    for (int d = dim; d < shape.num_dims(); ++d) {
+      const auto at = static_cast<std::size_t>(d);
+      box.begin[at] = d == dim ? begin % stride / inner : 0;
+      box.count[at] = d == dim ? numel / inner : shape[d];
+    }
+  return boxes;
+}
+
 }  // namespace switchyard

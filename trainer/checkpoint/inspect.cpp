@@ -104,7 +104,7 @@ bool diff_states(const TrainState& a, const TrainState& b, std::ostream& out) {
 bool diff_tensors(CheckpointReader& a, CheckpointReader& b, const SavedTensor& of_a,
                   const SavedTensor& of_b, std::ostream& out) {
   bool equal = true;
-  for (const SavedPart part : saved_parts) {
+  for (const SavedPart part : saved_parts_of(of_a.kind)) {
     const Difference difference = difference_of(a, b, part, of_a, of_b);
     if (difference.num_different == 0) continue;
     equal = false;
@@ -129,17 +129,18 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
     out << fmt::format("trained on {} (checksums: train {}, valid {}, tokenizer {})\n",
                        manifest.corpus.path, manifest.corpus.train, manifest.corpus.valid,
                        manifest.corpus.tokenizer);
-  out << fmt::format("{} files, {}; {} tensors, {} elements\n\n", manifest.files.size(),
-                     format_bytes(static_cast<double>(manifest.num_bytes())),
-                     manifest.tensors.size(), manifest.num_elements());
+  out << fmt::format("{} files, {}; {} tensors, {} elements trained, {} elements of state\n\n",
+                     manifest.files.size(), format_bytes(static_cast<double>(manifest.num_bytes())),
+                     manifest.tensors.size(), manifest.num_elements(ParameterKind::trained),
+                     manifest.num_elements(ParameterKind::state));
   const std::size_t width = longest_name(manifest);
-  out << fmt::format("{:<{}}  {:>20}  {:>10}  {:>11}  {:>11}  {:>11}\n", "tensor", width, "shape",
-                     "bytes", "norm", "moment1", "moment2");
+  out << fmt::format("{:<{}}  {:>20}  {:>7}  {:>10}  {:>11}  {:>11}  {:>11}\n", "tensor", width,
+                     "shape", "kind", "bytes", "norm", "moment1", "moment2");
   for (const SavedTensor& tensor : manifest.tensors) {
     const double bytes = static_cast<double>(tensor.shape.numel()) * sizeof(float);
-    out << fmt::format("{:<{}}  {:>20}  {:>10}", tensor.name, width, tensor.shape.to_string(),
-                       format_bytes(bytes));
-    for (const SavedPart part : saved_parts)
+    out << fmt::format("{:<{}}  {:>20}  {:>7}  {:>10}", tensor.name, width,
+                       tensor.shape.to_string(), name_of(tensor.kind), format_bytes(bytes));
+    for (const SavedPart part : saved_parts_of(tensor.kind))
       out << fmt::format("  {:>11.5g}", norm_of(reader, part, tensor));
     out << '\n';
   }
@@ -168,6 +169,9 @@ bool diff_checkpoints(const std::string& first, const std::string& second, std::
     } else if (of_a.shape != of_b->shape) {
       out << fmt::format("{}: shapes {} and {}\n", of_a.name, of_a.shape.to_string(),
                          of_b->shape.to_string());
+      equal = false;
+    } else if (of_a.kind != of_b->kind) {
+      out << fmt::format("{}: {} and {}\n", of_a.name, name_of(of_a.kind), name_of(of_b->kind));
       equal = false;
     } else {
       equal = diff_tensors(a, b, of_a, *of_b, out) && equal;

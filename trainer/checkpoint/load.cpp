@@ -96,6 +96,10 @@ void check_tensors(const Manifest& manifest, const ParameterStore& store, const 
           "{}: tensor {} has shape {} in the checkpoint and {} in the model; compare {} with the "
           "configuration that `switchyard checkpoint show` prints",
           path, name, saved->shape.to_string(), shape.to_string(), keys_for(name)));
+    if (saved->kind != parameter.spec().kind)
+      throw CheckpointError(fmt::format("{}: tensor {} is {} in the checkpoint and {} in the model",
+                                        path, name, name_of(saved->kind),
+                                        name_of(parameter.spec().kind)));
   }
   for (const SavedTensor& saved : manifest.tensors) {
     const auto& parameters = store.parameters();
@@ -110,26 +114,27 @@ void check_tensors(const Manifest& manifest, const ParameterStore& store, const 
 }
 
 void read_part(CheckpointReader& reader, SavedPart part, const SavedTensor& saved,
-               std::int64_t begin, const TensorView& to) {
+               const std::vector<SlicePiece>& pieces, const TensorView& to) {
   kernels::write_from_host<float>(
-      to, [&](std::span<float> values) { reader.read(part, saved, begin, values); });
+      to, [&](std::span<float> values) { reader.read(part, saved, pieces, values); });
 }
 
 void read_values(CheckpointReader& reader, ParameterStore& store) {
   for (const Parameter& parameter : store.parameters()) {
-    const ParameterSpec& spec = parameter.spec();
-    const SavedTensor* saved = reader.manifest().find(spec.name);
-    if (parameter.value().empty()) continue;  // a rank may hold no expert
-    read_part(reader, SavedPart::value, *saved, spec.first_row * spec.global_shape.inner_numel(),
-              parameter.value());
+    const SavedTensor* saved = reader.manifest().find(parameter.name());
+    const TensorView& value = parameter.value();
+    if (value.empty()) continue;  // a rank may hold no expert
+    read_part(reader, SavedPart::value, *saved, parameter.pieces(0, value.numel()), value);
   }
 }
 
 void read_moments(CheckpointReader& reader, const ParameterStore& store, const AdamW& optimizer) {
   for (const OwnedRange& range : store.owned_ranges()) {
+    if (!range.parameter->is_trained()) continue;
     const SavedTensor* saved = reader.manifest().find(range.parameter->name());
-    read_part(reader, SavedPart::moment1, *saved, range.global_begin, optimizer.moment1(range));
-    read_part(reader, SavedPart::moment2, *saved, range.global_begin, optimizer.moment2(range));
+    const std::vector<SlicePiece> pieces = range.pieces();
+    read_part(reader, SavedPart::moment1, *saved, pieces, optimizer.moment1(range));
+    read_part(reader, SavedPart::moment2, *saved, pieces, optimizer.moment2(range));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/atomic_file.hpp"
 #include "tensor/error.hpp"
@@ -20,7 +21,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view format_name = "switchyard checkpoint";
-constexpr int format_version = 1;
+// Version 2 has tensors that are cut along an inner dim, or are state. What does without is written
+// as version 1.
+constexpr int newest_version = 2;
 constexpr std::int64_t max_manifest_bytes = std::int64_t{256} << 20;
 
 std::string hex(const XXH128_hash_t& hash) {
@@ -54,34 +57,98 @@ Json json_of(const SavedTensor& tensor) {
   Json shape = Json::array();
   for (int dim = 0; dim < tensor.shape.num_dims(); ++dim) shape.push_back(tensor.shape[dim]);
   Json ranges = Json::array();
-  for (const SavedRange& range : tensor.ranges)
+  for (const SavedRange& range : tensor.ranges) {
     ranges.push_back(Json::array({range.rank, range.begin, range.numel}));
-  return {{"name", tensor.name}, {"shape", shape}, {"ranges", ranges}};
+    if (range.count == 1) continue;
+    ranges.back().push_back(range.count);
+    ranges.back().push_back(range.stride);
+  }
+  return {
+      {"name", tensor.name}, {"shape", shape}, {"kind", name_of(tensor.kind)}, {"ranges", ranges}};
+}
+
+ParameterKind kind_of(const Json& json) {
+  const std::string name = json.value("kind", std::string(name_of(ParameterKind::trained)));
+  for (const ParameterKind kind : {ParameterKind::trained, ParameterKind::state})
+    if (name == name_of(kind)) return kind;
+  throw CheckpointError(fmt::format("a tensor is {}, which this program does not know", name));
+}
+
+// Every element of the tensor must be in one range. Its rows are as long as the stride of its
+// ranges; it is one row if there is none. Where a range begins, the ranges of that row must lie
+// side by side; further down some may have ended, but then the elements do not add up.
+void check_ranges(const SavedTensor& tensor) {
+  const std::int64_t numel = tensor.shape.numel();
+  std::int64_t row_length = numel;
+  std::int64_t sum = 0;
+  for (const SavedRange& range : tensor.ranges) {
+    sum += range.total();
+    if (range.count > 1) row_length = range.stride;
+  }
+  if (sum != numel)
+    throw CheckpointError(
+        fmt::format("the ranges of {} cover {} of its {} elements", tensor.name, sum, numel));
+  const auto refuse = [&] {
+    throw CheckpointError(fmt::format("the ranges of {} do not follow each other", tensor.name));
+  };
+  std::set<std::int64_t> first_rows;
+  for (const SavedRange& range : tensor.ranges) {
+    const bool inside = range.begin >= 0 && range.numel > 0 && range.count > 0 &&
+                        range.begin % row_length + range.numel <= row_length &&
+                        range.begin / row_length + range.count <= numel / row_length;
+    if (!inside || (range.count > 1 && range.stride != row_length)) refuse();
+    first_rows.insert(range.begin / row_length);
+  }
+  for (const std::int64_t row : first_rows) {
+    std::vector<std::pair<std::int64_t, std::int64_t>> columns;
+    for (const SavedRange& range : tensor.ranges) {
+      const std::int64_t first = range.begin / row_length;
+      if (first <= row && row < first + range.count)
+        columns.emplace_back(range.begin % row_length, range.numel);
+    }
+    std::sort(columns.begin(), columns.end());
+    std::int64_t end = 0;
+    for (const auto& [begin, length] : columns) {
+      if (begin != end) refuse();
+      end += length;
+    }
+    if (end != row_length) refuse();
+  }
 }
 
 SavedTensor tensor_of(const Json& json, int num_ranks) {
   SavedTensor tensor;
   tensor.name = json.at("name").get<std::string>();
   tensor.shape = shape_of(json.at("shape").get<std::vector<std::int64_t>>());
-  std::int64_t end = 0;
+  tensor.kind = kind_of(json);
   for (const Json& entry : json.at("ranges")) {
-    const SavedRange range{entry.at(0), entry.at(1), entry.at(2)};
-    if (range.begin != end || range.rank < 0 || range.rank >= num_ranks || range.numel <= 0)
-      throw CheckpointError(fmt::format("the ranges of {} do not follow each other", tensor.name));
-    end += range.numel;
+    SavedRange range{entry.at(0), entry.at(1), entry.at(2)};
+    if (entry.size() > 3) {
+      range.count = entry.at(3);
+      range.stride = entry.at(4);
+    }
+    if (range.rank < 0 || range.rank >= num_ranks)
+      throw CheckpointError(fmt::format("a range of {} is in no rank's file", tensor.name));
     tensor.ranges.push_back(range);
   }
-  if (end != tensor.shape.numel())
-    throw CheckpointError(fmt::format("the ranges of {} cover {} of its {} elements", tensor.name,
-                                      end, tensor.shape.numel()));
+  check_ranges(tensor);
   return tensor;
+}
+
+int version_of(const Manifest& manifest) {
+  for (const SavedTensor& tensor : manifest.tensors) {
+    if (tensor.kind == ParameterKind::state) return 2;
+    for (const SavedRange& range : tensor.ranges)
+      if (range.count > 1) return 2;
+  }
+  return 1;
 }
 
 Manifest manifest_of(const Json& json) {
   if (json.at("format") != format_name) throw CheckpointError("it is not a checkpoint's manifest");
-  if (const int version = json.at("format_version"); version != format_version)
-    throw CheckpointError(fmt::format("its format version is {}; this program reads version {}",
-                                      version, format_version));
+  if (const int version = json.at("format_version"); version < 1 || version > newest_version)
+    throw CheckpointError(fmt::format(
+        "its format version is {}; this program reads versions 1 to {}", version, newest_version));
   Json body = json;
   const std::string hash = body.at("hash");
   body.erase("hash");
@@ -118,9 +185,10 @@ const SavedTensor* Manifest::find(std::string_view name) const {
   return nullptr;
 }
 
-std::int64_t Manifest::num_elements() const {
+std::int64_t Manifest::num_elements(ParameterKind kind) const {
   std::int64_t sum = 0;
-  for (const SavedTensor& tensor : tensors) sum += tensor.shape.numel();
+  for (const SavedTensor& tensor : tensors)
+    if (tensor.kind == kind) sum += tensor.shape.numel();
   return sum;
 }
 
@@ -167,7 +235,7 @@ std::int64_t newest_step_in(const std::string& folder) {
 std::string to_json(const Manifest& manifest) {
   Json json;
   json["format"] = format_name;
-  json["format_version"] = format_version;
+  json["format_version"] = version_of(manifest);
   json["step"] = manifest.state.step;
   json["state"] = {{"step", manifest.state.step},
                    {"num_tokens", manifest.state.num_tokens},

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/mesh.hpp"
+#include "parallel/parameter.hpp"
 #include "tensor/shape.hpp"
 
 namespace switchyard {
@@ -26,17 +27,24 @@ struct CheckpointFile {
   std::string hash;  // XXH3, 128 bits, hexadecimal
 };
 
-// Elements [begin, begin + numel) of a flattened tensor lie in the file of `rank`.
+// Elements of a flattened tensor that lie in the file of `rank`: `count` stretches of `numel`
+// neighbours, `stride` from one's beginning to the next's (0 if there is one). A rank's dataset of
+// a tensor holds its ranges one after another, in the order of the manifest.
 struct SavedRange {
   int rank = 0;
   std::int64_t begin = 0;
   std::int64_t numel = 0;
+  std::int64_t count = 1;
+  std::int64_t stride = 0;
+
+  std::int64_t total() const { return numel * count; }
 };
 
 struct SavedTensor {
   std::string name;
-  Shape shape;                     // global
-  std::vector<SavedRange> ranges;  // ascending, without gap or overlap
+  Shape shape;                                  // global
+  ParameterKind kind = ParameterKind::trained;  // state has values alone
+  std::vector<SavedRange> ranges;               // ascending by their beginnings, every element once
 };
 
 // What the run was training on, by which another corpus and another tokenizer are told from it.
@@ -61,7 +69,7 @@ struct Manifest {
   std::vector<SavedTensor> tensors;  // in the model's order
 
   const SavedTensor* find(std::string_view name) const;  // null if absent
-  std::int64_t num_elements() const;
+  std::int64_t num_elements(ParameterKind kind) const;
   std::int64_t num_bytes() const;  // of all files
 };
 

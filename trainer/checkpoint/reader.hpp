@@ -17,6 +17,8 @@ enum class SavedPart : std::uint8_t { value, moment1, moment2 };
 inline constexpr SavedPart saved_parts[] = {SavedPart::value, SavedPart::moment1,
                                             SavedPart::moment2};
 std::string_view group_name_of(SavedPart part);  // "parameters", "moment1", "moment2"
+// Those that a tensor of this kind has: state has no moments.
+std::span<const SavedPart> saved_parts_of(ParameterKind kind);
 
 class CheckpointReader {
  public:
@@ -28,6 +30,9 @@ class CheckpointReader {
   const Manifest& manifest() const { return manifest_; }
   // Elements [begin, begin + out.size()) of the flattened tensor. CheckpointError with the file.
   void read(SavedPart part, const SavedTensor& tensor, std::int64_t begin, std::span<float> out);
+  // The elements of `wanted`, to their local places in `out`, which they fill.
+  void read(SavedPart part, const SavedTensor& tensor, std::span<const SlicePiece> wanted,
+            std::span<float> out);
 
  private:
   const hdf5::File& file_of(int rank);

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <map>
 
 #include "data/atomic_file.hpp"
 #include "data/hdf5.hpp"
@@ -24,6 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t chunk_bytes = 1 << 20;
+constexpr std::int64_t block_numel = 4 << 20;  // elements written at a time where they are gathered
 constexpr const char* whole_file_name = "checkpoint.h5";
 
 // Chunks of one size that fill a dataset with almost nothing over: a chunk is stored whole.
@@ -41,15 +43,17 @@ std::int64_t bytes_of_rank_file(const std::vector<OwnedRange>& ranges) {
   for (const OwnedRange& range : ranges) {
     const std::int64_t data = range.numel * size_of(hdf5::ElementType::f32);
     const std::int64_t num_chunks = data / chunk_bytes + 1;
-    bytes += std::ssize(saved_parts) * (data + num_chunks * (4096 + 256) + 4096);
+    bytes += std::ssize(saved_parts_of(range.parameter->spec().kind)) *
+             (data + num_chunks * (4096 + 256) + 4096);
   }
   return bytes;
 }
 
-// Three virtual datasets a tensor, with a few boxes for every rank that may own some of it.
-std::int64_t bytes_of_shared_files(const ParameterStore& store, int num_ranks) {
-  const std::int64_t num_tensors = std::ssize(store.parameters());
-  return (1 << 20) + num_tensors * (8192 + std::int64_t{2048} * num_ranks);
+// Three virtual datasets a tensor, with a few boxes for every range of it.
+std::int64_t bytes_of_shared_files(const std::vector<SavedTensor>& tensors) {
+  std::int64_t bytes = 1 << 20;
+  for (const SavedTensor& tensor : tensors) bytes += 8192 + 2048 * std::ssize(tensor.ranges);
+  return bytes;
 }
 
 [[noreturn]] void refuse_space(const std::string& path, std::int64_t bytes, int error) {
@@ -101,51 +105,86 @@ TensorView view_of_part(SavedPart part, const OwnedRange& range, const AdamW& op
                                                 range.bucket_begin + range.numel);
 }
 
+// Piece after piece, as the manifest lists them.
+void write_range(hdf5::Dataset& dataset, const float* local,
+                 const std::vector<SlicePiece>& pieces) {
+  if (pieces.size() == 1 && pieces[0].count == 1) return dataset.write(local);
+  std::vector<float> block;
+  std::int64_t written = 0;
+  const auto write_block = [&] {
+    const std::int64_t numel = std::ssize(block);
+    dataset.write(hdf5::Box::rows(dataset.shape(), written, numel), block.data());
+    written += numel;
+    block.clear();
+  };
+  for (const SlicePiece& piece : pieces)
+    for (std::int64_t stretch = 0; stretch < piece.count; ++stretch) {
+      const float* begin = local + piece.local_begin + stretch * piece.local_stride;
+      block.insert(block.end(), begin, begin + piece.numel);
+      if (std::ssize(block) >= block_numel) write_block();
+    }
+  if (!block.empty()) write_block();
+}
+
 void write_rank_file(const std::string& path, const std::vector<OwnedRange>& ranges,
                      const AdamW& optimizer) {
   hdf5::File file = create_file_of(path, bytes_of_rank_file(ranges));
   for (const SavedPart part : saved_parts) {
     file.create_group(std::string(group_name_of(part)));
     for (const OwnedRange& range : ranges) {
+      if (part != SavedPart::value && !range.parameter->is_trained()) continue;
       hdf5::Dataset dataset =
           file.create_dataset(fmt::format("{}/{}", group_name_of(part), range.parameter->name()),
                               {range.numel}, hdf5::ElementType::f32, options_for(range.numel));
-      dataset.set_attribute("global_begin", range.global_begin);
+      const std::vector<SlicePiece> pieces = range.pieces();
+      dataset.set_attribute("global_begin", pieces.front().global_begin);
       const kernels::HostContents<float> contents(view_of_part(part, range, optimizer));
-      dataset.write(contents.span().data());
+      write_range(dataset, contents.span().data(), pieces);
     }
   }
   file.close_synced();
   trim_reservation(path);
 }
 
-// Which rank owns which range of every tensor, from what each rank says of itself. Collective.
+constexpr std::size_t figures_of_range = 5;  // tensor, begin, numel, count, stride
+
+// What this rank owns, in the order of its datasets.
+std::vector<std::int64_t> figures_of(const std::vector<OwnedRange>& ranges) {
+  std::vector<std::int64_t> figures;
+  for (const OwnedRange& range : ranges)
+    for (const SlicePiece& piece : range.pieces())
+      for (const std::int64_t figure : {std::int64_t{range.parameter->index()}, piece.global_begin,
+                                        piece.numel, piece.count, piece.global_stride})
+        figures.push_back(figure);
+  return figures;
+}
+
+// Which rank owns which elements of every tensor, from what each rank says of itself. Collective.
 std::vector<SavedTensor> gather_ownership(const ParameterStore& store,
                                           const std::vector<OwnedRange>& ranges, Group& world) {
-  const std::size_t num_tensors = store.parameters().size();
-  std::vector<std::int64_t> mine(2 * num_tensors, 0);  // begin and numel by tensor
-  for (std::size_t i = 0; i < num_tensors; ++i)
-    for (const OwnedRange& range : ranges)
-      if (range.parameter == &store.parameters()[i]) {
-        expect(mine[2 * i + 1] == 0, "at most one owned range of a parameter");
-        mine[2 * i] = range.global_begin;
-        mine[2 * i + 1] = range.numel;
-      }
-  std::vector<std::int64_t> all(mine.size() * static_cast<std::size_t>(world.size()));
+  const auto num_ranks = static_cast<std::size_t>(world.size());
+  std::vector<std::int64_t> mine = figures_of(ranges);
+  std::vector<std::int64_t> sizes(num_ranks);
+  const std::int64_t my_size = std::ssize(mine);
+  world.all_gather_values({&my_size, 1}, sizes);
+  const auto room = static_cast<std::size_t>(*std::max_element(sizes.begin(), sizes.end()));
+  mine.resize(room);
+  std::vector<std::int64_t> all(room * num_ranks);
   world.all_gather_values(mine, all);
 
   std::vector<SavedTensor> tensors;
-  for (std::size_t i = 0; i < num_tensors; ++i) {
-    const ParameterSpec& spec = store.parameters()[i].spec();
-    SavedTensor tensor{spec.name, spec.global_shape, {}};
-    for (int rank = 0; rank < world.size(); ++rank) {
-      const std::size_t at = (static_cast<std::size_t>(rank) * num_tensors + i) * 2;
-      if (all[at + 1] > 0) tensor.ranges.push_back({rank, all[at], all[at + 1]});
+  for (const Parameter& parameter : store.parameters())
+    tensors.push_back({parameter.name(), parameter.spec().global_shape, parameter.spec().kind, {}});
+  for (std::size_t rank = 0; rank < num_ranks; ++rank)
+    for (std::size_t at = 0; at < static_cast<std::size_t>(sizes[rank]); at += figures_of_range) {
+      const std::int64_t* figures = &all[rank * room + at];
+      tensors[static_cast<std::size_t>(figures[0])].ranges.push_back(
+          {static_cast<int>(rank), figures[1], figures[2], figures[3], figures[4]});
     }
-    std::sort(tensor.ranges.begin(), tensor.ranges.end(),
-              [](const SavedRange& a, const SavedRange& b) { return a.begin < b.begin; });
-    tensors.push_back(std::move(tensor));
-  }
+  // A rank's own ranges of a tensor ascend already, as its dataset holds them.
+  for (SavedTensor& tensor : tensors)
+    std::stable_sort(tensor.ranges.begin(), tensor.ranges.end(),
+                     [](const SavedRange& a, const SavedRange& b) { return a.begin < b.begin; });
   return tensors;
 }
 
@@ -176,10 +215,14 @@ CheckpointFile describe_file(const std::string& folder, const std::string& name)
 hdf5::VirtualDataset whole_tensor(SavedPart part, const SavedTensor& tensor) {
   hdf5::VirtualDataset recipe(tensor.shape, hdf5::ElementType::f32);
   const std::string source_name = fmt::format("{}/{}", group_name_of(part), tensor.name);
+  std::map<int, std::int64_t> size_of_dataset;
+  for (const SavedRange& range : tensor.ranges) size_of_dataset[range.rank] += range.total();
+  std::map<int, std::int64_t> offsets;
   for (const SavedRange& range : tensor.ranges) {
-    const Shape source_shape{range.numel};
-    std::int64_t offset = 0;
-    for (const hdf5::Box& box : flat_range_to_boxes(tensor.shape, range.begin, range.numel)) {
+    const Shape source_shape{size_of_dataset[range.rank]};
+    std::int64_t& offset = offsets[range.rank];
+    for (const hdf5::Box& box :
+         stretches_to_boxes(tensor.shape, range.begin, range.numel, range.count, range.stride)) {
       recipe.map(rank_file_name(range.rank), source_name, source_shape,
                  hdf5::Box::rows(source_shape, offset, box.numel()), box);
       offset += box.numel();
@@ -195,9 +238,11 @@ void write_whole_file(const std::string& path, const Manifest& manifest, std::in
   hdf5::write_text(file, "configuration", manifest.configuration);
   for (const SavedPart part : saved_parts) {
     file.create_group(std::string(group_name_of(part)));
-    for (const SavedTensor& tensor : manifest.tensors)
+    for (const SavedTensor& tensor : manifest.tensors) {
+      if (part != SavedPart::value && tensor.kind == ParameterKind::state) continue;
       file.create_dataset(fmt::format("{}/{}", group_name_of(part), tensor.name),
                           whole_tensor(part, tensor));
+    }
   }
   file.close_synced();
   trim_reservation(path);
@@ -286,9 +331,6 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   const std::string temporary = fmt::format("{}/{}.tmp", request.folder, name);
   const bool first = world.rank() == 0;
   const std::vector<OwnedRange> ranges = store.owned_ranges();
-  const std::int64_t shared_bytes =
-      bytes_of_shared_files(store, world.size()) + std::ssize(request.configuration) * 2;
-
   Manifest manifest;
   manifest.state = request.state;
   manifest.configuration = request.configuration;
@@ -297,6 +339,8 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   manifest.num_ranks = world.size();
   manifest.layout = store.mesh().config();
   manifest.tensors = gather_ownership(store, ranges, world);
+  const std::int64_t shared_bytes =
+      bytes_of_shared_files(manifest.tensors) + std::ssize(request.configuration) * 2;
   std::array<double, 1> needed{static_cast<double>(bytes_of_rank_file(ranges))};
   world.all_reduce_values(needed, ReduceOp::sum);
 
