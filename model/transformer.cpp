@@ -49,11 +49,15 @@ Transformer::Transformer(ParameterStore& store, const Placement& placement,
       vocab_size_used_(vocab_size_used),
       embedding_dropout_key_(random_key(seed, "dropout embedding")) {
   expect(compute == DType::f32 || compute == DType::bf16, "a compute type of f32 or bf16");
+  layers_.embedding = store.begin_layer();
   embedding_ = &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
                                       model.effective_embedding_std()));
-  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
+    layers_.blocks.push_back(store.begin_layer());
     blocks_.push_back(std::make_unique<Block>(store, layer, model, experts, placement, compute,
                                               seed, num_moe_layers()));
+  }
+  layers_.output = store.begin_layer();
   final_norm_ = &store.add(norm_spec("final_norm.weight", model.hidden));
   head_ = std::make_unique<Head>(store, model, compute, model.tie_embeddings ? embedding_ : nullptr,
                                  vocab_size_used);
@@ -128,6 +132,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
   if (!blocks_.empty()) stream = records.begin_forward(0, pass).saved.stream;
   {
     const Profile::Scope scope(device().profile(), Part::embedding);
+    pass.needs(layers_.embedding);
     kernels::embedding_forward(batch.tokens.flat(), embedding_->value(), stream);
     apply_dropout(stream, model_.embedding_dropout, embedding_dropout_key_, pass);
   }
@@ -136,12 +141,14 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Profile::LayerScope here(device().profile(), static_cast<std::int64_t>(layer), false);
     const auto [saved, derived] = records.begin_forward(layer, pass);
+    pass.needs(layers_.blocks[layer]);
     blocks_[layer]->forward(stream, delta, saved, derived, scratch, pass);
     stream = derived.stream;
     delta = scratch.delta;
     if (observer != nullptr) show(*observer, layer, records);
     records.end_forward(layer, keeps);
   }
+  pass.needs(layers_.output);
   const Profile::Scope scope(device().profile(), Part::embedding);
   normalize(stream, delta, output.stream, output.norm);
 }

@@ -108,6 +108,12 @@ class Transformer {
   DType compute_;
   std::int64_t vocab_size_used_;
   RandomKey embedding_dropout_key_;
+  // Numbers of the store's layers.
+  struct Layers {
+    int embedding = 0;
+    std::vector<int> blocks;
+    int output = 0;  // final norm and head
+  } layers_;
   Parameter* embedding_ = nullptr;  // [V, H]
   LayerRecords::Blocks blocks_;
   Parameter* final_norm_ = nullptr;  // [H]

@@ -1,10 +1,12 @@
 // What one forward and backward pass over a micro-batch needs to know beside the tensors: which
-// tokens these are, what the losses are divided by, and whom to tell of finished gradients.
+// tokens these are, what the losses are divided by, and whom to tell of weights needed and
+// gradients finished.
 #pragma once
 
 #include <cstdint>
 
 #include "parallel/gradient_sync.hpp"
+#include "parallel/layer_order.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
@@ -34,9 +36,14 @@ struct Pass {
   double target_weight = 0;
   double num_global_sequences = 1;
   GradientSync* sync = nullptr;  // may be null (evaluation, generation, tests)
+  LayerOrder* order = nullptr;   // may be null (generation, tests)
 
   double total_weight() const { return target_weight > 0 ? target_weight : num_global_tokens; }
   std::int64_t whole_length() const { return split_length > 0 ? split_length : sequence_length; }
+  // To be called before a forward pass first reads the weights of a layer of the store.
+  void needs(int layer) const {
+    if (order != nullptr) order->needs(layer);
+  }
   // To be called after the last addition to a parameter's gradient in a backward pass.
   void gradient_ready(const Parameter& parameter) const {
     if (sync != nullptr) sync->ready(parameter);

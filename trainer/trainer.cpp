@@ -41,6 +41,7 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       model_(store_, placement_, config.model, config.experts, compute_dtype(config.run),
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
       sync_(allocated(store_, config.run.seed)),
+      order_(store_.num_layers()),
       optimizer_(store_, config.optimizer),
       activation_store_(make_activation_store(device, config, mesh.group(Axis::world).rank())),
       activations_(model_, layout_.micro_batch, sequence_split_of(config, mesh.config()),
@@ -126,6 +127,7 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
   pass.target_weight = objective_.total_weight(layout_.global_batch);
   pass.sync = training ? &sync_ : nullptr;
+  pass.order = &order_;
   return pass;
 }
 

@@ -92,6 +92,7 @@ class Trainer {
   ParameterStore store_;
   Transformer model_;
   GradientSync sync_;
+  LayerOrder order_;
   AdamW optimizer_;
   std::unique_ptr<ActivationStore> activation_store_;  // null if nothing is spilled
   Activations activations_;

@@ -4,7 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
+#include <span>
+#include <vector>
+
 #include "kernels/cross_entropy.hpp"
+#include "tensor/error.hpp"
 #include "tests/model/small_model.hpp"
 
 namespace switchyard::test {
@@ -36,6 +42,57 @@ TEST_P(TransformerTest, LossesAndEveryGradientEqualTheOracles) {
   ASSERT_EQ(small.store.parameters().size(), oracle.gradients.size());
   for (const Parameter& parameter : small.store.parameters())
     EXPECT_LT(gradient_error(parameter, oracle.gradients), f32_tolerance) << parameter.name();
+}
+
+// Values that are read where they lie (embedding, norms, sinks) are NaN until their layer is asked
+// for, in every pass: so a layer asked for too late, or never, shows in the loss.
+TEST_P(TransformerTest, LayersAreAskedForBeforeTheirWeightsAreRead) {
+  const ModelCase& c = GetParam();
+  OneRank rank;
+  SmallModel small(*rank.device, rank.mesh, c);
+  SmallBatch batch(4, 3, 7, c.vocab_size_used);
+  const TokenBatch tokens = batch.on(*rank.device);
+  Activations activations(small.model, batch.num_sequences, batch.length);
+  Pass pass = pass_over(tokens);
+  const double wanted = small.model.evaluate(tokens, activations, pass).cross_entropy;
+
+  std::vector<std::vector<float>> kept;
+  const auto hide = [&] {
+    for (const Parameter& parameter : small.store.parameters())
+      std::ranges::fill(parameter.value().span<float>(), std::numeric_limits<float>::quiet_NaN());
+  };
+  for (const Parameter& parameter : small.store.parameters()) {
+    const std::span<const float> values = parameter.value().span<float>();
+    kept.emplace_back(values.begin(), values.end());
+  }
+  LayerOrder order(small.store.num_layers(), [&](int layer) {
+    for (const Parameter& parameter : small.store.parameters())
+      if (parameter.layer() == layer)
+        std::ranges::copy(kept[static_cast<std::size_t>(parameter.index())],
+                          parameter.value().as<float>());
+  });
+  EXPECT_EQ(small.store.num_layers(), c.model.num_layers + 2);
+  pass.order = &order;
+  for (int evaluation = 1; evaluation <= 2; ++evaluation) {
+    hide();
+    EXPECT_EQ(small.model.evaluate(tokens, activations, pass).cross_entropy, wanted);
+    EXPECT_EQ(order.num_passes(), evaluation);
+  }
+  hide();
+  small.store.zero_gradients();
+  EXPECT_EQ(small.model.train(tokens, activations, pass).cross_entropy, wanted);
+}
+
+TEST(LayerOrder, ALayerLeftOutIsRefused) {
+  LayerOrder order(3);
+  EXPECT_THROW(order.needs(1), InternalError);
+  order.needs(0);
+  EXPECT_THROW(order.needs(0), InternalError);
+  order.needs(1);
+  EXPECT_THROW(order.needs(0), InternalError);
+  order.needs(2);
+  order.needs(0);
+  EXPECT_EQ(order.num_passes(), 1);
 }
 
 TEST_P(TransformerTest, LogitsAndTokenLossesEqualTheOracles) {
