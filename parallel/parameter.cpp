@@ -16,7 +16,7 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t bytes_per_megabyte = 1 << 20;
-constexpr std::int64_t part_granularity = 16;     // elements: 64 bytes, so that parts stay aligned
+constexpr std::int64_t part_granularity = 16;  // elements: 64 bytes, so that parts stay aligned
 
 std::int64_t rounded_up(std::int64_t n, std::int64_t to) {
   return (n + to - 1) / to * to;

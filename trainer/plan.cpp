@@ -90,6 +90,7 @@ class OwnedElements {
  public:
   explicit OwnedElements(const ParameterStore& store) {
     for (const Bucket& bucket : store.buckets()) {
+      if (bucket.kind == ParameterKind::state) continue;
       Layout layout{bucket.axis == Axis::expert_data, bucket.part, {}};
       for (const BucketEntry& entry : bucket.entries)
         layout.entries.emplace_back(entry.begin, entry.end);
@@ -132,6 +133,7 @@ int num_kinds(const ParallelConfig& parallel) {
 std::int64_t active_parameters(const ExpertsConfig& experts, const ParameterStore& store) {
   std::int64_t active = 0;
   for (const Parameter& parameter : store.parameters()) {
+    if (!parameter.is_trained()) continue;
     const std::int64_t numel = parameter.spec().global_shape.numel();
     const bool of_experts = parameter.spec().replicas == Axis::expert_data;
     active += of_experts ? numel / experts.num_experts * experts.top_k : numel;
@@ -221,6 +223,7 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
     PlannedKind& first = known.emplace(kind, PlannedKind{OwnedElements(store)}).first->second;
     first.places.emplace(first.owned.count(rank, config.parallel.expert), plan.ranks.size() - 1);
     plan.num_parameters = store.num_global_elements();
+    plan.num_state_elements = store.num_global_elements(ParameterKind::state);
     plan.num_active_parameters = active_parameters(config.experts, store);
     plan.num_micro_steps = planned.trainer.batch_layout().num_micro_steps();
   }

@@ -29,6 +29,7 @@ struct Plan {
   int num_ranks = 1;
   ParallelConfig parallel;  // resolved
   std::int64_t num_parameters = 0;
+  std::int64_t num_state_elements = 0;     // saved, not trained
   std::int64_t num_active_parameters = 0;  // that one token passes: top_k of the experts
   std::int64_t num_micro_steps = 1;
   std::int64_t tokens_per_step = 0;

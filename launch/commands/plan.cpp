@@ -185,6 +185,7 @@ void print_json(const Plan& plan, const ContextProblem& problem, const RankMemor
   if (plan.parallel.context > 1) json["context_schemes"] = json_of_schemes(problem, plan.parallel);
   json["num_parameters"] = plan.num_parameters;
   json["num_active_parameters"] = plan.num_active_parameters;
+  json["num_state_elements"] = plan.num_state_elements;
   json["tokens_per_step"] = plan.tokens_per_step;
   json["num_micro_steps"] = plan.num_micro_steps;
   json["step_flops"] = plan.step_flops();
