@@ -1,6 +1,5 @@
 #include "trainer/adamw_optimizer.hpp"
 
-#include <array>
 #include <cmath>
 
 #include "kernels/adamw.hpp"
@@ -50,13 +49,12 @@ void AdamW::update(std::int64_t step, double learning_rate, double gradient_norm
   }
 }
 
-double AdamW::gradient_norm(Group& world) const {
+double AdamW::squared_norm_of_owned() const {
   const Profile::Scope scope(store_.device().profile(), Part::optimizer);
-  std::array<double, 1> sum{};
+  double sum = 0;
   for (const OwnedRange& range : ranges_)
-    sum[0] += kernels::sum_of_squares(range_of(range.bucket->gradients, range));
-  world.all_reduce_values(sum, ReduceOp::sum);
-  return std::sqrt(sum[0]);
+    sum += kernels::sum_of_squares(range_of(range.bucket->gradients, range));
+  return sum;
 }
 
 TensorView AdamW::moment(const std::vector<Tensor>& moments, const OwnedRange& range) const {

@@ -18,12 +18,12 @@ class AdamW {
   AdamW(const AdamW&) = delete;
   AdamW& operator=(const AdamW&) = delete;
 
-  // The global norm of the summed gradients before clipping, the same on every rank. Collective
-  // over `world`, which must be all ranks of the store's mesh.
-  double gradient_norm(Group& world) const;
+  // Of the summed gradients of this rank's part; added up over all ranks of the store's mesh it is
+  // the square of the model's gradient norm.
+  double squared_norm_of_owned() const;
   // One update of values and moments from the summed gradients of the owned parts. `step` counts
-  // from 1. gradient_norm: as above, and finite: whether an update may be made at all the caller
-  // decides, who also knows the loss.
+  // from 1. gradient_norm: of the whole model, before clipping, and finite: whether an update may
+  // be made at all the caller decides, who also knows the loss.
   void update(std::int64_t step, double learning_rate, double gradient_norm);
 
   // f32 [numel]: the moments of a range of store.owned_ranges() that is trained.

@@ -52,7 +52,7 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
   model_.pack_weights();
 }
 
-StepResult Trainer::step(std::int64_t step, BatchSource& source) {
+StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToReport& add) {
   device_.profile().enter_step(step);
   const Pass pass = pass_of(step, true);
   StepResult result;
@@ -72,11 +72,10 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source) {
   {
     Profile::Scope scope(device_.profile(), Part::reduction);
     sync_.finish();
-    finish_losses(result);
+    exchange_report(result, add);
   }
   Profile::Scope scope(device_.profile(), Part::optimizer);
   result.learning_rate = learning_rate_at(config_.optimizer, config_.train.num_steps, step);
-  result.gradient_norm = optimizer_.gradient_norm(mesh_.group(Axis::world));
   require_finite(result, step);  // before anything changes
   optimizer_.update(step, result.learning_rate, result.gradient_norm);
   sync_.gather_values();
@@ -142,14 +141,34 @@ const TokenBatch& Trainer::upload(const Batch& batch) {
   return batch_.tokens();
 }
 
-// Each rank holds the sums of its own tokens; the ranks of data x context hold different tokens.
-void Trainer::finish_losses(StepResult& result) const {
-  double sums[] = {result.losses.cross_entropy, result.losses.balance, result.losses.z};
-  mesh_.group(Axis::dense_replica).all_reduce_values(sums, ReduceOp::sum);
-  result.losses = {sums[0], sums[1], sums[2]};
-  result.loss =
-      sums[0] + config_.experts.balance_weight * sums[1] + config_.experts.z_weight * sums[2];
+// Each rank holds the sums of its own tokens and of its own part of the gradient.
+void Trainer::exchange_report(StepResult& result, const AddToReport& add) {
+  StepReport mine;
+  mine.sums.cross_entropy = result.losses.cross_entropy;
+  mine.sums.balance = result.losses.balance;
+  mine.sums.z = result.losses.z;
+  mine.sums.squared_gradient_norm = optimizer_.squared_norm_of_owned();
+  mine.maxima.max_rows = static_cast<double>(activations_.max_rows());
+  mine.maxima.memory_bytes = static_cast<double>(device_.memory().peak_total());
+  if (add) add(mine);
+  result.report = gather(mine, mesh_.group(Axis::world));
+  const StepReport::Sums& sums = result.report.sums;
+  result.losses = {sums.cross_entropy, sums.balance, sums.z};
+  result.loss = sums.cross_entropy + config_.experts.balance_weight * sums.balance +
+                config_.experts.z_weight * sums.z;
+  result.gradient_norm = std::sqrt(sums.squared_gradient_norm);
   result.load = load_.over(mesh_.group(Axis::dense_replica));
+  take_rows(result.report);
+}
+
+// All ranks have room for the rows of the fullest. Where that grew, which is seldom and on all ranks
+// alike, what the memory comes to is known only now.
+void Trainer::take_rows(GatheredReport& report) {
+  const auto rows = static_cast<std::int64_t>(report.maxima.max_rows);
+  if (rows <= agreed_rows_) return;
+  agreed_rows_ = rows;
+  activations_.reserve_rows(rows);
+  report.maxima.memory_bytes = static_cast<double>(peak_memory_bytes());
 }
 
 void Trainer::require_finite(const StepResult& result, std::int64_t step) const {

@@ -6,6 +6,7 @@
 // that the router sends.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,6 +19,7 @@
 #include "trainer/config.hpp"
 #include "trainer/device_batch.hpp"
 #include "trainer/load_statistics.hpp"
+#include "trainer/step_report.hpp"
 
 namespace switchyard {
 
@@ -28,7 +30,11 @@ struct StepResult {
   double gradient_norm = 0;  // of the whole model, before clipping
   double learning_rate = 0;
   ExpertLoad load;
+  GatheredReport report;  // what the ranks told each other
 };
+
+// What a caller adds to this rank's report: called when it is about to be sent.
+using AddToReport = std::function<void(StepReport&)>;
 
 struct EvaluationResult {
   double loss = 0;  // mean cross-entropy a token, nats
@@ -45,7 +51,7 @@ class Trainer {
   // One optimizer step, number `step` counted from 1, on the micro-batches that `source` gives.
   // Collective over the mesh. NumericalError, with the step and
   // the values, if loss or gradient is not finite; weights and moments are then those before it.
-  StepResult step(std::int64_t step, BatchSource& source);
+  StepResult step(std::int64_t step, BatchSource& source, const AddToReport& add = {});
 
   // For a plan: the micro-steps of a step before its last, which are alike there, are taken once
   // and recorded as often as there are. For all else, each is taken.
@@ -81,7 +87,8 @@ class Trainer {
   Pass pass_of(std::int64_t step, bool training);
   const TokenBatch& next_batch(BatchSource& source);
   const TokenBatch& upload(const Batch& batch);
-  void finish_losses(StepResult& result) const;
+  void exchange_report(StepResult& result, const AddToReport& add);
+  void take_rows(GatheredReport& report);
   void require_finite(const StepResult& result, std::int64_t step) const;
 
   Device& device_;
@@ -99,6 +106,7 @@ class Trainer {
   CausalObjective objective_;
   DeviceBatch batch_;
   LoadStatistics load_;
+  std::int64_t agreed_rows_ = 0;  // for which all ranks have room
   bool takes_alike_once_ = false;
 };
 

@@ -1,9 +1,6 @@
 // What spilling costs in a step, over all ranks.
 #pragma once
 
-#include <optional>
-
-#include "parallel/group/group.hpp"
 #include "trainer/run/metrics.hpp"
 #include "trainer/trainer.hpp"
 
@@ -11,8 +8,10 @@ namespace switchyard {
 
 class SpillMeter {
  public:
-  // Since the last call; none if nothing is spilled. Collective.
-  std::optional<SpillMetrics> measure(Trainer& trainer, Group& world);
+  // This rank's figures since the last call; nothing if nothing is spilled.
+  void add_to(StepReport& report, Trainer& trainer);
+  // Those of all ranks.
+  static SpillMetrics of(const GatheredReport& report);
 
  private:
   ActivationStore::Statistics before_;

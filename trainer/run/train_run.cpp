@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <optional>
@@ -162,14 +163,18 @@ class Run {
     const bool captures = capture_ && capture_->wants(state_.step + 1);
     if (captures) begin_capture();
     const Clock::time_point started = Clock::now();
-    last_ = trainer().step(state_.step + 1, *source_);
+    last_ =
+        trainer().step(state_.step + 1, *source_, [this](StepReport& report) { add_to(report); });
     const double seconds = seconds_since(started);
     if (captures) end_capture();
     const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
     state_.step += 1;
     state_.num_tokens += tokens;
     state_.data_position += config_.train.global_batch;
-    for (const std::string& sentence : slow_ranks_.end_step(world_)) note(sentence);
+    for (const std::string& sentence :
+         slow_ranks_.compare(last_.report.computed_seconds, world_.topology()))
+      note(sentence);
+    slow_ranks_.end_step();
     write_metrics(seconds, static_cast<double>(tokens) / seconds);
     if (capture_) note_capture(capture_->advance());
     if (!progress_) return;
@@ -180,6 +185,14 @@ class Run {
                      .seconds = seconds,
                      .flops_per_token = flops_per_token_,
                      .peak_flops_per_second = peak_});
+  }
+
+  // What the run wants all ranks to know. A signal may reach one rank only, or the ranks at
+  // different moments.
+  void add_to(StepReport& report) {
+    report.maxima.stop_signal = stop_.number();
+    report.computed_seconds = slow_ranks_.seconds_a_step();
+    spill_meter_.add_to(report, trainer());
   }
 
   void begin_capture() {
@@ -197,11 +210,11 @@ class Run {
   }
 
   void write_metrics(double seconds, double tokens_per_second) {
-    state_.max_rows = trainer().agree_on_rows();
-    const std::int64_t memory = trainer().peak_memory_bytes();
-    memory_bytes_ = memory;
-    const std::optional<SpillMetrics> spill = spill_meter_.measure(trainer(), world_);
+    state_.max_rows = static_cast<std::int64_t>(last_.report.maxima.max_rows);
+    memory_bytes_ = static_cast<std::int64_t>(last_.report.maxima.memory_bytes);
     if (!metrics_) return;
+    std::optional<SpillMetrics> spill;
+    if (trainer().activation_store() != nullptr) spill = SpillMeter::of(last_.report);
     metrics_->write(StepMetrics{.step = state_.step,
                                 .loss = last_.loss,
                                 .cross_entropy = last_.losses.cross_entropy,
@@ -213,7 +226,7 @@ class Run {
                                 .step_seconds = seconds,
                                 .tokens_per_second = tokens_per_second,
                                 .model_flops_per_second = flops_per_token_ * tokens_per_second,
-                                .memory_bytes = memory,
+                                .memory_bytes = memory_bytes_,
                                 .max_rows = state_.max_rows,
                                 .load_max_over_mean = last_.load.max_over_mean,
                                 .dropped_fraction = last_.load.dropped_fraction,
@@ -227,6 +240,10 @@ class Run {
     if (metrics_)
       metrics_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
     note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
+    // It may have taken as long as many steps: the next report would be late for a signal.
+    double& signal = last_.report.maxima.stop_signal;
+    signal = std::max(signal, static_cast<double>(stop_.number()));
+    world_.all_reduce_values({&signal, 1}, ReduceOp::max);
   }
 
   void save() {
@@ -246,10 +263,9 @@ class Run {
                      format_bytes(static_cast<double>(saved.num_bytes)), saved.seconds));
   }
 
-  // A signal may reach one rank only, or the ranks at different moments.
+  // The signal of which the ranks told each other in the step.
   bool stop_agreed() {
-    double number = stop_.number();
-    world_.all_reduce_values({&number, 1}, ReduceOp::max);
+    const double number = last_.report.maxima.stop_signal;
     stopped_by_ = StopSignal::name_of(static_cast<int>(number));
     return number > 0;
   }

@@ -43,20 +43,23 @@ void SlowRanks::begin_step() {
   waited_at_begin_ = log_.waited_ns();
 }
 
-std::vector<std::string> SlowRanks::end_step(Group& world) {
-  if (every_ == 0 || world.size() == 1) return {};
+void SlowRanks::end_step() {
   computed_ += (steady_nanoseconds() - begun_) - (log_.waited_ns() - waited_at_begin_);
-  if (++num_steps_ < every_) return {};
-  const std::int64_t mine = computed_ / num_steps_;
-  num_steps_ = computed_ = 0;
-  std::vector<std::int64_t> all(static_cast<std::size_t>(world.size()));
-  world.all_gather_values({&mine, 1}, all);
-  std::vector<double> seconds(all.size());
-  std::transform(all.begin(), all.end(), seconds.begin(),
-                 [](std::int64_t ns) { return static_cast<double>(ns) * 1e-9; });
+  ++num_steps_;
+}
+
+double SlowRanks::seconds_a_step() const {
+  return num_steps_ == 0 ? 0.0
+                         : static_cast<double>(computed_) * 1e-9 / static_cast<double>(num_steps_);
+}
+
+std::vector<std::string> SlowRanks::compare(std::span<const double> seconds_of_ranks,
+                                            const Topology& topology) {
   std::vector<std::string> sentences;
-  const Topology& topology = world.topology();
-  for (const SlowRank& slow : find_slow(seconds))
+  if (every_ == 0 || num_steps_ < every_) return sentences;
+  num_steps_ = computed_ = 0;
+  if (seconds_of_ranks.size() == 1) return sentences;
+  for (const SlowRank& slow : find_slow(seconds_of_ranks))
     sentences.push_back(describe(slow, topology.name_of(topology.host_of(slow.rank))));
   return sentences;
 }

@@ -26,13 +26,20 @@ std::vector<SlowRank> find_slow(std::span<const double> seconds);
 // "rank 2 (host b) is slow: its computation takes 1.80 s a step, the median 1.00 s"
 std::string describe(const SlowRank& slow, const std::string& host);
 
-// Counts the steps of this rank and compares the ranks every so many.
+// Counts the steps of this rank and compares the ranks every so many: a step's figure travels with
+// the report of the step after it.
 class SlowRanks {
  public:
   SlowRanks(const CollectiveLog& log, std::int64_t every) : log_(log), every_(every) {}
   void begin_step();
-  // Collective over the world at every `every`-th step: the sentences, the same on all ranks.
-  std::vector<std::string> end_step(Group& world);
+  void end_step();
+  // This rank's computation, in the mean of the steps that have ended since the ranks were
+  // compared.
+  double seconds_a_step() const;
+  // Compares what all ranks said of these steps, once they are `every`: the sentences, the same on
+  // all ranks. To be called at the same steps on all of them.
+  std::vector<std::string> compare(std::span<const double> seconds_of_ranks,
+                                   const Topology& topology);
 
  private:
   const CollectiveLog& log_;
