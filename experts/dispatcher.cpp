@@ -117,6 +117,7 @@ TensorView Dispatcher::exchange_counts(DispatchScratch& scratch) const {
   for (int p = 0; p < group_.size(); ++p)
     told[static_cast<std::size_t>(p)] = placement_.num_places_of(p);
   const TensorView recv = used(scratch.recv_counts, group_.size() * num_local_places());
+  const Profile::ControlScope control(recv.device->profile());
   group_.all_to_all_v(scratch.counts->reshape({placement_.num_places(), 1}), told,
                       recv.reshape({recv.numel(), 1}), heard);
   return recv;

@@ -6,20 +6,41 @@ namespace switchyard {
 
 std::string_view name_of(Part part) {
   switch (part) {
-    case Part::other: return "other";
-    case Part::data: return "data";
-    case Part::embedding: return "embedding";
-    case Part::attention: return "attention";
-    case Part::router: return "router";
-    case Part::dispatch: return "dispatch";
-    case Part::experts: return "experts";
-    case Part::combine: return "combine";
-    case Part::head: return "head";
-    case Part::reduction: return "reduction";
-    case Part::optimizer: return "optimizer";
-    case Part::spill: return "spill";
+    case Part::other:
+      return "other";
+    case Part::data:
+      return "data";
+    case Part::embedding:
+      return "embedding";
+    case Part::attention:
+      return "attention";
+    case Part::router:
+      return "router";
+    case Part::dispatch:
+      return "dispatch";
+    case Part::experts:
+      return "experts";
+    case Part::combine:
+      return "combine";
+    case Part::head:
+      return "head";
+    case Part::reduction:
+      return "reduction";
+    case Part::optimizer:
+      return "optimizer";
+    case Part::spill:
+      return "spill";
   }
   return "?";
+}
+
+Work& Work::operator+=(const Work& more) {
+  flops += more.flops;
+  bytes += more.bytes;
+  wire_bytes += more.wire_bytes;
+  control_bytes += more.control_bytes;
+  control_messages += more.control_messages;
+  return *this;
 }
 
 Part Profile::enter(Part part) {
@@ -53,6 +74,8 @@ void Profile::record(const Work& work) {
   sum.flops += times * work.flops;
   sum.bytes += times * work.bytes;
   sum.wire_bytes += times * work.wire_bytes;
+  sum.control_bytes += times * work.control_bytes;
+  sum.control_messages += times * work.control_messages;
 }
 
 double Profile::seconds(Part part) {
@@ -67,11 +90,7 @@ double Profile::total_seconds() {
 
 Work Profile::total_work() const {
   Work sum;
-  for (const Work& work : work_) {
-    sum.flops += work.flops;
-    sum.bytes += work.bytes;
-    sum.wire_bytes += work.wire_bytes;
-  }
+  for (const Work& work : work_) sum += work;
   return sum;
 }
 

@@ -32,6 +32,12 @@ struct Work {
   double flops = 0;       // a multiply-add counts two
   double bytes = 0;       // of memory read and written, counted once per operand
   double wire_bytes = 0;  // sent by this rank to others
+  // Control: small numbers that ranks tell each other (counts, losses, norms). Those that are no
+  // tensors are not among wire_bytes. Only the plan counts them.
+  double control_bytes = 0;
+  double control_messages = 0;
+
+  Work& operator+=(const Work& more);
 };
 
 // Where a rank is in its step, for whoever watches it: plain numbers, so that they can lie in
@@ -74,6 +80,19 @@ class Profile {
     Profile& profile_;
     std::int64_t outer_;
   };
+
+  // Marks exchanges of tensors that are control.
+  class ControlScope {
+   public:
+    explicit ControlScope(Profile& profile) : profile_(profile) { profile_.in_control_ = true; }
+    ~ControlScope() { profile_.in_control_ = false; }
+    ControlScope(const ControlScope&) = delete;
+    ControlScope& operator=(const ControlScope&) = delete;
+
+   private:
+    Profile& profile_;
+  };
+  bool in_control() const { return in_control_; }
 
   // Marks a layer, in one direction.
   class LayerScope {
@@ -119,6 +138,7 @@ class Profile {
   Clock::time_point since_;
   std::int64_t times_ = 1;
   StepPlace* place_ = nullptr;  // may be null: nobody watches
+  bool in_control_ = false;
 };
 
 }  // namespace switchyard

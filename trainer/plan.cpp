@@ -171,11 +171,7 @@ RowBounds row_bounds(const Config& given, int num_ranks) {
 
 Work RankPlan::step_total() const {
   Work total;
-  for (const Work& work : step) {
-    total.flops += work.flops;
-    total.bytes += work.bytes;
-    total.wire_bytes += work.wire_bytes;
-  }
+  for (const Work& work : step) total += work;
   return total;
 }
 

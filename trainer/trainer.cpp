@@ -151,7 +151,10 @@ void Trainer::exchange_report(StepResult& result, const AddToReport& add) {
   mine.maxima.max_rows = static_cast<double>(activations_.max_rows());
   mine.maxima.memory_bytes = static_cast<double>(device_.memory().peak_total());
   if (add) add(mine);
-  result.report = gather(mine, mesh_.group(Axis::world));
+  {
+    const Profile::Scope scope(device_.profile(), Part::optimizer);
+    result.report = gather(mine, mesh_.group(Axis::world));
+  }
   const StepReport::Sums& sums = result.report.sums;
   result.losses = {sums.cross_entropy, sums.balance, sums.z};
   result.loss = sums.cross_entropy + config_.experts.balance_weight * sums.balance +
@@ -161,8 +164,8 @@ void Trainer::exchange_report(StepResult& result, const AddToReport& add) {
   take_rows(result.report);
 }
 
-// All ranks have room for the rows of the fullest. Where that grew, which is seldom and on all ranks
-// alike, what the memory comes to is known only now.
+// All ranks have room for the rows of the fullest. Where that grew, which is seldom and on all
+// ranks alike, what the memory comes to is known only now.
 void Trainer::take_rows(GatheredReport& report) {
   const auto rows = static_cast<std::int64_t>(report.maxima.max_rows);
   if (rows <= agreed_rows_) return;

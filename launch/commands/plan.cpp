@@ -70,6 +70,42 @@ std::string work_text(const Plan& plan) {
                      plan.tokens_per_step, plan.num_micro_steps, table_text(rows));
 }
 
+// What the small numbers of a part are for.
+std::string_view control_of(Part part) {
+  switch (part) {
+    case Part::dispatch:
+      return "rows for each expert";
+    case Part::router:
+      return "balance";
+    case Part::reduction:
+      return "load of the experts";
+    case Part::optimizer:
+      return "losses, norm, stop, memory";
+    default:
+      return name_of(part);
+  }
+}
+
+// The small numbers that ranks tell each other, as a mean of the ranks.
+std::string control_text(const Plan& plan) {
+  Rows rows = {{"purpose", "messages", "bytes"}};
+  Work total;
+  const auto add = [&](std::string_view name, const Work& work) {
+    const auto num_kinds = static_cast<double>(plan.ranks.size());
+    rows.push_back({std::string(name), fmt::format("{:.0f}", work.control_messages / num_kinds),
+                    fmt::format("{:.0f}", work.control_bytes / num_kinds)});
+  };
+  for (std::size_t part = 0; part < num_parts; ++part) {
+    Work sum;
+    for (const RankPlan& rank : plan.ranks) sum += rank.step[part];
+    if (sum.control_messages > 0) add(control_of(static_cast<Part>(part)), sum);
+    total += sum;
+  }
+  if (total.control_messages == 0) return {};
+  add("step", total);
+  return fmt::format("Control of one step, sent by a rank:\n{}\n", table_text(rows));
+}
+
 // How memory grows as routing gets less even.
 std::string imbalance_text(const Config& config, const Plan& balanced, std::int64_t vocab_size) {
   const std::int64_t num_rows = balanced.fullest().max_rows;
@@ -208,7 +244,9 @@ void print_json(const Plan& plan, const ContextProblem& problem, const RankMemor
       entry["step"][std::string(name_of(static_cast<Part>(part)))] = {
           {"flops", rank.step[part].flops},
           {"bytes", rank.step[part].bytes},
-          {"wire_bytes", rank.step[part].wire_bytes}};
+          {"wire_bytes", rank.step[part].wire_bytes},
+          {"control_bytes", rank.step[part].control_bytes},
+          {"control_messages", rank.step[part].control_messages}};
     json["ranks"].push_back(std::move(entry));
   }
   std::cout << json.dump(2) << std::endl;
@@ -301,7 +339,7 @@ int run_plan(const CommandContext& context) {
       plan.num_active_parameters, format_count(static_cast<double>(plan.num_active_parameters)),
       plan.num_ranks, plan.parallel.data, plan.parallel.context, plan.parallel.expert,
       kernels::num_threads());
-  std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n';
+  std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n' << control_text(plan);
   if (plan.parallel.context > 1) std::cout << context_table(problem, plan.parallel) << '\n';
   if (rows == 0) std::cout << imbalance_text(config, plan, vocab_size) << '\n';
   std::cout << fit_text(config, plan, vocab_size, memory, rows) << std::flush;

@@ -37,7 +37,11 @@ class PlanGroup final : public Group {
     const std::size_t num_ranks = static_cast<std::size_t>(size());
     expect(to.count.size() == num_ranks && from.count.size() == num_ranks,
            "one row count for each rank");
-    return record(wire::all_to_all_v(send, to.count, rank()));
+    const double bytes = wire::all_to_all_v(send, to.count, rank());
+    if (device_.profile().in_control())
+      device_.profile().record(
+          {.control_bytes = bytes, .control_messages = static_cast<double>(size() - 1)});
+    return record(bytes);
   }
 
   Event start_broadcast(const TensorView& whole, int) override {
@@ -54,16 +58,20 @@ class PlanGroup final : public Group {
   void all_gather_values(std::span<const std::int64_t> mine, std::span<std::int64_t> all) override {
     expect(all.size() == mine.size() * static_cast<std::size_t>(size()),
            "room for all ranks' values");
+    record_values(mine.size_bytes());
     for (std::size_t begin = 0; begin < all.size(); begin += mine.size())
       std::copy(mine.begin(), mine.end(), all.begin() + static_cast<std::ptrdiff_t>(begin));
   }
 
   void all_reduce_values(std::span<double> values, ReduceOp op) override {
+    record_values(values.size_bytes());
     if (op != ReduceOp::sum) return;
     for (double& value : values) value *= size();
   }
 
   void all_reduce_values(std::span<std::int64_t> values, ReduceOp op) override {
+    device_.profile().record(
+        wire::reduce_counts(static_cast<std::int64_t>(values.size_bytes()), size()));
     if (op != ReduceOp::sum) return;
     for (std::int64_t& value : values) value *= size();
   }
@@ -77,6 +85,10 @@ class PlanGroup final : public Group {
   }
 
  private:
+  // A rank that adds up values in rank order gathers them first.
+  void record_values(std::size_t bytes) {
+    device_.profile().record(wire::gather_values(static_cast<std::int64_t>(bytes), size()));
+  }
   Event record(double wire_bytes) {
     wire::record(device_, wire_bytes);
     return Event();

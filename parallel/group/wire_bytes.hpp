@@ -3,6 +3,7 @@
 // (docs/parallelism.md).
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <numeric>
 #include <span>
@@ -31,6 +32,20 @@ inline double all_to_all_v(const TensorView& send, std::span<const std::int64_t>
   const std::int64_t rows = std::accumulate(send_rows.begin(), send_rows.end(), std::int64_t{0}) -
                             send_rows[static_cast<std::size_t>(rank)];
   return rows == 0 ? 0.0 : static_cast<double>(rows * send.cols() * size_of(send.dtype));
+}
+
+// Small values that every rank sends to all others, as MPI libraries gather them: in each round a
+// rank sends on all that it has, so the rounds double what is known (Bruck et al. 1997).
+inline Work gather_values(std::int64_t bytes, int size) {
+  return {.control_bytes = static_cast<double>(bytes) * (size - 1),
+          .control_messages =
+              static_cast<double>(std::bit_width(static_cast<std::uint32_t>(size - 1)))};
+}
+
+// Whole numbers may be added up in any order: reduced by halves, then gathered (Rabenseifner 2004).
+inline Work reduce_counts(std::int64_t bytes, int size) {
+  return {.control_bytes = all_reduce(bytes, size),
+          .control_messages = 2 * gather_values(bytes, size).control_messages};
 }
 
 // Adds to the current part of the device's profile.

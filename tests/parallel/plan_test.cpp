@@ -68,6 +68,20 @@ TEST_F(PlanTest, ValuesOfTheBalancedWorld) {
   EXPECT_EQ(values, (std::vector<double>{4.5, 6.0}));
 }
 
+// Of 4,096 ranks, 5 numbers: 12 rounds, and everybody's numbers come to everybody.
+TEST_F(PlanTest, ControlIsCountedBesideTensors) {
+  const std::unique_ptr<Group> group = make_plan_group("world", 7, 4096, *device_);
+  const std::unique_ptr<Group> alone = make_plan_group("alone", 0, 1, *device_);
+  device_->profile().reset();
+  std::vector<double> values(5);
+  group->all_reduce_values(values, ReduceOp::max);
+  alone->all_reduce_values(values, ReduceOp::max);
+  const Work work = device_->profile().total_work();
+  EXPECT_EQ(work.control_bytes, 5 * 8 * 4095);
+  EXPECT_EQ(work.control_messages, 12);
+  EXPECT_EQ(work.wire_bytes, 0);
+}
+
 TEST_F(PlanTest, SubgroupsKnowTheirPlaces) {
   const std::unique_ptr<Group> group = make_plan_group("world", 5, 6, *device_);
   const std::unique_ptr<Group> part = group->subgroup("part", {{0, 2, 4}, {3, 5, 1}});

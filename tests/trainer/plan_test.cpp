@@ -51,6 +51,8 @@ void expect_same(const RankPlan& planned, const RankPlan& full) {
     EXPECT_EQ(planned.step[part].bytes, full.step[part].bytes);
     EXPECT_NEAR(planned.step[part].wire_bytes, full.step[part].wire_bytes,
                 1e-14 * full.step[part].wire_bytes);
+    EXPECT_EQ(planned.step[part].control_bytes, full.step[part].control_bytes);
+    EXPECT_EQ(planned.step[part].control_messages, full.step[part].control_messages);
   }
 }
 
