@@ -61,7 +61,8 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
   const std::int64_t num_micro_steps = layout_.num_micro_steps();
   for (std::int64_t num_taken = 0; num_taken < num_micro_steps;) {
     const bool is_last = num_taken + 1 == num_micro_steps;
-    const std::int64_t times = takes_alike_once_ && !is_last ? num_micro_steps - 1 : 1;
+    const bool stands_for_others = takes_alike_once_ && num_taken == 1 && !is_last;
+    const std::int64_t times = stands_for_others ? num_micro_steps - 2 : 1;
     const Profile::Repeat repeat(device_.profile(), times);
     const TokenBatch& batch = next_batch(source);
     if (is_last) sync_.arm();

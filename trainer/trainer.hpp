@@ -53,8 +53,8 @@ class Trainer {
   // the values, if loss or gradient is not finite; weights and moments are then those before it.
   StepResult step(std::int64_t step, BatchSource& source, const AddToReport& add = {});
 
-  // For a plan: the micro-steps of a step before its last, which are alike there, are taken once
-  // and recorded as often as there are. For all else, each is taken.
+  // For a plan: the micro-steps between the first of a step and its last are alike there. One is
+  // taken, and recorded as often as there are. For all else, each is taken.
   void take_alike_micro_steps_once() { takes_alike_once_ = true; }
 
   // Mean cross-entropy over the tokens of all sequences of `batches`; collective.
