@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <new>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "kernels/isa.hpp"
@@ -19,6 +20,7 @@
 #include "launch/suggestion.hpp"
 #include "launch/version.hpp"
 #include "parallel/group/collective_error.hpp"
+#include "trainer/thread_limit.hpp"
 
 namespace switchyard {
 namespace {
@@ -49,6 +51,9 @@ Failure current_failure() {
   } catch (const std::filesystem::filesystem_error& error) {
     return {.code = ExitCode::io,
             .message = fmt::format("{}: {}", error.path1().string(), error.code().message())};
+  } catch (const std::system_error& error) {
+    if (is_thread_shortage(error)) return {.code = ExitCode::memory, .message = no_thread_text()};
+    return {.code = ExitCode::internal, .message = fmt::format("internal error: {}", error.what())};
   } catch (const std::exception& error) {
     return {.code = ExitCode::internal, .message = fmt::format("internal error: {}", error.what())};
   } catch (...) {
@@ -141,6 +146,7 @@ int run_in_session(const Command& command, CommandContext& context, int argc, ch
   std::optional<MpiGuard> start(std::in_place, MpiGuard::Phase::start, context.launcher);
   Session session(&argc, &argv);
   start.reset();
+  require_same_world(context.launcher, session.world().size());
   context.session = &session;
   // The session knows; the environment only guesses.
   context.launcher.rank = session.world().rank();

@@ -11,6 +11,8 @@
 #include <string_view>
 
 #include "data/shell_quote.hpp"
+#include "parallel/group/collective_error.hpp"
+#include "tensor/error.hpp"
 
 namespace switchyard {
 namespace {
@@ -39,16 +41,24 @@ Launcher detect_launcher() {
     const char* rank;
   };
   // Slurm's step variables: those of the job are also set in a batch script, which is one process.
-  constexpr std::array<Source, 3> sources{{
+  // Hydra, which starts MPICH's and Intel MPI's ranks, sets PMI_* or, without a PMI of its own,
+  // MPI_LOCAL*; the latter are of this host.
+  constexpr std::array<Source, 5> sources{{
       {"mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
+      {"mpiexec", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"},
       {"mpiexec", "PMI_SIZE", "PMI_RANK"},
+      {"mpiexec", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"},
       {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},
   }};
   for (const Source& source : sources) {
     const std::optional<int> size = environment_number(source.size);
     const std::optional<int> rank = environment_number(source.rank);
     if (size && rank && *size >= 1 && *rank >= 0 && *rank < *size) {
-      return {.name = source.name, .rank = *rank, .num_ranks = *size};
+      // srun --mpi=pmi2 sets PMI_*, too; where Hydra uses srun its tasks are one for each node.
+      const bool is_srun = environment_number("SLURM_STEP_NUM_TASKS") == size &&
+                           environment_number("SLURM_PROCID") == rank &&
+                           std::string_view(source.name) == "mpiexec";
+      return {.name = is_srun ? "srun" : source.name, .rank = *rank, .num_ranks = *size};
     }
   }
   return {};
@@ -74,6 +84,27 @@ BatchJob detect_batch_job() {
   const std::string cluster = environment_text("SLURM_CLUSTER_NAME");
   return {.id = fmt::format("Slurm{}{} {}", cluster.empty() ? "" : " ", cluster, number),
           .num_restarts = environment_number("SLURM_RESTART_COUNT").value_or(0)};
+}
+
+void require_same_world(const Launcher& launcher, int world_size) {
+  if (launcher.num_ranks <= 1 || world_size > 1) return;
+  std::string remedy;
+  if (launcher.name == "srun")
+    remedy =
+        "srun did not offer PMIx: start with srun --mpi=pmix, if srun --mpi=list shows it, else "
+        "with Open MPI's mpirun inside the job (launch/submit --launcher mpirun)";
+  else if (launcher.name == "mpiexec")
+    remedy =
+        "it belongs to another MPI (MPICH, Intel MPI), and this program to Open MPI: start with "
+        "Open MPI's mpirun (launch/mpirun.sh CONFIG -n RANKS; mpirun --version tells whose it is)";
+  else
+    remedy =
+        "this mpirun and the program's Open MPI do not belong together: take the mpirun of the "
+        "same installation (mpirun --version, switchyard --version)";
+  throw Collective<ConfigError>(fmt::format(
+      "{} started {} ranks, but MPI knows of one only: each would train alone, in the same folder. "
+      "{}",
+      launcher.name, launcher.num_ranks, remedy));
 }
 
 int num_tasks_on_node(std::string_view tasks_per_node, int node) {

@@ -10,7 +10,9 @@
 namespace switchyard {
 
 struct Launcher {
-  std::string name;  // "mpirun", "mpiexec" or "srun"; empty: a plain process
+  // "mpirun" (Open MPI's), "mpiexec" (of another MPI: MPICH, Intel MPI, MVAPICH) or "srun"; empty:
+  // a plain process.
+  std::string name;
   int rank = 0;
   int num_ranks = 1;
 };
@@ -25,6 +27,11 @@ std::string start_of_command(const Launcher& launcher, const std::string& progra
 
 // The job of Slurm that this process is a part of, if any.
 BatchJob detect_batch_job();
+
+// ConfigError, known to all ranks, if the environment tells of more ranks than MPI found: mpirun of
+// another MPI, or srun without PMIx, starts tasks of which each would train alone. After MPI has
+// started, before anything is touched.
+void require_same_world(const Launcher& launcher, int world_size);
 
 // Where srun starts more ranks on a host than it has processors: has those that wait inside MPI
 // give their processor away (OMPI_MCA_mpi_yield_when_idle, unless it is set), as mpirun does by

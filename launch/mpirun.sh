@@ -98,6 +98,10 @@ else
   most=$ranks
 fi
 
+# Absurd numbers would fill the memory, or hang, before anybody could say so.
+((most <= 32 * cores)) ||
+  refuse "$most ranks on one host of $cores cores are too many: at most 32 a core, $((32 * cores)); for more hosts use --hosts, or launch/submit"
+
 threads=${OMP_NUM_THREADS:-$((cores / most > 0 ? cores / most : 1))}
 is_number "$threads" || refuse "OMP_NUM_THREADS is '$threads', not a number of threads"
 export OMP_NUM_THREADS=$threads

@@ -7,6 +7,7 @@
 #include <functional>
 #include <sstream>
 
+#include "launch/home_folder.hpp"
 #include "launch/suggestion.hpp"
 
 namespace switchyard {
@@ -27,6 +28,7 @@ struct Options::State {
   std::vector<std::function<void(const po::variables_map&)>> stores;
   std::string arguments_name;
   std::vector<std::string>* arguments = nullptr;
+  std::vector<std::string*> paths;
   std::size_t least = 0;
   std::size_t most = 0;
 
@@ -43,6 +45,7 @@ struct Options::State {
 
   [[noreturn]] void refuse(const std::string& problem) const { throw UsageError(command, problem); }
   void refuse_unknown(const std::string& name) const;
+  void find_home(std::string& path) const;
   po::variables_map read(const std::vector<std::string>& texts) const;
 };
 
@@ -54,6 +57,12 @@ void Options::State::refuse_unknown(const std::string& name) const {
   const auto near = nearest(word, candidates);
   refuse(fmt::format("unknown option {}{}", name,
                      near ? fmt::format("; did you mean --{}?", *near) : ""));
+}
+
+void Options::State::find_home(std::string& path) const {
+  HomePath found = with_home_folder(path);
+  if (!found.problem.empty()) refuse(fmt::format("{}: {}", path, found.problem));
+  path = std::move(found.path);
 }
 
 po::variables_map Options::State::read(const std::vector<std::string>& texts) const {
@@ -120,6 +129,13 @@ Options& Options::add(std::string_view name, std::string_view value, std::string
   return *this;
 }
 
+Options& Options::add_path(std::string_view name, std::string_view value, std::string& target,
+                           std::string_view help) {
+  state_->add<std::string>(name, value, target, help);
+  state_->paths.push_back(&target);
+  return *this;
+}
+
 Options& Options::add(std::string_view name, std::string_view value, std::int64_t& target,
                       std::string_view help) {
   state_->add<std::int64_t>(name, value, target, help);
@@ -164,7 +180,9 @@ bool Options::parse(const std::vector<std::string>& arguments) {
   }
   const po::variables_map given = state_->read(arguments);
   for (const auto& store : state_->stores) store(given);
+  for (std::string* path : state_->paths) state_->find_home(*path);
   if (state_->arguments != nullptr) {
+    for (std::string& argument : *state_->arguments) state_->find_home(argument);
     const std::size_t count = state_->arguments->size();
     if (count < state_->least) {
       state_->refuse(fmt::format("{} is missing", state_->arguments_name));

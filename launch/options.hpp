@@ -47,12 +47,16 @@ class Options {
                std::string_view help);
   Options& add(std::string_view name, std::string_view value, double& target,
                std::string_view help);
+  // A text that names a file or folder: "~/" at its beginning is the home folder.
+  Options& add_path(std::string_view name, std::string_view value, std::string& target,
+                    std::string_view help);
   // The same; the target stays empty when the option is not given.
   Options& add(std::string_view name, std::string_view value, std::optional<std::string>& target,
                std::string_view help);
   Options& add(std::string_view name, std::string_view value, std::optional<std::int64_t>& target,
                std::string_view help);
-  // All arguments without a name go to `target`; there must be `least` to `most` of them.
+  // All arguments without a name go to `target`; there must be `least` to `most` of them. They are
+  // paths or cannot begin with "~".
   Options& arguments(std::string_view what, std::vector<std::string>& target, std::size_t least = 0,
                      std::size_t most = 1'000'000);
 

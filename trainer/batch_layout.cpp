@@ -1,7 +1,11 @@
 #include "trainer/batch_layout.hpp"
 
-#include <algorithm>
+#include <fmt/core.h>
 
+#include <algorithm>
+#include <limits>
+
+#include "experts/placement.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -37,6 +41,35 @@ SequenceSplit sequence_split_of(const Config& config, const ParallelConfig& para
           split.pad};
 }
 
+namespace {
+
+// Tokens of a micro-batch, and the rows that routing may send to one rank, have 32-bit numbers.
+void require_numbers(const Config& config, const Mesh& mesh, std::int64_t micro_batch) {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  const std::int64_t num_tokens = micro_batch * config.model.sequence_length;
+  if (num_tokens > most)
+    throw ConfigError(
+        fmt::format("train.micro_batch x model.sequence_length = {} x {} = {} tokens of a "
+                    "micro-batch; at most {} can be numbered, so make train.micro_batch or "
+                    "model.sequence_length smaller",
+                    micro_batch, config.model.sequence_length, num_tokens, most));
+  if (config.experts.num_experts == 0 || config.experts.every == 0) return;
+  const ExpertPlacement placement{config.experts.num_experts, mesh.degree(Axis::expert)};
+  const std::int64_t num_local = micro_batch * sequence_split_of(config, mesh.config()).max_local();
+  // Below 2^31 tokens x 10^6 ranks x 10^3 choices: no overflow.
+  const std::int64_t num_rows = max_rows_received(placement, num_local, config.experts.top_k);
+  if (num_rows > most)
+    throw ConfigError(fmt::format(
+        "of {} tokens of a rank's micro-batch (train.micro_batch {} x its part of "
+        "model.sequence_length {}) on {} ranks (parallel.expert), each to experts.top_k {}, "
+        "routing may send {} rows to one rank; at most {} can be numbered, so make "
+        "train.micro_batch or model.sequence_length smaller, or parallel.context larger",
+        num_local, micro_batch, config.model.sequence_length, placement.num_ranks,
+        config.experts.top_k, num_rows, most));
+}
+
+}  // namespace
+
 BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
   BatchLayout layout;
   layout.sequence_length = config.model.sequence_length;
@@ -45,6 +78,7 @@ BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
   layout.data_size = mesh.degree(Axis::data);
   layout.micro_batch = config.train.micro_batch > 0 ? config.train.micro_batch
                                                     : layout.global_batch / layout.data_size;
+  require_numbers(config, mesh, layout.micro_batch);
   for (const PositionRange& segment :
        sequence_split_of(config, mesh.config()).segments(mesh.index(Axis::context)))
     layout.segments.push_back({segment.begin, segment.count});

@@ -19,7 +19,8 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
 // Which positions of a sequence the context ranks hold. parallel: resolved.
 SequenceSplit sequence_split_of(const Config& config, const ParallelConfig& parallel);
 
-// The batch layout of a rank; train.micro_batch 0 is taken as all sequences of a rank.
+// The batch layout of a rank; train.micro_batch 0 is taken as all sequences of a rank. ConfigError
+// if a micro-batch has more tokens, or routing may send more rows to a rank, than 32 bits number.
 BatchLayout batch_layout_of(const Config& config, const Mesh& mesh);
 
 }  // namespace switchyard

@@ -1,30 +1,10 @@
 #include "trainer/device_batch.hpp"
 
-#include <fmt/core.h>
-
-#include <limits>
-
 #include "kernels/host_copy.hpp"
 #include "kernels/key_ranges.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
-
-namespace {
-
-// Row numbers and positions are 32-bit, and so are the numbers of a micro-batch's tokens.
-void require_numbers(const BatchLayout& layout) {
-  const std::int64_t num_tokens = layout.micro_batch * layout.sequence_length;
-  if (num_tokens <= std::numeric_limits<std::int32_t>::max()) return;
-  throw ConfigError(
-      fmt::format("train.micro_batch x model.sequence_length = {} x {} = {} tokens of a "
-                  "micro-batch; at most {} "
-                  "can be numbered, so make train.micro_batch smaller",
-                  layout.micro_batch, layout.sequence_length, num_tokens,
-                  std::numeric_limits<std::int32_t>::max()));
-}
-
-}  // namespace
 
 DeviceBatch::DeviceBatch(Device& device, const BatchLayout& layout, Objective& objective,
                          bool splits_sequences, bool restart_positions)
@@ -32,7 +12,6 @@ DeviceBatch::DeviceBatch(Device& device, const BatchLayout& layout, Objective& o
       objective_(objective),
       splits_sequences_(splits_sequences),
       restarts_(restart_positions) {
-  require_numbers(layout);
   const Shape rows = {layout.micro_batch * layout.local_length()};
   tokens_ = Tensor(device, Purpose::activation, DType::i32, rows);
   targets_ = Tensor(device, Purpose::activation, DType::i32, rows);

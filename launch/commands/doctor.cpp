@@ -40,7 +40,8 @@ int run_doctor(const CommandContext& context) {
                   "warn or fail; what is not ok has one remedy. Alone it looks at this machine; "
                   "COMMAND=doctor launch/mpirun.sh, or srun, at all ranks of a job. Takes some "
                   "seconds. The exit code is 6 if a line fails, else 0.");
-  options.add("folder", "FOLDER", folder, "the folder to probe: run.output, or where it will be")
+  options
+      .add_path("folder", "FOLDER", folder, "the folder to probe: run.output, or where it will be")
       .add("limit", "SECONDS", limit,
            "without progress of any rank, then the ranks that hang are named; 0: none (120)")
       .add("json", json, "print JSON, with all figures in plain units");

@@ -56,7 +56,7 @@ int run_generate(const CommandContext& context) {
       config = load_saved_config(manifest.configuration, path + "/" + manifest_name).config;
       tokenizer = tokenizer_of_checkpoint(path, config.data.path);
     });
-    set_threads(config.run, 1);
+    set_threads(config.run);
     generate(
         config, *tokenizer, generation,
         [](const std::string& text) { std::cout << text << std::flush; },

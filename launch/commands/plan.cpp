@@ -159,14 +159,13 @@ RankMemory memory_of_rank(const MemoryOptions& options, int num_ranks) {
             fmt::format("{} of a node, {}{}", format_bytes(static_cast<double>(of_node)),
                         ranks_text, assumes_ranks ? " (assumed; --ranks-per-node)" : "")};
   }
-  const AvailableMemory here = available_memory();
-  const MemoryLimit limit = here.for_each_of(ranks_per_node);
+  const MemoryLimit limit = available_memory().for_each_of(ranks_per_node);
   if (limit.total == 0) return {};
-  return {limit.available,
-          fmt::format("assumed: nodes like this host, of which {} leaves {}; {}; say otherwise "
-                      "with --node-memory, --ranks-per-node",
-                      limit.name, format_bytes(static_cast<double>(here.shared.available)),
-                      ranks_text)};
+  return {
+      limit.available,
+      fmt::format("assumed: nodes like this host, on which {}, {}, leaves so much for each rank; "
+                  "{}; say otherwise with --node-memory, --ranks-per-node",
+                  limit.name, format_bytes(static_cast<double>(limit.total)), ranks_text)};
 }
 
 // Whether the plan fits, and with experts, up to which rows. planned_rows 0: none were given.
@@ -309,7 +308,7 @@ int run_plan(const CommandContext& context) {
   print_warnings(loaded);
   Config config = loaded.config;
   if (num_threads > 0) config.run.threads = num_threads;
-  set_threads(config.run, static_cast<int>(num_ranks));
+  set_planned_threads(config.run, static_cast<int>(num_ranks));
   const std::int64_t vocab_size = vocabulary_of(loaded);
   config.model.vocab_size = vocab_size;
   if (rows > 0) {

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include "data/tokenizer.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/options.hpp"
+#include "trainer/run/progress.hpp"
 
 namespace switchyard {
 namespace {
@@ -27,16 +29,17 @@ std::string progress_text(const PrepareProgress& progress) {
 }
 
 // On a terminal one line that is written over; elsewhere a line every ten seconds. On stderr.
-class ProgressLine {
+class LiveLine {
  public:
-  ProgressLine() : is_terminal_(isatty(STDERR_FILENO) == 1) {}
-  ~ProgressLine() { clear(); }
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
+  LiveLine() : is_terminal_(isatty(STDERR_FILENO) == 1) {}
+  ~LiveLine() { clear(); }
+  LiveLine(const LiveLine&) = delete;
+  LiveLine& operator=(const LiveLine&) = delete;
 
   void show(const PrepareProgress& progress) {
     if (is_terminal_) {
-      std::fprintf(stderr, "\r\033[K%s", progress_text(progress).c_str());
+      const auto room = static_cast<std::size_t>(std::max(terminal_columns(STDERR_FILENO), 2) - 1);
+      std::fprintf(stderr, "\r\033[K%s", progress_text(progress).substr(0, room).c_str());
       is_shown_ = true;
     } else if (progress.seconds >= next_seconds_) {
       std::fprintf(stderr, "%s\n", progress_text(progress).c_str());
@@ -80,10 +83,10 @@ int run_prepare(const CommandContext& context) {
       "document a line, a .json file with an array of documents or one a line, any of them with "
       ".gz "
       "behind, or a folder of such files (hidden files and backups in it are left out).");
-  options.add("output", "FILE.h5", wanted.output, "the token file to write (required)")
+  options.add_path("output", "FILE.h5", wanted.output, "the token file to write (required)")
       .add("overwrite", wanted.overwrite, "replace an existing output")
-      .add("tokenizer", "NAME", wanted.tokenizer,
-           "bytes (the default), a SentencePiece FILE.model, or a token file to take it from")
+      .add_path("tokenizer", "NAME", wanted.tokenizer,
+                "bytes (the default), a SentencePiece FILE.model, or a token file to take it from")
       .add("train-tokenizer", "N", train_vocab,
            "train a SentencePiece tokenizer with N tokens on the inputs")
       .add("valid", "FRACTION", wanted.valid_fraction,
@@ -116,7 +119,7 @@ int run_prepare(const CommandContext& context) {
       std::int64_t{narrow<std::int32_t>("max-document-megabytes", max_document_megabytes, 1)} << 20;
   wanted.separator = parse_document_separator(separator);
 
-  ProgressLine line;
+  LiveLine line;
   PrepareReports reports;
   reports.progress = [&](const PrepareProgress& progress) { line.show(progress); };
   reports.message = [&](std::string_view message) {

@@ -24,7 +24,8 @@ Every command that takes a configuration takes overrides behind it:
     switchyard train configs/tiny.yaml train.num_steps=1000 optimizer.learning_rate=3e-4
 
 The value is taken as it stands, without quotes of its own. The last of several for one key counts,
-and an override wins over the file.
+and an override wins over the file. A path that begins with `~/` lies in the home folder, in the file,
+behind an override and in options of commands.
 
 A key with a dot in its name, such as `rope_scaling.factor`, stands in a map of its own in the file.
 A plain value in the map's place is short for one of its keys: `rope_scaling: linear` sets

@@ -50,6 +50,8 @@ struct Key {
   bool is_required = false;
   std::string_view default_text = {};  // for the document, where the default depends on other keys
 
+  // Texts that name a file or folder; "~/" at their beginning is the home folder.
+  bool is_path() const { return unit.ends_with("path"); }
   std::string path() const { return std::string(section) + "." + std::string(name); }
   // integer, number, boolean, text, list of integers, list of texts, list of maps
   std::string_view type_name() const;

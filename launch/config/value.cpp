@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <utility>
 
+#include "launch/home_folder.hpp"
 #include "launch/suggestion.hpp"
 
 namespace switchyard {
@@ -114,7 +116,13 @@ Problem assign(std::string& field, const Key& key, std::string_view text, bool /
                        fmt::join(key.choices, ", "), for_message(text),
                        near ? fmt::format("; did you mean {}?", *near) : "");
   }
-  field = text;
+  if (!key.is_path()) {
+    field = text;
+    return {};
+  }
+  HomePath path = with_home_folder(text);
+  if (!path.problem.empty()) return path.problem;
+  field = std::move(path.path);
   return {};
 }
 

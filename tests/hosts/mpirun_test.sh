@@ -24,6 +24,8 @@ refused "-n takes a number of ranks, not '0'" -n 0 a.yaml
 refused "no number of ranks for host 'h'" a.yaml --hosts h:x
 refused "a host without a name" a.yaml --hosts h,,i
 refused "has room for 2 ranks only" a.yaml -n 3 --hosts h:1,i:1
+refused "999999 ranks on one host of " a.yaml -n 999999
+refused "99999 ranks on one host of " a.yaml --hosts h:99999,i:4
 refused "no network device none9" a.yaml --device none9
 expect 2 env -u OMPI_MCA_plm_rsh_agent -u SLURM_JOB_ID "$mpirun_sh" a.yaml --hosts no-such-host.invalid:2
 expect_lines 1 "mpirun.sh: --hosts: "  # no such host, or no ssh to reach one
@@ -35,7 +37,7 @@ holds "--hosts"
 expect 0 "$mpirun_sh" a.yaml -n 1 train.num_steps=3 "run.output=a b" --dry-run
 holds "-n 1"
 holds 'train a.yaml train.num_steps=3 run.output=a\ b'
-expect 0 "$mpirun_sh" -n 4000 a.yaml --dry-run
+expect 0 "$mpirun_sh" -n $((3 * $(nproc))) a.yaml --dry-run
 holds "--oversubscribe --bind-to none"
 expect 0 env OMP_NUM_THREADS=1 "$mpirun_sh" -n 1 a.yaml --dry-run
 holds "--bind-to core"

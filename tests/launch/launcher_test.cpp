@@ -8,6 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "parallel/group/collective_error.hpp"
+#include "tensor/error.hpp"
+
 namespace switchyard {
 namespace {
 
@@ -53,6 +56,81 @@ TEST(Launcher, KnowsTheJobOfSlurmAndHowOftenItWasQueuedAgain) {
   EXPECT_EQ(detect_batch_job().num_restarts, 2);
   for (const char* name : {"SLURM_JOB_ID", "SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT"})
     ::unsetenv(name);
+}
+
+// The variables of a launcher, as environments of several MPIs show them.
+class LauncherTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    for (const std::string& name : names_) ::unsetenv(name.c_str());
+  }
+  void set(const std::string& name, const std::string& value) {
+    ::setenv(name.c_str(), value.c_str(), 1);
+    names_.push_back(name);
+  }
+  // The refusal of a world of one, which names the launcher and the remedy.
+  void expect_refused(const std::string& name, const std::string& remedy) {
+    const Launcher launcher = detect_launcher();
+    EXPECT_EQ(launcher.name, name);
+    EXPECT_EQ(launcher.num_ranks, 4);
+    EXPECT_EQ(launcher.rank, 2);
+    EXPECT_NO_THROW(require_same_world(launcher, 4));
+    try {
+      require_same_world(launcher, 1);
+      ADD_FAILURE() << name << " with a world of one was accepted";
+    } catch (const ConfigError& error) {
+      const std::string text = error.what();
+      EXPECT_NE(dynamic_cast<const KnownToAllRanks*>(&error), nullptr);
+      EXPECT_NE(text.find(name + " started 4 ranks, but MPI knows of one only"), std::string::npos)
+          << text;
+      EXPECT_NE(text.find(remedy), std::string::npos) << text;
+    }
+  }
+
+ private:
+  std::vector<std::string> names_;
+};
+
+TEST_F(LauncherTest, SlurmWithoutPmix) {
+  set("SLURM_STEP_NUM_TASKS", "4");
+  set("SLURM_PROCID", "2");
+  expect_refused("srun", "srun --mpi=pmix");
+}
+
+TEST_F(LauncherTest, SlurmWithAnotherPmi) {
+  set("SLURM_STEP_NUM_TASKS", "4");
+  set("SLURM_PROCID", "2");
+  set("PMI_SIZE", "4");
+  set("PMI_RANK", "2");
+  expect_refused("srun", "srun --mpi=pmix");
+}
+
+TEST_F(LauncherTest, AnotherMpi) {
+  set("SLURM_STEP_NUM_TASKS", "2");  // the proxies of Hydra
+  set("SLURM_PROCID", "1");
+  set("PMI_SIZE", "4");
+  set("PMI_RANK", "2");
+  expect_refused("mpiexec", "belongs to another MPI");
+}
+
+TEST_F(LauncherTest, AnotherMpiOnThisHost) {
+  set("MPI_LOCALNRANKS", "4");
+  set("MPI_LOCALRANKID", "2");
+  expect_refused("mpiexec", "belongs to another MPI");
+}
+
+TEST_F(LauncherTest, AnotherOpenMpi) {
+  set("OMPI_COMM_WORLD_SIZE", "4");
+  set("OMPI_COMM_WORLD_RANK", "2");
+  expect_refused("mpirun", "the mpirun of the same installation");
+}
+
+TEST_F(LauncherTest, AProcessAloneIsAWorldOfOne) {
+  const Launcher launcher = detect_launcher();
+  EXPECT_EQ(launcher.num_ranks, 1);
+  EXPECT_NO_THROW(require_same_world(launcher, 1));
+  set("SLURM_NTASKS", "4");  // of the job: a batch script is one process
+  EXPECT_NO_THROW(require_same_world(detect_launcher(), 1));
 }
 
 // A process that srun has started as one of `tasks` on its node.

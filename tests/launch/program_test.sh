@@ -125,6 +125,22 @@ expect_lines 1 "switchyard: cannot write to the standard output"
 printf 'Once upon a time\n' >once.txt
 expect 3 "$switchyard" plan good.yaml data.path=once.txt
 expect_lines 1 "once.txt: is a text, not a token file; make one with \`switchyard prepare once.txt --output once.h5\`"
+# "~/" is the home folder wherever a path stands, as no shell puts it in there.
+mkdir home
+printf 'run: {output: ~/runs/a}\ndata: {path: ~/a.h5}\nactivations: {folder: ~/spill}\n' >home.yaml
+cp home.yaml home
+expect 0 env HOME="$work/home" "$switchyard" config '~/home.yaml' checkpoint.resume=~/runs/a
+[[ $out == *"output: $work/home/runs/a"*"path: $work/home/a.h5"*"folder: $work/home/spill"*"resume: $work/home/runs/a"* ]] ||
+  fail "paths at home: $out"
+printf 'one\n%%\ntwo\n%%\nthree\n%%\nfour\n' >home/a.txt
+expect 0 env HOME="$work/home" "$switchyard" prepare '~/a.txt' --output='~/a.h5' --valid 0.25
+[[ -s home/a.h5 && ! -e '~' ]] || fail "prepare at home: $(ls . home)"
+expect 0 env HOME="$work/home" "$switchyard" prepare '~/a.txt' --output='~/b.h5' --tokenizer='~/a.h5' --valid 0.25
+expect 2 env -u HOME "$switchyard" config home.yaml
+expect_lines 3 "~ stands for the home folder, and HOME names none"
+expect 2 "$switchyard" config good.yaml run.output=~nobody/runs
+expect_lines 1 "run.output=~nobody/runs: ~nobody is not known here as the home of a user; write the folder out"
+expect 2 "$switchyard" prepare a.txt --output='~nobody/a.h5'
 
 expect 2 "$switchyard" prepare a.txt
 expect_lines 1 "switchyard: prepare: --output FILE.h5 is missing"
@@ -183,7 +199,7 @@ expect 0 "$switchyard" plan large.yaml --ranks 2048 --node-memory 4TiB --ranks-p
 expect 0 "$switchyard" plan large.yaml --ranks 2048 --node-memory 1500GB --ranks-per-node 8
 [[ $out == *"Does not fit into 174.6 GiB a rank, even balanced"* ]] || fail "small nodes: $out"
 expect 0 "$switchyard" plan large.yaml --ranks 2048
-[[ $out == *"(assumed: nodes like this host, of which "*" leaves "*" on a node"* ]] || fail "assumed nodes: $out"
+[[ $out == *"(assumed: nodes like this host, on which "*" leaves so much for each rank; "*" on a node"* ]] || fail "assumed nodes: $out"
 expect 0 "$switchyard" plan good.yaml model.vocab_size=300 --ranks 4 --node-memory 64G --json
 [[ $out == *'"fits": true'* && $out == *"64.0 GiB of a node"* ]] || fail "told nodes in JSON: $out"
 expect 2 "$switchyard" plan large.yaml --node-memory lots

@@ -1,18 +1,25 @@
 // The table of keys: round trips through YAML, the document, suggestions, and random damage.
 #include "launch/config/schema.hpp"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iostream>
 #include <random>
 #include <set>
 #include <sstream>
 
+#include "launch/command_line.hpp"
+#include "launch/commands/commands.hpp"
 #include "launch/config/document.hpp"
 #include "launch/config/list_value.hpp"
 #include "launch/config/value.hpp"
 #include "launch/suggestion.hpp"
 #include "tests/launch/config_cases.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace switchyard {
 namespace {
@@ -71,7 +78,11 @@ std::string random_value(const Key& key, std::mt19937_64& random) {
   if (key.type_name().starts_with("list of")) return random_list(key, random);
   if (key.type_name() == "boolean") return random() % 2 == 0 ? "true" : "false";
   if (!key.choices.empty()) return std::string(key.choices[random() % key.choices.size()]);
-  if (key.type_name() == "text") return random_text(random);
+  if (key.type_name() == "text") {
+    const std::string text = random_text(random);
+    // A path that begins so means the home folder, and reads back as that.
+    return key.is_path() && text.starts_with('~') ? "./" + text : text;
+  }
   const double least = key.range.least;
   const double most = std::min(key.range.most, least + 1e6);
   const double share = std::generate_canonical<double, 53>(random);
@@ -275,6 +286,75 @@ TEST(Fuzz, DeepNestingIsAnErrorAndNotACrash) {
   std::string nested;
   for (int depth = 0; depth < 2000; ++depth) nested += std::string(depth, ' ') + "a:\n";
   EXPECT_NE(mistakes_of(nested), "");
+}
+
+// What `switchyard plan` says of a configuration: nothing if it prints a plan, or its mistake. Any
+// other exception is one.
+std::string mistake_of_plan(const std::string& path, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {path, "--json"});
+  std::ostringstream plan;
+  std::streambuf* const before = std::cout.rdbuf(plan.rdbuf());
+  std::string mistake;
+  try {
+    CommandContext context;
+    context.arguments = arguments;
+    run_plan(context);
+    EXPECT_NE(plan.str().find("\"step_flops\""), std::string::npos);
+  } catch (const ConfigError& error) {
+    mistake = error.what();
+  } catch (const MemoryError& error) {
+    mistake = error.what();
+  } catch (const std::exception& error) {
+    ADD_FAILURE() << fmt::format("plan {}: {}", fmt::join(arguments, " "), error.what());
+  }
+  std::cout.rdbuf(before);
+  for (const char* overflow : {"null", ": -"})  // figures are finite and not below 0
+    EXPECT_EQ(plan.str().find(overflow), std::string::npos)
+        << fmt::format("plan {}:\n{}", fmt::join(arguments, " "), plan.str());
+  return mistake;
+}
+
+// The least and the most that a key of whole numbers may have.
+std::vector<std::string> extremes_of(const Key& key) {
+  const double most =
+      std::min(key.range.most, 9223372036854774784.0);  // the last double of 63 bits
+  return {std::to_string(static_cast<std::int64_t>(key.range.least)),
+          std::to_string(static_cast<std::int64_t>(most))};
+}
+
+TEST(Schema, EveryWholeNumberAtItsExtremesIsPlannedOrRefused) {
+  test::TemporaryFolder folder;
+  const std::string path = folder / "a.yaml";
+  test::write_contents(path, std::string(smallest) + "model: {vocab_size: 300}\n");
+  // All keys on one rank; on several those that say how ranks share.
+  const std::vector<std::vector<std::string>> bases = {
+      {}, {"--ranks", "8", "parallel.context=4", "parallel.expert=8", "train.global_batch=2"}};
+  std::size_t num_plans = 0;
+  for (const std::vector<std::string>& base : bases)
+    for (const Key& key : schema()) {
+      if (!base.empty() && key.section != "parallel" && key.section != "train") continue;
+      std::vector<std::string> values;
+      if (key.type_name() == "integer" || key.type_name() == "list of integers")
+        values = extremes_of(key);
+      if (key.path() == "model.vocab_size") values.erase(values.begin());  // 0 asks the token file
+      for (const Key& element : key.elements)
+        if (element.type_name() == "integer")
+          for (const std::string& value : extremes_of(element))
+            values.push_back(fmt::format(
+                "{{kind: {}, {}: {}}}",
+                element.name == "window" && value != "0" ? "window" : "full", element.name, value));
+      for (const std::string& value : values) {
+        std::vector<std::string> arguments = base;
+        arguments.push_back(key.path() + "=" + value);
+        const std::string mistake = mistake_of_plan(path, arguments);
+        EXPECT_EQ(mistake.find("internal"), std::string::npos) << mistake;
+        ++num_plans;
+      }
+    }
+  EXPECT_GT(num_plans, 80u);
+  EXPECT_NE(mistake_of_plan(path, {"model.sequence_length=2147483647"})
+                .find("make train.micro_batch or model.sequence_length smaller"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -55,6 +55,12 @@ told() { echo "  $SECONDS s: $*"; }
 begin_in_cluster "$switchyard"
 told "the cluster is up"
 
+# ---- Without PMIx each task would be a world of its own: refused before there is a folder ---------
+write_job alone 10
+expect 2 srun --mpi=none -N 2 -n 2 "$switchyard" train alone.yaml
+expect_lines 1 "srun started 2 ranks, but MPI knows of one only"
+[[ ! -e alone ]] || fail "tasks that would train alone left a folder: $(ls alone)"
+
 # ---- Refusals, before anything is submitted ------------------------------------------------------
 write_job refused 10
 expect 2 "$submit" refused.yaml --nodes 3

@@ -1,6 +1,9 @@
 #include "trainer/run/progress.hpp"
 
 #include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <limits>
 #include <sstream>
@@ -78,7 +81,7 @@ std::int64_t num_lines(const std::string& text) {
 
 TEST(RunProgress, PlainLinesComeNowAndThen) {
   std::ostringstream out;
-  RunProgress progress(out, false, 1, 100, 10);
+  RunProgress progress(out, {}, 1, 100, 10);
   for (std::int64_t step = 1; step <= 100; ++step) progress.step(step_of(step, 1));
   progress.finish();
   // The first, then one each ten seconds; the last is among those or of its own.
@@ -92,7 +95,8 @@ TEST(RunProgress, PlainLinesComeNowAndThen) {
 TEST(RunProgress, ATerminalHasOneLineRewritten) {
   std::ostringstream out;
   {
-    RunProgress progress(out, true, 1, 2000);
+    RunProgress progress(
+        out, [] { return 80; }, 1, 2000);
     progress.step(step_of(999, 3));
     progress.note("saved");
     progress.step(step_of(1000, 0.5));
@@ -100,6 +104,59 @@ TEST(RunProgress, ATerminalHasOneLineRewritten) {
   EXPECT_EQ(num_lines(out.str()), 2);  // the note's and the end
   EXPECT_NE(out.str().find("\rstep 1000/2000"), std::string::npos);
   EXPECT_NE(out.str().find("\rsaved\nstep 999/2000"), std::string::npos) << out.str();
+}
+
+TEST(RunProgress, ANarrowTerminalHasTheLineWithoutItsLesserParts) {
+  const ProgressLine line{120, 300, 3.4123, 1900, 0.41, 1.084, 42.0};
+  EXPECT_EQ(format_progress_line(line, 74), format_progress_line(line));
+  EXPECT_EQ(format_progress_line(line, 73),
+            "step 120/300  loss 3.412  1.9k tok/s  41% of peak  ETA 00:42");
+  EXPECT_EQ(format_progress_line(line, 50), "step 120/300  loss 3.412  1.9k tok/s  ETA 00:42");
+  EXPECT_EQ(format_progress_line(line, 40), "step 120/300  loss 3.412  ETA 00:42");
+  EXPECT_EQ(format_progress_line(line, 25), "step 120/300  loss 3.412");
+  EXPECT_EQ(format_progress_line(line, 12), "step 120/300");
+  EXPECT_EQ(format_progress_line(line, 6), "step 1");
+}
+
+// The window is made narrower while a long line stands there, then wider.
+TEST(RunProgress, FollowsTheWindow) {
+  std::ostringstream out;
+  int columns = 200;
+  RunProgress progress(
+      out, [&columns] { return columns; }, 1, 2000);
+  progress.step(step_of(1, 1));
+  columns = 30;
+  for (std::int64_t step = 2; step < 5; ++step) progress.step(step_of(step, 1));
+  progress.note("a note");
+  std::istringstream written(out.str());
+  std::string line;
+  std::getline(written, line, '\r');
+  std::getline(written, line, '\r');
+  EXPECT_GT(line.size(), 50u);
+  while (std::getline(written, line, '\r')) {
+    line = line.substr(line.find('\n') + 1);
+    EXPECT_LE(line.size(), 29u) << line;
+  }
+  columns = 200;
+  out.str("");
+  progress.step(step_of(5, 1));
+  EXPECT_GT(out.str().size(), 50u);
+}
+
+TEST(RunProgress, AsksTheTerminalForItsColumns) {
+  int leader = -1;
+  int follower = -1;
+  winsize size{.ws_row = 24, .ws_col = 41, .ws_xpixel = 0, .ws_ypixel = 0};
+  ASSERT_EQ(::openpty(&leader, &follower, nullptr, nullptr, &size), 0);
+  EXPECT_EQ(terminal_columns(follower), 41);
+  size.ws_col = 133;
+  ASSERT_EQ(::ioctl(leader, TIOCSWINSZ, &size), 0);
+  EXPECT_EQ(terminal_columns(follower), 133);
+  size.ws_col = 0;
+  ASSERT_EQ(::ioctl(leader, TIOCSWINSZ, &size), 0);
+  EXPECT_EQ(terminal_columns(follower), 80);
+  ::close(leader);
+  ::close(follower);
 }
 
 TEST(RunProgress, Summary) {

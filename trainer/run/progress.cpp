@@ -1,6 +1,8 @@
 #include "trainer/run/progress.hpp"
 
+#include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string_view>
+#include <utility>
 
 #include "trainer/number_text.hpp"
 
@@ -22,13 +25,25 @@ std::string percent(double share) {
 
 }  // namespace
 
-std::string format_progress_line(const ProgressLine& line) {
-  std::string text = fmt::format("step {}/{}  loss {:.3f}  {} tok/s", line.step, line.num_steps,
-                                 line.loss, format_count(line.tokens_per_second));
-  if (line.peak_share) text += fmt::format("  {} of peak", percent(*line.peak_share));
-  text += fmt::format("  balance {:.2f}", line.balance);
-  if (line.eta_seconds) text += fmt::format("  ETA {}", format_duration(*line.eta_seconds));
-  return text;
+std::string format_progress_line(const ProgressLine& line, std::size_t columns) {
+  std::vector<std::string> parts = {
+      fmt::format("step {}/{}", line.step, line.num_steps),
+      fmt::format("loss {:.3f}", line.loss),
+      fmt::format("{} tok/s", format_count(line.tokens_per_second)),
+      line.peak_share ? fmt::format("{} of peak", percent(*line.peak_share)) : "",
+      fmt::format("balance {:.2f}", line.balance),
+      line.eta_seconds ? fmt::format("ETA {}", format_duration(*line.eta_seconds)) : ""};
+  const auto joined = [&parts] {
+    std::string text;
+    for (const std::string& part : parts)
+      if (!part.empty()) text += (text.empty() ? "" : "  ") + part;
+    return text;
+  };
+  for (const std::size_t least_important : {4, 3, 2, 5, 1}) {
+    if (joined().size() <= columns) break;
+    parts[least_important].clear();
+  }
+  return joined().substr(0, columns);
 }
 
 void RateWindow::add(double num_tokens, double seconds) {
@@ -56,10 +71,10 @@ double RateWindow::seconds_per_step() const {
   return samples_.empty() ? 0 : seconds / static_cast<double>(samples_.size());
 }
 
-RunProgress::RunProgress(std::ostream& out, bool terminal, std::int64_t first_step,
+RunProgress::RunProgress(std::ostream& out, Columns columns, std::int64_t first_step,
                          std::int64_t num_steps, double every_seconds)
     : out_(out),
-      terminal_(terminal),
+      columns_(std::move(columns)),
       first_step_(first_step),
       num_steps_(num_steps),
       every_seconds_(every_seconds) {}
@@ -73,10 +88,11 @@ void RunProgress::step(const Step& step) {
     line.peak_share = line.tokens_per_second * *step.flops_per_token / *step.peak_flops_per_second;
   line.eta_seconds = rates_.seconds_per_step() * static_cast<double>(num_steps_ - step.step);
 
-  const std::string text = format_progress_line(line);
-  if (terminal_) {
-    out_ << '\r' << text << std::string(live_.size() - std::min(live_.size(), text.size()), ' ')
-         << std::flush;
+  if (columns_) {
+    const std::string text = format_progress_line(line, room());
+    const std::size_t old = std::min(live_.size(), room());
+    out_ << '\r' << text << std::string(old - std::min(old, text.size()), ' ') << std::flush;
+    last_ = line;
     live_ = text;
     return;
   }
@@ -84,11 +100,14 @@ void RunProgress::step(const Step& step) {
       since_line_ >= every_seconds_ || step.step == first_step_ || step.step == num_steps_;
   if (!due) return;
   since_line_ = 0;
-  out_ << text << '\n' << std::flush;
+  out_ << format_progress_line(line) << '\n' << std::flush;
 }
 
 void RunProgress::note(const std::string& text) {
-  if (!live_.empty()) out_ << '\r' << std::string(live_.size(), ' ') << '\r';
+  if (!live_.empty()) {
+    out_ << '\r' << std::string(std::min(live_.size(), room()), ' ') << '\r';
+    live_ = format_progress_line(last_, room());
+  }
   out_ << text << '\n' << live_ << std::flush;
 }
 
@@ -115,6 +134,22 @@ bool launcher_writes_to_terminal(int file_descriptor) {
 }
 
 }  // namespace
+
+int terminal_columns(int file_descriptor) {
+  winsize size{};
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
+    ::ioctl(file_descriptor, TIOCGWINSZ, &size);
+  } else {
+    const std::string path = fmt::format("/proc/{}/fd/{}", ::getppid(), file_descriptor);
+    const int terminal = ::open(path.c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (terminal >= 0) {
+      ::ioctl(terminal, TIOCGWINSZ, &size);
+      ::close(terminal);
+    }
+  }
+  constexpr int usual = 80;
+  return size.ws_col > 0 ? size.ws_col : usual;
+}
 
 bool is_live_terminal(int file_descriptor) {
   const char* terminal = std::getenv("TERM");

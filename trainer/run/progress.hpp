@@ -3,8 +3,10 @@
 // count and write. Rank 0 alone has them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <ostream>
 #include <string>
@@ -22,8 +24,9 @@ struct ProgressLine {
   double balance = 0;  // load, maximum over mean
   std::optional<double> eta_seconds = std::nullopt;
 };
-// "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42"
-std::string format_progress_line(const ProgressLine& line);
+// "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42", without the parts
+// that do not fit into `columns`: the balance goes first, the step last.
+std::string format_progress_line(const ProgressLine& line, std::size_t columns = 1000);
 
 // Rates over the last steps, without the first ones of a process (which allocate and warm up).
 class RateWindow {
@@ -47,9 +50,13 @@ class RateWindow {
 
 class RunProgress {
  public:
-  // `out` is borrowed; first_step is the first to be taken. Not on a terminal: a line for that one,
-  // for the last, and each `every_seconds`.
-  RunProgress(std::ostream& out, bool terminal, std::int64_t first_step, std::int64_t num_steps,
+  // Of the terminal that `out` writes to; empty where it is none.
+  using Columns = std::function<int()>;
+
+  // `out` is borrowed; first_step is the first to be taken. The columns are asked for each line, so
+  // that it fits after the window has changed. Not on a terminal: a line for the first step, for
+  // the last, and each `every_seconds`.
+  RunProgress(std::ostream& out, Columns columns, std::int64_t first_step, std::int64_t num_steps,
               double every_seconds = 10);
   ~RunProgress() { finish(); }
   RunProgress(const RunProgress&) = delete;
@@ -72,18 +79,25 @@ class RunProgress {
   double tokens_per_second() const { return rates_.tokens_per_second(); }
 
  private:
+  // What a line may have: the last column stays free, as some terminals wrap when it is written.
+  std::size_t room() const { return static_cast<std::size_t>(std::max(columns_(), 2) - 1); }
+
   std::ostream& out_;
-  bool terminal_;
+  Columns columns_;
   std::int64_t first_step_;
   std::int64_t num_steps_;
   double every_seconds_;
   double since_line_ = 0;  // seconds of steps since the last plain line
   RateWindow rates_;
-  std::string live_;  // what stands on the terminal's last line
+  ProgressLine last_;
+  std::string live_;  // what stands on the terminal's last line, of last_
 };
 
 // Whether the file descriptor is a terminal that can rewrite a line (TERM is not "dumb").
 bool is_live_terminal(int file_descriptor);
+// Its columns now; 80 where it does not tell. A rank's own terminal is one that mpirun made: that
+// which mpirun itself writes to counts.
+int terminal_columns(int file_descriptor);
 
 struct RunSummary {
   std::int64_t first_step = 0;  // after which this process started

@@ -13,6 +13,7 @@
 #include "trainer/agreement.hpp"
 #include "trainer/memory_limit.hpp"
 #include "trainer/number_text.hpp"
+#include "trainer/thread_limit.hpp"
 
 namespace switchyard {
 
@@ -30,20 +31,30 @@ Config resolve_config(const Config& given, int num_ranks, const TokenFile& token
 
 namespace {
 
-void set_threads_or_cores(const RunConfig& run, int num_cores) {
-  if (run.threads > 0)
+// Returns what the number of threads comes from.
+std::string set_threads_or_cores(const RunConfig& run, int num_cores) {
+  if (run.threads > 0) {
     kernels::set_num_threads(static_cast<int>(run.threads));
-  else if (std::getenv("OMP_NUM_THREADS") == nullptr)
-    kernels::set_num_threads(num_cores);
+    return "run.threads";
+  }
+  if (std::getenv("OMP_NUM_THREADS") != nullptr) return "OMP_NUM_THREADS";
+  kernels::set_num_threads(num_cores);
+  return "a thread for each core";
 }
 
 }  // namespace
 
 void set_threads(const RunConfig& run, Group& world) {
-  set_threads_or_cores(run, num_cores_for_rank(world));
+  const std::string source = set_threads_or_cores(run, num_cores_for_rank(world));
+  run_together(world, [&] { require_threads(kernels::num_threads(), source); });
 }
 
-void set_threads(const RunConfig& run, int num_ranks) {
+void set_threads(const RunConfig& run) {
+  const std::string source = set_threads_or_cores(run, Cores::of_this_process().num_cores);
+  require_threads(kernels::num_threads(), source);
+}
+
+void set_planned_threads(const RunConfig& run, int num_ranks) {
   set_threads_or_cores(run, std::max(1, Cores::of_this_process().num_cores / num_ranks));
 }
 

@@ -16,10 +16,13 @@ namespace switchyard {
 Config resolve_config(const Config& config, int num_ranks, const TokenFile& tokens);
 
 // Sets the number of OpenMP threads of this process from run.threads (0: left as the launcher set
-// it, else this rank's share of the cores that it may use). Collective.
+// it, else this rank's share of the cores that it may use), and makes sure that they can be had
+// (trainer/thread_limit.hpp). Collective.
 void set_threads(const RunConfig& run, Group& world);
-// The same for a process that stands for one of num_ranks on this host.
-void set_threads(const RunConfig& run, int num_ranks);
+// The same for a process alone.
+void set_threads(const RunConfig& run);
+// The number that one of num_ranks on this host would take, for a plan, which starts none.
+void set_planned_threads(const RunConfig& run, int num_ranks);
 
 // Throws MemoryError, with the plan's figures by purpose, the limit and what to change, if the
 // fullest rank needs more than is available on its host for each of its ranks. Collective.

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <iostream>
 #include <optional>
+#include <system_error>
+#include <utility>
 
 #include "data/shell_quote.hpp"
 #include "kernels/peak.hpp"
@@ -26,6 +28,7 @@
 #include "trainer/run/run_folder.hpp"
 #include "trainer/run/run_setup.hpp"
 #include "trainer/run/spill_meter.hpp"
+#include "trainer/thread_limit.hpp"
 #include "trainer/watch/shared_folder.hpp"
 #include "trainer/watch/slow_ranks.hpp"
 #include "trainer/watch/watchdog.hpp"
@@ -116,8 +119,10 @@ class Run {
         std::make_unique<MetricsWriter>(folder_->metrics(), course_.is_new ? 0 : state_.step,
                                         course_.is_new ? RestartLines::cut : RestartLines::keep);
     if (restart) metrics_->write(*restart);
-    progress_ = std::make_unique<RunProgress>(std::cout, is_live_terminal(STDOUT_FILENO),
-                                              state_.step + 1, config_.train.num_steps);
+    RunProgress::Columns columns;
+    if (is_live_terminal(STDOUT_FILENO)) columns = [] { return terminal_columns(STDOUT_FILENO); };
+    progress_ = std::make_unique<RunProgress>(std::cout, std::move(columns), state_.step + 1,
+                                              config_.train.num_steps);
     note(describe(plan));
   }
 
@@ -380,6 +385,7 @@ void record_failure(Group& world, const std::string& output, Watchdog* watchdog,
 
 ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& asked,
                       const RunStart& start, StopSignal& stop) {
+  set_threads(asked.run, world);  // first: it refuses numbers that cannot be
   Config given = asked;
   const std::string& output = given.run.output;
   std::unique_ptr<RunFolder> folder;
@@ -412,7 +418,6 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& as
       config = resolve_config(given, world.size(), *tokens);
     });
     if (folder && !folder->note().empty()) log->warning(folder->note());
-    set_threads(given.run, world);
 
     run.emplace(world, collectives, *watchdog, config, start, course, stop, folder.get(), *log);
     const ExitCode code = run->train(*tokens);
@@ -424,6 +429,11 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& as
     throw;
   } catch (const std::bad_alloc&) {
     fail(ExitCode::memory, "out of memory", false);
+    throw;
+  } catch (const std::system_error& error) {
+    const bool is_shortage = is_thread_shortage(error);
+    fail(is_shortage ? ExitCode::memory : ExitCode::internal,
+         is_shortage ? no_thread_text() : error.what(), false);
     throw;
   } catch (const std::exception& error) {
     fail(ExitCode::internal, error.what(), false);
