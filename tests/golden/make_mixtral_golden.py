@@ -34,8 +34,8 @@ import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="the HDF5 file to write")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--vocab", type=int, default=64)
@@ -59,9 +59,7 @@ def parse_arguments():
     parser.add_argument("--epsilon", type=float, default=1e-6, help="of RMSNorm")
     parser.add_argument("--tie", action="store_true", help="the head shares the embedding's weight")
     parser.add_argument("--std", type=float, default=0.15, help="of the random weights")
-    args = parser.parse_args()
-    args.head_dim = args.head_dim or args.hidden // args.heads
-    return args
+    return parser
 
 
 def rope_scaling(args):
@@ -79,6 +77,26 @@ def rope_scaling(args):
     return {"rope_type": "dynamic", "factor": (args.rope_factor - 1) / (stretch - 1)}
 
 
+def write_configuration(file, args):
+    """The attributes that tests/model/mixtral_golden.hpp reads."""
+    for key, value in dict(
+        hidden=args.hidden, intermediate=args.intermediate, num_layers=args.layers, num_heads=args.heads,
+        num_kv_heads=args.kv_heads, head_dim=args.head_dim or args.hidden // args.heads, num_experts=args.experts,
+        top_k=args.top_k, vocab_size=args.vocab, tie_embeddings=int(args.tie),
+    ).items():
+        file.attrs.create(key, value, dtype="i8")
+    file.attrs.create("rope_base", args.rope_base, dtype="f8")
+    file.attrs.create("norm_epsilon", args.epsilon, dtype="f8")
+    if args.rope_scaling != "none":
+        file.attrs.create("rope_scaling", args.rope_scaling, dtype=h5py.string_dtype("ascii", 8))
+        file.attrs.create("rope_factor", args.rope_factor, dtype="f8")
+        file.attrs.create("rope_length", args.rope_length, dtype="i8")
+        file.attrs.create("beta_fast", args.beta_fast, dtype="f8")
+        file.attrs.create("beta_slow", args.beta_slow, dtype="f8")
+    if args.window:
+        file.attrs.create("window", args.window, dtype="i8")
+
+
 def make_model(args):
     config = MixtralConfig(
         vocab_size=args.vocab,
@@ -87,7 +105,7 @@ def make_model(args):
         num_hidden_layers=args.layers,
         num_attention_heads=args.heads,
         num_key_value_heads=args.kv_heads,
-        head_dim=args.head_dim,
+        head_dim=args.head_dim or args.hidden // args.heads,
         num_local_experts=args.experts,
         num_experts_per_tok=args.top_k,
         max_position_embeddings=args.rope_length or max(args.length, 16),
@@ -131,7 +149,7 @@ def named_weights(model):
 
 
 def main():
-    args = parse_arguments()
+    args = make_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     model, generator = make_model(args)
@@ -143,22 +161,7 @@ def main():
     loss.backward()
 
     with h5py.File(args.output, "w", libver="latest") as file:
-        for key, value in dict(
-            hidden=args.hidden, intermediate=args.intermediate, num_layers=args.layers, num_heads=args.heads,
-            num_kv_heads=args.kv_heads, head_dim=args.head_dim, num_experts=args.experts,
-            top_k=args.top_k, vocab_size=args.vocab, tie_embeddings=int(args.tie),
-        ).items():
-            file.attrs.create(key, value, dtype="i8")
-        file.attrs.create("rope_base", args.rope_base, dtype="f8")
-        file.attrs.create("norm_epsilon", args.epsilon, dtype="f8")
-        if args.rope_scaling != "none":
-            file.attrs.create("rope_scaling", args.rope_scaling, dtype=h5py.string_dtype("ascii", 8))
-            file.attrs.create("rope_factor", args.rope_factor, dtype="f8")
-            file.attrs.create("rope_length", args.rope_length, dtype="i8")
-            file.attrs.create("beta_fast", args.beta_fast, dtype="f8")
-            file.attrs.create("beta_slow", args.beta_slow, dtype="f8")
-        if args.window:
-            file.attrs.create("window", args.window, dtype="i8")
+        write_configuration(file, args)
         file["tokens"] = tokens.numpy().astype("i4")
         file["targets"] = targets.numpy().astype("i4")
         file["logits"] = logits.detach().numpy()
