@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "experts/placement.hpp"
+#include "parallel/placement.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -54,7 +54,8 @@ void require_numbers(const Config& config, const Mesh& mesh, std::int64_t micro_
                     "model.sequence_length smaller",
                     micro_batch, config.model.sequence_length, num_tokens, most));
   if (config.experts.num_experts == 0 || config.experts.every == 0) return;
-  const ExpertPlacement placement{config.experts.num_experts, mesh.degree(Axis::expert)};
+  const Placement placement =
+      Placement::contiguous(config.experts.num_experts, mesh.degree(Axis::expert));
   const std::int64_t num_local = micro_batch * sequence_split_of(config, mesh.config()).max_local();
   // Below 2^31 tokens x 10^6 ranks x 10^3 choices: no overflow.
   const std::int64_t num_rows = max_rows_received(placement, num_local, config.experts.top_k);
@@ -64,7 +65,7 @@ void require_numbers(const Config& config, const Mesh& mesh, std::int64_t micro_
         "model.sequence_length {}) on {} ranks (parallel.expert), each to experts.top_k {}, "
         "routing may send {} rows to one rank; at most {} can be numbered, so make "
         "train.micro_batch or model.sequence_length smaller, or parallel.context larger",
-        num_local, micro_batch, config.model.sequence_length, placement.num_ranks,
+        num_local, micro_batch, config.model.sequence_length, placement.num_ranks(),
         config.experts.top_k, num_rows, most));
 }
 

@@ -79,7 +79,7 @@ Config config_of(const hdf5::File& file, std::int64_t expert) {
   return config;
 }
 
-// The rows of a parameter that this rank holds, after a step of the file's run.
+// The part of a parameter that this rank holds, after a step of the file's run.
 std::vector<float> weights_of(const hdf5::File& file, std::int64_t step, const Parameter& parameter,
                               std::int64_t num_experts) {
   std::vector<float> whole;
@@ -90,8 +90,10 @@ std::vector<float> weights_of(const hdf5::File& file, std::int64_t step, const P
   }
   const ParameterSpec& spec = parameter.spec();
   EXPECT_EQ(static_cast<std::int64_t>(whole.size()), spec.global_shape.numel()) << spec.name;
-  const auto begin = whole.begin() + spec.first_row * spec.global_shape.inner_numel();
-  return {begin, begin + spec.num_rows * spec.global_shape.inner_numel()};
+  std::vector<float> held(static_cast<std::size_t>(parameter.local_shape().numel()));
+  for (std::size_t i = 0; i < held.size(); ++i)
+    held[i] = whole[static_cast<std::size_t>(parameter.global_index(static_cast<std::int64_t>(i)))];
+  return held;
 }
 
 // How far a run is from the file's, each as its tolerance counts it.

@@ -184,7 +184,7 @@ TEST_P(SequenceMixerTest, ExtendingASequenceGivesTheTrainingForward) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, SequenceMixerTest, ::testing::ValuesIn(kinds()),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& each) { return each.param.name; });
 
 }  // namespace
 }  // namespace switchyard::test
