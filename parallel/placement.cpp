@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "tensor/error.hpp"
 
@@ -24,10 +25,11 @@ Placement::Placement(std::int64_t num_experts,
       first_place_{0},
       place_of_expert_(static_cast<std::size_t>(num_experts), -1) {
   expect(!experts_of_rank.empty(), "the experts of at least one rank");
-  for (const std::vector<std::int64_t>& experts : experts_of_rank) {
-    for (const std::int64_t expert : experts) {
+  std::vector<std::int64_t> last_rank(static_cast<std::size_t>(num_experts), -1);  // that has it
+  for (std::int64_t rank = 0; rank < std::ssize(experts_of_rank); ++rank) {
+    for (const std::int64_t expert : experts_of_rank[static_cast<std::size_t>(rank)]) {
       expect(0 <= expert && expert < num_experts, "experts that the model has");
-      expect(std::count(experts.begin(), experts.end(), expert) == 1,
+      expect(std::exchange(last_rank[static_cast<std::size_t>(expert)], rank) != rank,
              "no expert at two places of one rank");
       const auto place = static_cast<std::int32_t>(expert_at_.size());
       std::int32_t& first = place_of_expert_[static_cast<std::size_t>(expert)];

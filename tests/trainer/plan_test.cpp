@@ -26,14 +26,14 @@ RankPlan recorded_in_full(const Config& config, int num_ranks, int rank) {
   trainer.step(1, source);
   RankPlan plan;
   plan.rank = rank;
+  for (int part = 0; part < num_parts; ++part)
+    plan.step[static_cast<std::size_t>(part)] = device->profile().work(static_cast<Part>(part));
   plan.peak_bytes = device->memory().peak_total();
   plan.max_rows = trainer.agree_on_rows();
   plan.spilled_bytes = trainer.bytes_spilled();
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     plan.bytes[static_cast<std::size_t>(purpose)] =
         device->memory().at_peak(static_cast<Purpose>(purpose));
-  for (int part = 0; part < num_parts; ++part)
-    plan.step[static_cast<std::size_t>(part)] = device->profile().work(static_cast<Part>(part));
   return plan;
 }
 
