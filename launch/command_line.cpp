@@ -141,6 +141,7 @@ int run_in_one_process(const Command& command, CommandContext& context) {
 }
 
 int run_in_session(const Command& command, CommandContext& context, int argc, char** argv) {
+  require_pmi(context.launcher);
   yield_where_crowded(context.launcher);
   std::optional<MpiGuard> end;  // dies after the session, whose end it watches
   std::optional<MpiGuard> start(std::in_place, MpiGuard::Phase::start, context.launcher);

@@ -86,6 +86,13 @@ BatchJob detect_batch_job() {
           .num_restarts = environment_number("SLURM_RESTART_COUNT").value_or(0)};
 }
 
+void require_pmi(const Launcher& launcher) {
+  if (launcher.name != "srun") return;
+  for (const char* variable : {"PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI_SIZE"})
+    if (std::getenv(variable) != nullptr) return;
+  require_same_world(launcher, 1);
+}
+
 void require_same_world(const Launcher& launcher, int world_size) {
   if (launcher.num_ranks <= 1 || world_size > 1) return;
   std::string remedy;

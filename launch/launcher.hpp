@@ -28,6 +28,10 @@ std::string start_of_command(const Launcher& launcher, const std::string& progra
 // The job of Slurm that this process is a part of, if any.
 BatchJob detect_batch_job();
 
+// The same error for tasks that srun started without any PMI: Open MPI may not even start there, and its
+// words do not tell why. Before MPI starts.
+void require_pmi(const Launcher& launcher);
+
 // ConfigError, known to all ranks, if the environment tells of more ranks than MPI found: mpirun of
 // another MPI, or srun without PMIx, starts tasks of which each would train alone. After MPI has
 // started, before anything is touched.

@@ -110,7 +110,7 @@ TEST_F(Prepare, WhatCannotBeUsedIsNamedWithFileAndLineAndCounted) {
       {"bad UTF-8", 2},  {"binary file", 2}, {"broken JSON", 1},         {"empty document", 1},
       {"empty file", 1}, {"NUL byte", 1},    {"field is not a text", 1}, {"missing field", 2}};
   EXPECT_EQ(summary.skipped, expected);
-  EXPECT_TRUE(contains(summary.to_string(), "left out  bad UTF-8: 2"));
+  EXPECT_TRUE(contains(summary.to_string(), "bad UTF-8: 2, binary file: 2"));
 }
 
 TEST_F(Prepare, JsonInAllItsForms) {

@@ -21,7 +21,7 @@ refused "b.yaml: no such configuration" b.yaml
 refused "comes first" train.num_steps=1 a.yaml
 refused "-n takes a number of ranks, not 'x'" a.yaml -n x
 refused "-n takes a number of ranks, not '0'" -n 0 a.yaml
-refused "no number of ranks for host 'h'" a.yaml --hosts h:x
+refused "is not a number of ranks for host 'h'" a.yaml --hosts h:x
 refused "a host without a name" a.yaml --hosts h,,i
 refused "has room for 2 ranks only" a.yaml -n 3 --hosts h:1,i:1
 refused "999999 ranks on one host of " a.yaml -n 999999

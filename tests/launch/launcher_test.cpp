@@ -91,6 +91,17 @@ class LauncherTest : public testing::Test {
   std::vector<std::string> names_;
 };
 
+TEST_F(LauncherTest, TasksOfSrunNeedSomePmiBeforeMpiStarts) {
+  set("SLURM_STEP_NUM_TASKS", "4");
+  set("SLURM_PROCID", "2");
+  EXPECT_THROW(require_pmi(detect_launcher()), ConfigError);
+  set("PMIX_RANK", "2");
+  EXPECT_NO_THROW(require_pmi(detect_launcher()));
+  set("SLURM_STEP_NUM_TASKS", "1");
+  ::unsetenv("PMIX_RANK");
+  EXPECT_NO_THROW(require_pmi(detect_launcher())) << "one task alone";
+}
+
 TEST_F(LauncherTest, SlurmWithoutPmix) {
   set("SLURM_STEP_NUM_TASKS", "4");
   set("SLURM_PROCID", "2");
