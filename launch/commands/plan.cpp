@@ -333,7 +333,7 @@ int run_plan(const CommandContext& context) {
   }
   std::cout << fmt::format(
       "{}: {} parameters ({}), {} active a token ({})\n{} ranks = data {} x context {}; expert "
-      "{}\n\n",
+      "{}; {} threads a rank\n\n",
       loaded.path, plan.num_parameters, format_count(static_cast<double>(plan.num_parameters)),
       plan.num_active_parameters, format_count(static_cast<double>(plan.num_active_parameters)),
       plan.num_ranks, plan.parallel.data, plan.parallel.context, plan.parallel.expert,

@@ -111,6 +111,11 @@ expect_lines 1 "switchyard: environment variable SWITCHYARD_MAX_ISA: 'pentium' i
 expect 0 env SWITCHYARD_MAX_ISA=sse4 "$switchyard" doctor
 [[ $out == *"instruction set sse4, bf16 products as fp32 products"* ]] || fail "doctor on sse4: $out"
 
+# What a rank needs follows from its threads, which need not be those of this machine.
+for threads in 1 3; do
+  expect 0 "$switchyard" plan good.yaml model.vocab_size=300 --threads $threads
+  [[ $out == *"expert 1; $threads threads a rank"* ]] || fail "threads of a plan: $out"
+done
 # Rows that no routing could send are refused, and the least and the most that it could are planned.
 for rows in 1=less 7=less 8= 16= 17=more; do
   expect "$([[ $rows == *= ]] && echo 0 || echo 2)" "$switchyard" plan good.yaml model.vocab_size=300 --ranks 4 \
