@@ -80,7 +80,8 @@ stop_in() {
   local section=$1 rank=$2 attempt
   for ((attempt = 0; attempt < 50; ++attempt)); do
     wait_for "$section" "$rank" || return 1
-    victim=$(pid_of "$rank") || return 1
+    # Looked up once: a section may be over sooner than a process is found.
+    ((attempt > 0)) || victim=$(pid_of "$rank") || return 1
     kill -STOP "$victim"
     begun=$(now)
     sleep 0.05
