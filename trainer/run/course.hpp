@@ -22,8 +22,7 @@ struct Course {
 // Which course a start in `run_folder`, with this marker, is a part of. Changes nothing.
 //  - auto, or the newest checkpoint of the folder by name: that of the folder; if it has none yet,
 //    a new id. Checkpoints without an id (of earlier versions) belong to it.
-//  - never, or another checkpoint: a new one, if the folder holds no checkpoints. But a job that
-//  was
+//  - never, or another checkpoint: a new one, if the folder holds no checkpoints. But a job that was
 //    queued again goes on with the course that it began (its newest checkpoint, if it has saved).
 // ConfigError, with the choices, if the folder holds checkpoints that the course would come to
 // replace, or some of several courses.
