@@ -22,12 +22,16 @@ endif()
 
 # Flags of our own code only; third-party headers come in as system headers.
 add_library(switchyard_flags INTERFACE)
-target_compile_options(switchyard_flags INTERFACE
+set(cxx_options
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual -Werror
   # GCC 12 warns falsely of overlapping copies inside std::string (GCC bug 105651).
   -Wno-restrict
   # Contracting a*b+c differs between code paths of one source; the paths must agree bit for bit.
   -ffp-contract=off)
+# nvcc's own warnings are errors, too. Its generated host code is not pedantic.
+set(cuda_options -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Wno-restrict -lineinfo)
+target_compile_options(switchyard_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")
 target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR})
 if(SWITCHYARD_SANITIZE)
   # Over the build type's -O2 -g: half the time to compile, and the stacks still have lines. GCC 12

@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/swiglu.hpp"
+#include "kernels/cuda/swiglu.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -13,7 +14,7 @@ void swiglu_forward(const TensorView& gate_up, const TensorView& act) {
   expect_matrix(gate_up, act.dtype, act.rows(), 2 * act.cols(), "gate_up [rows, 2 I] like act");
   dispatch(
       *act.device, [&] { cpu::swiglu_forward(gate_up, act); },
-      [&] { plan::swiglu_forward(gate_up, act); });
+      [&] { plan::swiglu_forward(gate_up, act); }, [&] { cuda::swiglu_forward(gate_up, act); });
 }
 
 void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
@@ -25,7 +26,8 @@ void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
   expect_matrix(d_gate_up, act.dtype, act.rows(), 2 * act.cols(), "d_gate_up like gate_up");
   dispatch(
       *act.device, [&] { cpu::swiglu_backward(d_act, gate_up, d_gate_up, act); },
-      [&] { plan::swiglu_backward(gate_up, act); });
+      [&] { plan::swiglu_backward(gate_up, act); },
+      [&] { cuda::swiglu_backward(d_act, gate_up, d_gate_up, act); });
 }
 
 }  // namespace switchyard::kernels

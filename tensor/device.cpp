@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include "cmake/built_with.hpp"
 #include "tensor/arena.hpp"
+#include "tensor/cuda/cuda_device.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -128,10 +130,15 @@ std::unique_ptr<Device> make_plan_device(const PlanTarget& target) {
   return std::make_unique<PlanDevice>(target);
 }
 
-std::unique_ptr<Device> make_device(DeviceKind kind, int /*local_rank*/) {
+std::unique_ptr<Device> make_device(DeviceKind kind, int local_rank) {
   if (kind == DeviceKind::cpu) return make_cpu_device();
+  if constexpr (built_with_cuda)
+    if (kind == DeviceKind::cuda) return make_cuda_device(local_rank);
   throw ConfigError(
-      fmt::format("run.device: this build has no device {}; write cpu or auto", name_of(kind)));
+      fmt::format("run.device: this build has no device {}; write cpu or auto{}", name_of(kind),
+                  kind == DeviceKind::cuda
+                      ? ", or build it where the CUDA toolkit is installed (cmake --preset cuda)"
+                      : ""));
 }
 
 }  // namespace switchyard

@@ -1,8 +1,8 @@
 // A device owns the memory of tensors, counts it in a ledger, and carries its streams and the
 // profile of the work done on it. `cpu` is this process's memory. `plan` has no memory: its tensors
 // have addresses that nobody may read, its kernels only record their work, and that is how
-// `switchyard plan` runs the trainer's own code for any rank of any layout. `cuda` will live beside
-// them in cuda_device.cpp.
+// `switchyard plan` runs the trainer's own code for any rank of any layout. `cuda` is an NVIDIA card
+// (tensor/cuda/).
 //
 // The device outlives every tensor made on it, and is passed to whoever allocates.
 #pragma once
@@ -92,7 +92,7 @@ std::unique_ptr<Device> make_cpu_device();
 std::unique_ptr<Device> make_plan_device(const PlanTarget& target = {});
 
 // The device that this rank computes on. local_rank: among the ranks of its host, which share the
-// host's cards. ConfigError for a kind that this build has not.
+// host's cards: rank i takes card i. ConfigError for a kind that this build has not.
 std::unique_ptr<Device> make_device(DeviceKind kind, int local_rank);
 
 }  // namespace switchyard

@@ -24,6 +24,8 @@ class Stream {
   virtual Event record() = 0;
   // The host waits until nothing is left on this stream.
   virtual void wait_host() = 0;
+  // The library's own handle (cudaStream_t); null where work runs while it is put on the stream.
+  virtual void* native() const { return nullptr; }
 
  protected:
   Stream() = default;

@@ -32,7 +32,7 @@ double balance_of(const Statistics& s) {
 // What the kernel adds to sums that are not empty.
 std::vector<double> added(const Statistics& s, const Doubles& lse, double num_sequences = 1,
                           double num_tokens = 1) {
-  const Tensor sums(cpu(), Purpose::workspace, DType::f64, {2});
+  const Tensor sums(tested(), Purpose::workspace, DType::f64, {2});
   sums->as<double>()[0] = 16;
   sums->as<double>()[1] = -8;
   kernels::add_auxiliary_losses(Operand::of_ints(s.counts, s.num_experts),
@@ -78,7 +78,7 @@ TEST(ZLoss, IsTheSumOfSquaresOverTheTokensOfTheStep) {
 }
 
 TEST(BalanceLoss, WrongShapesAreRefused) {
-  const Tensor sums(cpu(), Purpose::workspace, DType::f64, {2});
+  const Tensor sums(tested(), Purpose::workspace, DType::f64, {2});
   const Operand counts = Operand::of_ints({1, 2, 3, 4}, 2), few(DType::f32, 1, 2);
   EXPECT_THROW(
       kernels::add_auxiliary_losses(counts, few, few, {.top_k = 1, .sequence_length = 1}, sums),

@@ -51,8 +51,8 @@ TEST(Elementwise, CopyConverts) {
 // Every upper half with the lower halves that decide the rounding, NaN of all kinds included.
 TEST(Elementwise, RoundsToBf16AsTheScalarDoes) {
   constexpr std::array<std::uint32_t, 6> lower = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
-  const Tensor from(cpu(), Purpose::workspace, DType::f32, {65536 * 6});
-  const Tensor to(cpu(), Purpose::workspace, DType::bf16, {65536 * 6});
+  const Tensor from(tested(), Purpose::workspace, DType::f32, {65536 * 6});
+  const Tensor to(tested(), Purpose::workspace, DType::bf16, {65536 * 6});
   const auto values = from->span<float>();
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(i / 6) << 16 | lower[i % 6]);
@@ -68,21 +68,21 @@ TEST(Elementwise, RoundsToBf16AsTheScalarDoes) {
   // The vector loop sees whole lanes; one element at a time is another path.
   for (std::size_t i = 0; i < values.size(); i += 1234) {
     const auto begin = static_cast<std::int64_t>(i);
-    const Tensor one(cpu(), Purpose::workspace, DType::bf16, {1});
+    const Tensor one(tested(), Purpose::workspace, DType::bf16, {1});
     kernels::copy(from->slice_rows(begin, begin + 1), one);
     ASSERT_EQ(one->span<BFloat16>()[0].bits, rounded[i].bits) << i;
   }
 }
 
 Tensor ids(std::vector<std::int64_t> values) {
-  Tensor tensor(cpu(), Purpose::workspace, DType::i64, {static_cast<std::int64_t>(values.size())});
+  Tensor tensor(tested(), Purpose::workspace, DType::i64, {static_cast<std::int64_t>(values.size())});
   std::copy(values.begin(), values.end(), tensor->span<std::int64_t>().begin());
   return tensor;
 }
 
 // i32: first + t % length.
 Tensor positions(std::int64_t num_tokens, std::int64_t length, std::int64_t first = 0) {
-  Tensor tensor(cpu(), Purpose::workspace, DType::i32, {num_tokens});
+  Tensor tensor(tested(), Purpose::workspace, DType::i32, {num_tokens});
   for (std::int64_t t = 0; t < num_tokens; ++t)
     tensor->as<std::int32_t>()[t] = static_cast<std::int32_t>(first + t % length);
   return tensor;

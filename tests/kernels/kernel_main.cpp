@@ -7,6 +7,7 @@
 #include "kernels/cpu/isa.hpp"
 #include "kernels/isa.hpp"
 #include "kernels/threads.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 
@@ -26,13 +27,13 @@ double get(const TensorView& view, std::int64_t r, std::int64_t c) {
 
 }  // namespace
 
-Device& cpu() {
-  static const std::unique_ptr<Device> device = make_cpu_device();
+Device& tested() {
+  static const std::unique_ptr<Device> device = make_tested_device();
   return *device;
 }
 
 Operand::Operand(DType dtype, std::int64_t rows, std::int64_t cols, unsigned seed, std::int64_t gap)
-    : owner_(cpu(), Purpose::workspace, dtype, {rows, cols + 2 * gap}), gap_(gap) {
+    : owner_(tested(), Purpose::workspace, dtype, {rows, cols + 2 * gap}), gap_(gap) {
   view_ = owner_.view().slice_cols(gap, gap + cols);
   std::mt19937 generator(seed);
   for (std::int64_t r = 0; r < rows; ++r)
@@ -116,6 +117,7 @@ void for_each_case(const std::function<void(const Case&)>& body) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  switchyard::test::choose_tested_device();
   switchyard::kernels::limit_isa_from_environment();
   fmt::print("instruction set {}, loops on {}\n",
              switchyard::kernels::name_of(switchyard::kernels::active_isa()),

@@ -16,7 +16,8 @@ namespace switchyard::test {
 
 using reference::Doubles;
 
-Device& cpu();
+// The device under test (tests/support/tested_device.hpp), whose operands the host can touch.
+Device& tested();
 
 // A [rows, cols] view with `gap` elements before and after each row, which hold a mark that no
 // kernel may touch. Values are uniform in [-2, 2), then rounded to the type.

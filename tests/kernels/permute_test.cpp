@@ -15,7 +15,7 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 // slots may be dropped.
 struct Routing {
   Routing(std::int64_t num_tokens, int num_experts, int top_k, unsigned seed, bool drops)
-      : tokens(num_tokens), k(top_k), counts(cpu(), Purpose::workspace, DType::i32, {num_experts}) {
+      : tokens(num_tokens), k(top_k), counts(tested(), Purpose::workspace, DType::i32, {num_experts}) {
     std::mt19937 generator(seed);
     std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts)), chosen;
     std::iota(order.begin(), order.end(), 0);
@@ -98,7 +98,7 @@ TEST(SortByExpert, SortsByPlace) {
   const Operand experts = Operand::of_ints({2, 0, 3, -1, 1, 2}, 2),
                 placed = Operand::of_ints({4, 3, 1, -1, 0, 4}, 2);
   const auto sorted = [](const Operand& indices, const Ints& place_of_expert) {
-    const Tensor counts(cpu(), Purpose::workspace, DType::i32, {5});
+    const Tensor counts(tested(), Purpose::workspace, DType::i32, {5});
     const Operand rows = Operand::of_ints(Ints(6, -7), 2), tokens = Operand::of_ints(Ints(6, -7));
     kernels::sort_by_expert(indices, place_of_expert, counts, rows, tokens);
     const auto span = counts->span<std::int32_t>();
@@ -108,7 +108,7 @@ TEST(SortByExpert, SortsByPlace) {
 }
 
 TEST(SortByExpert, RefusesExpertsThatDoNotExist) {
-  const Tensor counts(cpu(), Purpose::workspace, DType::i32, {2});
+  const Tensor counts(tested(), Purpose::workspace, DType::i32, {2});
   const Operand one = Operand::of_ints({0}), two = Operand::of_ints({2});
   EXPECT_THROW(kernels::sort_by_expert(two, {}, counts, one, one), InternalError);
   EXPECT_THROW(kernels::sort_by_expert(Operand::of_ints({-2}), {}, counts, one, one),

@@ -11,7 +11,7 @@ using reference::numerical_gradient;
 constexpr float epsilon = 1e-5f;
 
 Tensor workspace(std::int64_t hidden) {
-  return Tensor(cpu(), Purpose::workspace, DType::u8, {kernels::rms_norm_workspace_bytes(hidden)});
+  return Tensor(tested(), Purpose::workspace, DType::u8, {kernels::rms_norm_workspace_bytes(hidden)});
 }
 
 TEST(RmsNorm, ForwardIsTheFormula) {

@@ -22,7 +22,7 @@ TEST(Rope, TurnsPairsByPosition) {
   for (DType dtype : {DType::f32, DType::bf16})
     for (std::int64_t head_dim : {2, 10, 64, 130})
       for (std::int64_t gap : {0, 3}) {
-        const RopeTable table(cpu(), 16, head_dim, {});
+        const RopeTable table(tested(), 16, head_dim, {});
         const std::int64_t cols = 3 * head_dim;
         const Operand x(dtype, 6, cols, 1, gap);
         const Doubles wanted = reference::rope(x.values(), static_cast<std::size_t>(cols),
@@ -34,7 +34,7 @@ TEST(Rope, TurnsPairsByPosition) {
 
 TEST(Rope, FarPositionsInAnyOrder) {
   const std::int64_t last = (std::int64_t{1} << 20) - 1;
-  const RopeTable table(cpu(), last + 1, 64, {});
+  const RopeTable table(tested(), last + 1, 64, {});
   EXPECT_LT(table.coarse->num_bytes() + table.fine->num_bytes(), 2 << 20);
   for (std::int64_t first : {std::int64_t{0}, std::int64_t{255}, std::int64_t{70001}, last - 2}) {
     const Operand x(DType::f32, 6, 128, 1);
@@ -46,7 +46,7 @@ TEST(Rope, FarPositionsInAnyOrder) {
 }
 
 TEST(Rope, BackwardIsTheAdjoint) {
-  const RopeTable table(cpu(), 8, 14, {.base = 500});
+  const RopeTable table(tested(), 8, 14, {.base = 500});
   const Operand positions = positions_of(7, 7, 1);
   const Operand x(DType::f32, 7, 28, 1), dy(DType::f32, 7, 28, 2);
   const Doubles x_before = x.values(), dy_before = dy.values();
@@ -58,7 +58,7 @@ TEST(Rope, BackwardIsTheAdjoint) {
 }
 
 TEST(Rope, NoRowsAndMissingPositions) {
-  const RopeTable table(cpu(), 4, 8, {});
+  const RopeTable table(tested(), 4, 8, {});
   const Operand none(DType::f32, 0, 8), two(DType::f32, 2, 8);
   kernels::rope(none, table, Operand::of_ints({}), 8, Rotation::forward);
   EXPECT_THROW(kernels::rope(two, table, positions_of(2, 2, 3), 8, Rotation::forward),
@@ -104,7 +104,7 @@ TEST(RopeScaling, FrequenciesOfEveryKind) {
 TEST(RopeScaling, MagnitudeScalesWhatIsTurned) {
   const kernels::RopeSpec spec{
       .scaling = kernels::RopeScaling::yarn, .factor = 4, .original_length = 100};
-  const RopeTable table(cpu(), 600, 16, spec);
+  const RopeTable table(tested(), 600, 16, spec);
   const std::vector<double> frequencies = kernels::rope_frequencies(spec, 16);
   const Operand x(DType::f32, 1, 16, 1);
   const Doubles before = x.values();
@@ -120,7 +120,7 @@ TEST(RopeScaling, MagnitudeScalesWhatIsTurned) {
 
 TEST(Rope, ThreadsChangeNoBit) {
   expect_same_for_any_threads([] {
-    const RopeTable table(cpu(), 300, 64, {});
+    const RopeTable table(tested(), 300, 64, {});
     const Operand x(DType::bf16, 600, 128, 1);
     kernels::rope(x, table, positions_of(600, 300, 0), 64, Rotation::forward);
     return std::vector<Doubles>{x.values()};

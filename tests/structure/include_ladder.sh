@@ -19,7 +19,7 @@ declare -A below=(
 )
 # A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
 declare -A brothers=(
-  [kernels/cpu]="" [kernels/plan]="cpu"
+  [tensor/cuda]="" [kernels/cpu]="" [kernels/cuda]="" [kernels/plan]="cpu cuda"
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
@@ -43,7 +43,7 @@ declare -A home=(
   ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
   ['Random123/.*']='^tensor/random\.cpp$'
-  ['cuda.*|nccl\.h|cublas.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
+  ['cuda.*|nccl\.h|cublas.*|cudnn.*|nvtx3/.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
 )
 
 failures=0
@@ -74,7 +74,7 @@ while IFS= read -r file; do
       fi
     done
   done < <(sed -nE 's/^#include [<"]([^>"]+)[>"].*/\1/p' "$file")
-done < <(find "${!below[@]}" -name '*.hpp' -o -name '*.cpp' | sort)
+done < <(find "${!below[@]}" -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | sort)
 
 while IFS= read -r header; do
   # Highway includes a file once for each instruction set: such a file has guards of its own.

@@ -1,0 +1,45 @@
+# The GPU part: built where the CUDA toolkit is, left out where it is not. -DSWITCHYARD_CUDA=ON makes
+# a missing toolkit an error, OFF leaves the part out.
+set(SWITCHYARD_CUDA AUTO CACHE STRING "GPU part: AUTO, ON or OFF")
+set_property(CACHE SWITCHYARD_CUDA PROPERTY STRINGS AUTO ON OFF)
+
+set(SWITCHYARD_BUILT_WITH_CUDA false)
+if(SWITCHYARD_CUDA)
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    # 80 (A100), 90a (H100, H200) and 100a (B200) can be named together; each takes its own minutes.
+    set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU generations to build for")
+  endif()
+  find_program(SWITCHYARD_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+  if(SWITCHYARD_NVCC AND NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER ${SWITCHYARD_NVCC})
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    if(CCACHE_PROGRAM AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+    endif()
+    enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know nvcc's words for C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
+    find_package(CUDAToolkit)
+  endif()
+  if(CUDAToolkit_FOUND AND TARGET CUDA::cudart_static AND TARGET CUDA::cublasLt)
+    set(SWITCHYARD_BUILT_WITH_CUDA true)
+  elseif(SWITCHYARD_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SWITCHYARD_CUDA=ON, but there is no CUDA toolkit (nvcc, cudart_static, cublasLt): "
+      "install it, name it by CUDA_HOME, or build with -DSWITCHYARD_CUDA=OFF")
+  endif()
+endif()
+if(SWITCHYARD_BUILT_WITH_CUDA)
+  message(STATUS "GPU part: CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  message(STATUS "GPU part: left out (no CUDA toolkit)")
+endif()
+
+set(SWITCHYARD_GENERATED_DIR ${PROJECT_BINARY_DIR}/generated)
+configure_file(${CMAKE_CURRENT_LIST_DIR}/built_with.hpp.in
+  ${SWITCHYARD_GENERATED_DIR}/cmake/built_with.hpp @ONLY)
+target_include_directories(switchyard_flags INTERFACE ${SWITCHYARD_GENERATED_DIR})

@@ -1,0 +1,12 @@
+// The CUDA twins of kernels/swiglu.hpp.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cuda {
+
+void swiglu_forward(const TensorView& gate_up, const TensorView& act);
+void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
+                     const TensorView& d_gate_up, const TensorView& act);
+
+}  // namespace switchyard::kernels::cuda
