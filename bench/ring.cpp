@@ -214,7 +214,7 @@ class RingBenchmark {
     append(row, times);
     row.insert(row.end(), {rate, whole.at_once, rate / whole.at_once,
                            rate / (num_ranks * whole.alone), bytes, wait});
-    if (link_bytes_ > 0 && options_.window == 0 && options_.method == "ring")
+    if (link_bytes_ > 0 && options_.window == 0 && options_.method == ContextMethod::ring)
       row.emplace_back(std::ceil(length_to_hide(options_, precision, operation == 1,
                                                 whole.at_once / num_ranks, link_bytes_) *
                                  num_ranks));
@@ -232,9 +232,9 @@ class RingBenchmark {
 };
 
 std::string scheme_text(const RingOptions& options, int num_ranks) {
-  const std::string method = options.method == "ring" ? "ring" : "all_gather";
-  return fmt::format("{} {} x ulysses {}, {}, progress by {}", method, num_ranks / options.ulysses,
-                     options.ulysses, name_of(options.layout), name_of(options.progress));
+  return fmt::format("{} {} x ulysses {}, {}, progress by {}", name_of(options.method),
+                     num_ranks / options.ulysses, options.ulysses, name_of(options.layout),
+                     name_of(options.progress));
 }
 
 std::vector<Column> columns_of_report() {

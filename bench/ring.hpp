@@ -6,8 +6,7 @@
 #include <vector>
 
 #include "bench/report.hpp"
-#include "parallel/context/sequence_split.hpp"
-#include "parallel/group/exchange_progress.hpp"
+#include "parallel/mesh.hpp"
 
 namespace switchyard::bench {
 
@@ -19,7 +18,7 @@ struct RingOptions {
   std::int64_t head_dim = 64;
   std::int64_t window = 0;   // 0: full
   std::int64_t ulysses = 1;  // divides the ranks; the others are the ring
-  std::string method = "ring";
+  ContextMethod method = ContextMethod::ring;
   SequenceLayout layout = SequenceLayout::zigzag;
   Progress progress = Progress::poll;
 };

@@ -70,7 +70,7 @@ void describe(Report& report, const Config& config, const std::string& name, con
   report.note(fmt::format("{}: {} parameters, {} active; {} tokens a step; {}; data {}, expert {}",
                           name, format_count(static_cast<double>(plan.num_parameters)),
                           format_count(static_cast<double>(plan.num_active_parameters)),
-                          plan.tokens_per_step, config.run.precision, plan.parallel.data,
+                          plan.tokens_per_step, name_of(config.run.precision), plan.parallel.data,
                           plan.parallel.expert));
   report.note(fmt::format(
       "seconds: mean over ranks, in the median of {} steps after {} of warm-up{}",
@@ -79,7 +79,7 @@ void describe(Report& report, const Config& config, const std::string& name, con
   report.note(
       "GFLOP: of the model, all ranks, as the planner counts them; \"-\" where there are few");
   report.fact("config", name);
-  report.fact("precision", config.run.precision);
+  report.fact("precision", std::string(name_of(config.run.precision)));
   report.fact("num_parameters", plan.num_parameters);
   report.fact("tokens_per_step", plan.tokens_per_step);
   report.fact("data", plan.parallel.data);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "experts/balance.hpp"
 #include "kernels/balance.hpp"
 #include "kernels/elementwise.hpp"
 #include "tensor/error.hpp"
@@ -76,9 +75,7 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
                          .replicas = Axis::dense_replica,
                          .initial_std = initial_std})),
       packed_(store.device(), config.num_experts, hidden, DType::f32),
-      parts_(std::move(parts)) {
-  check_balance_scope(config);
-}
+      parts_(std::move(parts)) {}
 
 void Router::pack_weights() {
   packed_.pack(weight_.value());

@@ -3,6 +3,9 @@
 // frequency(i) = base^(-2 i / head_dim) unless the positions are scaled to a longer context.
 #pragma once
 
+#include <array>
+#include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "tensor/tensor.hpp"
@@ -15,6 +18,9 @@ namespace switchyard::kernels {
 // beta_slow times are divided by factor, a ramp between; cos and sin times 0.1 ln(factor) + 1
 // (Peng et al. 2023).
 enum class RopeScaling : std::uint8_t { none, linear, ntk, yarn };
+constexpr std::array<std::string_view, 4> choice_names(RopeScaling) {
+  return {"none", "linear", "ntk", "yarn"};
+}
 
 struct RopeSpec {
   double base = 10000;

@@ -1,6 +1,7 @@
 // Who watches chosen activations of a training pass as they come by, such as a capture to a file.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -14,6 +15,9 @@ enum class ObservedTensor : std::uint8_t {
   attention_lse,  // f32 [T, num_heads]
   gate_probs,     // f32 [T, E]: of layers with experts
 };
+constexpr std::array<std::string_view, 3> choice_names(ObservedTensor) {
+  return {"hidden", "attention_lse", "gate_probs"};
+}
 
 constexpr std::string_view name_in_record(ObservedTensor which) {
   switch (which) {

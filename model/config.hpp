@@ -1,25 +1,42 @@
 // Key `model` of a configuration.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <vector>
+
+#include "kernels/rope.hpp"
+#include "tensor/choice.hpp"
 
 namespace switchyard {
 
+// What a token attends to. full: all tokens before; window: the last `window` tokens.
+enum class AttentionKind : std::uint8_t { full, window };
+constexpr std::array<std::string_view, 2> choice_names(AttentionKind) {
+  return {"full", "window"};
+}
+
+// What a layer does with the activations that its backward pass reads (model/layer_records.hpp).
+enum class LayerPolicy : std::uint8_t { keep, recompute, spill };
+constexpr std::array<std::string_view, 3> choice_names(LayerPolicy) {
+  return {"keep", "recompute", "spill"};
+}
+
 // The attention of one layer.
 struct AttentionConfig {
-  std::string kind = "full";  // full: all tokens before; window: the last `window` tokens
-  std::int64_t window = 0;    // tokens, the query's own included
-  std::int64_t sinks = 0;     // learned logits a head that take a share of the softmax
+  AttentionKind kind = AttentionKind::full;
+  std::int64_t window = 0;  // tokens, the query's own included
+  std::int64_t sinks = 0;   // learned logits a head that take a share of the softmax
 
-  std::int64_t effective_window() const { return kind == "window" ? window : 0; }  // 0: no limit
+  // 0: no limit
+  std::int64_t effective_window() const { return kind == AttentionKind::window ? window : 0; }
   bool operator==(const AttentionConfig&) const = default;
 };
 
 // How rotary frequencies stretch to sequences longer than those trained on (kernels/rope.hpp).
 struct RopeScalingConfig {
-  std::string kind = "none";         // none | linear | ntk | yarn
+  kernels::RopeScaling kind = kernels::RopeScaling::none;
   double factor = 1;                 // how many times longer
   std::int64_t original_length = 0;  // yarn: positions before scaling
   double beta_fast = 32;             // yarn: turns over original_length

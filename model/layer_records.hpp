@@ -15,10 +15,9 @@
 
 #include "model/activation_store.hpp"
 #include "model/block.hpp"
+#include "model/config.hpp"
 
 namespace switchyard {
-
-enum class LayerPolicy : std::uint8_t { keep, recompute, spill };
 
 struct ActivationOptions {
   std::vector<LayerPolicy> policies = {};  // by layer; layers beyond its end keep

@@ -6,7 +6,6 @@
 
 namespace switchyard {
 
-// ConfigError for an unknown scaling.
 kernels::RopeSpec rope_spec(const ModelConfig& model);
 
 }  // namespace switchyard

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/context/sequence_split.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -90,24 +89,12 @@ void append_line(std::string& text, const std::string& line) {
   text += line;
 }
 
-// what: "a method"
-void append_wrong_choice(std::string& wrong, std::string_view key, std::string_view what,
-                         const std::string& value, const std::vector<std::string_view>& choices) {
-  if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
-  append_line(wrong, fmt::format("parallel.context.{}: '{}' is not {}; use {}", key, value, what,
-                                 alternatives(choices)));
-}
-
 void append_wrong_split(std::string& wrong, const ContextConfig& split) {
   for (const auto& [key, degree] : {std::pair{"ring", split.ring}, {"ulysses", split.ulysses}})
     if (degree < 0)
       append_line(wrong, fmt::format("parallel.context.{}: {} is negative; it must be at least 1, "
                                      "or 0 for what the other leaves",
                                      key, degree));
-  append_wrong_choice(wrong, "method", "a method", split.method, {"auto", "ring", "all_gather"});
-  append_wrong_choice(wrong, "layout", "a layout", split.layout,
-                      {name_of(SequenceLayout::zigzag), name_of(SequenceLayout::contiguous)});
-  append_wrong_choice(wrong, "progress", "a kind of progress", split.progress, {"poll", "thread"});
   if (!(split.rank_flops > 0))
     append_line(wrong, "parallel.context.rank_flops: it must be above 0");
   if (!(split.link_bytes > 0))

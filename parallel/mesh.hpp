@@ -8,23 +8,33 @@
 // context index = (ring index) * context_ulysses + (Ulysses index). Pipeline is 1 for now.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "parallel/context/sequence_split.hpp"
+#include "parallel/group/exchange_progress.hpp"
 #include "parallel/group/group.hpp"
 
 namespace switchyard {
 
+// How keys and values reach the ranks of a ring; automatic: what
+// parallel/context/context_choice.hpp takes.
+enum class ContextMethod : std::uint8_t { automatic, ring, all_gather };
+constexpr std::array<std::string_view, 3> choice_names(ContextMethod) {
+  return {"auto", "ring", "all_gather"};
+}
+
 // How the ranks of the context axis share a sequence (docs/parallelism.md).
 struct ContextConfig {
-  std::int64_t ring = 0;          // ranks that keys and values travel over; 0: what ulysses leaves
-  std::int64_t ulysses = 0;       // ranks that exchange sequence for heads; 0: what ring leaves
-  std::string method = "auto";    // of a ring: ring | all_gather | auto
-  std::string layout = "zigzag";  // of a sequence: zigzag | contiguous
-  bool pad = false;               // whether chunks may differ by one position
-  std::string progress = "poll";  // what moves messages during the computation: poll | thread
+  std::int64_t ring = 0;     // ranks that keys and values travel over; 0: what ulysses leaves
+  std::int64_t ulysses = 0;  // ranks that exchange sequence for heads; 0: what ring leaves
+  ContextMethod method = ContextMethod::automatic;
+  SequenceLayout layout = SequenceLayout::zigzag;
+  bool pad = false;                    // whether chunks may differ by one position
+  Progress progress = Progress::poll;  // what moves messages during the computation
   // What `auto` takes for granted of the machine (parallel/context/context_choice.hpp).
   double rank_flops = 1e12;    // FLOP/s that a rank attains in attention
   double link_bytes = 1.25e9;  // bytes/s that a rank sends: 10 Gbit/s

@@ -20,7 +20,7 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   problem.num_heads = config.model.num_heads;
   problem.num_kv_heads = config.model.num_kv_heads;
   problem.head_dim = config.model.effective_head_dim();
-  problem.element_bytes = config.run.precision == "bf16" ? 2 : 4;
+  problem.element_bytes = config.run.precision == Precision::bf16 ? 2 : 4;
   problem.windows.clear();
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer)
     problem.windows.push_back(config.model.attention_of_layer(layer).effective_window());
@@ -37,8 +37,7 @@ ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks) {
 SequenceSplit sequence_split_of(const Config& config, const ParallelConfig& parallel) {
   const ContextConfig& split = parallel.context_split;
   if (parallel.context == 1) return SequenceSplit(config.model.sequence_length);
-  return {config.model.sequence_length, split.ring, split.ulysses, sequence_layout_of(split.layout),
-          split.pad};
+  return {config.model.sequence_length, split.ring, split.ulysses, split.layout, split.pad};
 }
 
 namespace {

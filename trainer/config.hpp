@@ -2,21 +2,37 @@
 // written here is the default, everywhere.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "experts/config.hpp"
+#include "model/activation_observer.hpp"
 #include "model/config.hpp"
 #include "parallel/mesh.hpp"
+#include "tensor/choice.hpp"
 
 namespace switchyard {
+
+// Of activations and of weights in products.
+enum class Precision : std::uint8_t { fp32, bf16 };
+constexpr std::array<std::string_view, 2> choice_names(Precision) {
+  return {"fp32", "bf16"};
+}
+
+// automatic: the best device that the build has.
+enum class RunDevice : std::uint8_t { automatic, cpu, cuda };
+constexpr std::array<std::string_view, 3> choice_names(RunDevice) {
+  return {"auto", "cpu", "cuda"};
+}
 
 struct RunConfig {
   std::string output;  // the run's folder; required
   std::int64_t seed = 1234;
-  std::string precision = "bf16";  // fp32 | bf16
-  std::string device = "auto";     // cpu | cuda | auto
+  Precision precision = Precision::bf16;
+  RunDevice device = RunDevice::automatic;
   std::int64_t threads = 0;  // threads a rank; 0: OMP_NUM_THREADS, else cores / ranks of the host
 };
 
@@ -32,9 +48,15 @@ struct TrainConfig {
   std::int64_t micro_batch = 0;   // sequences a rank computes at once; 0: as many as a rank has
 };
 
+// The course of the learning rate (trainer/schedule.hpp).
+enum class Schedule : std::uint8_t { cosine, linear, constant_decay };
+constexpr std::array<std::string_view, 3> choice_names(Schedule) {
+  return {"cosine", "linear", "constant_decay"};
+}
+
 struct OptimizerConfig {
   double learning_rate = 6e-4;
-  std::string schedule = "cosine";  // cosine | linear | constant_decay
+  Schedule schedule = Schedule::cosine;
   std::int64_t warmup_steps = 20;
   double min_learning_rate = 0;  // after the last step, where every schedule ends
   std::int64_t decay_steps = 0;  // constant_decay: the last steps, over which it falls linearly
@@ -45,24 +67,30 @@ struct OptimizerConfig {
   double clip_norm = 1.0;  // 0: no clipping
 };
 
+// Where spilled activations lie.
+enum class SpillStore : std::uint8_t { memory, hdf5 };
+constexpr std::array<std::string_view, 2> choice_names(SpillStore) {
+  return {"memory", "hdf5"};
+}
+
 // What layers do with the activations that the backward pass reads.
 struct ActivationsConfig {
-  std::string policy = "keep";        // keep | recompute | spill
-  std::vector<std::int64_t> layers;   // with that policy, the others keep; empty: all
-  std::string store = "memory";       // of spill: memory | hdf5
+  LayerPolicy policy = LayerPolicy::keep;
+  std::vector<std::int64_t> layers;       // with that policy, the others keep; empty: all
+  SpillStore store = SpillStore::memory;  // of spill
   std::string folder = "auto";        // of store hdf5, local to the host; auto: $TMPDIR, else /tmp
   std::int64_t memory_megabytes = 0;  // of the records of spilled layers at work; 0: two records
 };
 
 // Activations of chosen steps, written to RUN/captures.
 struct CaptureConfig {
-  std::vector<std::int64_t> steps;   // empty: none
-  std::vector<std::int64_t> layers;  // empty: all
-  std::vector<std::string> tensors;  // hidden | attention_lse | gate_probs; empty: all
+  std::vector<std::int64_t> steps;      // empty: none
+  std::vector<std::int64_t> layers;     // empty: all
+  std::vector<ObservedTensor> tensors;  // empty: all
 };
 
 struct EvaluateConfig {
-  std::int64_t every = 0;        // steps; 0: only when asked
+  std::int64_t every = 0;          // steps; 0: only when asked
   std::int64_t num_sequences = 0;  // the first of the validation split; 0: all
 };
 

@@ -1,12 +1,8 @@
 #include "trainer/schedule.hpp"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-
-#include "tensor/error.hpp"
 
 namespace switchyard {
 namespace {
@@ -26,15 +22,12 @@ double learning_rate_at(const OptimizerConfig& config, std::int64_t num_steps, s
   const std::int64_t warmup = config.warmup_steps;
   if (step < warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
   std::int64_t begin = std::max<std::int64_t>(warmup, 1);  // the last step that has the peak
-  if (config.schedule == "constant_decay") begin = std::max(begin, num_steps - config.decay_steps);
+  if (config.schedule == Schedule::constant_decay)
+    begin = std::max(begin, num_steps - config.decay_steps);
   const double done = fraction_of(begin, num_steps + 1, step);
-  if (config.schedule == "cosine")
+  if (config.schedule == Schedule::cosine)
     return low + (peak - low) * 0.5 * (1 + std::cos(std::numbers::pi * done));
-  if (config.schedule == "linear" || config.schedule == "constant_decay")
-    return std::lerp(peak, low, done);
-  throw ConfigError(fmt::format(
-      "optimizer.schedule: '{}' is not a schedule; use cosine, linear or constant_decay",
-      config.schedule));
+  return std::lerp(peak, low, done);
 }
 
 }  // namespace switchyard

@@ -16,7 +16,7 @@ namespace switchyard {
 //   constant_decay   peak until b, then as linear
 // with b, the last step that has the peak, max(w, 1), and of constant_decay N - decay_steps if that
 // is more. The low rate is reached after the last step, at N + 1: a step at a rate of 0, the
-// default, would compute a gradient and learn nothing. ConfigError for another name of a schedule.
+// default, would compute a gradient and learn nothing.
 double learning_rate_at(const OptimizerConfig& config, std::int64_t num_steps, std::int64_t step);
 
 }  // namespace switchyard

@@ -22,7 +22,7 @@ ParameterStore& allocated(ParameterStore& store, std::int64_t seed) {
 }  // namespace
 
 DType compute_dtype(const RunConfig& run) {
-  return run.precision == "bf16" ? DType::bf16 : DType::f32;
+  return run.precision == Precision::bf16 ? DType::bf16 : DType::f32;
 }
 
 Placement placement_of(const Config& config) {

@@ -49,10 +49,11 @@ void refuse_arguments(const std::string& name, const Request& request) {
 
 std::vector<DType> precisions_of(const Request& request) {
   if (request.precision.empty()) return {DType::f32, DType::bf16};
-  if (request.precision == "fp32") return {DType::f32};
-  if (request.precision == "bf16") return {DType::bf16};
-  throw UsageError("bench",
-                   fmt::format("--precision {}: expected fp32 or bf16", request.precision));
+  const auto precision = choice_of<Precision>(request.precision);
+  if (!precision)
+    throw UsageError("bench",
+                     fmt::format("--precision {}: expected fp32 or bf16", request.precision));
+  return {*precision == Precision::fp32 ? DType::f32 : DType::bf16};
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
@@ -179,8 +180,9 @@ std::vector<std::int64_t> lengths_of(const std::string& text) {
 
 // "ring", "all_gather", "ulysses" or "RxU": how the ranks of the job divide.
 void set_scheme(bench::RingOptions& options, const std::string& scheme, std::int64_t num_ranks) {
-  if (scheme == "ring" || scheme == "all_gather") {
-    options.method = scheme;
+  const auto method = choice_of<ContextMethod>(scheme);
+  if (method && *method != ContextMethod::automatic) {
+    options.method = *method;
     return;
   }
   if (scheme == "ulysses") {
@@ -218,16 +220,18 @@ void bench_ring(const CommandContext& context, const Request& request,
   if (request.lengths) options.lengths = lengths_of(*request.lengths);
   if (request.scheme) set_scheme(options, *request.scheme, world.size());
   if (request.layout) {
-    if (*request.layout != "zigzag" && *request.layout != "contiguous")
+    const auto layout = choice_of<SequenceLayout>(*request.layout);
+    if (!layout)
       throw UsageError("bench",
                        fmt::format("--layout {}: expected zigzag or contiguous", *request.layout));
-    options.layout = sequence_layout_of(*request.layout);
+    options.layout = *layout;
   }
   if (request.progress) {
-    if (*request.progress != "poll" && *request.progress != "thread" && *request.progress != "none")
+    const auto progress = choice_of<Progress>(*request.progress);
+    if (!progress)
       throw UsageError(
           "bench", fmt::format("--progress {}: expected poll, thread or none", *request.progress));
-    options.progress = progress_of(*request.progress);
+    options.progress = *progress;
   }
   if (request.window) options.window = at_least("window", *request.window, 0);
   if (request.heads) options.num_heads = at_least("heads", *request.heads, 1);

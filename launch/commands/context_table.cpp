@@ -23,13 +23,15 @@ std::vector<SchemeCost> all_scheme_costs(const ContextProblem& problem,
   ParallelConfig open = chosen;
   open.context_split.ring = 0;
   open.context_split.ulysses = 0;
-  open.context_split.method = "auto";
+  open.context_split.method = ContextMethod::automatic;
   return scheme_costs(problem, open);
 }
 
 bool is_chosen(const SchemeCost& cost, const ParallelConfig& chosen) {
   const ContextConfig& split = chosen.context_split;
-  const std::string method = split.method == "all_gather" && split.ring > 1 ? "all_gather" : "ring";
+  const ContextMethod method = split.method == ContextMethod::all_gather && split.ring > 1
+                                   ? ContextMethod::all_gather
+                                   : ContextMethod::ring;
   return cost.ring == split.ring && cost.ulysses == split.ulysses && cost.method == method;
 }
 

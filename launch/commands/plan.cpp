@@ -203,7 +203,7 @@ nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
   for (const SchemeCost& cost : all_scheme_costs(problem, chosen))
     schemes.push_back({{"ring", cost.ring},
                        {"ulysses", cost.ulysses},
-                       {"method", cost.method},
+                       {"method", name_of(cost.method)},
                        {"chosen", is_chosen(cost, chosen)},
                        {"forward", json_of(cost.forward, num_layers)},
                        {"backward", json_of(cost.backward, num_layers)}});

@@ -68,9 +68,10 @@ std::string legal_values(const Key& key) {
     return fmt::format("`{}`{}{}", key.empty_word, values == "any" ? "" : ", ",
                        values == "any" ? "" : values);
   }
-  if (!key.choices.empty()) {
+  if (!key.choices().empty()) {
     std::vector<std::string> quoted;
-    for (const std::string_view choice : key.choices) quoted.push_back(fmt::format("`{}`", choice));
+    for (const std::string_view choice : key.choices())
+      quoted.push_back(fmt::format("`{}`", choice));
     return fmt::format("{}", fmt::join(quoted, ", "));
   }
   if (key.type_name() == "boolean") return "`true`, `false`";

@@ -85,6 +85,16 @@ void read_elements(std::vector<AttentionConfig>& field, const Key& key,
     field.push_back(ElementReader(key, element_path(key, i), mistakes).read(elements[i]));
 }
 
+// The only element of the list that the key reaches.
+template <class Element>
+Element only_element(Config& config, const Key& key) {
+  return std::get<Access<std::vector<Element>>>(key.field)(config).front();
+}
+template <>
+std::size_t only_element(Config& config, const Key& key) {
+  return std::get<AccessChoice<ChoiceListRef>>(key.field)(config).get().front();
+}
+
 template <class Element>
 void read_elements(std::vector<Element>& field, const Key& key,
                    const std::vector<YamlNode>& elements, std::vector<ValueMistake>& mistakes) {
@@ -102,7 +112,7 @@ void read_elements(std::vector<Element>& field, const Key& key,
     } else if (const auto problem = assign_value(scratch, single, node.text, node.quoted)) {
       mistakes.push_back({node.place, element_path(key, i), *problem});
     } else {
-      field.push_back(std::get<Access<std::vector<Element>>>(key.field)(scratch).front());
+      field.push_back(only_element<Element>(scratch, key));
     }
   }
 }
@@ -128,9 +138,14 @@ void assign_nodes(List& field, const Key& key, const YamlNode& node,
 }
 
 template <class Value>
-void assign_nodes_or_expect(Value& field, const Key& key, const YamlNode& node,
+void assign_nodes_or_expect(Value&& field, const Key& key, const YamlNode& node,
                             std::vector<ValueMistake>& mistakes) {
-  if constexpr (requires { field.front(); } && !std::is_same_v<Value, std::string>) {
+  using Type = std::remove_cvref_t<Value>;
+  if constexpr (std::is_same_v<Type, ChoiceListRef>) {
+    ChoiceListRef::List list = field.get();
+    assign_nodes(list, key, node, mistakes);
+    field.set(list);
+  } else if constexpr (requires { field.front(); } && !std::is_same_v<Type, std::string>) {
     assign_nodes(field, key, node, mistakes);
   } else {
     expect(false, "a key that is a list: " + key.path());

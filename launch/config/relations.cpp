@@ -106,10 +106,10 @@ void check_attention(Checker& checker, const ModelConfig& model) {
   for (std::size_t i = 0; i < model.attention.size(); ++i) {
     const AttentionConfig& attention = model.attention[i];
     const std::string entry = model.attention.size() > 1 ? fmt::format("entry {}: ", i) : "";
-    if (attention.kind == "window" && attention.window == 0) {
+    if (attention.kind == AttentionKind::window && attention.window == 0) {
       checker.blame({"model.attention"},
                     fmt::format("{}kind window needs a window of at least 1 token", entry));
-    } else if (attention.kind == "full" && attention.window != 0) {
+    } else if (attention.kind == AttentionKind::full && attention.window != 0) {
       checker.blame({"model.attention"},
                     fmt::format("{}window = {} counts only with kind window, not with full; leave "
                                 "it out or change the kind",
@@ -126,17 +126,18 @@ void check_attention(Checker& checker, const ModelConfig& model) {
 void check_rope_scaling(Checker& checker, const ModelConfig& model) {
   const RopeScalingConfig& scaling = model.rope_scaling;
   if (!checker.knows({"model.rope_scaling.kind"})) return;
-  if (checker.knows({"model.rope_scaling.factor"}) && scaling.kind == "none" && scaling.factor != 1)
+  if (checker.knows({"model.rope_scaling.factor"}) && scaling.kind == kernels::RopeScaling::none &&
+      scaling.factor != 1)
     checker.blame(
         {"model.rope_scaling.factor"},
         fmt::format("factor = {} counts only with kind linear, ntk or yarn, not with none",
                     scaling.factor));
-  if (checker.knows({"model.rope_scaling.original_length"}) && scaling.kind == "yarn" &&
-      scaling.original_length == 0)
+  if (checker.knows({"model.rope_scaling.original_length"}) &&
+      scaling.kind == kernels::RopeScaling::yarn && scaling.original_length == 0)
     checker.blame({"model.rope_scaling.original_length", "model.rope_scaling.kind"},
                   "kind yarn needs original_length, the sequence length before scaling");
   if (checker.knows({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"}) &&
-      scaling.kind == "yarn" && scaling.beta_fast <= scaling.beta_slow)
+      scaling.kind == kernels::RopeScaling::yarn && scaling.beta_fast <= scaling.beta_slow)
     checker.blame({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"},
                   fmt::format("beta_fast = {} must be above beta_slow = {}", scaling.beta_fast,
                               scaling.beta_slow));
@@ -175,7 +176,7 @@ void check_schedule(Checker& checker, const Config& config) {
   // A warm-up longer than the run is legal: a short trial of a long schedule.
   if (checker.knows({"optimizer.schedule", "optimizer.decay_steps", "optimizer.warmup_steps",
                      "train.num_steps"}) &&
-      optimizer.schedule == "constant_decay" && optimizer.warmup_steps <= num_steps &&
+      optimizer.schedule == Schedule::constant_decay && optimizer.warmup_steps <= num_steps &&
       optimizer.warmup_steps + optimizer.decay_steps > num_steps) {
     checker.blame({"optimizer.decay_steps", "optimizer.warmup_steps", "train.num_steps"},
                   fmt::format("warmup_steps + decay_steps = {} + {} = {} is more than num_steps = "
@@ -185,11 +186,11 @@ void check_schedule(Checker& checker, const Config& config) {
                               num_steps - optimizer.warmup_steps));
   }
   if (checker.knows({"optimizer.schedule", "optimizer.decay_steps"}) &&
-      optimizer.schedule != "constant_decay" && optimizer.decay_steps > 0) {
+      optimizer.schedule != Schedule::constant_decay && optimizer.decay_steps > 0) {
     checker.blame({"optimizer.decay_steps", "optimizer.schedule"},
                   fmt::format("decay_steps = {} counts only with schedule constant_decay, not with "
                               "{}; leave it out or change the schedule",
-                              optimizer.decay_steps, optimizer.schedule));
+                              optimizer.decay_steps, name_of(optimizer.schedule)));
   }
   if (checker.knows({"optimizer.min_learning_rate", "optimizer.learning_rate"}) &&
       optimizer.min_learning_rate > optimizer.learning_rate) {
@@ -215,11 +216,12 @@ void check_activations(Checker& checker, const Config& config) {
   check_layers(checker, "activations.layers", config.activations.layers, config.model.num_layers);
   check_layers(checker, "capture.layers", config.capture.layers, config.model.num_layers);
   if (checker.knows({"activations.policy", "activations.memory_megabytes"}) &&
-      config.activations.policy != "spill" && config.activations.memory_megabytes > 0)
-    checker.blame({"activations.memory_megabytes", "activations.policy"},
-                  fmt::format("memory_megabytes = {} counts only with policy spill, not with {}; "
-                              "leave it out or change the policy",
-                              config.activations.memory_megabytes, config.activations.policy));
+      config.activations.policy != LayerPolicy::spill && config.activations.memory_megabytes > 0)
+    checker.blame(
+        {"activations.memory_megabytes", "activations.policy"},
+        fmt::format("memory_megabytes = {} counts only with policy spill, not with {}; "
+                    "leave it out or change the policy",
+                    config.activations.memory_megabytes, name_of(config.activations.policy)));
 }
 
 // The batch that is left for one data rank, given a legal mesh.
@@ -270,7 +272,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
                                              const std::vector<bool>& is_unknown) {
   Checker checker(loaded, is_unknown);
   const Config& config = loaded.config;
-  if (checker.knows({"run.device"}) && config.run.device == "cuda") {
+  if (checker.knows({"run.device"}) && config.run.device == RunDevice::cuda) {
     checker.blame({"run.device"}, "this build has no cuda device; write cpu or auto");
   }
   check_heads(checker, config.model);

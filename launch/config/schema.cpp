@@ -24,9 +24,17 @@ std::string Range::to_string() const {
 
 std::string_view Key::type_name() const {
   constexpr std::string_view names[] = {
-      "integer", "number", "boolean", "text", "list of integers", "list of texts", "list of maps",
+      "integer", "number",           "boolean",       "text",
+      "text",    "list of integers", "list of texts", "list of maps",
   };
   return names[field.index()];
+}
+
+std::span<const std::string_view> Key::choices() const {
+  std::span<const std::string_view> names;
+  if (const auto* one = std::get_if<AccessChoice<ChoiceRef>>(&field)) names = one->names;
+  if (const auto* list = std::get_if<AccessChoice<ChoiceListRef>>(&field)) names = list->names;
+  return names.first(names.size() - num_withheld);
 }
 
 const KeyGroup* find_group(std::string_view section, std::string_view name) {

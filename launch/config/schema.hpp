@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "launch/config/choice_field.hpp"
 #include "trainer/config.hpp"
 
 namespace switchyard {
@@ -22,8 +23,8 @@ namespace switchyard {
 template <class Value>
 using Access = Value& (*)(Config&);
 using Field = std::variant<Access<std::int64_t>, Access<double>, Access<bool>, Access<std::string>,
-                           Access<std::vector<std::int64_t>>, Access<std::vector<std::string>>,
-                           Access<std::vector<AttentionConfig>>>;
+                           AccessChoice<ChoiceRef>, Access<std::vector<std::int64_t>>,
+                           AccessChoice<ChoiceListRef>, Access<std::vector<AttentionConfig>>>;
 
 // The legal numbers: from `least` (or above it, if open) to `most` (or below it, if open).
 struct Range {
@@ -42,9 +43,9 @@ struct Key {
   std::string_view name;  // "hidden", or "rope_scaling.factor" in a group of a section's keys
   Field field;
   std::string_view unit = {};
-  Range range = {};                            // of numbers, and of each in a list
-  std::vector<std::string_view> choices = {};  // of texts, and of each in a list; empty: any
-  std::string_view empty_word = {};            // of lists: what stands for an empty one, as "all"
+  Range range = {};                    // of numbers, and of each in a list
+  std::size_t num_withheld = 0;        // last values of an enum that no configuration may choose
+  std::string_view empty_word = {};    // of lists: what stands for an empty one, as "all"
   std::span<const Key> elements = {};  // of lists of maps: the keys of one, about the first of them
   std::string_view description;
   bool is_required = false;
@@ -53,6 +54,8 @@ struct Key {
   // Texts that name a file or folder; "~/" at their beginning is the home folder.
   bool is_path() const { return unit.ends_with("path"); }
   std::string path() const { return std::string(section) + "." + std::string(name); }
+  // The legal names of an enum, or of each in a list of them; empty for all other keys.
+  std::span<const std::string_view> choices() const;
   // integer, number, boolean, text, list of integers, list of texts, list of maps
   std::string_view type_name() const;
 };

@@ -17,12 +17,30 @@ auto& reach(Object& object) {
   }
 }
 
+template <class Value>
+inline constexpr bool is_list_of_choices = false;
+template <Choice Value>
+inline constexpr bool is_list_of_choices<std::vector<Value>> = true;
+
+// A field by a function without captures from Config& to it.
+template <class Reach>
+Field field_at(Reach) {
+  using Value = std::remove_cvref_t<decltype(Reach{}(std::declval<Config&>()))>;
+  if constexpr (Choice<Value>)
+    return AccessChoice<ChoiceRef>{[](Config& config) { return ChoiceRef(Reach{}(config)); },
+                                   names_of_choices<Value>};
+  else if constexpr (is_list_of_choices<Value>)
+    return AccessChoice<ChoiceListRef>{
+        [](Config& config) { return ChoiceListRef(Reach{}(config)); },
+        names_of_choices<typename Value::value_type>};
+  else
+    return static_cast<Access<Value>>([](Config& config) -> Value& { return Reach{}(config); });
+}
+
 // field<&Config::model, &ModelConfig::hidden>(): how to reach a field in any Config.
 template <auto... members>
 Field field() {
-  using Value = std::remove_cvref_t<decltype(reach<members...>(std::declval<Config&>()))>;
-  using Access = Value& (*)(Config&);
-  return static_cast<Access>([](Config& config) -> Value& { return reach<members...>(config); });
+  return field_at([](Config & config) -> auto& { return reach<members...>(config); });
 }
 
 inline constexpr double unlimited = std::numeric_limits<double>::infinity();

@@ -11,10 +11,8 @@ constexpr auto attention_of = &ModelConfig::attention;
 // Of one entry of model.attention; the fields reach the first.
 template <auto member>
 Field attention_field() {
-  using Value = std::remove_cvref_t<decltype(std::declval<AttentionConfig&>().*member)>;
-  using Access = Value& (*)(Config&);
-  return static_cast<Access>(
-      [](Config& config) -> Value& { return (config.model.*attention_of).front().*member; });
+  return field_at(
+      [](Config & config) -> auto& { return (config.model.*attention_of).front().*member; });
 }
 
 std::span<const Key> attention_keys() {
@@ -23,7 +21,6 @@ std::span<const Key> attention_keys() {
       {.section = "model",
        .name = "kind",
        .field = attention_field<&C::kind>(),
-       .choices = {"full", "window"},
        .description = "`full`: all tokens before; `window`: the last `window` tokens."},
       {.section = "model",
        .name = "window",
@@ -48,7 +45,6 @@ void add_rope_scaling(std::vector<Key>& keys) {
   keys.push_back({.section = "model",
                   .name = "rope_scaling.kind",
                   .field = field<s, g, &C::kind>(),
-                  .choices = {"none", "linear", "ntk", "yarn"},
                   .description = "How rotary frequencies stretch to sequences longer than those "
                                  "that the model was trained on: positions divided by `factor`, "
                                  "another base, or YaRN, by part of the spectrum."});
@@ -257,7 +253,6 @@ void add_experts(std::vector<Key>& keys) {
   keys.push_back({.section = "experts",
                   .name = "balance_scope",
                   .field = field<s, &C::balance_scope>(),
-                  .choices = {"sequence"},
                   .description = "Over which tokens the balance loss takes its means. `sequence`: "
                                  "within each sequence, which no layout and no accumulation can "
                                  "change."});

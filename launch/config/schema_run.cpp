@@ -10,7 +10,6 @@ void add_activations(std::vector<Key>& keys) {
   keys.push_back({.section = "activations",
                   .name = "policy",
                   .field = field<s, &C::policy>(),
-                  .choices = {"keep", "recompute", "spill"},
                   .description = "`keep`: all in memory; `recompute`: most are computed again in "
                                  "the backward pass, except routing and attention; `spill`: they "
                                  "go to `store` and come back. The results are the same bits."});
@@ -24,7 +23,6 @@ void add_activations(std::vector<Key>& keys) {
   keys.push_back({.section = "activations",
                   .name = "store",
                   .field = field<s, &C::store>(),
-                  .choices = {"memory", "hdf5"},
                   .description = "Where spilled activations lie: in the host's memory, or in a "
                                  "file a rank."});
   keys.push_back({.section = "activations",
@@ -64,7 +62,6 @@ void add_capture(std::vector<Key>& keys) {
   keys.push_back({.section = "capture",
                   .name = "tensors",
                   .field = field<s, &C::tensors>(),
-                  .choices = {"hidden", "attention_lse", "gate_probs"},
                   .empty_word = "all",
                   .description = "`hidden`: the residual stream as it enters the layer; "
                                  "`attention_lse`: log sum exp of the attention scores, by head; "

@@ -26,13 +26,11 @@ void add_run(std::vector<Key>& keys) {
   keys.push_back({.section = "run",
                   .name = "precision",
                   .field = field<s, &C::precision>(),
-                  .choices = {"fp32", "bf16"},
                   .description = "Type of activations and of weights in products. Master weights, "
                                  "gradients, reductions, router and loss are fp32 in both."});
   keys.push_back({.section = "run",
                   .name = "device",
                   .field = field<s, &C::device>(),
-                  .choices = {"auto", "cpu", "cuda"},
                   .description = "Where the run computes; `auto` takes the best device that this "
                                  "build has. `cuda` is refused by builds without it."});
   keys.push_back({.section = "run",
@@ -72,14 +70,12 @@ void add_context(std::vector<Key>& keys) {
   keys.push_back({.section = "parallel",
                   .name = "context.method",
                   .field = field<s, g, &C::method>(),
-                  .choices = {"auto", "ring", "all_gather"},
                   .description = "How keys and values reach the ranks of the ring: block after "
                                  "block, or all at once. Windows exchange only their borders in "
                                  "either."});
   keys.push_back({.section = "parallel",
                   .name = "context.layout",
                   .field = field<s, g, &C::layout>(),
-                  .choices = {"zigzag", "contiguous"},
                   .description = "Which positions a ring rank holds. `zigzag`: an early chunk and "
                                  "a late one, which gives all ranks the same work; `contiguous`: "
                                  "one chunk."});
@@ -91,7 +87,7 @@ void add_context(std::vector<Key>& keys) {
   keys.push_back({.section = "parallel",
                   .name = "context.progress",
                   .field = field<s, g, &C::progress>(),
-                  .choices = {"poll", "thread"},
+                  .num_withheld = 1,
                   .description = "What moves messages during the computation: calls between its "
                                  "blocks, or a thread."});
   keys.push_back({.section = "parallel",
@@ -169,7 +165,6 @@ void add_optimizer(std::vector<Key>& keys) {
   keys.push_back({.section = "optimizer",
                   .name = "schedule",
                   .field = field<s, &C::schedule>(),
-                  .choices = {"cosine", "linear", "constant_decay"},
                   .description =
                       "Course after the warm-up: down along a cosine or a line over all "
                       "steps that follow, or constant with a fall along a line over the last "

@@ -43,13 +43,21 @@ std::string whole_number_advice(std::string_view text) {
   return fmt::format("; write {}", static_cast<std::int64_t>(value));
 }
 
+// The number of a name among the choices of a key.
+std::optional<std::size_t> index_of_choice(const Key& key, std::string_view text) {
+  const std::span<const std::string_view> choices = key.choices();
+  const auto found = std::find(choices.begin(), choices.end(), text);
+  if (found == choices.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - choices.begin());
+}
+
 // Where a word belongs that was given to a number of a group: "auto" for parallel.context.
 std::string choice_advice(const Key& key, std::string_view text) {
   const std::size_t dot = key.name.find('.');
   if (dot == std::string_view::npos) return {};
   for (const Key& other : schema())
     if (other.section == key.section && other.name.starts_with(key.name.substr(0, dot + 1)) &&
-        std::find(other.choices.begin(), other.choices.end(), text) != other.choices.end())
+        index_of_choice(other, text))
       return fmt::format("; {} is a value of {}", text, other.path());
   return {};
 }
@@ -103,19 +111,17 @@ Problem assign(bool& field, const Key& key, std::string_view text, bool quoted) 
   return {};
 }
 
-Problem assign(std::string& field, const Key& key, std::string_view text, bool /*quoted*/) {
+Problem text_problem(const Key& key, std::string_view text) {
   if (text.empty()) return fmt::format("{}, got an empty one", expectation(key));
   if (find_bad_utf8(text)) return "is not UTF-8";
   if (find_control_character(text) || text.find_first_of("\t\n\r") != std::string_view::npos) {
     return fmt::format("must be one line without control characters, got {}", for_message(text));
   }
-  if (!key.choices.empty() &&
-      std::find(key.choices.begin(), key.choices.end(), text) == key.choices.end()) {
-    const auto near = nearest(text, key.choices);
-    return fmt::format("must be {}{}, got {}{}", key.choices.size() > 1 ? "one of " : "",
-                       fmt::join(key.choices, ", "), for_message(text),
-                       near ? fmt::format("; did you mean {}?", *near) : "");
-  }
+  return {};
+}
+
+Problem assign(std::string& field, const Key& key, std::string_view text, bool /*quoted*/) {
+  if (Problem problem = text_problem(key, text)) return problem;
   if (!key.is_path()) {
     field = text;
     return {};
@@ -123,6 +129,34 @@ Problem assign(std::string& field, const Key& key, std::string_view text, bool /
   HomePath path = with_home_folder(text);
   if (!path.problem.empty()) return path.problem;
   field = std::move(path.path);
+  return {};
+}
+
+Problem read_choice(std::size_t& value, const Key& key, std::string_view text) {
+  if (Problem problem = text_problem(key, text)) return problem;
+  if (const auto index = index_of_choice(key, text)) {
+    value = *index;
+    return {};
+  }
+  const std::span<const std::string_view> choices = key.choices();
+  const auto near = nearest(text, choices);
+  return fmt::format("must be {}{}, got {}{}", choices.size() > 1 ? "one of " : "",
+                     fmt::join(choices, ", "), for_message(text),
+                     near ? fmt::format("; did you mean {}?", *near) : "");
+}
+
+Problem assign(const ChoiceRef& field, const Key& key, std::string_view text, bool /*quoted*/) {
+  std::size_t value = 0;
+  if (Problem problem = read_choice(value, key, text)) return problem;
+  field.set(value);
+  return {};
+}
+
+Problem assign(const ChoiceListRef& field, const Key& key, std::string_view text, bool quoted) {
+  ChoiceListRef::List list;
+  if (quoted || key.empty_word.empty() || text != key.empty_word)
+    if (Problem problem = read_choice(list.emplace_back(), key, text)) return problem;
+  field.set(list);
   return {};
 }
 
@@ -156,9 +190,10 @@ bool is_plain(std::string_view text) {
 }  // namespace
 
 std::string expectation(const Key& key) {
-  if (!key.choices.empty()) return fmt::format("expected one of {}", fmt::join(key.choices, ", "));
+  if (!key.choices().empty())
+    return fmt::format("expected one of {}", fmt::join(key.choices(), ", "));
   constexpr std::string_view wanted[] = {
-      "a whole number",          "a number",        "true or false",           "a text",
+      "a whole number",          "a number",        "true or false",           "a text", "a text",
       "a list of whole numbers", "a list of texts", "a map or a list of maps",
   };
   return fmt::format("expected {}{}{}", wanted[key.field.index()],
@@ -177,6 +212,10 @@ std::string format_field(const std::string& text, const Key& /*key*/) {
   return quote_yaml(text);
 }
 
+std::string format_field(const ChoiceRef& choice, const Key& /*key*/) {
+  return quote_yaml(choice.names()[choice.get()]);
+}
+
 template <class Number>
 std::string format_field(const Number& value, const Key& /*key*/) {
   return fmt::format("{}", value);
@@ -192,12 +231,23 @@ std::string format_field(const AttentionConfig& element, const Key& key) {
   return fmt::format("{{{}}}", fmt::join(values, ", "));
 }
 
+std::string format_elements(const std::vector<std::string>& elements, const Key& key) {
+  if (elements.empty() && !key.empty_word.empty()) return std::string(key.empty_word);
+  return fmt::format("[{}]", fmt::join(elements, ", "));
+}
+
+std::string format_field(const ChoiceListRef& choices, const Key& key) {
+  std::vector<std::string> elements;
+  for (const std::size_t choice : choices.get())
+    elements.push_back(quote_yaml(choices.names()[choice]));
+  return format_elements(elements, key);
+}
+
 template <class Element>
 std::string format_field(const std::vector<Element>& list, const Key& key) {
-  if (list.empty() && !key.empty_word.empty()) return std::string(key.empty_word);
   std::vector<std::string> elements;
   for (const Element& element : list) elements.push_back(format_field(element, key));
-  return fmt::format("[{}]", fmt::join(elements, ", "));
+  return format_elements(elements, key);
 }
 
 }  // namespace

@@ -55,7 +55,8 @@ AttentionInputs inputs_in(const TensorView& rows, const AttentionSizes& sizes) {
 }
 
 AttentionMethod method_of(const ContextConfig& config) {
-  return config.method == "all_gather" ? AttentionMethod::all_gather : AttentionMethod::ring;
+  return config.method == ContextMethod::all_gather ? AttentionMethod::all_gather
+                                                    : AttentionMethod::ring;
 }
 
 }  // namespace
@@ -101,7 +102,7 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
     : sizes_(sizes),
       split_(split),
       ulysses_rank_(mesh.index(Axis::context_ulysses)),
-      progress_(progress ? *progress : progress_of(mesh.config().context_split.progress),
+      progress_(progress ? *progress : mesh.config().context_split.progress,
                 device.compute_stream()) {
   expect(split.ring() == mesh.degree(Axis::context_ring) &&
              split.ulysses() == mesh.degree(Axis::context_ulysses),

@@ -181,13 +181,13 @@ void add(PassCost& sum, const PassCost& cost) {
 }
 
 PassCost cost_of(const ContextProblem& problem, const ParallelConfig& parallel,
-                 const SequenceSplit& split, const std::string& method, bool backward) {
+                 const SequenceSplit& split, ContextMethod method, bool backward) {
   PassCost sum;
   std::map<std::int64_t, PassCost> costs;  // of a layer, by window: layers are alike
   for (const std::int64_t window : problem.windows) {
     if (!costs.contains(window)) {
       CostOfLayer layer(problem, parallel, split, backward);
-      costs[window] = window == 0 && method == "ring"
+      costs[window] = window == 0 && method == ContextMethod::ring
                           ? layer.full_ring()
                           : layer.gathered(window, halo_stays_with_rows(split, window));
     }
@@ -205,9 +205,10 @@ std::vector<SchemeCost> candidates(const ParallelConfig& parallel) {
     if (ring * ulysses != parallel.context) continue;
     if (config.ring > 0 && config.ring != ring) continue;
     if (config.ulysses > 0 && config.ulysses != ulysses) continue;
-    for (const char* method : {"ring", "all_gather"}) {
-      if (config.method != "auto" && config.method != method) continue;
-      if (ring == 1 && config.method == "auto" && method != std::string("ring")) continue;
+    for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather}) {
+      const bool is_open = config.method == ContextMethod::automatic;
+      if (!is_open && config.method != method) continue;
+      if (is_open && ring == 1 && method != ContextMethod::ring) continue;
       schemes.push_back({.ring = ring, .ulysses = ulysses, .method = method});
     }
   }
@@ -218,8 +219,7 @@ std::vector<SchemeCost> candidates(const ParallelConfig& parallel) {
 
 std::string SchemeCost::text() const {
   if (ring == 1) return fmt::format("ulysses {}", ulysses);
-  const std::string rows =
-      method == "ring" ? fmt::format("ring {}", ring) : fmt::format("all_gather {}", ring);
+  const std::string rows = fmt::format("{} {}", name_of(method), ring);
   return ulysses == 1 ? rows : fmt::format("{} x ulysses {}", rows, ulysses);
 }
 
@@ -231,8 +231,8 @@ std::vector<SchemeCost> scheme_costs(const ContextProblem& problem,
   for (SchemeCost scheme : candidates(parallel)) {
     try {
       require_heads(problem.num_heads, problem.num_kv_heads, scheme.ulysses);
-      const SequenceSplit split(problem.length, scheme.ring, scheme.ulysses,
-                                sequence_layout_of(config.layout), config.pad);
+      const SequenceSplit split(problem.length, scheme.ring, scheme.ulysses, config.layout,
+                                config.pad);
       scheme.forward = cost_of(problem, parallel, split, scheme.method, false);
       scheme.backward = cost_of(problem, parallel, split, scheme.method, true);
       legal.push_back(std::move(scheme));

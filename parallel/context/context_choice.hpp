@@ -47,7 +47,7 @@ struct PassCost {
 struct SchemeCost {
   std::int64_t ring = 1;
   std::int64_t ulysses = 1;
-  std::string method;  // ring or all_gather
+  ContextMethod method = ContextMethod::ring;  // or all_gather
   PassCost forward = {};
   PassCost backward = {};
   double seconds() const { return forward.seconds + backward.seconds; }

@@ -32,17 +32,6 @@ std::string lengths_around(std::int64_t length, std::int64_t step) {
 
 }  // namespace
 
-std::string_view name_of(SequenceLayout layout) {
-  return layout == SequenceLayout::zigzag ? "zigzag" : "contiguous";
-}
-
-SequenceLayout sequence_layout_of(std::string_view name) {
-  for (const SequenceLayout layout : {SequenceLayout::zigzag, SequenceLayout::contiguous})
-    if (name == name_of(layout)) return layout;
-  throw ConfigError(
-      fmt::format("parallel.context.layout: '{}' is not a layout; use zigzag or contiguous", name));
-}
-
 SequenceSplit::SequenceSplit(std::int64_t length) : length_(length) {
   expect(length >= 1, "a sequence of at least one position");
 }

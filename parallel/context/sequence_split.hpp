@@ -7,20 +7,22 @@
 // A rank holds one or two segments, ascending, so its local rows ascend in position. A plain value.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "tensor/choice.hpp"
 #include "tensor/position_range.hpp"
 
 namespace switchyard {
 
 enum class SequenceLayout : std::uint8_t { zigzag, contiguous };
-std::string_view name_of(SequenceLayout layout);
-// ConfigError for any other text than "zigzag" and "contiguous".
-SequenceLayout sequence_layout_of(std::string_view name);
+constexpr std::array<std::string_view, 2> choice_names(SequenceLayout) {
+  return {"zigzag", "contiguous"};
+}
 
 class SequenceSplit {
  public:

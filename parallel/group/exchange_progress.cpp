@@ -1,7 +1,5 @@
 #include "parallel/group/exchange_progress.hpp"
 
-#include <fmt/core.h>
-
 #include <chrono>
 #include <utility>
 
@@ -9,25 +7,6 @@
 #include "tensor/error.hpp"
 
 namespace switchyard {
-
-std::string_view name_of(Progress progress) {
-  switch (progress) {
-    case Progress::poll:
-      return "poll";
-    case Progress::thread:
-      return "thread";
-    case Progress::none:
-      return "none";
-  }
-  return "?";
-}
-
-Progress progress_of(std::string_view name) {
-  for (const Progress progress : {Progress::poll, Progress::thread, Progress::none})
-    if (name == name_of(progress)) return progress;
-  throw ConfigError(fmt::format(
-      "parallel.context.progress: '{}' is not a kind of progress; use poll or thread", name));
-}
 
 ExchangeProgress::ExchangeProgress(Progress progress, Stream& compute)
     : progress_(progress), compute_(compute) {

@@ -5,6 +5,7 @@
 // One thread calls MPI at a time: with `thread` a lock stands between the thread and the polls.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "parallel/group/group.hpp"
+#include "tensor/choice.hpp"
 
 namespace switchyard {
 
@@ -22,9 +24,9 @@ enum class Progress : std::uint8_t {
   thread,  // by a thread that takes its share of a core
   none,    // only when waited for: what overlap is measured against
 };
-std::string_view name_of(Progress progress);
-// ConfigError for any other text.
-Progress progress_of(std::string_view name);
+constexpr std::array<std::string_view, 3> choice_names(Progress) {
+  return {"poll", "thread", "none"};
+}
 
 class ExchangeProgress {
  public:

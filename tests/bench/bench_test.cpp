@@ -25,7 +25,7 @@ const RunBenchmark experts = [](const bench::Repeats& repeats, const bench::Outp
 };
 const RunBenchmark step = [](const bench::Repeats& repeats, const bench::Output& output) {
   Config config;
-  config.run.precision = "fp32";
+  config.run.precision = Precision::fp32;
   config.run.threads = 1;
   config.model.hidden = 16;
   config.model.num_layers = 2;

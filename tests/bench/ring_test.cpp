@@ -62,10 +62,10 @@ TEST(Ring, EverySchemeRuns) {
   options.window = 30;
   json_of(options);
   options.window = 0;
-  options.method = "all_gather";
+  options.method = ContextMethod::all_gather;
   options.layout = SequenceLayout::contiguous;
   json_of(options);
-  options.method = "ring";
+  options.method = ContextMethod::ring;
   options.progress = Progress::thread;
   json_of(options);
   if (world().size() % 2 != 0) return;

@@ -21,15 +21,16 @@ struct ContextCase {
   std::int64_t ranks = 1;
   std::int64_t ulysses = 1;
   std::int64_t expert = 1;
-  std::string method = "ring";
-  std::string layout = "zigzag";
+  ContextMethod method = ContextMethod::ring;
+  SequenceLayout layout = SequenceLayout::zigzag;
   std::int64_t length = 16;
   Model model = Model::full;
 
   std::string describe() const {
     return "context " + std::to_string(ranks) + ", ulysses " + std::to_string(ulysses) +
-           ", expert " + std::to_string(expert) + ", " + method + ", " + layout + ", length " +
-           std::to_string(length) + ", model " + std::to_string(static_cast<int>(model));
+           ", expert " + std::to_string(expert) + ", " + std::string(name_of(method)) + ", " +
+           std::string(name_of(layout)) + ", length " + std::to_string(length) + ", model " +
+           std::to_string(static_cast<int>(model));
   }
 };
 
@@ -45,8 +46,8 @@ Config config_of(const ContextCase& c) {
   config.parallel.context_split.layout = c.layout;
   config.parallel.context_split.pad = c.length % (2 * c.ranks) != 0;
   if (c.model == Model::windows_and_sinks)
-    config.model.attention = {{.kind = "window", .window = 5, .sinks = 1},
-                              {.kind = "full", .window = 0, .sinks = 2}};
+    config.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
+                              {.kind = AttentionKind::full, .window = 0, .sinks = 2}};
   if (c.model == Model::documents || c.model == Model::running_positions) {
     config.data.document_mask = true;
     config.data.restart_positions = c.model == Model::documents;
@@ -141,7 +142,7 @@ TEST(Context, TwentyStepsOfOtherSchemesEqualOneRank) {
   expect_as_one_rank({.ranks = ranks,
                       .ulysses = ulysses,
                       .expert = ranks,
-                      .method = "all_gather",
+                      .method = ContextMethod::all_gather,
                       .length = 4 * ranks + 1,
                       .model = Model::documents},
                      20);
@@ -166,17 +167,18 @@ TEST(Context, EveryPairOfContextAndExpertDegreesEqualsOneRank) {
 // out.
 TEST(Context, ProgressByAThreadKeepsTheBits) {
   const std::int64_t ranks = world().size();
-  for (const std::string precision : {"fp32", "bf16"}) {
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
     Config config = config_of(
         {.ranks = ranks, .expert = ranks, .length = 8 * ranks, .model = Model::windows_and_sinks});
     config.run.precision = precision;
     SmallRun polls(world(), config);
-    config.parallel.context_split.progress = "thread";
+    config.parallel.context_split.progress = Progress::thread;
     SmallRun has_thread(world(), config);
     const std::vector<StepResult> wanted = train(polls, 1, 6), got = train(has_thread, 1, 6);
     for (std::size_t i = 0; i < wanted.size(); ++i) {
-      EXPECT_EQ(got[i].loss, wanted[i].loss) << precision << ", step " << i + 1;
-      EXPECT_EQ(got[i].gradient_norm, wanted[i].gradient_norm) << precision << ", step " << i + 1;
+      EXPECT_EQ(got[i].loss, wanted[i].loss) << name_of(precision) << ", step " << i + 1;
+      EXPECT_EQ(got[i].gradient_norm, wanted[i].gradient_norm)
+          << name_of(precision) << ", step " << i + 1;
     }
     const auto& buckets = polls.trainer.store().buckets();
     const auto& others = has_thread.trainer.store().buckets();
@@ -184,7 +186,7 @@ TEST(Context, ProgressByAThreadKeepsTheBits) {
       EXPECT_EQ(std::memcmp(buckets[b].values->data, others[b].values->data,
                             static_cast<std::size_t>(buckets[b].values->num_bytes())),
                 0)
-          << precision << ", bucket " << b;
+          << name_of(precision) << ", bucket " << b;
   }
 }
 
@@ -194,15 +196,16 @@ TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
        {Model::full, Model::windows_and_sinks, Model::documents, Model::running_positions})
     for (const std::int64_t ulysses : divisors(ranks)) {
       if (4 % ulysses != 0) continue;  // heads
-      for (const std::string method : {"ring", "all_gather"})
-        expect_as_one_rank({.ranks = ranks,
-                            .ulysses = ulysses,
-                            .expert = ranks,
-                            .method = method,
-                            .layout = ulysses == 2 ? "contiguous" : "zigzag",
-                            .length = 4 * ranks,
-                            .model = model},
-                           1);
+      for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather})
+        expect_as_one_rank(
+            {.ranks = ranks,
+             .ulysses = ulysses,
+             .expert = ranks,
+             .method = method,
+             .layout = ulysses == 2 ? SequenceLayout::contiguous : SequenceLayout::zigzag,
+             .length = 4 * ranks,
+             .model = model},
+            1);
     }
 }
 
@@ -275,12 +278,12 @@ TEST(Context, DropoutGoesByTheTokensIdentity) {
 // were.
 TEST(Context, ActivationPoliciesAreBitwiseAlike) {
   const std::int64_t ranks = world().size();
-  const auto losses = [&](const std::string& policy) {
+  const auto losses = [&](LayerPolicy policy) {
     Config config = config_of(
         {.ranks = ranks, .expert = ranks, .length = 4 * ranks, .model = Model::windows_and_sinks});
     config.model.num_layers = 4;  // of which two records move when all spill
     config.activations.policy = policy;
-    config.activations.store = "memory";
+    config.activations.store = SpillStore::memory;
     SmallRun run(world(), config);
     std::vector<double> values;
     for (const StepResult& step : train(run, 1, 4)) {
@@ -289,15 +292,15 @@ TEST(Context, ActivationPoliciesAreBitwiseAlike) {
     }
     return values;
   };
-  const std::vector<double> kept = losses("keep");
-  EXPECT_EQ(losses("recompute"), kept);
-  EXPECT_EQ(losses("spill"), kept);
+  const std::vector<double> kept = losses(LayerPolicy::keep);
+  EXPECT_EQ(losses(LayerPolicy::recompute), kept);
+  EXPECT_EQ(losses(LayerPolicy::spill), kept);
 }
 
 TEST(Context, PlannedBytesEqualAllocatedBytes) {
   for (const std::int64_t context : divisors(world().size()))
-    for (const std::string precision : {"fp32", "bf16"})
-      for (const std::string method : {"ring", "all_gather"})
+    for (const Precision precision : {Precision::fp32, Precision::bf16})
+      for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather})
         for (const std::int64_t remainder : {0, 1}) {  // 1: padded, ranks hold unequal parts
           const ContextCase c{
               .ranks = context,
@@ -305,7 +308,7 @@ TEST(Context, PlannedBytesEqualAllocatedBytes) {
               .expert = world().size(),
               .method = method,
               .length = 8 * context + remainder,
-              .model = precision == "fp32" ? Model::full : Model::windows_and_sinks};
+              .model = precision == Precision::fp32 ? Model::full : Model::windows_and_sinks};
           Config config = config_of(c);
           config.run.precision = precision;
           SmallRun run(world(), config);
@@ -313,7 +316,7 @@ TEST(Context, PlannedBytesEqualAllocatedBytes) {
           const Plan plan =
               make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
           EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
-              << precision << ", " << c.describe();
+              << name_of(precision) << ", " << c.describe();
         }
 }
 
@@ -323,7 +326,7 @@ TEST(Context, TheSameLayoutRepeatsBitForBit) {
                       .length = 8 * world().size(),
                       .model = Model::windows_and_sinks};
   Config config = config_of(c);
-  config.run.precision = "bf16";
+  config.run.precision = Precision::bf16;
   SmallRun one(world(), config), two(world(), config);
   const std::vector<StepResult> first = train(one, 1, 5), second = train(two, 1, 5);
   for (std::size_t i = 0; i < first.size(); ++i) {

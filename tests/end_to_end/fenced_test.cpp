@@ -35,33 +35,34 @@ std::vector<Case> cases() {
        [](Config& c) {
          c.experts.every = 0;
          c.model.dense_intermediate = 40;
-         c.run.precision = "bf16";
+         c.run.precision = Precision::bf16;
        }},
       {"windows, sinks, documents",
        [](Config& c) {
-         c.model.attention = {{.kind = "window", .window = 5, .sinks = 1}, {.sinks = 1}};
+         c.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
+                              {.sinks = 1}};
          c.data.document_mask = true;
          c.data.restart_positions = true;
        }},
       {"dropout, dense layers between",
        [](Config& c) {
          c = varied_config(world().size() == 2 ? 2 : 1);
-         c.run.precision = "bf16";
+         c.run.precision = Precision::bf16;
        }},
-      {"recomputed", [](Config& c) { c.activations.policy = "recompute"; }},
-      {"spilled to memory", [](Config& c) { c.activations.policy = "spill"; }},
+      {"recomputed", [](Config& c) { c.activations.policy = LayerPolicy::recompute; }},
+      {"spilled to memory", [](Config& c) { c.activations.policy = LayerPolicy::spill; }},
       {"spilled to a file",
        [](Config& c) {
-         c.activations.policy = "spill";
-         c.activations.store = "hdf5";
+         c.activations.policy = LayerPolicy::spill;
+         c.activations.store = SpillStore::hdf5;
        }},
       {"ring", [](Config& c) { c.parallel.context_split.ring = 2; }, 2},
       {"heads exchanged", [](Config& c) { c.parallel.context_split.ulysses = 2; }, 2},
       {"gathered, windows",
        [](Config& c) {
          c.parallel.context_split.ring = 2;
-         c.parallel.context_split.method = "all_gather";
-         c.model.attention = {{.kind = "window", .window = 7}, {}};
+         c.parallel.context_split.method = ContextMethod::all_gather;
+         c.model.attention = {{.kind = AttentionKind::window, .window = 7}, {}};
          c.parallel.expert = 2;
        },
        2},
@@ -135,7 +136,7 @@ TEST(Fenced, SavesAndLoads) {
 TEST(Fenced, Captures) {
   const TemporaryFolder folder(world());
   Config config = small_config(1);
-  config.run.precision = "bf16";
+  config.run.precision = Precision::bf16;
   config.run.output = folder.path();
   config.capture.steps = {1};
   SmallRun run(world(), config, make_fenced_device());

@@ -70,7 +70,7 @@ TEST(Layouts, SoTheyDoInBf16WithinItsOwnRounding) {
   for (const MakeConfig make_config : all_configs) {
     Config config = make_config(1);
     SmallRun exact(*alone, config);
-    config.run.precision = "bf16";
+    config.run.precision = Precision::bf16;
     SmallRun reference(*alone, config);
     const std::vector<StepResult> expected = reference.train(1, 20), of_fp32 = exact.train(1, 20);
     double rounding = 0;
@@ -80,7 +80,7 @@ TEST(Layouts, SoTheyDoInBf16WithinItsOwnRounding) {
     for (const std::int64_t expert : divisors(world().size())) {
       SCOPED_TRACE("expert " + std::to_string(expert));
       config = make_config(expert);
-      config.run.precision = "bf16";
+      config.run.precision = Precision::bf16;
       SmallRun run(world(), config);
       const std::vector<StepResult> steps = run.train(1, 20);
       expect_equal(steps.front().loss, expected.front().loss, "loss of step 1");
@@ -117,7 +117,7 @@ TEST(Layouts, AccumulationChangesNothing) {
 TEST(Layouts, PlannedBytesEqualAllocatedBytes) {
   for (const MakeConfig make_config : all_configs)
     for (const std::int64_t expert : divisors(world().size()))
-      for (const std::string precision : {"fp32", "bf16"})
+      for (const Precision precision : {Precision::fp32, Precision::bf16})
         for (const std::int64_t micro_batch : {2, 0}) {
           Config config = make_config(expert);
           config.run.precision = precision;
@@ -127,15 +127,15 @@ TEST(Layouts, PlannedBytesEqualAllocatedBytes) {
           const Plan plan =
               make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
           EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
-              << config.experts.num_experts << " experts, " << precision << ", expert " << expert
-              << ", micro_batch " << micro_batch;
+              << config.experts.num_experts << " experts, " << name_of(precision) << ", expert "
+              << expert << ", micro_batch " << micro_batch;
         }
 }
 
 TEST(Layouts, TheSameLayoutRepeatsBitForBit) {
   const std::int64_t expert = divisors(world().size()).back();
   Config config = small_config(expert);
-  config.run.precision = "bf16";
+  config.run.precision = Precision::bf16;
   SmallRun one(world(), config), two(world(), config);
   const std::vector<StepResult> first = one.train(1, 5), second = two.train(1, 5);
   for (std::size_t i = 0; i < first.size(); ++i) {

@@ -17,12 +17,12 @@ constexpr std::int64_t mebibyte = 1 << 20;
 // A sequence for each data rank, of which each context rank has its part.
 Config one_sequence_each(std::int64_t context) {
   Config config = small_config(1);
-  config.run.precision = "bf16";
+  config.run.precision = Precision::bf16;
   config.model.hidden = 64;
   config.model.head_dim = 16;
   config.model.sequence_length = 4096;
-  config.model.attention = {{.kind = "window", .window = 64, .sinks = 1},
-                            {.kind = "full", .window = 0, .sinks = 0}};
+  config.model.attention = {{.kind = AttentionKind::window, .window = 64, .sinks = 1},
+                            {.kind = AttentionKind::full, .window = 0, .sinks = 0}};
   config.model.num_layers = 4;
   config.parallel.context = context;
   config.parallel.context_split.ring = context;
@@ -107,7 +107,7 @@ TEST(Memory, TheProcessGrowsByTheLedgersPeak) {
 // Bytes of the fullest of two ranks, without what the parameters need.
 std::int64_t planned(std::int64_t length, std::int64_t vocab, std::int64_t intermediate) {
   Config config = small_config(1);
-  config.run.precision = "bf16";
+  config.run.precision = Precision::bf16;
   config.model.vocab_size = vocab;
   config.model.hidden = 256;
   config.model.head_dim = 64;
@@ -118,7 +118,7 @@ std::int64_t planned(std::int64_t length, std::int64_t vocab, std::int64_t inter
   config.experts.every = 2;
   config.parallel.context = 2;
   config.parallel.context_split.ring = 2;
-  config.activations.policy = "recompute";
+  config.activations.policy = LayerPolicy::recompute;
   config.train = {.num_steps = 1, .global_batch = 1, .micro_batch = 1};
   const RankPlan rank = make_plan(config, 2, vocab).fullest();
   std::int64_t bytes = rank.peak_bytes;

@@ -144,9 +144,10 @@ TEST(Recall, TheRingLearnsWhatAnotherRankHolds) {
 // Two Ulysses ranks share the chunks of a ring rank: the first has all early ones and with them the
 // pairs, the second the queries.
 TEST(Recall, TheOtherSchemesLearnItToo) {
-  for (const auto& [ulysses, method] : {std::pair{1, "all_gather"}, {2, "ring"}}) {
+  for (const auto& [ulysses, method] :
+       {std::pair{1, ContextMethod::all_gather}, {2, ContextMethod::ring}}) {
     if (world().size() % ulysses != 0) continue;
-    SCOPED_TRACE(method + std::string(" x ulysses ") + std::to_string(ulysses));
+    SCOPED_TRACE(std::string(name_of(method)) + " x ulysses " + std::to_string(ulysses));
     Config config = recall_config();
     config.parallel.context_split.ring = world().size() / ulysses;
     config.parallel.context_split.ulysses = ulysses;
@@ -214,9 +215,9 @@ std::pair<double, double> compare_rows(SmallRun& reference, SmallRun& run,
 
 TEST(Recall, TheLastRanksLossReachesTheFirstRanksEmbeddings) {
   const int ranks = world().size();
-  for (const std::string layout : {"zigzag", "contiguous"})
-    for (const std::string method : {"ring", "all_gather"}) {
-      SCOPED_TRACE(layout + ", " + method);
+  for (const SequenceLayout layout : {SequenceLayout::zigzag, SequenceLayout::contiguous})
+    for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather}) {
+      SCOPED_TRACE(std::string(name_of(layout)) + ", " + std::string(name_of(method)));
       Config config = recall_config();
       config.model.vocab_size = 128;
       config.model.num_layers = 2;

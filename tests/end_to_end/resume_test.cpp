@@ -47,7 +47,7 @@ TEST(Resume, TheSameLayoutContinuesBitForBit) {
   for (const MakeConfig make_config : all_configs)
     for (const std::int64_t expert : divisors(world().size())) {
       Config config = make_config(expert);
-      config.run.precision = "bf16";
+      config.run.precision = Precision::bf16;
       SmallRun unbroken(world(), config), broken(world(), config), resumed(world(), config);
       const std::vector<StepResult> expected = unbroken.train(1, 6);
       broken.train(1, 3);

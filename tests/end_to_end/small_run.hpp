@@ -16,7 +16,7 @@ inline constexpr std::int64_t vocab_size = 61;
 // Five experts in every layer, grouped queries.
 inline Config small_config(std::int64_t expert) {
   Config config;
-  config.run.precision = "fp32";
+  config.run.precision = Precision::fp32;
   config.model.vocab_size = 64;
   config.model.hidden = 32;
   config.model.num_layers = 2;
@@ -50,7 +50,7 @@ inline Config varied_config(std::int64_t expert) {
   config.experts.every = 2;
   config.experts.balance_weight = 0.05;
   config.experts.dropout = 0.1;
-  config.optimizer.schedule = "constant_decay";
+  config.optimizer.schedule = Schedule::constant_decay;
   config.optimizer.decay_steps = 15;
   config.optimizer.clip_norm = 0.1;
   return config;

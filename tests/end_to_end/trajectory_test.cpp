@@ -60,14 +60,14 @@ Config config_of(const hdf5::File& file, std::int64_t expert) {
   const ModelCase c = case_of(file);
   const Shape shape = file.open_dataset("tokens").shape();  // [steps, batch, length]
   Config config;
-  config.run.precision = "fp32";
+  config.run.precision = Precision::fp32;
   config.model = c.model;
   config.model.sequence_length = shape[2];
   config.experts = c.experts;
   config.parallel.expert = expert;
   config.train = {.num_steps = shape[0], .global_batch = shape[1], .micro_batch = 1};
   OptimizerConfig& optimizer = config.optimizer;
-  optimizer.schedule = "cosine";
+  optimizer.schedule = Schedule::cosine;
   optimizer.warmup_steps = file.integer_attribute("/", "warmup_steps");
   optimizer.learning_rate = real_attribute(path, "learning_rate");
   optimizer.min_learning_rate = real_attribute(path, "min_learning_rate");
@@ -192,7 +192,7 @@ TEST(TrajectoryTest, AWrongUpdateIsSeen) {
       {"no decay", [](Config& c) { c.optimizer.weight_decay = 0; }},
       {"another beta2", [](Config& c) { c.optimizer.beta2 = 0.951; }},
       {"another epsilon", [](Config& c) { c.optimizer.epsilon = 1e-5; }},
-      {"a linear schedule", [](Config& c) { c.optimizer.schedule = "linear"; }},
+      {"a linear schedule", [](Config& c) { c.optimizer.schedule = Schedule::linear; }},
       {"a step more of warm-up", [](Config& c) { ++c.optimizer.warmup_steps; }},
   };
   for (const Mistake& mistake : mistakes) {

@@ -19,7 +19,7 @@ Operand floats(const Doubles& values, std::int64_t cols) {
   return operand;
 }
 
-// The definition (experts/balance.hpp).
+// The definition (kernels/balance.hpp).
 double balance_of(const Statistics& s) {
   double sum = 0;
   for (std::size_t i = 0; i < s.counts.size(); ++i)

@@ -309,7 +309,7 @@ TEST(ConfigFile, AListOfMapsInEveryForm) {
   };
   using List = std::vector<AttentionConfig>;
   const AttentionConfig full;
-  const AttentionConfig window{.kind = "window", .window = 64, .sinks = 2};
+  const AttentionConfig window{.kind = AttentionKind::window, .window = 64, .sinks = 2};
   EXPECT_EQ(attention("", {}), List{full});
   EXPECT_EQ(attention("model:\n  attention: {kind: window, window: 64, sinks: 2}\n", {}),
             List{window});
@@ -317,7 +317,7 @@ TEST(ConfigFile, AListOfMapsInEveryForm) {
       "model:\n  attention:\n    - kind: window\n      window: 64\n      sinks: 2\n    - {}\n";
   EXPECT_EQ(attention(blocks, {}), (List{window, full}));
   EXPECT_EQ(attention(blocks, {"model.attention.1.sinks=5"}),
-            (List{window, {.kind = "full", .window = 0, .sinks = 5}}));
+            (List{window, {.kind = AttentionKind::full, .window = 0, .sinks = 5}}));
   EXPECT_EQ(attention(blocks, {"model.attention=[{}]"}), List{full});
   EXPECT_EQ(attention("", {"model.attention.0.kind=window", "model.attention.0.window=64",
                            "model.attention.0.sinks=2", "model.attention.1.kind=full"}),
@@ -376,7 +376,7 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   }
   EXPECT_EQ(load_config(std::string(smallest) + "model: {rope_scaling: linear}\n", "a.yaml")
                 .config.model.rope_scaling.kind,
-            "linear");
+            kernels::RopeScaling::linear);
   const auto context = [](std::string_view appended, const std::vector<std::string>& overrides) {
     return load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides)
         .config.parallel;
@@ -390,7 +390,7 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   EXPECT_EQ(split.context_split.ring, 3);
   EXPECT_EQ(split.context_split.ulysses, 2);
   EXPECT_TRUE(split.context_split.pad);
-  EXPECT_EQ(split.context_split.layout, "contiguous");
+  EXPECT_EQ(split.context_split.layout, SequenceLayout::contiguous);
   EXPECT_EQ(mistakes_after("parallel: {context: 0}\n"),
             "a.yaml:5:21: parallel.context.ranks: must be at least 1 and at most 1000000, got 0");
   EXPECT_EQ(mistakes_after("parallel: {context: auto}\n"),
@@ -410,15 +410,14 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
 }
 
-// The two kinds of list that hold plain values, at a key of the test's own.
-TEST(ConfigFile, ListsOfIntegersAndTexts) {
+// The two kinds of list that hold plain values.
+TEST(ConfigFile, ListsOfIntegersAndChoices) {
   const auto read = [](Key key, const std::string& text, Config& config) {
     std::vector<ValueMistake> mistakes;
     assign_list_text(config, key, text, mistakes);
     return mistakes.empty() ? "" : mistakes.front().path + ": " + mistakes.front().problem;
   };
   static std::vector<std::int64_t> integers;
-  static std::vector<std::string> texts;
   Key steps{.section = "capture",
             .name = "steps",
             .field = find_key("run.seed")->field,
@@ -427,10 +426,7 @@ TEST(ConfigFile, ListsOfIntegersAndTexts) {
       [](Config&) -> std::vector<std::int64_t>& { return integers; });
   steps.range = {.least = 1};
   steps.empty_word = "all";
-  Key tensors{.section = "capture", .name = "tensors", .field = steps.field, .description = ""};
-  tensors.field =
-      Access<std::vector<std::string>>([](Config&) -> std::vector<std::string>& { return texts; });
-  tensors.choices = {"hidden", "lse"};
+  const Key& tensors = *find_key("capture.tensors");
   Config config;
   EXPECT_EQ(read(steps, "[1, 20, 3]", config), "");
   EXPECT_EQ(integers, (std::vector<std::int64_t>{1, 20, 3}));
@@ -444,13 +440,18 @@ TEST(ConfigFile, ListsOfIntegersAndTexts) {
   EXPECT_EQ(read(steps, "[]", config), "capture.steps: is empty; write all");
   EXPECT_EQ(read(steps, "[all]", config),
             "capture.steps.0: expected a list of whole numbers, got all");
-  EXPECT_EQ(read(tensors, "[hidden, 'lse']", config), "");
-  EXPECT_EQ(texts, (std::vector<std::string>{"hidden", "lse"}));
-  EXPECT_EQ(format_value(config, tensors), "[hidden, lse]");
+  EXPECT_EQ(read(tensors, "[gate_probs, 'hidden']", config), "");
+  EXPECT_EQ(config.capture.tensors,
+            (std::vector{ObservedTensor::gate_probs, ObservedTensor::hidden}));
+  EXPECT_EQ(format_value(config, tensors), "[gate_probs, hidden]");
   EXPECT_EQ(read(tensors, "[hiden]", config),
-            "capture.tensors.0: must be one of hidden, lse, got hiden; did you mean hidden?");
-  EXPECT_EQ(read(tensors, "[]", config), "");
-  EXPECT_TRUE(texts.empty());
+            "capture.tensors.0: must be one of hidden, attention_lse, gate_probs, got hiden; did "
+            "you mean hidden?");
+  EXPECT_EQ(read(tensors, "[]", config), "capture.tensors: is empty; write all");
+  EXPECT_EQ(read(tensors, "attention_lse", config), "");
+  EXPECT_EQ(config.capture.tensors, std::vector{ObservedTensor::attention_lse});
+  EXPECT_EQ(read(tensors, "all", config), "");
+  EXPECT_TRUE(config.capture.tensors.empty());
 }
 
 TEST(ConfigFile, RanksThatDoNotFit) {

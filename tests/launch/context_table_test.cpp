@@ -16,7 +16,7 @@ const ContextProblem problem{.length = 4096,
                              .element_bytes = 2,
                              .windows = {0, 0}};
 
-ParallelConfig chosen_of(std::int64_t context, const std::string& method = "auto") {
+ParallelConfig chosen_of(std::int64_t context, ContextMethod method = ContextMethod::automatic) {
   ParallelConfig config;
   config.context = context;
   config.context_split.method = method;
@@ -50,7 +50,7 @@ TEST(ContextTableTest, ALineForEachSchemeAndOneIsChosen) {
 
 TEST(ContextTableTest, OnlyTheRingHidesItsMessages) {
   for (const SchemeCost& cost : all_scheme_costs(problem, chosen_of(4))) {
-    const bool hides = cost.method == "ring" && cost.ring > 1;
+    const bool hides = cost.method == ContextMethod::ring && cost.ring > 1;
     EXPECT_EQ(cost.forward.hidden_share() > 0.2, hides) << cost.text();
     EXPECT_LE(cost.forward.hidden_share(), 1) << cost.text();
     EXPECT_EQ(cost.backward.hidden_share() > 0.2, hides) << cost.text();
@@ -58,12 +58,12 @@ TEST(ContextTableTest, OnlyTheRingHidesItsMessages) {
 }
 
 TEST(ContextTableTest, WhatTheConfigurationFixesIsMarkedAmongAll) {
-  const ParallelConfig gather = chosen_of(4, "all_gather");
+  const ParallelConfig gather = chosen_of(4, ContextMethod::all_gather);
   int num_chosen = 0;
   for (const SchemeCost& cost : all_scheme_costs(problem, gather))
     if (is_chosen(cost, gather)) {
       ++num_chosen;
-      EXPECT_TRUE(cost.method == "all_gather" || cost.ring == 1);
+      EXPECT_TRUE(cost.method == ContextMethod::all_gather || cost.ring == 1);
     }
   EXPECT_EQ(num_chosen, 1);
 }

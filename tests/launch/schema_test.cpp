@@ -67,9 +67,9 @@ std::string random_value(const Key& key, std::mt19937_64& random);
 // The word for an empty list, or one element: what stands without brackets.
 std::string random_list(const Key& key, std::mt19937_64& random) {
   if (!key.empty_word.empty() && random() % 3 == 0) return std::string(key.empty_word);
+  if (!key.choices().empty()) return std::string(key.choices()[random() % key.choices().size()]);
   Key element = key;
-  element.field = key.type_name() == "list of integers" ? find_key("run.seed")->field
-                                                        : find_key("run.output")->field;
+  element.field = find_key("run.seed")->field;
   return random_value(element, random);
 }
 
@@ -77,7 +77,7 @@ std::string random_list(const Key& key, std::mt19937_64& random) {
 std::string random_value(const Key& key, std::mt19937_64& random) {
   if (key.type_name().starts_with("list of")) return random_list(key, random);
   if (key.type_name() == "boolean") return random() % 2 == 0 ? "true" : "false";
-  if (!key.choices.empty()) return std::string(key.choices[random() % key.choices.size()]);
+  if (!key.choices().empty()) return std::string(key.choices()[random() % key.choices().size()]);
   if (key.type_name() == "text") {
     const std::string text = random_text(random);
     // A path that begins so means the home folder, and reads back as that.
@@ -117,13 +117,21 @@ TEST(Schema, KeysAreUniqueDescribedAndInAKnownSection) {
   }
 }
 
+template <class Value>
+const void* address_of(Value&& field) {
+  if constexpr (requires { field.address(); })
+    return field.address();
+  else
+    return &field;
+}
+
 // Each key must reach a field of its own.
 TEST(Schema, NoTwoKeysShareAField) {
   Config config;
   std::set<const void*> fields;
   for (const Key& key : schema()) {
-    const void* field = std::visit(
-        [&](auto access) { return static_cast<const void*>(&access(config)); }, key.field);
+    const void* field =
+        std::visit([&](auto access) { return address_of(access(config)); }, key.field);
     EXPECT_TRUE(fields.insert(field).second) << key.path();
   }
 }
@@ -172,7 +180,8 @@ TEST(Schema, ListsOfMapsReadBack) {
     for (std::size_t i = 0; i < num_entries; ++i) {
       AttentionConfig entry;
       if (random() % 2 == 0)
-        entry = {.kind = "window", .window = static_cast<std::int64_t>(1 + random() % 1000)};
+        entry = {.kind = AttentionKind::window,
+                 .window = static_cast<std::int64_t>(1 + random() % 1000)};
       entry.sinks = static_cast<std::int64_t>(random() % 3);
       config.model.attention.push_back(entry);
     }

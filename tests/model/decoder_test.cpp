@@ -74,8 +74,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
 ModelCase windows_only_case() {
   ModelCase c = windows_case();
   c.model.sequence_length = 96;
-  c.model.attention = {{.kind = "window", .window = 3, .sinks = 2},
-                       {.kind = "window", .window = 70, .sinks = 1}};
+  c.model.attention = {{.kind = AttentionKind::window, .window = 3, .sinks = 2},
+                       {.kind = AttentionKind::window, .window = 70, .sinks = 1}};
   return c;
 }
 
@@ -133,7 +133,7 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
       OneRank rank;
       Device& device = *rank.device;
       const ModelConfig model = windows_only_case().model;
-      const AttentionConfig attention{.kind = "window", .window = window, .sinks = 0};
+      const AttentionConfig attention{.kind = AttentionKind::window, .window = window, .sinks = 0};
       ParameterStore store(device, rank.mesh);
       AttentionMixer layer(store, "attention", model, attention, compute);
       store.allocate();

@@ -26,15 +26,17 @@ inline double real_attribute(const std::string& path, const char* key) {
 inline void read_long_context(const hdf5::File& file, ModelConfig& model) {
   if (file.has_attribute("/", "rope_scaling")) {
     RopeScalingConfig& scaling = model.rope_scaling;
-    scaling.kind = file.string_attribute("/", "rope_scaling");
+    scaling.kind =
+        choice_of<kernels::RopeScaling>(file.string_attribute("/", "rope_scaling")).value();
     scaling.factor = real_attribute(file.path(), "rope_factor");
     scaling.original_length = file.integer_attribute("/", "rope_length");
     scaling.beta_fast = real_attribute(file.path(), "beta_fast");
     scaling.beta_slow = real_attribute(file.path(), "beta_slow");
   }
   if (file.has_attribute("/", "window"))
-    model.attention = {
-        {.kind = "window", .window = file.integer_attribute("/", "window"), .sinks = 0}};
+    model.attention = {{.kind = AttentionKind::window,
+                        .window = file.integer_attribute("/", "window"),
+                        .sinks = 0}};
 }
 
 inline ModelCase case_of(const hdf5::File& file) {

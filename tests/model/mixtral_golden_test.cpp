@@ -244,7 +244,9 @@ TEST(MixtralGoldenTest, AWrongFormulaIsSeen) {
       {"norms divide by sqrt(mean + 2e-5)", [](ModelCase& c) { c.model.norm_epsilon = 2e-5; }},
       {"positions turn faster by a thousandth", [](ModelCase& c) { c.model.rope_base *= 1.001; }},
       {"a window that is one key short",
-       [](ModelCase& c) { c.model.attention = {{.kind = "window", .window = 23, .sinks = 0}}; }},
+       [](ModelCase& c) {
+         c.model.attention = {{.kind = AttentionKind::window, .window = 23, .sinks = 0}};
+       }},
       {"weights of experts that do not add up to one",
        [](ModelCase& c) { c.experts.normalize_top_k = false; }},
       {"one expert too many", [](ModelCase& c) { ++c.experts.top_k; }},

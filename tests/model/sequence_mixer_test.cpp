@@ -31,7 +31,7 @@ std::vector<Kind> kinds() {
     };
   };
   return {{"attention", attention({})},
-          {"window", attention({.kind = "window", .window = 3, .sinks = 2})}};
+          {"window", attention({.kind = AttentionKind::window, .window = 3, .sinks = 2})}};
 }
 
 using Bytes = std::vector<std::byte>;

@@ -67,9 +67,9 @@ inline ModelCase tied_case() {
 inline ModelCase windows_case() {
   ModelCase c = mixed_case();
   c.name = "windows";
-  c.model.attention = {{.kind = "window", .window = 3, .sinks = 2},
-                       {.kind = "full", .window = 0, .sinks = 1}};
-  c.model.rope_scaling.kind = "linear";
+  c.model.attention = {{.kind = AttentionKind::window, .window = 3, .sinks = 2},
+                       {.kind = AttentionKind::full, .window = 0, .sinks = 1}};
+  c.model.rope_scaling.kind = kernels::RopeScaling::linear;
   c.model.rope_scaling.factor = 4;
   return c;
 }

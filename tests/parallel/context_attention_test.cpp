@@ -46,7 +46,8 @@ std::vector<SplitCase> all_cases(const AttentionProblem& p, bool pad = false) {
     if (ring == 1) continue;
     cases.push_back(
         {.ring = ring, .ulysses = ulysses, .layout = SequenceLayout::contiguous, .pad = pad});
-    cases.push_back({.ring = ring, .ulysses = ulysses, .method = "all_gather", .pad = pad});
+    cases.push_back(
+        {.ring = ring, .ulysses = ulysses, .method = ContextMethod::all_gather, .pad = pad});
   }
   return cases;
 }
@@ -110,8 +111,8 @@ class ContextAttentionTest : public ::testing::Test {
   }
 
  private:
-  static std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<Mesh>>& meshes() {
-    static std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<Mesh>> meshes;
+  static std::map<std::pair<std::int64_t, ContextMethod>, std::unique_ptr<Mesh>>& meshes() {
+    static std::map<std::pair<std::int64_t, ContextMethod>, std::unique_ptr<Mesh>> meshes;
     return meshes;
   }
 };

@@ -10,7 +10,7 @@ namespace switchyard {
 namespace {
 
 ParallelConfig context_of(std::int64_t ranks, std::int64_t ring = 0, std::int64_t ulysses = 0,
-                          const std::string& method = "auto") {
+                          ContextMethod method = ContextMethod::automatic) {
   ParallelConfig config;
   config.context = ranks;
   config.context_split.ring = ring;
@@ -30,8 +30,7 @@ std::pair<Recorded, Recorded> recorded(const ContextProblem& p, const ParallelCo
   const std::unique_ptr<Device> device = make_plan_device();
   const Mesh mesh(*device, rank, static_cast<int>(config.context), config);
   const ContextConfig& context = mesh.config().context_split;
-  const SequenceSplit split(p.length, context.ring, context.ulysses,
-                            sequence_layout_of(context.layout), context.pad);
+  const SequenceSplit split(p.length, context.ring, context.ulysses, context.layout, context.pad);
   const DType compute = p.element_bytes == 2 ? DType::bf16 : DType::f32;
   const std::int64_t window = p.windows.front();
   ContextAttention attention(*device, mesh,
@@ -109,18 +108,18 @@ TEST(ContextChoiceTest, TheBytesOfEachSchemeByItsFormula) {
       .length = 192, .num_sequences = 2, .num_heads = 8, .num_kv_heads = 2, .head_dim = 16};
   const double d = 2 * 16;
   const double query_cols = 8 * 16;
-  const auto cost_of = [&](std::int64_t ring, std::int64_t ulysses, const std::string& method) {
+  const auto cost_of = [&](std::int64_t ring, std::int64_t ulysses, ContextMethod method) {
     return scheme_costs(p, context_of(ring * ulysses, ring, ulysses, method)).at(0);
   };
   const double n = n_of(p, 4);
-  const SchemeCost ring = cost_of(4, 1, "ring");
+  const SchemeCost ring = cost_of(4, 1, ContextMethod::ring);
   EXPECT_EQ(ring.forward.wire_bytes, 2 * 3 * n * d * 2);
   EXPECT_EQ(ring.backward.wire_bytes, 2 * 3 * n * d * (2 + 4));
-  const SchemeCost ulysses = cost_of(1, 2, "ring");
+  const SchemeCost ulysses = cost_of(1, 2, ContextMethod::ring);
   const double half = n_of(p, 2) / 2;
   EXPECT_EQ(ulysses.forward.wire_bytes, half * ((2 * query_cols + 2 * d) * 2 + 8 * 4));
   EXPECT_EQ(ulysses.backward.wire_bytes, half * ((3 * query_cols + 4 * d) * 2 + 2 * 8 * 4));
-  const SchemeCost both = cost_of(2, 2, "ring");
+  const SchemeCost both = cost_of(2, 2, ContextMethod::ring);
   const double quarter = n_of(p, 4) / 2;
   EXPECT_EQ(both.forward.wire_bytes,
             quarter * ((2 * query_cols + 2 * d) * 2 + 8 * 4) + 2 * n_of(p, 2) * (d / 2) * 2);
@@ -132,7 +131,7 @@ TEST(ContextChoiceTest, AWindowSendsItsHalo) {
       .length = 4096, .num_heads = 8, .num_kv_heads = 2, .head_dim = 16, .windows = {64}};
   for (const std::int64_t length : {4096, 65536}) {
     p.length = length;
-    const SchemeCost cost = scheme_costs(p, context_of(4, 4, 1, "ring")).at(0);
+    const SchemeCost cost = scheme_costs(p, context_of(4, 4, 1, ContextMethod::ring)).at(0);
     EXPECT_EQ(cost.forward.wire_bytes, 2 * 63 * 2 * 32 * 2);
     EXPECT_EQ(cost.backward.wire_bytes, 2 * 63 * 2 * 32 * (2 + 4));
   }
@@ -140,7 +139,7 @@ TEST(ContextChoiceTest, AWindowSendsItsHalo) {
 
 // n >= b (F / B) / g forward, n >= (2 b + 8) / 5 (F / B) / g backward.
 TEST(ContextChoiceTest, TheRingHidesFromTheLengthOfTheFormulas) {
-  ParallelConfig config = context_of(8, 8, 1, "ring");
+  ParallelConfig config = context_of(8, 8, 1, ContextMethod::ring);
   config.context_split.rank_flops = 1e12;
   config.context_split.link_bytes = 1e9;
   const double ratio = 1e12 / 1e9;
@@ -173,17 +172,17 @@ TEST(ContextChoiceTest, AutoTakesTheLeastSeconds) {
   const ParallelConfig chosen = with_chosen_context(p, context_of(4));
   EXPECT_EQ(chosen.context_split.ring, 4);
   EXPECT_EQ(chosen.context_split.ulysses, 1);
-  EXPECT_EQ(chosen.context_split.method, "ring");
+  EXPECT_EQ(chosen.context_split.method, ContextMethod::ring);
   for (const SchemeCost& cost : scheme_costs(p, context_of(4)))
     EXPECT_GE(cost.seconds(), scheme_costs(p, chosen).at(0).seconds());
 }
 
 TEST(ContextChoiceTest, WhatIsDecidedStays) {
   const ContextProblem p{.length = 4096, .num_heads = 8, .num_kv_heads = 2, .head_dim = 64};
-  ParallelConfig config = with_chosen_context(p, context_of(4, 2, 0, "all_gather"));
+  ParallelConfig config = with_chosen_context(p, context_of(4, 2, 0, ContextMethod::all_gather));
   EXPECT_EQ(config.context_split.ring, 2);
   EXPECT_EQ(config.context_split.ulysses, 2);
-  EXPECT_EQ(config.context_split.method, "all_gather");
+  EXPECT_EQ(config.context_split.method, ContextMethod::all_gather);
   EXPECT_EQ(with_chosen_context(p, config).context_split.ring, 2);
   EXPECT_EQ(with_chosen_context(p, context_of(1)).context_split.ring, 1);
 }
@@ -207,7 +206,7 @@ TEST(ContextChoiceTest, TheReasonsWhyNothingIsLegal) {
 // The busiest rank of the ring has its share of the pairs and no more; the planned kernel agrees.
 TEST(ContextChoiceTest, TheWorkIsSharedEvenly) {
   const ContextProblem p{.length = 1024, .num_heads = 4, .num_kv_heads = 2, .head_dim = 64};
-  ParallelConfig config = context_of(4, 4, 1, "ring");
+  ParallelConfig config = context_of(4, 4, 1, ContextMethod::ring);
   config.context_split.rank_flops = 1;
   const double pairs = 1024.0 * 1025 / 2;
   const SchemeCost cost = scheme_costs(p, config).at(0);

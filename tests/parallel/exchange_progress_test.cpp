@@ -163,9 +163,9 @@ TEST(ExchangeProgressTest, WaitingIsCounted) {
 }
 
 TEST(ExchangeProgressTest, ByName) {
-  EXPECT_EQ(progress_of("thread"), Progress::thread);
-  EXPECT_EQ(progress_of("poll"), Progress::poll);
-  EXPECT_THROW(progress_of("magic"), ConfigError);
+  EXPECT_EQ(choice_of<Progress>("thread"), Progress::thread);
+  EXPECT_EQ(choice_of<Progress>("poll"), Progress::poll);
+  EXPECT_EQ(choice_of<Progress>("magic"), std::nullopt);
 }
 
 struct Memory {

@@ -104,9 +104,9 @@ TEST(SequenceSplitTest, UnequalSplitsAreRefusedWithTheLegalChoices) {
 }
 
 TEST(SequenceSplitTest, LayoutsByName) {
-  EXPECT_EQ(sequence_layout_of("zigzag"), zigzag);
-  EXPECT_EQ(sequence_layout_of("contiguous"), contiguous);
-  EXPECT_THROW(sequence_layout_of("striped"), ConfigError);
+  EXPECT_EQ(choice_of<SequenceLayout>("zigzag"), zigzag);
+  EXPECT_EQ(choice_of<SequenceLayout>("contiguous"), contiguous);
+  EXPECT_EQ(choice_of<SequenceLayout>("striped"), std::nullopt);
 }
 
 TEST(SegmentsTest, CountsSlicesAndJoins) {

@@ -14,14 +14,15 @@ namespace switchyard::test {
 struct SplitCase {
   std::int64_t ring = 1;
   std::int64_t ulysses = 1;
-  std::string method = "ring";
+  ContextMethod method = ContextMethod::ring;
   SequenceLayout layout = SequenceLayout::zigzag;
   bool pad = false;
   Progress progress = Progress::poll;
 
   std::string text() const {
     return "ring " + std::to_string(ring) + " x ulysses " + std::to_string(ulysses) + ", " +
-           method + ", " + std::string(name_of(layout)) + (pad ? ", padded" : "");
+           std::string(name_of(method)) + ", " + std::string(name_of(layout)) +
+           (pad ? ", padded" : "");
   }
 };
 

@@ -103,7 +103,8 @@ class Transformer {
     const AttentionConfig& attention = model_.attention_of_layer(layer);
     AttentionDims dims{length_, model_.num_heads, model_.num_kv_heads, model_.effective_head_dim(),
                        model_.rope_base};
-    if (model_.rope_scaling.kind == "linear") dims.rope_factor = model_.rope_scaling.factor;
+    if (model_.rope_scaling.kind == kernels::RopeScaling::linear)
+      dims.rope_factor = model_.rope_scaling.factor;
     dims.window = attention.effective_window();
     if (attention.sinks > 0)
       dims.sinks = weight(prefix_of(layer) + ".attention.sinks", model_.num_heads, attention.sinks);

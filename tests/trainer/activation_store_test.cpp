@@ -17,7 +17,7 @@
 namespace switchyard::test {
 namespace {
 
-Config spilling_config(std::int64_t expert, const std::string& policy, const std::string& store,
+Config spilling_config(std::int64_t expert, LayerPolicy policy, SpillStore store,
                        const std::string& folder, std::int64_t context = 1) {
   Config config = small_config(expert);
   config.parallel.context = context;
@@ -46,11 +46,14 @@ TEST(ActivationStoreTest, StepsHaveTheBitsOfKeep) {
   const TemporaryFolder folder;
   for (const std::int64_t expert : divisors(world().size()))
     for (const std::int64_t context : divisors(world().size())) {
-      SmallRun kept(world(), spilling_config(expert, "keep", "memory", folder.path(), context));
+      SmallRun kept(world(), spilling_config(expert, LayerPolicy::keep, SpillStore::memory,
+                                             folder.path(), context));
       const std::vector<StepResult> expected = kept.train(1, 4);
-      for (const auto& [policy, store] :
-           {std::pair{"recompute", "memory"}, {"spill", "memory"}, {"spill", "hdf5"}}) {
-        SCOPED_TRACE(fmt::format("expert {}, context {}, {} {}", expert, context, policy, store));
+      for (const auto& [policy, store] : {std::pair{LayerPolicy::recompute, SpillStore::memory},
+                                          {LayerPolicy::spill, SpillStore::memory},
+                                          {LayerPolicy::spill, SpillStore::hdf5}}) {
+        SCOPED_TRACE(fmt::format("expert {}, context {}, {} {}", expert, context, name_of(policy),
+                                 name_of(store)));
         SmallRun run(world(), spilling_config(expert, policy, store, folder.path(), context));
         const std::vector<StepResult> results = run.train(1, 4);
         for (std::size_t i = 0; i < results.size(); ++i) {
@@ -60,7 +63,7 @@ TEST(ActivationStoreTest, StepsHaveTheBitsOfKeep) {
         const std::vector<float> values = values_of(run), wanted = values_of(kept);
         ASSERT_EQ(values.size(), wanted.size());
         EXPECT_EQ(std::memcmp(values.data(), wanted.data(), values.size() * sizeof(float)), 0);
-        if (std::string(policy) != "spill") continue;
+        if (policy != LayerPolicy::spill) continue;
         const ActivationStore::Statistics statistics = run.trainer.activation_store()->statistics();
         EXPECT_GT(statistics.bytes_written, 0);
         EXPECT_EQ(statistics.bytes_written + statistics.bytes_read, run.trainer.bytes_spilled());
@@ -72,11 +75,11 @@ TEST(ActivationStoreTest, StepsHaveTheBitsOfKeep) {
 TEST(ActivationStoreTest, ThePlanKnowsTheBytes) {
   const TemporaryFolder folder;
   for (const std::int64_t expert : divisors(world().size()))
-    for (const auto& [policy, store] : {std::pair{"keep", "memory"},
-                                        {"recompute", "memory"},
-                                        {"spill", "memory"},
-                                        {"spill", "hdf5"}}) {
-      SCOPED_TRACE(fmt::format("expert {}, {} {}", expert, policy, store));
+    for (const auto& [policy, store] : {std::pair{LayerPolicy::keep, SpillStore::memory},
+                                        {LayerPolicy::recompute, SpillStore::memory},
+                                        {LayerPolicy::spill, SpillStore::memory},
+                                        {LayerPolicy::spill, SpillStore::hdf5}}) {
+      SCOPED_TRACE(fmt::format("expert {}, {} {}", expert, name_of(policy), name_of(store)));
       const Config config = spilling_config(expert, policy, store, folder.path());
       SmallRun run(world(), config);
       run.train(1, 3);

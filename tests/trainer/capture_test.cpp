@@ -49,8 +49,7 @@ class Recorder final : public ActivationObserver {
   std::vector<std::int64_t> ids_;
 };
 
-Config capturing_config(const std::string& folder, std::int64_t expert,
-                        const std::string& precision) {
+Config capturing_config(const std::string& folder, std::int64_t expert, Precision precision) {
   Config config = small_config(expert);
   config.run.output = folder;
   config.run.precision = precision;
@@ -96,12 +95,6 @@ std::string capture(const Config& config) {
   return capture.path_of(2);
 }
 
-const char* name_of(ObservedTensor which) {
-  return which == ObservedTensor::hidden          ? "hidden"
-         : which == ObservedTensor::attention_lse ? "attention_lse"
-                                                  : "gate_probs";
-}
-
 // Largest difference of a captured number from the recorded one, over the recorded tokens of the
 // chosen layers.
 double largest_difference(const std::string& path, const std::map<TokenKey, Row>& rows) {
@@ -139,15 +132,16 @@ void expect_what_the_step_had(const Config& config) {
   const std::string path = capture(here);
   EXPECT_EQ(largest_difference(path, recorded(world(), here)), 0);
   EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
-  if (here.run.precision == "bf16") return;
+  if (here.run.precision == Precision::bf16) return;
   const std::unique_ptr<Group> alone = make_local_group("world");
-  EXPECT_LT(largest_difference(path, recorded(*alone, capturing_config("", 1, "fp32"))), 1e-4);
+  EXPECT_LT(largest_difference(path, recorded(*alone, capturing_config("", 1, Precision::fp32))),
+            1e-4);
 }
 
 TEST(CaptureTest, HoldsWhatTheStepHad) {
   for (const std::int64_t expert : divisors(world().size()))
-    for (const std::string precision : {"fp32", "bf16"}) {
-      SCOPED_TRACE(fmt::format("expert {}, {}", expert, precision));
+    for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+      SCOPED_TRACE(fmt::format("expert {}, {}", expert, name_of(precision)));
       expect_what_the_step_had(capturing_config("", expert, precision));
       expect_what_the_step_had(split(capturing_config("", expert, precision)));
     }
@@ -157,16 +151,17 @@ TEST(CaptureTest, HoldsWhatTheStepHad) {
 // What a layer does with its record changes nothing: computing it again shows nothing twice.
 TEST(CaptureTest, HoldsTheSameUnderEveryPolicy) {
   const TemporaryFolder folder(world());
-  Config config = split(capturing_config(folder.path(), world().size(), "fp32"));
+  Config config = split(capturing_config(folder.path(), world().size(), Precision::fp32));
   config.model.num_layers = 4;
-  config.model.attention = {{.kind = "window", .window = 5, .sinks = 1},
-                            {.kind = "full", .window = 0, .sinks = 0}};
+  config.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
+                            {.kind = AttentionKind::full, .window = 0, .sinks = 0}};
   const std::map<TokenKey, Row> kept = recorded(world(), config);
-  for (const auto& [policy, store] :
-       {std::pair{"recompute", "memory"}, {"spill", "memory"}, {"spill", "hdf5"}})
+  for (const auto& [policy, store] : {std::pair{LayerPolicy::recompute, SpillStore::memory},
+                                      {LayerPolicy::spill, SpillStore::memory},
+                                      {LayerPolicy::spill, SpillStore::hdf5}})
     for (const std::vector<std::int64_t>& layers :
          {std::vector<std::int64_t>{}, std::vector<std::int64_t>{0, 2, 3}}) {
-      SCOPED_TRACE(fmt::format("{} {}, {} layers", policy, store, layers.size()));
+      SCOPED_TRACE(fmt::format("{} {}, {} layers", name_of(policy), name_of(store), layers.size()));
       config.activations.policy = policy;
       config.activations.store = store;
       config.activations.layers = layers;
@@ -177,9 +172,9 @@ TEST(CaptureTest, HoldsTheSameUnderEveryPolicy) {
 
 TEST(CaptureTest, H5pyReadsItInFiveLines) {
   const TemporaryFolder whole_folder(world()), split_folder(world());
-  const std::string whole = capture(capturing_config(whole_folder.path(), 1, "fp32"));
+  const std::string whole = capture(capturing_config(whole_folder.path(), 1, Precision::fp32));
   const std::string parts =
-      capture(split(capturing_config(split_folder.path(), world().size(), "fp32")));
+      capture(split(capturing_config(split_folder.path(), world().size(), Precision::fp32)));
   if (world().rank() != 0) return;
   const std::string interpreter = "/usr/bin/python3 -c ";
   if (std::system((interpreter + "'import h5py' 2>/dev/null").c_str()) != 0) {

@@ -70,7 +70,7 @@ std::vector<Case> cases() {
   experts.config.experts.num_experts = 16;
   all.push_back(experts);
   experts.name = "spilled";
-  experts.config.activations.policy = "spill";
+  experts.config.activations.policy = LayerPolicy::spill;
   experts.config.model.num_layers = 5;
   all.push_back(experts);
   Case context{"uneven parts of sequences", 12, small_config(6)};
@@ -79,11 +79,11 @@ std::vector<Case> cases() {
   context.config.parallel.context = 4;
   context.config.parallel.context_split.pad = true;
   context.config.data.document_mask = true;
-  context.config.activations.policy = "recompute";
+  context.config.activations.policy = LayerPolicy::recompute;
   all.push_back(context);
   context.name = "contiguous and gathered";
-  context.config.parallel.context_split.layout = "contiguous";
-  context.config.parallel.context_split.method = "all_gather";
+  context.config.parallel.context_split.layout = SequenceLayout::contiguous;
+  context.config.parallel.context_split.method = ContextMethod::all_gather;
   context.config.parallel.expert = 12;
   all.push_back(context);
   return all;

@@ -32,8 +32,8 @@ std::string spill_folder(const ActivationsConfig& config) {
 
 std::unique_ptr<ActivationStore> make_activation_store(Device& device, const Config& config,
                                                        int rank) {
-  if (config.activations.policy != "spill") return nullptr;
-  if (config.activations.store == "memory") return std::make_unique<MemoryStore>(device);
+  if (config.activations.policy != LayerPolicy::spill) return nullptr;
+  if (config.activations.store == SpillStore::memory) return std::make_unique<MemoryStore>(device);
   if (device.is_plan()) return std::make_unique<NoStore>();
   return std::make_unique<SpillFile>(spill_folder(config.activations), rank);
 }
@@ -41,15 +41,12 @@ std::unique_ptr<ActivationStore> make_activation_store(Device& device, const Con
 ActivationOptions activation_options(const Config& config, ActivationStore* store,
                                      std::int64_t planned_rows) {
   const ActivationsConfig& wanted = config.activations;
-  const LayerPolicy policy = wanted.policy == "recompute" ? LayerPolicy::recompute
-                             : wanted.policy == "spill"   ? LayerPolicy::spill
-                                                          : LayerPolicy::keep;
   ActivationOptions options;
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer) {
     const bool listed =
         wanted.layers.empty() ||
         std::find(wanted.layers.begin(), wanted.layers.end(), layer) != wanted.layers.end();
-    options.policies.push_back(listed ? policy : LayerPolicy::keep);
+    options.policies.push_back(listed ? wanted.policy : LayerPolicy::keep);
   }
   options.memory_bytes = wanted.memory_megabytes * megabyte;
   options.store = store;

@@ -25,18 +25,6 @@ constexpr int deflate_level = 1;                  // shuffled floats gain little
 constexpr std::int64_t overhead_bytes = 1 << 20;  // of HDF5 beside the chunks
 constexpr double wait_seconds = 0.05;
 
-std::string_view name_of(ObservedTensor which) {
-  switch (which) {
-    case ObservedTensor::hidden:
-      return "hidden";
-    case ObservedTensor::attention_lse:
-      return "attention_lse";
-    case ObservedTensor::gate_probs:
-      return "gate_probs";
-  }
-  return "?";
-}
-
 bool is_chosen(const auto& list, const auto& element) {
   return list.empty() || std::find(list.begin(), list.end(), element) != list.end();
 }
@@ -91,7 +79,7 @@ void Capture::choose_sources(const Config& config) {
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer) {
     if (!is_chosen(config.capture.layers, layer)) continue;
     for (const auto& [which, num_cols] : tensors) {
-      if (!is_chosen(config.capture.tensors, std::string(name_of(which)))) continue;
+      if (!is_chosen(config.capture.tensors, which)) continue;
       if (which == ObservedTensor::gate_probs && !config.experts.layer_has_experts(layer)) continue;
       sources_.push_back({layer, which, num_cols, {}});
     }

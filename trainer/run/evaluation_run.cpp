@@ -33,7 +33,7 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   Config config = resolve_config(given, world.size(), *tokens);
   // No backward pass reads what layers leave, so they need not keep more than this policy does.
   config.activations = ActivationsConfig();
-  config.activations.policy = "recompute";
+  config.activations.policy = LayerPolicy::recompute;
   config.capture = {};
   require_memory(world, make_plan(config, world.size(), tokens->vocab_size()));
   RankState rank(world, config, tokens->vocab_size());
