@@ -260,7 +260,7 @@ std::vector<Column> columns_of_report() {
 
 void run_ring(Group& world, const RingOptions& options, const Repeats& repeats,
               const Output& output) {
-  require_heads(options.num_heads, options.num_kv_heads, options.ulysses);
+  require_none(head_mistakes(options.num_heads, options.num_kv_heads, options.ulysses));
   for (const std::int64_t length : options.lengths)  // refused before anything is measured
     static_cast<void>(SequenceSplit(length, world.size() / options.ulysses, options.ulysses,
                                     options.layout, false));

@@ -1,6 +1,6 @@
 #include "parallel/mesh.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <string>
@@ -84,38 +84,31 @@ std::string divisors_of(std::int64_t n) {
   return alternatives(divisors);
 }
 
-void append_line(std::string& text, const std::string& line) {
-  if (!text.empty()) text += '\n';
-  text += line;
-}
+using Mistakes = std::vector<ConfigMistake>;
 
-void append_wrong_split(std::string& wrong, const ContextConfig& split) {
-  for (const auto& [key, degree] : {std::pair{"ring", split.ring}, {"ulysses", split.ulysses}})
-    if (degree < 0)
-      append_line(wrong, fmt::format("parallel.context.{}: {} is negative; it must be at least 1, "
-                                     "or 0 for what the other leaves",
-                                     key, degree));
-  if (!(split.rank_flops > 0))
-    append_line(wrong, "parallel.context.rank_flops: it must be above 0");
-  if (!(split.link_bytes > 0))
-    append_line(wrong, "parallel.context.link_bytes: it must be above 0");
-}
-
-// One line for each value that no number of ranks makes right.
-std::string wrong_values(const ParallelConfig& config) {
-  std::string wrong;
+// What no number of ranks makes right.
+Mistakes wrong_values(const ParallelConfig& config) {
+  const ContextConfig& split = config.context_split;
+  Mistakes wrong;
   if (config.data < 0)
-    append_line(wrong, fmt::format("parallel.data: {} is negative; it must be at least 1, or 0 for "
-                                   "the ranks that are left",
-                                   config.data));
-  if (config.context < 1)
-    append_line(wrong, fmt::format("parallel.context: {} must be at least 1", config.context));
-  if (config.expert < 1)
-    append_line(wrong, fmt::format("parallel.expert: {} must be at least 1", config.expert));
-  if (config.bucket_megabytes < 1)
-    append_line(wrong, fmt::format("parallel.bucket_megabytes: {} must be at least 1",
-                                   config.bucket_megabytes));
-  append_wrong_split(wrong, config.context_split);
+    wrong.push_back(
+        {{"parallel.data"},
+         fmt::format("{} is negative; it must be at least 1, or 0 for the ranks that are left",
+                     config.data)});
+  for (const auto& [key, degree] : {std::pair{"parallel.context", config.context},
+                                    {"parallel.expert", config.expert},
+                                    {"parallel.bucket_megabytes", config.bucket_megabytes}})
+    if (degree < 1) wrong.push_back({{key}, fmt::format("{} must be at least 1", degree)});
+  for (const auto& [key, degree] : {std::pair{"parallel.context.ring", split.ring},
+                                    {"parallel.context.ulysses", split.ulysses}})
+    if (degree < 0)
+      wrong.push_back({{key},
+                       fmt::format("{} is negative; it must be at least 1, or 0 for what the other "
+                                   "leaves",
+                                   degree)});
+  for (const auto& [key, rate] : {std::pair{"parallel.context.rank_flops", split.rank_flops},
+                                  {"parallel.context.link_bytes", split.link_bytes}})
+    if (!(rate > 0)) wrong.push_back({{key}, "it must be above 0"});
   return wrong;
 }
 
@@ -126,8 +119,20 @@ std::string context_text(const ParallelConfig& config) {
                      config.context_split.ulysses);
 }
 
-// Fills in what is 0. ConfigError unless ring x ulysses = context.
-void resolve_context(ParallelConfig& config) {
+std::string num_ranks_text(std::int64_t num_ranks) {
+  return fmt::format("{} rank{}", num_ranks, num_ranks == 1 ? "" : "s");
+}
+
+// The keys of an equation with the size of the context axis.
+std::vector<std::string_view> context_keys(std::initializer_list<std::string_view> first) {
+  std::vector<std::string_view> keys = first;
+  keys.insert(keys.end(),
+              {"parallel.context", "parallel.context.ring", "parallel.context.ulysses"});
+  return keys;
+}
+
+// Fills in what is 0. A mistake unless ring x ulysses = context.
+Mistakes resolve_context(ParallelConfig& config) {
   ContextConfig& split = config.context_split;
   if (config.context == 1 && (split.ring > 0 || split.ulysses > 0))
     config.context =
@@ -135,12 +140,40 @@ void resolve_context(ParallelConfig& config) {
   if (split.ring == 0 && split.ulysses == 0) split.ulysses = 1;
   if (split.ring == 0) split.ring = config.context / split.ulysses;
   if (split.ulysses == 0) split.ulysses = config.context / split.ring;
-  if (split.ring * split.ulysses == config.context) return;
-  throw ConfigError(fmt::format(
-      "parallel.context: ring {} x ulysses {} = {}, but context is {}; ring and ulysses may be {}, "
-      "with that product",
-      split.ring, split.ulysses, split.ring * split.ulysses, config.context,
-      divisors_of(config.context)));
+  if (split.ring * split.ulysses == config.context) return {};
+  return {{context_keys({}),
+           fmt::format("ring {} x ulysses {} = {}, but context is {}; ring and ulysses may be {}, "
+                       "with that product",
+                       split.ring, split.ulysses, split.ring * split.ulysses, config.context,
+                       divisors_of(config.context))}};
+}
+
+// Fills in what is 0. At most one mistake: what comes later would follow from it.
+Mistakes resolve_mesh(ParallelConfig& config, std::int64_t num_ranks) {
+  if (Mistakes wrong = resolve_context(config); !wrong.empty()) return wrong;
+  const std::int64_t num_mesh_ranks = num_ranks / pipeline;
+  if (num_ranks % (pipeline * config.context) != 0)
+    return {{context_keys({}),
+             fmt::format("pipeline {} x data x {} = ranks has no solution: the job has {}; context "
+                         "may be {}",
+                         pipeline, context_text(config), num_ranks_text(num_ranks),
+                         divisors_of(num_mesh_ranks))}};
+  const std::int64_t left = num_mesh_ranks / config.context;
+  if (config.data == 0) config.data = left;
+  const std::int64_t num_wanted = pipeline * config.data * config.context;
+  if (num_wanted != num_ranks)
+    return {{context_keys({"parallel.data"}),
+             fmt::format("pipeline {} x data {} x {} = {}, but the job has {}; data may be {} (or "
+                         "0: the ranks that are left)",
+                         pipeline, config.data, context_text(config), num_wanted,
+                         num_ranks_text(num_ranks), left)}};
+  // Whatever data and context are, their product is the ranks.
+  if (num_mesh_ranks % config.expert != 0)
+    return {{{"parallel.expert"},
+             fmt::format("{} does not divide data {} x {} = {}; expert may be {}", config.expert,
+                         config.data, context_text(config), num_ranks_text(num_mesh_ranks),
+                         divisors_of(num_mesh_ranks))}};
+  return {};
 }
 
 }  // namespace
@@ -169,33 +202,17 @@ std::string_view name_of(Axis axis) {
   return "?";
 }
 
-ParallelConfig Mesh::resolved(const ParallelConfig& config, std::int64_t num_ranks) {
+std::vector<ConfigMistake> Mesh::mistakes(const ParallelConfig& config, std::int64_t num_ranks) {
   expect(num_ranks >= 1, "at least one rank");
-  if (const std::string wrong = wrong_values(config); !wrong.empty()) throw ConfigError(wrong);
+  if (Mistakes wrong = wrong_values(config); !wrong.empty()) return wrong;
+  ParallelConfig tried = config;
+  return resolve_mesh(tried, num_ranks);
+}
+
+ParallelConfig Mesh::resolved(const ParallelConfig& config, std::int64_t num_ranks) {
+  require_none(mistakes(config, num_ranks));
   ParallelConfig result = config;
-  resolve_context(result);
-  if (num_ranks % (pipeline * result.context) != 0)
-    throw ConfigError(
-        fmt::format("parallel.context: pipeline {} x data x {} = ranks has no solution: the job "
-                    "has {} rank{}; context "
-                    "may be {}",
-                    pipeline, context_text(result), num_ranks, num_ranks == 1 ? "" : "s",
-                    divisors_of(num_ranks / pipeline)));
-  const std::int64_t left = num_ranks / (pipeline * result.context);
-  if (result.data == 0) result.data = left;
-  const std::int64_t num_wanted = pipeline * result.data * result.context;
-  if (num_wanted != num_ranks)
-    throw ConfigError(
-        fmt::format("parallel.data: pipeline {} x data {} x {} = {}, but the job has {} rank{}; "
-                    "data may be {} (or "
-                    "0: the ranks that are left)",
-                    pipeline, result.data, context_text(result), num_wanted, num_ranks,
-                    num_ranks == 1 ? "" : "s", left));
-  if (num_ranks / pipeline % config.expert != 0)
-    throw ConfigError(fmt::format(
-        "parallel.expert: {} does not divide data {} x {} = {} rank{}; expert may be {}",
-        config.expert, result.data, context_text(result), num_ranks / pipeline,
-        num_ranks / pipeline == 1 ? "" : "s", divisors_of(num_ranks / pipeline)));
+  resolve_mesh(result, num_ranks);
   return result;
 }
 

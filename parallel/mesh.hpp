@@ -13,7 +13,9 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "parallel/config_mistake.hpp"
 #include "parallel/context/sequence_split.hpp"
 #include "parallel/group/exchange_progress.hpp"
 #include "parallel/group/group.hpp"
@@ -67,8 +69,11 @@ class Mesh {
  public:
   // Takes data: 0 as ranks / context, and fills in the degrees of context_split: a ring unless
   // ulysses is given; if ring or ulysses is given and context is not (1), context is their product.
-  // ConfigError with the whole equation, the numbers and the legal values if it does not hold.
+  // ConfigError with the mistakes() if there are any.
   static ParallelConfig resolved(const ParallelConfig& config, std::int64_t num_ranks);
+
+  // What does not hold: the whole equation, the numbers and the legal values.
+  static std::vector<ConfigMistake> mistakes(const ParallelConfig& config, std::int64_t num_ranks);
 
   // Collective over the world.
   Mesh(Group& world, const ParallelConfig& config);

@@ -27,6 +27,13 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   return problem;
 }
 
+std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks) {
+  if (auto wrong = Mesh::mistakes(config.parallel, num_ranks); !wrong.empty()) return wrong;
+  const ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
+  if (legal.context == 1) return {};
+  return context_mistakes(context_problem(config, legal), config.parallel);
+}
+
 ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks) {
   ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
   if (legal.context == 1) return legal;

@@ -9,8 +9,11 @@
 
 namespace switchyard {
 
+// What the mesh, the heads or the length have against this number of ranks, with the equations.
+std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks);
+
 // config.parallel with every 0 and "auto" replaced for this number of ranks. ConfigError with the
-// equation if the ranks, the heads or the length do not divide.
+// layout_mistakes() if there are any.
 ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks);
 
 // The attention of a micro-batch, for the choice of how context ranks share it.

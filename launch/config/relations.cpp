@@ -27,8 +27,8 @@ class Checker {
     });
   }
 
-  void blame(std::initializer_list<std::string_view> paths, std::string problem) {
-    const Key* blamed = find_key(*paths.begin());
+  void blame(const std::vector<std::string_view>& paths, std::string problem) {
+    const Key* blamed = find_key(paths.front());
     for (const std::string_view path : paths) {
       const Key* key = find_key(path);
       if (turn_of(*key) > turn_of(*blamed)) blamed = key;
@@ -239,33 +239,6 @@ void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t d
                             multiples_around(train.global_batch, data * micro)));
 }
 
-// What is wrong with a mesh or the sharing of a sequence: `lines` of "KEY: problem". Each is the
-// fault of one of the keys that its equation holds.
-void blame_parallel(Checker& checker, std::string_view lines) {
-  while (!lines.empty()) {
-    const std::string_view line = lines.substr(0, lines.find('\n'));
-    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-    const std::size_t colon = line.find(": ");
-    expect(colon != std::string_view::npos, "a problem that names its key");
-    const std::string_view key = line.substr(0, colon);
-    std::string problem(line.substr(colon + 2));
-    if (key == "parallel.expert")  // whatever data and context are, their product is the ranks
-      checker.blame({"parallel.expert"}, std::move(problem));
-    else if (key == "parallel.data")
-      checker.blame({"parallel.data", "parallel.context", "parallel.context.ring",
-                     "parallel.context.ulysses"},
-                    std::move(problem));
-    else if (key == "parallel.context.ulysses")
-      checker.blame({"parallel.context.ulysses", "parallel.context", "parallel.context.ring",
-                     "model.num_kv_heads", "model.num_heads"},
-                    std::move(problem));
-    else
-      checker.blame({"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
-                     "model.sequence_length", "parallel.context.layout", "parallel.context.pad"},
-                    std::move(problem));
-  }
-}
-
 }  // namespace
 
 std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
@@ -290,12 +263,10 @@ std::vector<BrokenRelation> broken_relations_for_ranks(const LoadedConfig& loade
   const std::vector<bool> nothing_unknown;
   Checker checker(loaded, nothing_unknown);
   const Config& config = loaded.config;
-  try {
+  if (Mesh::mistakes(config.parallel, num_ranks).empty())
     check_batch_of_ranks(checker, config, Mesh::resolved(config.parallel, num_ranks).data);
-    resolved_parallel(config, num_ranks);
-  } catch (const ConfigError& error) {
-    blame_parallel(checker, error.what());
-  }
+  for (ConfigMistake& mistake : layout_mistakes(config, num_ranks))
+    checker.blame(mistake.keys, std::move(mistake.text));
   return checker.take();
 }
 

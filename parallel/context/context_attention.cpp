@@ -61,15 +61,18 @@ AttentionMethod method_of(const ContextConfig& config) {
 
 }  // namespace
 
-void require_heads(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses) {
-  if (is_legal(num_heads, num_kv_heads, ulysses)) return;
+std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t num_kv_heads,
+                                         std::int64_t ulysses) {
+  if (is_legal(num_heads, num_kv_heads, ulysses)) return {};
   std::vector<std::int64_t> legal;
   for (std::int64_t u = 1; u <= num_heads; ++u)
     if (is_legal(num_heads, num_kv_heads, u)) legal.push_back(u);
-  throw ConfigError(fmt::format(
-      "parallel.context.ulysses: {} ranks cannot share {} heads and {} kv heads: it must divide "
-      "model.num_heads, and divide model.num_kv_heads or be a multiple of it; ulysses may be {}",
-      ulysses, num_heads, num_kv_heads, fmt::join(legal, ", ")));
+  return {{{"parallel.context.ulysses", "parallel.context", "parallel.context.ring",
+            "model.num_kv_heads", "model.num_heads"},
+           fmt::format("{} ranks cannot share {} heads and {} kv heads: it must divide "
+                       "model.num_heads, and divide model.num_kv_heads or be a multiple of it; "
+                       "ulysses may be {}",
+                       ulysses, num_heads, num_kv_heads, fmt::join(legal, ", "))}};
 }
 
 bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
@@ -107,7 +110,7 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
   expect(split.ring() == mesh.degree(Axis::context_ring) &&
              split.ulysses() == mesh.degree(Axis::context_ulysses),
          "a split over the mesh's context axis");
-  require_heads(sizes.num_heads, sizes.num_kv_heads, split.ulysses());
+  require_none(head_mistakes(sizes.num_heads, sizes.num_kv_heads, split.ulysses()));
   std::vector<std::int64_t> with_rows;
   std::vector<std::int64_t> with_heads;
   for (const std::int64_t window : windows)

@@ -87,9 +87,10 @@ class ContextAttention {
   Tensor delta_;  // f32 [S n, A]
 };
 
-// ConfigError with the legal degrees unless the heads divide over `ulysses` ranks: A must be a
+// A mistake with the legal degrees unless the heads divide over `ulysses` ranks: A must be a
 // multiple, and G a multiple or a divisor (kv heads are then replicated).
-void require_heads(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses);
+std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t num_kv_heads,
+                                         std::int64_t ulysses);
 
 // Whether a window's halo goes straight between the context ranks: where there are no Ulysses
 // ranks, and where the ranks beside hold all of it.

@@ -215,6 +215,53 @@ std::vector<SchemeCost> candidates(const ParallelConfig& parallel) {
   return schemes;
 }
 
+// The size of the context axis, where ring or ulysses alone gives it.
+ParallelConfig with_degree(ParallelConfig parallel) {
+  const ContextConfig& split = parallel.context_split;
+  if (parallel.context == 1 && (split.ring > 0 || split.ulysses > 0))
+    parallel.context =
+        std::max<std::int64_t>(split.ring, 1) * std::max<std::int64_t>(split.ulysses, 1);
+  return parallel;
+}
+
+std::vector<ConfigMistake> mistakes_of(const SchemeCost& scheme, const ContextProblem& problem,
+                                       const ContextConfig& config) {
+  if (auto wrong = head_mistakes(problem.num_heads, problem.num_kv_heads, scheme.ulysses);
+      !wrong.empty())
+    return wrong;
+  return SequenceSplit::mistakes(problem.length, scheme.ring, scheme.ulysses, config.layout,
+                                 config.pad);
+}
+
+struct Schemes {
+  std::vector<SchemeCost> legal;
+  std::vector<ConfigMistake> mistakes;  // why the others are not, each once
+};
+
+Schemes schemes_of(const ContextProblem& problem, const ParallelConfig& parallel) {
+  const ContextConfig& config = parallel.context_split;
+  Schemes schemes;
+  for (SchemeCost scheme : candidates(parallel)) {
+    const std::vector<ConfigMistake> wrong = mistakes_of(scheme, problem, config);
+    for (const ConfigMistake& mistake : wrong)
+      if (std::find(schemes.mistakes.begin(), schemes.mistakes.end(), mistake) ==
+          schemes.mistakes.end())
+        schemes.mistakes.push_back(mistake);
+    if (!wrong.empty()) continue;
+    const SequenceSplit split(problem.length, scheme.ring, scheme.ulysses, config.layout,
+                              config.pad);
+    scheme.forward = cost_of(problem, parallel, split, scheme.method, false);
+    scheme.backward = cost_of(problem, parallel, split, scheme.method, true);
+    schemes.legal.push_back(scheme);
+  }
+  if (schemes.legal.empty() && schemes.mistakes.empty())
+    schemes.mistakes.push_back(
+        {{"parallel.context", "parallel.context.ring", "parallel.context.ulysses"},
+         fmt::format("ring {} x ulysses {} is not context {}", config.ring, config.ulysses,
+                     parallel.context)});
+  return schemes;
+}
+
 }  // namespace
 
 std::string SchemeCost::text() const {
@@ -225,35 +272,20 @@ std::string SchemeCost::text() const {
 
 std::vector<SchemeCost> scheme_costs(const ContextProblem& problem,
                                      const ParallelConfig& parallel) {
-  const ContextConfig& config = parallel.context_split;
-  std::vector<SchemeCost> legal;
-  std::string reasons;
-  for (SchemeCost scheme : candidates(parallel)) {
-    try {
-      require_heads(problem.num_heads, problem.num_kv_heads, scheme.ulysses);
-      const SequenceSplit split(problem.length, scheme.ring, scheme.ulysses, config.layout,
-                                config.pad);
-      scheme.forward = cost_of(problem, parallel, split, scheme.method, false);
-      scheme.backward = cost_of(problem, parallel, split, scheme.method, true);
-      legal.push_back(std::move(scheme));
-    } catch (const ConfigError& error) {
-      if (reasons.find(error.what()) == std::string::npos)
-        reasons += (reasons.empty() ? "" : "\n") + std::string(error.what());
-    }
-  }
-  if (!legal.empty()) return legal;
-  if (reasons.empty())
-    reasons = fmt::format("parallel.context: ring {} x ulysses {} is not context {}", config.ring,
-                          config.ulysses, parallel.context);
-  throw ConfigError(reasons);
+  Schemes schemes = schemes_of(problem, parallel);
+  if (schemes.legal.empty()) require_none(schemes.mistakes);
+  return std::move(schemes.legal);
+}
+
+std::vector<ConfigMistake> context_mistakes(const ContextProblem& problem,
+                                            const ParallelConfig& parallel) {
+  const Schemes schemes = schemes_of(problem, with_degree(parallel));
+  return schemes.legal.empty() ? schemes.mistakes : std::vector<ConfigMistake>();
 }
 
 ParallelConfig with_chosen_context(const ContextProblem& problem, const ParallelConfig& parallel) {
-  ParallelConfig chosen = parallel;
+  ParallelConfig chosen = with_degree(parallel);
   ContextConfig& split = chosen.context_split;
-  if (chosen.context == 1 && (split.ring > 0 || split.ulysses > 0))
-    chosen.context =
-        std::max<std::int64_t>(split.ring, 1) * std::max<std::int64_t>(split.ulysses, 1);
   if (chosen.context < 1) return chosen;  // Mesh::resolved says what is wrong
   const std::vector<SchemeCost> costs = scheme_costs(problem, chosen);
   const SchemeCost& best = *std::min_element(

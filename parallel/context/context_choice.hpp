@@ -58,6 +58,10 @@ struct SchemeCost {
 // each if there is none.
 std::vector<SchemeCost> scheme_costs(const ContextProblem& problem, const ParallelConfig& parallel);
 
+// Those reasons, for what with_chosen_context() would throw.
+std::vector<ConfigMistake> context_mistakes(const ContextProblem& problem,
+                                            const ParallelConfig& parallel);
+
 // Fills in ring, ulysses and method ("auto") by the least seconds. Leaves what is decided as it is.
 ParallelConfig with_chosen_context(const ContextProblem& problem, const ParallelConfig& parallel);
 

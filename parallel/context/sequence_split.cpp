@@ -17,17 +17,18 @@ std::string lengths_around(std::int64_t length, std::int64_t step) {
   return below > 0 ? fmt::format("{} or {}", below, below + step) : fmt::format("{}", step);
 }
 
-[[noreturn]] void refuse(std::int64_t length, std::int64_t ring, std::int64_t ulysses,
-                         SequenceLayout layout, std::int64_t step) {
-  const bool zigzag = layout == SequenceLayout::zigzag;
+ConfigMistake unequal_shares(const SequenceSplit& split, SequenceLayout layout, std::int64_t step) {
+  const std::int64_t ranks = split.num_ranks();
   std::string text = fmt::format(
-      "parallel.context: ring {} x ulysses {} = {} ranks cannot share {} positions equally; the {} "
-      "layout needs a multiple of {}: make model.sequence_length {}, or set parallel.context.pad "
-      "to true",
-      ring, ulysses, ring * ulysses, length, name_of(layout), step, lengths_around(length, step));
-  if (zigzag && length % (ring * ulysses) == 0)
+      "ring {} x ulysses {} = {} ranks cannot share {} positions equally; the {} layout needs a "
+      "multiple of {}: make model.sequence_length {}, or set parallel.context.pad to true",
+      split.ring(), split.ulysses(), ranks, split.length(), name_of(layout), step,
+      lengths_around(split.length(), step));
+  if (layout == SequenceLayout::zigzag && split.length() % ranks == 0)
     text += ", or parallel.context.layout to contiguous";
-  throw ConfigError(text);
+  return {{"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
+           "model.sequence_length", "parallel.context.layout", "parallel.context.pad"},
+          std::move(text)};
 }
 
 }  // namespace
@@ -38,20 +39,38 @@ SequenceSplit::SequenceSplit(std::int64_t length) : length_(length) {
 
 SequenceSplit::SequenceSplit(std::int64_t length, std::int64_t ring, std::int64_t ulysses,
                              SequenceLayout layout, bool pad)
+    : SequenceSplit(Unchecked{}, length, ring, ulysses, layout) {
+  require_none(wrong_shares(pad));
+}
+
+SequenceSplit::SequenceSplit(Unchecked, std::int64_t length, std::int64_t ring,
+                             std::int64_t ulysses, SequenceLayout layout)
     : length_(length),
       ring_(static_cast<int>(ring)),
       ulysses_(static_cast<int>(ulysses)),
       // One chunk or two neighbours are the same to a ring of one rank.
       layout_(ring == 1 ? SequenceLayout::contiguous : layout) {
   expect(length >= 1 && ring >= 1 && ulysses >= 1, "a sequence and ranks to share it");
-  const std::int64_t step = std::lcm<std::int64_t>(num_chunks(), ring * ulysses);
-  if (!pad && length % step != 0) refuse(length, ring, ulysses, layout_, step);
+}
+
+std::vector<ConfigMistake> SequenceSplit::mistakes(std::int64_t length, std::int64_t ring,
+                                                   std::int64_t ulysses, SequenceLayout layout,
+                                                   bool pad) {
+  return SequenceSplit(Unchecked{}, length, ring, ulysses, layout).wrong_shares(pad);
+}
+
+std::vector<ConfigMistake> SequenceSplit::wrong_shares(bool pad) const {
+  const std::int64_t step = std::lcm<std::int64_t>(num_chunks(), num_ranks());
+  if (!pad && length_ % step != 0) return {unequal_shares(*this, layout_, step)};
   for (int rank = 0; rank < num_ranks(); ++rank)
     if (num_local(rank) == 0)
-      throw ConfigError(fmt::format(
-          "parallel.context: ring {} x ulysses {} = {} ranks cannot share {} positions; every rank "
-          "must hold at least one, so use at most {} ranks",
-          ring, ulysses, num_ranks(), length, std::max<std::int64_t>(1, length / 2)));
+      return {{{"parallel.context", "parallel.context.ring", "parallel.context.ulysses",
+                "model.sequence_length", "parallel.context.layout"},
+               fmt::format("ring {} x ulysses {} = {} ranks cannot share {} positions; every rank "
+                           "must hold at least one, so use at most {} ranks",
+                           ring_, ulysses_, num_ranks(), length_,
+                           std::max<std::int64_t>(1, length_ / 2))}};
+  return {};
 }
 
 PositionRange SequenceSplit::chunk(int i) const {

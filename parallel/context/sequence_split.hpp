@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "parallel/config_mistake.hpp"
 #include "tensor/choice.hpp"
 #include "tensor/position_range.hpp"
 
@@ -33,6 +34,9 @@ class SequenceSplit {
   // stay exact. Every rank must hold at least one position.
   SequenceSplit(std::int64_t length, std::int64_t ring, std::int64_t ulysses, SequenceLayout layout,
                 bool pad);
+  // What that constructor would throw.
+  static std::vector<ConfigMistake> mistakes(std::int64_t length, std::int64_t ring,
+                                             std::int64_t ulysses, SequenceLayout layout, bool pad);
 
   std::int64_t length() const { return length_; }
   int ring() const { return ring_; }
@@ -50,6 +54,10 @@ class SequenceSplit {
   std::vector<std::int32_t> positions(int context_rank) const;
 
  private:
+  struct Unchecked {};
+  SequenceSplit(Unchecked, std::int64_t length, std::int64_t ring, std::int64_t ulysses,
+                SequenceLayout layout);
+  std::vector<ConfigMistake> wrong_shares(bool pad) const;
   PositionRange chunk(int i) const;  // of the num_chunks()
   int num_chunks() const { return layout_ == SequenceLayout::zigzag ? 2 * ring_ : ring_; }
 

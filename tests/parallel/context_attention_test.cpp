@@ -268,7 +268,7 @@ TEST_F(ContextAttentionTest, TheErrorInBf16DoesNotGrowWithTheRanks) {
 TEST_F(ContextAttentionTest, HeadsThatDoNotDivideAreRefusedWithTheLegalDegrees) {
   const auto refusal = [](std::int64_t heads, std::int64_t kv_heads, std::int64_t ulysses) {
     try {
-      require_heads(heads, kv_heads, ulysses);
+      require_none(head_mistakes(heads, kv_heads, ulysses));
     } catch (const ConfigError& error) {
       return std::string(error.what());
     }
