@@ -14,6 +14,7 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
                           std::int64_t in_features, float std) {
   ParameterSpec spec;
   spec.name = bank.prefix + name;
+  spec.keys = bank.keys;
   spec.replicas = bank.replicas;
   spec.initial_std = std;
   if (bank.num_experts > 0) {

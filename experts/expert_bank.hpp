@@ -21,6 +21,7 @@ namespace switchyard {
 
 struct BankSpec {
   std::string prefix;  // of the parameters' names
+  std::string keys;    // of the configuration, that decide the parameters' shapes
   std::int64_t hidden = 0;
   std::int64_t intermediate = 0;
   DType compute = DType::f32;

@@ -18,6 +18,7 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
   for (std::size_t i = 1; i < experts.size(); ++i)
     expect(experts[i] == experts[i - 1] + 1, "neighbouring experts on a rank, in order");
   return {.prefix = prefix + ".experts",
+          .keys = "experts.num_experts, experts.every, experts.intermediate, model.hidden",
           .hidden = hidden,
           .intermediate = config.intermediate,
           .compute = compute,

@@ -72,6 +72,7 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
       context_(store.mesh().group(Axis::context)),
       weight_(store.add({.name = prefix + ".router.weight",
                          .global_shape = {config.num_experts, hidden},
+                         .keys = "experts.num_experts, experts.every, model.hidden",
                          .replicas = Axis::dense_replica,
                          .initial_std = initial_std})),
       packed_(store.device(), config.num_experts, hidden, DType::f32),

@@ -11,6 +11,7 @@ namespace {
 BankSpec dense_spec(const std::string& prefix, const ModelConfig& model, DType compute) {
   BankSpec spec;
   spec.prefix = prefix;
+  spec.keys = "model.dense_intermediate, experts.every, model.hidden";
   spec.hidden = model.hidden;
   spec.intermediate = model.dense_intermediate;
   spec.compute = compute;

@@ -37,6 +37,7 @@ Head::Head(ParameterStore& store, const ModelConfig& model, DType compute, Param
       tied_(embedding != nullptr),
       weight_(tied_ ? *embedding
                     : store.add(weight_spec("head.weight", {model.vocab_size, model.hidden},
+                                            "model.vocab_size, model.hidden, model.tie_embeddings",
                                             model.initial_std))),
       packed_(store.device(), model.vocab_size, model.hidden, compute) {
   expect(vocab_size_used > 0 && vocab_size_used <= model.vocab_size,

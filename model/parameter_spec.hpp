@@ -11,18 +11,21 @@
 
 namespace switchyard {
 
-// A matrix, drawn from normal(0, std). Weights decay, the embedding's table among them.
-inline ParameterSpec weight_spec(std::string name, const Shape& shape, double std) {
+// A matrix, drawn from normal(0, std). Weights decay, the embedding's table among them. keys: of
+// the configuration, that decide its shape.
+inline ParameterSpec weight_spec(std::string name, const Shape& shape, std::string keys,
+                                 double std) {
   ParameterSpec spec;
   spec.name = std::move(name);
   spec.global_shape = shape;
+  spec.keys = std::move(keys);
   spec.initial_std = static_cast<float>(std);
   return spec;
 }
 
 // The gain of an RMSNorm: starts at one, does not decay.
 inline ParameterSpec norm_spec(std::string name, std::int64_t hidden) {
-  ParameterSpec spec = weight_spec(std::move(name), {hidden}, 0);
+  ParameterSpec spec = weight_spec(std::move(name), {hidden}, "model.hidden", 0);
   spec.decay = false;
   spec.initial = Initial::ones;
   return spec;
@@ -30,7 +33,8 @@ inline ParameterSpec norm_spec(std::string name, std::int64_t hidden) {
 
 // Sink logits of each head: start at zero, do not decay.
 inline ParameterSpec sink_spec(std::string name, std::int64_t num_heads, std::int64_t num_sinks) {
-  ParameterSpec spec = weight_spec(std::move(name), {num_heads, num_sinks}, 0);
+  ParameterSpec spec =
+      weight_spec(std::move(name), {num_heads, num_sinks}, "model.num_heads, model.attention", 0);
   spec.decay = false;
   spec.initial = Initial::zeros;
   return spec;

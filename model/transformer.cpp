@@ -50,8 +50,9 @@ Transformer::Transformer(ParameterStore& store, const Placement& placement,
       embedding_dropout_key_(random_key(seed, "dropout embedding")) {
   expect(compute == DType::f32 || compute == DType::bf16, "a compute type of f32 or bf16");
   layers_.embedding = store.begin_layer();
-  embedding_ = &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
-                                      model.effective_embedding_std()));
+  embedding_ =
+      &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
+                             "model.vocab_size, model.hidden", model.effective_embedding_std()));
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
     layers_.blocks.push_back(store.begin_layer());
     blocks_.push_back(std::make_unique<Block>(store, layer, model, experts, placement, compute,

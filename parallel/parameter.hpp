@@ -36,6 +36,8 @@ std::string_view name_of(ParameterKind kind);
 struct ParameterSpec {
   std::string name;    // "layers.3.experts.down.weight": depends on the model alone
   Shape global_shape;  // likewise
+  // Keys of the configuration that decide whether it is there and its shape, for messages.
+  std::string keys = {};
   // What this rank holds; none: the whole. All ranks cut the same dim.
   std::optional<Slice> slice = std::nullopt;
   Axis replicas = Axis::dense_replica;  // the ranks that hold the same

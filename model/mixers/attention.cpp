@@ -80,6 +80,10 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
           {kernels::attention_workspace_bytes(shape, compute, kernels::num_threads_of(device))}};
 }
 
+// Keys of the configuration that decide the shapes of the weights.
+constexpr const char* shape_keys =
+    "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
+
 }  // namespace
 
 void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
@@ -144,10 +148,10 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       model_(model),
       window_(attention.effective_window()),
       compute_(compute),
-      qkv_(store.add(
-          weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden}, model.initial_std))),
+      qkv_(store.add(weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden},
+                                 shape_keys, model.initial_std))),
       output_(store.add(weight_spec(prefix + ".output.weight", {model.hidden, query_cols(model)},
-                                    residual_std(model)))),
+                                    shape_keys, residual_std(model)))),
       sinks_(attention.sinks == 0
                  ? nullptr
                  : &store.add(sink_spec(prefix + ".sinks", model.num_heads, attention.sinks))),

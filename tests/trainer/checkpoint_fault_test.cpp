@@ -279,7 +279,9 @@ TEST_F(CheckpointFault, AnotherModelIsRefusedWithTensorShapesAndKeys) {
     }
     return std::string("no error");
   };
-  const std::string wider = message_for({.name = "embedding.weight", .global_shape = {1031, 301}});
+  const std::string wider = message_for({.name = "embedding.weight",
+                                         .global_shape = {1031, 301},
+                                         .keys = "model.vocab_size, model.hidden"});
   for (const char* part : {"embedding.weight", "[1031, 300]", "[1031, 301]", "model.vocab_size"})
     EXPECT_NE(wider.find(part), std::string::npos) << wider;
   const std::string deeper = message_for({.name = "layers.1.norm.weight", .global_shape = {23}});

@@ -69,16 +69,9 @@ std::vector<std::string> candidates_in(const std::string& folder, Group& world) 
   return names;
 }
 
-// The configuration keys that decide whether a tensor exists and what shape it has.
-std::string keys_for(const std::string& name) {
-  const auto has = [&](std::string_view word) { return name.find(word) != std::string::npos; };
-  if (has("norm")) return "model.hidden";
-  if (has("router") || has("expert"))
-    return "experts.num_experts, experts.every, experts.intermediate, model.hidden";
-  if (has("attention")) return "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
-  if (has("layers.")) return "model.dense_intermediate, experts.every, model.hidden";
-  return "model.vocab_size, model.hidden, model.tie_embeddings";
-}
+// The configuration keys that decide which tensors a model has.
+constexpr const char* keys_of_presence =
+    "model.num_layers, model.attention, model.tie_embeddings, experts.num_experts, experts.every";
 
 // Every parameter of the model must be there under its shape, and nothing else.
 void check_tensors(const Manifest& manifest, const ParameterStore& store, const std::string& path) {
@@ -90,12 +83,12 @@ void check_tensors(const Manifest& manifest, const ParameterStore& store, const 
       throw CheckpointError(fmt::format(
           "{}: the model has a tensor {} {} that the checkpoint has not; compare model.num_layers, "
           "{} with the configuration that `switchyard checkpoint show` prints",
-          path, name, shape.to_string(), keys_for(name)));
+          path, name, shape.to_string(), parameter.spec().keys));
     if (saved->shape != shape)
       throw CheckpointError(fmt::format(
           "{}: tensor {} has shape {} in the checkpoint and {} in the model; compare {} with the "
           "configuration that `switchyard checkpoint show` prints",
-          path, name, saved->shape.to_string(), shape.to_string(), keys_for(name)));
+          path, name, saved->shape.to_string(), shape.to_string(), parameter.spec().keys));
     if (saved->kind != parameter.spec().kind)
       throw CheckpointError(fmt::format("{}: tensor {} is {} in the checkpoint and {} in the model",
                                         path, name, name_of(saved->kind),
@@ -107,9 +100,9 @@ void check_tensors(const Manifest& manifest, const ParameterStore& store, const 
                                    [&](const Parameter& p) { return p.name() == saved.name; });
     if (!known)
       throw CheckpointError(fmt::format(
-          "{}: the checkpoint has a tensor {} {} that the model has not; compare model.num_layers, "
-          "{} with the configuration that `switchyard checkpoint show` prints",
-          path, saved.name, saved.shape.to_string(), keys_for(saved.name)));
+          "{}: the checkpoint has a tensor {} {} that the model has not; compare {} with the "
+          "configuration that `switchyard checkpoint show` prints",
+          path, saved.name, saved.shape.to_string(), keys_of_presence));
   }
 }
 
