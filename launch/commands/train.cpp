@@ -73,7 +73,7 @@ int run_train(const CommandContext& context) {
   if (!options.parse(context.arguments)) return 0;
   const LoadedConfig loaded = load_for_run(context, arguments);
   StopSignal stop;  // not before there is something to stop
-  const RunStart start{.effective_yaml = to_yaml(loaded.config),
+  const RunStart start{.configuration = text_of(loaded.config),
                        .program = quote_for_shell(context.program),
                        .continue_command = continue_command(context, loaded),
                        .job = detect_batch_job()};
@@ -101,7 +101,7 @@ int run_eval(const CommandContext& context) {
   Config config = loaded.config;
   const Origin& origin = loaded.origin(*find_key("checkpoint.resume"));
   if (origin.kind != Origin::Kind::command_line) config.checkpoint.resume = "auto";
-  run_evaluation(context.session->world(), context.session->log(), config, to_yaml(loaded.config));
+  run_evaluation(context.session->world(), context.session->log(), config, text_of(loaded.config));
   return 0;
 }
 

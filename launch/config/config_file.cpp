@@ -35,6 +35,9 @@ class ConfigReader {
   void fill_dependent_defaults();
   void check_relations();
 
+  // What the text has set rightly so far.
+  ConfigValues values() const;
+
   // Throws all mistakes, in the order of the file, then of the command line.
   LoadedConfig finish();
 
@@ -292,6 +295,14 @@ void ConfigReader::check_relations() {
   }
 }
 
+ConfigValues ConfigReader::values() const {
+  ConfigValues values;
+  for (const Key& key : schema())
+    if (is_attempted_[index_of(key)] && !is_unknown_[index_of(key)])
+      values.emplace_back(key.path(), format_value(loaded_.config, key));
+  return values;
+}
+
 LoadedConfig ConfigReader::finish() {
   std::stable_sort(mistakes_.begin(), mistakes_.end(), [](const Mistake& a, const Mistake& b) {
     return std::pair(a.place.line, a.place.column) < std::pair(b.place.line, b.place.column);
@@ -368,6 +379,12 @@ LoadedConfig load_config(std::string_view text, const std::string& path,
 LoadedConfig load_saved_config(std::string_view text, const std::string& path) {
   ConfigReader reader(path, true);
   return load(reader, text, {});
+}
+
+ConfigValues saved_values(std::string_view text) {
+  ConfigReader reader("", true);
+  reader.read_text(text);
+  return reader.values();
 }
 
 void print_warnings(const LoadedConfig& loaded) {

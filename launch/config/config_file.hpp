@@ -13,6 +13,7 @@
 
 #include "launch/config/schema.hpp"
 #include "parallel/group/group.hpp"
+#include "trainer/config_text.hpp"
 
 namespace switchyard {
 
@@ -45,6 +46,10 @@ LoadedConfig load_config(std::string_view text, const std::string& path,
 // A configuration that this program or an earlier version wrote, as a checkpoint keeps it.
 LoadedConfig load_saved_config(std::string_view text, const std::string& path);
 
+// What such a text sets, by path, as to_yaml() writes it; what this version does not know is left
+// out, and nothing is checked between keys.
+ConfigValues saved_values(std::string_view text);
+
 // The text of a configuration file (a regular file or a pipe). ConfigError if there is none.
 std::string read_config_text(const std::string& path);
 LoadedConfig read_config(const std::string& path, std::span<const std::string> overrides = {});
@@ -68,6 +73,8 @@ LoadedConfig load_config_collectively(Group& world, const std::string& path,
 
 // The complete configuration as YAML, which load_config reads back to the same Config.
 std::string to_yaml(const Config& config);
+// The same for what keeps it and compares it with others.
+ConfigText text_of(const Config& config);
 // The same with the origin of each value as a comment.
 std::string to_yaml_with_origins(const LoadedConfig& loaded);
 

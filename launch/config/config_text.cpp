@@ -89,6 +89,10 @@ std::string to_yaml(const Config& config) {
   return by_section([&](const Key& key) { return key_and_value(config, key); });
 }
 
+ConfigText text_of(const Config& config) {
+  return {.yaml = to_yaml(config), .values_of = saved_values};
+}
+
 std::string to_yaml_with_origins(const LoadedConfig& loaded) {
   const auto value_text = [&](const Key& key) { return key_and_value(loaded.config, key); };
   std::size_t width = 0;

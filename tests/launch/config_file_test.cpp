@@ -454,6 +454,27 @@ TEST(ConfigFile, ListsOfIntegersAndChoices) {
   EXPECT_TRUE(config.capture.tensors.empty());
 }
 
+// What a checkpoint keeps, perhaps of an earlier version: keys and values that are gone are left
+// out, and the rest is compared as this version writes it.
+TEST(ConfigFile, WhatASavedTextSets) {
+  const ConfigValues expected = {{"run.precision", "bf16"},
+                                 {"model.hidden", "64"},
+                                 {"model.rope_scaling.factor", "2.5"},
+                                 {"model.attention", "[{kind: window, window: 9, sinks: 0}]"},
+                                 {"optimizer.learning_rate", "0.0006"},
+                                 {"capture.tensors", "all"}};
+  EXPECT_EQ(saved_values("model:\n  hidden: +64\n  rope_scaling:\n    factor: 2.50\n    gone: 1\n"
+                         "  attention: [{kind: window, window: 9}]\n"
+                         "optimizer: {learning_rate: 6e-4, schedule: sawtooth}\n"
+                         "evaluate: {num_batches: 4}\ncapture: {tensors: all}\n"
+                         "gone: {key: 1}\nrun: {precision: bf16}\n"),
+            expected);
+  EXPECT_TRUE(saved_values("").empty());
+  const Config config;
+  EXPECT_EQ(text_of(config).values_of(text_of(config).yaml).size(), schema().size() - 2)
+      << "all but the two that have no default";
+}
+
 TEST(ConfigFile, RanksThatDoNotFit) {
   const auto problems = [](std::string_view appended, std::int64_t num_ranks) {
     return validate_for_ranks(load_config(std::string(smallest) + std::string(appended), "a.yaml"),

@@ -13,24 +13,30 @@
 namespace switchyard {
 namespace {
 
-const std::string saved =
-    "run:\n  output: a\n  seed: 1\n"
-    "model:\n  num_heads: 4\n  rope_scaling:\n    kind: none\n    factor: 1\n"
-    "  attention: [{kind: full, window: 0}]\n  gone: 3\n"
-    "experts:\n  top_k: 2\n";
+const ConfigValues saved = {{"run.output", "a"},
+                            {"run.seed", "1"},
+                            {"model.num_heads", "4"},
+                            {"model.rope_scaling.kind", "none"},
+                            {"model.rope_scaling.factor", "1"},
+                            {"model.attention", "[{kind: full, window: 0}]"},
+                            {"model.gone", "3"},
+                            {"experts.top_k", "2"}};
 
 TEST(ChangedKeys, NothingChanged) {
   EXPECT_TRUE(changed_keys(saved, saved).empty());
-  EXPECT_TRUE(changed_keys("", saved).empty());
-  EXPECT_TRUE(changed_keys(saved, "").empty());
+  EXPECT_TRUE(changed_keys({}, saved).empty());
+  EXPECT_TRUE(changed_keys(saved, {}).empty());
 }
 
 TEST(ChangedKeys, OfModelExpertsAndDataAndOnlyWhatBothHave) {
-  const std::string now =
-      "run:\n  output: b\n  seed: 2\n"
-      "model:\n  num_heads: 8\n  rope_scaling:\n    kind: none\n    factor: 4\n"
-      "  attention: [{kind: window, window: 9}]\n  new: 1\n"
-      "experts:\n  top_k: 1\n";
+  const ConfigValues now = {{"run.output", "b"},
+                            {"run.seed", "2"},
+                            {"model.num_heads", "8"},
+                            {"model.rope_scaling.kind", "none"},
+                            {"model.rope_scaling.factor", "4"},
+                            {"model.attention", "[{kind: window, window: 9}]"},
+                            {"model.new", "1"},
+                            {"experts.top_k", "1"}};
   const std::vector<ChangedKey> expected = {
       {"run.seed", "1", "2"},
       {"model.num_heads", "4", "8"},
@@ -49,7 +55,7 @@ class Comparison : public ScratchFolder {
     test::SyntheticModel model(*device_, *world_, 1);
     return save_checkpoint({.folder = path("run/checkpoints"),
                             .state = {.step = 7},
-                            .configuration = saved,
+                            .configuration = "saved",
                             .corpus = corpus},
                            model.store, *model.optimizer, *world_, nullptr)
         .path;
@@ -64,7 +70,8 @@ class Comparison : public ScratchFolder {
   }
   std::string reports_of(const std::string& checkpoint, const TokenFile& tokens) {
     std::string all;
-    compare_with_checkpoint(checkpoint, saved, tokens, ReadFor::training, *world_,
+    const ConfigText same{.yaml = "now", .values_of = [](std::string_view) { return saved; }};
+    compare_with_checkpoint(checkpoint, same, tokens, ReadFor::training, *world_,
                             [&](const std::string& text) { all += text + "\n"; });
     return all;
   }
@@ -110,9 +117,13 @@ TEST_F(Comparison, WhereThereIsNothingToCompareItSaysSo) {
 
 // The width of a head may be written out or left to hidden / num_heads.
 TEST(ChangedKeys, TheSameHeadDimIsNoChange) {
-  const std::string left = "model:\n  hidden: 64\n  num_heads: 4\n  head_dim: 0\n";
-  const std::string written = "model:\n  hidden: 64\n  num_heads: 4\n  head_dim: 16\n";
-  const std::string other = "model:\n  hidden: 64\n  num_heads: 4\n  head_dim: 32\n";
+  const auto with_head_dim = [](const char* head_dim) {
+    return ConfigValues{
+        {"model.hidden", "64"}, {"model.num_heads", "4"}, {"model.head_dim", head_dim}};
+  };
+  const ConfigValues left = with_head_dim("0");
+  const ConfigValues written = with_head_dim("16");
+  const ConfigValues other = with_head_dim("32");
   EXPECT_TRUE(changed_keys(left, written).empty());
   EXPECT_TRUE(changed_keys(written, left).empty());
   EXPECT_EQ(changed_keys(left, other), (std::vector<ChangedKey>{{"model.head_dim", "16", "32"}}));

@@ -1,7 +1,6 @@
 #include "trainer/checkpoint/comparison.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -17,28 +16,6 @@
 namespace switchyard {
 
 namespace {
-
-// Keys and values of an effective configuration by path. Maps are indented by two spaces a level.
-using Values = std::vector<std::pair<std::string, std::string>>;
-
-Values values_of(std::string_view yaml) {
-  Values values;
-  std::vector<std::string> path;
-  while (!yaml.empty()) {
-    const std::string_view line = yaml.substr(0, yaml.find('\n'));
-    yaml.remove_prefix(std::min(yaml.size(), line.size() + 1));
-    const std::size_t indent = line.find_first_not_of(' ');
-    const std::size_t colon = line.find(':');
-    if (indent == std::string_view::npos || colon == std::string_view::npos) continue;
-    path.resize(std::min(path.size(), indent / 2));
-    path.emplace_back(line.substr(indent, colon - indent));
-    const std::string_view rest = line.substr(colon + 1);
-    const std::size_t begin = rest.find_first_not_of(' ');
-    if (begin == std::string_view::npos) continue;  // a section or a map
-    values.emplace_back(fmt::format("{}", fmt::join(path, ".")), rest.substr(begin));
-  }
-  return values;
-}
 
 // Whether a checkpoint that was trained with another value of the key is told: what the model
 // computes and from which data. Schedules, batches and layouts are changed all the time, and of the
@@ -134,7 +111,7 @@ CorpusRecord corpus_record(const TokenFile& tokens) {
           .tokenizer = checksum_of_tokenizer(tokens.tokenizer())};
 }
 
-void compare_with_checkpoint(const std::string& checkpoint, std::string_view effective_yaml,
+void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& configuration,
                              const TokenFile& tokens, ReadFor use, Group& world,
                              const Report& report) {
   const Report tell = [&](const std::string& text) {
@@ -144,7 +121,9 @@ void compare_with_checkpoint(const std::string& checkpoint, std::string_view eff
     if (world.rank() != 0) return;
     const Manifest manifest = read_manifest(checkpoint);
     check_tokenizer(checkpoint, manifest.corpus, tokens, tell);
-    const std::vector<ChangedKey> changed = changed_keys(manifest.configuration, effective_yaml);
+    const std::vector<ChangedKey> changed =
+        changed_keys(configuration.values_of(manifest.configuration),
+                     configuration.values_of(configuration.yaml));
     check_keys(checkpoint, changed);
     for (const ChangedKey& key : changed)
       if (use == ReadFor::training || !is_of_training_alone(key.path))
@@ -169,14 +148,13 @@ std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const std::string& checkpoint
   return tokenizer;
 }
 
-std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view now) {
-  const Values all = values_of(now);
-  std::map<std::string, std::string> before, after(all.begin(), all.end());
-  for (auto& [path, value] : values_of(saved)) before[path] = value;
+std::vector<ChangedKey> changed_keys(const ConfigValues& saved, const ConfigValues& now) {
+  std::map<std::string, std::string> before(saved.begin(), saved.end());
+  std::map<std::string, std::string> after(now.begin(), now.end());
   for (auto* values : {&before, &after})
     if (values->count("model.head_dim") > 0) write_out_head_dim(*values);
   std::vector<ChangedKey> changed;
-  for (const auto& [path, ignored] : all) {
+  for (const auto& [path, ignored] : now) {
     if (!is_told(path)) continue;
     const auto found = before.find(path);
     if (found != before.end() && found->second != after[path])

@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "data/token_file.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
+#include "trainer/config_text.hpp"
 
 namespace switchyard {
 
@@ -20,10 +20,10 @@ CorpusRecord corpus_record(const TokenFile& tokens);
 // What a checkpoint is read for: an evaluation need not hear of what matters in training alone.
 enum class ReadFor : std::uint8_t { training, evaluation };
 
-// Collective, for `train` and `eval` alike. `effective_yaml`: the configuration, as `switchyard
-// config` prints it. Reports on rank 0 every key and corpus that is another than the checkpoint's,
-// or that there is nothing to compare. CheckpointError if it is another model's or tokenizer's.
-void compare_with_checkpoint(const std::string& checkpoint, std::string_view effective_yaml,
+// Collective, for `train` and `eval` alike. `configuration`: of this run. Reports on rank 0 every
+// key and corpus that is another than the checkpoint's, or that there is nothing to compare.
+// CheckpointError if it is another model's or tokenizer's.
+void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& configuration,
                              const TokenFile& tokens, ReadFor use, Group& world,
                              const Report& report);
 
@@ -39,8 +39,8 @@ struct ChangedKey {
   std::string saved, now;
   friend bool operator==(const ChangedKey&, const ChangedKey&) = default;
 };
-// Of two effective configurations, as `switchyard config` prints them, in the order of `now`. Keys
-// that only one of them has are left out: they came or went with a version of the program.
-std::vector<ChangedKey> changed_keys(std::string_view saved, std::string_view now);
+// In the order of `now`. Keys that only one of them has are left out: they came or went with a
+// version of the program.
+std::vector<ChangedKey> changed_keys(const ConfigValues& saved, const ConfigValues& now);
 
 }  // namespace switchyard

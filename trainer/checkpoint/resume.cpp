@@ -47,13 +47,13 @@ void require_named_checkpoint(const CheckpointConfig& config) {
   }
 }
 
-std::optional<Resumed> resume_run(const Config& config, const std::string& effective_yaml,
+std::optional<Resumed> resume_run(const Config& config, const ConfigText& configuration,
                                   const TokenFile& tokens, const std::string& folder,
                                   Trainer& trainer, Group& world, const Report& report) {
   if (config.checkpoint.resume == "never") return std::nullopt;
   Resumed resumed;
   const ReadCheckpoint read = [&](const std::string& path) {
-    compare_with_checkpoint(path, effective_yaml, tokens, ReadFor::training, world, report);
+    compare_with_checkpoint(path, configuration, tokens, ReadFor::training, world, report);
     const TrainState state = load_checkpoint(path, trainer.store(), &trainer.optimizer(), world);
     resumed = {state, path};
   };

@@ -26,7 +26,7 @@ const std::string& checkpoint_of(const Config& config) {
 }
 
 void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
-              const std::string& effective_yaml, TemporaryWatch& watch) {
+              const ConfigText& configuration, TemporaryWatch& watch) {
   std::unique_ptr<TokenFile> tokens;
   run_together(world, [&] { tokens = std::make_unique<TokenFile>(given.data.path); });
   set_threads(given.run, world);
@@ -43,7 +43,7 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   };
   TrainState state;
   read_checkpoint(checkpoint_of(config), world, report, [&](const std::string& path) {
-    compare_with_checkpoint(path, effective_yaml, *tokens, ReadFor::evaluation, world, report);
+    compare_with_checkpoint(path, configuration, *tokens, ReadFor::evaluation, world, report);
     state = load_checkpoint(path, rank.trainer.store(), nullptr, world);
   });
   rank.trainer.weights_changed();
@@ -62,7 +62,7 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
 }  // namespace
 
 void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config,
-                    const std::string& effective_yaml) {
+                    const ConfigText& configuration) {
   // A run that does not exist is told below; nothing is made in its place.
   const bool is_named = is_named_checkpoint(config.checkpoint.resume);
   run_together(world, [&] {
@@ -77,7 +77,7 @@ void run_evaluation(Group& world, CollectiveLog& collectives, const Config& conf
   });
   TemporaryWatch watch(world, collectives, config.watchdog,
                        is_named ? place_for_watch(world.topology()) : config.run.output, "eval");
-  watch.run(world, [&] { evaluate(world, collectives, config, effective_yaml, watch); });
+  watch.run(world, [&] { evaluate(world, collectives, config, configuration, watch); });
 }
 
 }  // namespace switchyard

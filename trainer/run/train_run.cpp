@@ -111,7 +111,7 @@ class Run {
       // Not before it is known that this run may go on from what is there.
       if (folder_->marker().course != course_.id)
         folder_->mark({.course = course_.id, .begun_by = course_.begun_by});
-      folder_->write_config(start_.effective_yaml);
+      folder_->write_config(start_.configuration.yaml);
       keep_tokenizer(folder_->path(), tokens.tokenizer());
     });
     if (folder_ == nullptr) return;
@@ -135,7 +135,7 @@ class Run {
   void resume(const TokenFile& tokens) {
     if (!course_.note.empty()) note(course_.note);
     const std::optional<Resumed> resumed =
-        resume_run(config_, start_.effective_yaml, tokens, checkpoints_, trainer(), world_,
+        resume_run(config_, start_.configuration, tokens, checkpoints_, trainer(), world_,
                    [this](const std::string& text) { note(text); });
     if (!resumed) return;
     state_ = resumed->state;
@@ -256,7 +256,7 @@ class Run {
     const StopSignal::Saving saving(stop_);
     const SaveResult saved = save_checkpoint({.folder = checkpoints_,
                                               .state = state_,
-                                              .configuration = start_.effective_yaml,
+                                              .configuration = start_.configuration.yaml,
                                               .course = course_.id,
                                               .corpus = corpus_,
                                               .keep = config_.checkpoint.keep},

@@ -8,6 +8,7 @@
 #include "parallel/group/group.hpp"
 #include "tensor/error.hpp"
 #include "trainer/config.hpp"
+#include "trainer/config_text.hpp"
 #include "trainer/run/run_marker.hpp"
 #include "trainer/watch/stop_signal.hpp"
 
@@ -15,8 +16,8 @@ namespace switchyard {
 
 // What a start of training is, besides its configuration.
 struct RunStart {
-  std::string effective_yaml;  // the complete configuration, stored in the run and each checkpoint
-  std::string program;         // for the closing lines, as a shell reads them: this program, and
+  ConfigText configuration;
+  std::string program;           // for the closing lines, as a shell reads them: this program, and
   std::string continue_command;  // the command that continues this run
   BatchJob job;
 };
