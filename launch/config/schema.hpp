@@ -2,7 +2,8 @@
 // meaning. Reading YAML, overrides on the command line, `switchyard config`, the document of the
 // keys and the suggestions for misspelt ones all come from it; a default comes from the struct.
 // To add a key, add the field to its folder's struct and one entry to its section in
-// schema_table.cpp, schema_model.cpp or schema_run.cpp.
+// schema_table.cpp, schema_model.cpp or schema_run.cpp. A choice is an enum (tensor/choice.hpp), so
+// that nothing behind the schema compares texts.
 #pragma once
 
 #include <cstdint>

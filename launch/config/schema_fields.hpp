@@ -40,7 +40,7 @@ Field field_at(Reach) {
 // field<&Config::model, &ModelConfig::hidden>(): how to reach a field in any Config.
 template <auto... members>
 Field field() {
-  return field_at([](Config & config) -> auto& { return reach<members...>(config); });
+  return field_at([](Config& config) -> decltype(auto) { return reach<members...>(config); });
 }
 
 inline constexpr double unlimited = std::numeric_limits<double>::infinity();

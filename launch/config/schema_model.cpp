@@ -11,8 +11,9 @@ constexpr auto attention_of = &ModelConfig::attention;
 // Of one entry of model.attention; the fields reach the first.
 template <auto member>
 Field attention_field() {
-  return field_at(
-      [](Config & config) -> auto& { return (config.model.*attention_of).front().*member; });
+  return field_at([](Config& config) -> decltype(auto) {
+    return ((config.model.*attention_of).front().*member);
+  });
 }
 
 std::span<const Key> attention_keys() {
