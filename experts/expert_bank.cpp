@@ -8,7 +8,18 @@
 
 namespace switchyard {
 
+using kernels::PackedWeight;
+using kernels::RowBlock;
+
 namespace {
+
+// Blocks of rows whose products are not summed over rows may cut an expert there.
+constexpr std::int64_t row_step = 64;
+
+// The weights of a block's experts.
+std::span<const PackedWeight> of(const std::vector<PackedWeight>& weights, const RowBlock& rows) {
+  return std::span(weights).subspan(rows.first_group, rows.num_groups());
+}
 
 ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t out_features,
                           std::int64_t in_features, float std) {
@@ -27,20 +38,13 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
   return spec;
 }
 
-// Calls visit(begin, end) for consecutive pieces of at most `size` rows.
-template <class Visit>
-void for_blocks(std::int64_t begin, std::int64_t end, std::int64_t size, Visit&& visit) {
-  for (std::int64_t at = begin; at < end; at += size) visit(at, std::min(at + size, end));
-}
-
 }  // namespace
 
 BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate,
                          DType compute)
-    // A thread's piece of a product has at least 64 rows: of a single row block, four threads at
-    // most would have work.
-    : block_rows_(std::min(kernels::row_block * kernels::num_threads_of(device), chunk_rows)) {
-  const std::int64_t chunk = std::min(chunk_rows, max_rows);
+    : block_rows_(kernels::block_rows(kernels::num_threads_of(device))),
+      chunk_rows_(std::max(block_rows_, min_chunk_rows)) {
+  const std::int64_t chunk = std::min(chunk_rows_, max_rows);
   const std::int64_t block = std::min(block_rows_, max_rows);
   gate_up_ = Tensor(device, Purpose::workspace, compute, {block, 2 * intermediate});
   act_ = Tensor(device, Purpose::workspace, compute, {chunk, intermediate});
@@ -55,20 +59,23 @@ ExpertBank::ExpertBank(ParameterStore& store, const BankSpec& spec)
       down_(store.add(
           weight_spec(spec, ".down.weight", spec.hidden, spec.intermediate, spec.output_std))) {
   Device& device = store.device();
-  for (std::int64_t e = 0; e < spec.num_local_experts; ++e)
-    weights_.push_back({{device, 2 * spec.intermediate, spec.hidden, spec.compute},
-                        {device, spec.hidden, spec.intermediate, spec.compute}});
+  for (std::int64_t e = 0; e < spec.num_local_experts; ++e) {
+    gate_up_weights_.emplace_back(device, 2 * spec.intermediate, spec.hidden, spec.compute);
+    down_weights_.emplace_back(device, spec.hidden, spec.intermediate, spec.compute);
+  }
+  kernels::reserve_grouped_linear(device, 2 * spec.intermediate, spec.hidden, spec.compute);
+  kernels::reserve_grouped_linear(device, spec.hidden, spec.intermediate, spec.compute);
 }
 
-TensorView ExpertBank::of_expert(const TensorView& whole, std::int64_t expert) const {
-  return spec_.num_experts > 0 ? whole[expert] : whole;
+TensorView ExpertBank::by_expert(const TensorView& whole) const {
+  return spec_.num_experts > 0 ? whole : whole.reshape({1, whole.shape[0], whole.shape[1]});
 }
 
 void ExpertBank::pack_weights() {
-  for (std::size_t e = 0; e < weights_.size(); ++e) {
-    const auto expert = static_cast<std::int64_t>(e);
-    weights_[e].gate_up.pack(of_expert(gate_up_.value(), expert));
-    weights_[e].down.pack(of_expert(down_.value(), expert));
+  const TensorView gate_up = by_expert(gate_up_.value()), down = by_expert(down_.value());
+  for (std::int64_t e = 0; e < spec_.num_local_experts; ++e) {
+    gate_up_weights_[static_cast<std::size_t>(e)].pack(gate_up[e]);
+    down_weights_[static_cast<std::size_t>(e)].pack(down[e]);
   }
 }
 
@@ -81,60 +88,78 @@ TensorView ExpertBank::gate_up_block(const TensorView& kept, std::int64_t begin,
 void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expert_offsets,
                          const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
                          const Pass& pass) const {
-  expect(expert_offsets.size() == weights_.size() + 1, "a row range for each expert of the bank");
-  expect(x.rows() == expert_offsets.back(), "row ranges that cover all rows");
-  for (std::size_t e = 0; e < weights_.size(); ++e)
-    for_blocks(expert_offsets[e], expert_offsets[e + 1], scratch.block_rows_,
-               [&](std::int64_t begin, std::int64_t end) {
-                 const TensorView act = scratch.act_->slice_rows(0, end - begin);
-                 const TensorView block = gate_up_block(gate_up, begin, end, scratch);
-                 kernels::linear_forward(x.slice_rows(begin, end), weights_[e].gate_up, block);
-                 kernels::swiglu_forward(block, act);
-                 kernels::linear_forward(act, weights_[e].down, y.slice_rows(begin, end));
-                 pass.poll();
-               });
+  expect_ranges(x, expert_offsets);
+  const std::int64_t step = std::min(row_step, scratch.block_rows_);
+  for (const RowBlock& rows : kernels::row_blocks(expert_offsets, scratch.block_rows_, step)) {
+    const TensorView act = scratch.act_->slice_rows(0, rows.end - rows.begin);
+    const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
+    kernels::grouped_linear_forward(x.slice_rows(rows.begin, rows.end), of(gate_up_weights_, rows),
+                                    rows.offsets, block);
+    kernels::swiglu_forward(block, act);
+    kernels::grouped_linear_forward(act, of(down_weights_, rows), rows.offsets,
+                                    y.slice_rows(rows.begin, rows.end));
+    pass.poll();
+  }
 }
 
 void ExpertBank::backward(const TensorView& dy, const TensorView& x,
                           std::span<const std::int64_t> expert_offsets, const TensorView& gate_up,
                           const TensorView& dx, BankScratch& scratch, const Pass& pass) const {
-  expect(expert_offsets.size() == weights_.size() + 1, "a row range for each expert of the bank");
-  expect(x.rows() == expert_offsets.back(), "row ranges that cover all rows");
-  for (std::size_t e = 0; e < weights_.size(); ++e)
-    for_blocks(expert_offsets[e], expert_offsets[e + 1], BankScratch::chunk_rows,
-               [&](std::int64_t begin, std::int64_t end) {
-                 backward_chunk(
-                     static_cast<std::int64_t>(e), dy.slice_rows(begin, end),
-                     x.slice_rows(begin, end),
-                     gate_up.device == nullptr ? gate_up : gate_up.slice_rows(begin, end),
-                     dx.slice_rows(begin, end), scratch, pass);
-               });
+  expect_ranges(x, expert_offsets);
+  for (const RowBlock& chunk :
+       kernels::row_blocks(expert_offsets, scratch.chunk_rows_, kernels::gradient_chunk_rows)) {
+    const auto rows_of = [&](const TensorView& whole) {
+      return whole.device == nullptr ? whole : whole.slice_rows(chunk.begin, chunk.end);
+    };
+    backward_chunk(chunk, rows_of(dy), rows_of(x), rows_of(gate_up), rows_of(dx), scratch, pass);
+  }
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
 }
 
-void ExpertBank::backward_chunk(std::int64_t expert, const TensorView& dy, const TensorView& x,
+void ExpertBank::backward_chunk(const RowBlock& chunk, const TensorView& dy, const TensorView& x,
                                 const TensorView& gate_up, const TensorView& dx,
                                 BankScratch& scratch, const Pass& pass) const {
-  const Weights& weights = weights_[static_cast<std::size_t>(expert)];
-  const std::int64_t num_rows = dy.rows();
-  const TensorView act = scratch.act_->slice_rows(0, num_rows);
-  const TensorView d_gate_up = scratch.d_gate_up_->slice_rows(0, num_rows);
-  for_blocks(0, num_rows, scratch.block_rows_, [&](std::int64_t begin, std::int64_t end) {
-    const TensorView d_act = scratch.d_act_->slice_rows(0, end - begin);
-    const TensorView d_gate_up_block = d_gate_up.slice_rows(begin, end);
-    const TensorView block = gate_up_block(gate_up, begin, end, scratch);
+  const std::span<const PackedWeight> gate_up_weights = of(gate_up_weights_, chunk);
+  const std::span<const PackedWeight> down_weights = of(down_weights_, chunk);
+  const TensorView act = scratch.act_->slice_rows(0, dy.rows());
+  const TensorView d_gate_up = scratch.d_gate_up_->slice_rows(0, dy.rows());
+  const std::int64_t step = std::min(row_step, scratch.block_rows_);
+  for (const RowBlock& rows : kernels::row_blocks(chunk.offsets, scratch.block_rows_, step)) {
+    const auto rows_of = [&](const TensorView& whole) {
+      return whole.slice_rows(rows.begin, rows.end);
+    };
+    const auto weights_of = [&](std::span<const PackedWeight> weights) {
+      return weights.subspan(rows.first_group, rows.num_groups());
+    };
+    const TensorView d_act = scratch.d_act_->slice_rows(0, rows.end - rows.begin);
+    const TensorView d_gate_up_block = rows_of(d_gate_up);
+    const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
     if (gate_up.device == nullptr)
-      kernels::linear_forward(x.slice_rows(begin, end), weights.gate_up, block);
-    kernels::linear_backward_input(dy.slice_rows(begin, end), weights.down, d_act);
-    kernels::swiglu_backward(d_act, block, d_gate_up_block, act.slice_rows(begin, end));
-    kernels::linear_backward_input(d_gate_up_block, weights.gate_up, dx.slice_rows(begin, end));
+      kernels::grouped_linear_forward(rows_of(x), weights_of(gate_up_weights), rows.offsets, block);
+    kernels::grouped_linear_backward_input(rows_of(dy), weights_of(down_weights), rows.offsets,
+                                           d_act);
+    kernels::swiglu_backward(d_act, block, d_gate_up_block, rows_of(act));
+    kernels::grouped_linear_backward_input(d_gate_up_block, weights_of(gate_up_weights),
+                                           rows.offsets, rows_of(dx));
     pass.poll();
-  });
-  kernels::linear_backward_weight(dy, act, of_expert(down_.gradient(), expert));
+  }
+  const auto gradient_of = [&](const Parameter& parameter) {
+    const auto first = static_cast<std::int64_t>(chunk.first_group);
+    return by_expert(parameter.gradient())
+        .slice_rows(first, first + static_cast<std::int64_t>(chunk.num_groups()));
+  };
+  kernels::grouped_linear_backward_weight(dy, act, chunk.offsets, gradient_of(down_));
   pass.poll();
-  kernels::linear_backward_weight(d_gate_up, x, of_expert(gate_up_.gradient(), expert));
+  kernels::grouped_linear_backward_weight(d_gate_up, x, chunk.offsets, gradient_of(gate_up_));
   pass.poll();
+}
+
+void ExpertBank::expect_ranges(const TensorView& x,
+                               std::span<const std::int64_t> expert_offsets) const {
+  expect(std::ssize(expert_offsets) == spec_.num_local_experts + 1,
+         "a row range for each expert of the bank");
+  expect(x.rows() == expert_offsets.back(), "the row ranges cover the rows");
 }
 
 }  // namespace switchyard

@@ -1,19 +1,19 @@
 // SwiGLU feed-forward networks over row ranges: expert e of the bank takes the rows
 // [expert_offsets[e], expert_offsets[e + 1]).
 //   y = down (silu(gate x) * (up x)),   gate and up as one product
-// A dense feed-forward layer is a bank of one expert. Rows are taken in blocks of which each
-// thread's share keeps the intermediate in its cache; the blocks of an expert start at its first
-// row, so a row's bits depend neither on the ranks nor on the threads that share the work. The bank
-// owns parameters. Its backward reads the rows it got and the product gate_up of each; who has not
-// kept the product (an empty view) lets the backward compute it again, block by block, with the
-// same bits. Everything else is in BankScratch.
+// A dense feed-forward layer is a bank of one expert. Rows are taken in blocks, of several experts
+// where these have few, whose intermediate stays in the caches (kernels/grouped_linear.hpp); a
+// row's bits depend neither on the ranks nor on the threads that share the work. The bank owns
+// parameters. Its backward reads the rows it got and the product gate_up of each; who has not kept
+// the product (an empty view) lets the backward compute it again, block by block, with the same
+// bits. Everything else is in BankScratch.
 #pragma once
 
 #include <span>
 #include <string>
 #include <vector>
 
-#include "kernels/linear.hpp"
+#include "kernels/grouped_linear.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
 
@@ -42,10 +42,11 @@ class BankScratch {
 
  private:
   friend class ExpertBank;
-  // Rows of one weight-gradient product: wide enough that fp32 gradients are seldom read again.
-  static constexpr std::int64_t chunk_rows = 1024;
+  // Rows of a weight gradient's products, at least: then fp32 gradients are seldom read again.
+  static constexpr std::int64_t min_chunk_rows = 1024;
 
-  std::int64_t block_rows_;  // taken at once: a row block for each thread, a chunk at most
+  std::int64_t block_rows_;  // taken at once
+  std::int64_t chunk_rows_;  // a block or several, whose weight gradients are taken at once
   Tensor gate_up_;           // compute type [block, 2 I]: where the caller keeps none
   Tensor act_;               // compute type [chunk, I]
   Tensor d_act_;             // compute type [block, I]
@@ -73,24 +74,23 @@ class ExpertBank {
   std::int64_t num_local_experts() const { return spec_.num_local_experts; }
 
  private:
-  struct Weights {
-    kernels::PackedWeight gate_up;  // [2 I, H]
-    kernels::PackedWeight down;     // [H, I]
-  };
   // Rows [begin, end) of gate_up: a part of `kept`, or room in the scratch.
   static TensorView gate_up_block(const TensorView& kept, std::int64_t begin, std::int64_t end,
                                   const BankScratch& scratch);
-  // The part of a parameter's value or gradient that belongs to a local expert.
-  TensorView of_expert(const TensorView& whole, std::int64_t expert) const;
-  // All rows belong to `expert`; at most a chunk of them.
-  void backward_chunk(std::int64_t expert, const TensorView& dy, const TensorView& x,
+  // A parameter's value or gradient with a first dim of local experts.
+  TensorView by_expert(const TensorView& whole) const;
+  // The views hold the rows of the chunk.
+  void backward_chunk(const kernels::RowBlock& chunk, const TensorView& dy, const TensorView& x,
                       const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
                       const Pass& pass) const;
+  void expect_ranges(const TensorView& x, std::span<const std::int64_t> expert_offsets) const;
 
   BankSpec spec_;
   Parameter& gate_up_;
   Parameter& down_;
-  std::vector<Weights> weights_;  // by local expert
+  // By local expert: [2 I, H] and [H, I].
+  std::vector<kernels::PackedWeight> gate_up_weights_;
+  std::vector<kernels::PackedWeight> down_weights_;
 };
 
 }  // namespace switchyard

@@ -1,6 +1,6 @@
-// The instruction set that kernels use, chosen at run time: the best the processor has, or less when
-// the environment variable SWITCHYARD_MAX_ISA (sse4, avx2, avx512, avx512_bf16, amx) says so. The
-// limit governs our own loops (Highway targets) and oneDNN alike.
+// The instruction set that kernels use, chosen at run time: the best the processor has, or less
+// when the environment variable SWITCHYARD_MAX_ISA (sse4, avx2, avx512, avx512_bf16, amx) says so.
+// The limit governs our own loops (Highway targets) and oneDNN alike.
 #pragma once
 
 #include <cstdint>

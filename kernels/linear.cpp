@@ -1,9 +1,11 @@
 #include "kernels/linear.hpp"
 
 #include "kernels/check.hpp"
+#include "kernels/cpu/grouped_linear.hpp"
 #include "kernels/cpu/linear.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/linear.hpp"
+#include "kernels/threads.hpp"
 
 namespace switchyard::kernels {
 
@@ -17,6 +19,9 @@ PackedWeight::PackedWeight(Device& device, std::int64_t out_features, std::int64
   };
   forward_ = layout(in_features, out_features);
   if (backward) backward_ = layout(out_features, in_features);
+  device.kernel_scratch(cpu::product_scratch_bytes(
+      {.out = out_features, .in = in_features, .compute = compute, .backward = backward},
+      num_threads_of(device)));
 }
 
 void PackedWeight::pack(const TensorView& weight) {

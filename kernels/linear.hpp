@@ -5,8 +5,10 @@
 // layouts that the forward and the backward product read; the optimizer step repacks it once. Sizes
 // follow oneDNN's choice for the processor; on the plan device they are asked from oneDNN too.
 //
-// Rows are cut into blocks of at most `row_block` rows whatever the number of rows, and a last
-// partial block is computed padded, so a row's bits do not depend on how many rows come with it.
+// Threads take the rows in pieces, of a fixed length where the length may change a row's bits, and
+// a last partial piece is computed padded, so a row's bits do not depend on how many rows come with
+// it. Padded pieces lie in the device's kernel_scratch, of which a PackedWeight reserves what its
+// products need. Not to be called from within a piece (kernels/threads.hpp).
 #pragma once
 
 #include "tensor/tensor.hpp"
@@ -37,6 +39,7 @@ class PackedWeight {
   Tensor backward_;  // u8, opaque; empty without backward
 };
 
+// Callers that take rows in blocks take multiples of it.
 inline constexpr std::int64_t row_block = 256;
 
 enum class Accumulate : bool { no, yes };

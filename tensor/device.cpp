@@ -27,6 +27,27 @@ std::string_view name_of(DeviceKind kind) {
   return "?";
 }
 
+std::byte* Device::kernel_scratch(std::int64_t bytes) {
+  const std::int64_t wanted = MemoryLedger::rounded(bytes);
+  if (wanted <= scratch_bytes_) return scratch_.get();
+  scratch_.reset();
+  memory_.remove(Purpose::workspace, scratch_bytes_);
+  scratch_bytes_ = 0;
+  if (!is_plan()) {
+    constexpr std::size_t alignment = 64;  // MemoryLedger::granularity is a multiple of it
+    scratch_.reset(
+        static_cast<std::byte*>(std::aligned_alloc(alignment, static_cast<std::size_t>(wanted))));
+    if (scratch_ == nullptr)
+      throw MemoryError(
+          fmt::format("the system refused {} bytes of memory for scratch of kernels; {} bytes are "
+                      "in use",
+                      wanted, memory_.live_total()));
+  }
+  memory_.add(Purpose::workspace, wanted);
+  scratch_bytes_ = wanted;
+  return scratch_.get();
+}
+
 namespace {
 
 constexpr std::int64_t page_bytes = 4096;

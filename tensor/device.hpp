@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -54,6 +55,11 @@ class Device {
   Stream& compute_stream() { return *compute_stream_; }
   Stream& communication_stream() { return *communication_stream_; }
 
+  // Memory of the host that the kernels of this device share, one call at a time: at least `bytes`,
+  // 64-byte aligned, its contents undefined. It is counted as workspace, grows when more is asked
+  // for, which moves it, and stays. Null on the plan device.
+  std::byte* kernel_scratch(std::int64_t bytes);
+
   // Memory of a tensor that does not grow: zeros, aligned to MemoryLedger::granularity. Small ones
   // share mappings. Null on the plan device. MemoryError with the sizes when the system refuses.
   virtual std::byte* allocate(std::int64_t bytes);
@@ -86,6 +92,11 @@ class Device {
   std::unique_ptr<Stream> communication_stream_;
   MemoryLedger memory_;
   Profile profile_;
+  struct Free {
+    void operator()(std::byte* address) const { std::free(address); }
+  };
+  std::unique_ptr<std::byte, Free> scratch_;
+  std::int64_t scratch_bytes_ = 0;
 };
 
 std::unique_ptr<Device> make_cpu_device();

@@ -1,11 +1,13 @@
-// The products of kernels/linear.hpp on the CPU, by oneDNN. Threads take the rows in
-// pieces (kernels/threads.hpp), and every piece is one product on one thread.
+// The products of kernels/linear.hpp on the CPU. Packing is linear.cpp; the products are those of
+// one group in grouped_linear.cpp.
 #pragma once
 
 #include "kernels/linear.hpp"
 
 namespace switchyard::kernels::cpu {
 
+// Of the operands of products: without bf16 products fp32 numbers that happen to be bf16 values.
+DType operand_type(DType compute);
 // Bytes of one layout of a weight: the second operand of a product over k.
 std::int64_t packed_weight_bytes(std::int64_t k, std::int64_t n, DType compute);
 // backward may be empty.

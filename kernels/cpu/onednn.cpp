@@ -3,15 +3,11 @@
 #include <fmt/core.h>
 #include <omp.h>
 
-#include <array>
-#include <cstdlib>
 #include <map>
-#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
 #include <unordered_map>
 
-#include "kernels/linear.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 
@@ -64,21 +60,12 @@ struct Prepared {
   std::unordered_map<int, memory> arguments;
 };
 
-struct FreeAligned {
-  void operator()(std::byte* address) const { std::free(address); }
-};
-struct Buffer {
-  std::unique_ptr<std::byte, FreeAligned> address;
-  std::int64_t bytes = 0;
-};
-
 // What a thread keeps between calls.
 struct ThreadState {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
   std::unordered_map<Product, Prepared, ProductHash> products;
   std::map<std::tuple<std::int64_t, std::int64_t, DType>, memory::desc> packed_descs;
-  std::array<Buffer, static_cast<std::size_t>(ScratchSlot::count)> buffers;
 };
 
 ThreadState& thread_state() {
@@ -86,16 +73,17 @@ ThreadState& thread_state() {
   return state;
 }
 
-// One layout serves every number of rows: it is what oneDNN chooses for a full row block.
+// One layout serves every number of rows: it is what oneDNN chooses for that many.
+constexpr std::int64_t layout_rows = 256;
 const memory::desc& packed_desc(std::int64_t k, std::int64_t n, DType dtype) {
   ThreadState& state = thread_state();
   const auto key = std::tuple{k, n, dtype};
   const auto found = state.packed_descs.find(key);
   if (found != state.packed_descs.end()) return found->second;
   const auto type = type_of(dtype);
-  const dnnl::matmul::primitive_desc chosen({{{row_block, k}, type, memory::format_tag::ab},
+  const dnnl::matmul::primitive_desc chosen({{{layout_rows, k}, type, memory::format_tag::ab},
                                              {{k, n}, type, memory::format_tag::any},
-                                             {{row_block, n}, type, memory::format_tag::ab}},
+                                             {{layout_rows, n}, type, memory::format_tag::ab}},
                                             state.engine);
   return state.packed_descs.emplace(key, chosen.weights_desc()).first->second;
 }
@@ -193,18 +181,6 @@ void pack(std::int64_t k, std::int64_t n, DType operands, const float* source, b
     const std::int64_t begin = i * piece;
     pack_cols({k, n, begin, std::min(n - begin, piece)}, operands, source, transposed, packed);
   });
-}
-
-std::byte* scratch(ScratchSlot slot, std::int64_t bytes) {
-  Buffer& buffer = thread_state().buffers[static_cast<std::size_t>(slot)];
-  if (buffer.bytes < bytes) {
-    const std::size_t rounded = (static_cast<std::size_t>(bytes) + 4095) / 4096 * 4096;
-    buffer.address.reset(static_cast<std::byte*>(std::aligned_alloc(64, rounded)));
-    buffer.bytes = buffer.address ? static_cast<std::int64_t>(rounded) : 0;
-    if (!buffer.address)
-      throw MemoryError(fmt::format("no memory for {} bytes of kernel scratch", rounded));
-  }
-  return buffer.address.get();
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -38,9 +38,4 @@ std::int64_t packed_bytes(std::int64_t k, std::int64_t n, DType operands);
 void pack(std::int64_t k, std::int64_t n, DType operands, const float* source, bool transposed,
           std::byte* packed);
 
-// Thread-local host memory of at least `bytes`, 64-byte aligned, that stays valid until the next
-// call with the same slot on this thread. For operands that need padding or conversion.
-enum class ScratchSlot : std::uint8_t { first, second, result, count };
-std::byte* scratch(ScratchSlot slot, std::int64_t bytes);
-
 }  // namespace switchyard::kernels::cpu

@@ -8,16 +8,15 @@
 #include <vector>
 
 #include "kernels/cpu/onednn.hpp"
-#include "kernels/linear.hpp"
 #include "tensor/random.hpp"
 
 namespace switchyard::kernels::cpu {
 
 namespace {
 
-constexpr std::array<std::int64_t, 8> piece_sizes = {16, 32, 48, 64, 96, 128, 192, row_block};
-// Shorter pieces would read the weights too often for what they compute.
-constexpr std::int64_t shortest_shared_piece = 64;
+constexpr std::array<std::int64_t, 6> piece_sizes = {16,           32, 48, row_piece, 2 * row_piece,
+                                                     4 * row_piece};
+constexpr std::int64_t pieces_of_thread = 4;
 
 // Random numbers with a period prime to the sizes of matrices: what matters is that sums round.
 constexpr std::int64_t period = 4093;
@@ -43,7 +42,7 @@ std::vector<std::byte> random_matrix(std::int64_t numel, DType dtype, std::strin
 }
 
 bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType result) {
-  const auto x = random_matrix(row_block * k, operands, "row pieces x");
+  const auto x = random_matrix(piece_sizes.back() * k, operands, "row pieces x");
   const auto weight = random_matrix(k * n, DType::f32, "row pieces weight");
   std::vector<std::byte> packed(static_cast<std::size_t>(packed_bytes(k, n, operands)));
   pack(k, n, operands, reinterpret_cast<const float*>(weight.data()), false, packed.data());
@@ -61,7 +60,7 @@ bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType resu
              x.data(), packed.data(), y.data());
     return y;
   };
-  const auto full = rows_of(row_block);
+  const auto full = rows_of(piece_sizes.back());
   return std::ranges::all_of(piece_sizes, [&](std::int64_t rows) {
     const auto part = rows_of(rows);
     return std::memcmp(part.data(), full.data(), part.size()) == 0;
@@ -78,18 +77,10 @@ bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DTyp
   return answers.emplace(key, try_short_pieces(k, n, operands, result)).first->second;
 }
 
-std::int64_t even_piece(std::int64_t rows, int num_threads) {
-  const auto rows_of_busiest = [&](std::int64_t piece) {
-    const std::int64_t num_pieces = (rows + piece - 1) / piece;
-    return (num_pieces + num_threads - 1) / num_threads * piece;
-  };
-  std::int64_t best = row_block;
-  for (const std::int64_t piece : piece_sizes)
-    if (piece >= shortest_shared_piece &&
-        (rows_of_busiest(piece) < rows_of_busiest(best) ||
-         (rows_of_busiest(piece) == rows_of_busiest(best) && piece > best)))
-      best = piece;
-  return best;
+std::int64_t shared_piece(std::int64_t rows, int num_threads) {
+  std::int64_t piece = piece_sizes.back();
+  while (piece > row_piece && rows < pieces_of_thread * num_threads * piece) piece /= 2;
+  return piece;
 }
 
 std::int64_t next_piece(std::int64_t rows) {

@@ -8,13 +8,19 @@
 
 namespace switchyard::kernels::cpu {
 
-// Whether a row's bits are the same in a short piece and in a full row block. oneDNN may split the
-// sum over k by the number of rows (its AMX and its small fp32 products do), so this is tried once
-// for a shape, on random operands, and remembered by the thread. If not, every piece is full.
+// Short enough that a block of rows feeds many threads, long enough that a piece reads the weights
+// for a good deal of work.
+inline constexpr std::int64_t row_piece = 64;
+
+// Whether a row's bits are the same in pieces of all sizes. oneDNN may split the sum over k by the
+// number of rows (its AMX products do, and those in fp32 of 32 rows with AVX2), so this is tried
+// once for a shape, on random operands, and remembered by the thread. If not, every piece has
+// row_piece rows, the last one padded: one length for everybody, so that a row's bits do not depend
+// on how many rows come with it.
 bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DType result);
 
-// The size of the pieces that share `rows` out most evenly between `num_threads`.
-std::int64_t even_piece(std::int64_t rows, int num_threads);
+// Where short pieces keep bits: the longest pieces of which `num_threads` have several each.
+std::int64_t shared_piece(std::int64_t rows, int num_threads);
 
 // The next piece of `rows` rows: the largest size that fits, or the smallest one of all.
 std::int64_t next_piece(std::int64_t rows);

@@ -216,21 +216,6 @@ TEST_F(LinearTest, PackingAgainReplacesTheWeight) {
             f32_tolerance);
 }
 
-TEST_F(LinearTest, WorksInsideAPiece) {
-  const LinearShape s{300, 64, 96};
-  const Tensor x = random_tensor(*device_, DType::bf16, {s.rows, s.in}, "x");
-  const Tensor w = random_tensor(*device_, DType::f32, {s.out, s.in}, "w");
-  const PackedWeight weight = packed(w, DType::bf16);
-  const Tensor alone(*device_, Purpose::activation, DType::bf16, {s.rows, s.out});
-  linear_forward(x, weight, alone);
-  std::vector<Tensor> ys;
-  for (int i = 0; i < 6; ++i)
-    ys.emplace_back(*device_, Purpose::activation, DType::bf16, Shape{s.rows, s.out});
-  for_each_piece(
-      6, [&](std::int64_t i, int) { linear_forward(x, weight, ys[static_cast<std::size_t>(i)]); });
-  for (const Tensor& y : ys) EXPECT_TRUE(same_bits(alone, y));
-}
-
 TEST_F(LinearTest, EmptyAndWrongShapes) {
   const Tensor w = random_tensor(*device_, DType::f32, {8, 4}, "w");
   const PackedWeight weight = packed(w, DType::f32);

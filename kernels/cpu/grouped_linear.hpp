@@ -1,0 +1,30 @@
+// The products of kernels/grouped_linear.hpp, and with one group those of kernels/linear.hpp, on
+// the CPU, by oneDNN. The pieces of all groups lie in one queue (kernels/threads.hpp), and every
+// piece is one product on one thread, so how they are cut changes no bit of a row. Scratch of
+// padded pieces is the device's.
+#pragma once
+
+#include "kernels/grouped_linear.hpp"
+
+namespace switchyard::kernels::cpu {
+
+// Weights [out, in] and which products are made with them.
+struct ProductKind {
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+  DType compute = DType::f32;
+  bool is_grouped = false;
+  bool backward = true;  // or the forward product alone
+};
+// What they take of Device::kernel_scratch.
+std::int64_t product_scratch_bytes(const ProductKind& kind, int num_threads);
+
+void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
+                            std::span<const std::int64_t> offsets, const TensorView& y);
+void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
+                                   std::span<const std::int64_t> offsets, const TensorView& dx,
+                                   Accumulate accumulate);
+void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
+                                    std::span<const std::int64_t> offsets, const TensorView& dw);
+
+}  // namespace switchyard::kernels::cpu

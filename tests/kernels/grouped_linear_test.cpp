@@ -1,0 +1,237 @@
+// Products of groups: against the double reference, and bit for bit against a product for each.
+#include "kernels/grouped_linear.hpp"
+
+#include "kernels/threads.hpp"
+#include "tensor/error.hpp"
+#include "tests/kernels/products_support.hpp"
+#include "tests/support/reference_linear.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+using namespace switchyard::test;
+using reference::LinearShape;
+using Offsets = std::vector<std::int64_t>;
+
+// As in linear_test.cpp: sums of up to a few thousand products in fp32; results in bf16 are
+// rounded.
+double tolerance(DType type) {
+  return type == DType::f32 ? 1e-5 : bf16_rounding;
+}
+
+// Empty groups first, between and last; one row; more than a piece; all rows with one.
+const std::vector<Offsets> all_offsets = {
+    {0, 0, 1, 70, 70, 333, 333}, {0, 0, 0, 300}, {0, 5},
+    {0, 1, 2, 3, 4, 5},          {0, 0, 0},      {0, 700, 1400}};
+constexpr std::int64_t out = 72, in = 33;
+
+class GroupedLinearTest : public testing::Test {
+ protected:
+  GroupedLinearTest() : device_(make_cpu_device()) { set_num_threads(3); }
+  ~GroupedLinearTest() override { set_num_threads(before_); }
+
+  Tensor weight(std::int64_t group) const {
+    return random_tensor(*device_, DType::f32, {out, in}, "w" + std::to_string(group));
+  }
+  std::vector<PackedWeight> packed(const Offsets& offsets, DType type) const {
+    std::vector<PackedWeight> weights;
+    for (std::int64_t g = 0; g + 1 < std::ssize(offsets); ++g) {
+      weights.emplace_back(*device_, out, in, type);
+      weights.back().pack(weight(g));
+    }
+    return weights;
+  }
+  // The weight as the product reads it.
+  std::vector<double> rounded(std::int64_t group, DType type) const {
+    std::vector<double> values = doubles(weight(group));
+    if (type == DType::bf16)
+      for (double& value : values)
+        value = static_cast<double>(to_float(to_bf16(static_cast<float>(value))));
+    return values;
+  }
+  Tensor rows(DType type, const Offsets& offsets, std::int64_t cols, std::string_view name) const {
+    return random_tensor(*device_, type, {offsets.back(), cols}, name);
+  }
+
+  std::unique_ptr<Device> device_;
+  int before_ = num_threads();
+};
+
+// visit(group, begin, end) for all groups with rows.
+template <class Visit>
+void for_each_group(const Offsets& offsets, Visit&& visit) {
+  for (std::size_t g = 0; g + 1 < offsets.size(); ++g)
+    if (offsets[g] < offsets[g + 1])
+      visit(static_cast<std::int64_t>(g), offsets[g], offsets[g + 1]);
+}
+
+TEST_F(GroupedLinearTest, ForwardIsTheProductOfEachGroup) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const Offsets& offsets : all_offsets) {
+      const auto weights = packed(offsets, type);
+      const Tensor x = rows(type, offsets, in, "x"), y = rows(type, offsets, out, "y");
+      const Tensor alone = rows(type, offsets, out, "other");
+      grouped_linear_forward(x, weights, offsets, y);
+      for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
+        const TensorView part = x->slice_rows(begin, end), result = y->slice_rows(begin, end);
+        EXPECT_LT(relative_error(doubles(result), linear_forward({end - begin, out, in},
+                                                                 doubles(part), rounded(g, type))),
+                  tolerance(type));
+        linear_forward(part, weights[static_cast<std::size_t>(g)], alone->slice_rows(begin, end));
+        EXPECT_TRUE(same_bits(result, alone->slice_rows(begin, end)));
+      });
+    }
+}
+
+TEST_F(GroupedLinearTest, BackwardInputIsTheProductOfEachGroup) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const Offsets& offsets : all_offsets)
+      for (const Accumulate accumulate : {Accumulate::no, Accumulate::yes}) {
+        const auto weights = packed(offsets, type);
+        const Tensor dy = rows(type, offsets, out, "dy"), dx = rows(type, offsets, in, "before");
+        const Tensor alone = rows(type, offsets, in, "before");
+        const auto before = doubles(dx);
+        grouped_linear_backward_input(dy, weights, offsets, dx, accumulate);
+        for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
+          const TensorView part = dy->slice_rows(begin, end), result = dx->slice_rows(begin, end);
+          auto expected =
+              linear_backward_input({end - begin, out, in}, doubles(part), rounded(g, type));
+          if (accumulate == Accumulate::yes)
+            for (std::size_t i = 0; i < expected.size(); ++i)
+              expected[i] += before[static_cast<std::size_t>(begin * in) + i];
+          EXPECT_LT(relative_error(doubles(result), expected), tolerance(type));
+          linear_backward_input(part, weights[static_cast<std::size_t>(g)],
+                                alone->slice_rows(begin, end), accumulate);
+          EXPECT_TRUE(same_bits(result, alone->slice_rows(begin, end)));
+        });
+      }
+}
+
+TEST_F(GroupedLinearTest, BackwardWeightAddsToEachGroup) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const Offsets& offsets : all_offsets) {
+      const std::int64_t groups = std::ssize(offsets) - 1;
+      const Tensor dy = rows(type, offsets, out, "dy"), x = rows(type, offsets, in, "x");
+      const Tensor dw = random_tensor(*device_, DType::f32, {groups, out, in}, "before");
+      const Tensor alone = random_tensor(*device_, DType::f32, {groups, out, in}, "before");
+      auto expected = doubles(dw->flat().reshape({groups * out, in}));
+      grouped_linear_backward_weight(dy, x, offsets, dw);
+      for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
+        const TensorView dy_part = dy->slice_rows(begin, end), x_part = x->slice_rows(begin, end);
+        const auto product =
+            linear_backward_weight({end - begin, out, in}, doubles(dy_part), doubles(x_part));
+        for (std::size_t i = 0; i < product.size(); ++i)
+          expected[static_cast<std::size_t>(g * out * in) + i] += product[i];
+        linear_backward_weight(dy_part, x_part, alone.view()[g]);
+      });
+      EXPECT_LT(relative_error(doubles(dw->flat().reshape({groups * out, in})), expected), 1e-5);
+      EXPECT_TRUE(same_bits(dw, alone));
+    }
+}
+
+TEST_F(GroupedLinearTest, BitsDoNotDependOnTheNumberOfThreads) {
+  const Offsets offsets = {0, 130, 131, 900, 1300};
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Tensor x = rows(type, offsets, in, "x"), dy = rows(type, offsets, out, "dy");
+    std::vector<Tensor> ys, dws;
+    for (const int threads : {1, 2, 3, 7}) {
+      set_num_threads(threads);
+      ys.push_back(rows(type, offsets, out, "y"));
+      dws.emplace_back(*device_, Purpose::gradient, DType::f32, Shape{4, out, in});
+      grouped_linear_forward(x, packed(offsets, type), offsets, ys.back());
+      grouped_linear_backward_weight(dy, x, offsets, dws.back());
+      EXPECT_TRUE(same_bits(ys.front(), ys.back()));
+      EXPECT_TRUE(same_bits(dws.front(), dws.back()));
+    }
+  }
+}
+
+// Block after block the weight gradient has the bits of the whole.
+TEST_F(GroupedLinearTest, BlocksKeepTheBitsOfWeightGradients) {
+  const Offsets offsets = {0, 300, 1900, 1900, 2000, 2600};
+  const std::int64_t groups = std::ssize(offsets) - 1;
+  const Tensor x = rows(DType::bf16, offsets, in, "x"), dy = rows(DType::bf16, offsets, out, "dy");
+  const Tensor whole(*device_, Purpose::gradient, DType::f32, {groups, out, in});
+  grouped_linear_backward_weight(dy, x, offsets, whole);
+  for (const std::int64_t most : {512, 1024, 1536, 10000}) {
+    const Tensor dw(*device_, Purpose::gradient, DType::f32, {groups, out, in});
+    for (const RowBlock& block : row_blocks(offsets, most, gradient_chunk_rows)) {
+      const auto first = static_cast<std::int64_t>(block.first_group);
+      grouped_linear_backward_weight(
+          dy->slice_rows(block.begin, block.end), x->slice_rows(block.begin, block.end),
+          block.offsets,
+          dw->slice_rows(first, first + static_cast<std::int64_t>(block.num_groups())));
+    }
+    EXPECT_TRUE(same_bits(whole, dw)) << most;
+  }
+}
+
+TEST(RowBlocks, CoverAllRowsAndCutGroupsAtSteps) {
+  for (const Offsets& offsets :
+       {Offsets{0, 0, 300, 300, 301, 2000, 2064, 2064}, Offsets{0, 0}, Offsets{0, 64}, Offsets{0}})
+    for (const std::int64_t most : {512, 1024, 4096})
+      for (const std::int64_t step : {64, 512}) {
+        std::int64_t at = 0;
+        for (const RowBlock& block : row_blocks(offsets, most, step)) {
+          EXPECT_EQ(block.begin, at);
+          EXPECT_LE(block.end - block.begin, most);
+          EXPECT_GT(block.end, block.begin);
+          for (std::size_t g = 0; g < block.num_groups(); ++g) {
+            const std::int64_t first = offsets[block.first_group + g];
+            const std::int64_t end = offsets[block.first_group + g + 1];
+            const std::int64_t begin = block.begin + block.offsets[g];
+            EXPECT_EQ(begin, std::max(first, block.begin));
+            EXPECT_EQ(block.begin + block.offsets[g + 1], std::min(end, block.end));
+            EXPECT_EQ((begin - first) % step, 0);
+          }
+          at = block.end;
+        }
+        EXPECT_EQ(at, offsets.back());
+      }
+}
+
+TEST_F(GroupedLinearTest, RefusesWhatDoesNotFit) {
+  const Offsets offsets = {0, 2, 5};
+  const auto weights = packed(offsets, DType::f32);
+  const Tensor x = rows(DType::f32, offsets, in, "x"), y = rows(DType::f32, offsets, out, "y");
+  EXPECT_THROW(grouped_linear_forward(x, weights, Offsets{0, 2, 4}, y), InternalError);
+  EXPECT_THROW(grouped_linear_forward(x, weights, Offsets{0, 3, 2, 5}, y), InternalError);
+  EXPECT_THROW(grouped_linear_forward(x, {weights.data(), 1}, offsets, y), InternalError);
+  EXPECT_THROW(grouped_linear_forward(y, weights, offsets, x), InternalError);
+}
+
+// The plan records the work of each product and reserves the same scratch.
+TEST(GroupedLinearPlan, RecordsTheWorkOfEachProduct) {
+  const auto plan = make_plan_device(), cpu = make_cpu_device();
+  const Offsets offsets = {0, 0, 30, 100};
+  std::vector<PackedWeight> weights, on_cpu;
+  for (int g = 0; g < 3; ++g) {
+    weights.emplace_back(*plan, 64, 96, DType::bf16);
+    on_cpu.emplace_back(*cpu, 64, 96, DType::bf16);
+  }
+  reserve_grouped_linear(*plan, 64, 96, DType::bf16);
+  reserve_grouped_linear(*cpu, 64, 96, DType::bf16);
+  EXPECT_GT(plan->memory().live(Purpose::workspace), 0);
+  const std::int64_t reserved = cpu->memory().live(Purpose::workspace);
+  EXPECT_EQ(plan->memory().live(Purpose::workspace), reserved);
+  const auto flops_of = [&](Device& device, std::span<const PackedWeight> with) {
+    const Tensor x(device, Purpose::activation, DType::bf16, {100, 96});
+    const Tensor y(device, Purpose::activation, DType::bf16, {100, 64});
+    const Tensor dw(device, Purpose::gradient, DType::f32, {3, 64, 96});
+    device.profile().reset();
+    grouped_linear_forward(x, with, offsets, y);
+    grouped_linear_backward_input(y, with, offsets, x);
+    grouped_linear_backward_weight(y, x, offsets, dw);
+    return device.profile().total_work().flops;
+  };
+  EXPECT_EQ(flops_of(*plan, weights), 3 * 2.0 * 100 * 64 * 96);
+  flops_of(*cpu, on_cpu);
+  EXPECT_EQ(cpu->memory().live(Purpose::workspace), reserved);  // the products took no more
+}
+
+}  // namespace
+}  // namespace switchyard::kernels
+
+int main(int argc, char** argv) {
+  return switchyard::test::run_tests_on_isa(argc, argv);
+}
