@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "experts/expert_bank.hpp"
+#include "kernels/host_copy.hpp"
 
 namespace switchyard::bench {
 
@@ -26,7 +27,8 @@ class Problem {
   Problem(Device& device, const Mesh& mesh, const ExpertsSize& size, DType precision)
       : store_(device, mesh),
         bank_(store_, spec_of(size, precision)),
-        scratch_(device, size.num_rows, size.intermediate, precision),
+        scratch_(device, size.num_rows, size.num_experts, size.intermediate, precision),
+        offsets_(device, Purpose::workspace, DType::i32, {size.num_experts + 1}),
         gate_up_(device, Purpose::activation, precision, {size.num_rows, 2 * size.intermediate}) {
     for (Tensor* each : {&x_, &y_, &dy_, &dx_})
       *each = Tensor(device, Purpose::activation, precision, {size.num_rows, size.hidden});
@@ -37,8 +39,11 @@ class Problem {
     fill_random(dy_, 1);
   }
 
-  void use(std::vector<std::int64_t> offsets) {
-    offsets_ = std::move(offsets);
+  void use(std::span<const std::int64_t> offsets) {
+    kernels::write_from_host<std::int32_t>(offsets_, [&](std::span<std::int32_t> written) {
+      std::ranges::transform(offsets, written.begin(),
+                             [](std::int64_t row) { return static_cast<std::int32_t>(row); });
+    });
     forward();  // the backward pass reads its results
   }
   void forward() { bank_.forward(x_, offsets_, gate_up_, y_, scratch_, pass_); }
@@ -48,9 +53,9 @@ class Problem {
   ParameterStore store_;
   ExpertBank bank_;
   BankScratch scratch_;
+  Tensor offsets_;
   Tensor gate_up_;
   Tensor x_, y_, dy_, dx_;
-  std::vector<std::int64_t> offsets_;
   Pass pass_;
 };
 

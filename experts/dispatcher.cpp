@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/arrival.hpp"
+#include "kernels/group_offsets.hpp"
 #include "kernels/host_copy.hpp"
 #include "kernels/permute.hpp"
 #include "tensor/error.hpp"
@@ -75,6 +76,7 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
          "fewer than 2^31 rows in a micro-batch");
   Route route;
+  route.offsets = Tensor(device, Purpose::activation, DType::i32, {num_local_places() + 1});
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
   route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
   if (!arrives_in_order())
@@ -96,6 +98,8 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
                           used(route.row_of_slot, route.num_tokens),
                           used(route.token_of_row, route.num_tokens * top_k_));
   const TensorView recv_counts = exchange_counts(scratch);
+  const TensorView counts_of_ranks = recv_counts.reshape({group_.size(), num_local_places()});
+  kernels::group_offsets(counts_of_ranks, route.offsets);
   read_counts(scratch, recv_counts, route, capacity);
   fill_sums(route);
   capacity.require(route.num_rows);
@@ -103,7 +107,7 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
   TensorView arrival_numbers;
   if (sharing_.num_ranks > 1)
     arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
-  kernels::arrival_order(recv_counts.reshape({group_.size(), num_local_places()}), arrival_numbers,
+  kernels::arrival_order(counts_of_ranks, arrival_numbers,
                          {.first = sharing_.first_rank, .size = sharing_.num_ranks},
                          used(route.arrival_of_row, route.num_rows));
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/swiglu.hpp"
-#include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -17,8 +16,9 @@ namespace {
 constexpr std::int64_t row_step = 64;
 
 // The weights of a block's experts.
-std::span<const PackedWeight> of(const std::vector<PackedWeight>& weights, const RowBlock& rows) {
-  return std::span(weights).subspan(rows.first_group, rows.num_groups());
+std::span<const PackedWeight> of(std::span<const PackedWeight> weights, const RowBlock& rows) {
+  return weights.subspan(static_cast<std::size_t>(rows.first_group),
+                         static_cast<std::size_t>(rows.num_groups));
 }
 
 ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t out_features,
@@ -40,16 +40,23 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
 
 }  // namespace
 
-BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate,
-                         DType compute)
-    : block_rows_(kernels::block_rows(kernels::num_threads_of(device))),
-      chunk_rows_(std::max(block_rows_, min_chunk_rows)) {
-  const std::int64_t chunk = std::min(chunk_rows_, max_rows);
-  const std::int64_t block = std::min(block_rows_, max_rows);
-  gate_up_ = Tensor(device, Purpose::workspace, compute, {block, 2 * intermediate});
-  act_ = Tensor(device, Purpose::workspace, compute, {chunk, intermediate});
-  d_act_ = Tensor(device, Purpose::workspace, compute, {block, intermediate});
-  d_gate_up_ = Tensor(device, Purpose::workspace, compute, {chunk, 2 * intermediate});
+BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
+                         std::int64_t intermediate, DType compute, RowCapacity* capacity)
+    : block_rows_(kernels::block_rows(device)),
+      chunk_rows_(std::max(block_rows_, min_chunk_rows)),
+      block_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}),
+      chunk_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}) {
+  const bool follows_rows = block_rows_ == kernels::all_rows && capacity != nullptr;
+  const auto allocate = [&](Tensor& buffer, std::int64_t rows, std::int64_t cols) {
+    const Shape shape{std::min(rows, max_rows), cols};
+    buffer = follows_rows ? Tensor::growable(device, Purpose::workspace, compute, shape)
+                          : Tensor(device, Purpose::workspace, compute, shape);
+    if (follows_rows) capacity->add(buffer);
+  };
+  allocate(gate_up_, block_rows_, 2 * intermediate);
+  allocate(act_, chunk_rows_, intermediate);
+  allocate(d_act_, block_rows_, intermediate);
+  allocate(d_gate_up_, chunk_rows_, 2 * intermediate);
 }
 
 ExpertBank::ExpertBank(ParameterStore& store, const BankSpec& spec)
@@ -85,12 +92,9 @@ TensorView ExpertBank::gate_up_block(const TensorView& kept, std::int64_t begin,
                                 : scratch.gate_up_->slice_rows(0, end - begin);
 }
 
-void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expert_offsets,
-                         const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
-                         const Pass& pass) const {
-  expect_ranges(x, expert_offsets);
-  const std::int64_t step = std::min(row_step, scratch.block_rows_);
-  for (const RowBlock& rows : kernels::row_blocks(expert_offsets, scratch.block_rows_, step)) {
+void ExpertBank::forward(const TensorView& x, const TensorView& offsets, const TensorView& gate_up,
+                         const TensorView& y, BankScratch& scratch, const Pass& pass) const {
+  const auto run_block = [&](const RowBlock& rows) {
     const TensorView act = scratch.act_->slice_rows(0, rows.end - rows.begin);
     const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
     kernels::grouped_linear_forward(x.slice_rows(rows.begin, rows.end), of(gate_up_weights_, rows),
@@ -99,20 +103,22 @@ void ExpertBank::forward(const TensorView& x, std::span<const std::int64_t> expe
     kernels::grouped_linear_forward(act, of(down_weights_, rows), rows.offsets,
                                     y.slice_rows(rows.begin, rows.end));
     pass.poll();
-  }
+  };
+  kernels::for_each_row_block(offsets, x.rows(), spec_.num_local_experts, scratch.block_rows_,
+                              row_step, scratch.block_offsets_, run_block);
 }
 
-void ExpertBank::backward(const TensorView& dy, const TensorView& x,
-                          std::span<const std::int64_t> expert_offsets, const TensorView& gate_up,
-                          const TensorView& dx, BankScratch& scratch, const Pass& pass) const {
-  expect_ranges(x, expert_offsets);
-  for (const RowBlock& chunk :
-       kernels::row_blocks(expert_offsets, scratch.chunk_rows_, kernels::gradient_chunk_rows)) {
+void ExpertBank::backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
+                          const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
+                          const Pass& pass) const {
+  const auto run_chunk = [&](const RowBlock& chunk) {
     const auto rows_of = [&](const TensorView& whole) {
       return whole.device == nullptr ? whole : whole.slice_rows(chunk.begin, chunk.end);
     };
     backward_chunk(chunk, rows_of(dy), rows_of(x), rows_of(gate_up), rows_of(dx), scratch, pass);
-  }
+  };
+  kernels::for_each_row_block(offsets, x.rows(), spec_.num_local_experts, scratch.chunk_rows_,
+                              kernels::gradient_chunk_rows, scratch.chunk_offsets_, run_chunk);
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
 }
@@ -124,42 +130,32 @@ void ExpertBank::backward_chunk(const RowBlock& chunk, const TensorView& dy, con
   const std::span<const PackedWeight> down_weights = of(down_weights_, chunk);
   const TensorView act = scratch.act_->slice_rows(0, dy.rows());
   const TensorView d_gate_up = scratch.d_gate_up_->slice_rows(0, dy.rows());
-  const std::int64_t step = std::min(row_step, scratch.block_rows_);
-  for (const RowBlock& rows : kernels::row_blocks(chunk.offsets, scratch.block_rows_, step)) {
+  const auto run_block = [&](const RowBlock& rows) {
     const auto rows_of = [&](const TensorView& whole) {
       return whole.slice_rows(rows.begin, rows.end);
-    };
-    const auto weights_of = [&](std::span<const PackedWeight> weights) {
-      return weights.subspan(rows.first_group, rows.num_groups());
     };
     const TensorView d_act = scratch.d_act_->slice_rows(0, rows.end - rows.begin);
     const TensorView d_gate_up_block = rows_of(d_gate_up);
     const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
     if (gate_up.device == nullptr)
-      kernels::grouped_linear_forward(rows_of(x), weights_of(gate_up_weights), rows.offsets, block);
-    kernels::grouped_linear_backward_input(rows_of(dy), weights_of(down_weights), rows.offsets,
+      kernels::grouped_linear_forward(rows_of(x), of(gate_up_weights, rows), rows.offsets, block);
+    kernels::grouped_linear_backward_input(rows_of(dy), of(down_weights, rows), rows.offsets,
                                            d_act);
     kernels::swiglu_backward(d_act, block, d_gate_up_block, rows_of(act));
-    kernels::grouped_linear_backward_input(d_gate_up_block, weights_of(gate_up_weights),
-                                           rows.offsets, rows_of(dx));
+    kernels::grouped_linear_backward_input(d_gate_up_block, of(gate_up_weights, rows), rows.offsets,
+                                           rows_of(dx));
     pass.poll();
-  }
+  };
+  kernels::for_each_row_block(chunk.offsets, dy.rows(), chunk.num_groups, scratch.block_rows_,
+                              row_step, scratch.block_offsets_, run_block);
   const auto gradient_of = [&](const Parameter& parameter) {
-    const auto first = static_cast<std::int64_t>(chunk.first_group);
     return by_expert(parameter.gradient())
-        .slice_rows(first, first + static_cast<std::int64_t>(chunk.num_groups()));
+        .slice_rows(chunk.first_group, chunk.first_group + chunk.num_groups);
   };
   kernels::grouped_linear_backward_weight(dy, act, chunk.offsets, gradient_of(down_));
   pass.poll();
   kernels::grouped_linear_backward_weight(d_gate_up, x, chunk.offsets, gradient_of(gate_up_));
   pass.poll();
-}
-
-void ExpertBank::expect_ranges(const TensorView& x,
-                               std::span<const std::int64_t> expert_offsets) const {
-  expect(std::ssize(expert_offsets) == spec_.num_local_experts + 1,
-         "a row range for each expert of the bank");
-  expect(x.rows() == expert_offsets.back(), "the row ranges cover the rows");
 }
 
 }  // namespace switchyard

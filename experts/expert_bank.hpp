@@ -1,18 +1,19 @@
 // SwiGLU feed-forward networks over row ranges: expert e of the bank takes the rows
-// [expert_offsets[e], expert_offsets[e + 1]).
+// [offsets[e], offsets[e + 1]).
 //   y = down (silu(gate x) * (up x)),   gate and up as one product
-// A dense feed-forward layer is a bank of one expert. Rows are taken in blocks, of several experts
-// where these have few, whose intermediate stays in the caches (kernels/grouped_linear.hpp); a
-// row's bits depend neither on the ranks nor on the threads that share the work. The bank owns
+// A dense feed-forward layer is a bank of one expert. On processors with caches rows are taken in
+// blocks, of several experts where these have few, whose intermediate stays there; elsewhere all at
+// once (kernels/grouped_linear.hpp). A row's bits depend neither on the ranks nor on the threads
+// that share the work. The bank owns
 // parameters. Its backward reads the rows it got and the product gate_up of each; who has not kept
 // the product (an empty view) lets the backward compute it again, block by block, with the same
 // bits. Everything else is in BankScratch.
 #pragma once
 
-#include <span>
 #include <string>
 #include <vector>
 
+#include "experts/row_capacity.hpp"
 #include "kernels/grouped_linear.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
@@ -37,20 +38,27 @@ struct BankSpec {
 
 class BankScratch {
  public:
-  // For the number of threads that the kernels have now.
-  BankScratch(Device& device, std::int64_t max_rows, std::int64_t intermediate, DType compute);
+  // num_experts: of the bank. For the number of threads that the kernels have now. Where all rows
+  // are taken at once, the buffers follow the capacity's rows; without one they have max_rows.
+  BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
+              std::int64_t intermediate, DType compute, RowCapacity* capacity = nullptr);
+  // A capacity knows where the buffers are.
+  BankScratch(const BankScratch&) = delete;
+  BankScratch& operator=(const BankScratch&) = delete;
 
  private:
   friend class ExpertBank;
   // Rows of a weight gradient's products, at least: then fp32 gradients are seldom read again.
-  static constexpr std::int64_t min_chunk_rows = 1024;
+  static constexpr std::int64_t min_chunk_rows = 3 * kernels::gradient_chunk_rows;
 
   std::int64_t block_rows_;  // taken at once
   std::int64_t chunk_rows_;  // a block or several, whose weight gradients are taken at once
-  Tensor gate_up_;           // compute type [block, 2 I]: where the caller keeps none
-  Tensor act_;               // compute type [chunk, I]
-  Tensor d_act_;             // compute type [block, I]
-  Tensor d_gate_up_;         // compute type [chunk, 2 I]
+  Tensor block_offsets_;     // i32 [experts + 1]: of the block at hand, and of the chunk
+  Tensor chunk_offsets_;
+  Tensor gate_up_;    // compute type [block, 2 I]: where the caller keeps none
+  Tensor act_;        // compute type [chunk, I]
+  Tensor d_act_;      // compute type [block, I]
+  Tensor d_gate_up_;  // compute type [chunk, 2 I]
 };
 
 class ExpertBank {
@@ -59,17 +67,16 @@ class ExpertBank {
   ExpertBank(ParameterStore& store, const BankSpec& spec);
 
   void pack_weights();
-  // x: [R, H]; expert_offsets: num_local_experts + 1 ascending row numbers, from 0 to R. Written:
-  // gate_up [R, 2 I], gate in the first I columns, kept for the backward unless it is TensorView{};
-  // and y [R, H].
-  void forward(const TensorView& x, std::span<const std::int64_t> expert_offsets,
-               const TensorView& gate_up, const TensorView& y, BankScratch& scratch,
-               const Pass& pass) const;
+  // x: [R, H]; offsets: i32 [num_local_experts + 1] on the device, from 0 to R, or TensorView{} if
+  // the only expert takes all rows. Written: gate_up [R, 2 I], gate in the first I columns, kept
+  // for the backward unless it is TensorView{}; and y [R, H].
+  void forward(const TensorView& x, const TensorView& offsets, const TensorView& gate_up,
+               const TensorView& y, BankScratch& scratch, const Pass& pass) const;
   // dy: [R, H]; x and gate_up of the forward pass (TensorView{}: computed again). dx [R, H] is
   // written, the gradients of the weights are added to and reported ready, also when no rows came.
-  void backward(const TensorView& dy, const TensorView& x,
-                std::span<const std::int64_t> expert_offsets, const TensorView& gate_up,
-                const TensorView& dx, BankScratch& scratch, const Pass& pass) const;
+  void backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
+                const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
+                const Pass& pass) const;
 
   std::int64_t num_local_experts() const { return spec_.num_local_experts; }
 
@@ -83,7 +90,6 @@ class ExpertBank {
   void backward_chunk(const kernels::RowBlock& chunk, const TensorView& dy, const TensorView& x,
                       const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
                       const Pass& pass) const;
-  void expect_ranges(const TensorView& x, std::span<const std::int64_t> expert_offsets) const;
 
   BankSpec spec_;
   Parameter& gate_up_;

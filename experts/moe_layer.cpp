@@ -57,7 +57,7 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
     : router(device, config, hidden, compute, num_tokens, num_sequences),
       dispatch(device, placement, config, hidden, compute, num_tokens, capacity, sharing),
       bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
-           config.intermediate, compute),
+           placement.most_places(), config.intermediate, compute, &capacity),
       losses(device, Purpose::workspace, DType::f64, {2}) {
   if (config.dropout <= 0) return;
   by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
@@ -162,8 +162,8 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
       dispatcher_.moves_rows() ? used_rows(scratch.dispatch.rows, route) : returned;
   {
     const Profile::Scope scope(profile, Part::experts);
-    bank_.forward(x_rows, route.expert_offsets, used_rows(derived.gate_up, route), y_rows,
-                  scratch.bank, pass);
+    bank_.forward(x_rows, route.offsets, used_rows(derived.gate_up, route), y_rows, scratch.bank,
+                  pass);
   }
   const Profile::Scope scope(profile, Part::combine);
   MovingRows returning = dispatcher_.start_from_experts(
@@ -212,7 +212,7 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   const TensorView dx_rows = arrival;
   {
     const Profile::Scope scope(profile, Part::experts);
-    bank_.backward(dy_rows, used_rows(derived.x_rows, route), route.expert_offsets,
+    bank_.backward(dy_rows, used_rows(derived.x_rows, route), route.offsets,
                    used_rows(derived.gate_up, route), dx_rows, scratch.bank, pass);
   }
   {

@@ -26,6 +26,7 @@ struct RouteCounts {
 struct Route : RouteCounts {
   void for_each_tensor(const RecordVisitor& visit);
 
+  Tensor offsets;         // i32 [local places + 1]: expert_offsets, where the experts read them
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
   Tensor token_of_row;    // i32 [T k], of which num_sent are in use
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when

@@ -1,6 +1,7 @@
 #include "kernels/grouped_linear.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/grouped_linear.hpp"
@@ -12,62 +13,71 @@ namespace switchyard::kernels {
 
 namespace {
 
-void expect_groups(std::span<const std::int64_t> offsets, std::int64_t rows) {
-  expect(!offsets.empty() && offsets.front() == 0 && offsets.back() == rows &&
-             std::ranges::is_sorted(offsets),
-         "offsets that ascend from 0 to the number of rows");
+void expect_offsets(const TensorView& offsets, std::int64_t num_groups) {
+  expect_vector(offsets, DType::i32, num_groups + 1, "offsets: i32 [groups + 1]");
 }
 
-void expect_weights(std::span<const PackedWeight> weights, std::span<const std::int64_t> offsets,
-                    DType compute, std::int64_t out, std::int64_t in) {
-  expect(weights.size() + 1 == offsets.size(), "a weight for each group");
+void expect_weights(std::span<const PackedWeight> weights, DType compute, std::int64_t out,
+                    std::int64_t in) {
   for (const PackedWeight& weight : weights)
     expect(weight.compute_dtype() == compute && weight.out_features() == out &&
                weight.in_features() == in,
            "weights of one shape and of the operands' type");
 }
 
+// One group that has all rows.
+bool is_whole(const TensorView& offsets, std::int64_t num_groups) {
+  if (offsets.device != nullptr) return false;
+  expect(num_groups == 1, "offsets, unless there is one group");
+  return true;
+}
+
 }  // namespace
 
 void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
-                            std::span<const std::int64_t> offsets, const TensorView& y) {
-  expect_groups(offsets, x.rows());
-  expect_weights(weights, offsets, x.dtype, y.cols(), x.cols());
+                            const TensorView& offsets, const TensorView& y) {
+  if (is_whole(offsets, std::ssize(weights))) return linear_forward(x, weights.front(), y);
+  expect_offsets(offsets, std::ssize(weights));
+  expect_weights(weights, x.dtype, y.cols(), x.cols());
   expect(y.rows() == x.rows() && (y.dtype == x.dtype || y.dtype == DType::f32),
          "y: [rows, out] of the compute type or f32");
-  if (x.empty()) return;
+  if (x.empty() || weights.empty()) return;
   dispatch(
       *x.device, [&] { cpu::grouped_linear_forward(x, weights, offsets, y); },
-      [&] { plan::grouped_linear_forward(x, weights, offsets, y); });
+      [&] { plan::grouped_linear_forward(x, weights, y); });
 }
 
 void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
-                                   std::span<const std::int64_t> offsets, const TensorView& dx,
+                                   const TensorView& offsets, const TensorView& dx,
                                    Accumulate accumulate) {
-  expect_groups(offsets, dy.rows());
-  expect_weights(weights, offsets, dy.dtype, dy.cols(), dx.cols());
+  if (is_whole(offsets, std::ssize(weights)))
+    return linear_backward_input(dy, weights.front(), dx, accumulate);
+  expect_offsets(offsets, std::ssize(weights));
+  expect_weights(weights, dy.dtype, dy.cols(), dx.cols());
   expect(dx.rows() == dy.rows() && (dx.dtype == dy.dtype || dx.dtype == DType::f32),
          "dx: [rows, in] of the compute type or f32");
   for (const PackedWeight& weight : weights)
     expect(!weight.backward_layout().empty(), "weights packed for the backward product");
-  if (dy.empty()) return;
+  if (dy.empty() || weights.empty()) return;
   dispatch(
       *dy.device, [&] { cpu::grouped_linear_backward_input(dy, weights, offsets, dx, accumulate); },
-      [&] { plan::grouped_linear_backward_input(dy, weights, offsets, dx, accumulate); });
+      [&] { plan::grouped_linear_backward_input(dy, weights, dx, accumulate); });
 }
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    std::span<const std::int64_t> offsets, const TensorView& dw) {
-  expect_groups(offsets, dy.rows());
+                                    const TensorView& offsets, const TensorView& dw) {
+  const std::int64_t num_groups = dw.shape[0];
   expect(is_float(dy.dtype) && x.dtype == dy.dtype && x.rows() == dy.rows(),
          "dy and x: as many rows, f32 or bf16 alike");
   expect(dw.dtype == DType::f32 && dw.is_contiguous() &&
-             dw.shape == Shape({std::ssize(offsets) - 1, dy.cols(), x.cols()}),
+             dw.shape == Shape({num_groups, dy.cols(), x.cols()}),
          "a contiguous dw: f32 [groups, out, in]");
-  if (dy.empty() || x.empty()) return;
+  if (is_whole(offsets, num_groups)) return linear_backward_weight(dy, x, dw[0]);
+  expect_offsets(offsets, num_groups);
+  if (dy.empty() || x.empty() || num_groups == 0) return;
   dispatch(
       *dy.device, [&] { cpu::grouped_linear_backward_weight(dy, x, offsets, dw); },
-      [&] { plan::grouped_linear_backward_weight(dy, x, offsets, dw); });
+      [&] { plan::grouped_linear_backward_weight(dy, x, dw); });
 }
 
 void reserve_grouped_linear(Device& device, std::int64_t out_features, std::int64_t in_features,
@@ -77,31 +87,70 @@ void reserve_grouped_linear(Device& device, std::int64_t out_features, std::int6
       num_threads_of(device)));
 }
 
-std::vector<RowBlock> row_blocks(std::span<const std::int64_t> offsets, std::int64_t most_rows,
-                                 std::int64_t step) {
-  expect(step >= 1 && most_rows >= step, "blocks that hold a step");
-  std::vector<RowBlock> blocks;
-  for (std::size_t group = 0; group + 1 < offsets.size(); ++group)
-    for (std::int64_t at = offsets[group]; at < offsets[group + 1];) {
-      const std::int64_t left = offsets[group + 1] - at;
+std::int64_t block_rows(const Device& device) {
+  const DeviceKind kind = device.is_plan() ? device.target().device : device.kind();
+  if (kind == DeviceKind::cuda) return all_rows;
+  constexpr std::int64_t rows_of_thread = 256, most = 4096;
+  return std::min(rows_of_thread * num_threads_of(device), most);
+}
+
+namespace {
+
+struct Cut {
+  std::int64_t begin;  // rows
+  std::int64_t end;
+  std::int64_t first_group;
+  std::vector<std::int64_t> offsets;  // counted from `begin`
+  std::int64_t num_groups() const { return std::ssize(offsets) - 1; }
+};
+
+std::vector<Cut> cut_rows(std::span<const std::int64_t> offsets, std::int64_t most_rows,
+                          std::int64_t step) {
+  std::vector<Cut> blocks;
+  for (std::int64_t group = 0; group + 1 < std::ssize(offsets); ++group) {
+    const std::int64_t end = offsets[static_cast<std::size_t>(group) + 1];
+    for (std::int64_t at = offsets[static_cast<std::size_t>(group)]; at < end;) {
+      const std::int64_t left = end - at;
       const std::int64_t room = blocks.empty() ? 0 : most_rows - (at - blocks.back().begin);
       if (room < std::min(left, step)) {  // the next block begins with this group
         blocks.push_back({at, at, group, {0}});
         continue;
       }
       const std::int64_t rows = left <= room ? left : room / step * step;
-      RowBlock& block = blocks.back();
+      Cut& block = blocks.back();
       while (block.first_group + block.num_groups() < group)  // empty groups, and that before
         block.offsets.push_back(block.end - block.begin);
       block.offsets.push_back(at + rows - block.begin);
       block.end = at += rows;
     }
+  }
   return blocks;
 }
 
-std::int64_t block_rows(int num_threads) {
-  constexpr std::int64_t rows_of_thread = 256, most = 4096;
-  return std::min(rows_of_thread * num_threads, most);
+}  // namespace
+
+void for_each_row_block(const TensorView& offsets, std::int64_t num_rows, std::int64_t num_groups,
+                        std::int64_t most_rows, std::int64_t step, const TensorView& block_offsets,
+                        const std::function<void(const RowBlock&)>& visit) {
+  expect(step >= 1 && most_rows >= step, "blocks that hold a step");
+  if (num_rows == 0 || num_groups == 0) return;
+  const bool is_one_group = is_whole(offsets, num_groups);
+  if (!is_one_group) expect_offsets(offsets, num_groups);
+  if (most_rows == all_rows) return visit({0, num_rows, 0, num_groups, offsets});
+  const std::vector<std::int64_t> bounds =
+      is_one_group ? std::vector<std::int64_t>{0, num_rows}
+                   : dispatch(
+                         *offsets.device, [&] { return cpu::read_offsets(offsets, num_rows); },
+                         [&] { return plan::even_offsets(num_groups, num_rows); });
+  for (const Cut& cut : cut_rows(bounds, most_rows, step)) {
+    RowBlock block{cut.begin, cut.end, cut.first_group, cut.num_groups(), {}};
+    if (!is_one_group) {
+      block.offsets = block_offsets.slice_rows(0, std::ssize(cut.offsets));
+      dispatch(
+          *offsets.device, [&] { cpu::write_offsets(cut.offsets, block.offsets); }, [] {});
+    }
+    visit(block);
+  }
 }
 
 }  // namespace switchyard::kernels

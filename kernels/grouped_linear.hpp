@@ -59,7 +59,7 @@ std::int64_t block_rows(const Device& device);
 // then. num_rows: of the operands, of which not all need be in use. block_offsets: i32, room for
 // those of a block, [groups + 1]; written anew for each; it may be empty for all_rows, or if
 // offsets is.
-inline constexpr std::int64_t gradient_chunk_rows = 512;
+inline constexpr std::int64_t gradient_chunk_rows = 384;
 void for_each_row_block(const TensorView& offsets, std::int64_t num_rows, std::int64_t num_groups,
                         std::int64_t most_rows, std::int64_t step, const TensorView& block_offsets,
                         const std::function<void(const RowBlock&)>& visit);

@@ -1,7 +1,5 @@
 #include "model/feed_forward.hpp"
 
-#include <array>
-
 #include "model/parameter_spec.hpp"
 
 namespace switchyard {
@@ -28,7 +26,7 @@ void FeedForward::Derived::for_each_tensor(const RecordVisitor& visit) {
 
 FeedForward::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
                               std::int64_t num_tokens)
-    : bank(device, num_tokens, model.dense_intermediate, compute) {}
+    : bank(device, num_tokens, 1, model.dense_intermediate, compute) {}
 
 FeedForward::FeedForward(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                          DType compute)
@@ -44,14 +42,12 @@ FeedForward::Derived FeedForward::make_derived(std::int64_t num_tokens, bool kee
 
 void FeedForward::forward(const TensorView& x, const TensorView& y, Derived& derived,
                           Scratch& scratch, const Pass& pass) const {
-  const std::array<std::int64_t, 2> all_rows = {0, x.rows()};
-  bank_.forward(x, all_rows, derived.gate_up, y, scratch.bank, pass);
+  bank_.forward(x, TensorView{}, derived.gate_up, y, scratch.bank, pass);
 }
 
 void FeedForward::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
                            const Derived& derived, Scratch& scratch, const Pass& pass) const {
-  const std::array<std::int64_t, 2> all_rows = {0, x.rows()};
-  bank_.backward(dy, x, all_rows, derived.gate_up, dx, scratch.bank, pass);
+  bank_.backward(dy, x, TensorView{}, derived.gate_up, dx, scratch.bank, pass);
 }
 
 }  // namespace switchyard

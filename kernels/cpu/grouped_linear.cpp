@@ -9,6 +9,7 @@
 #include "kernels/cpu/onednn.hpp"
 #include "kernels/cpu/row_pieces.hpp"
 #include "kernels/threads.hpp"
+#include "tensor/error.hpp"
 
 namespace switchyard::kernels::cpu {
 
@@ -169,24 +170,30 @@ void multiply_groups(const RowProducts& p, std::span<const std::int64_t> offsets
   const std::int64_t place_bytes = x_scratch(p.k(), p.x.dtype) + y_scratch(p.n());
   std::byte* scratch = p.x.device->kernel_scratch(places * place_bytes);
   const bool short_pieces = short_pieces_keep_bits(p.k(), p.n(), p.operands(), p.result());
-  const Pieces pieces(offsets, short_pieces ? shared_piece(p.x.rows(), num_threads()) : row_piece);
+  const Pieces pieces(offsets,
+                      short_pieces ? shared_piece(offsets.back(), num_threads()) : row_piece);
   for_each_piece(pieces.count(), [&](std::int64_t i, int thread) {
     multiply_rows(p, pieces[i], short_pieces, scratch + (places > 1 ? thread : 0) * place_bytes);
   });
 }
 
 // Rows of one product of a weight gradient: long enough to amortise reading and writing dw, short
-// enough that a panel of both operands stays in the cache. What is left is cut at multiples of
-// row_step, so few distinct products exist whatever numbers of rows the experts receive.
+// enough that a panel of both operands stays in the cache and that oneDNN does not cut the sum.
+// What is left is cut at multiples of row_step, so few distinct products exist whatever numbers of
+// rows the experts receive.
 constexpr std::int64_t chunk_rows = gradient_chunk_rows;
 constexpr std::int64_t row_step = 64;
 
-// Rows of dw that a thread takes at a time.
+// Rows of dw that a thread takes at a time: 16 pieces of a weight, if they are not too short to
+// amortise reading x. How oneDNN orders a sum may depend on their number, so it follows from the
+// weight's size alone.
+constexpr std::int64_t pieces_of_weight = 16;
+constexpr std::int64_t shortest_gradient_piece = 64;
 constexpr std::int64_t longest_gradient_piece = 256;
-std::int64_t gradient_piece(std::int64_t rows_of_all, int threads) {
-  for (const std::int64_t piece : {longest_gradient_piece, longest_gradient_piece / 2})
-    if (rows_of_all >= 2 * threads * piece) return piece;
-  return 64;
+std::int64_t gradient_piece(std::int64_t out) {
+  const std::int64_t shortest = shortest_gradient_piece * pieces_of_weight;
+  return std::clamp((out + shortest - 1) / shortest * shortest_gradient_piece,
+                    shortest_gradient_piece, longest_gradient_piece);
 }
 
 // dw += dy^T x of each group; dw f32 [groups, out, in].
@@ -207,7 +214,7 @@ std::int64_t panel_scratch(std::int64_t cols, DType compute) {
   return rounded((operands == compute ? row_step : chunk_rows) * cols * size_of(operands));
 }
 std::int64_t gradient_place(std::int64_t out, std::int64_t in, DType compute) {
-  return panel_scratch(std::min(longest_gradient_piece, out), compute) + panel_scratch(in, compute);
+  return panel_scratch(std::min(gradient_piece(out), out), compute) + panel_scratch(in, compute);
 }
 
 struct Operand {
@@ -274,7 +281,7 @@ void add_gradients(const WeightGradients& g, std::span<const std::int64_t> offse
   std::vector<std::size_t> groups;  // those with rows
   for (std::size_t i = 0; i + 1 < offsets.size(); ++i)
     if (offsets[i] < offsets[i + 1]) groups.push_back(i);
-  const std::int64_t size = gradient_piece(g.out() * std::ssize(groups), num_threads());
+  const std::int64_t size = gradient_piece(g.out());
   const std::int64_t pieces_of_group = (g.out() + size - 1) / size;
   const std::int64_t place_bytes = gradient_place(g.out(), g.in(), g.dy.dtype);
   std::byte* scratch = g.x.device->kernel_scratch(num_threads() * place_bytes);
@@ -293,7 +300,7 @@ std::vector<const std::byte*> packed_of(std::span<const PackedWeight> weights, b
   return packed;
 }
 
-std::array<std::int64_t, 2> all_rows(const TensorView& x) {
+std::array<std::int64_t, 2> whole(const TensorView& x) {
   return {0, x.rows()};
 }
 
@@ -309,34 +316,46 @@ std::int64_t product_scratch_bytes(const ProductKind& kind, int num_threads) {
 }
 
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y) {
-  multiply_groups({x, y, packed_of({&weight, 1}, true), false, false}, all_rows(x));
+  multiply_groups({x, y, packed_of({&weight, 1}, true), false, false}, whole(x));
 }
 
 void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
                            Accumulate accumulate) {
   multiply_groups({dy, dx, packed_of({&weight, 1}, false), accumulate == Accumulate::yes, false},
-                  all_rows(dy));
+                  whole(dy));
 }
 
 void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
-  add_gradients({dy, x, dw.as<float>()}, all_rows(dy));
+  add_gradients({dy, x, dw.as<float>()}, whole(dy));
+}
+
+std::vector<std::int64_t> read_offsets(const TensorView& offsets, std::int64_t num_rows) {
+  const std::span<const std::int32_t> given = offsets.span<std::int32_t>();
+  expect(given.front() == 0 && given.back() <= num_rows && std::ranges::is_sorted(given),
+         "offsets that ascend from 0 to at most the number of rows");
+  return {given.begin(), given.end()};
+}
+
+void write_offsets(std::span<const std::int64_t> offsets, const TensorView& to) {
+  std::ranges::transform(offsets, to.span<std::int32_t>().begin(),
+                         [](std::int64_t row) { return static_cast<std::int32_t>(row); });
 }
 
 void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
-                            std::span<const std::int64_t> offsets, const TensorView& y) {
-  multiply_groups({x, y, packed_of(weights, true), false, true}, offsets);
+                            const TensorView& offsets, const TensorView& y) {
+  multiply_groups({x, y, packed_of(weights, true), false, true}, read_offsets(offsets, x.rows()));
 }
 
 void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
-                                   std::span<const std::int64_t> offsets, const TensorView& dx,
+                                   const TensorView& offsets, const TensorView& dx,
                                    Accumulate accumulate) {
   multiply_groups({dy, dx, packed_of(weights, false), accumulate == Accumulate::yes, true},
-                  offsets);
+                  read_offsets(offsets, dy.rows()));
 }
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    std::span<const std::int64_t> offsets, const TensorView& dw) {
-  add_gradients({dy, x, dw.as<float>()}, offsets);
+                                    const TensorView& offsets, const TensorView& dw) {
+  add_gradients({dy, x, dw.as<float>()}, read_offsets(offsets, dy.rows()));
 }
 
 }  // namespace switchyard::kernels::cpu

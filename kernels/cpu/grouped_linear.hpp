@@ -4,6 +4,8 @@
 // padded pieces is the device's.
 #pragma once
 
+#include <vector>
+
 #include "kernels/grouped_linear.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -19,12 +21,16 @@ struct ProductKind {
 // What they take of Device::kernel_scratch.
 std::int64_t product_scratch_bytes(const ProductKind& kind, int num_threads);
 
+// Checks that they ascend from 0 to at most num_rows.
+std::vector<std::int64_t> read_offsets(const TensorView& offsets, std::int64_t num_rows);
+void write_offsets(std::span<const std::int64_t> offsets, const TensorView& to);
+
 void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
-                            std::span<const std::int64_t> offsets, const TensorView& y);
+                            const TensorView& offsets, const TensorView& y);
 void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
-                                   std::span<const std::int64_t> offsets, const TensorView& dx,
+                                   const TensorView& offsets, const TensorView& dx,
                                    Accumulate accumulate);
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    std::span<const std::int64_t> offsets, const TensorView& dw);
+                                    const TensorView& offsets, const TensorView& dw);
 
 }  // namespace switchyard::kernels::cpu

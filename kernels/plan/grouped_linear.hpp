@@ -1,16 +1,19 @@
-// The products of kernels/grouped_linear.hpp on the plan device: the work of each group's product.
+// The products of kernels/grouped_linear.hpp on the plan device, which has no offsets to read: all
+// rows are in use, and every group has as many.
 #pragma once
+
+#include <vector>
 
 #include "kernels/grouped_linear.hpp"
 
 namespace switchyard::kernels::plan {
 
+std::vector<std::int64_t> even_offsets(std::int64_t num_groups, std::int64_t num_rows);
 void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
-                            std::span<const std::int64_t> offsets, const TensorView& y);
+                            const TensorView& y);
 void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
-                                   std::span<const std::int64_t> offsets, const TensorView& dx,
-                                   Accumulate accumulate);
+                                   const TensorView& dx, Accumulate accumulate);
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    std::span<const std::int64_t> offsets, const TensorView& dw);
+                                    const TensorView& dw);
 
 }  // namespace switchyard::kernels::plan

@@ -105,6 +105,10 @@ void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row) 
   record(arrival_of_row, 0, bytes(arrival_of_row) + (numbers.empty() ? 0 : bytes(numbers)));
 }
 
+void group_offsets(const TensorView& counts, const TensorView& offsets) {
+  record(offsets, 0, bytes(counts) + bytes(offsets));
+}
+
 void gather_rows(const TensorView& dst) {
   record(dst, 0, 2 * bytes(dst));
 }

@@ -29,6 +29,7 @@ void sort_by_expert(const TensorView& counts, const TensorView& indices);
 void add_auxiliary_losses(const TensorView& counts, const TensorView& lse);
 void balance_slopes(const TensorView& slopes);
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row);
+void group_offsets(const TensorView& counts, const TensorView& offsets);
 void gather_rows(const TensorView& dst);
 void scatter_rows(const TensorView& src);
 void combine_rows(const TensorView& rows, const TensorView& out);

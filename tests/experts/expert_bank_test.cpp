@@ -67,11 +67,13 @@ struct BankRun {
         bank(store, spec_of(c)),
         x_values(random_doubles("x", static_cast<std::size_t>(num_rows * hidden), 1.0)),
         dy_values(random_doubles("dy", static_cast<std::size_t>(num_rows * hidden), 1.0)),
+        offsets(*device, Purpose::workspace, DType::i32, {std::ssize(c.offsets)}),
         x(rows_of(hidden)),
         dy(rows_of(hidden)),
         y(rows_of(hidden)),
         dx(rows_of(hidden)),
         gate_up(rows_of(2 * intermediate)) {
+    std::ranges::copy(c.offsets, offsets->host<std::int32_t>());
     store.allocate();
     for (std::int64_t e = 0; e < std::ssize(c.offsets) - 1; ++e) {
       const ReferenceMoe moe = one_expert(c.dtype, e);
@@ -87,16 +89,19 @@ struct BankRun {
   Tensor rows_of(std::int64_t cols) const {
     return Tensor(*device, Purpose::activation, c.dtype, {num_rows, cols});
   }
+  // A dense bank needs none.
+  TensorView offsets_of_experts() const { return c.dense ? TensorView{} : offsets.view(); }
   const Parameter& gate_up_weight() const { return store.parameters()[0]; }
   const Parameter& down_weight() const { return store.parameters()[1]; }
 
   // keep: whether the backward pass gets the forward's product or computes it again.
   void run(bool keep = true) {
-    BankScratch scratch(*device, num_rows, intermediate, c.dtype);
+    const std::int64_t num_experts = std::ssize(c.offsets) - 1;
+    BankScratch scratch(*device, num_rows, num_experts, intermediate, c.dtype);
     const Pass pass;
     const TensorView kept = keep ? gate_up.view() : TensorView{};
-    bank.forward(x, c.offsets, kept, y, scratch, pass);
-    bank.backward(dy, x, c.offsets, kept, dx, scratch, pass);
+    bank.forward(x, offsets_of_experts(), kept, y, scratch, pass);
+    bank.backward(dy, x, offsets_of_experts(), kept, dx, scratch, pass);
   }
 
   const BankCase& c;
@@ -106,7 +111,7 @@ struct BankRun {
   ParameterStore store;
   ExpertBank bank;
   Doubles x_values, dy_values;
-  Tensor x, dy, y, dx, gate_up;
+  Tensor offsets, x, dy, y, dx, gate_up;
 };
 
 class ExpertBankTest : public ::testing::TestWithParam<BankCase> {};

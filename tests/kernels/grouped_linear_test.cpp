@@ -1,6 +1,9 @@
 // Products of groups: against the double reference, and bit for bit against a product for each.
 #include "kernels/grouped_linear.hpp"
 
+#include <algorithm>
+
+#include "kernels/host_copy.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tests/kernels/products_support.hpp"
@@ -11,7 +14,7 @@ namespace {
 
 using namespace switchyard::test;
 using reference::LinearShape;
-using Offsets = std::vector<std::int64_t>;
+using Offsets = std::vector<std::int32_t>;
 
 // As in linear_test.cpp: sums of up to a few thousand products in fp32; results in bf16 are
 // rounded.
@@ -24,6 +27,14 @@ const std::vector<Offsets> all_offsets = {
     {0, 0, 1, 70, 70, 333, 333}, {0, 0, 0, 300}, {0, 5},
     {0, 1, 2, 3, 4, 5},          {0, 0, 0},      {0, 700, 1400}};
 constexpr std::int64_t out = 72, in = 33;
+
+Tensor offsets_on(Device& device, const Offsets& offsets) {
+  Tensor tensor(device, Purpose::workspace, DType::i32, {std::ssize(offsets)});
+  write_from_host<std::int32_t>(tensor, [&](std::span<std::int32_t> written) {
+    std::ranges::copy(offsets, written.begin());
+  });
+  return tensor;
+}
 
 class GroupedLinearTest : public testing::Test {
  protected:
@@ -49,6 +60,7 @@ class GroupedLinearTest : public testing::Test {
         value = static_cast<double>(to_float(to_bf16(static_cast<float>(value))));
     return values;
   }
+  Tensor on_device(const Offsets& offsets) const { return offsets_on(*device_, offsets); }
   Tensor rows(DType type, const Offsets& offsets, std::int64_t cols, std::string_view name) const {
     return random_tensor(*device_, type, {offsets.back(), cols}, name);
   }
@@ -71,10 +83,10 @@ TEST_F(GroupedLinearTest, ForwardIsTheProductOfEachGroup) {
       const auto weights = packed(offsets, type);
       const Tensor x = rows(type, offsets, in, "x"), y = rows(type, offsets, out, "y");
       const Tensor alone = rows(type, offsets, out, "other");
-      grouped_linear_forward(x, weights, offsets, y);
+      grouped_linear_forward(x, weights, on_device(offsets), y);
       for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
         const TensorView part = x->slice_rows(begin, end), result = y->slice_rows(begin, end);
-        EXPECT_LT(relative_error(doubles(result), linear_forward({end - begin, out, in},
+        EXPECT_LT(relative_error(doubles(result), linear_forward(LinearShape{end - begin, out, in},
                                                                  doubles(part), rounded(g, type))),
                   tolerance(type));
         linear_forward(part, weights[static_cast<std::size_t>(g)], alone->slice_rows(begin, end));
@@ -91,11 +103,11 @@ TEST_F(GroupedLinearTest, BackwardInputIsTheProductOfEachGroup) {
         const Tensor dy = rows(type, offsets, out, "dy"), dx = rows(type, offsets, in, "before");
         const Tensor alone = rows(type, offsets, in, "before");
         const auto before = doubles(dx);
-        grouped_linear_backward_input(dy, weights, offsets, dx, accumulate);
+        grouped_linear_backward_input(dy, weights, on_device(offsets), dx, accumulate);
         for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
           const TensorView part = dy->slice_rows(begin, end), result = dx->slice_rows(begin, end);
-          auto expected =
-              linear_backward_input({end - begin, out, in}, doubles(part), rounded(g, type));
+          auto expected = linear_backward_input(LinearShape{end - begin, out, in}, doubles(part),
+                                                rounded(g, type));
           if (accumulate == Accumulate::yes)
             for (std::size_t i = 0; i < expected.size(); ++i)
               expected[i] += before[static_cast<std::size_t>(begin * in) + i];
@@ -115,11 +127,11 @@ TEST_F(GroupedLinearTest, BackwardWeightAddsToEachGroup) {
       const Tensor dw = random_tensor(*device_, DType::f32, {groups, out, in}, "before");
       const Tensor alone = random_tensor(*device_, DType::f32, {groups, out, in}, "before");
       auto expected = doubles(dw->flat().reshape({groups * out, in}));
-      grouped_linear_backward_weight(dy, x, offsets, dw);
+      grouped_linear_backward_weight(dy, x, on_device(offsets), dw);
       for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
         const TensorView dy_part = dy->slice_rows(begin, end), x_part = x->slice_rows(begin, end);
-        const auto product =
-            linear_backward_weight({end - begin, out, in}, doubles(dy_part), doubles(x_part));
+        const auto product = linear_backward_weight(LinearShape{end - begin, out, in},
+                                                    doubles(dy_part), doubles(x_part));
         for (std::size_t i = 0; i < product.size(); ++i)
           expected[static_cast<std::size_t>(g * out * in) + i] += product[i];
         linear_backward_weight(dy_part, x_part, alone.view()[g]);
@@ -138,12 +150,53 @@ TEST_F(GroupedLinearTest, BitsDoNotDependOnTheNumberOfThreads) {
       set_num_threads(threads);
       ys.push_back(rows(type, offsets, out, "y"));
       dws.emplace_back(*device_, Purpose::gradient, DType::f32, Shape{4, out, in});
-      grouped_linear_forward(x, packed(offsets, type), offsets, ys.back());
-      grouped_linear_backward_weight(dy, x, offsets, dws.back());
+      grouped_linear_forward(x, packed(offsets, type), on_device(offsets), ys.back());
+      grouped_linear_backward_weight(dy, x, on_device(offsets), dws.back());
       EXPECT_TRUE(same_bits(ys.front(), ys.back()));
       EXPECT_TRUE(same_bits(dws.front(), dws.back()));
     }
   }
+}
+
+// One group needs no offsets.
+TEST_F(GroupedLinearTest, AllRowsMayBelongToOneGroup) {
+  const Offsets offsets = {0, 70};
+  const auto weights = packed(offsets, DType::bf16);
+  const Tensor x = rows(DType::bf16, offsets, in, "x"), dy = rows(DType::bf16, offsets, out, "dy");
+  const Tensor given = on_device(offsets);
+  std::vector<Tensor> ys, dxs, dws;
+  for (const TensorView& of : {given.view(), TensorView{}}) {
+    ys.push_back(rows(DType::bf16, offsets, out, "y"));
+    dxs.push_back(rows(DType::bf16, offsets, in, "dx"));
+    dws.emplace_back(*device_, Purpose::gradient, DType::f32, Shape{1, out, in});
+    grouped_linear_forward(x, weights, of, ys.back());
+    grouped_linear_backward_input(dy, weights, of, dxs.back());
+    grouped_linear_backward_weight(dy, x, of, dws.back());
+  }
+  EXPECT_TRUE(same_bits(ys[0], ys[1]));
+  EXPECT_TRUE(same_bits(dxs[0], dxs[1]));
+  EXPECT_TRUE(same_bits(dws[0], dws[1]));
+}
+
+// Rows that are not in use are neither read into a sum nor written.
+TEST_F(GroupedLinearTest, RowsAfterTheLastGroupAreLeftAlone) {
+  const Offsets all = {0, 40, 100, 130}, used = {0, 40, 100};
+  const auto weights = packed(used, DType::f32);
+  const Tensor x = rows(DType::f32, all, in, "x"), y = rows(DType::f32, all, out, "y");
+  const Tensor dx = rows(DType::f32, all, in, "dx");
+  const Tensor y_before = rows(DType::f32, all, out, "y"),
+               dx_before = rows(DType::f32, all, in, "dx");
+  grouped_linear_forward(x, weights, on_device(used), y);
+  grouped_linear_backward_input(y, weights, on_device(used), dx);
+  EXPECT_TRUE(same_bits(y->slice_rows(100, 130), y_before->slice_rows(100, 130)));
+  EXPECT_TRUE(same_bits(dx->slice_rows(100, 130), dx_before->slice_rows(100, 130)));
+  EXPECT_FALSE(same_bits(y->slice_rows(60, 100), y_before->slice_rows(60, 100)));
+  const Tensor dw(*device_, Purpose::gradient, DType::f32, {2, out, in});
+  const Tensor alone(*device_, Purpose::gradient, DType::f32, {2, out, in});
+  grouped_linear_backward_weight(y, x, on_device(used), dw);
+  grouped_linear_backward_weight(y->slice_rows(0, 100), x->slice_rows(0, 100), on_device(used),
+                                 alone);
+  EXPECT_TRUE(same_bits(dw, alone));
 }
 
 // Block after block the weight gradient has the bits of the whole.
@@ -151,53 +204,81 @@ TEST_F(GroupedLinearTest, BlocksKeepTheBitsOfWeightGradients) {
   const Offsets offsets = {0, 300, 1900, 1900, 2000, 2600};
   const std::int64_t groups = std::ssize(offsets) - 1;
   const Tensor x = rows(DType::bf16, offsets, in, "x"), dy = rows(DType::bf16, offsets, out, "dy");
+  const Tensor given = on_device(offsets), of_block = on_device(offsets);
   const Tensor whole(*device_, Purpose::gradient, DType::f32, {groups, out, in});
-  grouped_linear_backward_weight(dy, x, offsets, whole);
-  for (const std::int64_t most : {512, 1024, 1536, 10000}) {
+  grouped_linear_backward_weight(dy, x, given, whole);
+  for (const std::int64_t most :
+       {std::int64_t{384}, std::int64_t{1024}, std::int64_t{1536}, std::int64_t{10000}, all_rows}) {
     const Tensor dw(*device_, Purpose::gradient, DType::f32, {groups, out, in});
-    for (const RowBlock& block : row_blocks(offsets, most, gradient_chunk_rows)) {
-      const auto first = static_cast<std::int64_t>(block.first_group);
-      grouped_linear_backward_weight(
-          dy->slice_rows(block.begin, block.end), x->slice_rows(block.begin, block.end),
-          block.offsets,
-          dw->slice_rows(first, first + static_cast<std::int64_t>(block.num_groups())));
-    }
+    for_each_row_block(
+        given, x->rows(), groups, most, gradient_chunk_rows, of_block, [&](const RowBlock& block) {
+          grouped_linear_backward_weight(
+              dy->slice_rows(block.begin, block.end), x->slice_rows(block.begin, block.end),
+              block.offsets,
+              dw->slice_rows(block.first_group, block.first_group + block.num_groups));
+        });
     EXPECT_TRUE(same_bits(whole, dw)) << most;
   }
 }
 
-TEST(RowBlocks, CoverAllRowsAndCutGroupsAtSteps) {
+TEST_F(GroupedLinearTest, RowBlocksCoverAllRowsAndCutGroupsAtSteps) {
   for (const Offsets& offsets :
        {Offsets{0, 0, 300, 300, 301, 2000, 2064, 2064}, Offsets{0, 0}, Offsets{0, 64}, Offsets{0}})
     for (const std::int64_t most : {512, 1024, 4096})
       for (const std::int64_t step : {64, 512}) {
+        const Tensor given = on_device(offsets), of_block = on_device(offsets);
         std::int64_t at = 0;
-        for (const RowBlock& block : row_blocks(offsets, most, step)) {
-          EXPECT_EQ(block.begin, at);
-          EXPECT_LE(block.end - block.begin, most);
-          EXPECT_GT(block.end, block.begin);
-          for (std::size_t g = 0; g < block.num_groups(); ++g) {
-            const std::int64_t first = offsets[block.first_group + g];
-            const std::int64_t end = offsets[block.first_group + g + 1];
-            const std::int64_t begin = block.begin + block.offsets[g];
-            EXPECT_EQ(begin, std::max(first, block.begin));
-            EXPECT_EQ(block.begin + block.offsets[g + 1], std::min(end, block.end));
-            EXPECT_EQ((begin - first) % step, 0);
-          }
-          at = block.end;
-        }
+        for_each_row_block(given, offsets.back() + 5, std::ssize(offsets) - 1, most, step, of_block,
+                           [&](const RowBlock& block) {
+                             EXPECT_EQ(block.begin, at);
+                             EXPECT_LE(block.end - block.begin, most);
+                             EXPECT_GT(block.end, block.begin);
+                             ASSERT_EQ(block.offsets.numel(), block.num_groups + 1);
+                             const std::int32_t* cuts = block.offsets.as<std::int32_t>();
+                             for (std::int64_t g = 0; g < block.num_groups; ++g) {
+                               const auto group = static_cast<std::size_t>(block.first_group + g);
+                               const std::int64_t begin = block.begin + cuts[g];
+                               EXPECT_EQ(begin,
+                                         std::max<std::int64_t>(offsets[group], block.begin));
+                               EXPECT_EQ(block.begin + cuts[g + 1],
+                                         std::min<std::int64_t>(offsets[group + 1], block.end));
+                               EXPECT_EQ((begin - offsets[group]) % step, 0);
+                             }
+                             at = block.end;
+                           });
         EXPECT_EQ(at, offsets.back());
       }
+}
+
+// A GPU takes all rows at once, by the offsets as they are.
+TEST(RowBlocks, AreOneOnAGpu) {
+  const auto gpu = make_plan_device({.device = DeviceKind::cuda});
+  const auto cpu = make_plan_device({.device = DeviceKind::cpu, .num_threads = 2});
+  const Tensor offsets(*gpu, Purpose::workspace, DType::i32, {9});
+  EXPECT_EQ(block_rows(*cpu), 512);
+  ASSERT_EQ(block_rows(*gpu), all_rows);
+  int num_blocks = 0;
+  for_each_row_block(offsets, 5000, 8, block_rows(*gpu), 64, {}, [&](const RowBlock& block) {
+    ++num_blocks;
+    EXPECT_EQ(block.begin, 0);
+    EXPECT_EQ(block.end, 5000);
+    EXPECT_EQ(block.first_group, 0);
+    EXPECT_EQ(block.num_groups, 8);
+    EXPECT_EQ(block.offsets.data, offsets->data);
+  });
+  EXPECT_EQ(num_blocks, 1);
 }
 
 TEST_F(GroupedLinearTest, RefusesWhatDoesNotFit) {
   const Offsets offsets = {0, 2, 5};
   const auto weights = packed(offsets, DType::f32);
   const Tensor x = rows(DType::f32, offsets, in, "x"), y = rows(DType::f32, offsets, out, "y");
-  EXPECT_THROW(grouped_linear_forward(x, weights, Offsets{0, 2, 4}, y), InternalError);
-  EXPECT_THROW(grouped_linear_forward(x, weights, Offsets{0, 3, 2, 5}, y), InternalError);
-  EXPECT_THROW(grouped_linear_forward(x, {weights.data(), 1}, offsets, y), InternalError);
-  EXPECT_THROW(grouped_linear_forward(y, weights, offsets, x), InternalError);
+  EXPECT_THROW(grouped_linear_forward(x, weights, on_device({0, 2, 6}), y), InternalError);
+  EXPECT_THROW(grouped_linear_forward(x, weights, on_device({0, 3, 2}), y), InternalError);
+  EXPECT_THROW(grouped_linear_forward(x, {weights.data(), 1}, on_device(offsets), y),
+               InternalError);
+  EXPECT_THROW(grouped_linear_forward(x, weights, {}, y), InternalError);
+  EXPECT_THROW(grouped_linear_forward(y, weights, on_device(offsets), x), InternalError);
 }
 
 // The plan records the work of each product and reserves the same scratch.
@@ -218,10 +299,11 @@ TEST(GroupedLinearPlan, RecordsTheWorkOfEachProduct) {
     const Tensor x(device, Purpose::activation, DType::bf16, {100, 96});
     const Tensor y(device, Purpose::activation, DType::bf16, {100, 64});
     const Tensor dw(device, Purpose::gradient, DType::f32, {3, 64, 96});
+    const Tensor given = offsets_on(device, offsets);
     device.profile().reset();
-    grouped_linear_forward(x, with, offsets, y);
-    grouped_linear_backward_input(y, with, offsets, x);
-    grouped_linear_backward_weight(y, x, offsets, dw);
+    grouped_linear_forward(x, with, given, y);
+    grouped_linear_backward_input(y, with, given, x);
+    grouped_linear_backward_weight(y, x, given, dw);
     return device.profile().total_work().flops;
   };
   EXPECT_EQ(flops_of(*plan, weights), 3 * 2.0 * 100 * 64 * 96);

@@ -7,6 +7,7 @@
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/group_offsets.hpp"
 #include "kernels/key_ranges.hpp"
 #include "kernels/permute.hpp"
 #include "kernels/rms_norm.hpp"
@@ -97,7 +98,8 @@ TEST_F(PlanLoops, Routing) {
                weight = make(DType::f32, {8, 2});
   const Tensor lse = make(DType::f32, {8}), slopes = make(DType::f32, {2, 4}),
                counts = make(DType::i32, {2, 4});
-  const Tensor totals = make(DType::i32, {4}), order = make(DType::i32, {16});
+  const Tensor totals = make(DType::i32, {4}), order = make(DType::i32, {16}),
+               offsets = make(DType::i32, {17});
   const Tensor rows = make(DType::bf16, {16, 32}), tokens = make(DType::bf16, {8, 32});
   EXPECT_EQ(bytes_of([&] { score_softmax(logits, logits, lse); }), 2 * 128);
   EXPECT_EQ(bytes_of([&] { select_top_k(logits, choice); }), 128 + 64);
@@ -115,6 +117,7 @@ TEST_F(PlanLoops, Routing) {
   EXPECT_EQ(bytes_of([&] { balance_slopes(counts, 2, 4, 1, slopes); }), 2 * 32);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, {}, {}, order); }), 64);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, order, {0, 2}, order); }), 2 * 64);
+  EXPECT_EQ(bytes_of([&] { group_offsets(order, offsets); }), 64 + 68);
   EXPECT_EQ(bytes_of([&] { iota(order); }), 64);
   EXPECT_EQ(bytes_of([&] { gather_rows(tokens, order, rows); }), 2 * 1024);
   EXPECT_EQ(bytes_of([&] { scatter_rows(rows, order, rows); }), 2 * 1024);
