@@ -5,6 +5,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/grouped_linear.hpp"
+#include "kernels/cuda/grouped_linear.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/grouped_linear.hpp"
 #include "kernels/threads.hpp"
@@ -44,7 +45,8 @@ void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> w
   if (x.empty() || weights.empty()) return;
   dispatch(
       *x.device, [&] { cpu::grouped_linear_forward(x, weights, offsets, y); },
-      [&] { plan::grouped_linear_forward(x, weights, y); });
+      [&] { plan::grouped_linear_forward(x, weights, y); },
+      [&] { cuda::grouped_linear_forward(x, weights, offsets, y); });
 }
 
 void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
@@ -61,7 +63,8 @@ void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedW
   if (dy.empty() || weights.empty()) return;
   dispatch(
       *dy.device, [&] { cpu::grouped_linear_backward_input(dy, weights, offsets, dx, accumulate); },
-      [&] { plan::grouped_linear_backward_input(dy, weights, dx, accumulate); });
+      [&] { plan::grouped_linear_backward_input(dy, weights, dx, accumulate); },
+      [&] { cuda::grouped_linear_backward_input(dy, weights, offsets, dx, accumulate); });
 }
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
@@ -77,11 +80,13 @@ void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
   if (dy.empty() || x.empty() || num_groups == 0) return;
   dispatch(
       *dy.device, [&] { cpu::grouped_linear_backward_weight(dy, x, offsets, dw); },
-      [&] { plan::grouped_linear_backward_weight(dy, x, dw); });
+      [&] { plan::grouped_linear_backward_weight(dy, x, dw); },
+      [&] { cuda::grouped_linear_backward_weight(dy, x, offsets, dw); });
 }
 
 void reserve_grouped_linear(Device& device, std::int64_t out_features, std::int64_t in_features,
                             DType compute) {
+  if (device.target().device == DeviceKind::cuda) return;  // they take none there
   device.kernel_scratch(cpu::product_scratch_bytes(
       {.out = out_features, .in = in_features, .compute = compute, .is_grouped = true},
       num_threads_of(device)));

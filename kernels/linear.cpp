@@ -3,6 +3,8 @@
 #include "kernels/check.hpp"
 #include "kernels/cpu/grouped_linear.hpp"
 #include "kernels/cpu/linear.hpp"
+#include "kernels/cuda/linear.hpp"
+#include "kernels/cuda/linear_sizes.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/linear.hpp"
 #include "kernels/threads.hpp"
@@ -14,6 +16,13 @@ PackedWeight::PackedWeight(Device& device, std::int64_t out_features, std::int64
     : out_features_(out_features), in_features_(in_features), compute_(compute) {
   expect(out_features > 0 && in_features > 0, "a weight that is not empty");
   expect(is_float(compute), "a compute type of f32 or bf16");
+  if (device.target().device == DeviceKind::cuda) {
+    forward_ = Tensor(device, Purpose::parameter, DType::u8,
+                      {cuda::packed_weight_bytes(out_features, in_features, compute)});
+    shares_layout_ = backward;
+    device.kernel_scratch(cuda::product_workspace_bytes);
+    return;
+  }
   const auto layout = [&](std::int64_t k, std::int64_t n) {
     return Tensor(device, Purpose::parameter, DType::u8, {cpu::packed_weight_bytes(k, n, compute)});
   };
@@ -30,7 +39,8 @@ void PackedWeight::pack(const TensorView& weight) {
   dispatch(
       *weight.device,
       [&] { cpu::pack_weight(weight, compute_, forward_.view(), backward_.view()); },
-      [&] { plan::pack_weight(weight, forward_.view(), backward_.view()); });
+      [&] { plan::pack_weight(weight, forward_.view(), backward_.view()); },
+      [&] { cuda::pack_weight(weight, compute_, forward_.view()); });
 }
 
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y) {
@@ -42,7 +52,7 @@ void linear_forward(const TensorView& x, const PackedWeight& weight, const Tenso
   if (x.empty()) return;
   dispatch(
       *x.device, [&] { cpu::linear_forward(x, weight, y); },
-      [&] { plan::linear_forward(x, weight, y); });
+      [&] { plan::linear_forward(x, weight, y); }, [&] { cuda::linear_forward(x, weight, y); });
 }
 
 void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
@@ -56,7 +66,8 @@ void linear_backward_input(const TensorView& dy, const PackedWeight& weight, con
   if (dy.empty()) return;
   dispatch(
       *dy.device, [&] { cpu::linear_backward_input(dy, weight, dx, accumulate); },
-      [&] { plan::linear_backward_input(dy, weight, dx, accumulate); });
+      [&] { plan::linear_backward_input(dy, weight, dx, accumulate); },
+      [&] { cuda::linear_backward_input(dy, weight, dx, accumulate); });
 }
 
 void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
@@ -67,7 +78,8 @@ void linear_backward_weight(const TensorView& dy, const TensorView& x, const Ten
   if (dy.empty() || x.empty()) return;
   dispatch(
       *dy.device, [&] { cpu::linear_backward_weight(dy, x, dw); },
-      [&] { plan::linear_backward_weight(dy, x, dw); });
+      [&] { plan::linear_backward_weight(dy, x, dw); },
+      [&] { cuda::linear_backward_weight(dy, x, dw); });
 }
 
 }  // namespace switchyard::kernels

@@ -1,14 +1,18 @@
 // Products with a weight matrix. W is [out_features, in_features] as in PyTorch; x is [rows,
-// in_features]; y is [rows, out_features]. On the CPU oneDNN computes them; sums are fp32.
+// in_features]; y is [rows, out_features]. On the CPU oneDNN computes them, on a card cuBLASLt;
+// sums are fp32.
 //
 // A PackedWeight holds W in the compute type (f32 or bf16), rounded to nearest even, in the two
 // layouts that the forward and the backward product read; the optimizer step repacks it once. Sizes
-// follow oneDNN's choice for the processor; on the plan device they are asked from oneDNN too.
+// follow oneDNN's choice for the processor; on the plan device they are asked from oneDNN too. On a
+// card, and in the plan for one, there is one layout, [out, in], which both products read.
 //
 // Threads take the rows in pieces, of a fixed length where the length may change a row's bits, and
 // a last partial piece is computed padded, so a row's bits do not depend on how many rows come with
-// it. Padded pieces lie in the device's kernel_scratch, of which a PackedWeight reserves what its
-// products need. Not to be called from within a piece (kernels/threads.hpp).
+// it; on a card this holds for grouped products alone (kernels/grouped_linear.hpp), while cuBLASLt
+// gives a call the same bits in every run. Padded pieces lie in the device's kernel_scratch, of
+// which a PackedWeight reserves what its products need. Not to be called from within a piece
+// (kernels/threads.hpp).
 #pragma once
 
 #include "tensor/tensor.hpp"
@@ -29,14 +33,17 @@ class PackedWeight {
   std::int64_t in_features() const { return in_features_; }
   DType compute_dtype() const { return compute_; }
   const TensorView& forward_layout() const { return forward_.view(); }
-  const TensorView& backward_layout() const { return backward_.view(); }
+  const TensorView& backward_layout() const {
+    return shares_layout_ ? forward_.view() : backward_.view();
+  }
 
  private:
   std::int64_t out_features_ = 0;
   std::int64_t in_features_ = 0;
   DType compute_ = DType::f32;
-  Tensor forward_;   // u8, opaque
-  Tensor backward_;  // u8, opaque; empty without backward
+  Tensor forward_;              // u8, opaque
+  Tensor backward_;             // u8, opaque; empty without backward
+  bool shares_layout_ = false;  // both products read the first
 };
 
 // Callers that take rows in blocks take multiples of it.

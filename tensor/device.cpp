@@ -28,12 +28,17 @@ std::string_view name_of(DeviceKind kind) {
 }
 
 std::byte* Device::kernel_scratch(std::int64_t bytes) {
+  const bool is_of_card = kind_ == DeviceKind::cuda;
   const std::int64_t wanted = MemoryLedger::rounded(bytes);
-  if (wanted <= scratch_bytes_) return scratch_.get();
+  if (wanted <= scratch_bytes_) return is_of_card ? scratch_of_card_ : scratch_.get();
   scratch_.reset();
+  if (scratch_of_card_ != nullptr) deallocate(scratch_of_card_, scratch_bytes_);
+  scratch_of_card_ = nullptr;
   memory_.remove(Purpose::workspace, scratch_bytes_);
   scratch_bytes_ = 0;
-  if (!is_plan()) {
+  if (is_of_card) {
+    scratch_of_card_ = allocate(wanted);
+  } else if (!is_plan()) {
     constexpr std::size_t alignment = 64;  // MemoryLedger::granularity is a multiple of it
     scratch_.reset(
         static_cast<std::byte*>(std::aligned_alloc(alignment, static_cast<std::size_t>(wanted))));
@@ -45,7 +50,7 @@ std::byte* Device::kernel_scratch(std::int64_t bytes) {
   }
   memory_.add(Purpose::workspace, wanted);
   scratch_bytes_ = wanted;
-  return scratch_.get();
+  return is_of_card ? scratch_of_card_ : scratch_.get();
 }
 
 namespace {

@@ -1,8 +1,8 @@
 // A device owns the memory of tensors, counts it in a ledger, and carries its streams and the
 // profile of the work done on it. `cpu` is this process's memory. `plan` has no memory: its tensors
 // have addresses that nobody may read, its kernels only record their work, and that is how
-// `switchyard plan` runs the trainer's own code for any rank of any layout. `cuda` is an NVIDIA card
-// (tensor/cuda/).
+// `switchyard plan` runs the trainer's own code for any rank of any layout. `cuda` is an NVIDIA
+// card (tensor/cuda/).
 //
 // The device outlives every tensor made on it, and is passed to whoever allocates.
 #pragma once
@@ -10,8 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <string_view>
+#include <typeindex>
 #include <utility>
 
 #include "tensor/memory_ledger.hpp"
@@ -55,10 +57,20 @@ class Device {
   Stream& compute_stream() { return *compute_stream_; }
   Stream& communication_stream() { return *communication_stream_; }
 
-  // Memory of the host that the kernels of this device share, one call at a time: at least `bytes`,
-  // 64-byte aligned, its contents undefined. It is counted as workspace, grows when more is asked
-  // for, which moves it, and stays. Null on the plan device.
+  // Memory that the kernels of this device share, one call at a time: of the card for `cuda`, of
+  // the host for all others. At least `bytes`, 64-byte aligned, its contents undefined. It is
+  // counted as workspace, grows when more is asked for, which moves it, and stays. Null on the plan
+  // device.
   std::byte* kernel_scratch(std::int64_t bytes);
+
+  // What the kernels of one library keep for this device between calls (its handle, what it chose):
+  // one object of each type, made at its first use.
+  template <class State>
+  State& kernel_state() {
+    std::shared_ptr<void>& state = kernel_states_[std::type_index(typeid(State))];
+    if (state == nullptr) state = std::make_shared<State>();
+    return *static_cast<State*>(state.get());
+  }
 
   // Memory of a tensor that does not grow: zeros, aligned to MemoryLedger::granularity. Small ones
   // share mappings. Null on the plan device. MemoryError with the sizes when the system refuses.
@@ -81,6 +93,7 @@ class Device {
   explicit Device(const PlanTarget& target) : Device(DeviceKind::plan) { target_ = target; }
   Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication)
       : kind_(kind),
+        target_{.device = kind == DeviceKind::cuda ? kind : DeviceKind::cpu, .num_threads = 0},
         compute_stream_(std::move(compute)),
         communication_stream_(std::move(communication)) {}
 
@@ -96,7 +109,9 @@ class Device {
     void operator()(std::byte* address) const { std::free(address); }
   };
   std::unique_ptr<std::byte, Free> scratch_;
+  std::byte* scratch_of_card_ = nullptr;  // goes with the card's memory
   std::int64_t scratch_bytes_ = 0;
+  std::map<std::type_index, std::shared_ptr<void>> kernel_states_;
 };
 
 std::unique_ptr<Device> make_cpu_device();

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "kernels/host_copy.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tests/kernels/products_support.hpp"
@@ -22,6 +21,13 @@ double tolerance(DType type) {
   return type == DType::f32 ? 1e-5 : bf16_rounding;
 }
 
+// Whether a product is that of one group alone: bit for bit on the CPU, where one kernel serves
+// both.
+bool is_product_alone(const TensorView& result, const TensorView& alone) {
+  if (!is_tested_on_card()) return same_bits(result, alone);
+  return relative_error(doubles(result), doubles(alone)) < bf16_rounding;
+}
+
 // Empty groups first, between and last; one row; more than a piece; all rows with one.
 const std::vector<Offsets> all_offsets = {
     {0, 0, 1, 70, 70, 333, 333}, {0, 0, 0, 300}, {0, 5},
@@ -30,15 +36,13 @@ constexpr std::int64_t out = 72, in = 33;
 
 Tensor offsets_on(Device& device, const Offsets& offsets) {
   Tensor tensor(device, Purpose::workspace, DType::i32, {std::ssize(offsets)});
-  write_from_host<std::int32_t>(tensor, [&](std::span<std::int32_t> written) {
-    std::ranges::copy(offsets, written.begin());
-  });
+  if (!device.is_plan()) std::ranges::copy(offsets, tensor->as<std::int32_t>());
   return tensor;
 }
 
 class GroupedLinearTest : public testing::Test {
  protected:
-  GroupedLinearTest() : device_(make_cpu_device()) { set_num_threads(3); }
+  GroupedLinearTest() : device_(make_tested_device()) { set_num_threads(3); }
   ~GroupedLinearTest() override { set_num_threads(before_); }
 
   Tensor weight(std::int64_t group) const {
@@ -90,7 +94,7 @@ TEST_F(GroupedLinearTest, ForwardIsTheProductOfEachGroup) {
                                                                  doubles(part), rounded(g, type))),
                   tolerance(type));
         linear_forward(part, weights[static_cast<std::size_t>(g)], alone->slice_rows(begin, end));
-        EXPECT_TRUE(same_bits(result, alone->slice_rows(begin, end)));
+        EXPECT_TRUE(is_product_alone(result, alone->slice_rows(begin, end)));
       });
     }
 }
@@ -114,7 +118,7 @@ TEST_F(GroupedLinearTest, BackwardInputIsTheProductOfEachGroup) {
           EXPECT_LT(relative_error(doubles(result), expected), tolerance(type));
           linear_backward_input(part, weights[static_cast<std::size_t>(g)],
                                 alone->slice_rows(begin, end), accumulate);
-          EXPECT_TRUE(same_bits(result, alone->slice_rows(begin, end)));
+          EXPECT_TRUE(is_product_alone(result, alone->slice_rows(begin, end)));
         });
       }
 }
@@ -137,7 +141,7 @@ TEST_F(GroupedLinearTest, BackwardWeightAddsToEachGroup) {
         linear_backward_weight(dy_part, x_part, alone.view()[g]);
       });
       EXPECT_LT(relative_error(doubles(dw->flat().reshape({groups * out, in})), expected), 1e-5);
-      EXPECT_TRUE(same_bits(dw, alone));
+      EXPECT_TRUE(is_product_alone(dw, alone));
     }
 }
 
@@ -173,9 +177,9 @@ TEST_F(GroupedLinearTest, AllRowsMayBelongToOneGroup) {
     grouped_linear_backward_input(dy, weights, of, dxs.back());
     grouped_linear_backward_weight(dy, x, of, dws.back());
   }
-  EXPECT_TRUE(same_bits(ys[0], ys[1]));
-  EXPECT_TRUE(same_bits(dxs[0], dxs[1]));
-  EXPECT_TRUE(same_bits(dws[0], dws[1]));
+  EXPECT_TRUE(is_product_alone(ys[0], ys[1]));
+  EXPECT_TRUE(is_product_alone(dxs[0], dxs[1]));
+  EXPECT_TRUE(is_product_alone(dws[0], dws[1]));
 }
 
 // Rows that are not in use are neither read into a sum nor written.
@@ -201,6 +205,7 @@ TEST_F(GroupedLinearTest, RowsAfterTheLastGroupAreLeftAlone) {
 
 // Block after block the weight gradient has the bits of the whole.
 TEST_F(GroupedLinearTest, BlocksKeepTheBitsOfWeightGradients) {
+  if (is_tested_on_card()) GTEST_SKIP() << "a card takes all rows at once";
   const Offsets offsets = {0, 300, 1900, 1900, 2000, 2600};
   const std::int64_t groups = std::ssize(offsets) - 1;
   const Tensor x = rows(DType::bf16, offsets, in, "x"), dy = rows(DType::bf16, offsets, out, "dy");
@@ -222,6 +227,7 @@ TEST_F(GroupedLinearTest, BlocksKeepTheBitsOfWeightGradients) {
 }
 
 TEST_F(GroupedLinearTest, RowBlocksCoverAllRowsAndCutGroupsAtSteps) {
+  if (is_tested_on_card()) GTEST_SKIP() << "a card takes all rows at once";
   for (const Offsets& offsets :
        {Offsets{0, 0, 300, 300, 301, 2000, 2064, 2064}, Offsets{0, 0}, Offsets{0, 64}, Offsets{0}})
     for (const std::int64_t most : {512, 1024, 4096})
@@ -273,8 +279,10 @@ TEST_F(GroupedLinearTest, RefusesWhatDoesNotFit) {
   const Offsets offsets = {0, 2, 5};
   const auto weights = packed(offsets, DType::f32);
   const Tensor x = rows(DType::f32, offsets, in, "x"), y = rows(DType::f32, offsets, out, "y");
-  EXPECT_THROW(grouped_linear_forward(x, weights, on_device({0, 2, 6}), y), InternalError);
-  EXPECT_THROW(grouped_linear_forward(x, weights, on_device({0, 3, 2}), y), InternalError);
+  if (!is_tested_on_card()) {  // where nobody reads them on the host
+    EXPECT_THROW(grouped_linear_forward(x, weights, on_device({0, 2, 6}), y), InternalError);
+    EXPECT_THROW(grouped_linear_forward(x, weights, on_device({0, 3, 2}), y), InternalError);
+  }
   EXPECT_THROW(grouped_linear_forward(x, {weights.data(), 1}, on_device(offsets), y),
                InternalError);
   EXPECT_THROW(grouped_linear_forward(x, weights, {}, y), InternalError);

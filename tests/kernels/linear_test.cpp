@@ -31,7 +31,7 @@ const LinearShape shapes[] = {{1, 16, 8},    {7, 33, 65}, {17, 64, 48},
 
 class LinearTest : public ::testing::Test {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device();
+  std::unique_ptr<Device> device_ = make_tested_device();
 
   // The weight as the products see it.
   std::vector<double> rounded(const TensorView& weight, DType compute) {
@@ -127,6 +127,7 @@ TEST_F(LinearTest, GradientsAgreeWithFiniteDifferences) {
 }
 
 TEST_F(LinearTest, BitsOfARowDoNotDependOnTheNumberOfRows) {
+  if (is_tested_on_card()) GTEST_SKIP() << "cuBLASLt does not promise it";
   constexpr std::int64_t most = 1000;
   for (const Types types : all_types)
     for (const auto& [out, in] :
@@ -251,6 +252,21 @@ TEST(LinearPlan, RecordsWorkAndTheMemoryOfTheCpu) {
   EXPECT_EQ(flops_of([&] { linear_backward_weight(y, x, dw); }), 2.0 * 100 * 64 * 96);
   EXPECT_EQ(plan->profile().total_work().bytes, 100 * 96 * 2 + 100 * 64 * 2 + 2 * 64 * 96 * 4);
   EXPECT_EQ(flops_of([&] { weight.pack(dw); }), 0.0);
+}
+
+// A card has one layout of a weight and a fixed workspace for all products, whatever the host's
+// processor.
+TEST(LinearPlan, KnowsTheMemoryOfACard) {
+  const auto plan = make_plan_device({.device = DeviceKind::cuda});
+  const PackedWeight weight(*plan, 64, 96, DType::bf16);
+  EXPECT_EQ(plan->memory().live(Purpose::parameter), MemoryLedger::rounded(64 * 96 * 2));
+  EXPECT_FALSE(weight.backward_layout().empty());
+  EXPECT_EQ(plan->memory().live(Purpose::workspace), 32 << 20);
+  const PackedWeight forward_only(*plan, 640, 96, DType::f32, false);
+  EXPECT_TRUE(forward_only.backward_layout().empty());
+  EXPECT_EQ(plan->memory().live(Purpose::parameter),
+            MemoryLedger::rounded(64 * 96 * 2) + 640 * 96 * 4);
+  EXPECT_EQ(plan->memory().live(Purpose::workspace), 32 << 20);
 }
 
 }  // namespace

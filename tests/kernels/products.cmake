@@ -1,10 +1,12 @@
 # Products and attention, once for every instruction set of SWITCHYARD_TEST_ISAS.
 foreach(name IN ITEMS linear grouped_linear attention attention_ranges)
   switchyard_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp
-    DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX THREADS 2 LABELS kernels)
+    DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
   foreach(isa IN LISTS SWITCHYARD_TEST_ISAS)
     add_test(NAME ${name}_test.${isa} COMMAND ${name}_test)
     set_tests_properties(${name}_test.${isa} PROPERTIES TIMEOUT 120 PROCESSORS 2
       LABELS "unit;kernels" ENVIRONMENT "OMP_NUM_THREADS=2;SWITCHYARD_MAX_ISA=${isa}")
   endforeach()
 endforeach()
+switchyard_card_test(linear_test)
+switchyard_card_test(grouped_linear_test)

@@ -13,6 +13,7 @@
 #include "kernels/isa.hpp"
 #include "tensor/random.hpp"
 #include "tensor/tensor.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 
@@ -76,9 +77,11 @@ inline bool same_bits(const TensorView& a, const TensorView& b) {
   return true;
 }
 
-// The main of a test that ctest runs once for every instruction set, named by SWITCHYARD_MAX_ISA.
+// The main of a test that ctest runs once for every instruction set, named by SWITCHYARD_MAX_ISA,
+// and on a card where SWITCHYARD_TEST_DEVICE names it.
 inline int run_tests_on_isa(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  choose_tested_device();
   kernels::limit_isa_from_environment();
   std::cout << "instruction set: " << kernels::name_of(kernels::active_isa()) << '\n';
   return RUN_ALL_TESTS();

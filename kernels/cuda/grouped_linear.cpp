@@ -1,0 +1,36 @@
+#include "kernels/cuda/grouped_linear.hpp"
+
+#include "kernels/cuda/group_product.hpp"
+
+namespace switchyard::kernels::cuda {
+
+void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
+                            const TensorView& offsets, const TensorView& y) {
+  simt_product({.rows = x, .offsets = offsets, .weights = weights, .other_rows = {}, .result = y},
+               true);
+}
+
+void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
+                                   const TensorView& offsets, const TensorView& dx,
+                                   Accumulate accumulate) {
+  simt_product({.rows = dy,
+                .offsets = offsets,
+                .weights = weights,
+                .other_rows = {},
+                .result = dx,
+                .accumulate = accumulate},
+               false);
+}
+
+void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
+                                    const TensorView& offsets, const TensorView& dw) {
+  simt_product({.rows = dy,
+                .offsets = offsets,
+                .weights = {},
+                .other_rows = x,
+                .result = dw,
+                .accumulate = Accumulate::yes},
+               false);
+}
+
+}  // namespace switchyard::kernels::cuda
