@@ -43,9 +43,10 @@ endfunction()
 #                 [TIMEOUT seconds] [ARGUMENTS ...] [LABELS ...])
 #   One GoogleTest program. Without RANKS it is a plain process, labelled `unit` and part of the
 #   target unit_tests; with RANKS it becomes one ctest entry per rank count, started by mpiexec, and
-#   its main() comes from tests/support/mpi_main.cpp.
+#   its main() comes from tests/support/mpi_main.cpp. ON_CARD: a program for ranks that has entries
+#   by switchyard_card_test() alone.
 function(switchyard_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT;THREADS" "SOURCES;DEPENDS;LIBRARIES;RANKS;ARGUMENTS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "ON_CARD" "TIMEOUT;THREADS" "SOURCES;DEPENDS;LIBRARIES;RANKS;ARGUMENTS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -55,11 +56,15 @@ function(switchyard_test name)
   add_executable(${name} ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPENDS PREPEND switchyard_)
   target_link_libraries(${name} PRIVATE switchyard_flags ${ARG_DEPENDS} fmt::fmt GTest::gtest
-    ${ARG_LIBRARIES})
+    switchyard_test_device ${ARG_LIBRARIES})
   # Half of a clean build is tests, whose own code takes longer to optimise than to run.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   switchyard_reuse_precompiled(${name} switchyard_test_precompiled ${ARG_LIBRARIES})
   set(environment OMP_NUM_THREADS=${ARG_THREADS})
+  if(ARG_ON_CARD)
+    target_link_libraries(${name} PRIVATE switchyard_test_mpi_main)
+    return()
+  endif()
   if(NOT ARG_RANKS)
     add_dependencies(unit_tests ${name})
     target_link_libraries(${name} PRIVATE GTest::gtest_main)

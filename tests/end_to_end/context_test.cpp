@@ -9,6 +9,7 @@
 #include "tests/data/scratch_folder.hpp"
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -235,7 +236,7 @@ class ContextFile : public ScratchFolder {
   EvaluationResult loss_of(Group& group, Config config) const {
     config.model.vocab_size = 260;
     config.parallel = resolved_parallel(config, group.size());
-    const std::unique_ptr<Device> device = make_cpu_device();
+    const std::unique_ptr<Device> device = make_tested_device();
     const Mesh mesh(group, config.parallel);
     Trainer trainer(*device, mesh, config, 257);
     Loader loader(path("tokens.h5"), Split::train, trainer.batch_layout(), 3);

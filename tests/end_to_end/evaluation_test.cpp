@@ -8,6 +8,7 @@
 #include "tests/data/scratch_folder.hpp"
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -55,7 +56,7 @@ struct Evaluated {
 
 Evaluated evaluate(Group& group, Config config, const TokenFile& tokens) {
   config.parallel = resolved_parallel(config, group.size());
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   const Mesh mesh(group, config.parallel);
   Trainer trainer(*device, mesh, config, 257);
   const FixedBatches batches(tokens, Split::valid, trainer.batch_layout(),

@@ -3,15 +3,13 @@
 // CPU, whose kernels these are; any other access to a tensor ends the test with its place.
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "kernels/host_copy.hpp"
 #include "model/decoder.hpp"
-#include "tests/end_to_end/small_run.hpp"
+#include "tests/end_to_end/step_cases.hpp"
 #include "tests/support/fenced_device.hpp"
-#include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "trainer/activations/capture.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
@@ -20,67 +18,6 @@ namespace switchyard::test {
 namespace {
 
 const Report silent = [](const std::string&) {};
-
-struct Case {
-  std::string name;
-  std::function<void(Config&)> change;
-  int num_ranks = 0;  // the only number that it is for; 0: any
-};
-
-std::vector<Case> cases() {
-  return {
-      {"experts", [](Config&) {}},
-      {"experts over the ranks", [](Config& c) { c.parallel.expert = world().size(); }},
-      {"dense, bf16",
-       [](Config& c) {
-         c.experts.every = 0;
-         c.model.dense_intermediate = 40;
-         c.run.precision = Precision::bf16;
-       }},
-      {"windows, sinks, documents",
-       [](Config& c) {
-         c.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
-                              {.sinks = 1}};
-         c.data.document_mask = true;
-         c.data.restart_positions = true;
-       }},
-      {"dropout, dense layers between",
-       [](Config& c) {
-         c = varied_config(world().size() == 2 ? 2 : 1);
-         c.run.precision = Precision::bf16;
-       }},
-      {"recomputed", [](Config& c) { c.activations.policy = LayerPolicy::recompute; }},
-      {"spilled to memory", [](Config& c) { c.activations.policy = LayerPolicy::spill; }},
-      {"spilled to a file",
-       [](Config& c) {
-         c.activations.policy = LayerPolicy::spill;
-         c.activations.store = SpillStore::hdf5;
-       }},
-      {"ring", [](Config& c) { c.parallel.context_split.ring = 2; }, 2},
-      {"heads exchanged", [](Config& c) { c.parallel.context_split.ulysses = 2; }, 2},
-      {"gathered, windows",
-       [](Config& c) {
-         c.parallel.context_split.ring = 2;
-         c.parallel.context_split.method = ContextMethod::all_gather;
-         c.model.attention = {{.kind = AttentionKind::window, .window = 7}, {}};
-         c.parallel.expert = 2;
-       },
-       2},
-  };
-}
-
-std::vector<Case> cases_here() {
-  std::vector<Case> here;
-  for (const Case& each : cases())
-    if (each.num_ranks == 0 || each.num_ranks == world().size()) here.push_back(each);
-  return here;
-}
-
-Config config_of(const Case& each) {
-  Config config = small_config(1);
-  each.change(config);
-  return config;
-}
 
 void expect_equal_steps(const std::vector<StepResult>& actual,
                         const std::vector<StepResult>& expected) {
@@ -103,7 +40,7 @@ void expect_equal_values(SmallRun& actual, SmallRun& expected) {
 }
 
 TEST(Fenced, StepsHaveTheBitsOfTheCpu) {
-  for (const Case& each : cases_here()) {
+  for (const StepCase& each : cases_here()) {
     SCOPED_TRACE(each.name);
     SmallRun reference(world(), config_of(each));
     SmallRun fenced(world(), config_of(each), make_fenced_device());
@@ -114,7 +51,7 @@ TEST(Fenced, StepsHaveTheBitsOfTheCpu) {
 
 TEST(Fenced, SavesAndLoads) {
   const TemporaryFolder folder(world());
-  for (const Case& each : cases_here()) {
+  for (const StepCase& each : cases_here()) {
     SCOPED_TRACE(each.name);
     SmallRun saved(world(), config_of(each), make_fenced_device());
     saved.train(1, 2);
@@ -150,7 +87,7 @@ TEST(Fenced, Captures) {
 }
 
 TEST(Fenced, GeneratesTheTokensOfTheCpu) {
-  for (const Case& each : cases_here()) {
+  for (const StepCase& each : cases_here()) {
     const Config config = config_of(each);
     if (config.parallel.expert > 1 || config.parallel.context_split.ring > 1 ||
         config.parallel.context_split.ulysses > 1)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "tests/support/tested_device.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/trainer.hpp"
 
@@ -79,7 +80,7 @@ class SkewedSource final : public BatchSource {
 
 // Members die in reverse order: the trainer first, the device last.
 struct SmallRun {
-  SmallRun(Group& world, Config config, std::unique_ptr<Device> on = make_cpu_device())
+  SmallRun(Group& world, Config config, std::unique_ptr<Device> on = make_tested_device())
       : config_(resolved(config, world.size())),
         device(std::move(on)),
         mesh(world, config_.parallel),

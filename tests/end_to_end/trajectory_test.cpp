@@ -9,6 +9,7 @@
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/model/mixtral_golden.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -107,7 +108,7 @@ class Trajectory {
       : group_(group),
         file_(hdf5::File::open(path)),
         config_(changed(config_of(file_, expert), change)),
-        device_(make_cpu_device()),
+        device_(make_tested_device()),
         mesh_(group, config_.parallel),
         trainer_(*device_, mesh_, config_, config_.model.vocab_size) {
     for (const Parameter& parameter : trainer_.store().parameters())

@@ -12,6 +12,7 @@
 #include "parallel/mesh.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -71,7 +72,7 @@ struct Exchange {
         dispatcher(group, placement, top_k, sharing),
         num_tokens(uneven ? (group.rank() * 5 + 4) % max_tokens : max_tokens),
         num_slots(num_tokens * top_k),
-        device(make_cpu_device()),
+        device(make_tested_device()),
         scratch(*device, placement, config, hidden, DType::f32, max_tokens, capacity, sharing),
         route(dispatcher.make_route(*device, max_tokens)),
         indices(*device, Purpose::workspace, DType::i32, {num_tokens, top_k}),

@@ -11,6 +11,7 @@
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/reference_moe.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -61,7 +62,7 @@ struct BankRun {
   explicit BankRun(const BankCase& run_case)
       : c(run_case),
         num_rows(c.offsets.back()),
-        device(make_cpu_device()),
+        device(make_tested_device()),
         mesh(world(), Mesh::resolved({}, 1)),
         store(*device, mesh),
         bank(store, spec_of(c)),

@@ -7,6 +7,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/select.hpp"
 #include "tests/experts/numbers.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 
@@ -25,7 +26,7 @@ void write_positions(const TensorView& positions, std::int64_t length) {
 }
 
 Doubles whole_mask(const LayerCase& c) {
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   Tensor ones(*device, Purpose::workspace, DType::f32, {c.num_tokens * c.top_k, c.hidden});
   Tensor ids(*device, Purpose::workspace, DType::i64, {c.num_sequences});
   std::ranges::fill(ones->span<float>(), 1.0f);

@@ -7,6 +7,7 @@
 #include "tests/experts/layer_run.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -99,7 +100,7 @@ void check_case(const LayerCase& c) {
   SCOPED_TRACE(c.describe());
   const Problem problem(c);
   EXPECT_GT(problem.forward.margin, 1e-5) << "rounding could change a choice";
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   Doubles first_y, first_dx;
   for (const std::int64_t degree : expert_degrees()) {
     SCOPED_TRACE("expert axis " + std::to_string(degree));
@@ -184,7 +185,7 @@ INSTANTIATE_TEST_SUITE_P(experts, MoeLayerTest, ::testing::Values(1, 3, 4, 5, 8)
 TEST(MoeLayerRows, reach_experts_in_the_order_of_token_identity) {
   const LayerCase c{.num_experts = 5, .top_k = 2};
   const Problem problem(c);
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   for (const std::int64_t degree : expert_degrees()) {
     const Mesh mesh(world(), layout(degree));
     LayerRun run(*device, mesh, c);
@@ -217,7 +218,7 @@ TEST(MoeLayerRows, buffers_grow_in_place_under_a_pass_in_flight) {
   skewed.routing = Routing::all_to_last_expert;
   const Problem problem(even);
   Problem other(skewed, "other");
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   for (const std::int64_t degree : expert_degrees()) {
     const Mesh mesh(world(), layout(degree));
     LayerRun run(*device, mesh, even);

@@ -8,6 +8,7 @@
 #include "tensor/error.hpp"
 #include "tests/model/small_model.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -124,13 +125,13 @@ TEST(ActivationPolicyTest, EveryPolicyGivesTheBitsOfKeep) {
     compute = compute == DType::f32 ? DType::bf16 : DType::f32;
     for (const std::int64_t degree : legal_expert_degrees()) {
       const Mesh mesh(world(), {.expert = degree});
-      const auto device = make_cpu_device();
+      const auto device = make_tested_device();
       const Result expected = run_steps(*device, mesh, c, compute, {});
       for (const NamedPolicies& each : policies()) {
         SCOPED_TRACE(c.name + " " + std::string(name_of(compute)) + ", expert " +
                      std::to_string(degree) + ", " + each.name);
         CopyingStore store;
-        const auto other = make_cpu_device();
+        const auto other = make_tested_device();
         const Result result =
             run_steps(*other, mesh, c, compute, {.policies = each.policies, .store = &store});
         expect_same_bits(result, expected);

@@ -121,7 +121,7 @@ Tensor made_up_rows(Device& device, DType type, std::int64_t num, std::int64_t h
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = std::sin(static_cast<float>(i * i % 1009) + static_cast<float>(first));
   Tensor rows(device, Purpose::workspace, type, {num, hidden});
-  kernels::copy(view_of(device, values.data(), {num, hidden}), rows);
+  kernels::copy(tensor_of(device, values, {num, hidden}), rows);
   return rows;
 }
 
@@ -151,7 +151,8 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
         std::vector<std::int32_t> positions(static_cast<std::size_t>(num));
         std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(at));
         Pass pass;
-        pass.rotary_positions = view_of(device, positions.data(), {num});
+        const Tensor numbers = tensor_of(device, positions, {num});
+        pass.rotary_positions = numbers;
         for (const bool keeps_all : {false, true}) {
           Tensor& out = y[keeps_all];
           out = Tensor(device, Purpose::workspace, compute, {num, model.hidden});

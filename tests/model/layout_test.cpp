@@ -4,6 +4,7 @@
 
 #include "tests/model/small_model.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -105,7 +106,7 @@ TEST(LayoutTest, EveryExpertDegreeGivesOneRanksStep) {
     const StepResult expected = step_of_one_rank(c);
     for (const std::int64_t degree : legal_expert_degrees()) {
       SCOPED_TRACE(c.name + ", expert " + std::to_string(degree));
-      const auto device = make_cpu_device();
+      const auto device = make_tested_device();
       const Mesh mesh(world(), {.expert = degree});
       SmallModel small(*device, mesh, c);
       Activations activations(small.model, num_global_sequences / world().size() / 2, length);
@@ -138,7 +139,7 @@ TEST(LayoutTest, ThePlanPredictsTheBytesOfEveryRank) {
           activations.reserve_rows(rows);  // as after a step
           return rows;
         };
-        const auto cpu = make_cpu_device();
+        const auto cpu = make_tested_device();
         const Mesh mesh(world(), config);
         const std::int64_t max_rows = run(*cpu, mesh, 0);
         const auto plan = make_plan_device();

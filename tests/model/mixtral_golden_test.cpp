@@ -81,10 +81,13 @@ class Golden {
     ids_.resize(static_cast<std::size_t>(shape[0]));
     for (std::int64_t t = 0; t < shape.numel(); ++t)
       positions_.push_back(static_cast<std::int32_t>(t % shape[1]));
-    batch_ = {view_of(*rank_.device, tokens_.data(), shape),
-              view_of(*rank_.device, targets_.data(), shape),
-              view_of(*rank_.device, ids_.data(), {shape[0]}),
-              view_of(*rank_.device, positions_.data(), shape),
+    const auto put = [&](const auto& values, Shape as) {
+      return on_device_.emplace_back(tensor_of(*rank_.device, values, as)).view();
+    };
+    batch_ = {put(tokens_, shape),
+              put(targets_, shape),
+              put(ids_, {shape[0]}),
+              put(positions_, shape),
               shape[0],
               shape[1]};
   }
@@ -213,6 +216,7 @@ class Golden {
   SmallModel small_;
   std::vector<std::int32_t> tokens_, targets_, positions_;
   std::vector<std::int64_t> ids_;
+  std::vector<Tensor> on_device_;
   TokenBatch batch_;
 };
 

@@ -63,12 +63,14 @@ class SequenceMixerTest : public ::testing::TestWithParam<Kind> {
     x_ = rows(num_tokens);
     y_ = rows(num_tokens);
     for (std::int64_t row = 0; row < num_tokens; ++row) change(row, 0);
+    std::vector<std::int32_t> positions;
     for (std::int64_t t = 0; t < num_tokens; ++t)
-      positions_.push_back(static_cast<std::int32_t>(t % length));
+      positions.push_back(static_cast<std::int32_t>(t % length));
     pass_.sequence_length = length;
-    pass_.sequence_ids = view_of(*rank_.device, sequence_ids_.data(), {num_sequences});
-    pass_.positions = pass_.rotary_positions =
-        view_of(*rank_.device, positions_.data(), {num_tokens});
+    sequence_ids_ = tensor_of(*rank_.device, std::vector<std::int64_t>{0, 1}, {num_sequences});
+    positions_ = tensor_of(*rank_.device, positions, {num_tokens});
+    pass_.sequence_ids = sequence_ids_;
+    pass_.positions = pass_.rotary_positions = positions_;
   }
 
   Tensor rows(std::int64_t count) const {
@@ -97,8 +99,7 @@ class SequenceMixerTest : public ::testing::TestWithParam<Kind> {
   std::unique_ptr<MixerScratch> scratch_;
   std::int64_t bytes_of_records_ = 0;
   kernels::RopeTable rope_;
-  std::vector<std::int64_t> sequence_ids_ = {0, 1};
-  std::vector<std::int32_t> positions_;
+  Tensor sequence_ids_, positions_;
   Pass pass_;
   Tensor x_, y_;
 };

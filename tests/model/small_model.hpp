@@ -8,7 +8,9 @@
 
 #include "kernels/elementwise.hpp"
 #include "model/transformer.hpp"
+#include "tests/support/on_device.hpp"
 #include "tests/support/reference_transformer.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 
@@ -99,19 +101,21 @@ struct SmallBatch {
       }
     }
   }
+  // The values of now; lives as long as this.
   TokenBatch on(Device& device) {
-    return {view_of(device, tokens.data(), {num_sequences, length}),
-            view_of(device, targets.data(), {num_sequences, length}),
-            view_of(device, sequence_ids.data(), {num_sequences}),
-            view_of(device, positions.data(), {num_sequences * length}),
-            num_sequences,
-            length};
+    on_device.clear();
+    on_device.push_back(tensor_of(device, tokens, {num_sequences, length}));
+    on_device.push_back(tensor_of(device, targets, {num_sequences, length}));
+    on_device.push_back(tensor_of(device, sequence_ids, {num_sequences}));
+    on_device.push_back(tensor_of(device, positions, {num_sequences * length}));
+    return {on_device[0], on_device[1], on_device[2], on_device[3], num_sequences, length};
   }
 
   std::int64_t num_sequences;
   std::int64_t length;
   std::vector<std::int32_t> tokens, targets, positions;
   std::vector<std::int64_t> sequence_ids;
+  std::vector<Tensor> on_device;
 };
 
 // A training pass over a batch that is `share` of the step's tokens.
@@ -157,9 +161,9 @@ class SmallModel {
   }
 };
 
-// One rank alone, on the CPU. Its groups have one member, so nothing is exchanged.
+// One rank alone, on the tested device. Its groups have one member, so nothing is exchanged.
 struct OneRank {
-  std::unique_ptr<Device> device = make_cpu_device();
+  std::unique_ptr<Device> device = make_tested_device();
   Mesh mesh{*device, 0, 1, {}};
 };
 
@@ -180,17 +184,18 @@ inline reference_model::Transformer oracle_of(const ParameterStore& store, const
 inline reference_model::Masks masks_of(Device& device, const Pass& pass, std::int64_t hidden) {
   return [&device, pass, hidden](const std::string& site_name, double rate, std::int64_t copies) {
     const std::int64_t rows = pass.sequence_ids.numel() * pass.sequence_length * copies;
-    std::vector<float> ones(static_cast<std::size_t>(rows * hidden), 1.0f);
+    const Tensor ones = tensor_of(
+        device, std::vector<float>(static_cast<std::size_t>(rows * hidden), 1.0f), {rows, hidden});
     kernels::DropoutSite site;
     site.key = random_key(SmallModel::seed, site_name);
     site.step = pass.step;
     site.sequence_length = pass.sequence_length;
     site.positions = pass.positions;
     site.copies = static_cast<int>(copies);
-    kernels::dropout(view_of(device, ones.data(), {rows, hidden}), static_cast<float>(rate), site,
-                     pass.sequence_ids);
+    kernels::dropout(ones, static_cast<float>(rate), site, pass.sequence_ids);
     reference_model::Matrix mask(rows, hidden);
-    mask.data.assign(ones.begin(), ones.end());
+    const std::span<float> values = ones->span<float>();
+    mask.data.assign(values.begin(), values.end());
     return mask;
   };
 }

@@ -283,6 +283,7 @@ TEST(HeadTest, TheLossIsAMeanByWeight) {
   SmallModel small(*rank.device, rank.mesh, c);
   Activations activations(small.model, 60, 10);
   std::vector<float> weights(600, 2.0f);
+  Tensor weights_on_device;
   std::vector<std::vector<float>> gradients[2];
   double losses[2] = {}, evaluated[2] = {};
   for (const bool by_weight : {false, true}) {
@@ -295,7 +296,8 @@ TEST(HeadTest, TheLossIsAMeanByWeight) {
     Pass pass = pass_over(tokens);
     pass.num_global_tokens = 400;
     if (by_weight) {
-      tokens.weights = view_of(*rank.device, weights.data(), {60, 10});
+      weights_on_device = tensor_of(*rank.device, weights, {60, 10});
+      tokens.weights = weights_on_device;
       pass.num_global_tokens = 600;
       pass.target_weight = 800;
     }

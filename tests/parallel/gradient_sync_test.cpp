@@ -12,6 +12,7 @@
 #include "tensor/error.hpp"
 #include "tests/parallel/store_fixture.hpp"
 #include "tests/support/recorded_group.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard {
 namespace {
@@ -72,7 +73,7 @@ std::vector<int> report_order(int kind, int num_parameters) {
 
 class GradientSyncTest : public ::testing::Test {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device();
+  std::unique_ptr<Device> device_ = test::make_tested_device();
 };
 
 TEST_F(GradientSyncTest, OwnedPartsHoldTheSums) {

@@ -7,6 +7,7 @@
 #include "kernels/key_ranges.hpp"
 #include "tensor/error.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard {
 namespace {
@@ -88,7 +89,7 @@ class HaloExchangeTest : public ::testing::TestWithParam<std::int64_t> {
             Tensor(*device_, Purpose::communication, DType::u8, {most * row_bytes})};
   }
 
-  std::unique_ptr<Device> device_ = make_cpu_device();
+  std::unique_ptr<Device> device_ = test::make_tested_device();
   Held held_, read_;
   ExchangeProgress progress_;
   HaloExchange exchange_;
@@ -154,7 +155,7 @@ TEST_P(HaloExchangeTest, GradientsComeHomeToTheirOwners) {
 INSTANTIATE_TEST_SUITE_P(Widths, HaloExchangeTest, ::testing::Values(1, 2, 4, 6, 0));
 
 TEST(HaloExchangeErrorTest, PositionsThatNobodyHoldsAreRefused) {
-  const auto device = make_cpu_device();
+  const auto device = test::make_tested_device();
   ExchangeProgress progress(Progress::poll, device->compute_stream());
   Held held = uneven_shares(world().size()), read = held;
   read[static_cast<std::size_t>(world().rank())].push_back({length, 2});

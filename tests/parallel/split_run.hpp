@@ -8,6 +8,7 @@
 
 #include "parallel/context/context_attention.hpp"
 #include "tests/parallel/dense_attention.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 
@@ -53,7 +54,7 @@ class SplitRun {
   SplitRun(const Mesh& mesh, const DenseAttention& dense, const SplitCase& split_case)
       : dense_(dense),
         p_(dense.p),
-        device_(make_cpu_device()),
+        device_(make_tested_device()),
         mesh_(mesh),
         split_(p_.length, split_case.ring, split_case.ulysses, split_case.layout, split_case.pad),
         positions_(split_.positions(mesh_.index(Axis::context))),

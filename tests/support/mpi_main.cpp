@@ -8,6 +8,7 @@
 #include <exception>
 
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 
@@ -58,6 +59,7 @@ Session& test_session() {
 }  // namespace switchyard::test
 
 int main(int argc, char** argv) {
+  switchyard::test::choose_tested_device();
   switchyard::Session session(&argc, &argv);
   switchyard::test::session = &session;
   ::testing::InitGoogleTest(&argc, argv);

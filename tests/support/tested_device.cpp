@@ -26,6 +26,7 @@ void choose_tested_device() {
 }
 
 std::unique_ptr<Device> make_tested_device() {
+  choose_tested_device();
   if constexpr (built_with_cuda)
     if (is_tested_on_card()) return make_card_in_host_memory();
   return make_cpu_device();

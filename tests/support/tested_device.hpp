@@ -2,8 +2,9 @@
 // SWITCHYARD_TEST_DEVICE names.
 //
 // `cuda` is a card whose tensors lie in pinned memory of the host, which kernels of the card reach
-// across the bus: a test reads and writes its operands through TensorView::as as it does on the CPU.
-// Every launch is waited for (CUDA_LAUNCH_BLOCKING=1, set here). Slow, and right for small operands.
+// across the bus: a test reads and writes its operands through TensorView::as as it does on the
+// CPU. Every launch is waited for (CUDA_LAUNCH_BLOCKING=1, set here). Slow, and right for small
+// operands.
 #pragma once
 
 #include "tensor/device.hpp"
@@ -14,8 +15,8 @@ namespace switchyard::test {
 // skipped (SKIP_RETURN_CODE).
 inline constexpr int no_such_device = 77;
 
-// At the head of main(): ends the program with no_such_device, and says so, where there is no card
-// and one was asked for.
+// Ends the program with no_such_device, and says so, where there is no card and one was asked for.
+// At the head of a main() that starts MPI; elsewhere the first device made sees to it.
 void choose_tested_device();
 bool is_tested_on_card();
 

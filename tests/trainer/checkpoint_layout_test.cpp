@@ -6,6 +6,7 @@
 #include "data/hdf5.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
+#include "tests/support/tested_device.hpp"
 #include "tests/trainer/synthetic_model.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/checkpoint/reader.hpp"
@@ -39,7 +40,7 @@ const TrainState state_of_save{.step = 7, .num_tokens = 70000, .data_position = 
 constexpr int what = 5;  // of the contents saved
 
 TEST(CheckpointLayout, AnyLayoutLoadsWhatAnyOtherWrote) {
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   for (const Layout& writer : all_layouts()) {
     const TemporaryFolder folder(world());
     const std::string path = folder / "step-00000007";
@@ -68,7 +69,7 @@ TEST(CheckpointLayout, AnyLayoutLoadsWhatAnyOtherWrote) {
 }
 
 TEST(CheckpointLayout, ValuesAloneLeaveTheMomentsAsTheyAre) {
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   const TemporaryFolder folder(world());
   SyntheticModel model(*device, world(), 2);
   model.fill(what);
@@ -87,7 +88,7 @@ TEST(CheckpointLayout, ValuesAloneLeaveTheMomentsAsTheyAre) {
 
 // checkpoint.h5 is what other programs read: every tensor whole, under its name and global shape.
 TEST(CheckpointLayout, VirtualDatasetsShowEveryTensorWhole) {
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device = make_tested_device();
   for (const std::int64_t expert : expert_degrees(world().size())) {
     const TemporaryFolder folder(world());
     SyntheticModel model(*device, world(), expert);

@@ -1,0 +1,74 @@
+// Steps of every kind of layer, in small, that a device other than the CPU must do as the CPU does.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/end_to_end/small_run.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+
+struct StepCase {
+  std::string name;
+  std::function<void(Config&)> change;
+  int num_ranks = 0;  // the only number that it is for; 0: any
+};
+
+inline std::vector<StepCase> step_cases() {
+  return {
+      {"experts", [](Config&) {}},
+      {"experts over the ranks", [](Config& c) { c.parallel.expert = world().size(); }},
+      {"dense, bf16",
+       [](Config& c) {
+         c.experts.every = 0;
+         c.model.dense_intermediate = 40;
+         c.run.precision = Precision::bf16;
+       }},
+      {"windows, sinks, documents",
+       [](Config& c) {
+         c.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
+                              {.sinks = 1}};
+         c.data.document_mask = true;
+         c.data.restart_positions = true;
+       }},
+      {"dropout, dense layers between",
+       [](Config& c) {
+         c = varied_config(world().size() == 2 ? 2 : 1);
+         c.run.precision = Precision::bf16;
+       }},
+      {"recomputed", [](Config& c) { c.activations.policy = LayerPolicy::recompute; }},
+      {"spilled to memory", [](Config& c) { c.activations.policy = LayerPolicy::spill; }},
+      {"spilled to a file",
+       [](Config& c) {
+         c.activations.policy = LayerPolicy::spill;
+         c.activations.store = SpillStore::hdf5;
+       }},
+      {"ring", [](Config& c) { c.parallel.context_split.ring = 2; }, 2},
+      {"heads exchanged", [](Config& c) { c.parallel.context_split.ulysses = 2; }, 2},
+      {"gathered, windows",
+       [](Config& c) {
+         c.parallel.context_split.ring = 2;
+         c.parallel.context_split.method = ContextMethod::all_gather;
+         c.model.attention = {{.kind = AttentionKind::window, .window = 7}, {}};
+         c.parallel.expert = 2;
+       },
+       2},
+  };
+}
+
+inline std::vector<StepCase> cases_here() {
+  std::vector<StepCase> here;
+  for (const StepCase& each : step_cases())
+    if (each.num_ranks == 0 || each.num_ranks == world().size()) here.push_back(each);
+  return here;
+}
+
+inline Config config_of(const StepCase& each) {
+  Config config = small_config(1);
+  each.change(config);
+  return config;
+}
+
+}  // namespace switchyard::test
