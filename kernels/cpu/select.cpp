@@ -50,6 +50,7 @@ inline float largest_below(const float* scores, std::int64_t num_experts, float 
 inline std::int64_t next_of(const float* scores, std::int64_t num_experts, std::int64_t last) {
   const std::int64_t equal = place_of(scores, last + 1, num_experts, scores[last]);
   if (equal >= 0) return equal;
+  if (scores[last] == lowest) return -1;
   return place_of(scores, 0, num_experts, largest_below(scores, num_experts, scores[last]));
 }
 
