@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/arrival.hpp"
+#include "kernels/cuda/arrival.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -17,7 +18,8 @@ void arrival_order(const TensorView& counts, const TensorView& numbers,
   if (sharing.size > 1) expect_vector(numbers, DType::i32, num_rows, "numbers i32 [R]");
   dispatch(
       *arrival_of_row.device, [&] { cpu::arrival_order(counts, numbers, sharing, arrival_of_row); },
-      [&] { plan::arrival_order(numbers, arrival_of_row); });
+      [&] { plan::arrival_order(numbers, arrival_of_row); },
+      [&] { cuda::arrival_order(counts, numbers, sharing, arrival_of_row); });
 }
 
 }  // namespace switchyard::kernels

@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/attention_sink.hpp"
+#include "kernels/cuda/attention_sink.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/attention.hpp"
 
@@ -17,7 +18,8 @@ void attention_sink_forward(const TensorView& sinks, std::int64_t head_dim, cons
   expect_matrix(lse, DType::f32, out.rows(), num_heads, "lse: f32 [rows, heads]");
   dispatch(
       *out.device, [&] { cpu::attention_sink_forward(sinks, head_dim, out, lse); },
-      [&] { plan::attention_sink_forward(out, lse); });
+      [&] { plan::attention_sink_forward(out, lse); },
+      [&] { cuda::attention_sink_forward(sinks, head_dim, out, lse); });
 }
 
 void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
@@ -29,7 +31,8 @@ void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
   expect_matrix(delta, DType::f32, lse.rows(), sinks.rows(), "delta: f32 [rows, heads]");
   dispatch(
       *lse.device, [&] { cpu::attention_sink_backward(sinks, lse, delta, dsinks); },
-      [&] { plan::attention_sink_backward(lse, delta); });
+      [&] { plan::attention_sink_backward(lse, delta); },
+      [&] { cuda::attention_sink_backward(sinks, lse, delta, dsinks); });
 }
 
 }  // namespace switchyard::kernels

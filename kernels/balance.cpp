@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/balance.hpp"
+#include "kernels/cuda/balance.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -21,7 +22,8 @@ void balance_statistics(const TensorView& scores, const TensorView& indices,
   dispatch(
       *scores.device,
       [&] { cpu::balance_statistics(scores, indices, sequence_length, counts, score_sums); },
-      [&] { plan::balance_statistics(scores); });
+      [&] { plan::balance_statistics(scores); },
+      [&] { cuda::balance_statistics(scores, indices, sequence_length, counts, score_sums); });
 }
 
 void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
@@ -34,7 +36,8 @@ void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums
   expect(scale.top_k >= 1 && scale.sequence_length >= 1, "at least one choice and one token");
   dispatch(
       *sums.device, [&] { cpu::add_auxiliary_losses(counts, score_sums, lse, scale, sums); },
-      [&] { plan::add_auxiliary_losses(counts, lse); });
+      [&] { plan::add_auxiliary_losses(counts, lse); },
+      [&] { cuda::add_auxiliary_losses(counts, score_sums, lse, scale, sums); });
 }
 
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,
@@ -45,7 +48,8 @@ void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t s
   expect(top_k >= 1 && sequence_length >= 1, "at least one choice and one token");
   dispatch(
       *slopes.device, [&] { cpu::balance_slopes(counts, top_k, sequence_length, weight, slopes); },
-      [&] { plan::balance_slopes(slopes); });
+      [&] { plan::balance_slopes(slopes); },
+      [&] { cuda::balance_slopes(counts, top_k, sequence_length, weight, slopes); });
 }
 
 }  // namespace switchyard::kernels

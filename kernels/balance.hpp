@@ -19,14 +19,14 @@
 namespace switchyard::kernels {
 
 // Statistics of each sequence: counts i32 [S, E] of (token, choice) pairs, dropped ones (-1) left
-// out, and score_sums f32 [S, E], summed in token order. scores: f32 [T, E]; indices: i32 [T, k];
-// T = S * sequence_length.
+// out, and score_sums f32 [S, E], each summed in an order that sequence_length alone decides (on the
+// CPU that of the tokens). scores: f32 [T, E]; indices: i32 [T, k]; T = S * sequence_length.
 void balance_statistics(const TensorView& scores, const TensorView& indices,
                         std::int64_t sequence_length, const TensorView& counts,
                         const TensorView& score_sums);
 
 // From the statistics of a micro-batch, counts i32 [S, E] and score_sums f32 [S, E], and lse f32
-// [T], in double and in the order of memory:
+// [T], in double and in an order that the sizes alone decide:
 //   sums[0] += (sum over s and e of E * counts / (L k) * score_sums / L) / scale.num_sequences
 //   sums[1] += (sum over t of lse^2) / scale.num_tokens
 // sums: f64 [2], added to.

@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/group_offsets.hpp"
+#include "kernels/cuda/group_offsets.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -15,7 +16,7 @@ void group_offsets(const TensorView& counts, const TensorView& offsets) {
          "counts: i32 [groups] or [sources, groups]");
   dispatch(
       *offsets.device, [&] { cpu::group_offsets(counts, offsets); },
-      [&] { plan::group_offsets(counts, offsets); });
+      [&] { plan::group_offsets(counts, offsets); }, [&] { cuda::group_offsets(counts, offsets); });
 }
 
 }  // namespace switchyard::kernels

@@ -4,8 +4,8 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/key_ranges.hpp"
+#include "kernels/cuda/key_ranges.hpp"
 #include "kernels/dispatch.hpp"
-#include "kernels/host_copy.hpp"
 #include "kernels/plan/loops.hpp"
 
 namespace switchyard::kernels {
@@ -67,17 +67,10 @@ void check_documents(const TensorView& document_begins, std::int64_t num_sequenc
 void fill_document_begins(DocumentStarts document_starts, const TensorView& document_begins) {
   expect(std::ssize(document_starts) == document_begins.rows(),
          "document starts of every sequence");
-  write_from_host<std::int32_t>(document_begins, [&](std::span<std::int32_t> begins) {
-    auto out = begins.begin();
-    for (const std::vector<std::int32_t>& starts : document_starts) {
-      auto next = starts.begin();
-      std::int32_t begin = 0;
-      for (std::int64_t position = 0; position < document_begins.cols(); ++position) {
-        while (next != starts.end() && *next <= position) begin = *next++;
-        *out++ = begin;
-      }
-    }
-  });
+  if (document_begins.empty()) return;
+  dispatch(
+      *document_begins.device, [&] { cpu::fill_document_begins(document_starts, document_begins); },
+      [] {}, [&] { cuda::fill_document_begins(document_starts, document_begins); });
 }
 
 void restart_positions(const TensorView& positions, const TensorView& document_begins,
@@ -89,7 +82,8 @@ void restart_positions(const TensorView& positions, const TensorView& document_b
   expect(positions.numel() % document_begins.rows() == 0, "equal rows of every sequence");
   dispatch(
       *positions.device, [&] { cpu::restart_positions(positions, document_begins, rotary); },
-      [&] { plan::restart_positions(positions); });
+      [&] { plan::restart_positions(positions); },
+      [&] { cuda::restart_positions(positions, document_begins, rotary); });
 }
 
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
@@ -102,7 +96,8 @@ void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begi
     check_documents(document_begins, visible.num_sequences, visible.queries.back().end() - 1);
   dispatch(
       *first.device, [&] { cpu::fill_key_ranges(visible, document_begins, first, end); },
-      [&] { plan::fill_key_ranges(document_begins, first); });
+      [&] { plan::fill_key_ranges(document_begins, first); },
+      [&] { cuda::fill_key_ranges(visible, document_begins, first, end); });
 }
 
 double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {

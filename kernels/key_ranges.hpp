@@ -44,7 +44,7 @@ struct VisibleKeys {
 };
 
 // document_begins: i32 [num_sequences, length], written: the first position of each position's
-// document. The starts are the host's.
+// document. The starts are the host's; the call does not wait for the card.
 void fill_document_begins(DocumentStarts document_starts, const TensorView& document_begins);
 
 // rotary: i32 [S n], written: positions[i] counted from the begin of its document. positions: i32

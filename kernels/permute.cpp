@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/permute.hpp"
+#include "kernels/cuda/permute.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -31,7 +32,8 @@ void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> pla
   dispatch(
       *counts.device,
       [&] { cpu::sort_by_expert(indices, place_of_expert, counts, row_of_slot, token_of_row); },
-      [&] { plan::sort_by_expert(counts, indices); });
+      [&] { plan::sort_by_expert(counts, indices); },
+      [&] { cuda::sort_by_expert(indices, place_of_expert, counts, row_of_slot, token_of_row); });
 }
 
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {
@@ -40,7 +42,8 @@ void gather_rows(const TensorView& src, const TensorView& index, const TensorVie
   expect_vector(index, DType::i32, index.rows(), "index i32 [m]");
   expect_matrix(dst, src.dtype, index.rows(), src.cols(), "dst [m, H] like src");
   dispatch(
-      *dst.device, [&] { cpu::gather_rows(src, index, dst); }, [&] { plan::gather_rows(dst); });
+      *dst.device, [&] { cpu::gather_rows(src, index, dst); }, [&] { plan::gather_rows(dst); },
+      [&] { cuda::gather_rows(src, index, dst); });
 }
 
 void scatter_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {
@@ -49,7 +52,8 @@ void scatter_rows(const TensorView& src, const TensorView& index, const TensorVi
   expect_vector(index, DType::i32, src.rows(), "index i32 [m]");
   expect(dst.dtype == src.dtype && dst.cols() == src.cols(), "dst [n, H] like src");
   dispatch(
-      *src.device, [&] { cpu::scatter_rows(src, index, dst); }, [&] { plan::scatter_rows(src); });
+      *src.device, [&] { cpu::scatter_rows(src, index, dst); }, [&] { plan::scatter_rows(src); },
+      [&] { cuda::scatter_rows(src, index, dst); });
 }
 
 void combine_rows(const TensorView& rows, const TensorView& row_of_slot, const TensorView& weights,
@@ -59,7 +63,8 @@ void combine_rows(const TensorView& rows, const TensorView& row_of_slot, const T
   expect_matrix(weights, DType::f32, out.rows(), row_of_slot.cols(), "weights f32 [T, k]");
   dispatch(
       *out.device, [&] { cpu::combine_rows(rows, row_of_slot, weights, out); },
-      [&] { plan::combine_rows(rows, out); });
+      [&] { plan::combine_rows(rows, out); },
+      [&] { cuda::combine_rows(rows, row_of_slot, weights, out); });
 }
 
 void combine_rows_backward(const TensorView& dout, const TensorView& rows,
@@ -73,7 +78,8 @@ void combine_rows_backward(const TensorView& dout, const TensorView& rows,
   dispatch(
       *dout.device,
       [&] { cpu::combine_rows_backward(dout, rows, row_of_slot, weights, drows, dweights); },
-      [&] { plan::combine_rows_backward(dout, rows); });
+      [&] { plan::combine_rows_backward(dout, rows); },
+      [&] { cuda::combine_rows_backward(dout, rows, row_of_slot, weights, drows, dweights); });
 }
 
 void sum_rows(const TensorView& rows, const TensorView& row_of_slot, const TensorView& out) {
@@ -81,7 +87,7 @@ void sum_rows(const TensorView& rows, const TensorView& row_of_slot, const Tenso
   check_slots(rows, row_of_slot, out);
   dispatch(
       *out.device, [&] { cpu::sum_rows(rows, row_of_slot, out); },
-      [&] { plan::sum_rows(rows, out); });
+      [&] { plan::sum_rows(rows, out); }, [&] { cuda::sum_rows(rows, row_of_slot, out); });
 }
 
 }  // namespace switchyard::kernels

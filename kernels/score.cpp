@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/score.hpp"
+#include "kernels/cuda/score.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -14,7 +15,7 @@ void score_softmax(const TensorView& logits, const TensorView& scores, const Ten
   expect_vector(lse, DType::f32, logits.rows(), "lse f32 [T]");
   dispatch(
       *logits.device, [&] { cpu::score_softmax(logits, scores, lse); },
-      [&] { plan::score_softmax(logits); });
+      [&] { plan::score_softmax(logits); }, [&] { cuda::score_softmax(logits, scores, lse); });
 }
 
 void score_softmax_backward(const TensorView& dchosen, const TensorView& indices,
@@ -34,7 +35,10 @@ void score_softmax_backward(const TensorView& dchosen, const TensorView& indices
   dispatch(
       *scores.device,
       [&] { cpu::score_softmax_backward(dchosen, indices, slopes, z_slope, scores, lse, dlogits); },
-      [&] { plan::score_softmax_backward(scores); });
+      [&] { plan::score_softmax_backward(scores); },
+      [&] {
+        cuda::score_softmax_backward(dchosen, indices, slopes, z_slope, scores, lse, dlogits);
+      });
 }
 
 }  // namespace switchyard::kernels

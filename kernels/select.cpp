@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/select.hpp"
+#include "kernels/cuda/select.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -15,7 +16,7 @@ void select_top_k(const TensorView& scores, const TensorView& indices) {
          "indices i32 [T, k] with 1 <= k <= E");
   dispatch(
       *scores.device, [&] { cpu::select_top_k(scores, indices); },
-      [&] { plan::select_top_k(scores, indices); });
+      [&] { plan::select_top_k(scores, indices); }, [&] { cuda::select_top_k(scores, indices); });
 }
 
 }  // namespace switchyard::kernels

@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/weigh.hpp"
+#include "kernels/cuda/weigh.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -23,7 +24,7 @@ void weigh(const TensorView& scores, const TensorView& indices, bool renormalize
   check_chosen(scores, indices, weights);
   dispatch(
       *scores.device, [&] { cpu::weigh(scores, indices, renormalize, weights); },
-      [&] { plan::weigh(weights); });
+      [&] { plan::weigh(weights); }, [&] { cuda::weigh(scores, indices, renormalize, weights); });
 }
 
 void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
@@ -33,7 +34,8 @@ void weigh_backward(const TensorView& dweights, const TensorView& scores, const 
   check_chosen(scores, indices, dchosen);
   dispatch(
       *scores.device, [&] { cpu::weigh_backward(dweights, scores, indices, renormalize, dchosen); },
-      [&] { plan::weigh_backward(dweights); });
+      [&] { plan::weigh_backward(dweights); },
+      [&] { cuda::weigh_backward(dweights, scores, indices, renormalize, dchosen); });
 }
 
 }  // namespace switchyard::kernels

@@ -54,6 +54,19 @@ struct SequenceRanges {
 
 }  // namespace
 
+void fill_document_begins(DocumentStarts document_starts, const TensorView& document_begins) {
+  std::int64_t sequence = 0;
+  for (const std::vector<std::int32_t>& starts : document_starts) {
+    std::int32_t* out = document_begins.row<std::int32_t>(sequence++);
+    auto next = starts.begin();
+    std::int32_t begin = 0;
+    for (std::int64_t position = 0; position < document_begins.cols(); ++position) {
+      while (next != starts.end() && *next <= position) begin = *next++;
+      out[position] = begin;
+    }
+  }
+}
+
 void restart_positions(const TensorView& positions, const TensorView& document_begins,
                        const TensorView& rotary) {
   const std::int64_t length = positions.numel() / document_begins.rows();

@@ -1,10 +1,9 @@
 // Ranges of visible keys, hand-worked and against the definition.
-#include <gtest/gtest.h>
+#include "kernels/key_ranges.hpp"
 
 #include <algorithm>
 
-#include "kernels/key_ranges.hpp"
-#include "tensor/error.hpp"
+#include "kernel_test.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -17,15 +16,14 @@ struct Ranges {
 };
 
 Ranges ranges_of(const VisibleKeys& visible, const Starts& starts = {}) {
-  const auto device = make_cpu_device();
   const Shape rows = {visible.num_sequences * visible.query_length()};
-  const Tensor first(*device, Purpose::workspace, DType::i32, rows);
-  const Tensor end(*device, Purpose::workspace, DType::i32, rows);
+  const Tensor first(test::tested(), Purpose::workspace, DType::i32, rows);
+  const Tensor end(test::tested(), Purpose::workspace, DType::i32, rows);
   std::ranges::fill(first->span<std::int32_t>(), -7);
   std::ranges::fill(end->span<std::int32_t>(), -7);
   Tensor begins;
   if (!starts.empty()) {
-    begins = Tensor(*device, Purpose::workspace, DType::i32,
+    begins = Tensor(test::tested(), Purpose::workspace, DType::i32,
                     {visible.num_sequences, visible.queries.back().end()});
     fill_document_begins(starts, begins);
   }
@@ -105,14 +103,38 @@ TEST(KeyRangesTest, OtherQueriesThanTheChosenSeeNothing) {
 }
 
 TEST(KeyRangesTest, PositionsRestartAtDocuments) {
-  const auto device = make_cpu_device();
-  const Tensor begins(*device, Purpose::workspace, DType::i32, {2, 9});
+  const Tensor begins(test::tested(), Purpose::workspace, DType::i32, {2, 9});
   fill_document_begins(Starts{{2, 7}, {}}, begins);
-  std::vector<std::int32_t> positions = {0, 1, 2, 6, 7, 8, 0, 1, 2, 6, 7, 8};
-  std::vector<std::int32_t> rotary(12, -7);
-  restart_positions(view_of(*device, positions.data(), {12}), begins,
-                    view_of(*device, rotary.data(), {12}));
-  EXPECT_EQ(rotary, (std::vector<std::int32_t>{0, 1, 0, 4, 0, 1, 0, 1, 2, 6, 7, 8}));
+  const auto positions = test::Operand::of_ints({0, 1, 2, 6, 7, 8, 0, 1, 2, 6, 7, 8});
+  const auto rotary = test::Operand::of_ints(std::vector<std::int32_t>(12, -7));
+  restart_positions(positions, begins, rotary);
+  EXPECT_EQ(rotary.ints(), (std::vector<std::int32_t>{0, 1, 0, 4, 0, 1, 0, 1, 2, 6, 7, 8}));
+}
+
+// More documents and more ranges than a card's launch takes along.
+TEST(KeyRangesTest, ManyDocumentsAndRanges) {
+  Segments queries, keys;
+  for (std::int64_t i = 0; i < 250; ++i) {
+    queries.push_back({i * 12, 3 + i % 5});
+    keys.push_back({i * 12 + 1, 2 + i % 7});
+  }
+  const std::int64_t length = queries.back().end();
+  Starts starts(3);
+  for (std::int32_t p = 1; p < length; ++p) {
+    if (p % 3 == 0) starts[0].push_back(p);
+    if (p % 1000 == 999) starts[2].push_back(p);
+  }
+  const VisibleKeys visible{.queries = queries, .keys = keys, .window = 700, .num_sequences = 3};
+  const Ranges ranges = ranges_of(visible, starts);
+  std::size_t row = 0;
+  for (std::size_t s = 0; s < 3; ++s)
+    for (const PositionRange& segment : queries)
+      for (std::int64_t p = segment.begin; p < segment.end(); ++p, ++row) {
+        const auto next = std::upper_bound(starts[s].begin(), starts[s].end(), p);
+        const std::int64_t begin = next == starts[s].begin() ? 0 : *std::prev(next);
+        ASSERT_EQ(ranges.first[row], count_before(keys, std::max(begin, p - 699))) << row;
+        ASSERT_EQ(ranges.end[row], count_before(keys, p + 1)) << row;
+      }
 }
 
 TEST(KeyRangesTest, DocumentsOfEverySequenceOrOfNone) {

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernel_test.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -15,7 +16,9 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 // slots may be dropped.
 struct Routing {
   Routing(std::int64_t num_tokens, int num_experts, int top_k, unsigned seed, bool drops)
-      : tokens(num_tokens), k(top_k), counts(tested(), Purpose::workspace, DType::i32, {num_experts}) {
+      : tokens(num_tokens),
+        k(top_k),
+        counts(tested(), Purpose::workspace, DType::i32, {num_experts}) {
     std::mt19937 generator(seed);
     std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts)), chosen;
     std::iota(order.begin(), order.end(), 0);
@@ -108,6 +111,7 @@ TEST(SortByExpert, SortsByPlace) {
 }
 
 TEST(SortByExpert, RefusesExpertsThatDoNotExist) {
+  if (is_tested_on_card()) GTEST_SKIP() << "a card stops at such an index, for good";
   const Tensor counts(tested(), Purpose::workspace, DType::i32, {2});
   const Operand one = Operand::of_ints({0}), two = Operand::of_ints({2});
   EXPECT_THROW(kernels::sort_by_expert(two, {}, counts, one, one), InternalError);
@@ -152,6 +156,7 @@ TEST(Permute, GathersNumbers) {
 }
 
 TEST(Permute, RefusesIndicesOutsideTheRows) {
+  if (is_tested_on_card()) GTEST_SKIP() << "a card stops at such an index, for good";
   const Operand rows(DType::f32, 2, 3), one(DType::f32, 1, 3);
   EXPECT_THROW(kernels::gather_rows(rows, Operand::of_ints({2}), one), InternalError);
   EXPECT_THROW(kernels::scatter_rows(one, Operand::of_ints({-2}), rows), InternalError);

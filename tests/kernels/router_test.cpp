@@ -40,7 +40,7 @@ struct Gate {
 };
 
 const std::vector<std::pair<std::int64_t, std::int64_t>> experts_and_choices = {
-    {1, 1}, {3, 3}, {8, 2}, {17, 4}, {64, 8}, {130, 6}, {257, 1}};
+    {1, 1}, {3, 3}, {8, 2}, {17, 4}, {64, 8}, {130, 6}, {257, 1}, {300, 8}};
 
 TEST(Router, ForwardIsSoftmaxAndItsLargest) {
   for (const auto& [experts, k] : experts_and_choices)
@@ -96,6 +96,13 @@ TEST(Select, OrdersAnyScores) {
   EXPECT_EQ(chosen({-3, -1, -2, -1}, 4), (std::vector<std::int32_t>{1, 3, 2, 0}));
   EXPECT_EQ(chosen({-inf, 2, -inf, 1}, 3), (std::vector<std::int32_t>{1, 3, 0}));
   EXPECT_EQ(chosen({nan, nan, nan}, 2), (std::vector<std::int32_t>{0, 1}));
+  constexpr double lowest = std::numeric_limits<float>::lowest();
+  EXPECT_EQ(chosen({-inf, lowest, -inf, lowest}, 4), (std::vector<std::int32_t>{1, 3, 0, 2}));
+  EXPECT_EQ(chosen({-0.0, -1, 0.0, inf}, 4), (std::vector<std::int32_t>{3, 0, 2, 1}));
+  Doubles many(300, -inf);  // among many that have no order
+  many[299] = -1e30;
+  many[7] = 3;
+  EXPECT_EQ(chosen(many, 5), (std::vector<std::int32_t>{7, 299, 0, 1, 2}));
   for (std::size_t bad = 0; bad < 40; ++bad) {
     Doubles scores(40);
     for (std::size_t e = 0; e < scores.size(); ++e) scores[e] = static_cast<double>(e * 17 % 13);
@@ -107,8 +114,8 @@ TEST(Select, OrdersAnyScores) {
 }
 
 TEST(Select, IsTheSortedOrder) {
-  for (const std::int64_t experts : {1, 7, 40, 130})
-    for (const std::int64_t k : {1, 5, 40}) {
+  for (const std::int64_t experts : {1, 7, 40, 130, 300})
+    for (const std::int64_t k : {1, 5, 40, 70}) {
       if (k > experts) continue;
       const Operand scores(DType::f32, 9, experts, 3, 2);
       Doubles values = scores.values();
@@ -236,6 +243,37 @@ TEST(Router, StatisticsCountChoicesAndAddScores) {
   }
   EXPECT_EQ(counts.ints(), wanted_counts);
   expect_close(sums, wanted_sums, 1e-6);
+}
+
+TEST(Router, StatisticsOfLongSequences) {
+  for (const std::int64_t experts : {3, 64, 300, 9000})
+    for (const std::int64_t length : {130, 1027}) {
+      if (experts > 1000 && length > 1000) continue;
+      const std::int64_t tokens = 2 * length, k = 3;
+      const Operand scores(DType::f32, tokens, experts, 1, 1);
+      std::vector<std::int32_t> choices(static_cast<std::size_t>(tokens * k));
+      for (std::size_t i = 0; i < choices.size(); ++i)
+        choices[i] =
+            static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(experts + 1)) - 1;
+      const auto cells = static_cast<std::size_t>(2 * experts);
+      const Operand counts = Operand::of_ints(std::vector<std::int32_t>(cells, -5), experts);
+      const Operand sums(DType::f32, 2, experts, 4, 1);
+      kernels::balance_statistics(scores, Operand::of_ints(choices, k), length, counts, sums);
+      std::vector<std::int32_t> wanted_counts(cells, 0);
+      Doubles wanted_sums(cells, 0.0);
+      const Doubles values = scores.values();
+      for (std::size_t t = 0; t < static_cast<std::size_t>(tokens); ++t) {
+        const std::size_t row = t / static_cast<std::size_t>(length) * cells / 2;
+        for (std::size_t e = 0; e < cells / 2; ++e)
+          wanted_sums[row + e] += values[t * cells / 2 + e];
+        for (std::size_t j = 0; j < 3; ++j)
+          if (choices[t * 3 + j] >= 0)
+            ++wanted_counts[row + static_cast<std::size_t>(choices[t * 3 + j])];
+      }
+      EXPECT_TRUE(counts.ints() == wanted_counts);
+      // Rounding of partial sums of up to about 2 sqrt(L), which reach that height at most.
+      expect_close(sums, wanted_sums, 0x1p-24 * static_cast<double>(length));
+    }
 }
 
 TEST(Router, ThreadsChangeNoBit) {

@@ -1,0 +1,13 @@
+// The CUDA twins of kernels/score.hpp.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cuda {
+
+void score_softmax(const TensorView& logits, const TensorView& scores, const TensorView& lse);
+void score_softmax_backward(const TensorView& dchosen, const TensorView& indices,
+                            const TensorView& slopes, float z_slope, const TensorView& scores,
+                            const TensorView& lse, const TensorView& dlogits);
+
+}  // namespace switchyard::kernels::cuda

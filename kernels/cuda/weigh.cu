@@ -1,0 +1,91 @@
+#include "kernels/cuda/weigh.hpp"
+
+#include "kernels/cuda/rows.cuh"
+
+namespace switchyard::kernels::cuda {
+
+namespace {
+
+constexpr int threads = 128;
+
+struct Choices {
+  Rows<const float> scores;
+  Rows<const std::int32_t> indices;
+  std::int64_t num_tokens = 0;
+  std::int64_t num_experts = 0;
+  std::int64_t top_k = 0;
+  bool renormalize = false;
+};
+
+// The score of choice j; 0 of a dropped one.
+__device__ float score_of(const Choices& choices, std::int64_t t, std::int64_t j) {
+  const std::int32_t expert = choices.indices[t][j];
+  expect_index(expert, choices.num_experts);
+  return expert < 0 ? 0.0f : choices.scores[t][expert];
+}
+
+// A thread has a token: sums over its choices are in their order, as on the CPU.
+__global__ void weigh_kernel(Choices choices, Rows<float> weights) {
+  const std::int64_t t = std::int64_t{blockIdx.x} * threads + threadIdx.x;
+  if (t >= choices.num_tokens) return;
+  float* weight = weights[t];
+  float sum = 0;
+  for (std::int64_t j = 0; j < choices.top_k; ++j) {
+    const float score = score_of(choices, t, j);
+    weight[j] = score;
+    sum += score;
+  }
+  if (!choices.renormalize || sum == 0) return;  // 0: all dropped
+  for (std::int64_t j = 0; j < choices.top_k; ++j) weight[j] /= sum;
+}
+
+// dchosen may be dweights: both sums are taken before anything is written.
+__global__ void backward_kernel(Rows<const float> dweights, Choices choices, Rows<float> dchosen) {
+  const std::int64_t t = std::int64_t{blockIdx.x} * threads + threadIdx.x;
+  if (t >= choices.num_tokens) return;
+  const float* dweight = dweights[t];
+  float offset = 0;
+  float factor = 1;
+  if (choices.renormalize) {
+    float sum = 0;
+    float dot = 0;
+    for (std::int64_t j = 0; j < choices.top_k; ++j) {
+      if (choices.indices[t][j] < 0) continue;
+      const float score = score_of(choices, t, j);
+      sum += score;
+      dot += dweight[j] * score;
+    }
+    offset = dot / sum;
+    factor = 1 / sum;
+  }
+  for (std::int64_t j = 0; j < choices.top_k; ++j)
+    dchosen[t][j] = choices.indices[t][j] < 0 ? 0.0f : (dweight[j] - offset) * factor;
+}
+
+Choices choices_of(const TensorView& scores, const TensorView& indices, bool renormalize) {
+  return {rows_of<const float>(scores),
+          rows_of<const std::int32_t>(indices),
+          indices.rows(),
+          scores.cols(),
+          indices.cols(),
+          renormalize};
+}
+
+}  // namespace
+
+void weigh(const TensorView& scores, const TensorView& indices, bool renormalize,
+           const TensorView& weights) {
+  weigh_kernel<<<num_blocks(indices.rows(), threads), threads, 0, stream_of(scores)>>>(
+      choices_of(scores, indices, renormalize), rows_of<float>(weights));
+  check_launch();
+}
+
+void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
+                    bool renormalize, const TensorView& dchosen) {
+  backward_kernel<<<num_blocks(indices.rows(), threads), threads, 0, stream_of(scores)>>>(
+      rows_of<const float>(dweights), choices_of(scores, indices, renormalize),
+      rows_of<float>(dchosen));
+  check_launch();
+}
+
+}  // namespace switchyard::kernels::cuda
