@@ -101,14 +101,19 @@ struct SmallBatch {
       }
     }
   }
-  // The values of now; lives as long as this.
+  // Borrows this; on a device with memory of its own the values of now, in tensors kept here.
   TokenBatch on(Device& device) {
     on_device.clear();
-    on_device.push_back(tensor_of(device, tokens, {num_sequences, length}));
-    on_device.push_back(tensor_of(device, targets, {num_sequences, length}));
-    on_device.push_back(tensor_of(device, sequence_ids, {num_sequences}));
-    on_device.push_back(tensor_of(device, positions, {num_sequences * length}));
-    return {on_device[0], on_device[1], on_device[2], on_device[3], num_sequences, length};
+    const auto put = [&](auto& values, Shape shape) {
+      if (!device.has_own_memory()) return view_of(device, values.data(), shape);
+      return on_device.emplace_back(tensor_of(device, values, shape)).view();
+    };
+    return {put(tokens, {num_sequences, length}),
+            put(targets, {num_sequences, length}),
+            put(sequence_ids, {num_sequences}),
+            put(positions, {num_sequences * length}),
+            num_sequences,
+            length};
   }
 
   std::int64_t num_sequences;
