@@ -38,7 +38,7 @@ class Problem {
         delta_(device, Purpose::activation, DType::f32, lse_->shape),
         workspace_(
             device, Purpose::workspace, DType::u8,
-            {kernels::attention_workspace_bytes(shape_, precision, kernels::num_threads())}) {
+            {kernels::attention_workspace_bytes(shape_, precision, device.target())}) {
     const std::int64_t num_tokens = size.num_sequences * size.length;
     for (Tensor* each : {&q_, &out_, &dout_, &dq_})
       *each = Tensor(device, Purpose::activation, precision,

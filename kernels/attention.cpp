@@ -2,6 +2,8 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/attention.hpp"
+#include "kernels/cuda/attention.hpp"
+#include "kernels/cuda/attention_sizes.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/attention.hpp"
 
@@ -45,9 +47,12 @@ bool is_empty(const AttentionShape& s) {
   return s.num_sequences == 0 || (s.query_length == 0 && s.key_length == 0);
 }
 
-void check_workspace(const AttentionShape& s, DType dtype, const TensorView& workspace) {
+// Enough for one thread, where threads have scratch of their own.
+void check_workspace(const AttentionShape& s, DType dtype, const Device& device,
+                     const TensorView& workspace) {
+  const PlanTarget least{.device = device.target().device, .num_threads = 1};
   expect(workspace.dtype == DType::u8 && workspace.is_contiguous() &&
-             workspace.num_bytes() >= attention_workspace_bytes(s, dtype, 1),
+             workspace.num_bytes() >= attention_workspace_bytes(s, dtype, least),
          "a workspace of attention_workspace_bytes");
 }
 
@@ -65,11 +70,12 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
   check_row_values(shape, lse);
   if (is_empty(shape) || shape.query_length == 0) return;
   check_ranges(shape, ranges);
-  check_workspace(shape, q.dtype, workspace);
+  check_workspace(shape, q.dtype, *q.device, workspace);
   dispatch(
       *q.device,
       [&] { cpu::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll); },
-      [&] { plan::attention_forward(shape, q, k, v, ranges, out, lse); });
+      [&] { plan::attention_forward(shape, q, k, v, ranges, out, lse); },
+      [&] { cuda::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll); });
 }
 
 void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t head_dim,
@@ -82,7 +88,8 @@ void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t
   if (out.empty()) return;
   dispatch(
       *out.device, [&] { cpu::attention_delta(out, dout, head_dim, delta); },
-      [&] { plan::attention_delta(out, dout, delta); });
+      [&] { plan::attention_delta(out, dout, delta); },
+      [&] { cuda::attention_delta(out, dout, head_dim, delta); });
 }
 
 void attention_backward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
@@ -100,19 +107,26 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
     check_keys(shape, *view, result_type(*view, q.dtype, gradients.dkv_merge));
   if (is_empty(shape)) return;
   check_ranges(shape, ranges);
-  check_workspace(shape, q.dtype, workspace);
+  check_workspace(shape, q.dtype, *q.device, workspace);
   dispatch(
       *q.device,
       [&] {
         cpu::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients, workspace,
                                 poll);
       },
-      [&] { plan::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients); });
+      [&] { plan::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients); },
+      [&] {
+        cuda::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients, workspace,
+                                 poll);
+      });
 }
 
-std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads) {
+std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype,
+                                       const PlanTarget& target) {
   check_shape(shape);
-  return cpu::attention_workspace_bytes(shape, dtype, num_threads);
+  if (target.device == DeviceKind::cuda) return cuda::attention_workspace_bytes(shape, dtype);
+  const int threads = target.num_threads > 0 ? target.num_threads : num_threads();
+  return cpu::attention_workspace_bytes(shape, dtype, threads);
 }
 
 }  // namespace switchyard::kernels

@@ -32,7 +32,7 @@ enum class Merge : std::uint8_t { replace, with_before };
 // num_kv_heads * head_dim]; all of one type (f32 or bf16), rows may be strided (slices of one qkv
 // buffer). out: as q, or f32 (Merge::with_before: must be). lse: f32 [num_sequences * query_length,
 // num_heads], natural logarithm. A row that sees no key gets out 0 and lse -infinity; merging
-// leaves it as it is. workspace: u8, at least attention_workspace_bytes(shape, dtype, 1).
+// leaves it as it is. workspace: u8, at least attention_workspace_bytes for one thread.
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                        const TensorView& v, const KeyRanges& ranges, const TensorView& out,
                        const TensorView& lse, Merge merge, const TensorView& workspace,
@@ -61,8 +61,8 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const AttentionGradients& gradients, const TensorView& workspace,
                         const Poll& poll = {});
 
-// Scratch for forward and backward. num_threads decides it, so that a plan for another machine can
-// ask for that machine's; on this process's own runs pass num_threads().
-std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads);
+// Scratch for forward and backward on a machine: a device's target(). Threads decide it on the CPU.
+std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype,
+                                       const PlanTarget& target);
 
 }  // namespace switchyard::kernels

@@ -5,7 +5,6 @@
 
 #include "kernels/attention_sink.hpp"
 #include "kernels/elementwise.hpp"
-#include "kernels/threads.hpp"
 #include "model/parameter_spec.hpp"
 #include "tensor/error.hpp"
 
@@ -77,7 +76,7 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
   return {device,
           Purpose::workspace,
           DType::u8,
-          {kernels::attention_workspace_bytes(shape, compute, kernels::num_threads_of(device))}};
+          {kernels::attention_workspace_bytes(shape, compute, device.target())}};
 }
 
 // Keys of the configuration that decide the shapes of the weights.

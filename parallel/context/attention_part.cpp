@@ -28,7 +28,7 @@ AttentionPartKernel::AttentionPartKernel(Device& device, const AttentionSizes& s
       length_(length),
       workspace_(device, Purpose::workspace, DType::u8,
                  {kernels::attention_workspace_bytes(shape_with(sizes, max_queries, max_keys),
-                                                     compute, kernels::num_threads_of(device))}) {}
+                                                     compute, device.target())}) {}
 
 void AttentionPartKernel::set_documents(kernels::DocumentStarts document_starts) {
   document_starts_.assign(document_starts.begin(), document_starts.end());
