@@ -126,11 +126,10 @@ void attention_forward_general(const AttentionShape& shape, const TensorView& q,
     using T = decltype(type);
     with_float_type(out.dtype, [&](auto result) {
       using O = decltype(result);
-      const ForwardOperands<T, O> operands{
-          rows_of<const T>(q), rows_of<const T>(k),  rows_of<const T>(v),
-          rows_of<O>(out),     rows_of<float>(lse), merge == Merge::with_before};
-      forward_kernel<T, O>
-          <<<num_blocks(blocks, 1), threads, 0, stream_of(q)>>>(task, operands);
+      const ForwardOperands<T, O> operands{rows_of<const T>(q), rows_of<const T>(k),
+                                           rows_of<const T>(v), rows_of<O>(out),
+                                           rows_of<float>(lse), merge == Merge::with_before};
+      forward_kernel<T, O><<<num_blocks(blocks, 1), threads, 0, stream_of(q)>>>(task, operands);
     });
   });
   check_launch();

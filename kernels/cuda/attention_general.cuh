@@ -83,8 +83,7 @@ __device__ void multiply_rows(Accumulator& acc, Scratch& s, const HeadRows<T>& a
 #pragma unroll
       for (int i = 0; i < per_thread; ++i)
 #pragma unroll
-        for (int j = 0; j < per_thread; ++j)
-          acc.at[i][j] = fmaf(left[i], right[j], acc.at[i][j]);
+        for (int j = 0; j < per_thread; ++j) acc.at[i][j] = fmaf(left[i], right[j], acc.at[i][j]);
     }
     __syncthreads();
   }

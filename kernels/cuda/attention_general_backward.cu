@@ -116,9 +116,8 @@ __global__ void __launch_bounds__(threads)
     multiply_columns<false>(sum, scratch);
     __syncthreads();
   }
-  write_tile(sum, task.scale,
-             dq[sequence * task.query_length] + std::int64_t{head} * task.head_dim, dq.stride,
-             query_begin, task.query_length, col_begin, task.head_dim, adds);
+  write_tile(sum, task.scale, dq[sequence * task.query_length] + std::int64_t{head} * task.head_dim,
+             dq.stride, query_begin, task.query_length, col_begin, task.head_dim, adds);
 }
 
 // One block: 64 columns of dk and dv of 64 keys of a kv head, over the heads that read it in their
@@ -198,8 +197,7 @@ void attention_backward_general(const AttentionShape& shape, const TensorView& q
         using O = decltype(result);
         query_kernel<T, O>
             <<<dim3(num_blocks(query_blocks, 1), columns), threads, 0, stream_of(q)>>>(
-                task, operands, rows_of<O>(gradients.dq),
-                gradients.dq_merge == Merge::with_before);
+                task, operands, rows_of<O>(gradients.dq), gradients.dq_merge == Merge::with_before);
         check_launch();
       });
     if (key_blocks > 0)

@@ -5,92 +5,13 @@
 
 #include "kernels/attention_sink.hpp"
 #include "kernels/threads.hpp"
-#include "tests/kernels/attention_support.hpp"
+#include "tests/kernels/attention_parts.hpp"
 
 namespace switchyard::kernels {
 namespace {
 
 using namespace switchyard::test;
 using Case = AttentionCase;
-
-constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
-// As in attention_test.cpp.
-double forward_tolerance(DType type) {
-  return type == DType::f32 ? 1e-5 : bf16_rounding;
-}
-double backward_tolerance(DType type) {
-  return type == DType::f32 ? 1e-5 : 4 * bf16_rounding;
-}
-
-AttentionShape with_keys(AttentionShape s, std::int64_t key_length) {
-  s.key_length = key_length;
-  return s;
-}
-
-// Ranges that a walk through the keys makes, a function of the seed alone: both ends go forward by
-// jumps of which some are long (holes), and now and then a row or a run of rows sees nothing.
-Visible random_ranges(const AttentionShape& s, std::uint64_t seed) {
-  Visible visible;
-  for (std::int64_t n = 0; n < s.num_sequences; ++n) {
-    std::int64_t first = 0, end = 0;
-    for (std::int64_t i = 0; i < s.query_length; ++i) {
-      const auto words = random_words(random_key(seed, "ranges"), static_cast<std::uint64_t>(n),
-                                      static_cast<std::uint64_t>(i));
-      const std::int64_t step = 2 * s.key_length / s.query_length + 2;
-      if (words[0] % 4 != 0) end += words[1] % step;
-      if (words[0] % 37 == 0) end += s.key_length / 5;
-      end = std::min(end, s.key_length);
-      if (words[2] % 3 == 0) first += words[3] % (2 * step);
-      if (words[2] % 23 == 0) first = end;
-      first = std::min(first, end);
-      visible.first.push_back(static_cast<std::int32_t>(first));
-      visible.end.push_back(static_cast<std::int32_t>(end));
-    }
-  }
-  return visible;
-}
-
-// A row sees its own document up to itself; documents are `lengths` long, over and over.
-Visible documents(const AttentionShape& s, const std::vector<std::int64_t>& lengths) {
-  Visible visible;
-  for (std::int64_t n = 0; n < s.num_sequences; ++n) {
-    std::int64_t begin = 0;
-    std::size_t document = 0;
-    for (std::int64_t i = 0; i < s.query_length; ++i) {
-      if (i - begin == lengths[document % lengths.size()]) {
-        begin = i;
-        ++document;
-      }
-      visible.first.push_back(static_cast<std::int32_t>(begin));
-      visible.end.push_back(static_cast<std::int32_t>(i + 1));
-    }
-  }
-  return visible;
-}
-
-void expect_lse(const TensorView& lse, const std::vector<double>& expected) {
-  const auto values = doubles(lse);
-  ASSERT_EQ(values.size(), expected.size());
-  for (std::size_t i = 0; i < values.size(); ++i)
-    if (expected[i] == minus_infinity)
-      ASSERT_EQ(values[i], minus_infinity) << i;
-    else
-      ASSERT_NEAR(values[i], expected[i], 1e-5 * (1 + std::abs(expected[i]))) << i;
-}
-
-void expect_reference(Case& c) {
-  const DType type = c.q->dtype;
-  const auto qs = doubles(c.q), ks = doubles(c.k), vs = doubles(c.v), ds = doubles(c.dout);
-  c.forward();
-  const auto result = reference::attention_forward(c.shape, c.visible, qs, ks, vs);
-  EXPECT_LT(relative_error(doubles(c.out), result.out), forward_tolerance(type));
-  expect_lse(c.lse, result.lse);
-  c.backward();
-  const auto gradient = reference::attention_backward(c.shape, c.visible, qs, ks, vs, ds);
-  EXPECT_LT(relative_error(doubles(c.dq), gradient.dq), backward_tolerance(type));
-  EXPECT_LT(relative_error(doubles(c.dk), gradient.dk), backward_tolerance(type));
-  EXPECT_LT(relative_error(doubles(c.dv), gradient.dv), backward_tolerance(type));
-}
 
 struct Named {
   std::string name;
@@ -125,7 +46,7 @@ std::vector<Named> masks(std::int64_t group) {
 
 class AttentionRangesTest : public ::testing::Test {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device();
+  std::unique_ptr<Device> device_ = make_tested_device();
 };
 
 TEST_F(AttentionRangesTest, AnyRangesAgreeWithTheReference) {
@@ -185,57 +106,6 @@ TEST_F(AttentionRangesTest, BitsOfLongSequencesDoNotDependOnTheNumberOfThreads) 
     }
     kernels::set_num_threads(2);
   }
-}
-
-// The keys of a case cut at `cuts`; calls visit(begin, end, ranges, k, v) for each part. The ranges
-// borrow `parts`.
-template <class Visit>
-void for_each_part(Device& device, Case& c, const std::vector<std::int64_t>& cuts, Visit&& visit) {
-  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
-    Visible part = c.visible;
-    for (auto* ends : {&part.first, &part.end})
-      for (std::int32_t& key : *ends)
-        key = static_cast<std::int32_t>(std::clamp<std::int64_t>(key, cuts[i], cuts[i + 1]) -
-                                        cuts[i]);
-    const KeyRanges ranges{view_of(device, part.first.data(), c.ranges.first.shape),
-                           view_of(device, part.end.data(), c.ranges.end.shape),
-                           static_cast<double>(part.num_pairs())};
-    visit(cuts[i], cuts[i + 1], ranges);
-  }
-}
-
-// One sequence: its keys in parts, outputs and query gradients merged in fp32.
-void expect_parts_equal_one_call(Device& device, Case& c, const std::vector<std::int64_t>& cuts,
-                                 double forward_limit, double backward_limit) {
-  c.forward();
-  c.backward();
-  const Tensor out(device, Purpose::activation, DType::f32, c.queries());
-  const Tensor lse(device, Purpose::activation, DType::f32, c.values());
-  const Tensor dq(device, Purpose::activation, DType::f32, c.queries());
-  const Tensor dk(device, Purpose::activation, DType::f32, c.keys());
-  const Tensor dv(device, Purpose::activation, DType::f32, c.keys());
-  const auto shape = [&](std::int64_t begin, std::int64_t end) {
-    return with_keys(c.shape, end - begin);
-  };
-  const auto merge = [](std::int64_t begin) {
-    return begin == 0 ? Merge::replace : Merge::with_before;
-  };
-  for_each_part(device, c, cuts, [&](std::int64_t begin, std::int64_t end, const KeyRanges& part) {
-    attention_forward(shape(begin, end), c.q, c.k->slice_rows(begin, end),
-                      c.v->slice_rows(begin, end), part, out, lse, merge(begin), c.workspace);
-  });
-  EXPECT_LT(relative_error(doubles(out), doubles(c.out)), forward_limit);
-  expect_lse(lse, doubles(c.lse));
-  for_each_part(device, c, cuts, [&](std::int64_t begin, std::int64_t end, const KeyRanges& part) {
-    const AttentionGradients gradients{dq, dk->slice_rows(begin, end), dv->slice_rows(begin, end),
-                                       merge(begin), Merge::with_before};
-    attention_backward(shape(begin, end), c.q, c.k->slice_rows(begin, end),
-                       c.v->slice_rows(begin, end), part, c.lse, c.delta, c.dout, gradients,
-                       c.workspace);
-  });
-  EXPECT_LT(relative_error(doubles(dq), doubles(c.dq)), backward_limit);
-  EXPECT_LT(relative_error(doubles(dk), doubles(c.dk)), backward_limit);
-  EXPECT_LT(relative_error(doubles(dv), doubles(c.dv)), backward_limit);
 }
 
 TEST_F(AttentionRangesTest, PartsOfTheKeysMergeToOneCall) {

@@ -8,5 +8,9 @@ foreach(name IN ITEMS linear grouped_linear attention attention_ranges)
       LABELS "unit;kernels" ENVIRONMENT "OMP_NUM_THREADS=2;SWITCHYARD_MAX_ISA=${isa}")
   endforeach()
 endforeach()
-switchyard_card_test(linear_test)
-switchyard_card_test(grouped_linear_test)
+# Sizes of tiles: the card's own, so one instruction set will do.
+switchyard_test(attention_tiles_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/attention_tiles_test.cpp
+  DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
+foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention_tiles)
+  switchyard_card_test(${name}_test)
+endforeach()
