@@ -28,4 +28,10 @@ struct GroupProduct {
 // gradient needs no telling.
 void simt_product(const GroupProduct& product, bool is_forward);
 
+// Whether wgmma_product can be called: bf16 operands whose rows come in packets of 16 bytes, on a
+// card of compute capability 9 that this build has code for.
+bool has_wgmma_product(const GroupProduct& product);
+// On Hopper's matrix units.
+void wgmma_product(const GroupProduct& product, bool is_forward);
+
 }  // namespace switchyard::kernels::cuda
