@@ -1,5 +1,6 @@
 // How the tiles of the products of groups are shared out, from offsets that the host never reads:
-// every block works out where the tiles of each group begin, and takes tiles by their number.
+// every block works out where the tiles of each group begin, and takes tiles by their number. Large
+// groups come first, so that the last tiles, which not all blocks have, are short ones.
 #pragma once
 
 #include <cstdint>
@@ -37,15 +38,27 @@ class GroupTiles {
   // backward_weight alone).
   template <ProductKind kind, int tile_m, int tile_n>
   __device__ void set_up(const GroupRows& rows, int rows_m, int cols_n) {
+    const int num_groups = rows.num_groups;
+    for (int g = static_cast<int>(threadIdx.x); g < num_groups; g += static_cast<int>(blockDim.x)) {
+      begin_[g] = offset(rows, g);
+      rows_[g] = max(offset(rows, g + 1) - begin_[g], 0);
+    }
+    __syncthreads();
+    for (int g = static_cast<int>(threadIdx.x); g < num_groups; g += static_cast<int>(blockDim.x)) {
+      int place = 0;  // among the groups by size
+      for (int other = 0; other < num_groups; ++other)
+        place += rows_[other] > rows_[g] || (rows_[other] == rows_[g] && other < g) ? 1 : 0;
+      group_[place] = g;
+    }
+    __syncthreads();
     if (threadIdx.x < 32) {
       const int lane = static_cast<int>(threadIdx.x);
       const int tiles_n = (cols_n + tile_n - 1) / tile_n;
       int before = 0;
-      for (int first = 0; first < rows.num_groups; first += 32) {
-        const int group = first + lane;
-        const bool is_group = group < rows.num_groups;
-        const int begin = is_group ? offset(rows, group) : 0;
-        const int count = is_group ? max(offset(rows, group + 1) - begin, 0) : 0;
+      for (int first = 0; first < num_groups; first += 32) {
+        const int place = first + lane;
+        const bool is_group = place < num_groups;
+        const int count = is_group ? rows_[group_[place]] : 0;
         int tiles = (count + tile_m - 1) / tile_m * tiles_n;
         if constexpr (kind == ProductKind::backward_weight)
           tiles = count > 0 ? (rows_m + tile_m - 1) / tile_m * tiles_n : 0;
@@ -54,15 +67,11 @@ class GroupTiles {
           const int other = __shfl_up_sync(0xffffffffu, through, distance);
           if (lane >= distance) through += other;
         }
-        if (is_group) {
-          begin_[group] = begin;
-          rows_[group] = count;
-          first_tile_[group] = before + through - tiles;
-        }
+        if (is_group) first_tile_[place] = before + through - tiles;
         before += __shfl_sync(0xffffffffu, through, 31);
       }
       if (lane == 0) {
-        num_groups_ = rows.num_groups;
+        num_groups_ = num_groups;
         num_tiles_ = before;
       }
     }
@@ -76,7 +85,7 @@ class GroupTiles {
   template <ProductKind kind, int tile_m, int tile_n>
   __device__ GroupTile tile(int number, int rows_m, int cols_n) const {
     int low = 0;
-    int high = num_groups_;  // the last group whose first tile is at most `number`
+    int high = num_groups_;  // the last place whose first tile is at most `number`
     while (high - low > 1) {
       const int middle = (low + high) / 2;
       if (first_tile_[middle] <= number)
@@ -85,7 +94,8 @@ class GroupTiles {
         high = middle;
     }
     constexpr int band = 8;
-    const int rows = rows_[low];
+    const int group = group_[low];
+    const int rows = rows_[group];
     const int tiles_n = (cols_n + tile_n - 1) / tile_n;
     const int extent_m = kind == ProductKind::backward_weight ? rows_m : rows;
     const int tiles_m = (extent_m + tile_m - 1) / tile_m;
@@ -93,7 +103,7 @@ class GroupTiles {
     const int first_column = within / (tiles_m * band) * band;
     const int width = min(band, tiles_n - first_column);
     const int in_band = within - first_column * tiles_m;
-    return {low, begin_[low], rows, in_band / width * tile_m,
+    return {group, begin_[group], rows, in_band / width * tile_m,
             (first_column + in_band % width) * tile_n};
   }
 
@@ -106,9 +116,10 @@ class GroupTiles {
 
   int num_groups_;
   int num_tiles_;
-  int first_tile_[max_groups_of_launch];
-  int begin_[max_groups_of_launch];
+  int begin_[max_groups_of_launch];  // by group: the first row, and how many
   int rows_[max_groups_of_launch];
+  int group_[max_groups_of_launch];  // by place among the groups by size
+  int first_tile_[max_groups_of_launch];
 };
 
 }  // namespace switchyard::kernels::cuda
