@@ -29,7 +29,7 @@ struct CombineOperands {
   std::int64_t num_rows = 0;
   Rows<const std::int32_t> row_of_slot;
   Rows<const float> weights;  // null: all 1
-  std::int64_t top_k = 0;
+  int top_k = 0;
   Rows<T> out;
   std::int64_t num_tokens = 0;
   std::int64_t runs = 0;  // of a row
@@ -38,24 +38,24 @@ struct CombineOperands {
 // Some neighbouring threads share a token; each has runs of it, and adds the rows in the order of
 // the choices.
 template <class T, int width, bool weighted>
-__global__ void combine_kernel(CombineOperands<T> operands, int log2_threads) {
+__global__ void __launch_bounds__(threads, 4)
+    combine_kernel(CombineOperands<T> operands, int log2_threads) {
   const std::int64_t number = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   const std::int64_t t = number >> log2_threads;
   if (t >= operands.num_tokens) return;
   const std::int64_t step = std::int64_t{1} << log2_threads;
   const std::int32_t* row_of_slot = operands.row_of_slot[t];
+  const float* weights = weighted ? operands.weights[t] : nullptr;
+  const int top_k = operands.top_k;
   for (std::int64_t run = number & (step - 1); run < operands.runs; run += step) {
     float sums[width] = {};
-    for (std::int64_t first = 0; first < operands.top_k; first += rows_in_flight) {
+    for (int first = 0; first < top_k; first += rows_in_flight) {
       std::int32_t rows[rows_in_flight];
-      float weights[rows_in_flight];
       Run<T, width> values[rows_in_flight];
 #pragma unroll
       for (int u = 0; u < rows_in_flight; ++u) {
-        const bool is_there = first + u < operands.top_k;
-        rows[u] = is_there ? row_of_slot[first + u] : -1;
+        rows[u] = first + u < top_k ? row_of_slot[first + u] : -1;
         expect_index(rows[u], operands.num_rows);
-        if constexpr (weighted) weights[u] = is_there ? operands.weights[t][first + u] : 0.0f;
       }
 #pragma unroll
       for (int u = 0; u < rows_in_flight; ++u)
@@ -63,11 +63,13 @@ __global__ void combine_kernel(CombineOperands<T> operands, int log2_threads) {
 #pragma unroll
       for (int u = 0; u < rows_in_flight; ++u) {
         if (rows[u] < 0) continue;
+        float weight = 1;
+        if constexpr (weighted) weight = weights[first + u];
 #pragma unroll
         for (int i = 0; i < width; ++i) {
           const float value = to_float(values[u].values[i]);
           if constexpr (weighted)
-            sums[i] = fmaf(weights[u], value, sums[i]);
+            sums[i] = fmaf(weight, value, sums[i]);
           else
             sums[i] += value;
         }
@@ -152,7 +154,7 @@ void launch_combine(const TensorView& rows, const TensorView& row_of_slot,
                                     .num_rows = rows.rows(),
                                     .row_of_slot = rows_of<const std::int32_t>(row_of_slot),
                                     .weights = rows_of<const float>(weights),
-                                    .top_k = row_of_slot.cols(),
+                                    .top_k = static_cast<int>(row_of_slot.cols()),
                                     .out = rows_of<T>(out),
                                     .num_tokens = out.rows(),
                                     .runs = out.cols() / width};
