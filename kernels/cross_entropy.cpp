@@ -3,6 +3,7 @@
 #include "kernels/check.hpp"
 #include "kernels/cpu/cross_entropy.hpp"
 #include "kernels/cpu/sums.hpp"
+#include "kernels/cuda/cross_entropy.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -27,7 +28,11 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
         cpu::softmax_cross_entropy(logits, targets, vocab_size, gradient_scale, losses, dlogits,
                                    weights);
       },
-      [&] { plan::softmax_cross_entropy(logits, dlogits, weights); });
+      [&] { plan::softmax_cross_entropy(logits, dlogits, weights); },
+      [&] {
+        cuda::softmax_cross_entropy(logits, targets, vocab_size, gradient_scale, losses, dlogits,
+                                    weights);
+      });
 }
 
 double sum(const TensorView& values) {

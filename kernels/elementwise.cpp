@@ -3,6 +3,7 @@
 #include "kernels/check.hpp"
 #include "kernels/cpu/dropout.hpp"
 #include "kernels/cpu/elementwise.hpp"
+#include "kernels/cuda/elementwise.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -11,14 +12,15 @@ namespace switchyard::kernels {
 void fill_zero(const TensorView& x) {
   if (x.empty()) return;
   dispatch(
-      *x.device, [&] { cpu::fill_zero(x); }, [&] { plan::fill_zero(x); });
+      *x.device, [&] { cpu::fill_zero(x); }, [&] { plan::fill_zero(x); },
+      [&] { cuda::fill_zero(x); });
 }
 
 void iota(const TensorView& x) {
   if (x.empty()) return;
   expect_vector(x, DType::i32, x.numel(), "numbers i32, contiguous");
   dispatch(
-      *x.device, [&] { cpu::iota(x); }, [&] { plan::iota(x); });
+      *x.device, [&] { cpu::iota(x); }, [&] { plan::iota(x); }, [&] { cuda::iota(x); });
 }
 
 void copy(const TensorView& src, const TensorView& dst) {
@@ -27,7 +29,8 @@ void copy(const TensorView& src, const TensorView& dst) {
   expect(src.dtype == dst.dtype || (is_float(src.dtype) && is_float(dst.dtype)),
          "a copy between equal types, or between f32 and bf16");
   dispatch(
-      *src.device, [&] { cpu::copy(src, dst); }, [&] { plan::copy(src, dst); });
+      *src.device, [&] { cpu::copy(src, dst); }, [&] { plan::copy(src, dst); },
+      [&] { cuda::copy(src, dst); });
 }
 
 void add(const TensorView& a, const TensorView& b, const TensorView& out) {
@@ -36,14 +39,16 @@ void add(const TensorView& a, const TensorView& b, const TensorView& out) {
   expect_matrix(b, a.dtype, a.rows(), a.cols(), "b like a");
   expect_matrix(out, a.dtype, a.rows(), a.cols(), "out like a");
   dispatch(
-      *a.device, [&] { cpu::add(a, b, out); }, [&] { plan::add(a); });
+      *a.device, [&] { cpu::add(a, b, out); }, [&] { plan::add(a); },
+      [&] { cuda::add(a, b, out); });
 }
 
 void scale(const TensorView& x, float factor) {
   if (x.empty()) return;
   expect(x.dtype == DType::f32, "x of type f32");
   dispatch(
-      *x.device, [&] { cpu::scale(x, factor); }, [&] { plan::scale(x); });
+      *x.device, [&] { cpu::scale(x, factor); }, [&] { plan::scale(x); },
+      [&] { cuda::scale(x, factor); });
 }
 
 void dropout(const TensorView& x, float rate, const DropoutSite& site,
@@ -58,7 +63,8 @@ void dropout(const TensorView& x, float rate, const DropoutSite& site,
                 "sequence_ids i64 [sequences]");
   expect_vector(site.positions, DType::i32, x.rows() / site.copies, "positions i32 [tokens]");
   dispatch(
-      *x.device, [&] { cpu::dropout(x, rate, site, sequence_ids); }, [&] { plan::dropout(x); });
+      *x.device, [&] { cpu::dropout(x, rate, site, sequence_ids); }, [&] { plan::dropout(x); },
+      [&] { cuda::dropout(x, rate, site, sequence_ids); });
 }
 
 }  // namespace switchyard::kernels

@@ -2,6 +2,8 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/embedding.hpp"
+#include "kernels/cuda/embedding.hpp"
+#include "kernels/cuda/embedding_sizes.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -23,7 +25,7 @@ void embedding_forward(const TensorView& tokens, const TensorView& table, const 
   check(tokens, table, out);
   dispatch(
       *out.device, [&] { cpu::embedding_forward(tokens, table, out); },
-      [&] { plan::embedding_forward(out); });
+      [&] { plan::embedding_forward(out); }, [&] { cuda::embedding_forward(tokens, table, out); });
 }
 
 void embedding_backward(const TensorView& tokens, const TensorView& dout,
@@ -32,7 +34,14 @@ void embedding_backward(const TensorView& tokens, const TensorView& dout,
   check(tokens, dtable, dout);
   dispatch(
       *dout.device, [&] { cpu::embedding_backward(tokens, dout, dtable); },
-      [&] { plan::embedding_backward(dout); });
+      [&] {
+        // A plan for a card reserves what the card will.
+        if (dout.device->target().device == DeviceKind::cuda)
+          dout.device->kernel_scratch(
+              cuda::TokenSort(tokens.numel(), dtable.rows()).scratch_bytes());
+        plan::embedding_backward(dout);
+      },
+      [&] { cuda::embedding_backward(tokens, dout, dtable); });
 }
 
 }  // namespace switchyard::kernels

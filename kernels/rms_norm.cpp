@@ -2,6 +2,8 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/rms_norm.hpp"
+#include "kernels/cuda/rms_norm.hpp"
+#include "kernels/cuda/rms_norm_sizes.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -25,7 +27,8 @@ void rms_norm_forward(const TensorView& x, const TensorView& weight, float epsil
   check_forward(x, weight, y, rstd);
   dispatch(
       *x.device, [&] { cpu::rms_norm_forward(x, weight, epsilon, y, rstd); },
-      [&] { plan::rms_norm_forward(x, y); });
+      [&] { plan::rms_norm_forward(x, y); },
+      [&] { cuda::rms_norm_forward(x, weight, epsilon, y, rstd); });
 }
 
 void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const TensorView& weight,
@@ -37,7 +40,8 @@ void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const Te
   expect_matrix(sum, x.dtype, x.rows(), x.cols(), "sum like x");
   dispatch(
       *x.device, [&] { cpu::add_rms_norm_forward(x, delta, weight, epsilon, sum, y, rstd); },
-      [&] { plan::add_rms_norm_forward(x, y); });
+      [&] { plan::add_rms_norm_forward(x, y); },
+      [&] { cuda::add_rms_norm_forward(x, delta, weight, epsilon, sum, y, rstd); });
 }
 
 void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
@@ -51,18 +55,24 @@ void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorVi
     expect_matrix(residual_gradient, x.dtype, x.rows(), x.cols(), "residual_gradient like x");
   expect_vector(dweight, DType::f32, x.cols(), "dweight f32 [H]");
   expect(workspace.dtype == DType::u8 && workspace.is_contiguous() &&
-             workspace.num_bytes() >= rms_norm_workspace_bytes(x.cols()),
-         "a workspace of rms_norm_workspace_bytes(H)");
+             workspace.num_bytes() >= rms_norm_workspace_bytes(*x.device, x.cols()),
+         "a workspace of rms_norm_workspace_bytes(device, H)");
   dispatch(
       *x.device,
       [&] {
         cpu::rms_norm_backward(dy, x, weight, rstd, residual_gradient, dx, dweight, workspace);
       },
-      [&] { plan::rms_norm_backward(x, residual_gradient); });
+      [&] { plan::rms_norm_backward(x, residual_gradient); },
+      [&] {
+        cuda::rms_norm_backward(dy, x, weight, rstd, residual_gradient, dx, dweight, workspace);
+      });
 }
 
-std::int64_t rms_norm_workspace_bytes(std::int64_t hidden) {
-  return rms_norm_row_chunks * hidden * size_of(DType::f32);
+std::int64_t rms_norm_workspace_bytes(const Device& device, std::int64_t hidden) {
+  const DeviceKind kind = device.target().device;
+  const std::int64_t chunks =
+      kind == DeviceKind::cuda ? cuda::rms_norm_row_chunks(hidden) : cpu::rms_norm_row_chunks;
+  return chunks * hidden * size_of(DType::f32);
 }
 
 }  // namespace switchyard::kernels

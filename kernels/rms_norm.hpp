@@ -18,12 +18,13 @@ void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const Te
 
 // dx = dy through the norm of x, plus residual_gradient (same type; may be dx itself; may be
 // empty). dweight += its gradient, summed over rows in a fixed order. dweight: f32 [H]. workspace:
-// u8, at least rms_norm_workspace_bytes(H).
+// u8, at least rms_norm_workspace_bytes(device, H).
 void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
                        const TensorView& rstd, const TensorView& residual_gradient,
                        const TensorView& dx, const TensorView& dweight,
                        const TensorView& workspace);
 
-std::int64_t rms_norm_workspace_bytes(std::int64_t hidden);
+// For the device, or for the one that it plans for.
+std::int64_t rms_norm_workspace_bytes(const Device& device, std::int64_t hidden);
 
 }  // namespace switchyard::kernels

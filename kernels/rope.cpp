@@ -6,7 +6,9 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/rope.hpp"
+#include "kernels/cuda/rope.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/host_copy.hpp"
 #include "kernels/plan/loops.hpp"
 
 namespace switchyard::kernels {
@@ -42,6 +44,18 @@ double base_of(const RopeSpec& spec, std::int64_t head_dim) {
   return spec.base * std::pow(spec.factor, fraction(head_dim, head_dim - 2));
 }
 
+// turns: [n, 2, D / 2]; row p: magnitude * cos, then sin, of p * step * frequencies[i].
+void fill_turns(std::span<float> turns, const std::vector<double>& frequencies, double step,
+                double magnitude) {
+  const std::size_t half = frequencies.size();
+  for (std::size_t row = 0; row < turns.size() / (2 * half); ++row)
+    for (std::size_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(row) * step * frequencies[i];
+      turns[row * 2 * half + i] = static_cast<float>(magnitude * std::cos(angle));
+      turns[row * 2 * half + half + i] = static_cast<float>(magnitude * std::sin(angle));
+    }
+}
+
 }  // namespace
 
 std::vector<double> rope_frequencies(const RopeSpec& spec, std::int64_t head_dim) {
@@ -72,13 +86,12 @@ RopeTable::RopeTable(Device& device, std::int64_t positions, std::int64_t head_d
       fine(device, Purpose::workspace, DType::f32, {fine_positions, 2, head_dim / 2}) {
   expect(head_dim > 0 && head_dim % 2 == 0, "an even head_dim");
   const std::vector<double> frequencies = rope_frequencies(spec, head_dim);
-  dispatch(
-      device,
-      [&] {
-        cpu::fill_turns(coarse, frequencies, static_cast<double>(fine_positions), 1);
-        cpu::fill_turns(fine, frequencies, 1, rope_magnitude(spec));
-      },
-      [] {});
+  write_from_host<float>(coarse, [&](std::span<float> turns) {
+    fill_turns(turns, frequencies, static_cast<double>(fine_positions), 1);
+  });
+  write_from_host<float>(fine, [&](std::span<float> turns) {
+    fill_turns(turns, frequencies, 1, rope_magnitude(spec));
+  });
 }
 
 void rope(const TensorView& x, const RopeTable& table, const TensorView& positions,
@@ -90,7 +103,7 @@ void rope(const TensorView& x, const RopeTable& table, const TensorView& positio
   expect_vector(positions, DType::i32, x.rows(), "positions: i32 [rows]");
   dispatch(
       *x.device, [&] { cpu::rope(x, table, positions, head_dim, rotation); },
-      [&] { plan::rope(x); });
+      [&] { plan::rope(x); }, [&] { cuda::rope(x, table, positions, head_dim, rotation); });
 }
 
 }  // namespace switchyard::kernels

@@ -33,7 +33,7 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& place
   delta = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
   d_normed = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
   norm_workspace = Tensor(device, Purpose::workspace, DType::u8,
-                          {kernels::rms_norm_workspace_bytes(model.hidden)});
+                          {kernels::rms_norm_workspace_bytes(device, model.hidden)});
   if (any_layer(model, experts, false)) dense.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
     moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences, placement,

@@ -3,39 +3,34 @@
 #include <array>
 
 #include "kernels/cpu/parallel.hpp"
+#include "kernels/dropout_counter.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard::kernels::cpu {
 
 namespace {
 
-// Bits of the counter words that two numbers share; see counter_of().
-constexpr int position_bits = 24;
-constexpr int group_bits = 24;
-constexpr std::int64_t sequence_limit = std::int64_t{1} << (32 + 32 - position_bits);
-
 std::uint32_t low_word(std::int64_t value) {
   return static_cast<std::uint32_t>(value);
 }
 
-// Four numbers with a counter of their own for every four elements of every row: step, low half of
-// the sequence, position with the rest of the sequence above it, group of four with the copy above.
+// See dropout_counter.hpp.
 std::array<std::uint32_t, 4> counter_of(std::int64_t step, std::int64_t sequence,
                                         std::int64_t position, std::int64_t copy,
                                         std::int64_t group) {
   return {low_word(step), low_word(sequence),
-          low_word(position) | low_word(sequence >> 32) << position_bits,
-          low_word(group) | low_word(copy) << group_bits};
+          low_word(position) | low_word(sequence >> 32) << dropout_position_bits,
+          low_word(group) | low_word(copy) << dropout_group_bits};
 }
 
 void check_ranges(const TensorView& x, const DropoutSite& site, const TensorView& sequence_ids) {
   expect(0 <= site.step && site.step < (std::int64_t{1} << 32), "a step below 2^32");
-  expect(site.copies <= 1 << (32 - group_bits), "at most 256 copies of a token");
-  expect(x.cols() <= std::int64_t{4} << group_bits, "at most 2^26 elements in a row");
+  expect(site.copies <= 1 << (32 - dropout_group_bits), "at most 256 copies of a token");
+  expect(x.cols() <= std::int64_t{4} << dropout_group_bits, "at most 2^26 elements in a row");
   for (std::int64_t id : sequence_ids.span<std::int64_t>())
-    expect(0 <= id && id < sequence_limit, "sequence ids in [0, 2^40)");
+    expect(0 <= id && id < dropout_sequence_limit, "sequence ids in [0, 2^40)");
   for (std::int32_t position : site.positions.span<std::int32_t>())
-    expect(0 <= position && position < 1 << position_bits, "positions in [0, 2^24)");
+    expect(0 <= position && position < 1 << dropout_position_bits, "positions in [0, 2^24)");
 }
 
 float as_float(float value) {

@@ -3,15 +3,11 @@
 
 #include "tensor/tensor.hpp"
 
-namespace switchyard::kernels {
+namespace switchyard::kernels::cpu {
 
 // The gradient of the weight is summed over this many runs of rows, each into a partial sum of its
 // own, and then over the runs in order: the same bits for any number of threads.
 inline constexpr std::int64_t rms_norm_row_chunks = 64;
-
-}  // namespace switchyard::kernels
-
-namespace switchyard::kernels::cpu {
 
 void rms_norm_forward(const TensorView& x, const TensorView& weight, float epsilon,
                       const TensorView& y, const TensorView& rstd);

@@ -43,29 +43,12 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-#include <cmath>
-
 #include "tensor/error.hpp"
 
 namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(rotate_f32);
 HWY_EXPORT(rotate_bf16);
-
-void fill_turns(const TensorView& turns, const std::vector<double>& frequencies, double step,
-                double magnitude) {
-  const Rows<float> rows = rows_of<float>(turns);
-  const auto half = static_cast<std::int64_t>(frequencies.size());
-  parallel_rows(turns.rows(), turns.cols(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row)
-      for (std::int64_t i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>(row) * step * frequencies[static_cast<std::size_t>(i)];
-        rows[row][i] = static_cast<float>(magnitude * std::cos(angle));
-        rows[row][half + i] = static_cast<float>(magnitude * std::sin(angle));
-      }
-  });
-}
 
 namespace {
 

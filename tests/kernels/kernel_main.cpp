@@ -90,6 +90,24 @@ void expect_close(const Operand& actual, const Doubles& expected, double toleran
   EXPECT_TRUE(actual.gaps_untouched());
 }
 
+void expect_refused(const std::function<void()>& call) {
+  if (!is_tested_on_card()) {
+    EXPECT_THROW(call(), InternalError);
+    return;
+  }
+  constexpr int refused = 3;
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a new process, since a fork has no card
+  EXPECT_EXIT(
+      {
+        try {
+          call();
+        } catch (const InternalError&) {
+          std::_Exit(refused);
+        }
+      },
+      testing::ExitedWithCode(refused), "");
+}
+
 void expect_same_for_any_threads(const std::function<std::vector<Doubles>()>& run) {
   const int before = kernels::num_threads();
   kernels::set_num_threads(1);

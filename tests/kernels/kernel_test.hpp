@@ -52,6 +52,10 @@ inline double tolerance_of(DType dtype) {
   return dtype == DType::bf16 ? 0x1p-8 : 4e-6;
 }
 
+// call() throws InternalError. On a card, what a kernel finds wrong in its operands ends the
+// process's work there, so it happens in a process of its own.
+void expect_refused(const std::function<void()>& call);
+
 // Calls run() with one thread and with two; the doubles it returns must be the same bits.
 void expect_same_for_any_threads(const std::function<std::vector<Doubles>()>& run);
 

@@ -56,7 +56,7 @@ TEST_F(PlanLoops, KeyRangesAndPositions) {
 TEST_F(PlanLoops, RowKernels) {
   const Tensor x = make(DType::bf16, {8, 32}), wide = make(DType::bf16, {8, 64});
   const Tensor weight = make(DType::f32, {32}), rstd = make(DType::f32, {8});
-  const Tensor scratch = make(DType::u8, {rms_norm_workspace_bytes(32)});
+  const Tensor scratch = make(DType::u8, {rms_norm_workspace_bytes(device(), 32)});
   const double once = 8 * 32 * 2;
   EXPECT_EQ(bytes_of([&] { rms_norm_forward(x, weight, 1e-5f, x, rstd); }), 2 * once);
   EXPECT_EQ(bytes_of([&] { add_rms_norm_forward(x, x, weight, 1e-5f, x, x, rstd); }), 4 * once);

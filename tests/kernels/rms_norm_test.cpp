@@ -1,5 +1,7 @@
 #include "kernels/rms_norm.hpp"
 
+#include <cmath>
+
 #include "kernel_test.hpp"
 
 namespace switchyard::test {
@@ -11,7 +13,8 @@ using reference::numerical_gradient;
 constexpr float epsilon = 1e-5f;
 
 Tensor workspace(std::int64_t hidden) {
-  return Tensor(tested(), Purpose::workspace, DType::u8, {kernels::rms_norm_workspace_bytes(hidden)});
+  return Tensor(tested(), Purpose::workspace, DType::u8,
+                {kernels::rms_norm_workspace_bytes(tested(), hidden)});
 }
 
 TEST(RmsNorm, ForwardIsTheFormula) {
@@ -98,6 +101,64 @@ TEST(RmsNorm, BackwardTakesNoResidualOrItsOwnOutputAsOne) {
   rms_norm_backward(dy, x, weight, rstd, residual, in_place, dweight, scratch);
   rms_norm_backward(dy, x, weight, rstd, TensorView{}, plain, dweight, scratch);
   EXPECT_EQ(plain.values(), in_place.values());
+}
+
+// The gradients by their formulas, in double.
+struct Gradients {
+  Doubles dx, dweight;
+};
+Gradients gradients_of(const Doubles& dy, const Doubles& x, const Doubles& weight) {
+  const std::size_t hidden = weight.size();
+  Gradients result{Doubles(x.size()), Doubles(hidden)};
+  for (std::size_t row = 0; row < x.size(); row += hidden) {
+    double squares = 0, dot = 0;
+    for (std::size_t h = 0; h < hidden; ++h) {
+      squares += x[row + h] * x[row + h];
+      dot += dy[row + h] * weight[h] * x[row + h];
+    }
+    const auto size = static_cast<double>(hidden);
+    const double rstd = 1 / std::sqrt(squares / size + static_cast<double>(epsilon));
+    for (std::size_t h = 0; h < hidden; ++h) {
+      const double normalized = x[row + h] * rstd;
+      result.dx[row + h] = rstd * (dy[row + h] * weight[h] - normalized * dot * rstd / size);
+      result.dweight[h] += dy[row + h] * normalized;
+    }
+  }
+  return result;
+}
+
+// Rows that one thread of a card reads in one piece, in two, and again and again; a weight at an
+// address that is no multiple of 16 bytes; many rows of few columns.
+TEST(RmsNorm, SizesOfModelsAndBeyond) {
+  struct Size {
+    std::int64_t rows, hidden;
+  };
+  for (DType dtype : {DType::f32, DType::bf16})
+    for (const auto& [rows, hidden] :
+         {Size{5, 2048}, {3, 8192}, {2, 8200}, {2, 20000}, {2, 20003}, {5000, 16}}) {
+      SCOPED_TRACE(testing::Message() << name_of(dtype) << " " << rows << " " << hidden);
+      const Operand x(dtype, rows, hidden, 1), delta(dtype, rows, hidden, 2);
+      const Operand y(dtype, rows, hidden), sum(dtype, rows, hidden), dx(dtype, rows, hidden);
+      const Operand rstd = vector_of(rows), dweight = vector_of(hidden, 4);
+      const Operand longer = vector_of(hidden + 1, 3);
+      const Tensor scratch = workspace(hidden);
+      for (std::int64_t shift : {0, 1}) {
+        const TensorView weight = longer.view().slice_rows(shift, hidden + shift);
+        const Doubles all = longer.values();
+        const Doubles weights(all.begin() + shift, all.begin() + shift + hidden);
+        kernels::add_rms_norm_forward(x, delta, weight, epsilon, sum, y, rstd);
+        expect_close(y, reference::rms_norm(sum.values(), weights, epsilon), tolerance_of(dtype));
+        const Doubles before = dweight.values();
+        rms_norm_backward(delta, sum, weight, rstd, x, dx, dweight, scratch);
+        Gradients wanted = gradients_of(delta.values(), sum.values(), weights);
+        const Doubles residual = x.values();
+        for (std::size_t i = 0; i < wanted.dx.size(); ++i) wanted.dx[i] += residual[i];
+        expect_close(dx, wanted.dx, 2 * tolerance_of(dtype));
+        // Sums of up to 5000 terms: fp32 rounds each by 2^-24 of the sum so far.
+        for (std::size_t i = 0; i < before.size(); ++i) wanted.dweight[i] += before[i];
+        expect_close(dweight, wanted.dweight, 1e-4);
+      }
+    }
 }
 
 TEST(RmsNorm, ThreadsChangeNoBit) {

@@ -42,7 +42,7 @@ declare -A home=(
   ['nlohmann/.*']='\.cpp$'
   ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
-  ['Random123/.*']='^tensor/random\.cpp$'
+  ['Random123/.*']='^tensor/random\.cpp$|^kernels/cuda/dropout\.cu$'
   ['cuda.*|nccl\.h|cublas.*|cudnn.*|nvtx3/.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
 )
 

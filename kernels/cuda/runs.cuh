@@ -1,0 +1,118 @@
+// Rows cut into runs of neighbours, one run a thread at a time: what pointwise kernels and kernels
+// of whole rows share. How a row is cut depends on its element type and its length alone, never on
+// addresses, so a sum over a row has one order.
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+
+#include "kernels/cuda/common.cuh"
+
+namespace switchyard::kernels::cuda {
+
+template <class T, int width>
+inline constexpr int run_alignment = std::min(16, width* static_cast<int>(sizeof(T)));
+
+// `width` neighbours of a row.
+template <class T, int width>
+struct alignas(run_alignment<T, width>) Run {
+  T values[width];
+};
+
+// A view's rows on the card.
+template <class T>
+struct CardRows {
+  T* data = nullptr;
+  std::int64_t stride = 0;  // elements
+  __device__ T* operator[](std::int64_t row) const { return data + row * stride; }
+};
+
+template <class T>
+CardRows<T> card_rows(const TensorView& view) {
+  return {pointer<T>(view), view.row_stride};
+}
+
+// Whether rows of `view` are whole runs at addresses of which a run is read in accesses of 16 bytes
+// (or in one, if it is shorter).
+template <class T, int width>
+bool in_runs(const TensorView& view) {
+  constexpr std::int64_t alignment = run_alignment<T, width>;
+  return view.cols() % width == 0 &&
+         (view.rows() <= 1 || view.row_stride * size_of(view.dtype) % alignment == 0) &&
+         reinterpret_cast<std::uintptr_t>(view.kernel_bytes()) % alignment == 0;
+}
+
+// A run of which `left` elements exist; what lies beyond the row is 0. `whole`: in_runs().
+template <class T, int width, bool whole>
+__device__ Run<T, width> load_run(const T* from, std::int64_t left) {
+  if constexpr (whole) {
+    return *reinterpret_cast<const Run<T, width>*>(from);
+  } else {
+    Run<T, width> run;
+#pragma unroll
+    for (int j = 0; j < width; ++j) run.values[j] = j < left ? from[j] : from_float<T>(0.0f);
+    return run;
+  }
+}
+template <class T, int width, bool whole>
+__device__ void store_run(T* to, std::int64_t left, const Run<T, width>& run) {
+  if constexpr (whole) {
+    *reinterpret_cast<Run<T, width>*>(to) = run;
+  } else {
+#pragma unroll
+    for (int j = 0; j < width; ++j)
+      if (j < left) to[j] = run.values[j];
+  }
+}
+
+// A kernel over all runs of [rows, cols]: op(row, col, left) in a thread of its own, for the run
+// that starts at `col` of `row`, `left` columns before the row's end.
+struct RunGrid {
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  unsigned blocks_across = 1;  // blocks beside one another over the columns
+};
+
+template <int width, class Op>
+__global__ void run_kernel(RunGrid grid, Op op) {
+  const std::int64_t row = std::int64_t{blockIdx.x / grid.blocks_across} * blockDim.y + threadIdx.y;
+  const std::int64_t col =
+      (std::int64_t{blockIdx.x % grid.blocks_across} * blockDim.x + threadIdx.x) * width;
+  if (row < grid.rows && col < grid.cols) op(row, col, grid.cols - col);
+}
+
+template <int width, class Op>
+void for_each_run(cudaStream_t stream, std::int64_t rows, std::int64_t cols, const Op& op) {
+  constexpr unsigned threads = 256;
+  const std::int64_t runs = (cols + width - 1) / width;
+  unsigned across = 32;
+  while (across < threads && across < runs) across *= 2;
+  const unsigned down = threads / across;
+  const RunGrid grid{rows, cols, num_blocks(runs, across)};
+  const unsigned blocks = grid.blocks_across * num_blocks(rows, down);
+  run_kernel<width><<<blocks, dim3(across, down), 0, stream>>>(grid, op);
+  check_launch();
+}
+
+// The sum over a block of any whole number of warps, in every thread, in a fixed order. `of_warp`:
+// shared, one for each warp. Calls in a row need memory of their own, turn by turn.
+__device__ inline float sum_of_block(float value, float* of_warp) {
+  value = warp_sum(value);
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = of_warp[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) sum += of_warp[warp];
+  return sum;
+}
+
+// Ends the program's work on the card unless `holds`: for what the host could only look at by
+// waiting. The message goes to stdout; the next call that asks the card throws InternalError.
+__device__ __noinline__ inline void fail_on_card(const char* what) {
+  printf("switchyard: a kernel on the card expected %s\n", what);
+  __trap();
+}
+__device__ inline void expect_on_card(bool holds, const char* what) {
+  if (!holds) fail_on_card(what);
+}
+
+}  // namespace switchyard::kernels::cuda
