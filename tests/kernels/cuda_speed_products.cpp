@@ -11,7 +11,6 @@
 
 #include "kernels/cuda/group_product.hpp"
 #include "kernels/grouped_linear.hpp"
-#include "kernels/host_copy.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tensor/cuda/runtime.hpp"
 
@@ -26,6 +25,25 @@ using Offsets = std::vector<std::int32_t>;
 
 enum class Pass : std::uint8_t { forward, backward_input, backward_weight };
 constexpr Pass all_passes[] = {Pass::forward, Pass::backward_input, Pass::backward_weight};
+
+// Of all of a dense view, after the work on it.
+template <class T>
+void to_card(const std::vector<T>& values, const TensorView& view) {
+  const cudaStream_t stream = cuda::native(view.device->compute_stream());
+  check(cudaMemcpyAsync(view.data, values.data(), values.size() * sizeof(T), cudaMemcpyDefault,
+                        stream));
+  check(cudaStreamSynchronize(stream));
+}
+template <class T>
+std::vector<T> from_card(const TensorView& view) {
+  std::vector<T> values(static_cast<std::size_t>(view.numel()));
+  const cudaStream_t stream = cuda::native(view.device->compute_stream());
+  check(cudaMemcpyAsync(values.data(), view.data, values.size() * sizeof(T), cudaMemcpyDefault,
+                        stream));
+  check(cudaStreamSynchronize(stream));
+  return values;
+}
+
 const char* name_of(Pass pass) {
   constexpr const char* names[] = {"forward", "dX", "dW"};
   return names[static_cast<int>(pass)];
@@ -79,7 +97,7 @@ Tensor Products::random(DType dtype, Shape shape, float factor) {
   const std::int64_t count = std::min(all.numel(), std::ssize(normals_));
   const auto fill = [&]<class T>(const std::vector<T>& values) {
     const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T));
-    kernels::copy_from_host<T>(values, all.slice_rows(0, count));
+    to_card(values, all.slice_rows(0, count));
     std::byte* data = all.data;
     for (std::int64_t at = bytes; at < all.num_bytes(); at += bytes)
       check(cudaMemcpyAsync(data + at, data,
@@ -111,7 +129,7 @@ Products::Groups Products::groups(const Offsets& offsets, std::int64_t out, std:
   g.dx = random(result, {rows, in});
   g.dw = random(DType::f32, {count, out, in});
   g.offsets = Tensor(*device_, Purpose::workspace, DType::i32, {count + 1});
-  kernels::copy_from_host<std::int32_t>(offsets, g.offsets);
+  to_card(offsets, g.offsets);
   const Tensor weight = random(DType::f32, {out + count, in}, 0.02f);
   for (std::int64_t e = 0; e < count; ++e) {
     g.weights.emplace_back(*device_, out, in, DType::bf16);
@@ -146,10 +164,9 @@ GroupProduct Products::product(const Groups& g, Pass pass, Accumulate accumulate
 std::vector<double> doubles(const TensorView& view) {
   std::vector<double> values;
   if (view.dtype == DType::f32)
-    for (const float value : kernels::HostContents<float>(view).span())
-      values.push_back(static_cast<double>(value));
+    for (const float value : from_card<float>(view)) values.push_back(static_cast<double>(value));
   else
-    for (const BFloat16 value : kernels::HostContents<BFloat16>(view).span())
+    for (const BFloat16 value : from_card<BFloat16>(view))
       values.push_back(static_cast<double>(to_float(value)));
   return values;
 }

@@ -2,6 +2,8 @@
 #include "kernels/grouped_linear.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
@@ -143,6 +145,72 @@ TEST_F(GroupedLinearTest, BackwardWeightAddsToEachGroup) {
       EXPECT_LT(relative_error(doubles(dw->flat().reshape({groups * out, in})), expected), 1e-5);
       EXPECT_TRUE(is_product_alone(dw, alone));
     }
+}
+
+// Groups around a card's tiles of 64, 128 and 256 rows and columns, operands that its matrix units
+// take, and rows that are in no group, which hold what would spoil every sum.
+TEST_F(GroupedLinearTest, GroupsAroundTheSizesOfTiles) {
+  const Offsets offsets = {0, 0, 1, 128, 256, 385, 385, 448, 513};
+  const std::int64_t groups = std::ssize(offsets) - 1, num_rows = offsets.back() + 20;
+  const Tensor given = on_device(offsets);
+  struct Sizes {
+    std::int64_t out, in;
+    DType result;
+  };
+  for (const Sizes s : {Sizes{64, 192, DType::bf16}, Sizes{192, 64, DType::f32},
+                        Sizes{264, 136, DType::bf16}, Sizes{8, 520, DType::f32}}) {
+    SCOPED_TRACE(std::to_string(s.out) + " x " + std::to_string(s.in));
+    const double within = s.result == DType::f32 ? 1e-5 : bf16_rounding + 1e-5;
+    const Tensor x = random_tensor(*device_, DType::bf16, {num_rows, s.in}, "x");
+    const Tensor dy = random_tensor(*device_, DType::bf16, {num_rows, s.out}, "dy");
+    for (const Tensor* operand : {&x, &dy})
+      fill_random(operand->view().slice_rows(offsets.back(), num_rows), "none",
+                  std::numeric_limits<float>::quiet_NaN());
+    const Tensor y = random_tensor(*device_, s.result, {num_rows, s.out}, "garbage");
+    const Tensor dx = random_tensor(*device_, s.result, {num_rows, s.in}, "before");
+    const Tensor added = random_tensor(*device_, s.result, {num_rows, s.in}, "before");
+    const Tensor untouched = random_tensor(*device_, s.result, {num_rows, s.in}, "before");
+    const Tensor dw = random_tensor(*device_, DType::f32, {groups, s.out, s.in}, "before");
+    const Tensor dw_before = random_tensor(*device_, DType::f32, {groups, s.out, s.in}, "before");
+    std::vector<PackedWeight> weights;
+    std::vector<std::vector<double>> values;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const Tensor w = random_tensor(*device_, DType::f32, {s.out, s.in}, std::to_string(g));
+      weights.emplace_back(*device_, s.out, s.in, DType::bf16);
+      weights.back().pack(w);
+      values.push_back(doubles(w));
+      for (double& value : values.back())
+        value = static_cast<double>(to_float(to_bf16(static_cast<float>(value))));
+    }
+    grouped_linear_forward(x, weights, given, y);
+    grouped_linear_backward_input(dy, weights, given, dx);
+    grouped_linear_backward_input(dy, weights, given, added, Accumulate::yes);
+    grouped_linear_backward_weight(dy, x, given, dw);
+    for_each_group(offsets, [&](std::int64_t g, std::int64_t begin, std::int64_t end) {
+      SCOPED_TRACE(g);
+      const auto group = static_cast<std::size_t>(g);
+      const LinearShape shape{end - begin, s.out, s.in};
+      const auto of = [&](const Tensor& tensor) { return doubles(tensor->slice_rows(begin, end)); };
+      const auto sum = [](std::vector<double> a, const std::vector<double>& b) {
+        std::ranges::transform(a, b, a.begin(), std::plus<>());
+        return a;
+      };
+      EXPECT_LT(relative_error(of(y), linear_forward(shape, of(x), values[group])), within);
+      const auto expected = linear_backward_input(shape, of(dy), values[group]);
+      EXPECT_LT(relative_error(of(dx), expected), within);
+      EXPECT_LT(relative_error(of(added), sum(of(untouched), expected)), within);
+      EXPECT_LT(
+          relative_error(doubles(dw.view()[g]), sum(doubles(dw_before.view()[g]),
+                                                    linear_backward_weight(shape, of(dy), of(x)))),
+          1e-5);
+    });
+    EXPECT_TRUE(same_bits(dw.view()[0], dw_before.view()[0]));  // a group without rows
+    const auto rest = [&](const Tensor& tensor) {
+      return tensor->slice_rows(offsets.back(), num_rows);
+    };
+    EXPECT_TRUE(same_bits(rest(dx), rest(untouched)));
+    EXPECT_TRUE(same_bits(rest(added), rest(untouched)));
+  }
 }
 
 TEST_F(GroupedLinearTest, BitsDoNotDependOnTheNumberOfThreads) {
