@@ -320,14 +320,6 @@ std::string megabytes(std::int64_t bytes) {
 
 }  // namespace
 
-DocumentSeparator parse_document_separator(std::string_view name) {
-  if (name == "auto") return DocumentSeparator::automatic;
-  if (name == "none") return DocumentSeparator::none;
-  if (name == "blank") return DocumentSeparator::blank_line;
-  throw ConfigError(
-      fmt::format("prepare: '{}' is not a separator of documents; use auto, none or blank", name));
-}
-
 PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& reports) {
   const Clock::time_point start = Clock::now();
   check_options(options);

@@ -10,6 +10,7 @@
 // under its name only when it is complete.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -26,7 +27,9 @@ enum class DocumentSeparator : std::uint8_t {
   none,        // a file is a document
   blank_line,  // an empty line ends a document
 };
-DocumentSeparator parse_document_separator(std::string_view name);  // auto|none|blank; ConfigError
+constexpr std::array<std::string_view, 3> choice_names(DocumentSeparator) {
+  return {"auto", "none", "blank"};
+}
 
 struct PrepareOptions {
   std::vector<std::string> inputs;

@@ -2,10 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
-#include <functional>
 #include <sstream>
+#include <utility>
 
 #include "launch/home_folder.hpp"
 #include "launch/suggestion.hpp"
@@ -32,15 +33,20 @@ struct Options::State {
   std::size_t least = 0;
   std::size_t most = 0;
 
-  template <class Value, class Target>
-  void add(std::string_view name, std::string_view value, Target& target, std::string_view help) {
+  // store: takes the value of the option, if it is given.
+  template <class Value, class Store>
+  void add(std::string_view name, std::string_view value, std::string_view help, Store store) {
     const std::string key(name);
     names.push_back(key);
     visible.add_options()(key.c_str(), po::value<Value>()->value_name(std::string(value)),
                           std::string(help).c_str());
-    stores.emplace_back([key, &target](const po::variables_map& given) {
-      if (given.count(key) > 0) target = given[key].as<Value>();
+    stores.emplace_back([key, store = std::move(store)](const po::variables_map& given) {
+      if (given.count(key) > 0) store(given[key].as<Value>());
     });
+  }
+  template <class Value, class Target>
+  void add(std::string_view name, std::string_view value, Target& target, std::string_view help) {
+    add<Value>(name, value, help, [&target](const Value& given) { target = given; });
   }
 
   [[noreturn]] void refuse(const std::string& problem) const { throw UsageError(command, problem); }
@@ -157,6 +163,20 @@ Options& Options::add(std::string_view name, std::string_view value,
 Options& Options::add(std::string_view name, std::string_view value,
                       std::optional<std::int64_t>& target, std::string_view help) {
   state_->add<std::int64_t>(name, value, target, help);
+  return *this;
+}
+
+Options& Options::add_choice(std::string_view name, std::string_view value,
+                             std::span<const std::string_view> choices, std::string_view help,
+                             std::function<void(std::size_t)> set) {
+  state_->add<std::string>(
+      name, value, help,
+      [this, name = std::string(name), choices, set = std::move(set)](const std::string& word) {
+        const auto found = std::ranges::find(choices, word);
+        if (found == choices.end())
+          state_->refuse(fmt::format("--{}: {}", name, unknown_choice(word, choices)));
+        set(static_cast<std::size_t>(found - choices.begin()));
+      });
   return *this;
 }
 

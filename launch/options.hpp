@@ -4,13 +4,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "parallel/group/collective_error.hpp"
+#include "tensor/choice.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -55,6 +58,19 @@ class Options {
                std::string_view help);
   Options& add(std::string_view name, std::string_view value, std::optional<std::int64_t>& target,
                std::string_view help);
+  // One of an enum's names; `target`: the enum or an optional of it.
+  template <Choice Value>
+  Options& add(std::string_view name, std::string_view value, Value& target,
+               std::string_view help) {
+    return add_choice(name, value, names_of_choices<Value>, help,
+                      [&target](std::size_t choice) { target = static_cast<Value>(choice); });
+  }
+  template <Choice Value>
+  Options& add(std::string_view name, std::string_view value, std::optional<Value>& target,
+               std::string_view help) {
+    return add_choice(name, value, names_of_choices<Value>, help,
+                      [&target](std::size_t choice) { target = static_cast<Value>(choice); });
+  }
   // All arguments without a name go to `target`; there must be `least` to `most` of them. They are
   // paths or cannot begin with "~".
   Options& arguments(std::string_view what, std::vector<std::string>& target, std::size_t least = 0,
@@ -67,6 +83,11 @@ class Options {
   std::string help() const;
 
  private:
+  // set: takes the number of the chosen name.
+  Options& add_choice(std::string_view name, std::string_view value,
+                      std::span<const std::string_view> choices, std::string_view help,
+                      std::function<void(std::size_t)> set);
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -1,5 +1,7 @@
 #include "launch/suggestion.hpp"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cctype>
 #include <vector>
@@ -75,6 +77,17 @@ std::optional<std::string> nearest(std::string_view word,
     }
   }
   return best;
+}
+
+std::string unknown_choice(std::string_view word, std::span<const std::string_view> choices) {
+  std::string names;
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    if (i > 0) names += i + 1 == choices.size() ? " or " : ", ";
+    names += choices[i];
+  }
+  const auto near = nearest(word, choices);
+  return fmt::format("'{}' is not a choice; use {}{}", word, names,
+                     near ? fmt::format("; did you mean {}?", *near) : "");
 }
 
 }  // namespace switchyard

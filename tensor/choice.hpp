@@ -25,10 +25,14 @@ constexpr std::string_view name_of(Value value) {
   return choice_names(value)[static_cast<std::size_t>(value)];
 }
 
+// All names, where they stay.
+template <Choice Value>
+inline constexpr auto names_of_choices = choice_names(Value{});
+
 // The value of that name, or nothing.
 template <Choice Value>
 constexpr std::optional<Value> choice_of(std::string_view name) {
-  const auto names = choice_names(Value{});
+  constexpr const auto& names = names_of_choices<Value>;
   for (std::size_t i = 0; i < names.size(); ++i)
     if (names[i] == name) return static_cast<Value>(i);
   return std::nullopt;

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <iostream>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "bench/all_to_all.hpp"
@@ -28,12 +29,14 @@ namespace {
 // What the command line says, whatever the benchmark.
 struct Request {
   std::vector<std::string> arguments;  // behind the benchmark's name
-  std::string precision;               // empty: both
+  std::optional<Precision> precision;  // none: both
   std::string sizes;                   // empty: the benchmark's own
   bench::Repeats repeats;
   bool disturb = false;  // of bench step alone
   // Of bench ring alone; not given: the benchmark's own.
-  std::optional<std::string> lengths, scheme, layout, progress;
+  std::optional<std::string> lengths, scheme;
+  std::optional<SequenceLayout> layout;
+  std::optional<Progress> progress;
   std::optional<std::int64_t> window, heads, kv_heads, head_dim;
 };
 
@@ -48,12 +51,8 @@ void refuse_arguments(const std::string& name, const Request& request) {
 }
 
 std::vector<DType> precisions_of(const Request& request) {
-  if (request.precision.empty()) return {DType::f32, DType::bf16};
-  const auto precision = choice_of<Precision>(request.precision);
-  if (!precision)
-    throw UsageError("bench",
-                     fmt::format("--precision {}: expected fp32 or bf16", request.precision));
-  return {*precision == Precision::fp32 ? DType::f32 : DType::bf16};
+  if (!request.precision) return {DType::f32, DType::bf16};
+  return {*request.precision == Precision::fp32 ? DType::f32 : DType::bf16};
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
@@ -67,37 +66,55 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-// "256x2048x512,1024x512x1024" as lists of N positive numbers; `form` names them: "ROWSxOUTxIN".
-template <std::size_t N>
-std::vector<std::array<std::int64_t, N>> sizes_of(const Request& request, std::string_view form) {
-  std::vector<std::array<std::int64_t, N>> sizes;
-  if (request.sizes.empty()) return sizes;
+// A whole number from 1 to `most`; 0: the text is none.
+std::int64_t positive_number(const std::string& text, std::int64_t most) {
+  std::int64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc{} && stop == end && value >= 1 && value <= most ? value : 0;
+}
+
+// Puts "256x2048x512,1024x512x1024", if it is given, in the place of a benchmark's own sizes: each
+// of N positive numbers, the members of a Size in their order; `form` names them: "ROWSxOUTxIN".
+template <std::size_t N, class Size>
+void replace_sizes(std::vector<Size>& sizes, const Request& request, std::string_view form) {
+  if (request.sizes.empty()) return;
+  sizes.clear();
   constexpr std::int64_t most = std::int64_t{1} << 30;
   for (const std::string& size : split(request.sizes, ',')) {
     const std::vector<std::string> numbers = split(size, 'x');
     bool is_right = numbers.size() == N;
     std::array<std::int64_t, N> values{};
     for (std::size_t i = 0; is_right && i < N; ++i) {
-      const char* end = numbers[i].data() + numbers[i].size();
-      const auto [stop, error] = std::from_chars(numbers[i].data(), end, values[i]);
-      is_right = error == std::errc{} && stop == end && values[i] >= 1 && values[i] <= most;
+      values[i] = positive_number(numbers[i], most);
+      is_right = values[i] > 0;
     }
     if (!is_right)
       throw UsageError("bench", fmt::format("--sizes {}: expected {}, of numbers from 1 to {}, and "
                                             "commas between several",
                                             size.empty() ? "''" : size, form, most));
-    sizes.push_back(values);
+    sizes.push_back(std::apply([](auto... each) { return Size{each...}; }, values));
   }
-  return sizes;
+}
+
+// Of a benchmark that takes precisions and sizes.
+template <class BenchmarkOptions, std::size_t N>
+BenchmarkOptions options_of(const std::string& name, const Request& request,
+                            std::string_view form) {
+  refuse_arguments(name, request);
+  BenchmarkOptions options;
+  options.precisions = precisions_of(request);
+  replace_sizes<N>(options.sizes, request, form);
+  return options;
 }
 
 void bench_step(const CommandContext& context, const Request& request,
                 const bench::Output& output) {
   if (request.arguments.empty()) throw UsageError("bench", "bench step needs a CONFIG");
-  if (!request.precision.empty())
+  if (request.precision)
     throw UsageError("bench", fmt::format("the precision of bench step is the configuration's: "
                                           "write run.precision={} behind it",
-                                          request.precision));
+                                          name_of(*request.precision)));
   if (!request.sizes.empty()) throw UsageError("bench", "bench step takes no --sizes");
   Group& world = context.session->world();
   const LoadedConfig loaded = load_config_collectively(world, request.arguments[0],
@@ -110,52 +127,36 @@ void bench_step(const CommandContext& context, const Request& request,
 
 void bench_linear(const CommandContext& context, const Request& request,
                   const bench::Output& output) {
-  refuse_arguments("linear", request);
-  bench::LinearOptions options;
-  options.precisions = precisions_of(request);
-  const auto sizes = sizes_of<3>(request, "ROWSxOUTxIN");
-  if (!sizes.empty()) options.sizes.clear();
-  for (const auto& s : sizes) options.sizes.push_back({s[0], s[1], s[2]});
+  const auto options = options_of<bench::LinearOptions, 3>("linear", request, "ROWSxOUTxIN");
   bench::run_linear(context.session->world(), options, request.repeats, output);
 }
 
 void bench_attention(const CommandContext& context, const Request& request,
                      const bench::Output& output) {
-  refuse_arguments("attention", request);
-  bench::AttentionOptions options;
-  options.precisions = precisions_of(request);
-  const auto sizes = sizes_of<5>(request, "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM");
-  if (!sizes.empty()) options.sizes.clear();
-  for (const auto& s : sizes) {
-    if (s[2] % s[3] != 0)
+  const auto options = options_of<bench::AttentionOptions, 5>(
+      "attention", request, "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM");
+  for (const bench::AttentionSize& size : options.sizes)
+    if (size.num_heads % size.num_kv_heads != 0)
       throw UsageError("bench", fmt::format("--sizes: heads must be a multiple of kv heads, and {} "
                                             "is not one of {}",
-                                            s[2], s[3]));
-    options.sizes.push_back({s[0], s[1], s[2], s[3], s[4]});
-  }
+                                            size.num_heads, size.num_kv_heads));
   bench::run_attention(context.session->world(), options, request.repeats, output);
 }
 
 void bench_experts(const CommandContext& context, const Request& request,
                    const bench::Output& output) {
-  refuse_arguments("experts", request);
-  bench::ExpertsOptions options;
-  options.precisions = precisions_of(request);
-  const auto sizes = sizes_of<4>(request, "EXPERTSxROWSxHIDDENxINTERMEDIATE");
-  if (!sizes.empty()) options.sizes.clear();
-  for (const auto& s : sizes) options.sizes.push_back({s[0], s[1], s[2], s[3]});
+  const auto options =
+      options_of<bench::ExpertsOptions, 4>("experts", request, "EXPERTSxROWSxHIDDENxINTERMEDIATE");
   bench::run_experts(context.session->world(), options, request.repeats, output);
 }
 
 void bench_all_to_all(const CommandContext& context, const Request& request,
                       const bench::Output& output) {
   refuse_arguments("all_to_all", request);
-  if (!request.precision.empty())
+  if (request.precision)
     throw UsageError("bench", "bench all_to_all moves bytes and takes no --precision");
   bench::AllToAllOptions options;
-  const auto sizes = sizes_of<1>(request, "BYTES");
-  if (!sizes.empty()) options.sizes.clear();
-  for (const auto& s : sizes) options.sizes.push_back(s[0]);
+  replace_sizes<1>(options.sizes, request, "BYTES");
   if (context.session->world().size() < 2)
     throw UsageError("bench",
                      "bench all_to_all measures an exchange between ranks and needs two at least: "
@@ -166,10 +167,8 @@ void bench_all_to_all(const CommandContext& context, const Request& request,
 std::vector<std::int64_t> lengths_of(const std::string& text) {
   std::vector<std::int64_t> lengths;
   for (const std::string& part : split(text, ',')) {
-    std::int64_t length = 0;
-    const char* end = part.data() + part.size();
-    const auto [stop, error] = std::from_chars(part.data(), end, length);
-    if (error != std::errc{} || stop != end || length < 1 || length > (std::int64_t{1} << 30))
+    const std::int64_t length = positive_number(part, std::int64_t{1} << 30);
+    if (length == 0)
       throw UsageError("bench", fmt::format("--lengths {}: expected positions from 1 to 2^30, and "
                                             "commas between several",
                                             part.empty() ? "''" : part));
@@ -190,18 +189,14 @@ void set_scheme(bench::RingOptions& options, const std::string& scheme, std::int
     return;
   }
   const std::vector<std::string> numbers = split(scheme, 'x');
-  std::int64_t degrees[2] = {0, 0};
-  bool is_right = numbers.size() == 2;
-  for (std::size_t i = 0; is_right && i < 2; ++i) {
-    const char* end = numbers[i].data() + numbers[i].size();
-    const auto [stop, error] = std::from_chars(numbers[i].data(), end, degrees[i]);
-    is_right = error == std::errc{} && stop == end && degrees[i] >= 1 && degrees[i] <= num_ranks;
-  }
-  if (!is_right || degrees[0] * degrees[1] != num_ranks)
+  const bool is_pair = numbers.size() == 2;
+  const std::int64_t ring = is_pair ? positive_number(numbers[0], num_ranks) : 0;
+  const std::int64_t ulysses = is_pair ? positive_number(numbers[1], num_ranks) : 0;
+  if (ring * ulysses != num_ranks)
     throw UsageError("bench", fmt::format("--scheme {}: expected ring, all_gather, ulysses, or "
                                           "RINGxULYSSES with a product of {} ranks",
                                           scheme, num_ranks));
-  options.ulysses = degrees[1];
+  options.ulysses = ulysses;
 }
 
 std::int64_t at_least(std::string_view option, std::int64_t value, std::int64_t least) {
@@ -216,23 +211,11 @@ void bench_ring(const CommandContext& context, const Request& request,
   if (!request.sizes.empty()) throw UsageError("bench", "bench ring takes --lengths, not --sizes");
   Group& world = context.session->world();
   bench::RingOptions options;
-  if (!request.precision.empty()) options.precisions = precisions_of(request);
+  if (request.precision) options.precisions = precisions_of(request);
   if (request.lengths) options.lengths = lengths_of(*request.lengths);
   if (request.scheme) set_scheme(options, *request.scheme, world.size());
-  if (request.layout) {
-    const auto layout = choice_of<SequenceLayout>(*request.layout);
-    if (!layout)
-      throw UsageError("bench",
-                       fmt::format("--layout {}: expected zigzag or contiguous", *request.layout));
-    options.layout = *layout;
-  }
-  if (request.progress) {
-    const auto progress = choice_of<Progress>(*request.progress);
-    if (!progress)
-      throw UsageError(
-          "bench", fmt::format("--progress {}: expected poll, thread or none", *request.progress));
-    options.progress = *progress;
-  }
+  if (request.layout) options.layout = *request.layout;
+  if (request.progress) options.progress = *request.progress;
   if (request.window) options.window = at_least("window", *request.window, 0);
   if (request.heads) options.num_heads = at_least("heads", *request.heads, 1);
   if (request.kv_heads) options.num_kv_heads = at_least("kv-heads", *request.kv_heads, 1);

@@ -76,7 +76,6 @@ int run_prepare(const CommandContext& context) {
   std::int64_t num_threads = wanted.num_threads;
   std::int64_t seed = static_cast<std::int64_t>(wanted.seed);
   std::int64_t max_document_megabytes = wanted.max_document_bytes >> 20;
-  std::string separator = "auto";
   Options options(
       "prepare", "INPUT... --output FILE.h5",
       "Turns texts into a file of tokens. An INPUT is a text file, a .jsonl or .ndjson file with a "
@@ -94,7 +93,7 @@ int run_prepare(const CommandContext& context) {
                "share of the documents for validation; of too few, the last share of the tokens "
                "(default {})",
                wanted.valid_fraction))
-      .add("separator", "NAME", separator,
+      .add("separator", "NAME", wanted.separator,
            "where a document of a text file ends: auto (a line that is exactly %), blank (an empty "
            "line) or none (a file is a document)")
       .add("text-field", "NAME", wanted.text_field,
@@ -117,7 +116,6 @@ int run_prepare(const CommandContext& context) {
   wanted.seed = narrow<std::uint64_t>("seed", seed, 0);
   wanted.max_document_bytes =
       std::int64_t{narrow<std::int32_t>("max-document-megabytes", max_document_megabytes, 1)} << 20;
-  wanted.separator = parse_document_separator(separator);
 
   LiveLine line;
   PrepareReports reports;

@@ -13,9 +13,6 @@ namespace switchyard {
 
 struct Config;
 
-template <Choice Value>
-inline constexpr auto names_of_choices = choice_names(Value{});
-
 // One field of one Config. Borrows it.
 class ChoiceRef {
  public:

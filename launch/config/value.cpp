@@ -138,11 +138,7 @@ Problem read_choice(std::size_t& value, const Key& key, std::string_view text) {
     value = *index;
     return {};
   }
-  const std::span<const std::string_view> choices = key.choices();
-  const auto near = nearest(text, choices);
-  return fmt::format("must be {}{}, got {}{}", choices.size() > 1 ? "one of " : "",
-                     fmt::join(choices, ", "), for_message(text),
-                     near ? fmt::format("; did you mean {}?", *near) : "");
+  return unknown_choice(for_message(text), key.choices());
 }
 
 Problem assign(const ChoiceRef& field, const Key& key, std::string_view text, bool /*quoted*/) {

@@ -23,7 +23,7 @@ expect_lines 1 "--steps must be 1"
 run 2 linear --sizes 8x8
 expect_lines 1 "--sizes 8x8: expected ROWSxOUTxIN"
 run 2 linear --precision fp16
-expect_lines 1 "expected fp32 or bf16"
+expect_lines 1 "--precision: 'fp16' is not a choice; use fp32 or bf16"
 run 2 attention --sizes 1x8x3x2x8
 expect_lines 1 "heads must be a multiple of kv heads"
 run 2 linear something
@@ -39,9 +39,9 @@ expect_lines 1 "--lengths zero: expected positions from 1 to 2^30"
 run 2 ring --scheme 7x5
 expect_lines 1 "--scheme 7x5: expected ring, all_gather, ulysses, or RINGxULYSSES with a product of $ranks ranks"
 run 2 ring --progress sometimes
-expect_lines 1 "--progress sometimes: expected poll, thread or none"
+expect_lines 1 "--progress: 'sometimes' is not a choice; use poll, thread or none"
 run 2 ring --layout striped
-expect_lines 1 "--layout striped: expected zigzag or contiguous"
+expect_lines 1 "--layout: 'striped' is not a choice; use zigzag or contiguous"
 run 2 ring --heads 3 --kv-heads 2
 expect_lines 1 "--heads 3 must be a multiple of --kv-heads 2"
 expect 0 "$switchyard" bench --help

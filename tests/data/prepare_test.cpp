@@ -244,13 +244,12 @@ TEST_F(Prepare, SeparatorsAndLongDocuments) {
   options_.overwrite = true;
   run();
   EXPECT_EQ(documents(), (Texts{"one\n\n\ntwo\n", "three"}));
-  options_.separator = parse_document_separator("blank");
+  options_.separator = DocumentSeparator::blank_line;
   run();
   EXPECT_EQ(documents(), (Texts{"one\n", "two\n%\nthree"}));
-  options_.separator = parse_document_separator("none");
+  options_.separator = DocumentSeparator::none;
   run();
   EXPECT_EQ(documents(), (Texts{"one\n\n\ntwo\n%\nthree"}));
-  EXPECT_THROW(parse_document_separator("lines"), ConfigError);
 
   options_.inputs.clear();
   add("long.txt", "0123456789\nabcdefghij\nABCDEFGHIJKLMNOPQRSTUVWXYZ\n");
