@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -94,12 +95,20 @@ struct EvaluateConfig {
   std::int64_t num_sequences = 0;  // the first of the validation split; 0: all
 };
 
+// Where training begins, unless a folder is named: at the newest valid checkpoint of the run, if it
+// has any, or at the first step.
+enum class Resume : std::uint8_t { automatic, never };
+constexpr std::array<std::string_view, 2> choice_names(Resume) {
+  return {"auto", "never"};
+}
+
 struct CheckpointConfig {
-  std::int64_t every = 0;  // steps; 0: only at the end and on request
-  std::int64_t keep = 2;   // newest checkpoints kept
-  bool initial = false;    // the untrained model is saved, too, as step 0
-  std::string resume =
-      "auto";  // auto: the newest valid one of this run, if any; never; or a folder
+  std::int64_t every = 0;                          // steps; 0: only at the end and on request
+  std::int64_t keep = 2;                           // newest checkpoints kept
+  bool initial = false;                            // the untrained model is saved, too, as step 0
+  std::string resume{name_of(Resume::automatic)};  // the name of a Resume, or a folder
+  // Empty: a folder is named.
+  std::optional<Resume> resume_choice() const { return choice_of<Resume>(resume); }
 };
 
 // Limits in seconds without any progress of any rank; 0: none.

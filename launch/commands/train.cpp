@@ -50,11 +50,11 @@ LoadedConfig load_for_run(const CommandContext& context,
 
 // The command that goes on with this run: that of this start, but from where the run then is.
 std::string continue_command(const CommandContext& context, const LoadedConfig& loaded) {
-  constexpr std::string_view resume = "checkpoint.resume=";
+  const std::string resume = "checkpoint.resume=";
   std::vector<std::string> words = context.arguments;
-  if (loaded.config.checkpoint.resume != "auto") {
+  if (loaded.config.checkpoint.resume_choice() != Resume::automatic) {
     std::erase_if(words, [&](const std::string& word) { return word.starts_with(resume); });
-    words.push_back(std::string(resume) + "auto");
+    words.push_back(resume + std::string(name_of(Resume::automatic)));
   }
   return start_of_command(context.launcher, context.program, "train") + " " +
          quote_all_for_shell(words);
@@ -100,7 +100,8 @@ int run_eval(const CommandContext& context) {
   // What the file says of checkpoint.resume is where the training began.
   Config config = loaded.config;
   const Origin& origin = loaded.origin(*find_key("checkpoint.resume"));
-  if (origin.kind != Origin::Kind::command_line) config.checkpoint.resume = "auto";
+  if (origin.kind != Origin::Kind::command_line)
+    config.checkpoint.resume = name_of(Resume::automatic);
   run_evaluation(context.session->world(), context.session->log(), config, text_of(loaded.config));
   return 0;
 }

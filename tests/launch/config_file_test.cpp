@@ -56,8 +56,8 @@ TEST(ConfigFile, EveryMistakeNamesPlaceKeyAndRemedy) {
       {"model:\n  tie_embeddings: yes\n",
        "a.yaml:6:19: model.tie_embeddings: expected true or false, got yes; write true"},
       {"optimizer:\n  schedule: cosin\n",
-       "a.yaml:6:13: optimizer.schedule: must be one of cosine, linear, constant_decay, got cosin; "
-       "did you mean cosine?"},
+       "a.yaml:6:13: optimizer.schedule: 'cosin' is not a choice; use cosine, linear or "
+       "constant_decay; did you mean cosine?"},
       {"model:\n  hidden: [8]\n", "a.yaml:6:11: model.hidden: expected a whole number, got a list"},
       {"model:\n  hidden: {a: 8}\n",
        "a.yaml:6:11: model.hidden: expected a whole number, got a map"},
@@ -331,8 +331,8 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   };
   const Case cases[] = {
       {"model:\n  attention:\n    - {kind: windw}\n",
-       "a.yaml:7:14: model.attention.0.kind: must be one of full, window, got windw; did you mean "
-       "window?"},
+       "a.yaml:7:14: model.attention.0.kind: 'windw' is not a choice; use full or window; did you "
+       "mean window?"},
       {"model: {attention: [{}, {windows: 4}]}\n",
        "a.yaml:5:26: model.attention.1.windows: unknown key; did you mean window?"},
       {"model: {attention: [{window: [4]}]}\n",
@@ -405,8 +405,8 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
             "command line: model.attention.3.kind=full: model.attention has 1 entry; the next is "
             "model.attention.1");
   EXPECT_EQ(mistakes_after("", {"model.attention=[{kind: windw}]"}),
-            "command line: model.attention=[{kind: windw}]: model.attention.0.kind: must be one of "
-            "full, window, got windw; did you mean window?");
+            "command line: model.attention=[{kind: windw}]: model.attention.0.kind: 'windw' is "
+            "not a choice; use full or window; did you mean window?");
   EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
 }
 
@@ -445,8 +445,8 @@ TEST(ConfigFile, ListsOfIntegersAndChoices) {
             (std::vector{ObservedTensor::gate_probs, ObservedTensor::hidden}));
   EXPECT_EQ(format_value(config, tensors), "[gate_probs, hidden]");
   EXPECT_EQ(read(tensors, "[hiden]", config),
-            "capture.tensors.0: must be one of hidden, attention_lse, gate_probs, got hiden; did "
-            "you mean hidden?");
+            "capture.tensors.0: 'hiden' is not a choice; use hidden, attention_lse or gate_probs; "
+            "did you mean hidden?");
   EXPECT_EQ(read(tensors, "[]", config), "capture.tensors: is empty; write all");
   EXPECT_EQ(read(tensors, "attention_lse", config), "");
   EXPECT_EQ(config.capture.tensors, std::vector{ObservedTensor::attention_lse});

@@ -147,6 +147,8 @@ expect 2 "$switchyard" config good.yaml run.output=~nobody/runs
 expect_lines 1 "run.output=~nobody/runs: ~nobody is not known here as the home of a user; write the folder out"
 expect 2 "$switchyard" prepare a.txt --output='~nobody/a.h5'
 
+expect 2 "$switchyard" prepare a.txt --output a.h5 --separator lines
+expect_lines 1 "switchyard: prepare: --separator: 'lines' is not a choice; use auto, none or blank"
 expect 2 "$switchyard" prepare a.txt
 expect_lines 1 "switchyard: prepare: --output FILE.h5 is missing"
 expect 2 "$switchyard" prepare --output a.h5

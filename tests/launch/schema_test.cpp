@@ -229,6 +229,14 @@ TEST(Suggestion, OnlyWhatIsNear) {
   EXPECT_EQ(nearest(std::string(100'000, 'h'), words), std::nullopt);
 }
 
+TEST(Suggestion, AWordThatIsNoChoiceIsToldWithTheChoices) {
+  constexpr std::string_view words[] = {"auto", "ring", "all_gather"};
+  EXPECT_EQ(unknown_choice("foo", words), "'foo' is not a choice; use auto, ring or all_gather");
+  EXPECT_EQ(unknown_choice("rign", std::span(words).first(2)),
+            "'rign' is not a choice; use auto or ring; did you mean ring?");
+  EXPECT_EQ(unknown_choice("foo", std::span(words).first(1)), "'foo' is not a choice; use auto");
+}
+
 // A valid file with all keys, one section in flow style.
 std::string valid_text() {
   Config config;

@@ -44,10 +44,6 @@ std::string resolve_checkpoint(const std::string& path) {
   return place.folder + "/" + step_folder_name(newest_step_in(place.folder));
 }
 
-bool is_named_checkpoint(const std::string& resume) {
-  return resume != "never" && resume != "auto";
-}
-
 std::string read_checkpoint(const std::string& path, Group& world, const Report& report,
                             const ReadCheckpoint& read) {
   CheckpointPlace place;

@@ -21,9 +21,6 @@ CheckpointPlace place_of_checkpoint(const std::string& path);
 // The checkpoint's folder, or that of the newest by name.
 std::string resolve_checkpoint(const std::string& path);
 
-// What checkpoint.resume is beside auto and never.
-bool is_named_checkpoint(const std::string& resume);
-
 // Called on all ranks with the checkpoint's folder, which has been verified.
 using ReadCheckpoint = std::function<void(const std::string& path)>;
 

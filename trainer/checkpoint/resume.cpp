@@ -39,7 +39,7 @@ void restore_capacity(const Manifest& manifest, const Config& config, Trainer& t
 }  // namespace
 
 void require_named_checkpoint(const CheckpointConfig& config) {
-  if (!is_named_checkpoint(config.resume)) return;
+  if (config.resume_choice()) return;
   try {
     place_of_checkpoint(config.resume);
   } catch (const CheckpointError& error) {
@@ -50,14 +50,14 @@ void require_named_checkpoint(const CheckpointConfig& config) {
 std::optional<Resumed> resume_run(const Config& config, const ConfigText& configuration,
                                   const TokenFile& tokens, const std::string& folder,
                                   Trainer& trainer, Group& world, const Report& report) {
-  if (config.checkpoint.resume == "never") return std::nullopt;
+  if (config.checkpoint.resume_choice() == Resume::never) return std::nullopt;
   Resumed resumed;
   const ReadCheckpoint read = [&](const std::string& path) {
     compare_with_checkpoint(path, configuration, tokens, ReadFor::training, world, report);
     const TrainState state = load_checkpoint(path, trainer.store(), &trainer.optimizer(), world);
     resumed = {state, path};
   };
-  if (is_named_checkpoint(config.checkpoint.resume)) {
+  if (!config.checkpoint.resume_choice()) {
     read_checkpoint(config.checkpoint.resume, world, report, read);
   } else if (!read_newest_valid(folder, world, report, read)) {
     refuse_damaged(folder, world);

@@ -46,15 +46,15 @@ bool is_newest_of(const std::string& checkpoints, const std::vector<std::int64_t
   return fs::equivalent(newest, resolve_checkpoint(named), error) && !error;
 }
 
-[[noreturn]] void refuse(const std::string& run_folder, const std::string& resume,
+[[noreturn]] void refuse(const std::string& run_folder, const CheckpointConfig& config,
                          std::int64_t newest) {
   throw ConfigError(fmt::format(
       "checkpoint.resume: {} would begin a new course in {}, which holds checkpoints of an earlier "
       "one (the newest is {}); its saves would remove them. Choose another run.output for the new "
       "course; or checkpoint.resume=auto to go on from the newest; or remove the folder {} first, "
       "if nobody needs it",
-      resume == "never" ? resume : "going on from " + resume, run_folder, step_folder_name(newest),
-      run_folder));
+      config.resume_choice() ? config.resume : "going on from " + config.resume, run_folder,
+      step_folder_name(newest), run_folder));
 }
 
 }  // namespace
@@ -69,13 +69,14 @@ Course choose_course(const std::string& run_folder, const RunMarker& marker,
                 .resume = config.resume,
                 .begun_by = id.empty() ? job : marker.begun_by,
                 .note = {}};
-  if (config.resume == "auto") return course;
+  const std::optional<Resume> choice = config.resume_choice();
+  if (choice == Resume::automatic) return course;
 
   const bool is_queued_again = !job.id.empty() && job.id == marker.begun_by.id &&
                                job.num_restarts > marker.begun_by.num_restarts;
   if (is_queued_again) {
     if (steps.empty()) return course;
-    course.resume = "auto";
+    course.resume = name_of(Resume::automatic);
     course.note = fmt::format(
         "this job began the course in {} and was queued again: it goes on with it "
         "(checkpoint.resume, {}, was for its first start)",
@@ -85,8 +86,8 @@ Course choose_course(const std::string& run_folder, const RunMarker& marker,
   if (steps.empty())
     return {
         .id = random_id(), .is_new = true, .resume = config.resume, .begun_by = job, .note = {}};
-  if (config.resume == "never" || !is_newest_of(checkpoints, steps, config.resume))
-    refuse(run_folder, config.resume, steps.front());
+  if (choice == Resume::never || !is_newest_of(checkpoints, steps, config.resume))
+    refuse(run_folder, config, steps.front());
   return course;
 }
 

@@ -21,8 +21,7 @@ namespace fs = std::filesystem;
 
 // Where no checkpoint is named, the newest of the run.
 const std::string& checkpoint_of(const Config& config) {
-  const std::string& resume = config.checkpoint.resume;
-  return is_named_checkpoint(resume) ? resume : config.run.output;
+  return config.checkpoint.resume_choice() ? config.run.output : config.checkpoint.resume;
 }
 
 void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
@@ -64,7 +63,7 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
 void run_evaluation(Group& world, CollectiveLog& collectives, const Config& config,
                     const ConfigText& configuration) {
   // A run that does not exist is told below; nothing is made in its place.
-  const bool is_named = is_named_checkpoint(config.checkpoint.resume);
+  const bool is_named = !config.checkpoint.resume_choice();
   run_together(world, [&] {
     if (world.rank() != 0) return;
     const std::string& output = config.run.output;
