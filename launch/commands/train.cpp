@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 
 #include "data/shell_quote.hpp"
 #include "launch/commands/commands.hpp"
@@ -16,6 +17,8 @@
 namespace switchyard {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 // The token file that data.path names must be one, and the model must know its tokens: rank 0
 // looks, before anything is made or allocated, and all ranks throw alike.
@@ -60,6 +63,22 @@ std::string continue_command(const CommandContext& context, const LoadedConfig& 
          quote_all_for_shell(words);
 }
 
+// launch/plot.sh of the folders above the program, as the current folder sees it, for the shell;
+// empty: there is none, the program stands elsewhere than it was built.
+std::string plot_script() {
+  std::error_code error;
+  fs::path folder = fs::read_symlink("/proc/self/exe", error);
+  while (folder.has_relative_path()) {
+    folder = folder.parent_path();
+    const fs::path script = folder / "launch" / "plot.sh";
+    if (!fs::is_regular_file(script, error)) continue;
+    const fs::path from_here = script.lexically_relative(fs::current_path(error));
+    const bool is_below = !from_here.empty() && *from_here.begin() != "..";
+    return quote_for_shell((is_below ? from_here : script).string());
+  }
+  return {};
+}
+
 }  // namespace
 
 int run_train(const CommandContext& context) {
@@ -76,6 +95,7 @@ int run_train(const CommandContext& context) {
   const RunStart start{.configuration = text_of(loaded.config),
                        .program = quote_for_shell(context.program),
                        .continue_command = continue_command(context, loaded),
+                       .plot_script = plot_script(),
                        .job = detect_batch_job()};
   // What a run leaves lies in its folder: a reader of its words that goes away (`| head`) does not
   // end it, nor do words that found no room make it fail.

@@ -83,6 +83,9 @@ expect 0 bash -c "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
 generate=$(sed -nE 's/^ *next +generate: (.*) --prompt TEXT$/\1/p' <<<"$out")
 expect 0 bash -c "$generate --prompt The --tokens 3"
 [[ $out == The* ]] || fail "the line does not generate: $out"
+pictures=$(sed -nE 's/^ *next +pictures: //p' stopped.out)
+expect 0 bash -c "$pictures"
+[[ -s $odd/plots/loss.png ]] || fail "the line draws nothing: $pictures"
 [[ ! -e harm ]] || fail "a name was run"
 
 # The untrained model is saved once, stays beside those that are kept, and changes nothing of the run. Text

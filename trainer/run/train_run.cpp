@@ -325,7 +325,8 @@ class Run {
       summary.next.push_back("continue: " + start_.continue_command);
     summary.next.push_back(
         fmt::format("generate: {} generate {} --prompt TEXT", start_.program, run));
-    summary.next.push_back(fmt::format("pictures: launch/plot.sh {}", run));
+    if (!start_.plot_script.empty())
+      summary.next.push_back(fmt::format("pictures: {} {}", start_.plot_script, run));
     std::cout << format_summary(summary) << std::flush;
   }
 

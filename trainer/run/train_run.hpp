@@ -19,6 +19,7 @@ struct RunStart {
   ConfigText configuration;
   std::string program;           // for the closing lines, as a shell reads them: this program, and
   std::string continue_command;  // the command that continues this run
+  std::string plot_script;       // likewise, what draws a run; empty: it is not here
   BatchJob job;
 };
 
