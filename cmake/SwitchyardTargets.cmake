@@ -83,3 +83,22 @@ function(switchyard_test name)
       LABELS "mpi;${ARG_LABELS}" ENVIRONMENT "${environment}")
   endforeach()
 endfunction()
+
+# switchyard_program_test(<name> RANKS 1 2 [TIMEOUT seconds] [ARGUMENTS ...])
+# The script <name>_test.sh of the folder, which starts the program itself: for each number of ranks
+# with the words MPIEXEC SWITCHYARD RANKS ARGUMENTS.
+function(switchyard_program_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "RANKS;ARGUMENTS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  get_filename_component(folder ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  foreach(ranks IN LISTS ARG_RANKS)
+    set(test ${folder}.${name}.ranks${ranks})
+    add_test(NAME ${test}
+      COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/${name}_test.sh ${SWITCHYARD_MPIEXEC} $<TARGET_FILE:switchyard>
+        ${ranks} ${ARG_ARGUMENTS})
+    set_tests_properties(${test} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS mpi PROCESSORS ${ranks}
+      ENVIRONMENT "OMP_NUM_THREADS=1")
+  endforeach()
+endfunction()

@@ -3,11 +3,7 @@
 # another tokenizer are refused, what else differs is told, and one that a run removes meanwhile is no error.
 #   checkpoint_names_test.sh MPIEXEC SWITCHYARD RANKS
 set -uo pipefail
-mpiexec=$1 switchyard=$2 ranks=$3
-source "$(dirname "$0")/../launch/expect.sh"
-source "$(dirname "$0")/../support/small_run.sh"
-cd "$work" || exit 1
-export OMPI_MCA_odls_base_sigkill_timeout=0  # nothing is killed here
+source "$(dirname "$0")/run.sh"
 
 write_config small.yaml <<'YAML'
 train: {num_steps: 4, global_batch: 12, micro_batch: 1}
@@ -16,11 +12,7 @@ checkpoint: {every: 2, keep: 2}
 evaluate: {num_sequences: 5}
 YAML
 all() {
-  if ((ranks == 1)); then
-    "$switchyard" "$@"
-  else
-    "$mpiexec" -n "$ranks" "$switchyard" "$@" parallel.expert="$ranks"
-  fi
+  if ((ranks > 1)); then on_ranks "$@" parallel.expert="$ranks"; else on_ranks "$@"; fi
 }
 prepare_corpus "$switchyard"
 tr a-z A-Z < corpus.txt > upper.txt

@@ -3,17 +3,12 @@
 # it looks. Folders of runs, also of earlier versions, and folders that no run would touch are taken.
 #   foreign_folder_test.sh MPIEXEC SWITCHYARD RANKS
 set -uo pipefail
-mpiexec=$1 switchyard=$2 ranks=$3
-source "$(dirname "$0")/../launch/expect.sh"
-source "$(dirname "$0")/../support/small_run.sh"
-cd "$work" || exit 1
-export OMPI_MCA_odls_base_sigkill_timeout=0  # nothing is killed here
+source "$(dirname "$0")/run.sh"
 write_config small.yaml <<'YAML'
 train: {num_steps: 2, global_batch: 12, micro_batch: 1}
 capture: {steps: [1]}
 YAML
 prepare_corpus "$switchyard"
-on_ranks() { if ((ranks > 1)); then "$mpiexec" -n "$ranks" "$switchyard" "$@"; else "$switchyard" "$@"; fi; }
 program() { on_ranks "$1" small.yaml parallel.expert="$ranks" "${@:2}"; }
 expect 0 program train  # a run, whose files the foreign folders borrow
 # Everything below a folder: kinds, modes, times, targets of links, bytes. Not the folder's own time: eval
