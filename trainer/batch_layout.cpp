@@ -27,13 +27,6 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   return problem;
 }
 
-std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks) {
-  if (auto wrong = Mesh::mistakes(config.parallel, num_ranks); !wrong.empty()) return wrong;
-  const ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
-  if (legal.context == 1) return {};
-  return context_mistakes(context_problem(config, legal), config.parallel);
-}
-
 ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks) {
   ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
   if (legal.context == 1) return legal;
@@ -49,33 +42,52 @@ SequenceSplit sequence_split_of(const Config& config, const ParallelConfig& para
 
 namespace {
 
+std::int64_t micro_batch_of(const Config& config, std::int64_t data_size) {
+  return config.train.micro_batch > 0 ? config.train.micro_batch
+                                      : config.train.global_batch / data_size;
+}
+
 // Tokens of a micro-batch, and the rows that routing may send to one rank, have 32-bit numbers.
-void require_numbers(const Config& config, const Mesh& mesh, std::int64_t micro_batch) {
+std::vector<ConfigMistake> number_mistakes(const Config& config, const ParallelConfig& parallel) {
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-  const std::int64_t num_tokens = micro_batch * config.model.sequence_length;
-  if (num_tokens > most)
-    throw ConfigError(
-        fmt::format("train.micro_batch x model.sequence_length = {} x {} = {} tokens of a "
-                    "micro-batch; at most {} can be numbered, so make train.micro_batch or "
-                    "model.sequence_length smaller",
-                    micro_batch, config.model.sequence_length, num_tokens, most));
-  if (config.experts.num_experts == 0 || config.experts.every == 0) return;
+  const std::int64_t length = config.model.sequence_length;
+  const std::int64_t micro_batch = micro_batch_of(config, parallel.data);
+  if (micro_batch * length > most)
+    return {{{"train.micro_batch", "model.sequence_length"},
+             fmt::format("micro_batch x sequence_length = {} x {} = {} tokens of a micro-batch; at "
+                         "most {} can be numbered, so make train.micro_batch or "
+                         "model.sequence_length smaller",
+                         micro_batch, length, micro_batch * length, most)}};
+  const ExpertsConfig& experts = config.experts;
+  if (experts.num_experts == 0 || experts.every == 0) return {};
   const Placement placement =
-      Placement::contiguous(config.experts.num_experts, mesh.degree(Axis::expert));
-  const std::int64_t num_local = micro_batch * sequence_split_of(config, mesh.config()).max_local();
+      Placement::contiguous(experts.num_experts, static_cast<int>(parallel.expert));
+  const std::int64_t num_local = micro_batch * sequence_split_of(config, parallel).max_local();
   // Below 2^31 tokens x 10^6 ranks x 10^3 choices: no overflow.
-  const std::int64_t num_rows = max_rows_received(placement, num_local, config.experts.top_k);
-  if (num_rows > most)
-    throw ConfigError(fmt::format(
-        "of {} tokens of a rank's micro-batch (train.micro_batch {} x its part of "
-        "model.sequence_length {}) on {} ranks (parallel.expert), each to experts.top_k {}, "
-        "routing may send {} rows to one rank; at most {} can be numbered, so make "
-        "train.micro_batch or model.sequence_length smaller, or parallel.context larger",
-        num_local, micro_batch, config.model.sequence_length, placement.num_ranks(),
-        config.experts.top_k, num_rows, most));
+  const std::int64_t num_rows = max_rows_received(placement, num_local, experts.top_k);
+  if (num_rows <= most) return {};
+  return {{{"train.micro_batch", "model.sequence_length", "parallel.expert", "parallel.context",
+            "experts.top_k"},
+           fmt::format("of {} tokens of a rank's micro-batch (micro_batch {} x its part of "
+                       "sequence_length {}) on {} ranks (parallel.expert), each to top_k {}, "
+                       "routing may send {} rows to one rank; at most {} can be numbered, so make "
+                       "train.micro_batch or model.sequence_length smaller, or parallel.context "
+                       "larger",
+                       num_local, micro_batch, length, parallel.expert, experts.top_k, num_rows,
+                       most)}};
 }
 
 }  // namespace
+
+std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks) {
+  if (auto wrong = Mesh::mistakes(config.parallel, num_ranks); !wrong.empty()) return wrong;
+  const ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
+  if (legal.context > 1) {
+    auto wrong = context_mistakes(context_problem(config, legal), config.parallel);
+    if (!wrong.empty()) return wrong;
+  }
+  return number_mistakes(config, resolved_parallel(config, num_ranks));
+}
 
 BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
   BatchLayout layout;
@@ -83,9 +95,8 @@ BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
   layout.global_batch = config.train.global_batch;
   layout.data_rank = mesh.index(Axis::data);
   layout.data_size = mesh.degree(Axis::data);
-  layout.micro_batch = config.train.micro_batch > 0 ? config.train.micro_batch
-                                                    : layout.global_batch / layout.data_size;
-  require_numbers(config, mesh, layout.micro_batch);
+  layout.micro_batch = micro_batch_of(config, layout.data_size);
+  require_none(number_mistakes(config, mesh.config()));
   for (const PositionRange& segment :
        sequence_split_of(config, mesh.config()).segments(mesh.index(Axis::context)))
     layout.segments.push_back({segment.begin, segment.count});

@@ -498,6 +498,21 @@ TEST(ConfigFile, RanksThatDoNotFit) {
             Lines{"a.yaml:5:31: parallel.context.ulysses: 4 ranks cannot share 6 heads and 2 kv "
                   "heads: it must divide model.num_heads, and divide model.num_kv_heads or be a "
                   "multiple of it; ulysses may be 1, 2, 6"});
+  // Tokens of a micro-batch and rows of a rank have 32-bit numbers.
+  EXPECT_EQ(
+      problems("model: {sequence_length: 1000000}\ntrain: {global_batch: 4000, micro_batch: "
+               "4000}\nparallel: {expert: 1}\n",
+               1),
+      Lines{"a.yaml:6:42: train.micro_batch: micro_batch x sequence_length = 4000 x 1000000 = "
+            "4000000000 tokens of a micro-batch; at most 2147483647 can be numbered, so make "
+            "train.micro_batch or model.sequence_length smaller"});
+  const Lines rows = problems(
+      "model: {sequence_length: 1000000}\ntrain: {global_batch: 4000, "
+      "micro_batch: 1000}\nparallel: {expert: 4}\n",
+      4);
+  ASSERT_EQ(rows.size(), 1);
+  EXPECT_TRUE(rows[0].starts_with("a.yaml:6:42: train.micro_batch: of 1000000000 tokens "))
+      << rows[0];
   // A line for each way to share a sequence of 30 among 4 ranks.
   const Lines length = problems("model: {sequence_length: 30}\nparallel: {context: 4}\n", 4);
   ASSERT_FALSE(length.empty());
