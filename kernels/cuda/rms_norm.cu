@@ -193,6 +193,7 @@ __global__ void __launch_bounds__(most_threads) backward_kernel(const Backward<T
   const bool has_run = left > 0;
   Run<float, width> weight{}, dweight{};
   Run<T, width> dy{}, x{};
+  float rstd = op.rstd[begin];
   if (has_run) {
     weight = load_weight<width>(op.weight + col, left, op.whole_weight);
     dy = load_run<T, width, whole>(op.dy[begin] + col, left);
@@ -200,16 +201,17 @@ __global__ void __launch_bounds__(most_threads) backward_kernel(const Backward<T
   }
   for (std::int64_t row = begin; row < end; ++row) {
     Run<T, width> next_dy{}, next_x{};
+    const float next_rstd = row + 1 < end ? op.rstd[row + 1] : 0.0f;
     if (has_run && row + 1 < end) {
       next_dy = load_run<T, width, whole>(op.dy[row + 1] + col, left);
       next_x = load_run<T, width, whole>(op.x[row + 1] + col, left);
     }
-    const float rstd = op.rstd[row];
     const float dot = sum_of_block(weighted_dot(dy, x, weight), of_warp[(row - begin) % 2]);
     const float mean = dot * rstd / static_cast<float>(op.cols);
     if (has_run) write_gradient<T, width, whole>(op, dy, x, weight, rstd, mean, row, col, dweight);
     dy = next_dy;
     x = next_x;
+    rstd = next_rstd;
   }
   if (has_run)
     store_run<float, width, false>(op.partials + blockIdx.x * op.cols + col, left, dweight);

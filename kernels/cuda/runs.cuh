@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 #include "kernels/cuda/common.cuh"
 
@@ -54,10 +55,32 @@ __device__ Run<T, width> load_run(const T* from, std::int64_t left) {
     return run;
   }
 }
+
+// The unsigned type of an access of so many bytes.
+template <int bytes>
+struct AccessOf {
+  using type = uint4;
+};
+template <>
+struct AccessOf<8> {
+  using type = uint2;
+};
+template <>
+struct AccessOf<4> {
+  using type = unsigned;
+};
+
+// A run that is assigned as a struct is stored in several small accesses, so its accesses are
+// named.
 template <class T, int width, bool whole>
 __device__ void store_run(T* to, std::int64_t left, const Run<T, width>& run) {
   if constexpr (whole) {
-    *reinterpret_cast<Run<T, width>*>(to) = run;
+    using Access = typename AccessOf<run_alignment<T, width>>::type;
+    constexpr int num_accesses = static_cast<int>(sizeof(run) / sizeof(Access));
+    Access accesses[num_accesses];
+    memcpy(accesses, &run, sizeof(run));
+#pragma unroll
+    for (int i = 0; i < num_accesses; ++i) __stwb(reinterpret_cast<Access*>(to) + i, accesses[i]);
   } else {
 #pragma unroll
     for (int j = 0; j < width; ++j)
@@ -97,12 +120,11 @@ void for_each_run(cudaStream_t stream, std::int64_t rows, std::int64_t cols, con
 // The sum over a block of any whole number of warps, in every thread, in a fixed order. `of_warp`:
 // shared, one for each warp. Calls in a row need memory of their own, turn by turn.
 __device__ inline float sum_of_block(float value, float* of_warp) {
+  const unsigned lane = threadIdx.x % 32;
   value = warp_sum(value);
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  if (lane == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
-  float sum = of_warp[0];
-  for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) sum += of_warp[warp];
-  return sum;
+  return warp_sum(lane < blockDim.x / 32 ? of_warp[lane] : 0.0f);
 }
 
 // Ends the program's work on the card unless `holds`: for what the host could only look at by
