@@ -2,7 +2,6 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/cross_entropy.hpp"
-#include "kernels/cpu/sums.hpp"
 #include "kernels/cuda/cross_entropy.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
@@ -33,13 +32,6 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
         cuda::softmax_cross_entropy(logits, targets, vocab_size, gradient_scale, losses, dlogits,
                                     weights);
       });
-}
-
-double sum(const TensorView& values) {
-  if (values.empty()) return 0;
-  expect(values.dtype == DType::f32, "values of type f32");
-  return dispatch(
-      *values.device, [&] { return cpu::sum(values); }, [&] { return plan::sum(values); });
 }
 
 }  // namespace switchyard::kernels

@@ -19,7 +19,4 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& targets,
                            std::int64_t vocab_size, float gradient_scale, const TensorView& losses,
                            const TensorView& dlogits, const TensorView& weights = {});
 
-// Sum of an f32 view in double, in a fixed order.
-double sum(const TensorView& values);
-
 }  // namespace switchyard::kernels

@@ -4,6 +4,7 @@
 
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/sums.hpp"
 #include "model/parameter_spec.hpp"
 #include "tensor/error.hpp"
 
@@ -56,8 +57,8 @@ void Head::losses_of(const Targets& targets, std::int64_t begin, std::int64_t en
       targets.weights.empty() ? TensorView{} : targets.weights.slice_rows(begin, end));
 }
 
-double Head::train(const TensorView& x, const Targets& targets, const TensorView& dx,
-                   Scratch& scratch, const Pass& pass) const {
+void Head::train(const TensorView& x, const Targets& targets, const TensorView& dx,
+                 Scratch& scratch, const Pass& pass, const TensorView& loss) const {
   const std::int64_t chunk = scratch.logits->rows();
   const auto gradient_scale = static_cast<float>(1 / pass.total_weight());
   for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
@@ -73,11 +74,11 @@ double Head::train(const TensorView& x, const Targets& targets, const TensorView
     pass.poll();
   }
   if (!tied_) pass.gradient_ready(weight_);
-  return kernels::sum(scratch.losses) / pass.total_weight();
+  kernels::add_sum(scratch.losses, pass.total_weight(), loss);
 }
 
-double Head::evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
-                      Scratch& scratch, const Pass& pass) const {
+void Head::evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
+                    Scratch& scratch, const Pass& pass, const TensorView& loss) const {
   const std::int64_t chunk = scratch.logits->rows();
   for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
     const std::int64_t end = std::min(x.rows(), begin + chunk);
@@ -86,7 +87,7 @@ double Head::evaluate(const TensorView& x, const Targets& targets, const TensorV
     losses_of(targets, begin, end, 1.0f, {}, scratch);
   }
   if (!token_losses.empty()) kernels::copy(scratch.losses, token_losses.flat());
-  return kernels::sum(scratch.losses) / pass.total_weight();
+  kernels::add_sum(scratch.losses, pass.total_weight(), loss);
 }
 
 void Head::logits(const TensorView& x, const TensorView& out) const {

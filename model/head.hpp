@@ -33,14 +33,15 @@ class Head {
     TensorView ids;      // i32 [T]
     TensorView weights;  // f32 [T]; empty: 1 each
   };
-  // x: [T, H] in the compute type. Returns the sum of this rank's weighted losses divided by
-  // pass.total_weight(); writes dx [T, H], its gradient, and adds to the weight's gradient.
-  double train(const TensorView& x, const Targets& targets, const TensorView& dx, Scratch& scratch,
-               const Pass& pass) const;
+  // x: [T, H] in the compute type. Adds the sum of this rank's weighted losses divided by
+  // pass.total_weight() to loss, f64 [1]; writes dx [T, H], its gradient, and adds to the weight's
+  // gradient.
+  void train(const TensorView& x, const Targets& targets, const TensorView& dx, Scratch& scratch,
+             const Pass& pass, const TensorView& loss) const;
   // The loss alone. token_losses: f32 with T elements, written if not empty, times their
   // weights.
-  double evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
-                  Scratch& scratch, const Pass& pass) const;
+  void evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
+                Scratch& scratch, const Pass& pass, const TensorView& loss) const;
   // out: f32 [T, V].
   void logits(const TensorView& x, const TensorView& out) const;
 

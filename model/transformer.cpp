@@ -1,24 +1,15 @@
 #include "model/transformer.hpp"
 
-#include <array>
-
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
-#include "kernels/host_copy.hpp"
 #include "kernels/rms_norm.hpp"
+#include "kernels/sums.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"
 #include "model/rope_spec.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
-
-LossSums& LossSums::operator+=(const LossSums& other) {
-  cross_entropy += other.cross_entropy;
-  balance += other.balance;
-  z += other.z;
-  return *this;
-}
 
 namespace {
 
@@ -82,29 +73,27 @@ void Transformer::pack_weights() {
   head_->pack_weights();
 }
 
-LossSums Transformer::train(const TokenBatch& batch, Activations& activations,
-                            const Pass& pass) const {
+void Transformer::train(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                        const TensorView& losses) const {
   forward(batch, activations, pass, true);
-  LossSums losses = auxiliary_losses(activations);
+  add_auxiliary_losses(activations, losses);
   {
     const Profile::Scope scope(device().profile(), Part::head);
     Activations::Output& output = activations.output();
-    losses.cross_entropy = head_->train(output.norm.normed, targets_of(batch),
-                                        activations.scratch().d_normed, output.head, pass);
+    head_->train(output.norm.normed, targets_of(batch), activations.scratch().d_normed, output.head,
+                 pass, losses.slice_rows(0, 1));
   }
   backward(batch, activations, pass);
-  return losses;
 }
 
-LossSums Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
-                               const TensorView& token_losses) const {
+void Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                           const TensorView& losses, const TensorView& token_losses) const {
   forward(batch, activations, pass, false);
-  LossSums losses = auxiliary_losses(activations);
+  add_auxiliary_losses(activations, losses);
   const Profile::Scope scope(device().profile(), Part::head);
   Activations::Output& output = activations.output();
-  losses.cross_entropy =
-      head_->evaluate(output.norm.normed, targets_of(batch), token_losses, output.head, pass);
-  return losses;
+  head_->evaluate(output.norm.normed, targets_of(batch), token_losses, output.head, pass,
+                  losses.slice_rows(0, 1));
 }
 
 void Transformer::logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
@@ -192,15 +181,10 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
 }
 
 // The layers have added their losses up; the model's are means over them.
-LossSums Transformer::auxiliary_losses(Activations& activations) const {
-  LossSums sums;
-  const std::int64_t num_layers = num_moe_layers();
-  if (num_layers == 0) return sums;
-  std::array<double, 2> losses{};
-  kernels::copy_to_host<double>(activations.scratch().moe->losses, losses);
-  sums.balance = losses[0] / static_cast<double>(num_layers);
-  sums.z = losses[1] / static_cast<double>(num_layers);
-  return sums;
+void Transformer::add_auxiliary_losses(Activations& activations, const TensorView& losses) const {
+  if (num_moe_layers() == 0) return;
+  kernels::add_quotients(activations.scratch().moe->losses, static_cast<double>(num_moe_layers()),
+                         losses.slice_rows(1, num_losses));
 }
 
 Generation Transformer::make_generation(std::int64_t max_length,

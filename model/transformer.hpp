@@ -31,13 +31,14 @@ struct TokenBatch {
 
 // Sums over this rank's tokens of a micro-batch, divided by the global counts of the pass (the
 // cross-entropy by the weight of its targets); added over ranks and micro-steps they are means over
-// the step. Balance and z: means over the layers.
+// the step. Balance and z: means over the layers. On the device they are f64 [num_losses] in this
+// order.
 struct LossSums {
   double cross_entropy = 0;
   double balance = 0;
   double z = 0;
-  LossSums& operator+=(const LossSums& other);
 };
+inline constexpr std::int64_t num_losses = 3;
 
 // What generation keeps of one sequence.
 struct Generation {
@@ -60,11 +61,12 @@ class Transformer {
   // The compute copies of all weights, from the parameters' values. After every change of those.
   void pack_weights();
 
-  // Forward and backward of one micro-batch: adds to the gradients, returns the loss terms.
-  LossSums train(const TokenBatch& batch, Activations& activations, const Pass& pass) const;
+  // Forward and backward of one micro-batch: adds to the gradients and to losses, f64 [num_losses].
+  void train(const TokenBatch& batch, Activations& activations, const Pass& pass,
+             const TensorView& losses) const;
   // Forward alone. token_losses (f32 [S L]) is written if not empty.
-  LossSums evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
-                    const TensorView& token_losses = {}) const;
+  void evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                const TensorView& losses, const TensorView& token_losses = {}) const;
   // Logits f32 [S L, V] of a whole batch: for tests and small inputs only.
   void logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
               const TensorView& out) const;
@@ -96,7 +98,7 @@ class Transformer {
   void forward(const TokenBatch& batch, Activations& activations, const Pass& pass,
                bool keeps) const;
   void backward(const TokenBatch& batch, Activations& activations, const Pass& pass) const;
-  LossSums auxiliary_losses(Activations& activations) const;
+  void add_auxiliary_losses(Activations& activations, const TensorView& losses) const;
   // sum = stream + delta and its final norm; with an empty delta the norm of `stream`.
   void normalize(const TensorView& stream, const TensorView& delta, const TensorView& sum,
                  Block::Normed& normed) const;

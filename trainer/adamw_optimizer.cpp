@@ -1,8 +1,6 @@
 #include "trainer/adamw_optimizer.hpp"
 
-#include <cmath>
-
-#include "kernels/adamw.hpp"
+#include "kernels/sums.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -16,8 +14,6 @@ TensorView range_of(const Tensor& bucket_tensor, const OwnedRange& range) {
 
 AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
     : store_(store), config_(config) {
-  for (const OwnedRange& range : store.owned_ranges())
-    if (range.parameter->is_trained()) ranges_.push_back(range);
   for (const Bucket& bucket : store.buckets()) {
     if (bucket.kind == ParameterKind::state) {
       moment1_.emplace_back();
@@ -27,34 +23,30 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
     moment1_.emplace_back(store.device(), Purpose::optimizer, DType::f32, Shape{bucket.part});
     moment2_.emplace_back(store.device(), Purpose::optimizer, DType::f32, Shape{bucket.part});
   }
-}
-
-void AdamW::update(std::int64_t step, double learning_rate, double gradient_norm) {
-  const Profile::Scope scope(store_.device().profile(), Part::optimizer);
-  expect(std::isfinite(gradient_norm), "a finite gradient norm");
-  const bool clip = config_.clip_norm > 0 && gradient_norm > config_.clip_norm;
-
-  kernels::AdamWScalars scalars;
-  scalars.learning_rate = static_cast<float>(learning_rate);
-  scalars.beta1 = static_cast<float>(config_.beta1);
-  scalars.beta2 = static_cast<float>(config_.beta2);
-  scalars.epsilon = static_cast<float>(config_.epsilon);
-  scalars.gradient_scale = clip ? static_cast<float>(config_.clip_norm / gradient_norm) : 1.0f;
-  scalars.step = step;
-  for (const OwnedRange& range : ranges_) {
-    const bool decay = range.parameter->spec().decay;
-    scalars.weight_decay = decay ? static_cast<float>(config_.weight_decay) : 0.0f;
-    kernels::adamw(range_of(range.bucket->values, range), range_of(range.bucket->gradients, range),
-                   moment1(range), moment2(range), scalars);
+  for (const OwnedRange& range : store.owned_ranges()) {
+    if (!range.parameter->is_trained()) continue;
+    const bool decays = range.parameter->spec().decay;
+    tensors_.push_back({range_of(range.bucket->values, range),
+                        range_of(range.bucket->gradients, range), moment1(range), moment2(range),
+                        decays ? static_cast<float>(config.weight_decay) : 0.0f});
+    gradients_.push_back(tensors_.back().gradient);
   }
 }
 
-double AdamW::squared_norm_of_owned() const {
+void AdamW::update(std::int64_t step, double learning_rate, const TensorView& decision) {
   const Profile::Scope scope(store_.device().profile(), Part::optimizer);
-  double sum = 0;
-  for (const OwnedRange& range : ranges_)
-    sum += kernels::sum_of_squares(range_of(range.bucket->gradients, range));
-  return sum;
+  kernels::adamw(tensors_,
+                 {.learning_rate = static_cast<float>(learning_rate),
+                  .beta1 = static_cast<float>(config_.beta1),
+                  .beta2 = static_cast<float>(config_.beta2),
+                  .epsilon = static_cast<float>(config_.epsilon),
+                  .step = step},
+                 decision);
+}
+
+void AdamW::add_squared_norm(const TensorView& sum) const {
+  const Profile::Scope scope(store_.device().profile(), Part::optimizer);
+  kernels::add_sum_of_squares(gradients_, sum);
 }
 
 TensorView AdamW::moment(const std::vector<Tensor>& moments, const OwnedRange& range) const {

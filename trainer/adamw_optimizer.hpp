@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "kernels/adamw.hpp"
 #include "parallel/parameter.hpp"
 #include "trainer/config.hpp"
 
@@ -18,13 +19,13 @@ class AdamW {
   AdamW(const AdamW&) = delete;
   AdamW& operator=(const AdamW&) = delete;
 
-  // Of the summed gradients of this rank's part; added up over all ranks of the store's mesh it is
-  // the square of the model's gradient norm.
-  double squared_norm_of_owned() const;
+  // Adds the squares of the summed gradients of this rank's part to sum, f64 [1]; added up over all
+  // ranks of the store's mesh they are the square of the model's gradient norm.
+  void add_squared_norm(const TensorView& sum) const;
   // One update of values and moments from the summed gradients of the owned parts. `step` counts
-  // from 1. gradient_norm: of the whole model, before clipping, and finite: whether an update may
-  // be made at all the caller decides, who also knows the loss.
-  void update(std::int64_t step, double learning_rate, double gradient_norm);
+  // from 1. decision: f32 [2], how gradients are clipped and whether there may be an update at all
+  // (kernels/adamw.hpp), which the host need not know yet.
+  void update(std::int64_t step, double learning_rate, const TensorView& decision);
 
   // f32 [numel]: the moments of a range of store.owned_ranges() that is trained.
   TensorView moment1(const OwnedRange& range) const { return moment(moment1_, range); }
@@ -35,9 +36,10 @@ class AdamW {
 
   ParameterStore& store_;
   OptimizerConfig config_;
-  std::vector<OwnedRange> ranges_;  // those that are trained
-  std::vector<Tensor> moment1_;     // by bucket, f32 [part]; none of state
+  std::vector<Tensor> moment1_;  // by bucket, f32 [part]; none of state
   std::vector<Tensor> moment2_;
+  std::vector<kernels::AdamWTensor> tensors_;  // the owned ranges that are trained
+  std::vector<TensorView> gradients_;          // of these
 };
 
 }  // namespace switchyard

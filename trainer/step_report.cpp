@@ -3,63 +3,79 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstdint>
-#include <span>
+
+#include "kernels/elementwise.hpp"
+#include "kernels/host_copy.hpp"
+#include "model/transformer.hpp"
 
 namespace switchyard {
 
 namespace {
 
-constexpr std::size_t num_sums = sizeof(StepReport::Sums) / sizeof(double);
-constexpr std::size_t num_maxima = sizeof(StepReport::Maxima) / sizeof(double);
-constexpr std::size_t num_figures = sizeof(StepReport) / sizeof(double);
-static_assert(num_figures == num_sums + num_maxima + 1, "a report is nothing but numbers");
+// A rank's numbers as they lie in its row, and what all rows come to.
+struct Row {
+  GatheredReport::Sums sums;
+  StepMaxima maxima;
+  double computed_seconds = 0;
+};
+// Those of the host follow those that kernels write.
+constexpr std::int64_t num_written_by_kernels = num_losses + 1;
+constexpr std::int64_t num_sums = sizeof(GatheredReport::Sums) / sizeof(double);
+constexpr std::int64_t num_figures = sizeof(Row) / sizeof(double);
+static_assert(num_written_by_kernels + 1 == num_sums &&
+                  sizeof(HostFigures) == sizeof(double) * (num_figures - num_written_by_kernels),
+              "a report is nothing but numbers, of which the host's are the last");
+constexpr std::int64_t num_outcomes = 2;  // loss and norm
 
-using Figures = std::array<double, num_figures>;
-
-std::array<double, num_sums> sums_of(const Figures& figures) {
-  std::array<double, num_sums> sums{};
-  std::copy_n(figures.begin(), num_sums, sums.begin());
-  return sums;
-}
-
-std::array<double, num_maxima> maxima_of(const Figures& figures) {
-  std::array<double, num_maxima> maxima{};
-  std::copy_n(figures.begin() + num_sums, num_maxima, maxima.begin());
-  return maxima;
+Row row_at(std::span<const double> figures, std::int64_t begin) {
+  std::array<double, num_figures> numbers{};
+  std::copy_n(figures.begin() + begin, num_figures, numbers.begin());
+  return std::bit_cast<Row>(numbers);
 }
 
 }  // namespace
 
-GatheredReport gather(const StepReport& mine, Group& world) {
-  // Groups gather whole numbers: the bits of the figures travel as such.
-  const auto bits = std::bit_cast<std::array<std::int64_t, num_figures>>(mine);
-  const auto num_ranks = static_cast<std::size_t>(world.size());
-  std::vector<std::int64_t> all(num_figures * num_ranks);
-  world.all_gather_values(bits, all);
+StepReport::StepReport(Device& device, Group& world)
+    : world_(world),
+      own_(world.rank() * num_figures),
+      totals_(world.size() * num_figures),
+      figures_(device, Purpose::communication, DType::f64, {totals_ + num_figures + num_outcomes}),
+      decision_(device, Purpose::communication, DType::f32, {2}) {}
 
-  std::array<double, num_sums> sums{};
-  std::array<double, num_maxima> maxima{};
-  GatheredReport result;
-  for (std::size_t rank = 0; rank < num_ranks; ++rank) {
-    std::array<std::int64_t, num_figures> theirs{};
-    std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(rank * num_figures), num_figures,
-                theirs.begin());
-    const Figures figures = std::bit_cast<Figures>(theirs);
-    const auto their_sums = sums_of(figures);
-    const auto their_maxima = maxima_of(figures);
-    if (rank == 0) {
-      sums = their_sums;
-      maxima = their_maxima;
-    } else {
-      for (std::size_t i = 0; i < num_sums; ++i) sums[i] += their_sums[i];
-      for (std::size_t i = 0; i < num_maxima; ++i) maxima[i] = std::max(maxima[i], their_maxima[i]);
-    }
-    result.computed_seconds.push_back(figures.back());
+void StepReport::begin() {
+  kernels::fill_zero(figures_->slice_rows(own_, own_ + num_written_by_kernels));
+}
+
+void StepReport::exchange(const HostFigures& mine, const kernels::UpdateRule& rule) {
+  const auto of_host =
+      std::bit_cast<std::array<double, num_figures - num_written_by_kernels>>(mine);
+  kernels::write_figures(of_host,
+                         figures_->slice_rows(own_ + num_written_by_kernels, own_ + num_figures));
+  const TensorView by_rank = figures_->slice_rows(0, totals_);
+  {
+    const Profile::ControlScope control(figures_->device->profile());
+    world_.all_gather(by_rank);
   }
-  result.sums = std::bit_cast<StepReport::Sums>(sums);
-  result.maxima = std::bit_cast<StepReport::Maxima>(maxima);
-  return result;
+  const TensorView totals = figures_->slice_rows(totals_, totals_ + num_figures);
+  kernels::combine_figures(by_rank.reshape({world_.size(), num_figures}), num_sums, totals);
+  kernels::decide_update(
+      totals.slice_rows(0, num_written_by_kernels), rule,
+      figures_->slice_rows(totals_ + num_figures, totals_ + num_figures + num_outcomes), decision_);
+}
+
+GatheredReport StepReport::read() const {
+  std::vector<double> figures(static_cast<std::size_t>(figures_->numel()));
+  kernels::copy_to_host<double>(figures_, figures);
+  const Row totals = row_at(figures, totals_);
+  GatheredReport report;
+  report.sums = totals.sums;
+  report.maxima = totals.maxima;
+  const auto outcome = figures.end() - num_outcomes;
+  report.loss = outcome[0];
+  report.gradient_norm = outcome[1];
+  for (std::int64_t begin = 0; begin < totals_; begin += num_figures)
+    report.computed_seconds.push_back(row_at(figures, begin).computed_seconds);
+  return report;
 }
 
 }  // namespace switchyard

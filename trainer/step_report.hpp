@@ -2,45 +2,79 @@
 // reduced and before the weights change, so that all ranks clip alike, refuse alike what is not
 // finite, and stop alike.
 //
-// Every rank sends all of its numbers to all others and adds them up itself, in rank order: the
-// same bits on every rank, whatever the MPI library does with a sum.
+// They lie on the device. Kernels write what a step computes, the host adds what it knows, every
+// rank's numbers go to all others, and each adds them up in rank order: the same bits on every
+// rank, whatever a library does with a sum. The device itself decides from them what the update may
+// do, and the host reads them when the update is on its way.
 #pragma once
 
 #include <vector>
 
+#include "kernels/step_figures.hpp"
 #include "parallel/group/group.hpp"
+#include "tensor/tensor.hpp"
 
 namespace switchyard {
 
-struct StepReport {
-  // Added up over the ranks.
-  struct Sums {
-    double cross_entropy = 0;  // as in LossSums
-    double balance = 0;
-    double z = 0;
-    double squared_gradient_norm = 0;  // of the elements that the rank owns
-    double spilled_bytes = 0;          // since the step before, to the store and back
-  } sums;
-  // The largest of all ranks.
-  struct Maxima {
-    double max_rows = 0;      // received in a layer so far
-    double memory_bytes = 0;  // peak so far
-    double stop_signal = 0;   // number of the signal that asked for a stop; 0: none
-    double spill_wait_seconds = 0;
-    double spill_copy_seconds = 0;
-  } maxima;
-  // Of each rank alone: seconds of computation a step, as it last measured them.
-  double computed_seconds = 0;
+// The largest of all ranks.
+struct StepMaxima {
+  double max_rows = 0;      // received in a layer so far
+  double memory_bytes = 0;  // peak so far
+  double stop_signal = 0;   // number of the signal that asked for a stop; 0: none
+  double spill_wait_seconds = 0;
+  double spill_copy_seconds = 0;
+};
+
+// What the host of a rank contributes.
+struct HostFigures {
+  double spilled_bytes = 0;  // since the step before, to the store and back; added up
+  StepMaxima maxima;
+  double computed_seconds = 0;  // of computation a step, as the rank last measured them
 };
 
 // What the ranks' reports come to, and what each said of itself, by rank.
 struct GatheredReport {
-  StepReport::Sums sums;
-  StepReport::Maxima maxima;
+  struct Sums {
+    double cross_entropy = 0;  // as in LossSums
+    double balance = 0;
+    double z = 0;
+    double squared_gradient_norm = 0;
+    double spilled_bytes = 0;
+  } sums;
+  StepMaxima maxima;
+  double loss = 0;           // what is minimised
+  double gradient_norm = 0;  // before clipping
   std::vector<double> computed_seconds;
 };
 
-// Collective: one all-gather of a few numbers.
-GatheredReport gather(const StepReport& mine, Group& world);
+class StepReport {
+ public:
+  // The group outlives the report.
+  StepReport(Device& device, Group& world);
+  StepReport(const StepReport&) = delete;
+  StepReport& operator=(const StepReport&) = delete;
+
+  // The losses and the norm of this rank are 0 again.
+  void begin();
+  // To be added to: the losses of this rank's tokens, f64 [num_losses], and the squares of the
+  // elements of the gradient that it owns, f64 [1].
+  TensorView losses() const { return figures_->slice_rows(own_ + 0, own_ + 3); }
+  TensorView squared_norm() const { return figures_->slice_rows(own_ + 3, own_ + 4); }
+
+  // One all-gather of a few numbers, put on the device's streams, and what follows from them.
+  // Collective.
+  void exchange(const HostFigures& mine, const kernels::UpdateRule& rule);
+  // f32 [2], of the last exchange: the gradients' factor and whether to go (kernels/adamw.hpp).
+  const TensorView& decision() const { return decision_; }
+  // The host waits for the last exchange. All zeros on the plan device.
+  GatheredReport read() const;
+
+ private:
+  Group& world_;
+  std::int64_t own_ = 0;     // where this rank's numbers begin
+  std::int64_t totals_ = 0;  // where what they come to begins, and then loss and norm
+  Tensor figures_;           // f64
+  Tensor decision_;
+};
 
 }  // namespace switchyard

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/host_copy.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 #include "trainer/schedule.hpp"
@@ -48,15 +49,16 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
                    activation_options(config, activation_store_.get(), planned_rows)),
       objective_(layout_),
       batch_(device, layout_, objective_, mesh.degree(Axis::context) > 1,
-             config.data.restart_positions) {
+             config.data.restart_positions),
+      report_(device, mesh.group(Axis::world)) {
   model_.pack_weights();
 }
 
 StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToReport& add) {
   device_.profile().enter_step(step);
   const Pass pass = pass_of(step, true);
-  StepResult result;
   load_.reset();
+  report_.begin();
   store_.zero_gradients();
   const std::int64_t num_micro_steps = layout_.num_micro_steps();
   for (std::int64_t num_taken = 0; num_taken < num_micro_steps;) {
@@ -66,21 +68,20 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
     const Profile::Repeat repeat(device_.profile(), times);
     const TokenBatch& batch = next_batch(source);
     if (is_last) sync_.arm();
-    result.losses += model_.train(batch, activations_, pass);
+    model_.train(batch, activations_, pass, report_.losses());
     load_.add(activations_.routes());
     num_taken += times;
   }
   {
     Profile::Scope scope(device_.profile(), Part::reduction);
     sync_.finish();
-    exchange_report(result, add);
+    exchange_report(add);
   }
-  Profile::Scope scope(device_.profile(), Part::optimizer);
-  result.learning_rate = learning_rate_at(config_.optimizer, config_.train.num_steps, step);
-  require_finite(result, step);  // before anything changes
-  optimizer_.update(step, result.learning_rate, result.gradient_norm);
-  sync_.gather_values();
-  model_.pack_weights();
+  const double learning_rate = learning_rate_at(config_.optimizer, config_.train.num_steps, step);
+  update(step, learning_rate);
+  StepResult result = read_report();
+  result.learning_rate = learning_rate;
+  require_finite(result, step);
   return result;
 }
 
@@ -91,11 +92,13 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   pass.num_global_sequences = static_cast<double>(batches.num_sequences());
   pass.num_global_tokens = static_cast<double>(result.num_tokens);
   pass.target_weight = objective_.total_weight(batches.num_sequences());
+  report_.begin();
   for (std::int64_t micro_step = 0; micro_step < batches.num_micro_steps(); ++micro_step) {
     const Batch batch = batches.batch(micro_step);
     pass.num_padding = batch.num_padding;
-    result.loss += model_.evaluate(upload(batch), activations_, pass).cross_entropy;
+    model_.evaluate(upload(batch), activations_, pass, report_.losses());
   }
+  kernels::copy_to_host<double>(report_.losses().slice_rows(0, 1), {&result.loss, 1});
   mesh_.group(Axis::dense_replica).all_reduce_values({&result.loss, 1}, ReduceOp::sum);
   return result;
 }
@@ -143,26 +146,40 @@ const TokenBatch& Trainer::upload(const Batch& batch) {
 }
 
 // Each rank holds the sums of its own tokens and of its own part of the gradient.
-void Trainer::exchange_report(StepResult& result, const AddToReport& add) {
-  StepReport mine;
-  mine.sums.cross_entropy = result.losses.cross_entropy;
-  mine.sums.balance = result.losses.balance;
-  mine.sums.z = result.losses.z;
-  mine.sums.squared_gradient_norm = optimizer_.squared_norm_of_owned();
+void Trainer::exchange_report(const AddToReport& add) {
+  optimizer_.add_squared_norm(report_.squared_norm());
+  HostFigures mine;
   mine.maxima.max_rows = static_cast<double>(activations_.max_rows());
   mine.maxima.memory_bytes = static_cast<double>(device_.memory().peak_total());
   if (add) add(mine);
   {
     const Profile::Scope scope(device_.profile(), Part::optimizer);
-    result.report = gather(mine, mesh_.group(Axis::world));
+    report_.exchange(mine, {.balance_weight = config_.experts.balance_weight,
+                            .z_weight = config_.experts.z_weight,
+                            .clip_norm = config_.optimizer.clip_norm});
   }
-  const StepReport::Sums& sums = result.report.sums;
+  step_load_ = load_.over(mesh_.group(Axis::dense_replica));
+}
+
+// What it changes, if anything, the device knows by now (StepReport::decision).
+void Trainer::update(std::int64_t step, double learning_rate) {
+  const Profile::Scope scope(device_.profile(), Part::optimizer);
+  optimizer_.update(step, learning_rate, report_.decision());
+  sync_.gather_values();
+  model_.pack_weights();
+}
+
+StepResult Trainer::read_report() {
+  const Profile::Scope scope(device_.profile(), Part::optimizer);
+  StepResult result;
+  result.report = report_.read();
+  const GatheredReport::Sums& sums = result.report.sums;
   result.losses = {sums.cross_entropy, sums.balance, sums.z};
-  result.loss = sums.cross_entropy + config_.experts.balance_weight * sums.balance +
-                config_.experts.z_weight * sums.z;
-  result.gradient_norm = std::sqrt(sums.squared_gradient_norm);
-  result.load = load_.over(mesh_.group(Axis::dense_replica));
+  result.loss = result.report.loss;
+  result.gradient_norm = result.report.gradient_norm;
+  result.load = step_load_;
   take_rows(result.report);
+  return result;
 }
 
 // All ranks have room for the rows of the fullest. Where that grew, which is seldom and on all

@@ -34,7 +34,7 @@ struct StepResult {
 };
 
 // What a caller adds to this rank's report: called when it is about to be sent.
-using AddToReport = std::function<void(StepReport&)>;
+using AddToReport = std::function<void(HostFigures&)>;
 
 struct EvaluationResult {
   double loss = 0;  // mean cross-entropy a token, nats
@@ -49,8 +49,9 @@ class Trainer {
           std::int64_t planned_rows = 0);
 
   // One optimizer step, number `step` counted from 1, on the micro-batches that `source` gives.
-  // Collective over the mesh. NumericalError, with the step and
-  // the values, if loss or gradient is not finite; weights and moments are then those before it.
+  // Collective over the mesh. The host waits for the device when all of the step has been put on
+  // its streams. NumericalError, with the step and the values, if loss or gradient is not finite;
+  // weights and moments are then those before it.
   StepResult step(std::int64_t step, BatchSource& source, const AddToReport& add = {});
 
   // For a plan: the micro-steps between the first of a step and its last are alike there. One is
@@ -87,7 +88,9 @@ class Trainer {
   Pass pass_of(std::int64_t step, bool training);
   const TokenBatch& next_batch(BatchSource& source);
   const TokenBatch& upload(const Batch& batch);
-  void exchange_report(StepResult& result, const AddToReport& add);
+  void exchange_report(const AddToReport& add);
+  void update(std::int64_t step, double learning_rate);
+  StepResult read_report();
   void take_rows(GatheredReport& report);
   void require_finite(const StepResult& result, std::int64_t step) const;
 
@@ -105,7 +108,9 @@ class Trainer {
   Activations activations_;
   CausalObjective objective_;
   DeviceBatch batch_;
+  StepReport report_;
   LoadStatistics load_;
+  ExpertLoad step_load_;          // of the last step
   std::int64_t agreed_rows_ = 0;  // for which all ranks have room
   bool takes_alike_once_ = false;
 };

@@ -12,11 +12,10 @@ namespace {
 
 // correction1 and correction2 are 1 / (1 - beta^step).
 void update_span(float* value, const float* gradient, float* moment1, float* moment2,
-                 const AdamWScalars& scalars, float correction1, float correction2,
-                 std::int64_t n) {
-  const float rate = scalars.learning_rate, decay = scalars.weight_decay;
+                 const AdamWScalars& scalars, float decay, float scale, float correction1,
+                 float correction2, std::int64_t n) {
+  const float rate = scalars.learning_rate;
   const float beta1 = scalars.beta1, beta2 = scalars.beta2, epsilon = scalars.epsilon;
-  const float scale = scalars.gradient_scale;
   for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
     const auto g = hn::Mul(load(d, gradient + i), hn::Set(d, scale));
     const auto m =
@@ -53,21 +52,28 @@ float bias_correction(float beta, std::int64_t step) {
                             (1.0 - std::pow(static_cast<double>(beta), static_cast<double>(step))));
 }
 
-}  // namespace
-
-void adamw(const TensorView& value, const TensorView& gradient, const TensorView& moment1,
-           const TensorView& moment2, const AdamWScalars& scalars) {
+void update(const AdamWTensor& tensor, const AdamWScalars& scalars, float scale) {
   const float correction1 = bias_correction(scalars.beta1, scalars.step);
   const float correction2 = bias_correction(scalars.beta2, scalars.step);
-  float* values = value.as<float>();
-  const float* gradients = gradient.as<float>();
-  float* first = moment1.as<float>();
-  float* second = moment2.as<float>();
-  parallel_blocks(value.numel(), block_elements, [&](std::int64_t begin, std::int64_t end) {
+  float* values = tensor.value.as<float>();
+  const float* gradients = tensor.gradient.as<float>();
+  float* first = tensor.moment1.as<float>();
+  float* second = tensor.moment2.as<float>();
+  parallel_blocks(tensor.value.numel(), block_elements, [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(update_span)
-    (values + begin, gradients + begin, first + begin, second + begin, scalars, correction1,
-     correction2, end - begin);
+    (values + begin, gradients + begin, first + begin, second + begin, scalars, tensor.weight_decay,
+     scale, correction1, correction2, end - begin);
   });
+}
+
+}  // namespace
+
+void adamw(std::span<const AdamWTensor> tensors, const AdamWScalars& scalars,
+           const TensorView& decision) {
+  const float scale = decision.as<float>()[0], go = decision.as<float>()[1];
+  if (go == 0) return;
+  for (const AdamWTensor& tensor : tensors)
+    if (!tensor.value.empty()) update(tensor, scalars, scale);
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -5,7 +5,7 @@
 
 namespace switchyard::kernels::cpu {
 
-void adamw(const TensorView& value, const TensorView& gradient, const TensorView& moment1,
-           const TensorView& moment2, const AdamWScalars& scalars);
+void adamw(std::span<const AdamWTensor> tensors, const AdamWScalars& scalars,
+           const TensorView& decision);
 
 }  // namespace switchyard::kernels::cpu

@@ -97,12 +97,19 @@ double sum_view(const TensorView& x, BlockSum sum_of_block) {
 
 }  // namespace
 
-double sum(const TensorView& values) {
-  return sum_view(values, HWY_DYNAMIC_DISPATCH(block_sum));
+void add_sum(const TensorView& values, double divisor, const TensorView& into) {
+  *into.as<double>() += sum_view(values, HWY_DYNAMIC_DISPATCH(block_sum)) / divisor;
 }
 
-double sum_of_squares(const TensorView& x) {
-  return sum_view(x, HWY_DYNAMIC_DISPATCH(block_squares));
+void add_sum_of_squares(std::span<const TensorView> tensors, const TensorView& into) {
+  for (const TensorView& x : tensors)
+    if (!x.empty()) *into.as<double>() += sum_view(x, HWY_DYNAMIC_DISPATCH(block_squares));
+}
+
+void add_quotients(const TensorView& values, double divisor, const TensorView& into) {
+  const double* value = values.as<double>();
+  double* sum = into.as<double>();
+  for (std::int64_t i = 0; i < values.numel(); ++i) sum[i] += value[i] / divisor;
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -2,11 +2,12 @@
 // summed on its own, then the blocks in order.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/sums.hpp"
 
 namespace switchyard::kernels::cpu {
 
-double sum(const TensorView& values);
-double sum_of_squares(const TensorView& x);
+void add_sum(const TensorView& values, double divisor, const TensorView& into);
+void add_sum_of_squares(std::span<const TensorView> tensors, const TensorView& into);
+void add_quotients(const TensorView& values, double divisor, const TensorView& into);
 
 }  // namespace switchyard::kernels::cpu

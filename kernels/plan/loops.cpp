@@ -59,11 +59,6 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
   record(logits, 2 * (exp_flops + 2) * numel(logits), 2 * bytes(logits) + bytes(dlogits));
 }
 
-double sum(const TensorView& values) {
-  record(values, numel(values), bytes(values));
-  return 0;
-}
-
 void score_softmax(const TensorView& logits) {
   record(logits, (exp_flops + 4) * numel(logits), 2 * bytes(logits));
 }
@@ -164,13 +159,35 @@ void dropout(const TensorView& x) {
 }
 
 // Reads four arrays and writes three.
-void adamw(const TensorView& value) {
-  record(value, 16 * numel(value), 7 * bytes(value));
+void adamw(std::span<const AdamWTensor> tensors) {
+  for (const AdamWTensor& tensor : tensors)
+    if (!tensor.value.empty())
+      record(tensor.value, 16 * numel(tensor.value), 7 * bytes(tensor.value));
 }
 
-double sum_of_squares(const TensorView& x) {
-  record(x, 2 * numel(x), bytes(x));
-  return 0;
+void add_sum(const TensorView& values) {
+  record(values, numel(values), bytes(values));
+}
+
+void add_sum_of_squares(std::span<const TensorView> tensors) {
+  for (const TensorView& x : tensors)
+    if (!x.empty()) record(x, 2 * numel(x), bytes(x));
+}
+
+void add_quotients(const TensorView& values) {
+  record(values, 2 * numel(values), 3 * bytes(values));
+}
+
+void write_figures(const TensorView& to) {
+  record(to, 0, bytes(to));
+}
+
+void combine_figures(const TensorView& by_rank) {
+  record(by_rank, numel(by_rank), bytes(by_rank));
+}
+
+void decide_update(const TensorView& figures) {
+  record(figures, 8, bytes(figures));
 }
 
 }  // namespace switchyard::kernels::plan

@@ -3,6 +3,9 @@
 // call both reads and writes: once for each direction.
 #pragma once
 
+#include <span>
+
+#include "kernels/adamw.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels::plan {
@@ -17,7 +20,6 @@ void embedding_forward(const TensorView& out);
 void embedding_backward(const TensorView& dout);
 void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
                            const TensorView& weights);
-double sum(const TensorView& values);  // 0
 void score_softmax(const TensorView& logits);
 void score_softmax_backward(const TensorView& scores);
 void select_top_k(const TensorView& scores, const TensorView& indices);
@@ -44,7 +46,12 @@ void copy(const TensorView& src, const TensorView& dst);
 void add(const TensorView& a);
 void scale(const TensorView& x);
 void dropout(const TensorView& x);
-void adamw(const TensorView& value);
-double sum_of_squares(const TensorView& x);  // 0
+void adamw(std::span<const AdamWTensor> tensors);
+void add_sum(const TensorView& values);
+void add_sum_of_squares(std::span<const TensorView> tensors);
+void add_quotients(const TensorView& values);
+void write_figures(const TensorView& to);
+void combine_figures(const TensorView& by_rank);
+void decide_update(const TensorView& figures);
 
 }  // namespace switchyard::kernels::plan

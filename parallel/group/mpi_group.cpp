@@ -14,6 +14,7 @@
 #include "parallel/group/group.hpp"
 #include "parallel/group/mpi_call.hpp"
 #include "parallel/group/mpi_exchanges.hpp"
+#include "parallel/group/mpi_library.hpp"
 #include "parallel/group/mpi_staging.hpp"
 #include "parallel/group/mpi_topology.hpp"
 #include "parallel/group/rank_order.hpp"
@@ -24,7 +25,9 @@ namespace switchyard::mpi {
 
 namespace {
 
-constexpr std::int64_t broadcast_piece_bytes = 1 << 30;
+// Parts of an all-gather up to this size go by the library's own exchange, in few rounds.
+constexpr std::int64_t small_part_bytes = 4 << 10;
+constexpr std::int64_t text_piece_bytes = 1 << 30;
 
 int rank_in(MPI_Comm communicator) {
   int rank = 0;
@@ -51,18 +54,6 @@ int checked_count(std::size_t count) {
   return static_cast<int>(count);
 }
 
-MPI_Op mpi_operation(ReduceOp op) {
-  switch (op) {
-    case ReduceOp::sum:
-      return MPI_SUM;
-    case ReduceOp::max:
-      return MPI_MAX;
-    case ReduceOp::min:
-      return MPI_MIN;
-  }
-  return MPI_OP_NULL;
-}
-
 void expect_rows_inside(const TensorView& view, const RankRows& rows, std::size_t num_ranks) {
   expect(rows.first.size() == num_ranks && rows.count.size() == num_ranks,
          "one row count for each rank");
@@ -79,37 +70,6 @@ void expect_exchangeable(const TensorView& view) {
   expect(view.empty() || !view.device->is_plan(), "a tensor with memory, as MPI moves it");
   expect(view.is_contiguous(), "a contiguous tensor to exchange");
 }
-
-// MPI_Ibcast of an operand of any length.
-class Broadcast final : public Event::Pending {
- public:
-  Broadcast(MPI_Comm communicator, const TensorView& whole, int root) {
-    const std::int64_t bytes = whole.num_bytes();
-    for (std::int64_t begin = 0; begin < bytes; begin += broadcast_piece_bytes) {
-      const int count = static_cast<int>(std::min(broadcast_piece_bytes, bytes - begin));
-      MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Ibcast(whole.host_bytes() + begin, count, MPI_BYTE, root, communicator, &request),
-            "MPI_Ibcast");
-      requests_.push_back(request);
-    }
-  }
-
-  bool test() override {
-    int done = 0;
-    check(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
-                      MPI_STATUSES_IGNORE),
-          "MPI_Testall");
-    return done != 0;
-  }
-
-  void wait_host() override {
-    check(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
-          "MPI_Waitall");
-  }
-
- private:
-  std::vector<MPI_Request> requests_;
-};
 
 // An exchange that tells the log when it is waited for and when it is over.
 template <class Exchange>
@@ -220,14 +180,19 @@ class MpiGroup final : public Group {
 Event MpiGroup::start_all_reduce(const TensorView& whole, ReduceOp op) {
   expect_exchangeable(whole);
   if (size() == 1 || whole.empty()) return Event();
-  expect(whole.dtype == DType::f32 || whole.dtype == DType::f64 || whole.dtype == DType::i32 ||
-             whole.dtype == DType::i64,
+  const bool is_floating = whole.dtype == DType::f32 || whole.dtype == DType::f64;
+  expect(is_floating || whole.dtype == DType::i32 || whole.dtype == DType::i64,
          "a reduction of f32, f64, i32 or i64");
   wire::record(*whole.device, wire::all_reduce(whole.num_bytes(), size()));
   const CollectiveRecord record = enter(Operation::all_reduce, whole.num_bytes());
   Staging staging;
   const TensorView host = staging.of(whole, Staging::Use::read_and_write);
-  return staging.then_back(logged<AllReduce>(log_, record, next_site(), host, op));
+  const Site site = next_site();
+  // The sum of whole numbers has no order.
+  if (!is_floating)
+    return staging.then_back(logged<LibraryExchange>(
+        log_, record, LibraryExchange::all_reduce_integers(site.communicator, host, op)));
+  return staging.then_back(logged<AllReduce>(log_, record, site, host, op));
 }
 
 Event MpiGroup::start_reduce_scatter(const TensorView& whole, const TensorView& staging) {
@@ -257,8 +222,12 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
   const std::int64_t part = whole.num_bytes() / size();
   const CollectiveRecord record = enter(Operation::all_gather, whole.num_bytes());
   Staging staging;
-  std::byte* const host = staging.of(whole, Staging::Use::read_and_write).host_bytes();
+  const TensorView gathered = staging.of(whole, Staging::Use::read_and_write);
+  std::byte* const host = gathered.host_bytes();
   const Site site = next_site();
+  if (part <= small_part_bytes)
+    return staging.then_back(logged<LibraryExchange>(
+        log_, record, LibraryExchange::all_gather(site.communicator, gathered, part)));
   Messages messages(site.communicator, site.tag);
   for (int i = 1; i < size(); ++i) {
     const int from = (rank() + size() - i) % size();
@@ -324,7 +293,8 @@ Event MpiGroup::start_broadcast(const TensorView& whole, int root) {
   Staging staging;
   const TensorView host =
       staging.of(whole, rank() == root ? Staging::Use::read : Staging::Use::write);
-  return staging.then_back(logged<Broadcast>(log_, record, communicator_, host, root));
+  return staging.then_back(logged<LibraryExchange>(
+      log_, record, LibraryExchange::broadcast(MPI_Comm_c2f(communicator_), host, root)));
 }
 
 Event MpiGroup::start_send_receive(const TensorView& send, int to, const TensorView& recv,
@@ -392,9 +362,7 @@ void MpiGroup::all_reduce_values(std::span<std::int64_t> values, ReduceOp op) {
   if (size() == 1 || values.empty()) return;
   const CollectiveLog::Scope scope(log_, number_in_log_, Operation::reduce_values,
                                    static_cast<std::int64_t>(values.size_bytes()));
-  check(MPI_Allreduce(MPI_IN_PLACE, values.data(), checked_count(values.size()), MPI_INT64_T,
-                      mpi_operation(op), communicator_),
-        "MPI_Allreduce");
+  all_reduce_integers(MPI_Comm_c2f(communicator_), values, op);
 }
 
 void MpiGroup::broadcast_text(std::string& text, int root) {
@@ -403,8 +371,8 @@ void MpiGroup::broadcast_text(std::string& text, int root) {
   std::int64_t length = static_cast<std::int64_t>(text.size());
   check(MPI_Bcast(&length, 1, MPI_INT64_T, root, communicator_), "MPI_Bcast");
   text.resize(static_cast<std::size_t>(length));
-  for (std::int64_t begin = 0; begin < length; begin += broadcast_piece_bytes) {
-    const int count = static_cast<int>(std::min(broadcast_piece_bytes, length - begin));
+  for (std::int64_t begin = 0; begin < length; begin += text_piece_bytes) {
+    const int count = static_cast<int>(std::min(text_piece_bytes, length - begin));
     check(MPI_Bcast(text.data() + begin, count, MPI_CHAR, root, communicator_), "MPI_Bcast");
   }
 }

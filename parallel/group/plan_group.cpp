@@ -17,6 +17,8 @@ class PlanGroup final : public Group {
   }
 
   Event start_all_reduce(const TensorView& whole, ReduceOp) override {
+    if (device_.profile().in_control())
+      device_.profile().record(wire::reduce_counts(whole.num_bytes(), size()));
     return record(wire::all_reduce(whole.num_bytes(), size()));
   }
 
@@ -29,6 +31,8 @@ class PlanGroup final : public Group {
 
   Event start_all_gather(const TensorView& whole) override {
     expect(whole.numel() % size() == 0, "as many equal parts as ranks");
+    if (device_.profile().in_control())
+      record_values(static_cast<std::size_t>(whole.num_bytes() / size()));
     return record(wire::all_gather(whole.num_bytes(), size()));
   }
 

@@ -1,26 +1,43 @@
 #include "kernels/adamw.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include "kernel_test.hpp"
 
 namespace switchyard::test {
 namespace {
 
+// {factor of the gradients, go}
+Operand decision_of(double scale, double go = 1) {
+  Operand decision = vector_of(2);
+  decision.set({scale, go});
+  return decision;
+}
+
+// Zeros.
+Operand moment_of(std::int64_t n) {
+  Operand moment = vector_of(n);
+  moment.set(Doubles(static_cast<std::size_t>(n), 0.0));
+  return moment;
+}
+
+void update(const kernels::AdamWTensor& tensor, const kernels::AdamWScalars& scalars,
+            const Operand& decision) {
+  kernels::adamw({&tensor, 1}, scalars, decision);
+}
+
 TEST(AdamW, FollowsTheFormulaForSeveralSteps) {
   for (std::int64_t n : {1, 7, 65, 20000})
     for (float decay : {0.0f, 0.1f}) {
       const Operand value = vector_of(n, 1), gradient = vector_of(n, 2);
-      Operand m = vector_of(n), v = vector_of(n);
+      const Operand m = moment_of(n), v = moment_of(n);
       const auto size = static_cast<std::size_t>(n);
-      m.set(Doubles(size, 0.0));
-      v.set(Doubles(size, 0.0));
       Doubles wanted = value.values(), first(size), second(size);
       const Doubles before = gradient.values();
       for (int step = 1; step <= 3; ++step) {
-        kernels::adamw(
-            value, gradient, m, v,
-            {.learning_rate = 0.01f, .weight_decay = decay, .gradient_scale = 0.5f, .step = step});
+        update({value, gradient, m, v, decay}, {.learning_rate = 0.01f, .step = step},
+               decision_of(0.5));
         for (std::size_t i = 0; i < size; ++i) {
           const double g = 0.5 * before[i];
           const double beta1 = 0.9f, beta2 = 0.95f;
@@ -39,23 +56,50 @@ TEST(AdamW, FollowsTheFormulaForSeveralSteps) {
 }
 
 TEST(AdamW, GradientZeroWithoutDecayMovesNothing) {
-  const Operand value = vector_of(40, 1);
-  Operand zero = vector_of(40), m = vector_of(40), v = vector_of(40);
-  for (Operand* operand : {&zero, &m, &v}) operand->set(Doubles(40, 0.0));
+  const Operand value = vector_of(40, 1), zero = moment_of(40), m = moment_of(40),
+                v = moment_of(40);
   const Doubles before = value.values();
-  kernels::adamw(value, zero, m, v, {.learning_rate = 1, .step = 1});
+  update({value, zero, m, v}, {.learning_rate = 1, .step = 1}, decision_of(1));
   EXPECT_EQ(value.values(), before);
 }
 
-TEST(SumOfSquares, AgreesWithALoop) {
-  for (std::int64_t n : {0, 1, 7, 65, 4096, 4097, 20000}) {
-    const Operand x = vector_of(n, 3);
-    const double wanted = reference::dot(x.values(), x.values());
-    EXPECT_NEAR(kernels::sum_of_squares(x), wanted, 1e-12 * (1 + wanted));
-  }
-  const Operand strided(DType::f32, 3, 5, 1, 2);
-  EXPECT_NEAR(kernels::sum_of_squares(strided), reference::dot(strided.values(), strided.values()),
-              1e-13);
+TEST(AdamW, ManyTensorsAtOnceAreEachUpdatedAsAlone) {
+  const std::vector<std::int64_t> sizes = {70, 0, 1, 5000};
+  const auto results = [&](bool at_once) {
+    std::vector<Operand> operands;  // four of each tensor
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      const auto seed = static_cast<unsigned>(i);
+      operands.push_back(vector_of(sizes[i], 10 * seed));
+      operands.push_back(vector_of(sizes[i], 10 * seed + 1));
+      operands.push_back(moment_of(sizes[i]));
+      operands.push_back(moment_of(sizes[i]));
+    }
+    std::vector<kernels::AdamWTensor> tensors;
+    for (std::size_t i = 0; i < operands.size(); i += 4)
+      tensors.push_back(
+          {operands[i], operands[i + 1], operands[i + 2], operands[i + 3], i == 0 ? 0.5f : 0.0f});
+    const kernels::AdamWScalars scalars{.learning_rate = 0.1f, .step = 2};
+    if (at_once) kernels::adamw(tensors, scalars, decision_of(0.25));
+    for (const kernels::AdamWTensor& tensor : tensors)
+      if (!at_once) update(tensor, scalars, decision_of(0.25));
+    std::vector<Doubles> values;
+    for (const Operand& operand : operands) values.push_back(operand.values());
+    return values;
+  };
+  EXPECT_EQ(results(true), results(false));
+}
+
+TEST(AdamW, WithoutAGoNothingChangesWhateverTheGradient) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Operand value = vector_of(70, 1), m = vector_of(70, 2), v = vector_of(70, 3),
+                gradient = vector_of(70, 4);
+  gradient.set(Doubles(70, nan));
+  const std::vector<Doubles> before = {value.values(), m.values(), v.values()};
+  update({value, gradient, m, v, 0.1f}, {.learning_rate = 1}, decision_of(nan, 0));
+  EXPECT_EQ((std::vector<Doubles>{value.values(), m.values(), v.values()}), before);
+  gradient.set(Doubles(70, 1.0));
+  update({value, gradient, m, v, 0.1f}, {.learning_rate = 1}, decision_of(1, 1));
+  EXPECT_NE(value.values(), before[0]);
 }
 
 TEST(AdamW, ThreadsChangeNoBit) {
@@ -66,9 +110,8 @@ TEST(AdamW, ThreadsChangeNoBit) {
     Doubles squares = v.values();
     for (double& square : squares) square *= square;
     v.set(squares);
-    kernels::adamw(value, gradient, m, v, {.learning_rate = 0.1f, .step = 4});
-    return std::vector<Doubles>{
-        value.values(), m.values(), v.values(), {kernels::sum_of_squares(value)}};
+    update({value, gradient, m, v}, {.learning_rate = 0.1f, .step = 4}, decision_of(1));
+    return std::vector<Doubles>{value.values(), m.values(), v.values()};
   });
 }
 

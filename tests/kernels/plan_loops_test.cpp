@@ -14,6 +14,8 @@
 #include "kernels/rope.hpp"
 #include "kernels/score.hpp"
 #include "kernels/select.hpp"
+#include "kernels/step_figures.hpp"
+#include "kernels/sums.hpp"
 #include "kernels/swiglu.hpp"
 #include "kernels/weigh.hpp"
 #include "tensor/error.hpp"
@@ -83,11 +85,20 @@ TEST_F(PlanLoops, LossAndOptimizer) {
   EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, logits); }), 9600);
   EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, {}, losses); }),
             3200 + losses->num_bytes());
-  EXPECT_EQ(bytes_of([&] { adamw(logits, logits, logits, logits, {}); }), 7 * 3200);
+  const std::vector<AdamWTensor> tensors(2, {logits, logits, logits, logits});
+  const Tensor decision = make(DType::f32, {2});
+  EXPECT_EQ(bytes_of([&] { adamw(tensors, {}, decision); }), 2 * 7 * 3200);
   EXPECT_EQ(bytes_of([&] { scale(logits, 2); }), 2 * 3200);
-  EXPECT_EQ(bytes_of([&] { EXPECT_EQ(sum(logits), 0); }), 3200);
-  EXPECT_EQ(bytes_of([&] { EXPECT_EQ(sum_of_squares(logits), 0); }), 3200);
-  EXPECT_EQ(device().profile().total_work().flops, 1600);
+  const Tensor figures = make(DType::f64, {3, 4}), sum = make(DType::f64, {1});
+  EXPECT_EQ(bytes_of([&] { add_sum(logits, 1, sum); }), 3200);
+  const std::vector<TensorView> squared(2, logits);
+  EXPECT_EQ(bytes_of([&] { add_sum_of_squares(squared, sum); }), 2 * 3200);
+  EXPECT_EQ(device().profile().total_work().flops, 2 * 1600);
+  EXPECT_EQ(bytes_of([&] { add_quotients(sum, 1, sum); }), 3 * 8);
+  const TensorView row = figures->slice_rows(0, 1);
+  EXPECT_EQ(bytes_of([&] { write_figures(std::vector<double>(4), row); }), 32);
+  EXPECT_EQ(bytes_of([&] { combine_figures(figures, 2, row); }), 96);
+  EXPECT_EQ(bytes_of([&] { decide_update(row, {}, row.slice_cols(0, 2), decision); }), 32);
   const Tensor table = make(DType::f32, {50, 16}), rows = make(DType::bf16, {8, 16});
   EXPECT_EQ(bytes_of([&] { embedding_forward(targets, table, rows); }), 8 * 16 * 6);
   EXPECT_EQ(bytes_of([&] { embedding_backward(targets, rows, table); }), 8 * 16 * 10);

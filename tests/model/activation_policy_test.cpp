@@ -68,10 +68,10 @@ Result run_steps(Device& device, const Mesh& mesh, const ModelCase& c, DType com
     const TokenBatch tokens = batch.on(device);
     Pass pass = pass_over(tokens, 1.0 / world().size());
     pass.step = step;
-    const LossSums losses = small.model.train(tokens, activations, pass);
+    const LossSums losses = small.train(tokens, activations, pass);
     result.losses.insert(result.losses.end(), {losses.cross_entropy, losses.balance, losses.z});
     pass.training = false;
-    result.losses.push_back(small.model.evaluate(tokens, activations, pass).cross_entropy);
+    result.losses.push_back(small.evaluate(tokens, activations, pass).cross_entropy);
   }
   if (device.is_plan()) return result;
   for (const Parameter& parameter : small.store.parameters()) {

@@ -41,7 +41,7 @@ StepResult step_of_one_rank(const ModelCase& c) {
   Activations activations(small.model, num_global_sequences, length);
   small.store.zero_gradients();
   StepResult result;
-  result.losses = small.model.train(tokens, activations, pass_over(tokens));
+  result.losses = small.train(tokens, activations, pass_over(tokens));
   for (const Parameter& parameter : small.store.parameters()) {
     const std::span<float> gradient = parameter.gradient().span<float>();
     result.gradients[parameter.name()].assign(gradient.begin(), gradient.end());
@@ -61,7 +61,9 @@ LossSums step_of_this_rank(SmallModel& small, Device& device, Activations& activ
     Pass pass = pass_over(tokens, 0.5 / world().size());
     pass.sync = &sync;
     if (step == 1) sync.arm();
-    losses += small.model.train(tokens, activations, pass);
+    const LossSums of_step = small.train(tokens, activations, pass);
+    losses = {losses.cross_entropy + of_step.cross_entropy, losses.balance + of_step.balance,
+              losses.z + of_step.z};
   }
   sync.finish();
   return losses;

@@ -183,7 +183,7 @@ class Golden {
     const std::span<float> values = logits->span<float>();
     results["logits"].assign(values.begin(), values.end());
     small_.store.zero_gradients();
-    const LossSums losses = small_.model.train(batch_, activations, pass_over(batch_));
+    const LossSums losses = small_.train(batch_, activations, pass_over(batch_));
     results["cross_entropy"] = {losses.cross_entropy};
     for (const Parameter& parameter : small_.store.parameters()) {
       const float* gradient = parameter.gradient().as<float>();

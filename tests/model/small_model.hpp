@@ -2,11 +2,13 @@
 // double-precision oracle on the same weights.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/elementwise.hpp"
+#include "kernels/host_copy.hpp"
 #include "model/transformer.hpp"
 #include "tests/support/on_device.hpp"
 #include "tests/support/reference_transformer.hpp"
@@ -144,11 +146,24 @@ class SmallModel {
   SmallModel(Device& device, const Mesh& mesh, const ModelCase& c, DType compute = DType::f32)
       : placement(Placement::contiguous(c.experts.num_experts, mesh.degree(Axis::expert))),
         store(device, mesh),
-        model(store, placement, c.model, c.experts, compute, seed, c.vocab_size_used) {
+        model(store, placement, c.model, c.experts, compute, seed, c.vocab_size_used),
+        losses_(device, Purpose::workspace, DType::f64, {num_losses}) {
     store.allocate();
     store.initialize(seed);
     if (!device.is_plan()) vary_gains();
     model.pack_weights();
+  }
+
+  // The losses that a pass adds; zeros on the plan device.
+  LossSums train(const TokenBatch& batch, Activations& activations, const Pass& pass) const {
+    return losses_of(
+        [&](const TensorView& losses) { model.train(batch, activations, pass, losses); });
+  }
+  LossSums evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
+                    const TensorView& token_losses = {}) const {
+    return losses_of([&](const TensorView& losses) {
+      model.evaluate(batch, activations, pass, losses, token_losses);
+    });
   }
 
   Placement placement;
@@ -156,6 +171,14 @@ class SmallModel {
   Transformer model;
 
  private:
+  template <class RunPass>
+  LossSums losses_of(const RunPass& run) const {
+    kernels::fill_zero(losses_);
+    run(losses_.view());
+    std::array<double, num_losses> values{};
+    kernels::copy_to_host<double>(losses_, values);
+    return {values[0], values[1], values[2]};
+  }
   void vary_gains() {
     for (const Parameter& parameter : store.parameters()) {
       if (parameter.spec().initial == Initial::normal) continue;
@@ -164,6 +187,8 @@ class SmallModel {
         gains[h] += 0.1f * static_cast<float>(static_cast<int>(h * h % 7) - 3);
     }
   }
+
+  Tensor losses_;
 };
 
 // One rank alone, on the tested device. Its groups have one member, so nothing is exchanged.

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <limits>
 
-#include "tensor/error.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/trainer/synthetic_model.hpp"
+#include "trainer/step_report.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -106,10 +106,12 @@ double largest_error(const SyntheticModel& model, const Reference& reference) {
   return error;
 }
 
-double norm_over_ranks(const SyntheticModel& model) {
-  double sum = model.optimizer->squared_norm_of_owned();
-  world().all_reduce_values({&sum, 1}, ReduceOp::sum);
-  return std::sqrt(sum);
+// Its step report has the gradient norm alone.
+GatheredReport exchange_norm(const SyntheticModel& model, StepReport& report, double clip_norm) {
+  report.begin();
+  model.optimizer->add_squared_norm(report.squared_norm());
+  report.exchange({}, {.clip_norm = clip_norm});
+  return report.read();
 }
 
 TEST(AdamW, ShardedEqualsWholeTensorsInDouble) {
@@ -124,8 +126,9 @@ TEST(AdamW, ShardedEqualsWholeTensorsInDouble) {
       for (int step = 1; step <= 3; ++step) {
         fill_gradients(model, step);
         const double rate = 1e-2 * step;
-        const double norm = norm_over_ranks(model);
-        model.optimizer->update(step, rate, norm);
+        StepReport report(*device, world());
+        const double norm = exchange_norm(model, report, clip).gradient_norm;
+        model.optimizer->update(step, rate, report.decision());
         EXPECT_NEAR(norm, reference.norm(step), 1e-12 * norm);
         reference.update(step, rate);
       }
@@ -144,9 +147,9 @@ TEST(AdamW, NonFiniteGradientIsSeenOnEveryRankAndRefused) {
   if (!last.slice().runs().empty() && last.slice().runs().back().end == num_experts)
     last.gradient().as<float>()[last.gradient().numel() - 1] =
         std::numeric_limits<float>::quiet_NaN();
-  const double norm = norm_over_ranks(model);
-  EXPECT_TRUE(std::isnan(norm));
-  EXPECT_THROW(model.optimizer->update(1, 1e-2, norm), InternalError);
+  StepReport report(*device, world());
+  EXPECT_TRUE(std::isnan(exchange_norm(model, report, 1).gradient_norm));
+  model.optimizer->update(1, 1e-2, report.decision());
   EXPECT_EQ(model.count_wrong(0, true), 0);
 }
 

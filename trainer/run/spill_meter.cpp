@@ -2,15 +2,15 @@
 
 namespace switchyard {
 
-void SpillMeter::add_to(StepReport& report, Trainer& trainer) {
+void SpillMeter::add_to(HostFigures& mine, Trainer& trainer) {
   const ActivationStore* store = trainer.activation_store();
   if (store == nullptr) return;
   const ActivationStore::Statistics now = store->statistics();
   const double waited = trainer.device().profile().seconds(Part::spill);
-  report.sums.spilled_bytes =
+  mine.spilled_bytes =
       now.bytes_written + now.bytes_read - before_.bytes_written - before_.bytes_read;
-  report.maxima.spill_wait_seconds = waited - waited_before_;
-  report.maxima.spill_copy_seconds = now.copy_seconds - before_.copy_seconds;
+  mine.maxima.spill_wait_seconds = waited - waited_before_;
+  mine.maxima.spill_copy_seconds = now.copy_seconds - before_.copy_seconds;
   before_ = now;
   waited_before_ = waited;
 }

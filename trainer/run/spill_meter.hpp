@@ -9,7 +9,7 @@ namespace switchyard {
 class SpillMeter {
  public:
   // This rank's figures since the last call; nothing if nothing is spilled.
-  void add_to(StepReport& report, Trainer& trainer);
+  void add_to(HostFigures& mine, Trainer& trainer);
   // Those of all ranks.
   static SpillMetrics of(const GatheredReport& report);
 

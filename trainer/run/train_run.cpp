@@ -169,7 +169,7 @@ class Run {
     if (captures) begin_capture();
     const Clock::time_point started = Clock::now();
     last_ =
-        trainer().step(state_.step + 1, *source_, [this](StepReport& report) { add_to(report); });
+        trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
     const double seconds = seconds_since(started);
     if (captures) end_capture();
     const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
@@ -194,10 +194,10 @@ class Run {
 
   // What the run wants all ranks to know. A signal may reach one rank only, or the ranks at
   // different moments.
-  void add_to(StepReport& report) {
-    report.maxima.stop_signal = stop_.number();
-    report.computed_seconds = slow_ranks_.seconds_a_step();
-    spill_meter_.add_to(report, trainer());
+  void add_to(HostFigures& mine) {
+    mine.maxima.stop_signal = stop_.number();
+    mine.computed_seconds = slow_ranks_.seconds_a_step();
+    spill_meter_.add_to(mine, trainer());
   }
 
   void begin_capture() {

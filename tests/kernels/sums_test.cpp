@@ -1,0 +1,119 @@
+// Sums and small numbers of a step that stay on the device.
+#include "kernels/sums.hpp"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "kernel_test.hpp"
+#include "kernels/step_figures.hpp"
+
+namespace switchyard::test {
+namespace {
+
+Tensor figures_of(const Doubles& values, std::int64_t cols = 1) {
+  Tensor figures(tested(), Purpose::workspace, DType::f64,
+                 {static_cast<std::int64_t>(values.size()) / cols, cols});
+  std::ranges::copy(values, figures->span<double>().begin());
+  return figures;
+}
+
+Doubles values_of(const Tensor& figures) {
+  const std::span<const double> values = figures->span<double>();
+  return {values.begin(), values.end()};
+}
+
+double sum_of(const Operand& x) {
+  const Doubles values = x.values();
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+TEST(Sums, OfValuesAreExactInDoubleAndAdded) {
+  for (const std::int64_t n : {0, 1, 7, 4096, 4097, 20000}) {
+    const Operand x = vector_of(n, 3);
+    const Tensor into = figures_of({0.5, 3});
+    kernels::add_sum(x, 4, into->slice_rows(0, 1));
+    // 23-bit numbers below 2: every partial sum in double is exact.
+    EXPECT_EQ(values_of(into), (Doubles{0.5 + sum_of(x) / 4, 3}));
+  }
+  const Operand strided(DType::f32, 3, 5, 1, 2);
+  const Tensor into = figures_of({0});
+  kernels::add_sum(strided, 1, into);
+  EXPECT_EQ(values_of(into), Doubles{sum_of(strided)});
+}
+
+TEST(Sums, OfSquaresAreThoseOfAllTensors) {
+  for (const std::int64_t n : {0, 1, 7, 65, 4096, 4097, 20000}) {
+    const Operand x = vector_of(n, 3), strided(DType::f32, 3, 5, 1, 2);
+    const double wanted =
+        reference::dot(x.values(), x.values()) + reference::dot(strided.values(), strided.values());
+    const std::vector<TensorView> tensors = {x, strided, vector_of(0)};
+    const Tensor into = figures_of({0.5});
+    kernels::add_sum_of_squares(tensors, into);
+    EXPECT_NEAR(values_of(into)[0], 0.5 + wanted, 1e-12 * (1 + wanted));
+  }
+}
+
+TEST(Sums, ThreadsChangeNoBit) {
+  expect_same_for_any_threads([] {
+    const Operand x = vector_of(50001, 1);
+    const TensorView view = x;
+    const Tensor into = figures_of({0, 0});
+    kernels::add_sum(x, 3, into->slice_rows(0, 1));
+    kernels::add_sum_of_squares({&view, 1}, into->slice_rows(1, 2));
+    return std::vector<Doubles>{values_of(into)};
+  });
+}
+
+TEST(Sums, QuotientsAreAdded) {
+  const Tensor into = figures_of({1, 2});
+  kernels::add_quotients(figures_of({3, 1}), 4, into);
+  EXPECT_EQ(values_of(into), (Doubles{1.75, 2.25}));
+}
+
+TEST(StepFigures, OfTheHostAreWritten) {
+  const Tensor to = figures_of({1, 2, 3, 4});
+  kernels::write_figures(Doubles{7, 8}, to->slice_rows(1, 3));
+  EXPECT_EQ(values_of(to), (Doubles{1, 7, 8, 4}));
+}
+
+TEST(StepFigures, AreAddedInTheOrderOfRanksAndTheLargestIsTaken) {
+  const Tensor combined = figures_of({9, 9, 9}), of_one = figures_of({9, 9, 9});
+  const Tensor ranks = figures_of({1e16, 1, -5, 1, 2, -7, -1e16, 3, -6}, 3);
+  kernels::combine_figures(ranks, 2, combined);
+  EXPECT_EQ(values_of(combined), (Doubles{(1e16 + 1) - 1e16, 6, -5}));
+  kernels::combine_figures(ranks->slice_rows(1, 2), 2, of_one);
+  EXPECT_EQ(values_of(of_one), (Doubles{1, 2, -7}));
+}
+
+struct Decided {
+  Doubles outcome, decision;
+};
+
+Decided decide(const Doubles& figures, double clip_norm) {
+  const Tensor outcome = figures_of({9, 9});
+  const Operand decision = vector_of(2);
+  kernels::decide_update(figures_of(figures),
+                         {.balance_weight = 0.5, .z_weight = 0.25, .clip_norm = clip_norm}, outcome,
+                         decision);
+  return {values_of(outcome), decision.values()};
+}
+
+TEST(StepFigures, SayHowGradientsAreClippedAndWhetherToGo) {
+  const Decided clipped = decide({4, 2, 8, 9}, 1);
+  EXPECT_EQ(clipped.outcome, (Doubles{7, 3}));
+  EXPECT_EQ(clipped.decision, (Doubles{static_cast<double>(static_cast<float>(1.0 / 3)), 1}));
+  EXPECT_EQ(decide({4, 2, 8, 9}, 3).decision, (Doubles{1, 1}));
+  EXPECT_EQ(decide({4, 2, 8, 9}, 0).decision, (Doubles{1, 1}));
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double bad : {inf, -inf, nan})
+    for (std::size_t which = 0; which < 4; ++which) {
+      Doubles figures = {4, 2, 8, 9};
+      figures[which] = bad;
+      EXPECT_EQ(decide(figures, 1).decision[1], 0) << bad << " at " << which;
+    }
+}
+
+}  // namespace
+}  // namespace switchyard::test
