@@ -104,7 +104,7 @@ class Device {
   std::unique_ptr<Stream> compute_stream_;
   std::unique_ptr<Stream> communication_stream_;
   MemoryLedger memory_;
-  Profile profile_;
+  Profile profile_{*compute_stream_};
   struct Free {
     void operator()(std::byte* address) const { std::free(address); }
   };

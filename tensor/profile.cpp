@@ -44,11 +44,9 @@ Work& Work::operator+=(const Work& more) {
 }
 
 Part Profile::enter(Part part) {
-  const Clock::time_point now = Clock::now();
-  seconds_[index(current_)] += std::chrono::duration<double>(now - since_).count();
-  since_ = now;
-  const Part outer = current_;
-  current_ = part;
+  const Part outer = current();
+  if (begins_.size() == most_begins) settle(most_begins / 2);
+  begins_.push_back({part, clock_.mark()});
   if (place_ != nullptr) {
     place_->part = part;
     ++place_->num_changes;
@@ -62,14 +60,23 @@ void Profile::enter_step(std::int64_t step) {
   ++place_->num_changes;
 }
 
+void Profile::settle(std::size_t end) {
+  for (std::size_t i = 0; i < end; ++i)
+    seconds_[index(begins_[i].part)] +=
+        clock_.seconds_between(begins_[i].time, begins_[i + 1].time);
+  begins_.erase(begins_.begin(), begins_.begin() + static_cast<std::ptrdiff_t>(end));
+  clock_.forget_before(begins_.front().time);
+}
+
 void Profile::reset() {
   seconds_.fill(0);
   work_.fill({});
-  since_ = Clock::now();
+  begins_ = {{current(), clock_.mark()}};
+  clock_.forget_before(begins_.front().time);
 }
 
 void Profile::record(const Work& work) {
-  Work& sum = work_[index(current_)];
+  Work& sum = work_[index(current())];
   const auto times = static_cast<double>(times_);
   sum.flops += times * work.flops;
   sum.bytes += times * work.bytes;
@@ -79,13 +86,23 @@ void Profile::record(const Work& work) {
 }
 
 double Profile::seconds(Part part) {
-  enter(current_);
+  enter(current());
+  settle(begins_.size() - 1);
   return seconds_[index(part)];
 }
 
 double Profile::total_seconds() {
-  enter(current_);
+  enter(current());
+  settle(begins_.size() - 1);
   return std::accumulate(seconds_.begin(), seconds_.end(), 0.0);
+}
+
+double Profile::known_seconds(Part part) {
+  enter(current());
+  std::size_t end = begins_.size() - 1;
+  while (end > 0 && !clock_.has_come(begins_[end].time)) --end;
+  settle(end);
+  return seconds_[index(part)];
 }
 
 Work Profile::total_work() const {

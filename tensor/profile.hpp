@@ -1,13 +1,17 @@
 // Where the time of a step goes, and on the plan device the work of a step: exclusive seconds,
 // floating-point operations, bytes of memory and bytes on the wire, by part. Scopes nest; while an
 // inner scope is open the outer one's clock stands still, so the parts add up to the whole.
+// Seconds are those of a stream: from the moment when what was put on it before a scope is done to
+// the moment when what the scope put there is. Nobody waits for these moments before somebody asks.
 // One thread of a process uses a Profile.
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstdint>
 #include <string_view>
+#include <vector>
+
+#include "tensor/stream.hpp"
 
 namespace switchyard {
 
@@ -115,27 +119,39 @@ class Profile {
     StepPlace* place_;
   };
 
-  Profile() : since_(Clock::now()) {}
+  // clock: outlives the profile.
+  explicit Profile(Stream& clock) : clock_(clock), begins_{{Part::other, clock.mark()}} {}
   // From now on `place` says where the computation is. It outlives this object.
   void publish_to(StepPlace& place) { place_ = &place; }
   void enter_step(std::int64_t step);
   void reset();                   // all figures to zero, the clock starts now
   void record(const Work& work);  // adds to the current part, as often as a Repeat says
   std::int64_t times() const { return times_; }  // that what is recorded now counts
-  double seconds(Part part);                     // up to now
-  double total_seconds();                        // since reset(): the sum over the parts
+  // Up to now. The host waits for the stream.
+  double seconds(Part part);
+  double total_seconds();  // since reset(): the sum over the parts
+  // Up to where the stream has come: nobody waits.
+  double known_seconds(Part part);
   const Work& work(Part part) const { return work_[index(part)]; }
   Work total_work() const;
 
  private:
-  using Clock = std::chrono::steady_clock;
+  // A part from then on, to the next one's begin.
+  struct Begin {
+    Part part;
+    TimePoint time;
+  };
+  // So many are kept while nobody asks; then those of the older half are waited for.
+  static constexpr std::size_t most_begins = 8192;
   static std::size_t index(Part part) { return static_cast<std::size_t>(part); }
-  Part enter(Part part);  // returns the part that was current
+  Part current() const { return begins_.back().part; }
+  Part enter(Part part);         // returns the part that was current
+  void settle(std::size_t end);  // adds up the parts before begins_[end]
 
   std::array<double, num_parts> seconds_{};
   std::array<Work, num_parts> work_{};
-  Part current_ = Part::other;
-  Clock::time_point since_;
+  Stream& clock_;
+  std::vector<Begin> begins_;  // the last one: what is current
   std::int64_t times_ = 1;
   StepPlace* place_ = nullptr;  // may be null: nobody watches
   bool in_control_ = false;

@@ -27,6 +27,15 @@ Event ImmediateStream::record() {
   return {};
 }
 
+TimePoint ImmediateStream::mark() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return {std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()};
+}
+
+double ImmediateStream::seconds_between(TimePoint from, TimePoint to) {
+  return 1e-9 * static_cast<double>(to.number - from.number);
+}
+
 Event& Event::operator=(Event&& other) noexcept {
   if (this != &other) {
     finish();

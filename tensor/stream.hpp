@@ -14,6 +14,11 @@ namespace switchyard {
 
 class Event;
 
+// A moment in the order of a stream, which alone knows when it came; a number to all others.
+struct TimePoint {
+  std::int64_t number = 0;
+};
+
 class Stream {
  public:
   virtual ~Stream() = default;
@@ -24,6 +29,14 @@ class Stream {
   virtual Event record() = 0;
   // The host waits until nothing is left on this stream.
   virtual void wait_host() = 0;
+  // Time. The moment when all that was put on this stream so far is done; it waits for nothing and
+  // costs little.
+  virtual TimePoint mark() = 0;
+  virtual bool has_come(TimePoint point) = 0;
+  // The host waits until both have come.
+  virtual double seconds_between(TimePoint from, TimePoint to) = 0;
+  // Nobody will ask for moments before this one any more.
+  virtual void forget_before(TimePoint first_kept) = 0;
   // The library's own handle (cudaStream_t); null where work runs while it is put on the stream.
   virtual void* native() const { return nullptr; }
 
@@ -36,6 +49,11 @@ class ImmediateStream final : public Stream {
  public:
   Event record() override;
   void wait_host() override {}
+  // Moments of the host's clock.
+  TimePoint mark() override;
+  bool has_come(TimePoint) override { return true; }
+  double seconds_between(TimePoint from, TimePoint to) override;
+  void forget_before(TimePoint) override {}
 };
 
 // Work under way: an exchange, or what a stream holds. Move-only. Destruction waits and reports

@@ -66,7 +66,8 @@ int main(int argc, char** argv) {
   const WatchdogConfig limits{.setup = 1, .step = 1, .checkpoint = 1};
   Watchdog watchdog(session.log(), world.topology(), limits, folder, &stop);
   watchdog.enter(RunSection::step);
-  Profile profile;
+  ImmediateStream clock;
+  Profile profile(clock);
   profile.publish_to(session.log().place());
   get_stuck(world, profile, argv[2]);
   return 0;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <thread>
 
 namespace switchyard {
@@ -13,7 +15,8 @@ void wait(int milliseconds) {
 
 TEST(Profile, TheOuterClockStandsStillInsideAnInnerScope) {
   const auto start = std::chrono::steady_clock::now();
-  Profile profile;
+  ImmediateStream clock;
+  Profile profile(clock);
   {
     const Profile::Scope outer(profile, Part::experts);
     wait(2);
@@ -36,7 +39,8 @@ TEST(Profile, TheOuterClockStandsStillInsideAnInnerScope) {
 }
 
 TEST(Profile, WorkGoesToTheOpenPart) {
-  Profile profile;
+  ImmediateStream clock;
+  Profile profile(clock);
   profile.record({.flops = 1, .bytes = 2, .wire_bytes = 3});
   {
     const Profile::Scope scope(profile, Part::attention);
@@ -54,7 +58,8 @@ TEST(Profile, WorkGoesToTheOpenPart) {
 }
 
 TEST(Profile, WhatStandsForSeveralCountsAsOften) {
-  Profile profile;
+  ImmediateStream clock;
+  Profile profile(clock);
   {
     const Profile::Repeat repeat(profile, 7);
     const Profile::Scope scope(profile, Part::experts);
@@ -66,6 +71,53 @@ TEST(Profile, WhatStandsForSeveralCountsAsOften) {
   EXPECT_EQ(profile.work(Part::experts).bytes, 35);
   EXPECT_EQ(profile.work(Part::experts).wire_bytes, 77);
   EXPECT_EQ(profile.total_work().flops, 22);
+}
+
+// A stream whose moments come when the test says, a second after each other.
+class SlowStream final : public Stream {
+ public:
+  Event record() override { return {}; }
+  void wait_host() override {}
+  TimePoint mark() override { return {num_marks_++}; }
+  bool has_come(TimePoint point) override { return point.number < num_come; }
+  double seconds_between(TimePoint from, TimePoint to) override {
+    EXPECT_GE(from.number, first_kept_);
+    num_come = std::max(num_come, to.number + 1);
+    return static_cast<double>(to.number - from.number);
+  }
+  void forget_before(TimePoint first_kept) override { first_kept_ = first_kept.number; }
+
+  std::int64_t num_come = 0;
+  std::int64_t num_kept() const { return num_marks_ - first_kept_; }
+
+ private:
+  std::int64_t num_marks_ = 0;
+  std::int64_t first_kept_ = 0;
+};
+
+TEST(Profile, SecondsAreTheStreamsAndAreWaitedForWhenAskedFor) {
+  SlowStream stream;
+  Profile profile(stream);
+  for (int layer = 0; layer < 3; ++layer) const Profile::Scope scope(profile, Part::experts);
+  EXPECT_EQ(stream.num_come, 0) << "nobody asked";
+  stream.num_come = 4;  // the first layer, and the begin of the second
+  EXPECT_EQ(profile.known_seconds(Part::experts), 1);
+  EXPECT_EQ(stream.num_come, 4) << "nobody waited";
+  EXPECT_EQ(profile.seconds(Part::experts), 3);
+  EXPECT_EQ(stream.num_kept(), 1) << "what is over is not kept";
+  profile.reset();
+  { const Profile::Scope scope(profile, Part::head); }
+  EXPECT_EQ(profile.seconds(Part::head), 1);
+  EXPECT_EQ(profile.seconds(Part::experts), 0);
+}
+
+TEST(Profile, KeepsFewMomentsThoughNobodyAsks) {
+  SlowStream stream;
+  Profile profile(stream);
+  for (int i = 0; i < 50'000; ++i) const Profile::Scope scope(profile, Part::experts);
+  EXPECT_LT(stream.num_kept(), 10'000);
+  EXPECT_LT(stream.num_come, 100'001) << "what is under way is not waited for";
+  EXPECT_EQ(profile.seconds(Part::experts), 50'000);
 }
 
 TEST(Profile, EveryPartHasAName) {

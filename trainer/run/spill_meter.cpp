@@ -6,7 +6,7 @@ void SpillMeter::add_to(HostFigures& mine, Trainer& trainer) {
   const ActivationStore* store = trainer.activation_store();
   if (store == nullptr) return;
   const ActivationStore::Statistics now = store->statistics();
-  const double waited = trainer.device().profile().seconds(Part::spill);
+  const double waited = trainer.device().profile().known_seconds(Part::spill);
   mine.spilled_bytes =
       now.bytes_written + now.bytes_read - before_.bytes_written - before_.bytes_read;
   mine.maxima.spill_wait_seconds = waited - waited_before_;
