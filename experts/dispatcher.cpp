@@ -14,6 +14,8 @@ namespace switchyard {
 
 namespace {
 
+constexpr std::string_view one_piece = "all rows at once where none travels";
+
 TensorView used(const Tensor& rows, std::int64_t num_rows) {
   return rows->slice_rows(0, num_rows);
 }
@@ -82,7 +84,7 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
   if (!arrives_in_order())
     route.arrival_of_row =
         Tensor::growable(device, Purpose::activation, DType::i32, {most_rows(num_tokens)});
-  route.expert_counts.resize(static_cast<std::size_t>(placement_.num_experts()));
+  if (!moves_rows()) return route;
   route.place_counts.resize(static_cast<std::size_t>(placement_.num_places()));
   route.recv_counts.resize(static_cast<std::size_t>(group_.size() * num_local_places()));
   route.expert_offsets.resize(static_cast<std::size_t>(num_local_places()) + 1);
@@ -100,8 +102,12 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
   const TensorView recv_counts = exchange_counts(scratch);
   const TensorView counts_of_ranks = recv_counts.reshape({group_.size(), num_local_places()});
   kernels::group_offsets(counts_of_ranks, route.offsets);
-  read_counts(scratch, recv_counts, route, capacity);
-  fill_sums(route);
+  if (moves_rows()) {
+    read_counts(scratch, recv_counts, route, capacity);
+    fill_sums(route);
+  } else {
+    route.num_sent = route.num_rows = route.num_tokens * top_k_;
+  }
   capacity.require(route.num_rows);
   if (arrives_in_order()) return;
   TensorView arrival_numbers;
@@ -140,7 +146,7 @@ TensorView Dispatcher::exchange_token_numbers(const TensorView& token_numbers, c
   return received;
 }
 
-// The one place where the host reads what the step computes: the sizes of the exchanges to come.
+// The one place where the host reads what a pass computes: the sizes of the exchanges to come.
 void Dispatcher::read_counts(const DispatchScratch& scratch, const TensorView& recv_counts,
                              Route& route, RowCapacity& capacity) const {
   if (recv_counts.device->is_plan()) return assume_counts(route, capacity);
@@ -187,10 +193,6 @@ void Dispatcher::fit_to_plan(std::span<std::int64_t> recv_counts, std::int64_t m
 // What follows from the counts by place.
 void Dispatcher::fill_sums(Route& route) const {
   route.num_sent = sum_of(route.place_counts);
-  route.num_dropped = route.num_tokens * top_k_ - route.num_sent;
-  for (std::size_t place = 0; place < route.place_counts.size(); ++place)
-    route.expert_counts[static_cast<std::size_t>(
-        placement_.expert_at(static_cast<std::int64_t>(place)))] = route.place_counts[place];
   const auto num_local = static_cast<std::size_t>(num_local_places());
   std::vector<std::int64_t> rows_of_place(num_local);
   for (std::size_t i = 0; i < route.recv_counts.size(); ++i)
@@ -203,9 +205,9 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
                                       DispatchScratch& scratch, const TensorView& x_rows,
                                       Piece piece) const {
   if (!moves_rows()) {
-    const TensorView rows = rows_of(x_rows, route, piece);
-    kernels::gather_rows(x, rows_of(used(route.token_of_row, route.num_sent), route, piece), rows);
-    return MovingRows(rows);
+    expect(piece.count == 1, one_piece);
+    kernels::gather_rows(x, used(route.token_of_row, route.num_sent), x_rows);
+    return MovingRows(x_rows);
   }
   const TensorView slots = used(scratch.slots, route.num_sent);
   const TensorView token_of_row = used(route.token_of_row, route.num_sent);
@@ -224,7 +226,10 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
 MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,
                                         const TensorView& spare, const TensorView& rows,
                                         Piece piece) const {
-  if (!moves_rows()) return MovingRows(rows_of(slots, route, piece));
+  if (!moves_rows()) {
+    expect(piece.count == 1, one_piece);
+    return MovingRows(slots);
+  }
   const TensorView arrival = arrives_in_order() ? rows : spare;
   const RowRanges to = rows_to_ranks(route, placement_, piece);
   const RowRanges from = rows_from_ranks(route, group_.size(), piece);

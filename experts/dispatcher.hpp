@@ -97,8 +97,8 @@ class Dispatcher {
   MovingRows start_dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,
                             const TensorView& x_rows, Piece piece = {}) const;
   // slots: [T k, H] sorted rows of this rank's tokens; rows, spare: [R, H], distinct. Gives the
-  // piece's rows in expert order: of `rows`, or with one rank, where nothing needs to move, of
-  // `slots` itself.
+  // piece's rows in expert order: of `rows`, or with one rank, where nothing needs to move and
+  // there are no pieces, `slots` itself.
   MovingRows start_to_experts(const TensorView& slots, const Route& route, const TensorView& spare,
                               const TensorView& rows, Piece piece = {}) const;
   // The way back: the piece's part of `rows` is read. Gives all of `slots`, of which the piece's

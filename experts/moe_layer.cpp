@@ -33,7 +33,7 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
 // Views of the buffers that this micro-batch uses: by slot [T k, ...], sorted rows of the slots
 // that are sent, rows on the expert side [R, ...], and by token [T, ...].
 TensorView used_slots(const Tensor& buffer, const Route& route) {
-  return buffer->slice_rows(0, route.num_sent + route.num_dropped);
+  return buffer->slice_rows(0, route.num_tokens * route.row_of_slot->cols());
 }
 
 TensorView sent_rows(const Tensor& buffer, const Route& route) {

@@ -11,14 +11,15 @@
 
 namespace switchyard {
 
-// What of a route lies on the host: the sizes of its exchanges, and what reports tell of it.
+// What of a route the host knows: the sizes of its exchanges. With one rank nothing travels and the
+// host reads nothing: then every slot has room for a row, and which rows are in use Route::offsets
+// tells.
 struct RouteCounts {
   std::int64_t num_tokens = 0;
-  std::int64_t num_dropped = 0;              // slots of this rank's tokens without a row
-  std::int64_t num_sent = 0;                 // slots with a row: rows on the token side
-  std::int64_t num_rows = 0;                 // R: rows this rank's experts receive
-  std::vector<std::int64_t> expert_counts;   // [E]: rows of this rank's tokens by expert
-  std::vector<std::int64_t> place_counts;    // [places]: the same by place
+  std::int64_t num_sent = 0;  // slots with a row: rows on the token side
+  std::int64_t num_rows = 0;  // R: rows this rank's experts receive
+  // Empty with one rank.
+  std::vector<std::int64_t> place_counts;    // [places]: rows of this rank's tokens by place
   std::vector<std::int64_t> recv_counts;     // [P, local places]: rows of each rank's tokens
   std::vector<std::int64_t> expert_offsets;  // [local places + 1] in the expert order
 };
@@ -26,9 +27,10 @@ struct RouteCounts {
 struct Route : RouteCounts {
   void for_each_tensor(const RecordVisitor& visit);
 
-  Tensor offsets;         // i32 [local places + 1]: expert_offsets, where the experts read them
+  Tensor offsets;         // i32 [local places + 1]: where the rows of each local expert begin, and
+                          // where those of the last one end
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
-  Tensor token_of_row;    // i32 [T k], of which num_sent are in use
+  Tensor token_of_row;    // i32 [T k], -1 beyond the slots that have a row
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
                           // rows arrive in expert order (one rank, or at most one local expert
                           // and whole sequences)

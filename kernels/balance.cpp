@@ -52,4 +52,12 @@ void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t s
       [&] { cuda::balance_slopes(counts, top_k, sequence_length, weight, slopes); });
 }
 
+void add_expert_load(const TensorView& counts, std::int64_t num_slots, const TensorView& load) {
+  expect_vector(counts, DType::i32, counts.numel(), "counts i32 [places]");
+  expect_vector(load, DType::i64, counts.numel() + 1, "load i64 [places + 1]");
+  dispatch(
+      *load.device, [&] { cpu::add_expert_load(counts, num_slots, load); },
+      [&] { plan::add_expert_load(load); });
+}
+
 }  // namespace switchyard::kernels

@@ -46,4 +46,8 @@ void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,
                     double weight, const TensorView& slopes);
 
+// load[p] += counts[p], and load[places] += num_slots - the sum of the counts: those of num_slots
+// (token, choice) pairs that were dropped. counts: i32 [places]; load: i64 [places + 1].
+void add_expert_load(const TensorView& counts, std::int64_t num_slots, const TensorView& load);
+
 }  // namespace switchyard::kernels

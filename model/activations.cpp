@@ -1,5 +1,7 @@
 #include "model/activations.hpp"
 
+#include "kernels/balance.hpp"
+#include "kernels/elementwise.hpp"
 #include "model/transformer.hpp"
 
 namespace switchyard {
@@ -46,8 +48,17 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
                capacity_),
       scratch_(model.device(), model.mesh(), model.placement(), model.config(),
                model.experts_config(), model.compute(), num_sequences, split, capacity_),
-      output_(make_output(model, num_sequences * length)) {
-  for (const auto& block : model.blocks()) block->add_scratch(scratch_, num_sequences, split);
+      output_(make_output(model, num_sequences * length)),
+      top_k_(model.experts_config().top_k) {
+  std::int64_t num_loads = 0;
+  for (const auto& block : model.blocks()) {
+    block->add_scratch(scratch_, num_sequences, split);
+    load_row_.push_back(num_loads);
+    if (block->has_experts()) ++num_loads;
+  }
+  if (num_loads > 0)
+    loads_ = Tensor(model.device(), Purpose::workspace, DType::i64,
+                    {num_loads, model.placement().num_places() + 1});
   set_documents({});
 }
 
@@ -55,11 +66,14 @@ void Activations::set_documents(kernels::DocumentStarts document_starts) {
   for (auto& [kind, scratch] : scratch_.mixers) scratch->set_documents(document_starts);
 }
 
-std::vector<const RouteCounts*> Activations::routes() const {
-  std::vector<const RouteCounts*> routes;
-  for (std::size_t layer = 0; layer < records_.num_layers(); ++layer)
-    if (const RouteCounts* route = records_.route(layer)) routes.push_back(route);
-  return routes;
+void Activations::clear_loads() {
+  if (!loads_.empty()) kernels::fill_zero(loads_);
+}
+
+void Activations::add_load(std::size_t layer) {
+  const std::int64_t row = load_row_[layer];
+  kernels::add_expert_load(scratch_.moe->dispatch.counts, records_.num_tokens(layer) * top_k_,
+                           loads_->slice_rows(row, row + 1).flat());
 }
 
 }  // namespace switchyard

@@ -47,8 +47,10 @@ class Activations {
   ActivationObserver* observer() const { return observer_; }
   // Bytes that passes moved to the store of spilled layers and back, so far.
   double bytes_spilled() const { return records_.bytes_spilled(); }
-  // Of this rank's tokens in the last micro-batch, by layer with experts; until the next one.
-  std::vector<const RouteCounts*> routes() const;
+  // i64 [layers with experts, places + 1]: the rows of this rank's tokens by place of the expert,
+  // and the slots that were dropped, of all passes since clear_loads(). Empty without experts.
+  TensorView loads() const { return loads_.empty() ? TensorView{} : loads_.view(); }
+  void clear_loads();
 
   // For a model's passes over a batch of this size.
   std::int64_t num_sequences() const { return num_sequences_; }
@@ -56,6 +58,8 @@ class Activations {
   LayerRecords& records() { return records_; }
   Block::Scratch& scratch() { return scratch_; }
   Output& output() { return output_; }
+  // To be called after the forward pass of each layer with experts.
+  void add_load(std::size_t layer);
 
  private:
   // length: of this rank's part of a sequence.
@@ -68,6 +72,9 @@ class Activations {
   LayerRecords records_;
   Block::Scratch scratch_;
   Output output_;
+  std::int64_t top_k_;
+  std::vector<std::int64_t> load_row_;  // by layer: its row of loads_
+  Tensor loads_;
   ActivationObserver* observer_ = nullptr;
 };
 

@@ -173,8 +173,4 @@ void LayerRecords::end_backward(std::size_t layer) {
   options_.store->start_read(static_cast<std::int64_t>(next), tensors_of(next));
 }
 
-const RouteCounts* LayerRecords::route(std::size_t layer) const {
-  return blocks_[layer]->has_experts() ? &routes_[layer] : nullptr;
-}
-
 }  // namespace switchyard

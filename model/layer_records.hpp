@@ -56,8 +56,8 @@ class LayerRecords {
   }
 
   std::size_t num_layers() const { return layers_.size(); }
-  // Of the last forward pass, wherever its record lies; null for a layer without experts.
-  const RouteCounts* route(std::size_t layer) const;
+  // That a layer with experts routed in the last forward pass.
+  std::int64_t num_tokens(std::size_t layer) const { return routes_[layer].num_tokens; }
   std::int64_t num_pool_records() const { return std::ssize(pool_); }
   // The tensors that the pass fills for a layer.
   void for_each_tensor(std::size_t layer, const RecordVisitor& visit);
@@ -95,7 +95,7 @@ class LayerRecords {
   std::vector<Owned> pool_;    // of the layers that spill
   std::vector<std::size_t> spilled_layers_;
   std::vector<std::size_t> spill_index_;  // by layer
-  std::vector<RouteCounts> routes_;       // by layer: what passes and reports need of a route
+  std::vector<RouteCounts> routes_;       // by layer: what the backward pass needs of a route
   double bytes_spilled_ = 0;
 };
 

@@ -137,6 +137,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     delta = scratch.delta;
     if (observer != nullptr) show(*observer, layer, records);
     records.end_forward(layer, keeps);
+    if (blocks_[layer]->has_experts()) activations.add_load(layer);
   }
   pass.needs(layers_.output);
   const Profile::Scope scope(device().profile(), Part::embedding);

@@ -85,14 +85,14 @@ class Device {
 
  protected:
   // A device whose work runs at once.
-  explicit Device(DeviceKind kind, std::ptrdiff_t kernel_offset = 0)
-      : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {
-    kernel_offset_ = kernel_offset;
-  }
+  explicit Device(DeviceKind kind)
+      : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {}
   // The plan device of a target.
   explicit Device(const PlanTarget& target) : Device(DeviceKind::plan) { target_ = target; }
-  Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication)
+  Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication,
+         std::ptrdiff_t kernel_offset = 0)
       : kind_(kind),
+        kernel_offset_(kernel_offset),
         target_{.device = kind == DeviceKind::cuda ? kind : DeviceKind::cpu, .num_threads = 0},
         compute_stream_(std::move(compute)),
         communication_stream_(std::move(communication)) {}

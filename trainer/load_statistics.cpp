@@ -1,44 +1,29 @@
 #include "trainer/load_statistics.hpp"
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
+#include <vector>
+
+#include "kernels/host_copy.hpp"
 
 namespace switchyard {
 
-void LoadStatistics::add(const std::vector<const RouteCounts*>& routes) {
-  layers_.resize(routes.size());
-  for (std::size_t layer = 0; layer < routes.size(); ++layer) {
-    const RouteCounts& route = *routes[layer];
-    Layer& sums = layers_[layer];
-    sums.rows.resize(route.expert_counts.size());
-    std::transform(route.expert_counts.begin(), route.expert_counts.end(), sums.rows.begin(),
-                   sums.rows.begin(), std::plus<>{});
-    sums.num_dropped += route.num_dropped;
-  }
-}
-
-ExpertLoad LoadStatistics::over(Group& ranks) const {
-  std::vector<std::int64_t> all;  // by layer: rows of its experts, then what it dropped
-  for (const Layer& layer : layers_) {
-    all.insert(all.end(), layer.rows.begin(), layer.rows.end());
-    all.push_back(layer.num_dropped);
-  }
-  ranks.all_reduce_values(all, ReduceOp::sum);
+ExpertLoad read_load(const TensorView& loads) {
   ExpertLoad load;
+  if (loads.empty()) return load;
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(loads.numel()));
+  kernels::copy_to_host<std::int64_t>(loads, counts);
+  const std::int64_t num_experts = loads.cols() - 1;
   std::int64_t num_rows = 0, num_dropped = 0;
-  auto begin = all.begin();
-  for (const Layer& layer : layers_) {
-    const auto end = begin + std::ssize(layer.rows);
+  for (auto begin = counts.begin(); begin != counts.end(); begin += loads.cols()) {
+    const auto end = begin + num_experts;
     const std::int64_t total = std::accumulate(begin, end, std::int64_t{0});
     if (total > 0)
-      load.max_over_mean =
-          std::max(load.max_over_mean, static_cast<double>(*std::max_element(begin, end)) *
-                                           static_cast<double>(layer.rows.size()) /
-                                           static_cast<double>(total));
+      load.max_over_mean = std::max(
+          load.max_over_mean, static_cast<double>(*std::max_element(begin, end)) *
+                                  static_cast<double>(num_experts) / static_cast<double>(total));
     num_rows += total;
     num_dropped += *end;
-    begin = end + 1;
   }
   if (num_dropped > 0)
     load.dropped_fraction =

@@ -57,7 +57,7 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
 StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToReport& add) {
   device_.profile().enter_step(step);
   const Pass pass = pass_of(step, true);
-  load_.reset();
+  activations_.clear_loads();
   report_.begin();
   store_.zero_gradients();
   const std::int64_t num_micro_steps = layout_.num_micro_steps();
@@ -69,7 +69,6 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
     const TokenBatch& batch = next_batch(source);
     if (is_last) sync_.arm();
     model_.train(batch, activations_, pass, report_.losses());
-    load_.add(activations_.routes());
     num_taken += times;
   }
   {
@@ -158,7 +157,9 @@ void Trainer::exchange_report(const AddToReport& add) {
                             .z_weight = config_.experts.z_weight,
                             .clip_norm = config_.optimizer.clip_norm});
   }
-  step_load_ = load_.over(mesh_.group(Axis::dense_replica));
+  if (activations_.loads().empty()) return;
+  const Profile::ControlScope control(device_.profile());
+  mesh_.group(Axis::dense_replica).all_reduce(activations_.loads(), ReduceOp::sum);
 }
 
 // What it changes, if anything, the device knows by now (StepReport::decision).
@@ -177,7 +178,7 @@ StepResult Trainer::read_report() {
   result.losses = {sums.cross_entropy, sums.balance, sums.z};
   result.loss = result.report.loss;
   result.gradient_norm = result.report.gradient_norm;
-  result.load = step_load_;
+  result.load = read_load(activations_.loads());
   take_rows(result.report);
   return result;
 }

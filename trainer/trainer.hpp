@@ -109,8 +109,6 @@ class Trainer {
   CausalObjective objective_;
   DeviceBatch batch_;
   StepReport report_;
-  LoadStatistics load_;
-  ExpertLoad step_load_;          // of the last step
   std::int64_t agreed_rows_ = 0;  // for which all ranks have room
   bool takes_alike_once_ = false;
 };

@@ -56,4 +56,14 @@ void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t s
   for (std::size_t i = 0; i < count.size(); ++i) slope[i] = static_cast<float>(factor * count[i]);
 }
 
+void add_expert_load(const TensorView& counts, std::int64_t num_slots, const TensorView& load) {
+  std::int64_t* sum = load.as<std::int64_t>();
+  std::int64_t num_dropped = num_slots;
+  for (const std::int32_t count : counts.span<std::int32_t>()) {
+    *sum++ += count;
+    num_dropped -= count;
+  }
+  *sum += num_dropped;
+}
+
 }  // namespace switchyard::kernels::cpu

@@ -19,6 +19,7 @@ void for_each_run(const TensorView& view, Each each) {
 }  // namespace
 
 void copy_bytes_to_host(const TensorView& from, void* to) {
+  from.device->compute_stream().wait_host();
   for_each_run(from, [&](const std::byte* run, std::int64_t before, std::size_t count) {
     std::memcpy(static_cast<std::byte*>(to) + before, run, count);
   });

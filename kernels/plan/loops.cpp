@@ -96,6 +96,10 @@ void balance_slopes(const TensorView& slopes) {
   record(slopes, numel(slopes), 2 * bytes(slopes));
 }
 
+void add_expert_load(const TensorView& load) {
+  record(load, numel(load), 2 * bytes(load) + bytes(load) / 2);
+}
+
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row) {
   record(arrival_of_row, 0, bytes(arrival_of_row) + (numbers.empty() ? 0 : bytes(numbers)));
 }

@@ -30,6 +30,7 @@ void balance_statistics(const TensorView& scores);
 void sort_by_expert(const TensorView& counts, const TensorView& indices);
 void add_auxiliary_losses(const TensorView& counts, const TensorView& lse);
 void balance_slopes(const TensorView& slopes);
+void add_expert_load(const TensorView& load);
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row);
 void group_offsets(const TensorView& counts, const TensorView& offsets);
 void gather_rows(const TensorView& dst);

@@ -49,6 +49,25 @@ TEST(Fenced, StepsHaveTheBitsOfTheCpu) {
   }
 }
 
+// With one expert rank the host reads a step once, when all of it was put on the stream: the report
+// and, of a model with experts, their load.
+TEST(Fenced, AStepIsReadOnceWhateverItsLayersAndMicroSteps) {
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  for (const LayerPolicy policy : {LayerPolicy::keep, LayerPolicy::recompute})
+    for (const std::int64_t every : {0, 1}) {
+      Config config = small_config(1);
+      config.experts.every = every;
+      config.model.dense_intermediate = 40;
+      config.model.num_layers = 3;
+      config.activations.policy = policy;
+      SmallRun run(*alone, config, make_fenced_device());
+      const std::int64_t before = num_host_waits(*run.device);
+      run.train(1, 5);
+      EXPECT_EQ(num_host_waits(*run.device) - before, every == 0 ? 5 : 2 * 5)
+          << "experts every " << every;
+    }
+}
+
 TEST(Fenced, SavesAndLoads) {
   const TemporaryFolder folder(world());
   for (const StepCase& each : cases_here()) {

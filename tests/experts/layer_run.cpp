@@ -150,6 +150,7 @@ LayerRun::Batch& LayerRun::add_batch() {
     *tensor = Tensor(device_, Purpose::activation, case_.dtype, {num_local_tokens_, case_.hidden});
   batch.sequence_ids = Tensor(device_, Purpose::activation, DType::i64, {num_local_sequences_});
   batch.positions = Tensor(device_, Purpose::activation, DType::i32, {num_local_tokens_});
+  batch.counts = Tensor(device_, Purpose::activation, DType::i32, {case_.num_experts});
   batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
   batch.saved.for_each_tensor(capacity_.adder());
   batch.derived = layer_.make_derived(num_local_tokens_, true);
@@ -193,6 +194,7 @@ Pass LayerRun::pass_of(const Batch& batch) const {
 void LayerRun::forward(Batch& batch) {
   kernels::fill_zero(scratch_.losses);
   layer_.forward(batch.x, batch.y, batch.saved, batch.derived, scratch_, capacity_, pass_of(batch));
+  kernels::copy(scratch_.dispatch.counts, batch.counts);
 }
 
 void LayerRun::backward(Batch& batch) {

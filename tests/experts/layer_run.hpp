@@ -56,6 +56,7 @@ class LayerRun {
   struct Batch {
     Tensor x, y, dy, dx;  // [T, H] of this rank
     Tensor sequence_ids, positions;
+    Tensor counts;  // i32 [E]: rows of this rank's tokens by expert
     MoeLayer::Saved saved;
     MoeLayer::Derived derived;
   };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "tests/experts/layer_run.hpp"
 #include "tests/experts/numbers.hpp"
@@ -66,20 +67,19 @@ void expect_losses(const LayerRun& run, const ReferenceMoe::Forward& expected) {
 // The rows of all ranks by expert are the oracle's, and what it drops is counted.
 void expect_counts(const LayerRun::Batch& batch, const LayerCase& c, const Problem& problem) {
   const ReferenceMoe::Forward& expected = problem.forward;
-  std::int64_t num_dropped = batch.saved.route.num_dropped;
-  world().all_reduce_values(std::span(&num_dropped, 1), ReduceOp::sum);
-  EXPECT_EQ(num_dropped, std::count(problem.moe.dropped.begin(), problem.moe.dropped.end(), true));
-  std::vector<std::int64_t> all(batch.saved.route.expert_counts.size() *
-                                static_cast<std::size_t>(world().size()));
-  world().all_gather_values(batch.saved.route.expert_counts, all);
-  for (std::size_t e = 0; e < batch.saved.route.expert_counts.size(); ++e) {
-    double counted = 0, wanted = 0;
-    for (std::size_t at = e; at < all.size(); at += batch.saved.route.expert_counts.size())
-      counted += static_cast<double>(all[at]);
-    for (std::size_t at = e; at < expected.counts.size();
-         at += static_cast<std::size_t>(c.num_experts))
+  const std::span<const std::int32_t> mine = batch.counts->span<std::int32_t>();
+  std::vector<std::int64_t> counts(mine.begin(), mine.end());
+  counts.push_back(batch.saved.route.num_tokens * c.top_k);
+  world().all_reduce_values(counts, ReduceOp::sum);
+  const std::int64_t num_rows = std::accumulate(counts.begin(), counts.end() - 1, std::int64_t{0});
+  EXPECT_EQ(counts.back() - num_rows,
+            std::count(problem.moe.dropped.begin(), problem.moe.dropped.end(), true));
+  const auto num_experts = static_cast<std::size_t>(c.num_experts);
+  for (std::size_t e = 0; e < num_experts; ++e) {
+    double wanted = 0;
+    for (std::size_t at = e; at < expected.counts.size(); at += num_experts)
       wanted += expected.counts[at];
-    EXPECT_EQ(counted, wanted) << "expert " << e;
+    EXPECT_EQ(static_cast<double>(counts[e]), wanted) << "expert " << e;
   }
 }
 

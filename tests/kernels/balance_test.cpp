@@ -86,5 +86,16 @@ TEST(BalanceLoss, WrongShapesAreRefused) {
   EXPECT_THROW(kernels::balance_slopes(counts, 1, 1, 1, few), InternalError);
 }
 
+TEST(ExpertLoad, AddsRowsByPlaceAndWhatWasDropped) {
+  const Tensor load(tested(), Purpose::workspace, DType::i64, {4});
+  std::ranges::fill(load->span<std::int64_t>(), 100);
+  kernels::add_expert_load(Operand::of_ints({3, 0, 2}), 9, load);
+  kernels::add_expert_load(Operand::of_ints({1, 1, 1}), 3, load);
+  const std::span<const std::int64_t> sums = load->span<std::int64_t>();
+  EXPECT_EQ(std::vector<std::int64_t>(sums.begin(), sums.end()),
+            (std::vector<std::int64_t>{104, 101, 103, 104}));
+  EXPECT_THROW(kernels::add_expert_load(Operand::of_ints({1}), 3, load), InternalError);
+}
+
 }  // namespace
 }  // namespace switchyard::test

@@ -126,6 +126,8 @@ TEST_F(PlanLoops, Routing) {
             }),
             2 * 32 + 32);
   EXPECT_EQ(bytes_of([&] { balance_slopes(counts, 2, 4, 1, slopes); }), 2 * 32);
+  const Tensor load = make(DType::i64, {5});
+  EXPECT_EQ(bytes_of([&] { add_expert_load(totals, 16, load); }), 2 * 40 + 20);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, {}, {}, order); }), 64);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, order, {0, 2}, order); }), 2 * 64);
   EXPECT_EQ(bytes_of([&] { group_offsets(order, offsets); }), 64 + 68);

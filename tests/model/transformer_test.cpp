@@ -139,6 +139,7 @@ TEST_P(TransformerTest, PaddingCountsNowhere) {
     pass.num_padding = num_padding;
     pass.num_global_sequences = 2;
     pass.num_global_tokens = 10;
+    activations.clear_loads();
     return small.evaluate(tokens, activations, pass);
   };
   SmallBatch batch(0, 2, 5, c.vocab_size_used), padded(0, 5, 5, c.vocab_size_used);
@@ -149,9 +150,10 @@ TEST_P(TransformerTest, PaddingCountsNowhere) {
     EXPECT_NEAR(actual.cross_entropy, expected.cross_entropy, 1e-12 * expected.cross_entropy);
     EXPECT_NEAR(actual.balance, expected.balance, 1e-12 * expected.balance);
     EXPECT_NEAR(actual.z, expected.z, 1e-12 * expected.z);
-    ASSERT_EQ(of_five.routes().size(), of_two.routes().size());
-    for (std::size_t layer = 0; layer < of_two.routes().size(); ++layer)
-      EXPECT_EQ(of_five.routes()[layer]->expert_counts, of_two.routes()[layer]->expert_counts);
+    if (!of_two.loads().empty()) {
+      const auto loads = of_five.loads().span<std::int64_t>();
+      EXPECT_TRUE(std::ranges::equal(loads, of_two.loads().span<std::int64_t>()));
+    }
     if (round == 0) {
       EXPECT_EQ(of_five.max_rows(), of_two.max_rows());
       SmallBatch whole(1, 5, 5, c.vocab_size_used);

@@ -62,9 +62,30 @@ std::byte* map(std::int64_t bytes) {
   return static_cast<std::byte*>(address);
 }
 
+// As work runs at once there is nothing to wait for, but it is counted.
+class CountingStream final : public Stream {
+ public:
+  Event record() override { return stream_.record(); }
+  void wait_host() override { ++num_waits_; }
+  TimePoint mark() override { return stream_.mark(); }
+  bool has_come(TimePoint point) override { return stream_.has_come(point); }
+  double seconds_between(TimePoint from, TimePoint to) override {
+    return stream_.seconds_between(from, to);
+  }
+  void forget_before(TimePoint first_kept) override { stream_.forget_before(first_kept); }
+  std::int64_t num_waits() const { return num_waits_; }
+
+ private:
+  ImmediateStream stream_;
+  std::int64_t num_waits_ = 0;
+};
+
 class FencedDevice final : public Device {
  public:
-  FencedDevice() : Device(DeviceKind::fenced, fence_bytes), base_(map(2 * fence_bytes)) {
+  FencedDevice()
+      : Device(DeviceKind::fenced, std::make_unique<CountingStream>(),
+               std::make_unique<ImmediateStream>(), fence_bytes),
+        base_(map(2 * fence_bytes)) {
     watch_for_hits();
     for (auto& fence : fences) {
       std::uintptr_t none = 0;
@@ -106,6 +127,10 @@ class FencedDevice final : public Device {
 
 std::unique_ptr<Device> make_fenced_device() {
   return std::make_unique<FencedDevice>();
+}
+
+std::int64_t num_host_waits(Device& fenced) {
+  return dynamic_cast<CountingStream&>(fenced.compute_stream()).num_waits();
 }
 
 }  // namespace switchyard::test

@@ -12,5 +12,8 @@
 namespace switchyard::test {
 
 std::unique_ptr<Device> make_fenced_device();
+// How often the host has waited for the device's compute stream, as it must before it reads what
+// kernels computed.
+std::int64_t num_host_waits(Device& fenced);
 
 }  // namespace switchyard::test

@@ -1,45 +1,51 @@
-// What a step tells of the experts' load is counted over all ranks and micro-steps.
+// What a step tells of the experts' load is counted over all ranks, micro-steps and layers.
 #include "trainer/load_statistics.hpp"
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
+#include "kernels/balance.hpp"
 #include "tests/support/mpi_test.hpp"
 
 namespace switchyard::test {
 namespace {
 
-RouteCounts route_of(std::vector<std::int64_t> rows, std::int64_t num_dropped) {
-  RouteCounts route;
-  route.expert_counts = std::move(rows);
-  route.num_dropped = num_dropped;
-  return route;
+constexpr std::int64_t num_experts = 4;
+
+// The counts of one layer and micro-batch of this rank.
+void add(const Tensor& loads, std::int64_t layer, std::vector<std::int32_t> rows,
+         std::int64_t num_dropped) {
+  std::int64_t num_slots = num_dropped;
+  for (const std::int32_t count : rows) num_slots += count;
+  kernels::add_expert_load(view_of(*loads->device, rows.data(), {num_experts}), num_slots,
+                           loads->slice_rows(layer, layer + 1).flat());
 }
 
 TEST(LoadStatistics, AreThoseOfAllRanksMicroStepsAndLayers) {
-  LoadStatistics load;
+  const std::unique_ptr<Device> device = make_cpu_device();
+  const Tensor loads(*device, Purpose::workspace, DType::i64, {2, num_experts + 1});
   // In the second layer every rank sends its first micro-batch to an expert of its own.
-  std::vector<std::int64_t> own(4);
+  std::vector<std::int32_t> own(num_experts);
   own[static_cast<std::size_t>(world().rank())] = 10;
-  const RouteCounts even = route_of({5, 5, 5, 5}, 0), first = route_of(own, 6),
-                    second = route_of({2, 0, 0, 0}, 2);
-  load.add({&even, &first});
-  load.add({&even, &second});
-  const ExpertLoad found = load.over(world());
+  add(loads, 0, {5, 5, 5, 5}, 0);
+  add(loads, 1, own, 6);
+  add(loads, 0, {5, 5, 5, 5}, 0);
+  add(loads, 1, {2, 0, 0, 0}, 2);
+  world().all_reduce(loads, ReduceOp::sum);
+  const ExpertLoad found = read_load(loads);
   const double ranks = world().size();
   // Expert 0 of the second layer: 10 rows of rank 0, and 2 of each.
   EXPECT_DOUBLE_EQ(found.max_over_mean, (10 + 2 * ranks) * 4 / (12 * ranks));
   EXPECT_DOUBLE_EQ(found.dropped_fraction, 8.0 / (20 + 20 + 10 + 6 + 2 + 2));
-  load.reset();
-  load.add({&even});
-  EXPECT_DOUBLE_EQ(load.over(world()).max_over_mean, 1);
-  EXPECT_DOUBLE_EQ(load.over(world()).dropped_fraction, 0);
+  const ExpertLoad first = read_load(loads->slice_rows(0, 1));
+  EXPECT_DOUBLE_EQ(first.max_over_mean, 1);
+  EXPECT_DOUBLE_EQ(first.dropped_fraction, 0);
 }
 
 TEST(LoadStatistics, AModelWithoutExpertsIsBalanced) {
-  LoadStatistics load;
-  load.add({});
-  EXPECT_EQ(load.over(world()).max_over_mean, 1);
-  EXPECT_EQ(load.over(world()).dropped_fraction, 0);
+  EXPECT_EQ(read_load({}).max_over_mean, 1);
+  EXPECT_EQ(read_load({}).dropped_fraction, 0);
 }
 
 }  // namespace
