@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/cuda/common.cuh"
 
@@ -56,31 +57,34 @@ __device__ Run<T, width> load_run(const T* from, std::int64_t left) {
   }
 }
 
-// The unsigned type of an access of so many bytes.
+// Accesses to the card's memory by name: the compiler (nvcc 13.0) cuts what is assigned as a struct
+// into stores of 4 bytes.
+__device__ inline void store_access(uint4* to, const uint4& v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ inline void store_access(uint2* to, const uint2& v) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(v.x),
+               "r"(v.y)
+               : "memory");
+}
 template <int bytes>
-struct AccessOf {
-  using type = uint4;
-};
-template <>
-struct AccessOf<8> {
-  using type = uint2;
-};
-template <>
-struct AccessOf<4> {
-  using type = unsigned;
-};
+using AccessOf = std::conditional_t<bytes == 16, uint4, uint2>;
 
 // A run that is assigned as a struct is stored in several small accesses, so its accesses are
 // named.
 template <class T, int width, bool whole>
 __device__ void store_run(T* to, std::int64_t left, const Run<T, width>& run) {
   if constexpr (whole) {
-    using Access = typename AccessOf<run_alignment<T, width>>::type;
+    using Access = AccessOf<run_alignment<T, width>>;
+    static_assert(sizeof(Access) == run_alignment<T, width>);
     constexpr int num_accesses = static_cast<int>(sizeof(run) / sizeof(Access));
     Access accesses[num_accesses];
     memcpy(accesses, &run, sizeof(run));
 #pragma unroll
-    for (int i = 0; i < num_accesses; ++i) __stwb(reinterpret_cast<Access*>(to) + i, accesses[i]);
+    for (int i = 0; i < num_accesses; ++i)
+      store_access(reinterpret_cast<Access*>(to) + i, accesses[i]);
   } else {
 #pragma unroll
     for (int j = 0; j < width; ++j)
