@@ -1,7 +1,10 @@
 #include "kernels/adamw.hpp"
 
+#include <cmath>
+
 #include "kernels/check.hpp"
 #include "kernels/cpu/adamw.hpp"
+#include "kernels/cuda/adamw.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -18,7 +21,12 @@ void adamw(std::span<const AdamWTensor> tensors, const AdamWScalars& scalars,
   expect_vector(decision, DType::f32, 2, "decision f32 [2]");
   dispatch(
       *decision.device, [&] { cpu::adamw(tensors, scalars, decision); },
-      [&] { plan::adamw(tensors); });
+      [&] { plan::adamw(tensors); }, [&] { cuda::adamw(tensors, scalars, decision); });
+}
+
+float adamw_bias_correction(float beta, std::int64_t step) {
+  return static_cast<float>(1.0 /
+                            (1.0 - std::pow(static_cast<double>(beta), static_cast<double>(step))));
 }
 
 }  // namespace switchyard::kernels

@@ -33,4 +33,7 @@ struct AdamWTensor {
 void adamw(std::span<const AdamWTensor> tensors, const AdamWScalars& scalars,
            const TensorView& decision);
 
+// 1 / (1 - beta^step)
+float adamw_bias_correction(float beta, std::int64_t step);
+
 }  // namespace switchyard::kernels

@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/step_figures.hpp"
+#include "kernels/cuda/step_figures.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -12,7 +13,8 @@ void write_figures(std::span<const double> values, const TensorView& to) {
   expect(std::ssize(values) <= most_written_figures, "few enough figures to go with a call");
   expect_vector(to, DType::f64, std::ssize(values), "to f64 [n]");
   dispatch(
-      *to.device, [&] { cpu::write_figures(values, to); }, [&] { plan::write_figures(to); });
+      *to.device, [&] { cpu::write_figures(values, to); }, [&] { plan::write_figures(to); },
+      [&] { cuda::write_figures(values, to); });
 }
 
 void combine_figures(const TensorView& by_rank, std::int64_t num_sums, const TensorView& combined) {
@@ -22,7 +24,8 @@ void combine_figures(const TensorView& by_rank, std::int64_t num_sums, const Ten
   expect_vector(combined, DType::f64, by_rank.cols(), "combined f64 [n]");
   dispatch(
       *combined.device, [&] { cpu::combine_figures(by_rank, num_sums, combined); },
-      [&] { plan::combine_figures(by_rank); });
+      [&] { plan::combine_figures(by_rank); },
+      [&] { cuda::combine_figures(by_rank, num_sums, combined); });
 }
 
 void decide_update(const TensorView& figures, const UpdateRule& rule, const TensorView& outcome,
@@ -32,7 +35,8 @@ void decide_update(const TensorView& figures, const UpdateRule& rule, const Tens
   expect_vector(decision, DType::f32, 2, "decision f32 [2]");
   dispatch(
       *decision.device, [&] { cpu::decide_update(figures, rule, outcome, decision); },
-      [&] { plan::decide_update(figures); });
+      [&] { plan::decide_update(figures); },
+      [&] { cuda::decide_update(figures, rule, outcome, decision); });
 }
 
 }  // namespace switchyard::kernels

@@ -1,6 +1,7 @@
 // Sums in double that stay on the device: each is added to a number that lies there, and the host
-// reads it when it wants it. Terms are taken in blocks of fixed size, and the blocks in order: the
-// same bits for any number of threads.
+// reads it when it wants it. Terms are taken in blocks of fixed size, and the blocks in an order
+// that the sizes alone decide (on the CPU one after the other): the same bits for any number of
+// threads.
 #pragma once
 
 #include <span>

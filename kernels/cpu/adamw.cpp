@@ -39,22 +39,15 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-#include <cmath>
-
 namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(update_span);
 
 namespace {
 
-float bias_correction(float beta, std::int64_t step) {
-  return static_cast<float>(1.0 /
-                            (1.0 - std::pow(static_cast<double>(beta), static_cast<double>(step))));
-}
-
 void update(const AdamWTensor& tensor, const AdamWScalars& scalars, float scale) {
-  const float correction1 = bias_correction(scalars.beta1, scalars.step);
-  const float correction2 = bias_correction(scalars.beta2, scalars.step);
+  const float correction1 = adamw_bias_correction(scalars.beta1, scalars.step);
+  const float correction2 = adamw_bias_correction(scalars.beta2, scalars.step);
   float* values = tensor.value.as<float>();
   const float* gradients = tensor.gradient.as<float>();
   float* first = tensor.moment1.as<float>();

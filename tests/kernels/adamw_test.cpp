@@ -64,7 +64,8 @@ TEST(AdamW, GradientZeroWithoutDecayMovesNothing) {
 }
 
 TEST(AdamW, ManyTensorsAtOnceAreEachUpdatedAsAlone) {
-  const std::vector<std::int64_t> sizes = {70, 0, 1, 5000};
+  std::vector<std::int64_t> sizes = {70, 0, 1, 5000, 20000};
+  for (std::int64_t i = 0; i < 150; ++i) sizes.push_back(1 + i % 9);  // more than go in one launch
   const auto results = [&](bool at_once) {
     std::vector<Operand> operands;  // four of each tensor
     for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -87,6 +88,24 @@ TEST(AdamW, ManyTensorsAtOnceAreEachUpdatedAsAlone) {
     return values;
   };
   EXPECT_EQ(results(true), results(false));
+}
+
+// Parts of a buffer, wherever they begin and end; what lies beside them is left alone.
+TEST(AdamW, PartsOfBuffersAtAnyAddress) {
+  constexpr std::int64_t size = 9000;
+  for (const auto& [begin, end] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+           {0, 8999}, {1, 9000}, {4, 8196}, {3, 5}}) {
+    const Operand value = vector_of(size, 1), gradient = vector_of(size, 2);
+    const Operand m = moment_of(size), v = moment_of(size);
+    Doubles wanted = value.values();
+    const Doubles g = gradient.values();
+    update({value.view().slice_rows(begin, end), gradient.view().slice_rows(begin, end),
+            m.view().slice_rows(begin, end), v.view().slice_rows(begin, end)},
+           {.learning_rate = 0.5f, .step = 1}, decision_of(1));
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      wanted[i] -= 0.5 * g[i] / (std::abs(g[i]) + 1e-8);  // of the first step
+    expect_close(value, wanted, 1e-6);
+  }
 }
 
 TEST(AdamW, WithoutAGoNothingChangesWhateverTheGradient) {

@@ -1,6 +1,7 @@
 // How fast the kernels that memory bounds run on a card, at sizes of training. Prints one table.
 #include <fmt/core.h>
 
+#include <array>
 #include <cmath>
 #include <random>
 
@@ -11,6 +12,7 @@
 #include "kernels/host_copy.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
+#include "kernels/sums.hpp"
 #include "kernels/swiglu.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tests/support/card_timer.hpp"
@@ -31,6 +33,7 @@ class Bench {
       positions(rows);
     }
     loss();
+    optimizer();
   }
 
  private:
@@ -141,6 +144,33 @@ class Bench {
     timer_.time("cross entropy, in place", size, 2 * bytes(logits), [&] {
       kernels::softmax_cross_entropy(logits, targets, vocab_size, 1, losses, logits);
     });
+  }
+
+  // 200 tensors, as a model has them: most parameters in a few, and many small ones.
+  void optimizer() {
+    constexpr std::int64_t large = 4'000'000, small = 2048, pairs = 100,
+                           total = pairs * (large + small);
+    std::array<Tensor, 4> buffers;  // value, gradient, moments
+    for (Tensor& buffer : buffers) buffer = random(DType::f32, {total});
+    kernels::fill_zero(buffers[3]);  // second moments are not negative
+    std::vector<kernels::AdamWTensor> tensors;
+    std::vector<TensorView> gradients;
+    for (std::int64_t begin = 0; begin < total;) {
+      const std::int64_t end = begin + (tensors.size() % 2 == 0 ? large : small);
+      const auto part = [&](int i) {
+        return buffers[static_cast<std::size_t>(i)]->slice_rows(begin, end);
+      };
+      tensors.push_back({part(0), part(1), part(2), part(3), 0.1f});
+      gradients.push_back(part(1));
+      begin = end;
+    }
+    const Tensor decision = zeros(DType::f32, {2}), norm = zeros(DType::f64, {1});
+    kernels::copy_from_host<float>(std::array{1.0f, 1.0f}, decision);
+    const std::string size = fmt::format("{} M in {} tensors", total / 1'000'000, tensors.size());
+    timer_.time("adamw", size, 28.0 * total,
+                [&] { kernels::adamw(tensors, {.learning_rate = 1e-4f, .step = 10}, decision); });
+    timer_.time("add_sum_of_squares", size, 4.0 * total,
+                [&] { kernels::add_sum_of_squares(gradients, norm); });
   }
 
   static constexpr std::int64_t hidden = 2048;

@@ -54,6 +54,29 @@ TEST(Sums, OfSquaresAreThoseOfAllTensors) {
   }
 }
 
+// More tensors than go in one launch of a card, more elements than one of its blocks adds, and
+// parts that begin anywhere. Values of few bits, so that every order gives the same sum.
+TEST(Sums, OfManyTensorsAndElements) {
+  const Operand all = vector_of(150001, 1);
+  Doubles values(150001);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(i % 13) - 6;
+  all.set(values);
+  std::vector<TensorView> tensors = {all};
+  for (std::int64_t i = 0; i < 150; ++i) tensors.push_back(all.view().slice_rows(i, 3 * i));
+  const Operand strided(DType::f32, 200, 300, 1, 1);
+  strided.set(Doubles(200 * 300, 3.0));
+  tensors.push_back(strided);
+  double squares = 200 * 300 * 9;
+  for (const double value : values) squares += value * value;
+  for (std::size_t i = 0; i < 150; ++i)
+    for (std::size_t j = i; j < 3 * i; ++j) squares += values[j] * values[j];
+  const Tensor into = figures_of({0, 1});
+  kernels::add_sum_of_squares(tensors, into->slice_rows(0, 1));
+  kernels::add_sum(all.view().slice_rows(1, 150001), 2, into->slice_rows(1, 2));
+  const double sum = std::accumulate(values.begin() + 1, values.end(), 0.0);
+  EXPECT_EQ(values_of(into), (Doubles{squares, 1 + sum / 2}));
+}
+
 TEST(Sums, ThreadsChangeNoBit) {
   expect_same_for_any_threads([] {
     const Operand x = vector_of(50001, 1);
