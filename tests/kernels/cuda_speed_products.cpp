@@ -13,6 +13,7 @@
 #include "kernels/grouped_linear.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tensor/cuda/runtime.hpp"
+#include "tests/support/card_timer.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -51,17 +52,11 @@ const char* name_of(Pass pass) {
 
 class Products {
  public:
-  Products() : device_(make_cuda_device(0)) {
-    for (cudaEvent_t* event : {&begin_, &end_}) check(cudaEventCreate(event));
+  Products() : device_(make_cuda_device(0)), timer_(*device_) {
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
     for (float& value : normals_) value = normal(generator);
   }
-  ~Products() {
-    for (const cudaEvent_t event : {begin_, end_}) cudaEventDestroy(event);
-  }
-  Products(const Products&) = delete;
-  Products& operator=(const Products&) = delete;
 
   bool agree();
   void time_all();
@@ -77,7 +72,6 @@ class Products {
   Groups groups(const Offsets& offsets, std::int64_t out, std::int64_t in, DType result);
   static GroupProduct product(const Groups& groups, Pass pass, Accumulate accumulate);
   static double difference(const TensorView& a, const TensorView& b);
-  double median_seconds(const std::function<void()>& run) const;
   double time_dense(std::int64_t rows, std::int64_t out, std::int64_t in);
   void time_groups(const char* name, const Offsets& offsets, std::int64_t out, std::int64_t in);
   void print(const std::string& what, Pass pass, double flops, double seconds) const;
@@ -85,8 +79,7 @@ class Products {
   std::unique_ptr<Device> device_;
   std::vector<float> normals_ = std::vector<float>((1 << 20) + 13);
   std::size_t next_normal_ = 0;
-  cudaEvent_t begin_ = nullptr;
-  cudaEvent_t end_ = nullptr;
+  CardTimer timer_;
   double dense_rate_ = 0;
 };
 
@@ -233,22 +226,6 @@ bool Products::agree() {
   return all_agree;
 }
 
-double Products::median_seconds(const std::function<void()>& run) const {
-  const cudaStream_t stream = cuda::native(device_->compute_stream());
-  std::vector<float> milliseconds;
-  for (int i = 0; i < 3 + 10; ++i) {
-    check(cudaEventRecord(begin_, stream));
-    run();
-    check(cudaEventRecord(end_, stream));
-    check(cudaEventSynchronize(end_));
-    float time = 0;
-    check(cudaEventElapsedTime(&time, begin_, end_));
-    if (i >= 3) milliseconds.push_back(time);
-  }
-  std::ranges::sort(milliseconds);
-  return static_cast<double>(milliseconds[milliseconds.size() / 2]) * 1e-3;
-}
-
 void Products::print(const std::string& what, Pass pass, double flops, double seconds) const {
   fmt::print("{:<46} {:<8} {:>9.1f} us {:>7.1f} TFLOP/s {:>5.1f} % of dense\n", what, name_of(pass),
              seconds * 1e6, flops / seconds * 1e-12, 100 * flops / seconds / dense_rate_);
@@ -263,13 +240,13 @@ double Products::time_dense(std::int64_t rows, std::int64_t out, std::int64_t in
   PackedWeight weight(*device_, out, in, DType::bf16);
   weight.pack(w);
   const std::string what = fmt::format("dense {} rows, {} -> {}", rows, in, out);
-  const double forward = median_seconds([&] { kernels::linear_forward(x, weight, y); });
+  const double forward = timer_.seconds([&] { kernels::linear_forward(x, weight, y); });
   if (dense_rate_ == 0) dense_rate_ = flops / forward;
   print(what, Pass::forward, flops, forward);
   print(what, Pass::backward_input, flops,
-        median_seconds([&] { kernels::linear_backward_input(dy, weight, dx); }));
+        timer_.seconds([&] { kernels::linear_backward_input(dy, weight, dx); }));
   print(what, Pass::backward_weight, flops,
-        median_seconds([&] { kernels::linear_backward_weight(dy, x, dw); }));
+        timer_.seconds([&] { kernels::linear_backward_weight(dy, x, dw); }));
   return flops / forward;
 }
 
@@ -283,7 +260,7 @@ void Products::time_groups(const char* name, const Offsets& offsets, std::int64_
     const bool is_wgmma = has_wgmma_product(p);
     print(fmt::format("{} x {} -> {}, {} ({})", offsets.size() - 1, in, out, name,
                       is_wgmma ? "wgmma" : "any card"),
-          pass, flops, median_seconds([&] {
+          pass, flops, timer_.seconds([&] {
             if (is_wgmma)
               wgmma_product(p, pass == Pass::forward);
             else

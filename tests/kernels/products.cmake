@@ -14,8 +14,3 @@ switchyard_test(attention_tiles_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/attention
 foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention_tiles)
   switchyard_card_test(${name}_test)
 endforeach()
-if(SWITCHYARD_BUILT_WITH_CUDA)
-  add_executable(cuda_speed_products ${CMAKE_CURRENT_LIST_DIR}/cuda_speed_products.cpp)
-  target_link_libraries(cuda_speed_products PRIVATE switchyard_flags switchyard_kernels
-    switchyard_tensor fmt::fmt CUDA::cudart_static)
-endif()

@@ -41,7 +41,6 @@ class CardTimer {
     print(operation, size, seconds(run), bytes);
   }
 
- private:
   // The median of 10 runs after 3 that warm up.
   double seconds(const std::function<void()>& run) const {
     for (int i = 0; i < 3; ++i) run();
@@ -56,6 +55,8 @@ class CardTimer {
     std::ranges::sort(milliseconds);
     return (static_cast<double>(milliseconds[4]) + static_cast<double>(milliseconds[5])) / 2 * 1e-3;
   }
+
+ private:
   void print(std::string_view operation, std::string_view size, double seconds,
              double bytes) const {
     const double rate = bytes / seconds;
