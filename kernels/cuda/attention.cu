@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention.hpp"
 
 #include "kernels/cuda/attention_general.hpp"
+#include "kernels/cuda/attention_hopper.hpp"
 #include "kernels/cuda/attention_tiles.cuh"
 
 namespace switchyard::kernels::cuda {
@@ -69,7 +70,10 @@ void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                        const TensorView& v, const KeyRanges& ranges, const TensorView& out,
                        const TensorView& lse, Merge merge, const TensorView&, const Poll& poll) {
-  attention_forward_general(shape, q, k, v, ranges, out, lse, merge);
+  if (can_attend_on_hopper(shape, q, k, v, out))
+    attention_forward_hopper(shape, q, k, v, ranges, out, lse, merge);
+  else
+    attention_forward_general(shape, q, k, v, ranges, out, lse, merge);
   if (poll) poll();
 }
 
@@ -77,7 +81,10 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
                         const TensorView& delta, const TensorView& dout,
                         const AttentionGradients& gradients, const TensorView&, const Poll& poll) {
-  attention_backward_general(shape, q, k, v, ranges, lse, delta, dout, gradients);
+  if (can_differentiate_on_hopper(shape, q, k, v, dout, gradients))
+    attention_backward_hopper(shape, q, k, v, ranges, lse, delta, dout, gradients);
+  else
+    attention_backward_general(shape, q, k, v, ranges, lse, delta, dout, gradients);
   if (poll) poll();
 }
 

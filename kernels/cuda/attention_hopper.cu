@@ -1,0 +1,53 @@
+#include "kernels/cuda/attention_hopper.hpp"
+
+#include "kernels/cuda/attention_hopper_backward.hpp"
+
+namespace switchyard::kernels::cuda {
+
+namespace {
+
+#ifdef SWITCHYARD_HAS_SM90A
+constexpr bool built_for_hopper = true;
+#else
+constexpr bool built_for_hopper = false;
+#endif
+
+// Its instructions are those of compute capability 9.0 alone.
+bool runs_on_hopper() {
+  if (!built_for_hopper) return false;
+  int card = 0, major = 0;
+  check(cudaGetDevice(&card));
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, card));
+  return major == 9;
+}
+
+bool has_kernels_for(const AttentionShape& shape) {
+  return shape.head_dim == 64 || shape.head_dim == 128;
+}
+
+}  // namespace
+
+bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
+                          const TensorView& v, const TensorView& out) {
+  return has_kernels_for(shape) && can_map_tiles(q) && can_map_tiles(k) && can_map_tiles(v) &&
+         has_packets(out) && runs_on_hopper();
+}
+
+bool can_differentiate_on_hopper(const AttentionShape& shape, const TensorView& q,
+                                 const TensorView& k, const TensorView& v, const TensorView& dout,
+                                 const AttentionGradients& gradients) {
+  return has_kernels_for(shape) && can_map_tiles(q) && can_map_tiles(k) && can_map_tiles(v) &&
+         can_map_tiles(dout) && has_packets(gradients.dq) && has_packets(gradients.dk) &&
+         has_packets(gradients.dv) && runs_on_hopper();
+}
+
+void attention_backward_hopper(const AttentionShape& shape, const TensorView& q,
+                               const TensorView& k, const TensorView& v, const KeyRanges& ranges,
+                               const TensorView& lse, const TensorView& delta,
+                               const TensorView& dout, const AttentionGradients& gradients) {
+  const BackwardCall call{shape, q, k, v, ranges, lse, delta, dout, gradients};
+  query_gradients_hopper(call);
+  key_gradients_hopper(call);
+}
+
+}  // namespace switchyard::kernels::cuda

@@ -1,0 +1,26 @@
+// Attention in bf16 by Hopper's own instructions (products of warpgroups, tiles by the copy
+// engine), for head dims 64 and 128 and rows that begin at multiples of 16 bytes. After Shah et
+// al., "FlashAttention-3" (2024): one warpgroup brings tiles, two compute.
+#pragma once
+
+#include "kernels/attention.hpp"
+
+namespace switchyard::kernels::cuda {
+
+// Whether this card, build and call can be served here.
+bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
+                          const TensorView& v, const TensorView& out);
+bool can_differentiate_on_hopper(const AttentionShape& shape, const TensorView& q,
+                                 const TensorView& k, const TensorView& v, const TensorView& dout,
+                                 const AttentionGradients& gradients);
+
+void attention_forward_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
+                              const TensorView& v, const KeyRanges& ranges, const TensorView& out,
+                              const TensorView& lse, Merge merge);
+
+void attention_backward_hopper(const AttentionShape& shape, const TensorView& q,
+                               const TensorView& k, const TensorView& v, const KeyRanges& ranges,
+                               const TensorView& lse, const TensorView& delta,
+                               const TensorView& dout, const AttentionGradients& gradients);
+
+}  // namespace switchyard::kernels::cuda

@@ -1,0 +1,47 @@
+// The two kernels of the gradients on Hopper, and what both take. For .cu files.
+#pragma once
+
+#include "kernels/cuda/attention_tiles.cuh"
+#include "kernels/cuda/tensor_map.hpp"
+
+namespace switchyard::kernels::cuda {
+
+// attention_backward's arguments.
+struct BackwardCall {
+  const AttentionShape& shape;
+  const TensorView& q;
+  const TensorView& k;
+  const TensorView& v;
+  const KeyRanges& ranges;
+  const TensorView& lse;
+  const TensorView& delta;
+  const TensorView& dout;
+  const AttentionGradients& gradients;
+};
+
+struct BackwardMaps {
+  CUtensorMap q, k, v, dout;
+};
+inline BackwardMaps maps_of(const BackwardCall& call, int queries_of_tile, int keys_of_tile) {
+  const AttentionShape& s = call.shape;
+  const auto of_queries = [&](const TensorView& view) {
+    return tile_map(view, s.num_sequences, s.query_length, queries_of_tile);
+  };
+  const auto of_keys = [&](const TensorView& view) {
+    return tile_map(view, s.num_sequences, s.key_length, keys_of_tile);
+  };
+  return {of_queries(call.q), of_keys(call.k), of_keys(call.v), of_queries(call.dout)};
+}
+
+struct RowValues {
+  MatrixRows<const float> lse;
+  MatrixRows<const float> delta;
+};
+inline RowValues row_values(const BackwardCall& call) {
+  return {rows_of<const float>(call.lse), rows_of<const float>(call.delta)};
+}
+
+void query_gradients_hopper(const BackwardCall& call);
+void key_gradients_hopper(const BackwardCall& call);
+
+}  // namespace switchyard::kernels::cuda
