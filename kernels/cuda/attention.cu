@@ -81,10 +81,13 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
                         const TensorView& delta, const TensorView& dout,
                         const AttentionGradients& gradients, const TensorView&, const Poll& poll) {
-  if (can_differentiate_on_hopper(shape, q, k, v, dout, gradients))
-    attention_backward_hopper(shape, q, k, v, ranges, lse, delta, dout, gradients);
-  else
+  const BackwardCall call{shape, q, k, v, ranges, lse, delta, dout, gradients};
+  if (can_differentiate_on_hopper(call)) {
+    query_gradients_hopper(call);
+    key_gradients_hopper(call);
+  } else {
     attention_backward_general(shape, q, k, v, ranges, lse, delta, dout, gradients);
+  }
   if (poll) poll();
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention_hopper.hpp"
 
-#include "kernels/cuda/attention_hopper_backward.hpp"
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/tensor_map.hpp"
 
 namespace switchyard::kernels::cuda {
 
@@ -33,21 +34,11 @@ bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, cons
          has_packets(out) && runs_on_hopper();
 }
 
-bool can_differentiate_on_hopper(const AttentionShape& shape, const TensorView& q,
-                                 const TensorView& k, const TensorView& v, const TensorView& dout,
-                                 const AttentionGradients& gradients) {
-  return has_kernels_for(shape) && can_map_tiles(q) && can_map_tiles(k) && can_map_tiles(v) &&
-         can_map_tiles(dout) && has_packets(gradients.dq) && has_packets(gradients.dk) &&
-         has_packets(gradients.dv) && runs_on_hopper();
-}
-
-void attention_backward_hopper(const AttentionShape& shape, const TensorView& q,
-                               const TensorView& k, const TensorView& v, const KeyRanges& ranges,
-                               const TensorView& lse, const TensorView& delta,
-                               const TensorView& dout, const AttentionGradients& gradients) {
-  const BackwardCall call{shape, q, k, v, ranges, lse, delta, dout, gradients};
-  query_gradients_hopper(call);
-  key_gradients_hopper(call);
+bool can_differentiate_on_hopper(const BackwardCall& call) {
+  const AttentionGradients& to = call.gradients;
+  return has_kernels_for(call.shape) && can_map_tiles(call.q) && can_map_tiles(call.k) &&
+         can_map_tiles(call.v) && can_map_tiles(call.dout) && has_packets(to.dq) &&
+         has_packets(to.dk) && has_packets(to.dv) && runs_on_hopper();
 }
 
 }  // namespace switchyard::kernels::cuda

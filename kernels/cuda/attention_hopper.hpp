@@ -10,17 +10,26 @@ namespace switchyard::kernels::cuda {
 // Whether this card, build and call can be served here.
 bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                           const TensorView& v, const TensorView& out);
-bool can_differentiate_on_hopper(const AttentionShape& shape, const TensorView& q,
-                                 const TensorView& k, const TensorView& v, const TensorView& dout,
-                                 const AttentionGradients& gradients);
 
 void attention_forward_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                               const TensorView& v, const KeyRanges& ranges, const TensorView& out,
                               const TensorView& lse, Merge merge);
 
-void attention_backward_hopper(const AttentionShape& shape, const TensorView& q,
-                               const TensorView& k, const TensorView& v, const KeyRanges& ranges,
-                               const TensorView& lse, const TensorView& delta,
-                               const TensorView& dout, const AttentionGradients& gradients);
+// attention_backward's arguments.
+struct BackwardCall {
+  const AttentionShape& shape;
+  const TensorView& q;
+  const TensorView& k;
+  const TensorView& v;
+  const KeyRanges& ranges;
+  const TensorView& lse;
+  const TensorView& delta;
+  const TensorView& dout;
+  const AttentionGradients& gradients;
+};
+bool can_differentiate_on_hopper(const BackwardCall& call);
+// dq; dk and dv.
+void query_gradients_hopper(const BackwardCall& call);
+void key_gradients_hopper(const BackwardCall& call);
 
 }  // namespace switchyard::kernels::cuda

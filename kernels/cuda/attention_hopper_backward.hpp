@@ -1,23 +1,11 @@
-// The two kernels of the gradients on Hopper, and what both take. For .cu files.
+// What both kernels of the gradients on Hopper take. For .cu files.
 #pragma once
 
+#include "kernels/cuda/attention_hopper.hpp"
 #include "kernels/cuda/attention_tiles.cuh"
 #include "kernels/cuda/tensor_map.hpp"
 
 namespace switchyard::kernels::cuda {
-
-// attention_backward's arguments.
-struct BackwardCall {
-  const AttentionShape& shape;
-  const TensorView& q;
-  const TensorView& k;
-  const TensorView& v;
-  const KeyRanges& ranges;
-  const TensorView& lse;
-  const TensorView& delta;
-  const TensorView& dout;
-  const AttentionGradients& gradients;
-};
 
 struct BackwardMaps {
   CUtensorMap q, k, v, dout;
@@ -40,8 +28,5 @@ struct RowValues {
 inline RowValues row_values(const BackwardCall& call) {
   return {rows_of<const float>(call.lse), rows_of<const float>(call.delta)};
 }
-
-void query_gradients_hopper(const BackwardCall& call);
-void key_gradients_hopper(const BackwardCall& call);
 
 }  // namespace switchyard::kernels::cuda

@@ -39,10 +39,11 @@ CUtensorMap tile_map(const TensorView& view, std::int64_t num_sequences, std::in
   const cuuint32_t tile[3] = {64, static_cast<cuuint32_t>(tile_rows), 1};
   const cuuint32_t steps[3] = {1, 1, 1};
   CUtensorMap map;
+  const Encoder& encoder = view.device->kernel_state<Encoder>();
   const CUresult result =
-      encode()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, view.kernel_bytes(), sizes, strides, tile,
-               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encoder.encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, view.kernel_bytes(), sizes, strides,
+                     tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   expect(result == CUDA_SUCCESS, "a matrix that the card's copy engine can read in tiles");
   return map;
 }
