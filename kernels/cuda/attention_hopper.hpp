@@ -13,7 +13,7 @@ bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, cons
 
 void attention_forward_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                               const TensorView& v, const KeyRanges& ranges, const TensorView& out,
-                              const TensorView& lse, Merge merge);
+                              const TensorView& lse, Merge merge, bool takes_turns = false);
 
 // attention_backward's arguments.
 struct BackwardCall {

@@ -172,8 +172,9 @@ __device__ void write_rows(const AttentionTask& task, const ForwardResults<O>& r
 }
 
 // One of the computing warpgroups, for its 64 queries: the scores of the next tile are under way
-// while the one before is summed.
-template <int head_dim, class O>
+// while the one before is summed. takes_turns: the two issue their products one after the other, so
+// that one's softmax runs beside the other's products.
+template <int head_dim, bool takes_turns, class O>
 __device__ void attend(ForwardShared<head_dim>& shared, const AttentionTask& task,
                        const ForwardResults<O>& results, const QueryTile& tile, int group) {
   const std::int32_t group_begin = group * rows_of_group;
@@ -221,9 +222,12 @@ __device__ void attend(ForwardShared<head_dim>& shared, const AttentionTask& tas
     softmax(tile.keys.begin);
     keep_probs();
 
+    const int own_turn = 1 + group, other_turn = 2 - group;
+    if (takes_turns && group == 1) come(other_turn, computing * warpgroup);
     for (std::int32_t t = tile.keys.begin + 1; t < tile.keys.end; ++t) {
       of_k.advance();
       wait(&shared.k_full[of_k.stage], of_k.parity);
+      if (takes_turns) meet(own_turn, computing * warpgroup);
       begin_products();
       multiply_heads<head_dim, queries_of_tile>(scores, shared.q, group_begin,
                                                 shared.k[of_k.stage]);
@@ -232,6 +236,7 @@ __device__ void attend(ForwardShared<head_dim>& shared, const AttentionTask& tas
       begin_products();
       multiply_weights(out, probs, shared.v[of_v.stage]);
       commit_products();
+      if (takes_turns) come(other_turn, computing * warpgroup);
       wait_for_products<1>();
       settle(scores);
       give_back(&shared.k_empty[of_k.stage]);
@@ -257,7 +262,7 @@ __device__ void attend(ForwardShared<head_dim>& shared, const AttentionTask& tas
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-template <int head_dim, class O>
+template <int head_dim, bool takes_turns, class O>
 __global__ void __launch_bounds__(threads, 1)
     forward_kernel(const __grid_constant__ CUtensorMap q_map,
                    const __grid_constant__ CUtensorMap k_map,
@@ -285,16 +290,16 @@ __global__ void __launch_bounds__(threads, 1)
       bring_tiles(shared, q_map, k_map, v_map, tile, tile.head / task.group);
   } else {
     take_registers<computing_registers>();
-    attend(shared, task, results, tile, group - 1);
+    attend<head_dim, takes_turns>(shared, task, results, tile, group - 1);
   }
 #endif
 }
 
-template <int head_dim, class O>
+template <int head_dim, bool takes_turns, class O>
 void launch(const AttentionShape& s, const TensorView& q, const TensorView& k, const TensorView& v,
             const KeyRanges& ranges, const TensorView& out, const TensorView& lse, Merge merge) {
   constexpr int bytes = shared_bytes<ForwardShared<head_dim>>;
-  const auto kernel = forward_kernel<head_dim, O>;
+  const auto kernel = forward_kernel<head_dim, takes_turns, O>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const std::int64_t blocks =
       s.num_sequences * s.num_heads * num_tiles(s.query_length, queries_of_tile);
@@ -311,13 +316,19 @@ void launch(const AttentionShape& s, const TensorView& q, const TensorView& k, c
 
 void attention_forward_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                               const TensorView& v, const KeyRanges& ranges, const TensorView& out,
-                              const TensorView& lse, Merge merge) {
+                              const TensorView& lse, Merge merge, bool takes_turns) {
   with_float_type(out.dtype, [&](auto result) {
     using O = decltype(result);
-    if (shape.head_dim == 64)
-      launch<64, O>(shape, q, k, v, ranges, out, lse, merge);
+    const auto with_turns = [&]<bool turns>() {
+      if (shape.head_dim == 64)
+        launch<64, turns, O>(shape, q, k, v, ranges, out, lse, merge);
+      else
+        launch<128, turns, O>(shape, q, k, v, ranges, out, lse, merge);
+    };
+    if (takes_turns)
+      with_turns.template operator()<true>();
     else
-      launch<128, O>(shape, q, k, v, ranges, out, lse, merge);
+      with_turns.template operator()<false>();
   });
 }
 

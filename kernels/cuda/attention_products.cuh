@@ -102,6 +102,14 @@ __device__ inline void multiply_add(float (&d)[64], const std::uint32_t (&a)[4],
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
+// Named barriers of a block (bar 0 is __syncthreads'): all of `threads` come, some without waiting.
+__device__ inline void meet(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ inline void come(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // After wait_for_products(): results may be read from here on, not before.
 template <int n>
 __device__ void settle(float (&sums)[n]) {

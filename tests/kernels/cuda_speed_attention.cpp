@@ -202,6 +202,11 @@ void time_all(Card& card) {
     time(p, "forward", 2, [&] { p.forward(); });
     time(p, "backward", 5, [&] { p.backward(); });
     if (!kernels::cuda::can_differentiate_on_hopper(p.call())) continue;
+    for (const bool turns : {false, true})
+      time(p, turns ? "  turns" : "  free", 2, [&] {
+        kernels::cuda::attention_forward_hopper(p.shape, p.q, p.k, p.v, p.ranges, p.out, p.lse,
+                                                Merge::replace, turns);
+      });
     time(p, "  dq", 3, [&] { kernels::cuda::query_gradients_hopper(p.call()); });
     time(p, "  dk, dv", 4, [&] { kernels::cuda::key_gradients_hopper(p.call()); });
   }
