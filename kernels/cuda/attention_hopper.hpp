@@ -29,7 +29,7 @@ struct BackwardCall {
 };
 bool can_differentiate_on_hopper(const BackwardCall& call);
 // dq; dk and dv.
-void query_gradients_hopper(const BackwardCall& call);
+void query_gradients_hopper(const BackwardCall& call, int keys_of_tile = 64);
 void key_gradients_hopper(const BackwardCall& call);
 
 }  // namespace switchyard::kernels::cuda

@@ -10,17 +10,17 @@ namespace {
 using namespace hopper;
 
 constexpr int queries_of_tile = computing * rows_of_group;
-constexpr int keys_of_tile = 64;
-constexpr int stages = 3;
+template <int keys_of_tile>
+constexpr int stages = keys_of_tile == 128 ? 2 : 3;
 
-template <int head_dim>
+template <int head_dim, int keys_of_tile>
 struct alignas(1024) Shared {
   std::byte q[queries_of_tile * head_dim * 2];
   std::byte dout[queries_of_tile * head_dim * 2];
-  std::byte k[stages][keys_of_tile * head_dim * 2];
-  std::byte v[stages][keys_of_tile * head_dim * 2];
+  std::byte k[stages<keys_of_tile>][keys_of_tile * head_dim * 2];
+  std::byte v[stages<keys_of_tile>][keys_of_tile * head_dim * 2];
   std::uint64_t queries_full;
-  std::uint64_t full[stages], empty[stages];
+  std::uint64_t full[stages<keys_of_tile>], empty[stages<keys_of_tile>];
 };
 
 struct QueryTile {
@@ -29,7 +29,7 @@ struct QueryTile {
   std::int32_t begin = 0;
   TileRange keys;
 };
-__device__ QueryTile query_tile(const AttentionTask& task) {
+__device__ QueryTile query_tile(const AttentionTask& task, int keys_of_tile) {
   const auto num_heads = static_cast<unsigned>(task.num_heads);
   const auto tiles =
       static_cast<unsigned>((task.query_length + queries_of_tile - 1) / queries_of_tile);
@@ -46,8 +46,8 @@ __device__ QueryTile query_tile(const AttentionTask& task) {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-template <int head_dim>
-__device__ void bring_tiles(Shared<head_dim>& shared, const BackwardMaps& maps,
+template <int head_dim, int keys_of_tile>
+__device__ void bring_tiles(Shared<head_dim, keys_of_tile>& shared, const BackwardMaps& maps,
                             const QueryTile& tile, std::int32_t kv_head) {
   constexpr int query_bytes = queries_of_tile * head_dim * 2,
                 key_bytes = keys_of_tile * head_dim * 2;
@@ -56,7 +56,7 @@ __device__ void bring_tiles(Shared<head_dim>& shared, const BackwardMaps& maps,
                                        tile.begin, tile.sequence);
   copy_tile<head_dim, queries_of_tile>(shared.dout, maps.dout, &shared.queries_full, tile.head,
                                        tile.begin, tile.sequence);
-  Turn<stages> turn;
+  Turn<stages<keys_of_tile>> turn;
   for (std::int32_t t = tile.keys.begin; t < tile.keys.end; ++t, turn.advance()) {
     const int s = turn.stage;
     wait(&shared.empty[s], turn.parity ^ 1);
@@ -94,8 +94,8 @@ __device__ inline Rows rows_of_thread(const AttentionTask& task, const RowValues
   return rows;
 }
 
-template <int head_dim>
-__device__ void differentiate(Shared<head_dim>& shared, const AttentionTask& task,
+template <int head_dim, int keys_of_tile>
+__device__ void differentiate(Shared<head_dim, keys_of_tile>& shared, const AttentionTask& task,
                               const RowValues& values, const GradientRows& dq,
                               const QueryTile& tile, int group) {
   const std::int32_t group_begin = group * rows_of_group;
@@ -112,7 +112,7 @@ __device__ void differentiate(Shared<head_dim>& shared, const AttentionTask& tas
   for (float& value : sums) value = 0.0f;
   if (tile.keys.begin < tile.keys.end) {
     wait(&shared.queries_full, 0);
-    Turn<stages> turn;
+    Turn<stages<keys_of_tile>> turn;
     int before = 0;  // the stage of the tile before
     for (std::int32_t t = tile.keys.begin; t < tile.keys.end; ++t) {
       float scores[keys_of_tile / 2], dprobs[keys_of_tile / 2];
@@ -121,12 +121,16 @@ __device__ void differentiate(Shared<head_dim>& shared, const AttentionTask& tas
       begin_products();
       multiply_heads<head_dim, queries_of_tile>(scores, shared.q, group_begin, shared.k[s]);
       commit_products();
+      // What is under way of the tile before must be there before dprobs take registers: all at
+      // once is more than a thread has.
+      wait_for_products<1>();
+      settle(sums);
+      if (t > tile.keys.begin) give_back(&shared.empty[before]);
+      begin_products();
       multiply_heads<head_dim, queries_of_tile>(dprobs, shared.dout, group_begin, shared.v[s]);
       commit_products();
       wait_for_products<1>();
       settle(scores);
-      settle(sums);
-      if (t > tile.keys.begin) give_back(&shared.empty[before]);
 
       const std::int32_t key_begin = t * keys_of_tile;
 #pragma unroll
@@ -140,12 +144,14 @@ __device__ void differentiate(Shared<head_dim>& shared, const AttentionTask& tas
       }
       wait_for_products<0>();
       settle(dprobs);
-#pragma unroll
-      for (int i = 0; i < keys_of_tile / 2; ++i)
-        dprobs[i] = scores[i] * (dprobs[i] - rows.delta[i / 2 % 2]);
       std::uint32_t dscores[keys_of_tile / 16][4];
 #pragma unroll
-      for (int n = 0; n < keys_of_tile / 16; ++n) pack(dscores[n], dprobs, n);
+      for (int n = 0; n < keys_of_tile / 16; ++n) {
+#pragma unroll
+        for (int i = 8 * n; i < 8 * n + 8; ++i)
+          dprobs[i] = scores[i] * (dprobs[i] - rows.delta[i / 2 % 2]);
+        pack(dscores[n], dprobs, n);
+      }
       begin_products();
       multiply_weights(sums, dscores, shared.k[s]);
       commit_products();
@@ -161,23 +167,23 @@ __device__ void differentiate(Shared<head_dim>& shared, const AttentionTask& tas
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-template <int head_dim>
+template <int head_dim, int keys_of_tile>
 __global__ void __launch_bounds__(threads, 1)
     query_kernel(const __grid_constant__ BackwardMaps maps, AttentionTask task, RowValues values,
                  GradientRows dq) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ std::byte dynamic[];
-  auto& shared = shared_of<Shared<head_dim>>(dynamic);
+  auto& shared = shared_of<Shared<head_dim, keys_of_tile>>(dynamic);
   if (threadIdx.x == 0) {
     init_barrier(&shared.queries_full, 1);
-    for (int s = 0; s < stages; ++s) {
+    for (int s = 0; s < stages<keys_of_tile>; ++s) {
       init_barrier(&shared.full[s], 1);
       init_barrier(&shared.empty[s], computing_warps);
     }
     publish_barriers();
   }
   __syncthreads();
-  const QueryTile tile = query_tile(task);
+  const QueryTile tile = query_tile(task, keys_of_tile);
   const auto group = static_cast<int>(threadIdx.x / warpgroup);
   if (group == 0) {
     give_registers<producer_registers>();
@@ -190,10 +196,10 @@ __global__ void __launch_bounds__(threads, 1)
 #endif
 }
 
-template <int head_dim>
+template <int head_dim, int keys_of_tile>
 void launch(const BackwardCall& call) {
-  constexpr int bytes = shared_bytes<Shared<head_dim>>;
-  const auto kernel = query_kernel<head_dim>;
+  constexpr int bytes = shared_bytes<Shared<head_dim, keys_of_tile>>;
+  const auto kernel = query_kernel<head_dim, keys_of_tile>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const AttentionShape& s = call.shape;
   const std::int64_t blocks =
@@ -206,11 +212,11 @@ void launch(const BackwardCall& call) {
 
 }  // namespace
 
-void query_gradients_hopper(const BackwardCall& call) {
+void query_gradients_hopper(const BackwardCall& call, int keys_of_tile) {
   if (call.shape.head_dim == 64)
-    launch<64>(call);
+    keys_of_tile == 128 ? launch<64, 128>(call) : launch<64, 64>(call);
   else
-    launch<128>(call);
+    keys_of_tile == 128 ? launch<128, 128>(call) : launch<128, 64>(call);
 }
 
 }  // namespace switchyard::kernels::cuda

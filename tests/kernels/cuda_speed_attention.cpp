@@ -207,7 +207,9 @@ void time_all(Card& card) {
         kernels::cuda::attention_forward_hopper(p.shape, p.q, p.k, p.v, p.ranges, p.out, p.lse,
                                                 Merge::replace, turns);
       });
-    time(p, "  dq", 3, [&] { kernels::cuda::query_gradients_hopper(p.call()); });
+    for (const int keys : {64, 128})
+      time(p, keys == 64 ? "  dq 64" : "  dq 128", 3,
+           [&] { kernels::cuda::query_gradients_hopper(p.call(), keys); });
     time(p, "  dk, dv", 4, [&] { kernels::cuda::key_gradients_hopper(p.call()); });
   }
 }
