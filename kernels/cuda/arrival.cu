@@ -50,7 +50,7 @@ __device__ Begins begins_of(const Arrivals& arrivals, std::int64_t cell,
   std::int32_t total = 0;
   for (std::int64_t i = threadIdx.x; i < arrivals.num_sources * experts; i += threads) {
     const std::int32_t count = arrivals.counts[i];
-    if (count < 0) __trap();
+    expect_on_card(count >= 0, "counts that are not negative");
     const std::int64_t e = i % experts;
     if (i < cell) begins.arrived += count;
     if (i < first_member * experts + expert) begins.members += count;
@@ -60,7 +60,8 @@ __device__ Begins begins_of(const Arrivals& arrivals, std::int64_t cell,
   begins.arrived = block_exclusive_sum(begins.arrived).total;
   begins.members = block_exclusive_sum(begins.members).total;
   begins.ordered = block_exclusive_sum(begins.ordered).total;
-  if (block_exclusive_sum(total).total != arrivals.num_rows) __trap();
+  expect_on_card(block_exclusive_sum(total).total == arrivals.num_rows,
+                 "counts that add up to the rows that arrived");
   return begins;
 }
 

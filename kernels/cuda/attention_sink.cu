@@ -37,19 +37,14 @@ struct ForwardShape {
   std::int64_t num_rows = 0;
   int rows_per_block = 0;
   int num_heads = 0;
-  int runs_per_head = 0;
+  int head_dim = 0;
   std::int64_t num_sinks = 0;
 };
 
-template <class T, int width>
-struct alignas(width * sizeof(T)) Run {
-  T values[width];
-};
-
 // A block has some whole rows: first a thread makes the factor of a row and head, then the threads
-// scale, each a run of `width` elements at a time.
-template <class T, int width>
-__global__ void forward_kernel(const float* sinks, Rows<T> out, Rows<float> lse,
+// scale, each a run of a head at a time.
+template <class T, bool whole>
+__global__ void forward_kernel(const float* sinks, CardRows<T> out, CardRows<float> lse,
                                ForwardShape shape) {
   extern __shared__ float factors[];  // [rows, heads]
   const std::int64_t first_row = std::int64_t{blockIdx.x} * shape.rows_per_block;
@@ -62,23 +57,27 @@ __global__ void forward_kernel(const float* sinks, Rows<T> out, Rows<float> lse,
     factors[i] = add_to_lse(lse[first_row + i / shape.num_heads][head], z);
   }
   __syncthreads();
-  const int num_runs = num_factors * shape.runs_per_head;
-  for (int i = static_cast<int>(threadIdx.x); i < num_runs; i += threads) {
-    const int factor = i / shape.runs_per_head;
-    const int row = factor / shape.num_heads;
-    const int run = i - row * shape.num_heads * shape.runs_per_head;
-    auto& values = reinterpret_cast<Run<T, width>*>(out[first_row + row])[run];
-    Run<T, width> scaled = values;
+  constexpr int width = packet_size<T>;
+  const int runs_per_head = (shape.head_dim + width - 1) / width;
+  for (int i = static_cast<int>(threadIdx.x); i < num_factors * runs_per_head; i += threads) {
+    const int factor = i / runs_per_head;
+    const int col = i % runs_per_head * width;  // of the head
+    const int head = factor % shape.num_heads;
+    T* const values =
+        out[first_row + factor / shape.num_heads] + std::int64_t{head} * shape.head_dim + col;
+    const int left = shape.head_dim - col;
+    Run<T, width> scaled = load_run<T, width, whole>(values, left);
     for (int j = 0; j < width; ++j)
       scaled.values[j] = from_float<T>(to_float(scaled.values[j]) * factors[factor]);
-    values = scaled;
+    store_run<T, width, whole>(values, left, scaled);
   }
 }
 
 // A block has a sink of a head, and adds over the rows in double.
 constexpr int backward_threads = 1024;
-__global__ void backward_kernel(const float* sinks, Rows<const float> lse, Rows<const float> delta,
-                                std::int64_t num_rows, std::int64_t num_sinks, Rows<float> dsinks) {
+__global__ void backward_kernel(const float* sinks, CardRows<const float> lse,
+                                CardRows<const float> delta, std::int64_t num_rows,
+                                std::int64_t num_sinks, CardRows<float> dsinks) {
   const std::int64_t head = blockIdx.x / num_sinks;
   const std::int64_t number = blockIdx.x % num_sinks;
   const float sink = sinks[head * num_sinks + number];
@@ -97,22 +96,22 @@ void attention_sink_forward(const TensorView& sinks, std::int64_t head_dim, cons
   const auto num_heads = static_cast<int>(sinks.rows());
   with_float_type(out.dtype, [&](auto type) {
     using T = decltype(type);
-    const auto launch = [&]<int width>() {
+    const auto launch = [&]<bool whole>() {
       const ForwardShape shape{.num_rows = out.rows(),
                                .rows_per_block = std::max(threads / num_heads, 1),
                                .num_heads = num_heads,
-                               .runs_per_head = static_cast<int>(head_dim / width),
+                               .head_dim = static_cast<int>(head_dim),
                                .num_sinks = sinks.cols()};
       const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(shape.rows_per_block) *
                                 static_cast<std::size_t>(num_heads);
-      forward_kernel<T, width>
+      forward_kernel<T, whole>
           <<<num_blocks(out.rows(), shape.rows_per_block), threads, bytes, stream_of(out)>>>(
-              pointer<float>(sinks), rows_of<T>(out), rows_of<float>(lse), shape);
+              pointer<float>(sinks), card_rows<T>(out), card_rows<float>(lse), shape);
     };
-    if (has_packets(out) && head_dim % packet_size<T> == 0)
-      launch.template operator()<packet_size<T>>();
+    if (in_runs<T, packet_size<T>>(out) && head_dim % packet_size<T> == 0)
+      launch.template operator()<true>();
     else
-      launch.template operator()<1>();
+      launch.template operator()<false>();
   });
   check_launch();
 }
@@ -120,8 +119,8 @@ void attention_sink_forward(const TensorView& sinks, std::int64_t head_dim, cons
 void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
                              const TensorView& delta, const TensorView& dsinks) {
   backward_kernel<<<static_cast<unsigned>(sinks.numel()), backward_threads, 0, stream_of(lse)>>>(
-      pointer<float>(sinks), rows_of<const float>(lse), rows_of<const float>(delta), lse.rows(),
-      sinks.cols(), rows_of<float>(dsinks));
+      pointer<float>(sinks), card_rows<const float>(lse), card_rows<const float>(delta), lse.rows(),
+      sinks.cols(), card_rows<float>(dsinks));
   check_launch();
 }
 

@@ -13,9 +13,9 @@ constexpr int num_strips = 128;
 
 // A thread adds the tokens of its strip in their order; the strips are added in a tree. Makes the
 // counts 0, to which count_kernel adds.
-__global__ void score_sum_kernel(Rows<const float> scores, std::int64_t sequence_length,
+__global__ void score_sum_kernel(CardRows<const float> scores, std::int64_t sequence_length,
                                  std::int64_t num_experts, std::int64_t blocks_of_sequence,
-                                 Rows<std::int32_t> counts, Rows<float> score_sums) {
+                                 CardRows<std::int32_t> counts, CardRows<float> score_sums) {
   const std::int64_t s = blockIdx.x / blocks_of_sequence;
   const int column = threadIdx.x % experts_per_block;
   const int strip = threadIdx.x / experts_per_block;
@@ -46,9 +46,10 @@ constexpr std::int64_t slots_per_block = 16 * count_threads;
 // Beyond this many experts the counters of a block do not pay.
 constexpr std::int64_t most_shared_counters = 8192;
 
-__global__ void count_kernel(Rows<const std::int32_t> indices, std::int64_t top_k,
+__global__ void count_kernel(CardRows<const std::int32_t> indices, std::int64_t top_k,
                              std::int64_t sequence_length, std::int64_t blocks_of_sequence,
-                             std::int64_t num_experts, bool in_shared, Rows<std::int32_t> counts) {
+                             std::int64_t num_experts, bool in_shared,
+                             CardRows<std::int32_t> counts) {
   extern __shared__ std::int32_t counters[];
   const std::int64_t s = blockIdx.x / blocks_of_sequence;
   std::int32_t* target = in_shared ? counters : counts[s];
@@ -116,9 +117,9 @@ void balance_statistics(const TensorView& scores, const TensorView& indices,
   const cudaStream_t stream = stream_of(scores);
   const std::int64_t sum_blocks = num_blocks(num_experts, experts_per_block);
   score_sum_kernel<<<static_cast<unsigned>(sequences * sum_blocks), experts_per_block * num_strips,
-                     0, stream>>>(rows_of<const float>(scores), sequence_length, num_experts,
-                                  sum_blocks, rows_of<std::int32_t>(counts),
-                                  rows_of<float>(score_sums));
+                     0, stream>>>(card_rows<const float>(scores), sequence_length, num_experts,
+                                  sum_blocks, card_rows<std::int32_t>(counts),
+                                  card_rows<float>(score_sums));
   check_launch();
   if (indices.empty()) return;
   const std::int64_t count_blocks = num_blocks(sequence_length * indices.cols(), slots_per_block);
@@ -126,8 +127,8 @@ void balance_statistics(const TensorView& scores, const TensorView& indices,
   const std::size_t shared_bytes =
       in_shared ? static_cast<std::size_t>(num_experts) * sizeof(std::int32_t) : 0;
   count_kernel<<<static_cast<unsigned>(sequences * count_blocks), count_threads, shared_bytes,
-                 stream>>>(rows_of<const std::int32_t>(indices), indices.cols(), sequence_length,
-                           count_blocks, num_experts, in_shared, rows_of<std::int32_t>(counts));
+                 stream>>>(card_rows<const std::int32_t>(indices), indices.cols(), sequence_length,
+                           count_blocks, num_experts, in_shared, card_rows<std::int32_t>(counts));
   check_launch();
 }
 

@@ -9,36 +9,22 @@ namespace {
 constexpr int threads = 256;
 constexpr int rows_in_flight = 4;
 
-// Neighbours of a row that a thread has: a packet, or one element.
-template <class T, int width>
-struct alignas(width * sizeof(T)) Run {
-  T values[width];
-};
-template <class T, int width>
-__device__ Run<T, width> load_run(const T* row, std::int64_t run) {
-  return reinterpret_cast<const Run<T, width>*>(row)[run];
-}
-template <class T, int width>
-__device__ void store_run(const Run<T, width>& values, T* row, std::int64_t run) {
-  reinterpret_cast<Run<T, width>*>(row)[run] = values;
-}
-
 template <class T>
 struct CombineOperands {
-  Rows<const T> rows;
+  CardRows<const T> rows;
   std::int64_t num_rows = 0;
-  Rows<const std::int32_t> row_of_slot;
-  Rows<const float> weights;  // null: all 1
+  CardRows<const std::int32_t> row_of_slot;
+  CardRows<const float> weights;  // null: all 1
   int top_k = 0;
-  Rows<T> out;
+  CardRows<T> out;
   std::int64_t num_tokens = 0;
-  std::int64_t runs = 0;  // of a row
+  std::int64_t cols = 0;
 };
 
 // Some neighbouring threads share a token; each has runs of it, and adds the rows in the order of
 // the choices.
-template <class T, int width, bool weighted>
-__global__ void __launch_bounds__(threads, 4)
+template <class T, bool whole, bool weighted>
+__global__ void __launch_bounds__(threads, 3)
     combine_kernel(CombineOperands<T> operands, int log2_threads) {
   const std::int64_t number = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   const std::int64_t t = number >> log2_threads;
@@ -47,7 +33,9 @@ __global__ void __launch_bounds__(threads, 4)
   const std::int32_t* row_of_slot = operands.row_of_slot[t];
   const float* weights = weighted ? operands.weights[t] : nullptr;
   const int top_k = operands.top_k;
-  for (std::int64_t run = number & (step - 1); run < operands.runs; run += step) {
+  constexpr int width = packet_size<T>;
+  for (std::int64_t col = (number & (step - 1)) * width; col < operands.cols; col += step * width) {
+    const std::int64_t left = operands.cols - col;
     float sums[width] = {};
     for (int first = 0; first < top_k; first += rows_in_flight) {
       std::int32_t rows[rows_in_flight];
@@ -59,7 +47,7 @@ __global__ void __launch_bounds__(threads, 4)
       }
 #pragma unroll
       for (int u = 0; u < rows_in_flight; ++u)
-        if (rows[u] >= 0) values[u] = load_run<T, width>(operands.rows[rows[u]], run);
+        if (rows[u] >= 0) values[u] = load_run<T, width, whole>(operands.rows[rows[u]] + col, left);
 #pragma unroll
       for (int u = 0; u < rows_in_flight; ++u) {
         if (rows[u] < 0) continue;
@@ -78,26 +66,26 @@ __global__ void __launch_bounds__(threads, 4)
     Run<T, width> result;
 #pragma unroll
     for (int i = 0; i < width; ++i) result.values[i] = from_float<T>(sums[i]);
-    store_run<T, width>(result, operands.out[t], run);
+    store_run<T, width, whole>(operands.out[t] + col, left, result);
   }
 }
 
 template <class T>
 struct BackwardOperands {
-  Rows<const T> dout;
-  Rows<const T> rows;
+  CardRows<const T> dout;
+  CardRows<const T> rows;
   std::int64_t num_rows = 0;
-  Rows<const std::int32_t> row_of_slot;
-  Rows<const float> weights;
+  CardRows<const std::int32_t> row_of_slot;
+  CardRows<const float> weights;
   std::int64_t top_k = 0;
-  Rows<T> drows;
-  Rows<float> dweights;
+  CardRows<T> drows;
+  CardRows<float> dweights;
   std::int64_t num_slots = 0;
-  std::int64_t runs = 0;
+  std::int64_t cols = 0;
 };
 
 // A warp has a slot; those of a token lie together, so that its dout is read once from memory.
-template <class T, int width>
+template <class T, bool whole>
 __global__ void backward_kernel(BackwardOperands<T> operands) {
   const std::int64_t slot = std::int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32;
   if (slot >= operands.num_slots) return;
@@ -114,21 +102,23 @@ __global__ void backward_kernel(BackwardOperands<T> operands) {
   const T* gradients = operands.dout[t];
   const T* values = operands.rows[row];
   T* results = operands.drows[row];
+  constexpr int width = packet_size<T>;
+  constexpr int step = 32 * width;
   float dot = 0;
-  for (std::int64_t first = lane; first < operands.runs; first += 32 * rows_in_flight) {
+  for (std::int64_t first = lane * width; first < operands.cols; first += step * rows_in_flight) {
     Run<T, width> gradient[rows_in_flight];
     Run<T, width> value[rows_in_flight];
 #pragma unroll
     for (int u = 0; u < rows_in_flight; ++u) {
-      const std::int64_t run = first + 32 * u;
-      if (run >= operands.runs) continue;
-      gradient[u] = load_run<T, width>(gradients, run);
-      value[u] = load_run<T, width>(values, run);
+      const std::int64_t col = first + step * u;
+      if (col >= operands.cols) continue;
+      gradient[u] = load_run<T, width, whole>(gradients + col, operands.cols - col);
+      value[u] = load_run<T, width, whole>(values + col, operands.cols - col);
     }
 #pragma unroll
     for (int u = 0; u < rows_in_flight; ++u) {
-      const std::int64_t run = first + 32 * u;
-      if (run >= operands.runs) continue;
+      const std::int64_t col = first + step * u;
+      if (col >= operands.cols) continue;
       Run<T, width> result;
 #pragma unroll
       for (int i = 0; i < width; ++i) {
@@ -136,34 +126,36 @@ __global__ void backward_kernel(BackwardOperands<T> operands) {
         dot = fmaf(g, to_float(value[u].values[i]), dot);
         result.values[i] = from_float<T>(g * weight);
       }
-      store_run<T, width>(result, results, run);
+      store_run<T, width, whole>(results + col, operands.cols - col, result);
     }
   }
   dot = warp_sum(dot);
   if (lane == 0) operands.dweights[t][j] = dot;
 }
 
-bool in_packets(const TensorView& view) {
-  return view.empty() || has_packets(view);
+template <class T>
+bool are_whole(const TensorView& rows) {
+  return rows.empty() || in_runs<T, packet_size<T>>(rows);
 }
 
-template <class T, int width>
+template <class T, bool whole>
 void launch_combine(const TensorView& rows, const TensorView& row_of_slot,
                     const TensorView& weights, const TensorView& out) {
-  const CombineOperands<T> operands{.rows = rows_of<const T>(rows),
+  const CombineOperands<T> operands{.rows = card_rows<const T>(rows),
                                     .num_rows = rows.rows(),
-                                    .row_of_slot = rows_of<const std::int32_t>(row_of_slot),
-                                    .weights = rows_of<const float>(weights),
+                                    .row_of_slot = card_rows<const std::int32_t>(row_of_slot),
+                                    .weights = card_rows<const float>(weights),
                                     .top_k = static_cast<int>(row_of_slot.cols()),
-                                    .out = rows_of<T>(out),
+                                    .out = card_rows<T>(out),
                                     .num_tokens = out.rows(),
-                                    .runs = out.cols() / width};
-  const int log2_threads = log2_threads_of_row(operands.runs, threads);
+                                    .cols = out.cols()};
+  const std::int64_t runs = (out.cols() + packet_size<T> - 1) / packet_size<T>;
+  const int log2_threads = log2_threads_of_row(runs, threads);
   const unsigned blocks = num_blocks(out.rows() << log2_threads, threads);
   if (weights.empty())
-    combine_kernel<T, width, false><<<blocks, threads, 0, stream_of(out)>>>(operands, log2_threads);
+    combine_kernel<T, whole, false><<<blocks, threads, 0, stream_of(out)>>>(operands, log2_threads);
   else
-    combine_kernel<T, width, true><<<blocks, threads, 0, stream_of(out)>>>(operands, log2_threads);
+    combine_kernel<T, whole, true><<<blocks, threads, 0, stream_of(out)>>>(operands, log2_threads);
 }
 
 }  // namespace
@@ -172,10 +164,10 @@ void combine_rows(const TensorView& rows, const TensorView& row_of_slot, const T
                   const TensorView& out) {
   with_float_type(out.dtype, [&](auto type) {
     using T = decltype(type);
-    if (in_packets(rows) && in_packets(out))
-      launch_combine<T, packet_size<T>>(rows, row_of_slot, weights, out);
+    if (are_whole<T>(rows) && are_whole<T>(out))
+      launch_combine<T, true>(rows, row_of_slot, weights, out);
     else
-      launch_combine<T, 1>(rows, row_of_slot, weights, out);
+      launch_combine<T, false>(rows, row_of_slot, weights, out);
   });
   check_launch();
 }
@@ -190,24 +182,24 @@ void combine_rows_backward(const TensorView& dout, const TensorView& rows,
   const std::int64_t num_slots = row_of_slot.numel();
   with_float_type(dout.dtype, [&](auto type) {
     using T = decltype(type);
-    const auto launch = [&]<int width>() {
-      const BackwardOperands<T> operands{.dout = rows_of<const T>(dout),
-                                         .rows = rows_of<const T>(rows),
+    const auto launch = [&]<bool whole>() {
+      const BackwardOperands<T> operands{.dout = card_rows<const T>(dout),
+                                         .rows = card_rows<const T>(rows),
                                          .num_rows = rows.rows(),
-                                         .row_of_slot = rows_of<const std::int32_t>(row_of_slot),
-                                         .weights = rows_of<const float>(weights),
+                                         .row_of_slot = card_rows<const std::int32_t>(row_of_slot),
+                                         .weights = card_rows<const float>(weights),
                                          .top_k = row_of_slot.cols(),
-                                         .drows = rows_of<T>(drows),
-                                         .dweights = rows_of<float>(dweights),
+                                         .drows = card_rows<T>(drows),
+                                         .dweights = card_rows<float>(dweights),
                                          .num_slots = num_slots,
-                                         .runs = dout.cols() / width};
-      backward_kernel<T, width>
+                                         .cols = dout.cols()};
+      backward_kernel<T, whole>
           <<<num_blocks(num_slots, threads / 32), threads, 0, stream_of(dout)>>>(operands);
     };
-    if (in_packets(dout) && in_packets(rows) && in_packets(drows))
-      launch.template operator()<packet_size<T>>();
+    if (are_whole<T>(dout) && are_whole<T>(rows) && are_whole<T>(drows))
+      launch.template operator()<true>();
     else
-      launch.template operator()<1>();
+      launch.template operator()<false>();
   });
   check_launch();
 }

@@ -20,7 +20,7 @@ __global__ void offsets_kernel(const std::int32_t* counts, std::int64_t num_sour
 #pragma unroll 4
       for (std::int64_t source = 0; source < num_sources; ++source) {
         const std::int32_t count = counts[source * num_groups + group];
-        if (count < 0) __trap();
+        expect_on_card(count >= 0, "counts that are not negative");
         of_group += count;
       }
     }

@@ -25,7 +25,7 @@ struct SomeStarts {
 
 // The last start at or before each position; launches that follow know later ones.
 __global__ void document_begins_kernel(const __grid_constant__ SomeStarts some,
-                                       Rows<std::int32_t> document_begins, std::int64_t length,
+                                       CardRows<std::int32_t> document_begins, std::int64_t length,
                                        std::int64_t numel) {
   const std::int64_t i = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   if (i >= numel) return;
@@ -49,7 +49,7 @@ __global__ void document_begins_kernel(const __grid_constant__ SomeStarts some,
     document_begins[sequence][position] = 0;
 }
 
-__global__ void restart_kernel(const std::int32_t* positions, Rows<const std::int32_t> begins,
+__global__ void restart_kernel(const std::int32_t* positions, CardRows<const std::int32_t> begins,
                                std::int64_t length, std::int64_t numel, std::int32_t* rotary) {
   const std::int64_t i = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   if (i >= numel) return;
@@ -77,7 +77,7 @@ struct Visible {
   std::int64_t window = 0;
   std::int64_t first_query = 0;
   std::int64_t end_query = 0;
-  Rows<const std::int32_t> document_begins;  // null: documents do not matter
+  CardRows<const std::int32_t> document_begins;  // null: documents do not matter
   std::int32_t* first = nullptr;
   std::int32_t* end = nullptr;
 };
@@ -138,7 +138,7 @@ void fill_document_begins(DocumentStarts document_starts, const TensorView& docu
   SomeStarts some;
   const auto launch = [&] {
     document_begins_kernel<<<num_blocks(numel, threads), threads, 0, stream_of(document_begins)>>>(
-        some, rows_of<std::int32_t>(document_begins), document_begins.cols(), numel);
+        some, card_rows<std::int32_t>(document_begins), document_begins.cols(), numel);
     check_launch();
     some.is_first = false;
     some.count = 0;
@@ -158,7 +158,7 @@ void restart_positions(const TensorView& positions, const TensorView& document_b
                        const TensorView& rotary) {
   const std::int64_t numel = positions.numel();
   restart_kernel<<<num_blocks(numel, threads), threads, 0, stream_of(positions)>>>(
-      pointer<std::int32_t>(positions), rows_of<const std::int32_t>(document_begins),
+      pointer<std::int32_t>(positions), card_rows<const std::int32_t>(document_begins),
       numel / document_begins.rows(), numel, pointer<std::int32_t>(rotary));
   check_launch();
 }
@@ -170,7 +170,7 @@ void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begi
                          .window = visible.window,
                          .first_query = visible.first_query,
                          .end_query = visible.end_query,
-                         .document_begins = rows_of<const std::int32_t>(document_begins),
+                         .document_begins = card_rows<const std::int32_t>(document_begins),
                          .first = pointer<std::int32_t>(first),
                          .end = pointer<std::int32_t>(end)};
   std::int64_t first_row = 0;

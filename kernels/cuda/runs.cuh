@@ -21,7 +21,7 @@ struct alignas(run_alignment<T, width>) Run {
   T values[width];
 };
 
-// A view's rows on the card.
+// A view's rows on the card. T may be const; no rows: no data.
 template <class T>
 struct CardRows {
   T* data = nullptr;
@@ -31,7 +31,8 @@ struct CardRows {
 
 template <class T>
 CardRows<T> card_rows(const TensorView& view) {
-  return {pointer<T>(view), view.row_stride};
+  if (view.empty()) return {};
+  return {pointer<std::remove_const_t<T>>(view), view.row_stride};
 }
 
 // Whether rows of `view` are whole runs at addresses of which a run is read in accesses of 16 bytes
@@ -138,7 +139,9 @@ __device__ __noinline__ inline void fail_on_card(const char* what) {
   __trap();
 }
 __device__ inline void expect_on_card(bool holds, const char* what) {
-  if (!holds) fail_on_card(what);
+  if (holds) return;
+  fail_on_card(what);
+  __builtin_unreachable();  // so that nothing need be kept for later
 }
 
 }  // namespace switchyard::kernels::cuda

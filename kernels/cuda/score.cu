@@ -18,7 +18,7 @@ __device__ std::int64_t token_of_warp() {
 // A warp has a token. per_lane: its experts are at most 32 per_lane, and lane l has l, l + 32, ...
 // fmaxf passes NaN over; the exponential of a NaN makes the sum NaN, and so all scores.
 template <int per_lane>
-__global__ void softmax_kernel(Rows<const float> logits, Rows<float> scores, float* lse,
+__global__ void softmax_kernel(CardRows<const float> logits, CardRows<float> scores, float* lse,
                                std::int64_t num_tokens, int num_experts) {
   const std::int64_t t = token_of_warp();
   if (t >= num_tokens) return;
@@ -54,7 +54,7 @@ __global__ void softmax_kernel(Rows<const float> logits, Rows<float> scores, flo
 
 // The same for any number of experts; a lane reads again what it wrote itself.
 template <>
-__global__ void softmax_kernel<0>(Rows<const float> logits, Rows<float> scores, float* lse,
+__global__ void softmax_kernel<0>(CardRows<const float> logits, CardRows<float> scores, float* lse,
                                   std::int64_t num_tokens, int num_experts) {
   const std::int64_t t = token_of_warp();
   if (t >= num_tokens) return;
@@ -77,8 +77,8 @@ __global__ void softmax_kernel<0>(Rows<const float> logits, Rows<float> scores, 
 
 // The gradients of the scores that were chosen.
 struct Chosen {
-  Rows<const float> gradients;
-  Rows<const std::int32_t> indices;
+  CardRows<const float> gradients;
+  CardRows<const std::int32_t> indices;
   std::int64_t top_k = 0;
 };
 
@@ -91,10 +91,10 @@ __device__ float of_choices(const Chosen& chosen, std::int64_t t, int e, float g
 }
 
 template <int per_lane>
-__global__ void backward_kernel(Chosen chosen, Rows<const float> slopes,
+__global__ void backward_kernel(Chosen chosen, CardRows<const float> slopes,
                                 std::int64_t sequence_length, float z_slope,
-                                Rows<const float> scores, const float* lse, Rows<float> dlogits,
-                                std::int64_t num_tokens, int num_experts) {
+                                CardRows<const float> scores, const float* lse,
+                                CardRows<float> dlogits, std::int64_t num_tokens, int num_experts) {
   const std::int64_t t = token_of_warp();
   if (t >= num_tokens) return;
   const int lane = threadIdx.x % 32;
@@ -127,10 +127,11 @@ __global__ void backward_kernel(Chosen chosen, Rows<const float> slopes,
 }
 
 template <>
-__global__ void backward_kernel<0>(Chosen chosen, Rows<const float> slopes,
+__global__ void backward_kernel<0>(Chosen chosen, CardRows<const float> slopes,
                                    std::int64_t sequence_length, float z_slope,
-                                   Rows<const float> scores, const float* lse, Rows<float> dlogits,
-                                   std::int64_t num_tokens, int num_experts) {
+                                   CardRows<const float> scores, const float* lse,
+                                   CardRows<float> dlogits, std::int64_t num_tokens,
+                                   int num_experts) {
   const std::int64_t t = token_of_warp();
   if (t >= num_tokens) return;
   const int lane = threadIdx.x % 32;
@@ -149,7 +150,7 @@ void score_softmax(const TensorView& logits, const TensorView& scores, const Ten
   with_experts_per_lane(logits.cols(), [&](auto per_lane) {
     softmax_kernel<per_lane.value>
         <<<num_blocks(logits.rows(), tokens_per_block), threads, 0, stream_of(logits)>>>(
-            rows_of<const float>(logits), rows_of<float>(scores), pointer<float>(lse),
+            card_rows<const float>(logits), card_rows<float>(scores), pointer<float>(lse),
             logits.rows(), static_cast<int>(logits.cols()));
   });
   check_launch();
@@ -158,13 +159,13 @@ void score_softmax(const TensorView& logits, const TensorView& scores, const Ten
 void score_softmax_backward(const TensorView& dchosen, const TensorView& indices,
                             const TensorView& slopes, float z_slope, const TensorView& scores,
                             const TensorView& lse, const TensorView& dlogits) {
-  const Chosen chosen{rows_of<const float>(dchosen), rows_of<const std::int32_t>(indices),
+  const Chosen chosen{card_rows<const float>(dchosen), card_rows<const std::int32_t>(indices),
                       indices.cols()};
   with_experts_per_lane(scores.cols(), [&](auto per_lane) {
     backward_kernel<per_lane.value>
         <<<num_blocks(scores.rows(), tokens_per_block), threads, 0, stream_of(scores)>>>(
-            chosen, rows_of<const float>(slopes), scores.rows() / slopes.rows(), z_slope,
-            rows_of<const float>(scores), pointer<float>(lse), rows_of<float>(dlogits),
+            chosen, card_rows<const float>(slopes), scores.rows() / slopes.rows(), z_slope,
+            card_rows<const float>(scores), pointer<float>(lse), card_rows<float>(dlogits),
             scores.rows(), static_cast<int>(scores.cols()));
   });
   check_launch();

@@ -42,7 +42,7 @@ struct ChoiceWriter {
 // A warp has a token; in each round it takes the largest key, of equal ones the lowest expert.
 // per_lane: experts l, l + 32, ... of lane l are in registers.
 template <int per_lane>
-__global__ void select_kernel(Rows<const float> scores, Rows<std::int32_t> indices,
+__global__ void select_kernel(CardRows<const float> scores, CardRows<std::int32_t> indices,
                               std::int64_t num_tokens, int num_experts, int top_k) {
   const std::int64_t t = std::int64_t{blockIdx.x} * tokens_per_block + threadIdx.x / 32;
   if (t >= num_tokens) return;
@@ -74,7 +74,7 @@ __global__ void select_kernel(Rows<const float> scores, Rows<std::int32_t> indic
 // The same for any number of experts: each round looks through all of them for the next in the
 // order (key descending, expert ascending) after the one taken last.
 template <>
-__global__ void select_kernel<0>(Rows<const float> scores, Rows<std::int32_t> indices,
+__global__ void select_kernel<0>(CardRows<const float> scores, CardRows<std::int32_t> indices,
                                  std::int64_t num_tokens, int num_experts, int top_k) {
   const std::int64_t t = std::int64_t{blockIdx.x} * tokens_per_block + threadIdx.x / 32;
   if (t >= num_tokens) return;
@@ -107,7 +107,7 @@ void select_top_k(const TensorView& scores, const TensorView& indices) {
   with_experts_per_lane(scores.cols(), [&](auto per_lane) {
     select_kernel<per_lane.value>
         <<<num_blocks(scores.rows(), tokens_per_block), threads, 0, stream_of(scores)>>>(
-            rows_of<const float>(scores), rows_of<std::int32_t>(indices), scores.rows(),
+            card_rows<const float>(scores), card_rows<std::int32_t>(indices), scores.rows(),
             static_cast<int>(scores.cols()), static_cast<int>(indices.cols()));
   });
   check_launch();

@@ -9,8 +9,8 @@ namespace {
 constexpr int threads = 128;
 
 struct Choices {
-  Rows<const float> scores;
-  Rows<const std::int32_t> indices;
+  CardRows<const float> scores;
+  CardRows<const std::int32_t> indices;
   std::int64_t num_tokens = 0;
   std::int64_t num_experts = 0;
   std::int64_t top_k = 0;
@@ -25,7 +25,7 @@ __device__ float score_of(const Choices& choices, std::int64_t t, std::int64_t j
 }
 
 // A thread has a token: sums over its choices are in their order, as on the CPU.
-__global__ void weigh_kernel(Choices choices, Rows<float> weights) {
+__global__ void weigh_kernel(Choices choices, CardRows<float> weights) {
   const std::int64_t t = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   if (t >= choices.num_tokens) return;
   float* weight = weights[t];
@@ -40,7 +40,8 @@ __global__ void weigh_kernel(Choices choices, Rows<float> weights) {
 }
 
 // dchosen may be dweights: both sums are taken before anything is written.
-__global__ void backward_kernel(Rows<const float> dweights, Choices choices, Rows<float> dchosen) {
+__global__ void backward_kernel(CardRows<const float> dweights, Choices choices,
+                                CardRows<float> dchosen) {
   const std::int64_t t = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   if (t >= choices.num_tokens) return;
   const float* dweight = dweights[t];
@@ -63,8 +64,8 @@ __global__ void backward_kernel(Rows<const float> dweights, Choices choices, Row
 }
 
 Choices choices_of(const TensorView& scores, const TensorView& indices, bool renormalize) {
-  return {rows_of<const float>(scores),
-          rows_of<const std::int32_t>(indices),
+  return {card_rows<const float>(scores),
+          card_rows<const std::int32_t>(indices),
           indices.rows(),
           scores.cols(),
           indices.cols(),
@@ -76,15 +77,15 @@ Choices choices_of(const TensorView& scores, const TensorView& indices, bool ren
 void weigh(const TensorView& scores, const TensorView& indices, bool renormalize,
            const TensorView& weights) {
   weigh_kernel<<<num_blocks(indices.rows(), threads), threads, 0, stream_of(scores)>>>(
-      choices_of(scores, indices, renormalize), rows_of<float>(weights));
+      choices_of(scores, indices, renormalize), card_rows<float>(weights));
   check_launch();
 }
 
 void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
                     bool renormalize, const TensorView& dchosen) {
   backward_kernel<<<num_blocks(indices.rows(), threads), threads, 0, stream_of(scores)>>>(
-      rows_of<const float>(dweights), choices_of(scores, indices, renormalize),
-      rows_of<float>(dchosen));
+      card_rows<const float>(dweights), choices_of(scores, indices, renormalize),
+      card_rows<float>(dchosen));
   check_launch();
 }
 
