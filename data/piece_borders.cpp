@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/utf8.hpp"
+#include "data/files/utf8.hpp"
 
 namespace switchyard {
 

@@ -12,10 +12,10 @@
 #include <unordered_map>
 #include <utility>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
+#include "data/files/utf8.hpp"
 #include "data/piece_borders.hpp"
 #include "data/tokenizer.hpp"
-#include "data/utf8.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

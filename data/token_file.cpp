@@ -13,9 +13,9 @@
 #include <cstring>
 #include <filesystem>
 
-#include "data/checksum.hpp"
-#include "data/hdf5.hpp"
-#include "data/shell_quote.hpp"
+#include "data/files/checksum.hpp"
+#include "data/files/shell_quote.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "data/token_format.hpp"
 #include "tensor/error.hpp"
 

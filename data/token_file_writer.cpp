@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "data/atomic_file.hpp"
-#include "data/checksum.hpp"
-#include "data/hdf5.hpp"
-#include "data/spool.hpp"
+#include "data/files/atomic_file.hpp"
+#include "data/files/checksum.hpp"
+#include "data/files/spool.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "data/token_file.hpp"
 #include "data/token_format.hpp"
 

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "data/hdf5.hpp"
+#include "data/files/utf8.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
-#include "data/utf8.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

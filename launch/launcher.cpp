@@ -10,7 +10,7 @@
 #include <optional>
 #include <string_view>
 
-#include "data/shell_quote.hpp"
+#include "data/files/shell_quote.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 

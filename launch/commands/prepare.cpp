@@ -9,7 +9,7 @@
 #include <limits>
 #include <optional>
 
-#include "data/prepare.hpp"
+#include "data/prepare/prepare.hpp"
 #include "data/tokenizer.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/options.hpp"

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string>
 
-#include "data/shell_quote.hpp"
+#include "data/files/shell_quote.hpp"
 #include "data/token_file.hpp"
 #include "launch/config/schema.hpp"
 #include "tensor/error.hpp"

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "data/shell_quote.hpp"
+#include "data/files/shell_quote.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/commands/run_data.hpp"
 #include "launch/config/config_file.hpp"

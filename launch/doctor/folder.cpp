@@ -14,7 +14,7 @@
 #include <cstring>
 #include <functional>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "launch/doctor/doctor.hpp"
 #include "tensor/error.hpp"
 

@@ -1,4 +1,4 @@
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -6,7 +6,7 @@
 
 #include <span>
 
-#include "data/checksum.hpp"
+#include "data/files/checksum.hpp"
 #include "scratch_folder.hpp"
 #include "tensor/error.hpp"
 

@@ -1,4 +1,4 @@
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 
 #include <sys/resource.h>
 #include <sys/wait.h>

@@ -5,7 +5,7 @@
 #include <map>
 #include <set>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "scratch_folder.hpp"
 #include "tensor/error.hpp"
 

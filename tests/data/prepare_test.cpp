@@ -1,4 +1,4 @@
-#include "data/prepare.hpp"
+#include "data/prepare/prepare.hpp"
 
 #include <sys/resource.h>
 #include <sys/wait.h>

@@ -1,5 +1,5 @@
 // Quoted words, read back by a real shell.
-#include "data/shell_quote.hpp"
+#include "data/files/shell_quote.hpp"
 
 #include <gtest/gtest.h>
 

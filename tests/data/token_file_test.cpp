@@ -9,7 +9,7 @@
 #include <random>
 #include <thread>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "scratch_folder.hpp"
 #include "tensor/error.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "data/utf8.hpp"
+#include "data/files/utf8.hpp"
 #include "scratch_folder.hpp"
 #include "tensor/error.hpp"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "tests/model/small_model.hpp"
 
 namespace switchyard::test {

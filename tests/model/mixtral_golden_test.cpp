@@ -13,7 +13,7 @@
 #include <random>
 #include <set>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "kernels/isa.hpp"
 #include "tests/model/mixtral_golden.hpp"
 

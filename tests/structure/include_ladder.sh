@@ -20,6 +20,7 @@ declare -A below=(
 # A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
 declare -A brothers=(
   [tensor/cuda]="" [kernels/cpu]="" [kernels/cuda]="" [kernels/plan]="cpu cuda"
+  [data/files]="" [data/hdf5]="files" [data/prepare]="files hdf5"
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
@@ -32,10 +33,10 @@ declare -A home=(
   ['dnnl[a-z_]*\.h(pp)?|oneapi/.*']='^kernels/cpu/|^kernels/plan/'
   ['hwy/.*']='^kernels/cpu/'
   ['omp\.h']='^kernels/(team|threads|cpu/onednn)\.cpp$'
-  ['hdf5\.h|H5.*']='^data/[a-z_0-9]*\.cpp$|^data/hdf5_[a-z]*\.hpp$'
+  ['hdf5\.h|H5.*']='^data/hdf5/'
   ['sentencepiece.*']='^data/[a-z_]*\.cpp$'
-  ['zlib\.h']='^data/[a-z_]*\.cpp$'
-  ['xxhash\.h']='^(data|trainer/checkpoint)/[a-z_]*\.cpp$'
+  ['zlib\.h']='^data/(hdf5|prepare)/[a-z_]*\.cpp$'
+  ['xxhash\.h']='^(data/files|trainer/checkpoint)/[a-z_]*\.cpp$'
   ['boost/iostreams/.*']='^data/[a-z_]*\.cpp$'
   ['boost/program_options.*']='^launch/options\.(cpp|hpp)$'
   ['yaml-cpp/.*']='^launch/config/yaml_tree\.cpp$'

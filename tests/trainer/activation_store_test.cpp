@@ -7,7 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/tested_device.hpp"

@@ -7,9 +7,9 @@
 #include <filesystem>
 #include <utility>
 
-#include "data/atomic_file.hpp"
-#include "data/chunk_compression.hpp"
-#include "data/open_file.hpp"
+#include "data/files/atomic_file.hpp"
+#include "data/files/open_file.hpp"
+#include "data/hdf5/chunk_compression.hpp"
 #include "kernels/host_copy.hpp"
 #include "tensor/error.hpp"
 #include "trainer/agreement.hpp"

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "data/loader.hpp"
 #include "model/activation_observer.hpp"
 #include "parallel/group/group.hpp"

@@ -10,8 +10,8 @@
 #include <map>
 #include <string>
 
-#include "data/hdf5.hpp"
-#include "data/open_file.hpp"
+#include "data/files/open_file.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "model/activation_store.hpp"
 #include "trainer/activations/copy_thread.hpp"
 

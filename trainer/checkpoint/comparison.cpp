@@ -9,7 +9,7 @@
 #include <span>
 #include <utility>
 
-#include "data/checksum.hpp"
+#include "data/files/checksum.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/kept_tokenizer.hpp"
 

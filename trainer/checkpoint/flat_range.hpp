@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "tensor/shape.hpp"
 
 namespace switchyard {

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 
 namespace switchyard {
 

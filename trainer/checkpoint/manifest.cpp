@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

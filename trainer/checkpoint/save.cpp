@@ -11,8 +11,8 @@
 #include <filesystem>
 #include <map>
 
-#include "data/atomic_file.hpp"
-#include "data/hdf5.hpp"
+#include "data/files/atomic_file.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "kernels/host_copy.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"

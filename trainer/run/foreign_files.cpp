@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "tensor/error.hpp"
 #include "trainer/checkpoint/manifest.hpp"
 #include "trainer/run/run_marker.hpp"

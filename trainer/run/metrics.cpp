@@ -10,7 +10,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

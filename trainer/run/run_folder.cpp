@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "trainer/run/foreign_files.hpp"
 
 namespace switchyard {

@@ -10,7 +10,7 @@
 #include <system_error>
 #include <utility>
 
-#include "data/shell_quote.hpp"
+#include "data/files/shell_quote.hpp"
 #include "kernels/peak.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "trainer/activations/capture.hpp"

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "trainer/watch/side_files.hpp"
 
 namespace switchyard {

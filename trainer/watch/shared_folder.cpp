@@ -9,7 +9,7 @@
 #include <random>
 #include <thread>
 
-#include "data/atomic_file.hpp"
+#include "data/files/atomic_file.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "trainer/agreement.hpp"
 

@@ -1,4 +1,4 @@
-#include "data/thread_pool.hpp"
+#include "data/prepare/thread_pool.hpp"
 
 #include <stop_token>
 #include <utility>

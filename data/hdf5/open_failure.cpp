@@ -1,4 +1,4 @@
-#include "data/hdf5_open_failure.hpp"
+#include "data/hdf5/open_failure.hpp"
 
 #include <fmt/core.h>
 #include <sys/stat.h>
@@ -7,8 +7,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "data/hdf5.hpp"
-#include "data/utf8.hpp"
+#include "data/files/utf8.hpp"
+#include "data/hdf5/hdf5.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard::hdf5 {

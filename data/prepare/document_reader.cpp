@@ -1,4 +1,4 @@
-#include "data/document_reader.hpp"
+#include "data/prepare/document_reader.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "data/utf8.hpp"
+#include "data/files/utf8.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

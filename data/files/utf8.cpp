@@ -1,4 +1,4 @@
-#include "data/utf8.hpp"
+#include "data/files/utf8.hpp"
 
 #include <algorithm>
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "data/hdf5_check.hpp"
+#include "data/hdf5/check.hpp"
 
 namespace switchyard::hdf5 {
 
@@ -263,9 +263,9 @@ void Dataset::write_chunk(const std::array<std::int64_t, Shape::max_dims>& begin
   const Call call{Blame::io, "write a chunk of dataset", file_, name_};
   Dims offset{};
   for (std::size_t d = 0; d < begin.size(); ++d) offset[d] = static_cast<hsize_t>(begin[d]);
-  checked(H5Dwrite_chunk(handle_.id(), H5P_DEFAULT, 0, offset.data(), filtered.size(),
-                         filtered.data()),
-          call);
+  checked(
+      H5Dwrite_chunk(handle_.id(), H5P_DEFAULT, 0, offset.data(), filtered.size(), filtered.data()),
+      call);
 }
 
 Shape Dataset::chunk_shape() const {

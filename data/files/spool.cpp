@@ -1,4 +1,4 @@
-#include "data/spool.hpp"
+#include "data/files/spool.hpp"
 
 #include <fcntl.h>
 #include <fmt/core.h>

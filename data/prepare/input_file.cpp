@@ -1,4 +1,4 @@
-#include "data/input_file.hpp"
+#include "data/prepare/input_file.hpp"
 
 #include <fmt/core.h>
 #include <unistd.h>
@@ -11,7 +11,7 @@
 #include <set>
 #include <utility>
 
-#include "data/utf8.hpp"
+#include "data/files/utf8.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -1,4 +1,4 @@
-#include "data/hdf5.hpp"
+#include "data/hdf5/hdf5.hpp"
 
 #include <fmt/core.h>
 #include <hdf5.h>
@@ -8,9 +8,9 @@
 #include <cerrno>
 #include <cstring>
 
-#include "data/atomic_file.hpp"
-#include "data/hdf5_check.hpp"
-#include "data/hdf5_open_failure.hpp"
+#include "data/files/atomic_file.hpp"
+#include "data/hdf5/check.hpp"
+#include "data/hdf5/open_failure.hpp"
 
 namespace switchyard::hdf5 {
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 
-#include "data/input_file.hpp"
+#include "data/prepare/input_file.hpp"
 
 namespace switchyard {
 

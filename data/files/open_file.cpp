@@ -1,4 +1,4 @@
-#include "data/open_file.hpp"
+#include "data/files/open_file.hpp"
 
 #include <fcntl.h>
 #include <fmt/core.h>

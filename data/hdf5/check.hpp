@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "data/hdf5.hpp"
-#include "data/hdf5_handle.hpp"
+#include "data/hdf5/handle.hpp"
+#include "data/hdf5/hdf5.hpp"
 
 namespace switchyard::hdf5 {
 

@@ -1,4 +1,4 @@
-#include "data/checksum.hpp"
+#include "data/files/checksum.hpp"
 
 #include <fcntl.h>
 #include <fmt/core.h>

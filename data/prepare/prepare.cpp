@@ -1,4 +1,4 @@
-#include "data/prepare.hpp"
+#include "data/prepare/prepare.hpp"
 
 #include <fmt/format.h>
 
@@ -12,13 +12,13 @@
 #include <thread>
 #include <utility>
 
-#include "data/atomic_file.hpp"
-#include "data/document_reader.hpp"
-#include "data/hdf5.hpp"
-#include "data/thread_pool.hpp"
+#include "data/files/atomic_file.hpp"
+#include "data/hdf5/hdf5.hpp"
+#include "data/prepare/document_reader.hpp"
+#include "data/prepare/thread_pool.hpp"
+#include "data/prepare/valid_split.hpp"
 #include "data/token_file.hpp"
 #include "data/tokenizer.hpp"
-#include "data/valid_split.hpp"
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"
 

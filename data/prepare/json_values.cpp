@@ -1,4 +1,4 @@
-#include "data/json_values.hpp"
+#include "data/prepare/json_values.hpp"
 
 #include <string_view>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "data/shell_quote.hpp"
+#include "data/files/shell_quote.hpp"
 
 #include <fmt/core.h>
 

@@ -18,7 +18,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/hdf5_handle.hpp"
+#include "data/hdf5/handle.hpp"
 #include "tensor/dtype.hpp"
 #include "tensor/error.hpp"
 #include "tensor/shape.hpp"

@@ -1,4 +1,4 @@
-#include "data/valid_split.hpp"
+#include "data/prepare/valid_split.hpp"
 
 #include <fmt/core.h>
 

@@ -1,4 +1,4 @@
-#include "data/chunk_compression.hpp"
+#include "data/hdf5/chunk_compression.hpp"
 
 #include <zlib.h>
 

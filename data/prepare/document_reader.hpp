@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include "data/input_file.hpp"
-#include "data/json_values.hpp"
-#include "data/prepare.hpp"
+#include "data/prepare/input_file.hpp"
+#include "data/prepare/json_values.hpp"
+#include "data/prepare/prepare.hpp"
 
 namespace switchyard {
 

@@ -3,7 +3,7 @@
 #include <fmt/core.h>
 #include <hdf5.h>
 
-#include "data/hdf5_check.hpp"
+#include "data/hdf5/check.hpp"
 
 namespace switchyard::hdf5 {
 

@@ -1,4 +1,4 @@
-#include "data/hdf5_handle.hpp"
+#include "data/hdf5/handle.hpp"
 
 #include <fmt/format.h>
 #include <hdf5.h>
@@ -6,7 +6,7 @@
 #include <bit>
 #include <vector>
 
-#include "data/hdf5_check.hpp"
+#include "data/hdf5/check.hpp"
 
 namespace switchyard::hdf5 {
 
