@@ -6,7 +6,9 @@
 #include <numeric>
 
 #include "kernel_test.hpp"
+#include "kernels/embedding.hpp"
 #include "kernels/step_figures.hpp"
+#include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -92,6 +94,29 @@ TEST(Sums, QuotientsAreAdded) {
   const Tensor into = figures_of({1, 2});
   kernels::add_quotients(figures_of({3, 1}), 4, into);
   EXPECT_EQ(values_of(into), (Doubles{1.75, 2.25}));
+}
+
+// What kernels take beyond their operands: a plan for their device counts the same, and one for a
+// card counts what a card takes wherever it is made.
+TEST(Scratch, IsInThePlan) {
+  const auto scratch_of = [](Device& device) {
+    const Tensor table(device, Purpose::parameter, DType::f32, {50000, 8});
+    const Tensor rows(device, Purpose::activation, DType::f32, {3000, 8});
+    const Tensor tokens(device, Purpose::activation, DType::i32, {3000});
+    const Tensor sum(device, Purpose::workspace, DType::f64, {1});
+    const std::int64_t before = device.memory().live_total();
+    kernels::embedding_backward(tokens, rows, table);
+    const std::int64_t of_embedding = device.memory().live_total() - before;
+    kernels::add_sum_of_squares(std::vector<TensorView>(20000, table->slice_rows(0, 1)), sum);
+    return std::vector<std::int64_t>{of_embedding, device.memory().live_total() - before};
+  };
+  const auto here = make_tested_device();
+  const auto plan = make_plan_device({.device = here->target().device});
+  EXPECT_EQ(scratch_of(*plan), scratch_of(*here));
+  const auto plan_for_card = make_plan_device({.device = DeviceKind::cuda});
+  const std::vector<std::int64_t> of_card = scratch_of(*plan_for_card);
+  EXPECT_GE(of_card[0], 4 * 3000 * 4);  // keys and places, twice
+  EXPECT_EQ(of_card[1], 20000 * 8);     // a sum of each
 }
 
 TEST(StepFigures, OfTheHostAreWritten) {
