@@ -57,7 +57,8 @@ void add_expert_load(const TensorView& counts, std::int64_t num_slots, const Ten
   expect_vector(load, DType::i64, counts.numel() + 1, "load i64 [places + 1]");
   dispatch(
       *load.device, [&] { cpu::add_expert_load(counts, num_slots, load); },
-      [&] { plan::add_expert_load(load); });
+      [&] { plan::add_expert_load(load); },
+      [&] { cuda::add_expert_load(counts, num_slots, load); });
 }
 
 }  // namespace switchyard::kernels

@@ -1,5 +1,6 @@
 #include "kernels/cuda/balance.hpp"
 
+#include "kernels/cuda/integer_sums.cuh"
 #include "kernels/cuda/rows.cuh"
 
 namespace switchyard::kernels::cuda {
@@ -108,6 +109,20 @@ __global__ void slopes_kernel(const std::int32_t* counts, double factor, float* 
   if (i < numel) slopes[i] = static_cast<float>(factor * counts[i]);
 }
 
+// One block: there are as many counts as experts.
+constexpr int load_threads = 256;
+
+__global__ void load_kernel(const std::int32_t* counts, std::int64_t num_places,
+                            std::int64_t num_slots, std::int64_t* load) {
+  std::int32_t num_rows = 0;
+  for (std::int64_t place = threadIdx.x; place < num_places; place += load_threads) {
+    load[place] += counts[place];
+    num_rows += counts[place];
+  }
+  num_rows = block_exclusive_sum(num_rows).total;
+  if (threadIdx.x == 0) load[num_places] += num_slots - num_rows;
+}
+
 }  // namespace
 
 void balance_statistics(const TensorView& scores, const TensorView& indices,
@@ -153,6 +168,13 @@ void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t s
   const double factor = weight * static_cast<double>(counts.cols()) / (num_slots * length);
   slopes_kernel<<<num_blocks(counts.numel(), slope_threads), slope_threads, 0, stream_of(slopes)>>>(
       pointer<std::int32_t>(counts), factor, pointer<float>(slopes), counts.numel());
+  check_launch();
+}
+
+void add_expert_load(const TensorView& counts, std::int64_t num_slots, const TensorView& load) {
+  load_kernel<<<1, load_threads, 0, stream_of(load)>>>(pointer_or_null<std::int32_t>(counts),
+                                                       counts.numel(), num_slots,
+                                                       pointer<std::int64_t>(load));
   check_launch();
 }
 

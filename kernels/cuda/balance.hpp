@@ -14,4 +14,6 @@ void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,
                     double weight, const TensorView& slopes);
 
+void add_expert_load(const TensorView& counts, std::int64_t num_slots, const TensorView& load);
+
 }  // namespace switchyard::kernels::cuda
