@@ -12,14 +12,14 @@ namespace {
 struct Site {
   r123::Philox4x32::key_type key;
   std::uint32_t step;
-  std::int64_t sequence_length;
-  std::int64_t copies;
+  std::uint32_t sequence_length;
+  std::uint32_t copies;
   const std::int32_t* positions;
   const std::int64_t* sequence_ids;
 
   // The counter of the first group of a row; word 3 lacks the group.
-  __device__ r123::Philox4x32::ctr_type counter_of_row(std::int64_t row) const {
-    const std::int64_t token = row / copies;
+  __device__ r123::Philox4x32::ctr_type counter_of_row(std::uint32_t row) const {
+    const std::uint32_t token = row / copies;
     const std::int64_t sequence = sequence_ids[token / sequence_length];
     const std::int32_t position = positions[token];
     expect_on_card(0 <= sequence && sequence < dropout_sequence_limit, "sequence ids in [0, 2^40)");
@@ -28,7 +28,7 @@ struct Site {
     return {{step, static_cast<std::uint32_t>(sequence),
              static_cast<std::uint32_t>(position) | static_cast<std::uint32_t>(sequence >> 32)
                                                         << dropout_position_bits,
-             static_cast<std::uint32_t>(row % copies) << dropout_group_bits}};
+             (row % copies) << dropout_group_bits}};
   }
 };
 
@@ -47,7 +47,7 @@ struct Drop {
   __device__ void operator()(std::int64_t row, std::int64_t col, std::int64_t left) const {
     static_assert(width % dropout_group_size == 0);
     Run<T, width> run = load_run<T, width, whole>(x[row] + col, left);
-    auto counter = site.counter_of_row(row);
+    auto counter = site.counter_of_row(static_cast<std::uint32_t>(row));
     counter[3] |= static_cast<std::uint32_t>(col / dropout_group_size);
 #pragma unroll
     for (int j = 0; j < width; j += dropout_group_size, ++counter[3]) {
@@ -70,10 +70,11 @@ void dropout(const TensorView& x, float rate, const DropoutSite& site,
   expect(site.copies <= 1 << (32 - dropout_group_bits), "at most 256 copies of a token");
   expect(x.cols() <= std::int64_t{dropout_group_size} << dropout_group_bits,
          "at most 2^26 elements in a row");
+  expect(x.rows() < std::int64_t{1} << 32, "fewer than 2^32 rows");  // nor is a sequence longer
   const Site on_card{{{site.key.seed, site.key.stream}},
                      static_cast<std::uint32_t>(site.step),
-                     site.sequence_length,
-                     site.copies,
+                     static_cast<std::uint32_t>(site.sequence_length),
+                     static_cast<std::uint32_t>(site.copies),
                      pointer<std::int32_t>(site.positions),
                      pointer<std::int64_t>(sequence_ids)};
   with_float_type(x.dtype, [&](auto type) {

@@ -20,42 +20,69 @@ struct Rope {
   float turn;          // 1 forward, -1 backward
 };
 
-// One block a row. Its threads first turn the table's two angles into one, for every pair of a
-// head, and then share out the pairs of all heads: (a, b) becomes (a cos - b sin, b cos + a sin).
+// Two runs that are turned together: of the halves of one head, which start at `head` and `left`
+// pairs before the half's end.
+template <class T, int width>
+struct Pairs {
+  T* head;
+  unsigned first;  // pair of the head
+  std::int64_t left;
+  Run<T, width> a, b;
+};
+
+template <class T, int width, bool whole>
+__device__ Pairs<T, width> load_pairs(const Rope<T>& op, std::int64_t row, unsigned i) {
+  const unsigned runs = (op.half + width - 1) / width;  // of half a head
+  const unsigned first = i % runs * width;
+  T* const head = op.x[row] + std::int64_t{i / runs} * 2 * op.half + first;
+  const std::int64_t left = op.half - first;
+  return {head, first, left, load_run<T, width, whole>(head, left),
+          load_run<T, width, whole>(head + op.half, left)};
+}
+
+// (a, b) becomes (a cos - b sin, b cos + a sin). turns: cos [half], sin [half].
+template <class T, int width, bool whole>
+__device__ void turn_and_store(const Rope<T>& op, const float* turns, Pairs<T, width>& pairs) {
+#pragma unroll
+  for (int j = 0; j < width; ++j) {
+    const unsigned pair = whole ? pairs.first + j : min(pairs.first + j, op.half - 1);
+    const float c = turns[pair], s = turns[op.half + pair];
+    const float u = to_float(pairs.a.values[j]), v = to_float(pairs.b.values[j]);
+    pairs.a.values[j] = from_float<T>(u * c - v * s);
+    pairs.b.values[j] = from_float<T>(v * c + u * s);
+  }
+  store_run<T, width, whole>(pairs.head, pairs.left, pairs.a);
+  store_run<T, width, whole>(pairs.head + op.half, pairs.left, pairs.b);
+}
+
+// One block a row. Its threads turn the table's two angles into one, for every pair of a head,
+// while their first pairs are on their way, and then share out the pairs of all heads.
 template <class T, int width, bool whole>
 __global__ void __launch_bounds__(most_threads) rope_kernel(const Rope<T> op) {
-  extern __shared__ float turns[];  // cos [half], sin [half]
+  extern __shared__ float turns[];
   const std::int64_t row = blockIdx.x;
+  const unsigned count = op.num_heads * ((op.half + width - 1) / width);
+  unsigned i = threadIdx.x;
+  Pairs<T, width> pairs;
+  if (i < count) pairs = load_pairs<T, width, whole>(op, row, i);
+
   const std::int32_t position = op.positions[row];
   expect_on_card(0 <= position && position < op.num_positions, "positions that the table covers");
   constexpr std::int32_t fine_positions = RopeTable::fine_positions;
   const float* coarse = op.coarse[position / fine_positions];
   const float* fine = op.fine[position % fine_positions];
-  for (unsigned i = threadIdx.x; i < op.half; i += blockDim.x) {
-    const float c1 = coarse[i], s1 = coarse[op.half + i];
-    const float c2 = fine[i], s2 = fine[op.half + i];
-    turns[i] = c1 * c2 - s1 * s2;
-    turns[op.half + i] = (s1 * c2 + c1 * s2) * op.turn;
+  for (unsigned pair = threadIdx.x; pair < op.half; pair += blockDim.x) {
+    const float c1 = coarse[pair], s1 = coarse[op.half + pair];
+    const float c2 = fine[pair], s2 = fine[op.half + pair];
+    turns[pair] = c1 * c2 - s1 * s2;
+    turns[op.half + pair] = (s1 * c2 + c1 * s2) * op.turn;
   }
   __syncthreads();
 
-  const unsigned runs = (op.half + width - 1) / width;  // of half a head
-  for (unsigned i = threadIdx.x; i < op.num_heads * runs; i += blockDim.x) {
-    const unsigned first = i % runs * width;
-    const std::int64_t left = op.half - first;
-    T* head = op.x[row] + std::int64_t{i / runs} * 2 * op.half + first;
-    Run<T, width> a = load_run<T, width, whole>(head, left);
-    Run<T, width> b = load_run<T, width, whole>(head + op.half, left);
-#pragma unroll
-    for (int j = 0; j < width; ++j) {
-      const unsigned pair = whole ? first + j : min(first + j, op.half - 1);
-      const float c = turns[pair], s = turns[op.half + pair];
-      const float u = to_float(a.values[j]), v = to_float(b.values[j]);
-      a.values[j] = from_float<T>(u * c - v * s);
-      b.values[j] = from_float<T>(v * c + u * s);
-    }
-    store_run<T, width, whole>(head, left, a);
-    store_run<T, width, whole>(head + op.half, left, b);
+  while (i < count) {
+    turn_and_store<T, width, whole>(op, turns, pairs);
+    i += blockDim.x;
+    if (i < count) pairs = load_pairs<T, width, whole>(op, row, i);
   }
 }
 
