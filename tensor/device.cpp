@@ -10,6 +10,7 @@
 #include "tensor/arena.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tensor/error.hpp"
+#include "tensor/plan_stream.hpp"
 
 namespace switchyard {
 
@@ -133,6 +134,23 @@ class PlanDevice final : public Device {
 };
 
 }  // namespace
+
+namespace {
+
+std::unique_ptr<Stream> make_plan_stream(double Work::*figure, double per_second) {
+  if (per_second == 0) return std::make_unique<ImmediateStream>();
+  return std::make_unique<PlanStream>(figure, per_second);
+}
+
+}  // namespace
+
+Device::Device(const PlanTarget& target)
+    : Device(DeviceKind::plan, make_plan_stream(&Work::flops, target.rank_flops),
+             make_plan_stream(&Work::wire_bytes, target.link_bytes)) {
+  target_ = target;
+  for (Stream* stream : {compute_stream_.get(), communication_stream_.get()})
+    if (auto* const clock = dynamic_cast<PlanStream*>(stream)) clock->follow(profile_);
+}
 
 std::byte* Device::allocate(std::int64_t bytes) {
   std::byte* address = reserve(bytes);

@@ -29,6 +29,9 @@ std::string_view name_of(DeviceKind kind);
 struct PlanTarget {
   DeviceKind device = DeviceKind::cpu;
   int num_threads = 0;  // of its kernels; 0: as many as those of this process
+  // With both the device's streams have clocks (tensor/plan_stream.hpp), which go by them.
+  double rank_flops = 0;  // FLOP/s that a rank attains
+  double link_bytes = 0;  // bytes/s that it sends
 };
 
 class Device {
@@ -88,7 +91,7 @@ class Device {
   explicit Device(DeviceKind kind)
       : Device(kind, std::make_unique<ImmediateStream>(), std::make_unique<ImmediateStream>()) {}
   // The plan device of a target.
-  explicit Device(const PlanTarget& target) : Device(DeviceKind::plan) { target_ = target; }
+  explicit Device(const PlanTarget& target);
   Device(DeviceKind kind, std::unique_ptr<Stream> compute, std::unique_ptr<Stream> communication,
          std::ptrdiff_t kernel_offset = 0)
       : kind_(kind),

@@ -76,13 +76,14 @@ void Profile::reset() {
 }
 
 void Profile::record(const Work& work) {
-  Work& sum = work_[index(current())];
   const auto times = static_cast<double>(times_);
-  sum.flops += times * work.flops;
-  sum.bytes += times * work.bytes;
-  sum.wire_bytes += times * work.wire_bytes;
-  sum.control_bytes += times * work.control_bytes;
-  sum.control_messages += times * work.control_messages;
+  const Work all{.flops = times * work.flops,
+                 .bytes = times * work.bytes,
+                 .wire_bytes = times * work.wire_bytes,
+                 .control_bytes = times * work.control_bytes,
+                 .control_messages = times * work.control_messages};
+  work_[index(current())] += all;
+  work_ever_ += all;
 }
 
 double Profile::seconds(Part part) {

@@ -134,6 +134,8 @@ class Profile {
   double known_seconds(Part part);
   const Work& work(Part part) const { return work_[index(part)]; }
   Work total_work() const;
+  // All that was ever recorded; reset() leaves it.
+  const Work& work_ever() const { return work_ever_; }
 
  private:
   // A part from then on, to the next one's begin.
@@ -150,6 +152,7 @@ class Profile {
 
   std::array<double, num_parts> seconds_{};
   std::array<Work, num_parts> work_{};
+  Work work_ever_;
   Stream& clock_;
   std::vector<Begin> begins_;  // the last one: what is current
   std::int64_t times_ = 1;

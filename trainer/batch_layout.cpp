@@ -20,7 +20,7 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   problem.num_heads = config.model.num_heads;
   problem.num_kv_heads = config.model.num_kv_heads;
   problem.head_dim = config.model.effective_head_dim();
-  problem.element_bytes = config.run.precision == Precision::bf16 ? 2 : 4;
+  problem.compute = config.run.precision == Precision::bf16 ? DType::bf16 : DType::f32;
   problem.windows.clear();
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer)
     problem.windows.push_back(config.model.attention_of_layer(layer).effective_window());

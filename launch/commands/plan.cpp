@@ -205,6 +205,7 @@ nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
                        {"ulysses", cost.ulysses},
                        {"method", name_of(cost.method)},
                        {"chosen", is_chosen(cost, chosen)},
+                       {"memory_bytes", cost.memory_bytes},
                        {"forward", json_of(cost.forward, num_layers)},
                        {"backward", json_of(cost.backward, num_layers)}});
   return schemes;

@@ -54,6 +54,13 @@ AttentionInputs inputs_in(const TensorView& rows, const AttentionSizes& sizes) {
   return {rows.slice_cols(0, k), rows.slice_cols(k, v), rows.slice_cols(v, v + sizes.key_cols())};
 }
 
+// Whether a window's halo goes straight between the context ranks: where there are no Ulysses
+// ranks, and where the ranks beside hold all of it.
+bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
+  if (split.ulysses() == 1) return true;
+  return window > 0 && window - 1 <= split.max_local();
+}
+
 AttentionMethod method_of(const ContextConfig& config) {
   return config.method == ContextMethod::all_gather ? AttentionMethod::all_gather
                                                     : AttentionMethod::ring;
@@ -73,11 +80,6 @@ std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t nu
                        "model.num_heads, and divide model.num_kv_heads or be a multiple of it; "
                        "ulysses may be {}",
                        ulysses, num_heads, num_kv_heads, fmt::join(legal, ", "))}};
-}
-
-bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
-  if (split.ulysses() == 1) return true;
-  return window > 0 && window - 1 <= split.max_local();
 }
 
 ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSizes& all,

@@ -92,8 +92,4 @@ class ContextAttention {
 std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t num_kv_heads,
                                          std::int64_t ulysses);
 
-// Whether a window's halo goes straight between the context ranks: where there are no Ulysses
-// ranks, and where the ranks beside hold all of it.
-bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window);
-
 }  // namespace switchyard

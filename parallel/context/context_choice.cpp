@@ -6,194 +6,137 @@
 #include <map>
 
 #include "parallel/context/context_attention.hpp"
-#include "parallel/context/head_exchange.hpp"
-#include "parallel/context/ring_attention.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
 
 namespace {
 
-constexpr double forward_flops = 4;  // a pair and head_dim
-constexpr double backward_flops = 10;
-constexpr double gradient_bytes = 4;
-
-using Held = std::vector<std::vector<PositionRange>>;
-
-// The seconds of what a rank does in one direction of one layer.
-class CostOfLayer {
+// One context rank under a scheme, on a plan device with clocks.
+class PlannedRank {
  public:
-  CostOfLayer(const ContextProblem& problem, const ParallelConfig& parallel,
-              const SequenceSplit& split, bool backward)
-      : p_(problem), config_(parallel.context_split), split_(split), backward_(backward) {}
-
-  PassCost full_ring() {
-    exchange_heads();
-    const std::int64_t num_ranks = split_.ring();
-    const Held held = by_ring();
-    const double block = static_cast<double>(p_.num_sequences * split_.max_ring_local());
-    const double keys = num_ranks > 1 ? block * 2 * key_cols() * bytes() : 0;
-    const double gradients = num_ranks > 1 ? block * 2 * key_cols() * gradient_bytes : 0;
-    if (!backward_) {
-      for (std::int64_t step = 0; step < num_ranks; ++step)
-        overlap(slowest(held, step), step + 1 < num_ranks ? keys : 0);
-      return cost_;
-    }
-    // The own block in two parts (RingAttention), the others between them.
-    const double own = slowest(held, 0);
-    const double first = num_ranks > 1 ? slowest_first(held) : 0;
-    overlap(first, keys);
-    for (std::int64_t step = 1; step < num_ranks; ++step)
-      overlap(slowest(held, step), (step + 1 < num_ranks ? keys : 0) + (step > 1 ? gradients : 0));
-    overlap(own - first, gradients);
-    return cost_;
+  PlannedRank(const ContextProblem& problem, const ParallelConfig& scheme,
+              const SequenceSplit& split, int rank)
+      : device_(make_plan_device({.rank_flops = scheme.context_split.rank_flops,
+                                  .link_bytes = scheme.context_split.link_bytes})),
+        mesh_(*device_, rank, split.num_ranks(), scheme),
+        attention_(*device_, mesh_,
+                   {problem.num_sequences, problem.num_heads, problem.num_kv_heads,
+                    problem.head_dim, 1.0f},
+                   problem.compute, split, problem.windows, Progress::none) {
+    const std::int64_t rows = problem.num_sequences * split.num_local(rank);
+    queries_ = Tensor(*device_, Purpose::activation, problem.compute,
+                      {rows, problem.num_heads * problem.head_dim});
+    keys_ = Tensor(*device_, Purpose::activation, problem.compute,
+                   {rows, problem.num_kv_heads * problem.head_dim});
+    lse_ = Tensor(*device_, Purpose::activation, DType::f32, {rows, problem.num_heads});
   }
 
-  PassCost gathered(std::int64_t window, bool stays_with_rows) {
-    if (!stays_with_rows) exchange_heads();
-    const Held held = stays_with_rows ? by_context() : by_ring();
-    const double cols =
-        stays_with_rows ? static_cast<double>(p_.num_kv_heads * p_.head_dim) : key_cols();
-    std::vector<std::vector<PositionRange>> seen;
-    for (const std::vector<PositionRange>& segments : held)
-      seen.push_back(kernels::seen_positions(segments, window));
-    double most_sent = 0;
-    double most_pairs = 0;
-    for (std::size_t rank = 0; rank < held.size(); ++rank) {
-      double given = 0;
-      for (std::size_t other = 0; other < held.size(); ++other)
-        if (other != rank) given += common_positions(held[rank], seen[other]);
-      const double taken =
-          static_cast<double>(num_positions(seen[rank]) - num_positions(held[rank]));
-      const double sent = given * bytes() + (backward_ ? taken * gradient_bytes : 0);
-      most_sent = std::max(most_sent, sent * 2 * cols * static_cast<double>(p_.num_sequences));
-      most_pairs = std::max(most_pairs, pairs(held[rank], seen[rank], window));
-    }
-    expose(most_sent);
-    overlap(seconds_of(most_pairs, stays_with_rows ? static_cast<double>(p_.num_heads) : heads()),
-            0);
-    return cost_;
+  // Of one layer.
+  PassCost forward(std::int64_t window) {
+    return cost_of(
+        [&] { attention_.forward(window, {}, queries_, keys_, keys_, queries_, lse_, {}); });
+  }
+  PassCost backward(std::int64_t window) {
+    return cost_of([&] {
+      attention_.backward(window, {}, {}, queries_, keys_, keys_, queries_, lse_, queries_,
+                          queries_, keys_, keys_, {});
+    });
+  }
+  std::int64_t memory_bytes() const {
+    const MemoryLedger& memory = device_->memory();
+    return memory.live(Purpose::communication) + memory.live(Purpose::workspace);
   }
 
  private:
-  static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-  double bytes() const { return static_cast<double>(p_.element_bytes); }
-  double heads() const {  // of a rank, where heads are exchanged
-    return static_cast<double>(HeadExchange::heads_each(p_.num_heads, split_.ulysses()));
-  }
-  double key_cols() const {
-    return static_cast<double>(HeadExchange::heads_each(p_.num_kv_heads, split_.ulysses()) *
-                               p_.head_dim);
-  }
-  Held by_ring() const {
-    Held held;
-    for (int rank = 0; rank < split_.ring(); ++rank) held.push_back(split_.ring_segments(rank));
-    return held;
-  }
-  Held by_context() const {
-    Held held;
-    for (int rank = 0; rank < split_.num_ranks(); ++rank) held.push_back(split_.segments(rank));
-    return held;
-  }
-  double pairs(const std::vector<PositionRange>& queries, const std::vector<PositionRange>& keys,
-               std::int64_t window) const {
-    return kernels::count_pairs(
-        {.queries = queries, .keys = keys, .window = window, .num_sequences = p_.num_sequences});
-  }
-  static double common_positions(const std::vector<PositionRange>& a,
-                                 const std::vector<PositionRange>& b) {
-    std::int64_t count = 0;
-    for (const PositionRange& one : a)
-      for (const PositionRange& other : b)
-        count += std::max<std::int64_t>(
-            std::min(one.end(), other.end()) - std::max(one.begin, other.begin), 0);
-    return static_cast<double>(count);
-  }
-  // Of a step of the ring, on the rank that computes most.
-  double slowest(const Held& held, std::int64_t step) const {
-    const std::int64_t num_ranks = std::ssize(held);
-    double most = 0;
-    for (std::int64_t rank = 0; rank < num_ranks; ++rank)
-      most = std::max(
-          most, pairs(held[index(rank)], held[index((rank + num_ranks - step) % num_ranks)], 0));
-    return seconds_of(most, heads());
-  }
-  double slowest_first(const Held& all) const {
-    double most = 0;
-    for (const std::vector<PositionRange>& held : all)
-      most = std::max(
-          most,
-          pairs(slice_of(held, 0,
-                         RingAttention::num_first_queries(num_positions(held), p_.element_bytes)),
-                held, 0));
-    return seconds_of(most, heads());
-  }
-  double seconds_of(double num_pairs, double num_heads) const {
-    return (backward_ ? backward_flops : forward_flops) * static_cast<double>(p_.head_dim) *
-           num_heads * num_pairs / config_.rank_flops;
+  template <class Pass>
+  PassCost cost_of(Pass pass) {
+    const Work before = device_->profile().total_work();
+    Stream& clock = device_->compute_stream();
+    const TimePoint begin = clock.mark();
+    pass();
+    const Work after = device_->profile().total_work();
+    const PlanTarget& target = device_->target();
+    PassCost cost;
+    cost.wire_bytes = after.wire_bytes - before.wire_bytes;
+    cost.compute_seconds = (after.flops - before.flops) / target.rank_flops;
+    cost.wire_seconds = cost.wire_bytes / target.link_bytes;
+    cost.seconds = clock.seconds_between(begin, clock.mark());
+    cost.is_hidden = cost.seconds <= cost.compute_seconds * (1 + rounding);
+    return cost;
   }
 
-  void overlap(double compute_seconds, double sent) {
-    const double wire = sent / config_.link_bytes;
-    cost_.wire_bytes += sent;
-    cost_.compute_seconds += compute_seconds;
-    cost_.wire_seconds += wire;
-    cost_.seconds += std::max(compute_seconds, wire);
-    if (wire > compute_seconds) cost_.is_hidden = false;
-  }
-  void expose(double sent) {
-    if (sent > 0) overlap(0, sent);
-  }
+  static constexpr double rounding = 1e-9;  // of the clocks' sums
 
-  // There and back, of the rank with most rows (HeadExchange).
-  void exchange_heads() {
-    const double ranks = split_.ulysses();
-    if (ranks == 1) return;
-    const double query_cols = heads() * static_cast<double>(p_.head_dim);
-    const double own = static_cast<double>(p_.num_sequences * split_.max_local());
-    const double others =
-        static_cast<double>(p_.num_sequences * (split_.max_ring_local() - split_.max_local()));
-    const bool replicated = p_.num_kv_heads < split_.ulysses();
-    if (backward_) {
-      expose((ranks - 1) * own *
-             ((2 * query_cols + 2 * key_cols()) * bytes() + 2 * heads() * gradient_bytes));
-      expose(others *
-             (query_cols * bytes() + 2 * key_cols() * (replicated ? gradient_bytes : bytes())));
-    } else {
-      expose((ranks - 1) * own * (query_cols + 2 * key_cols()) * bytes());
-      expose(others * (query_cols * bytes() + heads() * gradient_bytes));
-    }
-  }
-
-  const ContextProblem& p_;
-  const ContextConfig& config_;
-  const SequenceSplit& split_;
-  bool backward_;
-  PassCost cost_;
+  std::unique_ptr<Device> device_;
+  Mesh mesh_;
+  ContextAttention attention_;
+  Tensor queries_;  // stand for all that has their shape: a plan reads and writes nothing
+  Tensor keys_;
+  Tensor lse_;
 };
 
-void add(PassCost& sum, const PassCost& cost) {
-  sum.wire_bytes += cost.wire_bytes;
-  sum.compute_seconds += cost.compute_seconds;
-  sum.wire_seconds += cost.wire_seconds;
-  sum.seconds += cost.seconds;
+void add(PassCost& sum, const PassCost& cost, std::int64_t times) {
+  const auto count = static_cast<double>(times);
+  sum.wire_bytes += count * cost.wire_bytes;
+  sum.compute_seconds += count * cost.compute_seconds;
+  sum.wire_seconds += count * cost.wire_seconds;
+  sum.seconds += count * cost.seconds;
   sum.is_hidden = sum.is_hidden && cost.is_hidden;
 }
 
-PassCost cost_of(const ContextProblem& problem, const ParallelConfig& parallel,
-                 const SequenceSplit& split, ContextMethod method, bool backward) {
-  PassCost sum;
-  std::map<std::int64_t, PassCost> costs;  // of a layer, by window: layers are alike
-  for (const std::int64_t window : problem.windows) {
-    if (!costs.contains(window)) {
-      CostOfLayer layer(problem, parallel, split, backward);
-      costs[window] = window == 0 && method == ContextMethod::ring
-                          ? layer.full_ring()
-                          : layer.gathered(window, halo_stays_with_rows(split, window));
+void keep_most(PassCost& most, const PassCost& cost) {
+  most.wire_bytes = std::max(most.wire_bytes, cost.wire_bytes);
+  most.compute_seconds = std::max(most.compute_seconds, cost.compute_seconds);
+  most.wire_seconds = std::max(most.wire_seconds, cost.wire_seconds);
+  most.seconds = std::max(most.seconds, cost.seconds);
+  most.is_hidden = most.is_hidden && cost.is_hidden;
+}
+
+// All ranks where they are few, else this many at even distances from the first to the last:
+// neighbours do nearly alike.
+constexpr int most_planned_ranks = 16;
+std::vector<int> planned_ranks(int num_ranks) {
+  const int count = std::min(num_ranks, most_planned_ranks);
+  std::vector<int> ranks;
+  for (int i = 0; i < count; ++i) ranks.push_back(i * (num_ranks - 1) / std::max(count - 1, 1));
+  return ranks;
+}
+
+// A layout of the context ranks alone, under one scheme.
+ParallelConfig layout_of(const SchemeCost& scheme, const ContextConfig& config) {
+  ParallelConfig layout;
+  layout.data = 1;
+  layout.context = scheme.ring * scheme.ulysses;
+  layout.context_split = config;
+  layout.context_split.ring = scheme.ring;
+  layout.context_split.ulysses = scheme.ulysses;
+  layout.context_split.method = scheme.method;
+  return layout;
+}
+
+SequenceSplit split_of(const SchemeCost& scheme, const ContextProblem& problem,
+                       const ContextConfig& config) {
+  return {problem.length, scheme.ring, scheme.ulysses, config.layout, config.pad};
+}
+
+void fill_costs(SchemeCost& scheme, const ContextProblem& problem, const ContextConfig& config) {
+  const ParallelConfig layout = layout_of(scheme, config);
+  const SequenceSplit split = split_of(scheme, problem, config);
+  std::map<std::int64_t, std::int64_t> num_layers;  // by window: such layers are alike
+  for (const std::int64_t window : problem.windows) ++num_layers[window];
+  for (const int rank : planned_ranks(split.num_ranks())) {
+    PlannedRank planned(problem, layout, split, rank);
+    PassCost forward;
+    PassCost backward;
+    for (const auto& [window, count] : num_layers) {
+      add(forward, planned.forward(window), count);
+      add(backward, planned.backward(window), count);
     }
-    add(sum, costs[window]);
+    keep_most(scheme.forward, forward);
+    keep_most(scheme.backward, backward);
+    scheme.memory_bytes = std::max(scheme.memory_bytes, planned.memory_bytes());
   }
-  return sum;
 }
 
 // The schemes to consider, legal or not.
@@ -234,7 +177,7 @@ std::vector<ConfigMistake> mistakes_of(const SchemeCost& scheme, const ContextPr
 }
 
 struct Schemes {
-  std::vector<SchemeCost> legal;
+  std::vector<SchemeCost> legal;        // without their costs
   std::vector<ConfigMistake> mistakes;  // why the others are not, each once
 };
 
@@ -247,12 +190,7 @@ Schemes schemes_of(const ContextProblem& problem, const ParallelConfig& parallel
       if (std::find(schemes.mistakes.begin(), schemes.mistakes.end(), mistake) ==
           schemes.mistakes.end())
         schemes.mistakes.push_back(mistake);
-    if (!wrong.empty()) continue;
-    const SequenceSplit split(problem.length, scheme.ring, scheme.ulysses, config.layout,
-                              config.pad);
-    scheme.forward = cost_of(problem, parallel, split, scheme.method, false);
-    scheme.backward = cost_of(problem, parallel, split, scheme.method, true);
-    schemes.legal.push_back(scheme);
+    if (wrong.empty()) schemes.legal.push_back(scheme);
   }
   if (schemes.legal.empty() && schemes.mistakes.empty())
     schemes.mistakes.push_back(
@@ -260,6 +198,13 @@ Schemes schemes_of(const ContextProblem& problem, const ParallelConfig& parallel
          fmt::format("ring {} x ulysses {} is not context {}", config.ring, config.ulysses,
                      parallel.context)});
   return schemes;
+}
+
+std::vector<SchemeCost> legal_schemes(const ContextProblem& problem,
+                                      const ParallelConfig& parallel) {
+  Schemes schemes = schemes_of(problem, parallel);
+  if (schemes.legal.empty()) require_none(schemes.mistakes);
+  return std::move(schemes.legal);
 }
 
 }  // namespace
@@ -272,9 +217,9 @@ std::string SchemeCost::text() const {
 
 std::vector<SchemeCost> scheme_costs(const ContextProblem& problem,
                                      const ParallelConfig& parallel) {
-  Schemes schemes = schemes_of(problem, parallel);
-  if (schemes.legal.empty()) require_none(schemes.mistakes);
-  return std::move(schemes.legal);
+  std::vector<SchemeCost> schemes = legal_schemes(problem, parallel);
+  for (SchemeCost& scheme : schemes) fill_costs(scheme, problem, parallel.context_split);
+  return schemes;
 }
 
 std::vector<ConfigMistake> context_mistakes(const ContextProblem& problem,
@@ -287,9 +232,11 @@ ParallelConfig with_chosen_context(const ContextProblem& problem, const Parallel
   ParallelConfig chosen = with_degree(parallel);
   ContextConfig& split = chosen.context_split;
   if (chosen.context < 1) return chosen;  // Mesh::resolved says what is wrong
-  const std::vector<SchemeCost> costs = scheme_costs(problem, chosen);
+  std::vector<SchemeCost> schemes = legal_schemes(problem, chosen);
+  if (schemes.size() > 1)
+    for (SchemeCost& scheme : schemes) fill_costs(scheme, problem, split);
   const SchemeCost& best = *std::min_element(
-      costs.begin(), costs.end(),
+      schemes.begin(), schemes.end(),
       [](const SchemeCost& a, const SchemeCost& b) { return a.seconds() < b.seconds(); });
   split.ring = best.ring;
   split.ulysses = best.ulysses;

@@ -1,13 +1,13 @@
-// Which way of sharing a sequence is best for a model: bytes that each legal scheme sends, seconds
-// that its computation and its messages take, and whether the one hides the other. From counted
-// pairs and bytes and two figures of the machine (ContextConfig::rank_flops and link_bytes), so all
-// ranks choose alike. Formulas: docs/parallelism.md; the bytes are those that the groups record.
+// Which way of sharing a sequence is best for a model: the attention of every legal scheme runs on
+// a plan device (ContextAttention itself, with the group of a plan), whose profile says what a rank
+// sends and computes, whose ledger what it holds, and whose clocks (tensor/plan_stream.hpp) how
+// much of the one hides behind the other. Nothing is measured: two figures of the machine price a
+// FLOP and a byte (ContextConfig::rank_flops and link_bytes), so all ranks choose alike.
 //
-// A pair of a query and a key counts 4 head_dim FLOPs forward and 10 backward (five products, of
-// which two compute the scores and their gradients anew). A hop of the ring is hidden if computing
-// the block that is there takes at least as long: with n positions a rank, g query heads to a kv
-// head, b bytes an element, F FLOP/s and B bytes/s that is, in the zigzag layout,
-//   n >= b (F / B) / g forward       n >= (2 b + 8) / 5 (F / B) / g backward, gradients being fp32
+// A pair of a query and a key counts 4 head_dim FLOPs forward and 8 backward, as everywhere
+// (kernels/plan/attention.cpp). So a hop of the zigzag ring is hidden, with n positions a rank, g
+// query heads to a kv head, b bytes an element, F FLOP/s and B bytes/s, if
+//   n >= b (F / B) / g forward       n >= (2 b + 8) / 4 (F / B) / g backward, gradients being fp32
 #pragma once
 
 #include <algorithm>
@@ -26,11 +26,11 @@ struct ContextProblem {
   std::int64_t num_heads = 0;
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
-  std::int64_t element_bytes = 2;           // of keys and values
+  DType compute = DType::bf16;              // of keys and values
   std::vector<std::int64_t> windows = {0};  // of each layer; 0: full attention
 };
 
-// One direction, summed over the layers. Of the rank that sends or computes most.
+// One direction, summed over the layers. Each figure is of the rank that has most of it.
 struct PassCost {
   double wire_bytes = 0;
   double compute_seconds = 0;
@@ -40,7 +40,7 @@ struct PassCost {
   // The share of wire_seconds beside which something was computed; 1 without messages.
   double hidden_share() const {
     if (wire_seconds == 0) return 1;
-    return std::max(0.0, compute_seconds + wire_seconds - seconds) / wire_seconds;
+    return std::clamp((compute_seconds + wire_seconds - seconds) / wire_seconds, 0.0, 1.0);
   }
 };
 
@@ -50,11 +50,13 @@ struct SchemeCost {
   ContextMethod method = ContextMethod::ring;  // or all_gather
   PassCost forward = {};
   PassCost backward = {};
+  // Blocks that travel and scratch, which all layers share. Scratch follows the threads of a rank.
+  std::int64_t memory_bytes = 0;
   double seconds() const { return forward.seconds + backward.seconds; }
   std::string text() const;  // "ring 4 x ulysses 2"
 };
 
-// The legal schemes that `parallel` leaves open, a fixed order. ConfigError with the reason for
+// The legal schemes that `parallel` leaves open, in a fixed order. ConfigError with the reason for
 // each if there is none.
 std::vector<SchemeCost> scheme_costs(const ContextProblem& problem, const ParallelConfig& parallel);
 
@@ -62,7 +64,8 @@ std::vector<SchemeCost> scheme_costs(const ContextProblem& problem, const Parall
 std::vector<ConfigMistake> context_mistakes(const ContextProblem& problem,
                                             const ParallelConfig& parallel);
 
-// Fills in ring, ulysses and method ("auto") by the least seconds. Leaves what is decided as it is.
+// Fills in ring, ulysses and method ("auto") by the least seconds, of equals the first. Leaves what
+// is decided as it is.
 ParallelConfig with_chosen_context(const ContextProblem& problem, const ParallelConfig& parallel);
 
 }  // namespace switchyard

@@ -5,8 +5,8 @@
 // R ranks, n positions a rank (at most), d = num_kv_heads * head_dim, b bytes of an element. A rank
 // sends 2 (R - 1) S n d b bytes forward, and 2 (R - 1) S n d (b + 4) backward. It holds two blocks
 // of keys and values, and four of their gradients in fp32 (one stays at home), whatever R: while
-// one is computed the next is in flight. docs/parallelism.md has a table for 3 ranks. Outputs merge in fp32 and are rounded once. Every sum has a fixed
-// order.
+// one is computed the next is in flight. docs/parallelism.md has a table for 3 ranks. Outputs merge
+// in fp32 and are rounded once. Every sum has a fixed order.
 #pragma once
 
 #include <array>
@@ -26,9 +26,6 @@ class RingAttention {
 
   // Rows a sequence in a block: the most positions of any rank.
   static std::int64_t block_length(std::span<const std::vector<PositionRange>> held);
-  // How many of n own queries the backward pass computes first. Of the pairs that they see, the
-  // first have the share b / (b + 4), as keys have of the bytes of keys and gradients.
-  static std::int64_t num_first_queries(std::int64_t num_local, std::int64_t element_bytes);
 
   // sinks: f32 [A, number of sinks] or empty. out: of the compute type or f32; lse: f32 [S n, A];
   // both written, and final.
@@ -39,6 +36,9 @@ class RingAttention {
                 const AttentionInputs& gradients, const kernels::Poll& poll);
 
  private:
+  // How many of n own queries the backward pass computes first. Of the pairs that they see, the
+  // first have the share b / (b + 4), as keys have of the bytes of keys and gradients.
+  static std::int64_t num_first_queries(std::int64_t num_local, std::int64_t element_bytes);
   int next() const { return (group_.rank() + 1) % group_.size(); }
   int previous() const { return (group_.rank() + group_.size() - 1) % group_.size(); }
   // The ring rank whose keys this rank holds at a step.

@@ -93,9 +93,12 @@ class PlanGroup final : public Group {
   void record_values(std::size_t bytes) {
     device_.profile().record(wire::gather_values(static_cast<std::int64_t>(bytes), size()));
   }
+  // On the communication stream, behind what the compute stream holds.
   Event record(double wire_bytes) {
+    Stream& wires = device_.communication_stream();
+    device_.compute_stream().record().wait(wires);
     wire::record(device_, wire_bytes);
-    return Event();
+    return wires.record();
   }
 
   Device& device_;

@@ -24,7 +24,8 @@ for text in "Sharing a sequence of 131072 positions over 8 ranks" "ring 8" "ring
   [[ $out == *"$text"* ]] || fail "the plan does not tell '$text': $out"
 done
 
-small=(model.sequence_length=513 model.hidden=32 model.num_layers=8 experts.intermediate=32 parallel.context.pad=true
+# A ring although sequences are short: it is what the long ones take.
+small=(parallel.context.method=ring model.sequence_length=513 model.hidden=32 model.num_layers=8 experts.intermediate=32 parallel.context.pad=true
   run.precision=fp32 train.num_steps=12 checkpoint.every=0)
 train() {
   local num=$1

@@ -13,7 +13,6 @@ const ContextProblem problem{.length = 4096,
                              .num_heads = 8,
                              .num_kv_heads = 2,
                              .head_dim = 64,
-                             .element_bytes = 2,
                              .windows = {0, 0}};
 
 ParallelConfig chosen_of(std::int64_t context, ContextMethod method = ContextMethod::automatic) {

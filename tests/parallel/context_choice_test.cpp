@@ -1,5 +1,5 @@
-// The costs of the schemes: bytes by the documented formulas and as the groups record them on the
-// plan device, the lengths at which messages hide, what `auto` takes, and what is refused.
+// The costs of the schemes: bytes by the documented formulas and as single ranks record them, the
+// lengths at which messages hide, what `auto` takes, and what is refused.
 #include <gtest/gtest.h>
 
 #include "parallel/context/context_attention.hpp"
@@ -31,17 +31,16 @@ std::pair<Recorded, Recorded> recorded(const ContextProblem& p, const ParallelCo
   const Mesh mesh(*device, rank, static_cast<int>(config.context), config);
   const ContextConfig& context = mesh.config().context_split;
   const SequenceSplit split(p.length, context.ring, context.ulysses, context.layout, context.pad);
-  const DType compute = p.element_bytes == 2 ? DType::bf16 : DType::f32;
   const std::int64_t window = p.windows.front();
   ContextAttention attention(*device, mesh,
                              {p.num_sequences, p.num_heads, p.num_kv_heads, p.head_dim, 1.0f},
-                             compute, split, {&window, 1});
+                             p.compute, split, {&window, 1});
   const std::int64_t rows = p.num_sequences * split.num_local(rank);
   const auto make = [&](DType dtype, std::int64_t cols) {
     return Tensor(*device, Purpose::activation, dtype, {rows, cols});
   };
-  const Tensor q = make(compute, p.num_heads * p.head_dim);
-  const Tensor k = make(compute, p.num_kv_heads * p.head_dim);
+  const Tensor q = make(p.compute, p.num_heads * p.head_dim);
+  const Tensor k = make(p.compute, p.num_kv_heads * p.head_dim);
   const Tensor lse = make(DType::f32, p.num_heads);
   const auto work_of = [&](auto&& pass) {
     device->profile().reset();
@@ -71,17 +70,17 @@ constexpr double n_of(const ContextProblem& p, std::int64_t ranks) {
   return static_cast<double>(p.num_sequences * p.length) / static_cast<double>(ranks);
 }
 
-TEST(ContextChoiceTest, TheCountedBytesAreThoseThatTheGroupsRecord) {
+// Of all ranks, and of 24 the chosen ones stand for the others.
+TEST(ContextChoiceTest, TheBytesAreThoseOfTheRankThatSendsMost) {
   for (const std::int64_t window : {0, 7, 100})
     for (const std::int64_t num_kv_heads : {1, 2, 8})
-      for (const std::int64_t ranks : {2, 3, 4, 8})
+      for (const std::int64_t ranks : {2, 3, 4, 8, 24})
         for (const bool pad : {false, true}) {
           const ContextProblem p{.length = pad ? 197 : 192,
                                  .num_sequences = 2,
                                  .num_heads = 8,
                                  .num_kv_heads = num_kv_heads,
                                  .head_dim = 16,
-                                 .element_bytes = 2,
                                  .windows = {window}};
           ParallelConfig open = context_of(ranks);
           open.context_split.pad = pad;
@@ -91,9 +90,9 @@ TEST(ContextChoiceTest, TheCountedBytesAreThoseThatTheGroupsRecord) {
             ParallelConfig config = context_of(ranks, cost.ring, cost.ulysses, cost.method);
             config.context_split.pad = pad;
             const auto [forward, backward] = recorded_bytes(p, config);
-            if (pad && cost.ulysses > 1) {  // the most of each exchange may be different ranks'
-              EXPECT_NEAR(cost.forward.wire_bytes, forward, forward * 0.1);
-              EXPECT_NEAR(cost.backward.wire_bytes, backward, backward * 0.1);
+            if (ranks == 24) {  // padded pieces differ by a position, and so by up to an eighth
+              EXPECT_NEAR(cost.forward.wire_bytes, forward, forward * (pad ? 0.13 : 0.01));
+              EXPECT_NEAR(cost.backward.wire_bytes, backward, backward * (pad ? 0.13 : 0.01));
             } else {
               EXPECT_DOUBLE_EQ(cost.forward.wire_bytes, forward);
               EXPECT_DOUBLE_EQ(cost.backward.wire_bytes, backward);
@@ -137,7 +136,7 @@ TEST(ContextChoiceTest, AWindowSendsItsHalo) {
   }
 }
 
-// n >= b (F / B) / g forward, n >= (2 b + 8) / 5 (F / B) / g backward.
+// n >= b (F / B) / g forward, n >= (2 b + 8) / 4 (F / B) / g backward.
 TEST(ContextChoiceTest, TheRingHidesFromTheLengthOfTheFormulas) {
   ParallelConfig config = context_of(8, 8, 1, ContextMethod::ring);
   config.context_split.rank_flops = 1e12;
@@ -156,7 +155,7 @@ TEST(ContextChoiceTest, TheRingHidesFromTheLengthOfTheFormulas) {
   EXPECT_FALSE(cost_at(forward * 0.99).forward.is_hidden);
   // The first and the last part of the own block have their share of the bytes beside them, so one
   // length holds for all hops.
-  const double backward = (2 * 2 + 8) / 5.0 * ratio / group;
+  const double backward = (2 * 2 + 8) / 4.0 * ratio / group;
   EXPECT_TRUE(cost_at(backward * 1.01).backward.is_hidden);
   EXPECT_FALSE(cost_at(backward * 0.99).backward.is_hidden);
 }
@@ -203,7 +202,7 @@ TEST(ContextChoiceTest, TheReasonsWhyNothingIsLegal) {
   }
 }
 
-// The busiest rank of the ring has its share of the pairs and no more; the planned kernel agrees.
+// The busiest rank of the ring has its share of the pairs and no more.
 TEST(ContextChoiceTest, TheWorkIsSharedEvenly) {
   const ContextProblem p{.length = 1024, .num_heads = 4, .num_kv_heads = 2, .head_dim = 64};
   ParallelConfig config = context_of(4, 4, 1, ContextMethod::ring);
@@ -211,10 +210,38 @@ TEST(ContextChoiceTest, TheWorkIsSharedEvenly) {
   const double pairs = 1024.0 * 1025 / 2;
   const SchemeCost cost = scheme_costs(p, config).at(0);
   EXPECT_DOUBLE_EQ(cost.forward.compute_seconds, 4 * 64 * 4 * pairs / 4);
-  EXPECT_DOUBLE_EQ(cost.backward.compute_seconds, 10 * 64 * 4 * pairs / 4);
-  double flops = 0;
-  for (int rank = 0; rank < 4; ++rank) flops += recorded(p, config, rank).first.flops;
-  EXPECT_DOUBLE_EQ(flops, recorded(p, context_of(1), 0).first.flops);
+  // The gradients of three blocks of 256 positions' keys and values are added up.
+  EXPECT_DOUBLE_EQ(cost.backward.compute_seconds, 8 * 64 * 4 * pairs / 4 + 3.0 * 256 * 2 * 2 * 64);
+}
+
+// Three layers of two kinds are the sum of their costs, and share what travels.
+TEST(ContextChoiceTest, LayersAddUpAndShareTheirBlocks) {
+  ContextProblem p{.length = 4096, .num_heads = 8, .num_kv_heads = 2, .head_dim = 64};
+  const ParallelConfig config = context_of(4, 4, 1, ContextMethod::ring);
+  const SchemeCost full = scheme_costs(p, config).at(0);
+  p.windows = {100};
+  const SchemeCost window = scheme_costs(p, config).at(0);
+  p.windows = {0, 100, 0};
+  const SchemeCost all = scheme_costs(p, config).at(0);
+  EXPECT_DOUBLE_EQ(all.backward.wire_bytes,
+                   2 * full.backward.wire_bytes + window.backward.wire_bytes);
+  EXPECT_DOUBLE_EQ(all.seconds(), 2 * full.seconds() + window.seconds());
+  EXPECT_LT(all.memory_bytes, full.memory_bytes + window.memory_bytes);
+}
+
+// What the ring holds does not grow with the ranks' number, what is gathered does.
+TEST(ContextChoiceTest, TheMemoryOfAScheme) {
+  ContextProblem p{.length = 8192, .num_heads = 8, .num_kv_heads = 2, .head_dim = 64};
+  const auto bytes_of = [&](std::int64_t ranks, ContextMethod method) {
+    p.length = 2048 * ranks;
+    const SchemeCost cost = scheme_costs(p, context_of(ranks, ranks, 1, method)).at(0);
+    return static_cast<double>(cost.memory_bytes);
+  };
+  const double block = 2048 * 2 * 2 * 64;  // keys and values
+  EXPECT_GT(bytes_of(4, ContextMethod::all_gather), bytes_of(4, ContextMethod::ring));
+  EXPECT_GE(bytes_of(8, ContextMethod::all_gather),
+            bytes_of(4, ContextMethod::all_gather) + 4 * block * (2 + 4));
+  EXPECT_LT(bytes_of(8, ContextMethod::ring), bytes_of(4, ContextMethod::ring) + block);
 }
 
 }  // namespace

@@ -76,5 +76,30 @@ TEST(Stream, OfACpuHoldsNothingBack) {
   device->communication_stream().wait_host();
 }
 
+// 10 FLOP/s and 2 bytes/s: 3 s of computation beside 5 s of messages, then 1 s.
+TEST(PlanStream, WaitsOnlyForWhatIsNotHidden) {
+  const auto device = make_plan_device({.rank_flops = 10, .link_bytes = 2});
+  Stream& compute = device->compute_stream();
+  Stream& wires = device->communication_stream();
+  const TimePoint begin = compute.mark();
+  const auto seconds = [&](Stream& of) { return of.seconds_between(begin, of.mark()); };
+  compute.record().wait(wires);
+  device->profile().record({.wire_bytes = 10});
+  Event arrived = wires.record();
+  device->profile().record({.flops = 30});
+  EXPECT_DOUBLE_EQ(seconds(compute), 3);
+  arrived.wait(compute);
+  EXPECT_DOUBLE_EQ(seconds(compute), 5);
+  EXPECT_DOUBLE_EQ(device->profile().total_seconds(), 5);
+  device->profile().reset();
+  device->profile().record({.flops = 10});
+  EXPECT_DOUBLE_EQ(seconds(compute), 6) << "the clock goes on";
+  EXPECT_DOUBLE_EQ(device->profile().total_seconds(), 1);
+  compute.record().wait(wires);  // nothing travels before it is computed
+  EXPECT_DOUBLE_EQ(seconds(wires), 6);
+  wires.record().wait(compute);
+  EXPECT_DOUBLE_EQ(seconds(compute), 6);
+}
+
 }  // namespace
 }  // namespace switchyard
