@@ -4,6 +4,16 @@
 // positions that this rank holds of every sequence) and get their local rows back; who else holds
 // what is this class's own business.
 //
+// Who calls whom, from the layer down:
+//   AttentionMixer           a layer: projections, rotation (model/mixers/attention.hpp)
+//     ContextAttention       all ranks that share a sequence; which of them share heads
+//       HeadExchange         rows with all heads <-> whole sequences with a share of the heads
+//       RankGroupAttention   the ranks of one group, all with the same heads: how keys reach them
+//         RingAttention      block after block ...
+//         GatherAttention    ... or all that is seen at once
+//           HaloExchange     the rows that a rank reads beside its own
+//         PartAttention      one call of the kernel: this rank's queries, the keys at hand
+//
 // Schemes (docs/parallelism.md): a ring over context_ring or a gather of keys and values, inside an
 // exchange of sequence for heads where context_ulysses has ranks. Windows take the gather of their
 // halo; where this is little, W - 1 <= positions of a rank, straight between the context ranks, all
@@ -17,7 +27,7 @@
 #include <span>
 
 #include "parallel/context/head_exchange.hpp"
-#include "parallel/context/split_attention.hpp"
+#include "parallel/context/rank_group_attention.hpp"
 #include "parallel/group/exchange_progress.hpp"
 #include "parallel/mesh.hpp"
 
@@ -81,8 +91,8 @@ class ContextAttention {
   SequenceSplit split_;
   int ulysses_rank_;
   ExchangeProgress progress_;
-  std::optional<SplitAttention> by_rows_;   // all heads, over context
-  std::optional<SplitAttention> by_heads_;  // a share of the heads, over context_ring
+  std::optional<RankGroupAttention> by_rows_;   // all heads, over context
+  std::optional<RankGroupAttention> by_heads_;  // a share of the heads, over context_ring
   std::optional<Heads> heads_;
   Tensor delta_;  // f32 [S n, A]
 };

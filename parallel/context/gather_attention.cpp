@@ -20,7 +20,7 @@ std::vector<std::vector<PositionRange>> seen_by_rank(
 
 }  // namespace
 
-GatherAttention::GatherAttention(Group& group, AttentionPartKernel& kernel,
+GatherAttention::GatherAttention(Group& group, PartAttention& kernel,
                                  std::span<const std::vector<PositionRange>> held,
                                  std::span<const std::int64_t> windows, ExchangeProgress& progress)
     : kernel_(kernel), own_(held[static_cast<std::size_t>(group.rank())]) {

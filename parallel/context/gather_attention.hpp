@@ -12,8 +12,8 @@
 
 #include <map>
 
-#include "parallel/context/attention_part.hpp"
 #include "parallel/context/halo_exchange.hpp"
+#include "parallel/context/part_attention.hpp"
 
 namespace switchyard {
 
@@ -21,7 +21,7 @@ class GatherAttention {
  public:
   // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
   // Borrows group, kernel and progress.
-  GatherAttention(Group& group, AttentionPartKernel& kernel,
+  GatherAttention(Group& group, PartAttention& kernel,
                   std::span<const std::vector<PositionRange>> held,
                   std::span<const std::int64_t> windows, ExchangeProgress& progress);
 
@@ -40,7 +40,7 @@ class GatherAttention {
   // k | v of this rank and of the others as the rows of the exchange's positions.
   TensorView gather(const HaloExchange& exchange, const AttentionInputs& inputs);
 
-  AttentionPartKernel& kernel_;
+  PartAttention& kernel_;
   std::vector<PositionRange> own_;
   std::map<std::int64_t, HaloExchange> exchanges_;  // by window
   Tensor keys_;                                     // [S keys, 2 G D]: keys | values

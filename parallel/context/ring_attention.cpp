@@ -25,7 +25,7 @@ std::int64_t RingAttention::num_first_queries(std::int64_t num_local, std::int64
   return std::max<std::int64_t>(static_cast<std::int64_t>(first), 1);
 }
 
-RingAttention::RingAttention(Group& group, AttentionPartKernel& kernel,
+RingAttention::RingAttention(Group& group, PartAttention& kernel,
                              std::vector<std::vector<PositionRange>> held,
                              ExchangeProgress& progress)
     : group_(group),

@@ -11,7 +11,7 @@
 
 #include <array>
 
-#include "parallel/context/attention_part.hpp"
+#include "parallel/context/part_attention.hpp"
 #include "parallel/context/sequence_split.hpp"
 #include "parallel/group/exchange_progress.hpp"
 #include "parallel/group/group.hpp"
@@ -21,8 +21,8 @@ namespace switchyard {
 class RingAttention {
  public:
   // held: the segments of each rank of the group. Borrows group, kernel and progress.
-  RingAttention(Group& group, AttentionPartKernel& kernel,
-                std::vector<std::vector<PositionRange>> held, ExchangeProgress& progress);
+  RingAttention(Group& group, PartAttention& kernel, std::vector<std::vector<PositionRange>> held,
+                ExchangeProgress& progress);
 
   // Rows a sequence in a block: the most positions of any rank.
   static std::int64_t block_length(std::span<const std::vector<PositionRange>> held);
@@ -55,7 +55,7 @@ class RingAttention {
   void unpack(const TensorView& block, const AttentionInputs& gradients) const;
 
   Group& group_;
-  AttentionPartKernel& kernel_;
+  PartAttention& kernel_;
   ExchangeProgress& progress_;
   std::vector<std::vector<PositionRange>> held_;  // by rank
   std::int64_t num_local_;                        // positions of this rank

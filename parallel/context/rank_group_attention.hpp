@@ -1,27 +1,28 @@
-// Attention of sequences that are split over the ranks of one group, each with the same heads: the
-// kernel where the group has one rank, else a ring, or a gather of keys and values. Windows always
-// take the gather: it is their halo.
+// Attention of sequences that are split over the ranks of one group, each with the same heads:
+// chooses how keys and values reach them. The kernel alone where the group has one rank, else a
+// ring, or a gather. Windows always take the gather: it is their halo.
+// (Not attention with grouped queries, which is every layer's here.)
 #pragma once
 
 #include <memory>
 #include <span>
 
-#include "parallel/context/attention_part.hpp"
 #include "parallel/context/gather_attention.hpp"
+#include "parallel/context/part_attention.hpp"
 #include "parallel/context/ring_attention.hpp"
 
 namespace switchyard {
 
 enum class AttentionMethod : std::uint8_t { ring, all_gather };
 
-class SplitAttention {
+class RankGroupAttention {
  public:
   // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
   // Borrows group and progress.
-  SplitAttention(Device& device, Group& group, const AttentionSizes& sizes, DType compute,
-                 const std::vector<std::vector<PositionRange>>& held,
-                 std::span<const std::int64_t> windows, AttentionMethod method,
-                 ExchangeProgress& progress);
+  RankGroupAttention(Device& device, Group& group, const AttentionSizes& sizes, DType compute,
+                     const std::vector<std::vector<PositionRange>>& held,
+                     std::span<const std::int64_t> windows, AttentionMethod method,
+                     ExchangeProgress& progress);
 
   void set_documents(kernels::DocumentStarts document_starts) {
     kernel_.set_documents(document_starts);
@@ -37,7 +38,7 @@ class SplitAttention {
   AttentionPart own_part(std::int64_t window) const;
 
   std::vector<PositionRange> own_;
-  AttentionPartKernel kernel_;
+  PartAttention kernel_;
   std::unique_ptr<RingAttention> ring_;      // of full attention, unless it is gathered
   std::unique_ptr<GatherAttention> gather_;  // of the others; neither on one rank
 };

@@ -53,12 +53,12 @@ struct AttentionPart {
   std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
 };
 
-class AttentionPartKernel {
+class PartAttention {
  public:
   // Scratch for calls of at most max_queries and max_keys rows a sequence, of positions below
   // `length`.
-  AttentionPartKernel(Device& device, const AttentionSizes& sizes, DType compute,
-                      std::int64_t max_queries, std::int64_t max_keys, std::int64_t length);
+  PartAttention(Device& device, const AttentionSizes& sizes, DType compute,
+                std::int64_t max_queries, std::int64_t max_keys, std::int64_t length);
 
   // By sequence, or empty; kept until the next call.
   void set_documents(kernels::DocumentStarts document_starts);

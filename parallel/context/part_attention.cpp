@@ -1,4 +1,4 @@
-#include "parallel/context/attention_part.hpp"
+#include "parallel/context/part_attention.hpp"
 
 #include <algorithm>
 
@@ -19,9 +19,8 @@ kernels::AttentionShape shape_with(const AttentionSizes& sizes, std::int64_t num
 
 }  // namespace
 
-AttentionPartKernel::AttentionPartKernel(Device& device, const AttentionSizes& sizes, DType compute,
-                                         std::int64_t max_queries, std::int64_t max_keys,
-                                         std::int64_t length)
+PartAttention::PartAttention(Device& device, const AttentionSizes& sizes, DType compute,
+                             std::int64_t max_queries, std::int64_t max_keys, std::int64_t length)
     : device_(device),
       sizes_(sizes),
       compute_(compute),
@@ -30,7 +29,7 @@ AttentionPartKernel::AttentionPartKernel(Device& device, const AttentionSizes& s
                  {kernels::attention_workspace_bytes(shape_with(sizes, max_queries, max_keys),
                                                      compute, device.target())}) {}
 
-void AttentionPartKernel::set_documents(kernels::DocumentStarts document_starts) {
+void PartAttention::set_documents(kernels::DocumentStarts document_starts) {
   document_starts_.assign(document_starts.begin(), document_starts.end());
   for (MadeRanges& ranges : made_) ranges.is_current = false;
   if (document_starts.empty()) return;
@@ -40,16 +39,16 @@ void AttentionPartKernel::set_documents(kernels::DocumentStarts document_starts)
   kernels::fill_document_begins(document_starts, document_begins_);
 }
 
-kernels::AttentionShape AttentionPartKernel::shape_of(const AttentionPart& part) const {
+kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part) const {
   return shape_with(sizes_, num_positions(part.queries), part.key_length);
 }
 
-bool AttentionPartKernel::MadeRanges::is_of(const AttentionPart& part) const {
+bool PartAttention::MadeRanges::is_of(const AttentionPart& part) const {
   return window == part.window && first_query == part.first_query && end_query == part.end_query &&
          std::ranges::equal(queries, part.queries) && std::ranges::equal(keys, part.keys);
 }
 
-AttentionPartKernel::MadeRanges& AttentionPartKernel::made_for(const AttentionPart& part) {
+PartAttention::MadeRanges& PartAttention::made_for(const AttentionPart& part) {
   for (MadeRanges& ranges : made_)
     if (ranges.is_of(part)) return ranges;
   const Shape rows = {sizes_.num_sequences * num_positions(part.queries)};
@@ -63,7 +62,7 @@ AttentionPartKernel::MadeRanges& AttentionPartKernel::made_for(const AttentionPa
                  .end = Tensor(device_, Purpose::workspace, DType::i32, rows)});
 }
 
-void AttentionPartKernel::make(MadeRanges& ranges) const {
+void PartAttention::make(MadeRanges& ranges) const {
   const kernels::VisibleKeys visible{.queries = ranges.queries,
                                      .keys = ranges.keys,
                                      .window = ranges.window,
@@ -77,15 +76,15 @@ void AttentionPartKernel::make(MadeRanges& ranges) const {
   ranges.is_current = true;
 }
 
-kernels::KeyRanges AttentionPartKernel::ranges_of(const AttentionPart& part) {
+kernels::KeyRanges PartAttention::ranges_of(const AttentionPart& part) {
   MadeRanges& ranges = made_for(part);
   if (!ranges.is_current) make(ranges);
   return {ranges.first, ranges.end, ranges.num_pairs};
 }
 
-bool AttentionPartKernel::forward(const AttentionPart& part, const AttentionInputs& inputs,
-                                  const TensorView& out, const TensorView& lse,
-                                  kernels::Merge merge, const kernels::Poll& poll) {
+bool PartAttention::forward(const AttentionPart& part, const AttentionInputs& inputs,
+                            const TensorView& out, const TensorView& lse, kernels::Merge merge,
+                            const kernels::Poll& poll) {
   const kernels::KeyRanges ranges = ranges_of(part);
   if (ranges.num_pairs == 0 && merge == kernels::Merge::with_before) return false;
   kernels::attention_forward(shape_of(part), inputs.q, inputs.k, inputs.v, ranges, out, lse, merge,
@@ -93,10 +92,10 @@ bool AttentionPartKernel::forward(const AttentionPart& part, const AttentionInpu
   return true;
 }
 
-bool AttentionPartKernel::backward(const AttentionPart& part, const AttentionInputs& inputs,
-                                   const AttentionResults& results,
-                                   const kernels::AttentionGradients& gradients,
-                                   const kernels::Poll& poll) {
+bool PartAttention::backward(const AttentionPart& part, const AttentionInputs& inputs,
+                             const AttentionResults& results,
+                             const kernels::AttentionGradients& gradients,
+                             const kernels::Poll& poll) {
   const kernels::KeyRanges ranges = ranges_of(part);
   if (ranges.num_pairs == 0) return false;
   kernels::attention_backward(shape_of(part), inputs.q, inputs.k, inputs.v, ranges, results.lse,

@@ -1,4 +1,4 @@
-#include "parallel/context/split_attention.hpp"
+#include "parallel/context/rank_group_attention.hpp"
 
 #include <algorithm>
 
@@ -32,10 +32,11 @@ std::int64_t length_of(const std::vector<std::vector<PositionRange>>& held) {
 
 }  // namespace
 
-SplitAttention::SplitAttention(Device& device, Group& group, const AttentionSizes& sizes,
-                               DType compute, const std::vector<std::vector<PositionRange>>& held,
-                               std::span<const std::int64_t> windows, AttentionMethod method,
-                               ExchangeProgress& progress)
+RankGroupAttention::RankGroupAttention(Device& device, Group& group, const AttentionSizes& sizes,
+                                       DType compute,
+                                       const std::vector<std::vector<PositionRange>>& held,
+                                       std::span<const std::int64_t> windows,
+                                       AttentionMethod method, ExchangeProgress& progress)
     : own_(held[static_cast<std::size_t>(group.rank())]),
       kernel_(device, sizes, compute, num_positions(own_), most_keys(group, held, windows, method),
               length_of(held)) {
@@ -49,13 +50,13 @@ SplitAttention::SplitAttention(Device& device, Group& group, const AttentionSize
     gather_ = std::make_unique<GatherAttention>(group, kernel_, held, gathered, progress);
 }
 
-AttentionPart SplitAttention::own_part(std::int64_t window) const {
+AttentionPart RankGroupAttention::own_part(std::int64_t window) const {
   return {.queries = own_, .keys = own_, .key_length = num_positions(own_), .window = window};
 }
 
-void SplitAttention::forward(std::int64_t window, const TensorView& sinks,
-                             const AttentionInputs& inputs, const TensorView& out,
-                             const TensorView& lse, const kernels::Poll& poll) {
+void RankGroupAttention::forward(std::int64_t window, const TensorView& sinks,
+                                 const AttentionInputs& inputs, const TensorView& out,
+                                 const TensorView& lse, const kernels::Poll& poll) {
   if (ring_ && (window == 0 || !gather_))
     return ring_->forward(window, sinks, inputs, out, lse, poll);
   if (gather_) return gather_->forward(window, sinks, inputs, out, lse, poll);
@@ -63,9 +64,9 @@ void SplitAttention::forward(std::int64_t window, const TensorView& sinks,
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
 
-void SplitAttention::backward(std::int64_t window, const AttentionInputs& inputs,
-                              const AttentionResults& results, const AttentionInputs& gradients,
-                              const kernels::Poll& poll) {
+void RankGroupAttention::backward(std::int64_t window, const AttentionInputs& inputs,
+                                  const AttentionResults& results, const AttentionInputs& gradients,
+                                  const kernels::Poll& poll) {
   if (ring_ && (window == 0 || !gather_))
     return ring_->backward(window, inputs, results, gradients, poll);
   if (gather_) return gather_->backward(window, inputs, results, gradients, poll);
