@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "tests/data/scratch_folder.hpp"
+#include "tests/end_to_end/evaluation_file.hpp"
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/tested_device.hpp"
@@ -20,23 +21,11 @@ constexpr double split_sequences = 1e-6;
 
 constexpr std::int64_t length = 24;  // divides among 1 to 4 context ranks in any layout
 
-// A token file of its own for each process, all of them alike: its validation split has so many
-// sequences, and a rest that is none.
+// A token file of its own for each process, all of them alike.
 class EvaluationFile : public ScratchFolder {
  protected:
   std::string write(std::int64_t num_sequences) const {
-    const auto tokenizer = make_byte_tokenizer();
-    TokenFileWriter writer(folder_, *tokenizer);
-    for (const Split split : {Split::train, Split::valid}) {
-      std::vector<std::int32_t> tokens;
-      for (std::int32_t i = 0; i < num_sequences * length + 5; ++i)
-        tokens.push_back((i * 17 + i * i / 7) % 61);
-      writer.add_document(split, tokens);
-    }
-    const std::string file = path("tokens.h5");
-    std::filesystem::remove(file);
-    writer.write(file, "[]");
-    return file;
+    return write_evaluation_file(folder_, num_sequences, length);
   }
 };
 

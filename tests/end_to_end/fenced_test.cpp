@@ -1,6 +1,7 @@
 // The border to the host, held: whole steps of every kind of layer on a device whose memory only
-// kernels can touch, with saving, loading, capture and generated text. The bits are those of the
-// CPU, whose kernels these are; any other access to a tensor ends the test with its place.
+// kernels can touch, with saving, loading, evaluation, capture and generated text. The bits are
+// those of the CPU, whose kernels these are; any other access to a tensor ends the test with its
+// place.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "kernels/host_copy.hpp"
 #include "model/decoder.hpp"
+#include "tests/end_to_end/evaluation_file.hpp"
 #include "tests/end_to_end/step_cases.hpp"
 #include "tests/support/fenced_device.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -86,6 +88,25 @@ TEST(Fenced, SavesAndLoads) {
     loaded.trainer.weights_changed();
     expect_equal_steps(loaded.train(3, 3), saved.train(3, 3));
     expect_equal_values(loaded, saved);
+  }
+}
+
+// The sequences do not fill the micro-steps, so that there is padding.
+TEST(Fenced, EvaluatesAsTheCpu) {
+  const TemporaryFolder folder(world());
+  const std::string own = folder.path() + "/" + std::to_string(world().rank());
+  for (const StepCase& each : cases_here()) {
+    SCOPED_TRACE(each.name);
+    const Config config = config_of(each);
+    const TokenFile tokens(write_evaluation_file(own, 7, config.model.sequence_length));
+    SmallRun reference(world(), config);
+    SmallRun fenced(world(), config, make_fenced_device());
+    const FixedBatches batches(tokens, Split::valid, reference.trainer.batch_layout());
+    const EvaluationResult wanted = reference.trainer.evaluate(batches);
+    const EvaluationResult got = fenced.trainer.evaluate(batches);
+    EXPECT_EQ(got.num_tokens, 7 * config.model.sequence_length);
+    EXPECT_GT(wanted.loss, 1);
+    EXPECT_EQ(got.loss, wanted.loss);
   }
 }
 
