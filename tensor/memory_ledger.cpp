@@ -1,5 +1,7 @@
 #include "tensor/memory_ledger.hpp"
 
+#include <algorithm>
+
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -46,6 +48,20 @@ void MemoryLedger::remove(Purpose purpose, std::int64_t bytes) {
   expect(live_[index(purpose)] >= bytes, "bytes that were added before");
   live_[index(purpose)] -= bytes;
   live_total_ -= bytes;
+}
+
+void MemoryLedger::reserve(std::int64_t bytes) {
+  std::int64_t total = 0;
+  if (__builtin_add_overflow(reserved_, bytes, &total))
+    throw MemoryError(
+        "the tensors of a rank could grow to more than 2^63 bytes; make the model smaller");
+  reserved_ = total;
+  peak_reserved_ = std::max(peak_reserved_, reserved_);
+}
+
+void MemoryLedger::unreserve(std::int64_t bytes) {
+  expect(reserved_ >= bytes, "bytes that were reserved before");
+  reserved_ -= bytes;
 }
 
 }  // namespace switchyard

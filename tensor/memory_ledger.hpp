@@ -1,5 +1,6 @@
-// Bytes in use on one device, by purpose. The CPU, a GPU and the plan device keep the same ledger
-// with the same rounding, so what a plan predicts can be compared with what a run reports.
+// Bytes in use on one device, by purpose, and the address space that is kept for more. The CPU, a
+// GPU and the plan device keep the same ledger with the same rounding, so what a plan predicts can
+// be compared with what a run reports.
 #pragma once
 
 #include <array>
@@ -28,10 +29,15 @@ class MemoryLedger {
 
   void add(Purpose purpose, std::int64_t bytes);  // bytes already rounded; MemoryError past 2^63
   void remove(Purpose purpose, std::int64_t bytes);
+  // Address space, likewise: of a tensor that grows, room for the most that it can become.
+  void reserve(std::int64_t bytes);
+  void unreserve(std::int64_t bytes);
 
   std::int64_t live(Purpose purpose) const { return live_[index(purpose)]; }
   std::int64_t live_total() const { return live_total_; }
   std::int64_t peak_total() const { return peak_total_; }
+  std::int64_t reserved() const { return reserved_; }
+  std::int64_t peak_reserved() const { return peak_reserved_; }
   // Bytes by purpose at the moment of the peak; they add up to peak_total().
   std::int64_t at_peak(Purpose purpose) const { return at_peak_[index(purpose)]; }
 
@@ -41,6 +47,8 @@ class MemoryLedger {
   std::array<std::int64_t, num_purposes> at_peak_{};
   std::int64_t live_total_ = 0;
   std::int64_t peak_total_ = 0;
+  std::int64_t reserved_ = 0;
+  std::int64_t peak_reserved_ = 0;
 };
 
 }  // namespace switchyard

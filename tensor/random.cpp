@@ -31,8 +31,9 @@ std::array<std::uint32_t, 4> random_words(RandomKey key, std::array<std::uint32_
 }
 
 std::array<std::uint32_t, 4> random_words(RandomKey key, std::uint64_t low, std::uint64_t high) {
-  return random_words(key, {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32),
-                            static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32)});
+  return random_words(key,
+                      {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32),
+                       static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32)});
 }
 
 std::array<float, 4> normals(const std::array<std::uint32_t, 4>& words) {

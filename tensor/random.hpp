@@ -23,7 +23,9 @@ std::array<std::uint32_t, 4> random_words(RandomKey key, std::array<std::uint32_
 std::array<std::uint32_t, 4> random_words(RandomKey key, std::uint64_t low, std::uint64_t high);
 
 // In [0, 1), 24 bits.
-inline float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+inline float uniform(std::uint32_t word) {
+  return static_cast<float>(word >> 8) * 0x1p-24f;
+}
 
 // Four standard normal numbers from four words (Box and Muller).
 std::array<float, 4> normals(const std::array<std::uint32_t, 4>& words);

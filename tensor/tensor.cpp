@@ -97,6 +97,7 @@ Tensor::Tensor(Device& device, Purpose purpose, DType dtype, Shape shape) : purp
   max_bytes_ = bytes;
   committed_ = MemoryLedger::rounded(bytes);
   device.memory().add(purpose, committed_);
+  device.memory().reserve(committed_);
 }
 
 Tensor Tensor::growable(Device& device, Purpose purpose, DType dtype, Shape max_shape) {
@@ -106,6 +107,7 @@ Tensor Tensor::growable(Device& device, Purpose purpose, DType dtype, Shape max_
   tensor.max_bytes_ = checked_bytes(dtype, max_shape);
   std::byte* address = tensor.max_bytes_ > 0 ? device.reserve(tensor.max_bytes_) : nullptr;
   tensor.view_ = {address, max_shape.with_dim0(0), dtype, max_shape.inner_numel(), &device};
+  device.memory().reserve(MemoryLedger::rounded(tensor.max_bytes_));
   return tensor;
 }
 
@@ -136,6 +138,7 @@ std::int64_t Tensor::max_rows() const {
 void Tensor::release() noexcept {
   if (view_.device == nullptr) return;
   view_.device->memory().remove(purpose_, committed_);
+  view_.device->memory().unreserve(MemoryLedger::rounded(max_bytes_));
   if (view_.data != nullptr && is_growable_) view_.device->release(view_.data, max_bytes_);
   if (view_.data != nullptr && !is_growable_) view_.device->deallocate(view_.data, max_bytes_);
   view_ = {};

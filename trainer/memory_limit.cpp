@@ -150,26 +150,22 @@ MemoryLimit shared_memory(const std::string& root) {
 // 120 MiB with one thread. Where that fails oneDNN crashes.
 constexpr std::int64_t own_reserve = 128 << 20;
 
-std::optional<MemoryLimit> own_memory(const std::string& root) {
-  struct Kind {
-    std::string_view limit;  // in /proc/self/limits, in bytes
-    std::string_view used;   // in /proc/self/status, in KiB
-    std::string_view option;
-  };
-  constexpr std::array<Kind, 2> kinds{
-      {{"Max address space", "VmSize:", "-v"}, {"Max data size", "VmData:", "-d"}}};
-  std::optional<MemoryLimit> least;
-  for (const Kind& kind : kinds) {
-    const auto limit = number_behind(kind.limit, root + "/proc/self/limits");
-    if (!limit) continue;  // "unlimited"
-    const std::int64_t used =
-        number_behind(kind.used, root + "/proc/self/status").value_or(0) * 1024;
-    const std::int64_t available = std::max<std::int64_t>(0, *limit - used - own_reserve);
-    if (!least || available < least->available)
-      least = {fmt::format("ulimit {}", kind.option),
-               fmt::format("raise it: ulimit {} unlimited", kind.option), *limit, available};
-  }
-  return least;
+struct ProcessLimit {
+  std::string_view limit;  // in /proc/self/limits, in bytes
+  std::string_view used;   // in /proc/self/status, in KiB
+  std::string_view option;
+};
+constexpr ProcessLimit address_space{"Max address space", "VmSize:", "-v"};
+constexpr ProcessLimit data_size{"Max data size", "VmData:", "-d"};
+
+// None if it is unlimited.
+std::optional<MemoryLimit> limit_of_process(const ProcessLimit& kind, const std::string& root) {
+  const auto limit = number_behind(kind.limit, root + "/proc/self/limits");
+  if (!limit) return std::nullopt;
+  const std::int64_t used = number_behind(kind.used, root + "/proc/self/status").value_or(0) * 1024;
+  return MemoryLimit{fmt::format("ulimit {}", kind.option),
+                     fmt::format("raise it: ulimit {} unlimited", kind.option), *limit,
+                     std::max<std::int64_t>(0, *limit - used - own_reserve)};
 }
 
 }  // namespace
@@ -182,7 +178,13 @@ MemoryLimit AvailableMemory::for_each_of(int num_ranks) const {
 }
 
 AvailableMemory available_memory(const std::string& root) {
-  return {shared_memory(root), own_memory(root)};
+  AvailableMemory memory{.shared = shared_memory(root),
+                         .own = limit_of_process(data_size, root),
+                         .address_space = limit_of_process(address_space, root)};
+  if (memory.address_space &&
+      (!memory.own || memory.address_space->available <= memory.own->available))
+    memory.own = memory.address_space;
+  return memory;
 }
 
 }  // namespace switchyard

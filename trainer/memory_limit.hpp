@@ -19,6 +19,8 @@ struct MemoryLimit {
 struct AvailableMemory {
   MemoryLimit shared;              // by all processes of the host
   std::optional<MemoryLimit> own;  // that each process has for itself
+  // Of the bytes that a process maps, used or not; among `own`, too.
+  std::optional<MemoryLimit> address_space;
 
   // The limit that binds each of num_ranks on this host, `available` being what one of them gets.
   MemoryLimit for_each_of(int num_ranks) const;

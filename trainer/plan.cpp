@@ -55,6 +55,7 @@ RankPlan plan_of(PlannedRank& planned, int rank) {
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     plan.bytes[static_cast<std::size_t>(purpose)] = memory.at_peak(static_cast<Purpose>(purpose));
   plan.peak_bytes = memory.peak_total();
+  plan.reserved_bytes = memory.peak_reserved();
   plan.max_rows = planned.trainer.agree_on_rows();
   plan.spilled_bytes = planned.trainer.bytes_spilled();
   return plan;
@@ -179,6 +180,12 @@ const RankPlan& Plan::fullest() const {
   return *std::max_element(ranks.begin(), ranks.end(), [](const RankPlan& a, const RankPlan& b) {
     return a.peak_bytes < b.peak_bytes;
   });
+}
+
+std::int64_t Plan::most_reserved_bytes() const {
+  std::int64_t most = 0;
+  for (const RankPlan& rank : ranks) most = std::max(most, rank.reserved_bytes);
+  return most;
 }
 
 double Plan::step_flops() const {

@@ -18,7 +18,8 @@ struct RankPlan {
   int rank = 0;
   std::array<std::int64_t, num_purposes> bytes{};  // at the moment of the peak
   std::int64_t peak_bytes = 0;
-  std::int64_t max_rows = 0;  // rows assumed received by the fullest rank in a layer
+  std::int64_t reserved_bytes = 0;  // of address space: what may grow has room for the most rows
+  std::int64_t max_rows = 0;        // rows assumed received by the fullest rank in a layer
   std::array<Work, num_parts> step{};
   double spilled_bytes = 0;  // to the store of spilled activations and back, in a step
 
@@ -37,6 +38,7 @@ struct Plan {
 
   // The rank with the largest peak.
   const RankPlan& fullest() const;
+  std::int64_t most_reserved_bytes() const;  // of any rank
   // Over all ranks of the job: operations of one step, and bytes on the wire.
   double step_flops() const;
   double step_wire_bytes() const;

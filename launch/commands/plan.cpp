@@ -41,6 +41,9 @@ std::string memory_text(const Plan& plan) {
   add("peak", fullest.peak_bytes);
   std::string out = fmt::format("Memory of the fullest rank (rank {}), bytes:\n{}", fullest.rank,
                                 table_text(rows));
+  out +=
+      fmt::format("Address space that a rank reserves, for any routing (ulimit -v counts it): {}\n",
+                  format_bytes(static_cast<double>(plan.most_reserved_bytes())));
   if (fullest.spilled_bytes > 0)
     out += fmt::format("Spilled and read back by it in a step: {}\n",
                        format_bytes(fullest.spilled_bytes));
@@ -235,6 +238,7 @@ void print_json(const Plan& plan, const ContextProblem& problem, const RankMemor
     nlohmann::ordered_json entry;
     entry["rank"] = rank.rank;
     entry["memory_bytes"] = rank.peak_bytes;
+    entry["reserved_bytes"] = rank.reserved_bytes;
     entry["max_rows"] = rank.max_rows;
     entry["spilled_bytes"] = rank.spilled_bytes;
     for (int purpose = 0; purpose < num_purposes; ++purpose)

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
 
 #include "tensor/error.hpp"
@@ -42,6 +43,20 @@ TEST(MemoryLedger, ASumThatFitsNoMachineIsRefusedAndNotCounted) {
   EXPECT_THROW(ledger.add(Purpose::gradient, std::int64_t{1} << 62), MemoryError);
   EXPECT_EQ(ledger.live_total(), std::int64_t{1} << 62);
   EXPECT_EQ(ledger.live(Purpose::gradient), 0);
+}
+
+TEST(MemoryLedger, AddressSpaceIsCountedBesideMemory) {
+  MemoryLedger ledger;
+  ledger.reserve(1024);
+  ledger.add(Purpose::activation, 64);
+  ledger.reserve(128);
+  ledger.unreserve(1024);
+  EXPECT_EQ(ledger.reserved(), 128);
+  EXPECT_EQ(ledger.peak_reserved(), 1152);
+  EXPECT_EQ(ledger.peak_total(), 64);
+  EXPECT_THROW(ledger.unreserve(192), InternalError);
+  EXPECT_THROW(ledger.reserve(std::numeric_limits<std::int64_t>::max()), MemoryError);
+  EXPECT_EQ(ledger.reserved(), 128);
 }
 
 TEST(MemoryLedger, RemovesNoMoreThanThereIs) {

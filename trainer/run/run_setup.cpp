@@ -60,10 +60,30 @@ void set_planned_threads(const RunConfig& run, int num_ranks) {
 
 namespace {
 
+// What grows is mapped in advance, with room for the most rows that routing can send.
+void check_address_space(const Plan& plan, const MemoryLimit& limit) {
+  const std::int64_t bytes = plan.most_reserved_bytes();
+  if (bytes <= limit.available) return;
+  throw MemoryError(fmt::format(
+      "the run reserves {} of address space on a rank, of which it uses {} with balanced routing "
+      "(the rest is room for the rows that routing may send), and {}, {}, leaves {}. To change "
+      "that "
+      "limit: {}. To need less: a smaller train.micro_batch, more parallel.expert or a smaller "
+      "model",
+      format_bytes(static_cast<double>(bytes)),
+      format_bytes(static_cast<double>(plan.fullest().peak_bytes)), limit.name,
+      format_bytes(static_cast<double>(limit.total)),
+      format_bytes(static_cast<double>(limit.available)), limit.remedy));
+}
+
 void check_memory(const Plan& plan, int ranks_on_host) {
-  const MemoryLimit limit = available_memory().for_each_of(ranks_on_host);
+  const AvailableMemory memory = available_memory();
+  const MemoryLimit limit = memory.for_each_of(ranks_on_host);
   const RankPlan& fullest = plan.fullest();
-  if (limit.total == 0 || fullest.peak_bytes <= limit.available) return;
+  if (limit.total == 0 || fullest.peak_bytes <= limit.available) {
+    if (memory.address_space) check_address_space(plan, *memory.address_space);
+    return;
+  }
   std::string parts;
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     parts += fmt::format(
