@@ -1,6 +1,7 @@
 #include "bench/experts.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "experts/expert_bank.hpp"
 #include "kernels/host_copy.hpp"
@@ -16,7 +17,8 @@ BankSpec spec_of(const ExpertsSize& size, DType precision) {
   spec.intermediate = size.intermediate;
   spec.compute = precision;
   spec.num_experts = size.num_experts;
-  spec.num_local_experts = size.num_experts;
+  spec.local_experts.resize(static_cast<std::size_t>(size.num_experts));
+  std::iota(spec.local_experts.begin(), spec.local_experts.end(), 0);
   spec.replicas = Axis::expert_data;
   return spec;
 }

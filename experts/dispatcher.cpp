@@ -70,7 +70,9 @@ Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t to
                        ContextSharing sharing)
     : group_(group), placement_(placement), top_k_(top_k), sharing_(sharing) {
   expect(placement.num_ranks() == group.size(), "a placement over the ranks of the group");
-  expect(!placement.has_replicas(), "one place for each expert: a slot's row goes to one");
+  expect(!placement.has_replicas(),
+         "a placement without replicas: a row goes to one place, and nobody adds up the gradients "
+         "of several");
 }
 
 Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {

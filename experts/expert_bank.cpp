@@ -30,9 +30,9 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
   spec.initial_std = std;
   if (bank.num_experts > 0) {
     spec.global_shape = {bank.num_experts, out_features, in_features};
-    spec.slice = Slice(0, {{bank.first_expert, bank.first_expert + bank.num_local_experts}});
+    spec.slice = Slice::of(0, bank.local_experts);
   } else {
-    expect(bank.num_local_experts == 1, "one network in a dense feed-forward layer");
+    expect(bank.local_experts.size() == 1, "one network in a dense feed-forward layer");
     spec.global_shape = {out_features, in_features};
   }
   return spec;
@@ -66,7 +66,7 @@ ExpertBank::ExpertBank(ParameterStore& store, const BankSpec& spec)
       down_(store.add(
           weight_spec(spec, ".down.weight", spec.hidden, spec.intermediate, spec.output_std))) {
   Device& device = store.device();
-  for (std::int64_t e = 0; e < spec.num_local_experts; ++e) {
+  for (std::int64_t e = 0; e < num_local_experts(); ++e) {
     gate_up_weights_.emplace_back(device, 2 * spec.intermediate, spec.hidden, spec.compute);
     down_weights_.emplace_back(device, spec.hidden, spec.intermediate, spec.compute);
   }
@@ -80,7 +80,7 @@ TensorView ExpertBank::by_expert(const TensorView& whole) const {
 
 void ExpertBank::pack_weights() {
   const TensorView gate_up = by_expert(gate_up_.value()), down = by_expert(down_.value());
-  for (std::int64_t e = 0; e < spec_.num_local_experts; ++e) {
+  for (std::int64_t e = 0; e < num_local_experts(); ++e) {
     gate_up_weights_[static_cast<std::size_t>(e)].pack(gate_up[e]);
     down_weights_[static_cast<std::size_t>(e)].pack(down[e]);
   }
@@ -104,8 +104,8 @@ void ExpertBank::forward(const TensorView& x, const TensorView& offsets, const T
                                     y.slice_rows(rows.begin, rows.end));
     pass.poll();
   };
-  kernels::for_each_row_block(offsets, x.rows(), spec_.num_local_experts, scratch.block_rows_,
-                              row_step, scratch.block_offsets_, run_block);
+  kernels::for_each_row_block(offsets, x.rows(), num_local_experts(), scratch.block_rows_, row_step,
+                              scratch.block_offsets_, run_block);
 }
 
 void ExpertBank::backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
@@ -117,7 +117,7 @@ void ExpertBank::backward(const TensorView& dy, const TensorView& x, const Tenso
     };
     backward_chunk(chunk, rows_of(dy), rows_of(x), rows_of(gate_up), rows_of(dx), scratch, pass);
   };
-  kernels::for_each_row_block(offsets, x.rows(), spec_.num_local_experts, scratch.chunk_rows_,
+  kernels::for_each_row_block(offsets, x.rows(), num_local_experts(), scratch.chunk_rows_,
                               kernels::gradient_chunk_rows, scratch.chunk_offsets_, run_chunk);
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);

@@ -29,8 +29,8 @@ struct BankSpec {
   // Experts of all ranks: weights [E, 2 I, H] and [E, H, I]. 0: a dense feed-forward layer, one
   // network with weights [2 I, H] and [H, I].
   std::int64_t num_experts = 0;
-  std::int64_t first_expert = 0;       // held by this rank
-  std::int64_t num_local_experts = 1;  // held by this rank; may be 0
+  // Of them held by this rank, in the order of their row ranges; may be none.
+  std::vector<std::int64_t> local_experts = {0};
   Axis replicas = Axis::dense_replica;
   float initial_std = 0.02f;  // of gate_up
   float output_std = 0.02f;   // of down, which writes to the residual
@@ -67,8 +67,8 @@ class ExpertBank {
   ExpertBank(ParameterStore& store, const BankSpec& spec);
 
   void pack_weights();
-  // x: [R, H]; offsets: i32 [num_local_experts + 1] on the device, from 0 to R, or TensorView{} if
-  // the only expert takes all rows. Written: gate_up [R, 2 I], gate in the first I columns, kept
+  // x: [R, H]; offsets: i32 [num_local_experts() + 1] on the device, from 0 to R, or TensorView{}
+  // if the only expert takes all rows. Written: gate_up [R, 2 I], gate in the first I columns, kept
   // for the backward unless it is TensorView{}; and y [R, H].
   void forward(const TensorView& x, const TensorView& offsets, const TensorView& gate_up,
                const TensorView& y, BankScratch& scratch, const Pass& pass) const;
@@ -78,7 +78,7 @@ class ExpertBank {
                 const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
                 const Pass& pass) const;
 
-  std::int64_t num_local_experts() const { return spec_.num_local_experts; }
+  std::int64_t num_local_experts() const { return std::ssize(spec_.local_experts); }
 
  private:
   // Rows [begin, end) of gate_up: a part of `kept`, or room in the scratch.

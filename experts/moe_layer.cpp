@@ -10,21 +10,18 @@ namespace switchyard {
 
 namespace {
 
-// The experts at the places of `rank`. Parameters are rows of whole tensors: experts in order.
+// The experts at the places of `rank`, in this order.
 BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::int64_t hidden,
                    DType compute, const Placement& placement, int rank, float output_std,
                    float initial_std) {
   const std::span<const std::int64_t> experts = placement.experts_of(rank);
-  for (std::size_t i = 1; i < experts.size(); ++i)
-    expect(experts[i] == experts[i - 1] + 1, "neighbouring experts on a rank, in order");
   return {.prefix = prefix + ".experts",
           .keys = "experts.num_experts, experts.every, experts.intermediate, model.hidden",
           .hidden = hidden,
           .intermediate = config.intermediate,
           .compute = compute,
           .num_experts = config.num_experts,
-          .first_expert = experts.empty() ? 0 : experts.front(),
-          .num_local_experts = std::ssize(experts),
+          .local_experts = {experts.begin(), experts.end()},
           .replicas = Axis::expert_data,
           .initial_std = initial_std,
           .output_std = output_std};

@@ -9,17 +9,24 @@ namespace switchyard {
 
 Slice::Slice(int dim, std::vector<IndexRange> runs) : dim_(dim) {
   expect(dim >= 0, "a dim to cut");
-  std::int64_t end = 0;
   for (const IndexRange& run : runs) {
-    expect(run.begin <= run.end && run.begin >= (run.size() > 0 ? end : 0),
-           "ascending runs without overlap");
+    expect(0 <= run.begin && run.begin <= run.end, "runs of indices");
     if (run.size() == 0) continue;
     if (!runs_.empty() && runs_.back().end == run.begin)
       runs_.back().end = run.end;
     else
       runs_.push_back(run);
-    end = run.end;
   }
+  runs = runs_;
+  std::ranges::sort(runs, {}, &IndexRange::begin);
+  for (std::size_t i = 1; i < runs.size(); ++i)
+    expect(runs[i - 1].end <= runs[i].begin, "runs without overlap");
+}
+
+Slice Slice::of(int dim, std::span<const std::int64_t> indices) {
+  std::vector<IndexRange> runs;
+  for (const std::int64_t index : indices) runs.push_back({index, index + 1});
+  return {dim, std::move(runs)};
 }
 
 std::int64_t Slice::num_held() const {
@@ -39,7 +46,8 @@ std::int64_t Slice::index_of(std::int64_t held) const {
 
 void Slice::expect_inside(const Shape& global_shape) const {
   expect(dim_ < global_shape.num_dims(), "a dim of the global tensor");
-  expect(runs_.empty() || runs_.back().end <= global_shape[dim_], "runs inside the global tensor");
+  for (const IndexRange& run : runs_)
+    expect(run.end <= global_shape[dim_], "runs inside the global tensor");
 }
 
 Shape Slice::local_shape(const Shape& global_shape) const {
@@ -60,7 +68,7 @@ class Rows {
   }
 
   std::int64_t local_row() const { return local_row_; }
-  bool holds_all() const { return local_row_ == global_row_; }
+  bool holds_all() const { return local_row_ == global_row_ && slice_.runs().size() <= 1; }
 
   // Columns [from, to) of `count` rows of the local tensor, run by run.
   void append(std::int64_t row, std::int64_t count, std::int64_t from, std::int64_t to,
@@ -122,6 +130,7 @@ std::vector<SlicePiece> pieces_of(const Shape& global_shape, const Slice& slice,
     row += num_whole;
   }
   if (row * length < end) rows.append(row, 1, 0, end - row * length, pieces);
+  std::ranges::sort(pieces, {}, &SlicePiece::global_begin);
   return pieces;
 }
 

@@ -3,12 +3,13 @@
 // several: q|k|v of 8 heads and 2 kv heads of 64, cut over 2 ranks, is for the second rank
 //   rows [256, 512) of q, [512 + 64, 512 + 128) of k, [640 + 64, 640 + 128) of v
 //   Slice(0, {{256, 512}, {576, 640}, {704, 768}})
-// The rank's own tensor is these runs one after the other along that dim, row-major. Everything
-// that must know where an element of it belongs (initial values, ownership, checkpoints) asks here,
-// so a new way to cut changes nothing else.
+// The rank's own tensor is these runs one after the other along that dim, row-major, in any order:
+// experts lie as a placement has them. Everything that must know where an element of it belongs
+// (initial values, ownership, checkpoints) asks here, so a new way to cut changes nothing else.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "tensor/shape.hpp"
@@ -24,14 +25,17 @@ struct IndexRange {
 
 class Slice {
  public:
-  // Runs ascending, without overlap; empty ones count for nothing, and without any other the rank
-  // holds nothing. InternalError if they are not so.
+  // Runs without overlap; empty ones count for nothing, and without any other the rank holds
+  // nothing. InternalError if they are not so.
   Slice(int dim, std::vector<IndexRange> runs);
+  // These indices, in this order.
+  static Slice of(int dim, std::span<const std::int64_t> indices);
   static Slice whole(const Shape& shape) { return Slice(0, {{0, shape[0]}}); }
 
   int dim() const { return dim_; }
-  const std::vector<IndexRange>& runs() const { return runs_; }  // none empty, no two adjacent
-  std::int64_t num_held() const;                                 // indices of the dim
+  // As they lie in the local tensor; none empty, none that goes on where the one before ends.
+  const std::vector<IndexRange>& runs() const { return runs_; }
+  std::int64_t num_held() const;                   // indices of the dim
   std::int64_t index_of(std::int64_t held) const;  // in the global tensor, of the n-th held index
   // InternalError unless the shape has the dim and all runs lie inside.
   void expect_inside(const Shape& global_shape) const;
@@ -59,8 +63,8 @@ struct SlicePiece {
 };
 
 // Where the elements [begin, begin + numel) of the flattened local tensor lie in the flattened
-// global one; local_begin counts from `begin` on. At most three pieces a run, ascending in both
-// tensors by their first elements.
+// global one; local_begin counts from `begin` on. At most three pieces a run, ascending in the
+// global tensor by their first elements (and so in the local one, where the runs ascend).
 std::vector<SlicePiece> pieces_of(const Shape& global_shape, const Slice& slice, std::int64_t begin,
                                   std::int64_t numel);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/host_copy.hpp"
 #include "parallel/group/collective_error.hpp"
@@ -32,12 +33,13 @@ Placement placement_of(const Config& config) {
 }
 
 Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
-                 std::int64_t vocab_size_used, std::int64_t planned_rows)
+                 std::int64_t vocab_size_used, std::int64_t planned_rows,
+                 std::optional<Placement> placement)
     : device_(device),
       mesh_(mesh),
       config_(config),
       layout_(batch_layout_of(config, mesh)),
-      placement_(placement_of(config)),
+      placement_(placement ? std::move(*placement) : placement_of(config)),
       store_(device, mesh),
       model_(store_, placement_, config.model, config.experts, compute_dtype(config.run),
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "data/loader.hpp"
@@ -44,9 +45,10 @@ struct EvaluationResult {
 class Trainer {
  public:
   // config.parallel is resolved; vocab_size_used: ids the tokenizer may give. planned_rows: plan
-  // device only, see RowCapacity. The weights are initialised and packed.
+  // device only, see RowCapacity. placement: where the experts of every layer live, in order unless
+  // given. The weights are initialised and packed.
   Trainer(Device& device, const Mesh& mesh, const Config& config, std::int64_t vocab_size_used,
-          std::int64_t planned_rows = 0);
+          std::int64_t planned_rows = 0, std::optional<Placement> placement = {});
 
   // One optimizer step, number `step` counted from 1, on the micro-batches that `source` gives.
   // Collective over the mesh. The host waits for the device when all of the step has been put on
@@ -114,7 +116,8 @@ class Trainer {
 };
 
 DType compute_dtype(const RunConfig& run);
-// Where the experts of every layer live. config.parallel is resolved.
+// Where the experts of every layer live unless somebody says otherwise. config.parallel is
+// resolved.
 Placement placement_of(const Config& config);
 
 }  // namespace switchyard

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "tests/support/tested_device.hpp"
@@ -80,11 +81,12 @@ class SkewedSource final : public BatchSource {
 
 // Members die in reverse order: the trainer first, the device last.
 struct SmallRun {
-  SmallRun(Group& world, Config config, std::unique_ptr<Device> on = make_tested_device())
+  SmallRun(Group& world, Config config, std::unique_ptr<Device> on = make_tested_device(),
+           std::optional<Placement> placement = {})
       : config_(resolved(config, world.size())),
         device(std::move(on)),
         mesh(world, config_.parallel),
-        trainer(*device, mesh, config_, vocab_size) {}
+        trainer(*device, mesh, config_, vocab_size, 0, std::move(placement)) {}
 
   // Steps first ... last (counted from 1).
   std::vector<StepResult> train(std::int64_t first, std::int64_t last) {

@@ -51,9 +51,9 @@ BankSpec spec_of(const BankCase& c) {
   spec.intermediate = intermediate;
   spec.compute = c.dtype;
   if (c.dense) return spec;
-  spec.num_local_experts = std::ssize(c.offsets) - 1;
-  spec.num_experts = spec.num_local_experts + 2;  // the others belong to other ranks
-  spec.first_expert = 1;
+  spec.local_experts.resize(c.offsets.size() - 1);
+  std::iota(spec.local_experts.begin(), spec.local_experts.end(), 1);
+  spec.num_experts = std::ssize(spec.local_experts) + 2;  // the others belong to other ranks
   return spec;
 }
 

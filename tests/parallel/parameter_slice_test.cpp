@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <random>
 
@@ -67,6 +68,9 @@ TEST(ParameterSlice, EveryRangeOfSmallTensors) {
       {{3, 4, 2}, Slice(2, {{1, 2}})},
       {{3, 4, 2}, Slice(1, {})},
       {{2, 2, 3, 2}, Slice(2, {{0, 1}, {2, 3}})},
+      {{5, 3}, Slice::of(0, std::vector<std::int64_t>{4, 0, 1, 3})},
+      {{4, 2}, Slice::of(0, std::vector<std::int64_t>{2, 3, 0, 1})},
+      {{3, 4, 2}, Slice::of(1, std::vector<std::int64_t>{3, 1})},
   };
   for (const auto& [shape, slice] : cases) {
     const std::int64_t all = slice.local_shape(shape).numel();
@@ -89,6 +93,7 @@ TEST(ParameterSlice, DrawnSlicesOfDrawnShapes) {
       runs.push_back({at, end});
       at = end;
     }
+    if (trial % 2 == 1) std::shuffle(runs.begin(), runs.end(), random);
     const Slice slice(dim, runs);
     const std::int64_t all = slice.local_shape(shape).numel();
     const std::int64_t begin = pick(0, all);
@@ -104,7 +109,8 @@ TEST(ParameterSlice, AWholeTensorIsOnePiece) {
 
 TEST(ParameterSlice, MistakesAreRefused) {
   EXPECT_THROW(Slice(0, {{3, 5}, {4, 6}}), InternalError);
-  EXPECT_THROW(Slice(0, {{3, 5}, {1, 2}}), InternalError);
+  EXPECT_THROW(Slice(0, {{4, 6}, {1, 2}, {5, 7}}), InternalError);
+  EXPECT_THROW(Slice::of(0, std::vector<std::int64_t>{2, 1, 2}), InternalError);
   EXPECT_THROW(Slice(0, {{3, 2}}), InternalError);
   EXPECT_THROW(Slice(-1, {}), InternalError);
   EXPECT_THROW(pieces_of({4, 6}, Slice(1, {{0, 7}}), 0, 1), InternalError);

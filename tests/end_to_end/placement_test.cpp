@@ -1,0 +1,118 @@
+// Where experts live changes nothing: under any permutation of them over the places of the ranks,
+// with other numbers of places, too, a step has the loss and every gradient that it has with
+// experts in order, and what was saved under one placement is loaded under another.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/host_copy.hpp"
+#include "tests/end_to_end/small_run.hpp"
+#include "tests/support/mpi_test.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "trainer/checkpoint/checkpoint.hpp"
+
+namespace switchyard::test {
+namespace {
+
+constexpr double tolerance = 1e-5;  // relative, fp32, as between layouts
+
+// Every `step`-th expert, around and around, where contiguous() has them one after another; ranks
+// that have one place less there may have one more here. step and num_experts have no common
+// divisor, so that each expert comes once.
+Placement permuted(std::int64_t num_experts, int num_ranks, std::int64_t step) {
+  std::vector<std::vector<std::int64_t>> experts_of_rank(static_cast<std::size_t>(num_ranks));
+  std::int64_t place = 0;
+  for (int rank = 0; rank < num_ranks; ++rank)
+    for (; place < ((rank + 1) * num_experts + num_ranks - 1) / num_ranks; ++place)
+      experts_of_rank[static_cast<std::size_t>(rank)].push_back((place + 1) * step % num_experts);
+  return {num_experts, experts_of_rank};
+}
+
+SmallRun make_run(const Config& config, std::int64_t step) {
+  return {world(), config, make_tested_device(),
+          permuted(config.experts.num_experts, static_cast<int>(config.parallel.expert), step)};
+}
+
+void expect_near(double actual, double expected, const std::string& what) {
+  EXPECT_LE(std::abs(actual - expected), tolerance * std::abs(expected)) << what;
+}
+
+TEST(Placement, ChangesNeitherLossesNorGradients) {
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  for (const MakeConfig make_config : all_configs)
+    for (const std::int64_t expert : divisors(world().size())) {
+      SCOPED_TRACE("expert " + std::to_string(expert));
+      const Config config = make_config(expert);
+      SmallRun on_one_rank(*alone, make_config(1));
+      SmallRun in_order(world(), config);
+      SmallRun run = make_run(config, 2);
+      on_one_rank.train(1, 1);
+      const StepResult first = run.train(1, 1).front(), wanted = in_order.train(1, 1).front();
+      EXPECT_EQ(first.loss, wanted.loss);
+      EXPECT_EQ(first.losses.balance, wanted.losses.balance);
+      EXPECT_EQ(first.load.max_over_mean, wanted.load.max_over_mean);
+      expect_near(first.gradient_norm, wanted.gradient_norm, "gradient norm");
+      for (const Parameter& parameter : on_one_rank.trainer.store().parameters())
+        EXPECT_LT(gradient_error(parameter, run, world()), tolerance) << parameter.name();
+      const std::vector<StepResult> steps = run.train(2, 8), expected = in_order.train(2, 8);
+      for (std::size_t i = 0; i < steps.size(); ++i)
+        expect_near(steps[i].loss, expected[i].loss, "step " + std::to_string(i + 2));
+    }
+}
+
+// Values and both moments of all parameters and ranks, by the elements of the global tensors.
+std::vector<double> everything(SmallRun& run) {
+  const AdamW& optimizer = run.trainer.optimizer();
+  std::vector<double> all;
+  for (const Parameter& parameter : run.trainer.store().parameters()) {
+    const auto numel = static_cast<std::size_t>(parameter.spec().global_shape.numel());
+    const std::size_t begin = all.size();
+    all.resize(begin + 3 * numel);
+    for (const OwnedRange& range : run.trainer.store().owned_ranges()) {
+      if (range.parameter->name() != parameter.name()) continue;
+      const TensorView value =
+          range.bucket->values->slice_rows(range.bucket_begin, range.bucket_begin + range.numel);
+      std::size_t at = begin;
+      for (const TensorView& part : {value, optimizer.moment1(range), optimizer.moment2(range)}) {
+        const kernels::HostContents<float> contents(part);
+        for (std::int64_t i = 0; i < range.numel; ++i)
+          all[at + static_cast<std::size_t>(range.global_index(i))] =
+              contents.span()[static_cast<std::size_t>(i)];
+        at += numel;
+      }
+    }
+  }
+  world().all_reduce_values(all, ReduceOp::sum);  // one number and zeros
+  return all;
+}
+
+TEST(Placement, CheckpointsLoadUnderAnyOther) {
+  const TemporaryFolder folder(world());
+  for (const std::int64_t expert : divisors(world().size())) {
+    SCOPED_TRACE("expert " + std::to_string(expert));
+    const Config config = small_config(expert);
+    SmallRun saved = make_run(config, 2);
+    saved.train(1, 2);
+    SaveRequest request;
+    request.folder = folder.path() + "/" + std::to_string(expert);
+    request.state.step = 2;
+    request.configuration = "test: true\n";
+    const std::string path =
+        save_checkpoint(request, saved.trainer.store(), saved.trainer.optimizer(), world(),
+                        [](const std::string&) {})
+            .path;
+    const std::vector<double> wanted = everything(saved);
+    const double wanted_loss = saved.train(3, 3).front().loss;
+    for (const std::int64_t step : {1, 2, 3}) {
+      SmallRun loaded = make_run(config, step);
+      load_checkpoint(path, loaded.trainer.store(), &loaded.trainer.optimizer(), world());
+      loaded.trainer.weights_changed();
+      EXPECT_EQ(everything(loaded), wanted);
+      EXPECT_EQ(loaded.train(3, 3).front().loss, wanted_loss);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::test
