@@ -104,8 +104,8 @@ void ExpertBank::forward(const TensorView& x, const TensorView& offsets, const T
                                     y.slice_rows(rows.begin, rows.end));
     pass.poll();
   };
-  kernels::for_each_row_block(offsets, x.rows(), num_local_experts(), scratch.block_rows_, row_step,
-                              scratch.block_offsets_, run_block);
+  kernels::for_each_row_block(*x.device, offsets, x.rows(), num_local_experts(),
+                              scratch.block_rows_, row_step, scratch.block_offsets_, run_block);
 }
 
 void ExpertBank::backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
@@ -117,8 +117,9 @@ void ExpertBank::backward(const TensorView& dy, const TensorView& x, const Tenso
     };
     backward_chunk(chunk, rows_of(dy), rows_of(x), rows_of(gate_up), rows_of(dx), scratch, pass);
   };
-  kernels::for_each_row_block(offsets, x.rows(), num_local_experts(), scratch.chunk_rows_,
-                              kernels::gradient_chunk_rows, scratch.chunk_offsets_, run_chunk);
+  kernels::for_each_row_block(*x.device, offsets, x.rows(), num_local_experts(),
+                              scratch.chunk_rows_, kernels::gradient_chunk_rows,
+                              scratch.chunk_offsets_, run_chunk);
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
 }
@@ -146,8 +147,8 @@ void ExpertBank::backward_chunk(const RowBlock& chunk, const TensorView& dy, con
                                            rows_of(dx));
     pass.poll();
   };
-  kernels::for_each_row_block(chunk.offsets, dy.rows(), chunk.num_groups, scratch.block_rows_,
-                              row_step, scratch.block_offsets_, run_block);
+  kernels::for_each_row_block(*x.device, chunk.offsets, dy.rows(), chunk.num_groups,
+                              scratch.block_rows_, row_step, scratch.block_offsets_, run_block);
   const auto gradient_of = [&](const Parameter& parameter) {
     return by_expert(parameter.gradient())
         .slice_rows(chunk.first_group, chunk.first_group + chunk.num_groups);

@@ -5,6 +5,7 @@
 
 #include "kernels/balance.hpp"
 #include "kernels/elementwise.hpp"
+#include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -19,13 +20,6 @@ std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
 
 // Rows that are converted to f32 at once: whole row blocks of the products.
 constexpr std::int64_t block_rows = 16 * kernels::row_block;
-
-// Calls visit(begin, end) for consecutive pieces of block_rows rows.
-template <class Visit>
-void for_blocks(std::int64_t num_rows, Visit&& visit) {
-  for (std::int64_t begin = 0; begin < num_rows; begin += block_rows)
-    visit(begin, std::min(begin + block_rows, num_rows));
-}
 
 // x itself if it is f32, else its copy in `room`.
 TensorView as_f32(const TensorView& x, const Tensor& room) {
@@ -90,7 +84,7 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const TensorView scores = gate.scores->slice_rows(0, num_tokens);
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
 
-  for_blocks(num_tokens, [&](std::int64_t begin, std::int64_t end) {
+  for_each_row_piece(*x.device, num_tokens, block_rows, [&](std::int64_t begin, std::int64_t end) {
     kernels::linear_forward(as_f32(x.slice_rows(begin, end), scratch.hidden_f32), packed_,
                             logits.slice_rows(begin, end));
   });
@@ -137,7 +131,7 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
                           .slopes = slopes,
                           .z_slope = static_cast<float>(z_slope)},
                          scores, gate.lse->slice_rows(0, num_tokens), dlogits);
-  for_blocks(num_tokens, [&](std::int64_t begin, std::int64_t end) {
+  for_each_row_piece(*x.device, num_tokens, block_rows, [&](std::int64_t begin, std::int64_t end) {
     const TensorView dlogits_rows = dlogits.slice_rows(begin, end);
     const TensorView dx_rows = dx.slice_rows(begin, end);
     kernels::linear_backward_weight(

@@ -9,6 +9,7 @@
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/grouped_linear.hpp"
 #include "kernels/threads.hpp"
+#include "tensor/alike.hpp"
 
 namespace switchyard::kernels {
 
@@ -106,6 +107,7 @@ struct Cut {
   std::int64_t end;
   std::int64_t first_group;
   std::vector<std::int64_t> offsets;  // counted from `begin`
+  std::int64_t count = 1;             // such blocks, one behind the other in one group
   std::int64_t num_groups() const { return std::ssize(offsets) - 1; }
 };
 
@@ -118,6 +120,12 @@ std::vector<Cut> cut_rows(std::span<const std::int64_t> offsets, std::int64_t mo
       const std::int64_t left = end - at;
       const std::int64_t room = blocks.empty() ? 0 : most_rows - (at - blocks.back().begin);
       if (room < std::min(left, step)) {  // the next block begins with this group
+        if (left > most_rows) {           // full ones, as long as more than the last is left
+          const std::int64_t full = most_rows / step * step;
+          const std::int64_t count = (left - most_rows + full - 1) / full;
+          blocks.push_back({at, at + full, group, {0, full}, count});
+          at += count * full;
+        }
         blocks.push_back({at, at, group, {0}});
         continue;
       }
@@ -134,8 +142,9 @@ std::vector<Cut> cut_rows(std::span<const std::int64_t> offsets, std::int64_t mo
 
 }  // namespace
 
-void for_each_row_block(const TensorView& offsets, std::int64_t num_rows, std::int64_t num_groups,
-                        std::int64_t most_rows, std::int64_t step, const TensorView& block_offsets,
+void for_each_row_block(Device& device, const TensorView& offsets, std::int64_t num_rows,
+                        std::int64_t num_groups, std::int64_t most_rows, std::int64_t step,
+                        const TensorView& block_offsets,
                         const std::function<void(const RowBlock&)>& visit) {
   expect(step >= 1 && most_rows >= step, "blocks that hold a step");
   if (num_rows == 0 || num_groups == 0) return;
@@ -145,16 +154,20 @@ void for_each_row_block(const TensorView& offsets, std::int64_t num_rows, std::i
   const std::vector<std::int64_t> bounds =
       is_one_group ? std::vector<std::int64_t>{0, num_rows}
                    : dispatch(
-                         *offsets.device, [&] { return cpu::read_offsets(offsets, num_rows); },
+                         device, [&] { return cpu::read_offsets(offsets, num_rows); },
                          [&] { return plan::even_offsets(num_groups, num_rows); });
   for (const Cut& cut : cut_rows(bounds, most_rows, step)) {
     RowBlock block{cut.begin, cut.end, cut.first_group, cut.num_groups(), {}};
     if (!is_one_group) {
       block.offsets = block_offsets.slice_rows(0, std::ssize(cut.offsets));
       dispatch(
-          *offsets.device, [&] { cpu::write_offsets(cut.offsets, block.offsets); }, [] {});
+          device, [&] { cpu::write_offsets(cut.offsets, block.offsets); }, [] {});
     }
-    visit(block);
+    for_each_alike(device, cut.count, [&](std::int64_t i) {
+      block.begin = cut.begin + i * (cut.end - cut.begin);
+      block.end = block.begin + (cut.end - cut.begin);
+      visit(block);
+    });
   }
 }
 

@@ -58,10 +58,12 @@ std::int64_t block_rows(const Device& device);
 // most_rows all_rows: one block with the offsets as they came, which nobody reads; end is num_rows
 // then. num_rows: of the operands, of which not all need be in use. block_offsets: i32, room for
 // those of a block, [groups + 1]; written anew for each; it may be empty for all_rows, or if
-// offsets is.
+// offsets is. On the plan device blocks that follow each other alike are visited once
+// (tensor/alike.hpp).
 inline constexpr std::int64_t gradient_chunk_rows = 384;
-void for_each_row_block(const TensorView& offsets, std::int64_t num_rows, std::int64_t num_groups,
-                        std::int64_t most_rows, std::int64_t step, const TensorView& block_offsets,
+void for_each_row_block(Device& device, const TensorView& offsets, std::int64_t num_rows,
+                        std::int64_t num_groups, std::int64_t most_rows, std::int64_t step,
+                        const TensorView& block_offsets,
                         const std::function<void(const RowBlock&)>& visit);
 
 }  // namespace switchyard::kernels

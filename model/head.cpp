@@ -6,6 +6,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/sums.hpp"
 #include "model/parameter_spec.hpp"
+#include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -61,8 +62,7 @@ void Head::train(const TensorView& x, const Targets& targets, const TensorView& 
                  Scratch& scratch, const Pass& pass, const TensorView& loss) const {
   const std::int64_t chunk = scratch.logits->rows();
   const auto gradient_scale = static_cast<float>(1 / pass.total_weight());
-  for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
-    const std::int64_t end = std::min(x.rows(), begin + chunk);
+  for_each_row_piece(*x.device, x.rows(), chunk, [&](std::int64_t begin, std::int64_t end) {
     const TensorView x_rows = x.slice_rows(begin, end);
     const TensorView logits = scratch.logits->slice_rows(0, end - begin);
     const TensorView dlogits =
@@ -72,7 +72,7 @@ void Head::train(const TensorView& x, const Targets& targets, const TensorView& 
     kernels::linear_backward_input(dlogits, packed_, dx.slice_rows(begin, end));
     kernels::linear_backward_weight(dlogits, x_rows, weight_.gradient());
     pass.poll();
-  }
+  });
   if (!tied_) pass.gradient_ready(weight_);
   kernels::add_sum(scratch.losses, pass.total_weight(), loss);
 }
@@ -80,12 +80,11 @@ void Head::train(const TensorView& x, const Targets& targets, const TensorView& 
 void Head::evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
                     Scratch& scratch, const Pass& pass, const TensorView& loss) const {
   const std::int64_t chunk = scratch.logits->rows();
-  for (std::int64_t begin = 0; begin < x.rows(); begin += chunk) {
-    const std::int64_t end = std::min(x.rows(), begin + chunk);
+  for_each_row_piece(*x.device, x.rows(), chunk, [&](std::int64_t begin, std::int64_t end) {
     const TensorView logits = scratch.logits->slice_rows(0, end - begin);
     kernels::linear_forward(x.slice_rows(begin, end), packed_, logits);
     losses_of(targets, begin, end, 1.0f, {}, scratch);
-  }
+  });
   if (!token_losses.empty()) kernels::copy(scratch.losses, token_losses.flat());
   kernels::add_sum(scratch.losses, pass.total_weight(), loss);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/elementwise.hpp"
+#include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -70,23 +71,30 @@ HaloExchange::HaloExchange(Group& group, std::span<const std::vector<PositionRan
 }
 
 template <class Each>
-void HaloExchange::for_each_run(const std::vector<Runs>& runs, std::int64_t sequence_rows,
-                                Each each) const {
-  std::int64_t message_row = 0;
-  for (const Runs& of_rank : runs)
-    for (std::int64_t s = 0; s < num_sequences_; ++s)
+void HaloExchange::for_each_run(Device& device, const std::vector<Runs>& runs,
+                                std::int64_t sequence_rows, Each each) const {
+  std::int64_t first = 0;  // of a rank's rows in the message
+  for (const Runs& of_rank : runs) {
+    std::int64_t length = 0;  // of a sequence
+    for (const Run& run : of_rank) length += run.count;
+    for_each_alike(device, num_sequences_, [&](std::int64_t s) {
+      std::int64_t message_row = first + s * length;
       for (const Run& run : of_rank) {
         each(s * sequence_rows + run.begin, message_row, run.count);
         message_row += run.count;
       }
+    });
+    first += num_sequences_ * length;
+  }
 }
 
 template <class Each>
-void HaloExchange::for_each_own(Each each) const {
+void HaloExchange::for_each_own(Device& device, Each each) const {
   const std::int64_t num_read = num_positions(read_);
-  for (std::int64_t s = 0; s < num_sequences_; ++s)
+  for_each_alike(device, num_sequences_, [&](std::int64_t s) {
     for (std::size_t i = 0; i < own_.size(); ++i)
       each(s * num_local_ + own_[i].begin, s * num_read + own_gathered_[i].begin, own_[i].count);
+  });
 }
 
 void HaloExchange::gather(std::span<const TensorView> rows, const TensorView& gathered,
@@ -100,30 +108,34 @@ void HaloExchange::gather(std::span<const TensorView> rows, const TensorView& ga
   };
   const TensorView send = message_of(messages.outgoing, gathered, num_given_);
   const TensorView recv = message_of(messages.incoming, gathered, num_taken_);
-  for_each_run(given_, num_local_, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
-    copy_rows(from, send.slice_rows(to, to + count));
-  });
+  for_each_run(*gathered.device, given_, num_local_,
+               [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+                 copy_rows(from, send.slice_rows(to, to + count));
+               });
   Event event = group_.start_all_to_all_v(send, given_rows_, recv, taken_rows_);
-  for_each_own([&](std::int64_t from, std::int64_t to, std::int64_t count) {
+  for_each_own(*gathered.device, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
     copy_rows(from, gathered.slice_rows(to, to + count));
   });
   progress_.wait(event);
-  for_each_run(
-      taken_, num_positions(read_), [&](std::int64_t to, std::int64_t from, std::int64_t count) {
-        kernels::copy(recv.slice_rows(from, from + count), gathered.slice_rows(to, to + count));
-      });
+  for_each_run(*gathered.device, taken_, num_positions(read_),
+               [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+                 kernels::copy(recv.slice_rows(from, from + count),
+                               gathered.slice_rows(to, to + count));
+               });
 }
 
 void HaloExchange::bring_home(const TensorView& gathered, const HaloMessages& messages) const {
   const std::int64_t num_read = num_positions(read_);
   const TensorView send = message_of(messages.outgoing, gathered, num_taken_);
   const TensorView recv = message_of(messages.incoming, gathered, num_given_);
-  for_each_run(taken_, num_read, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
-    kernels::copy(gathered.slice_rows(from, from + count), send.slice_rows(to, to + count));
-  });
+  for_each_run(*gathered.device, taken_, num_read,
+               [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+                 kernels::copy(gathered.slice_rows(from, from + count),
+                               send.slice_rows(to, to + count));
+               });
   Event event = group_.start_all_to_all_v(send, taken_rows_, recv, given_rows_);
   progress_.wait(event);
-  for_each_run(given_gathered_, num_read,
+  for_each_run(*gathered.device, given_gathered_, num_read,
                [&](std::int64_t to, std::int64_t from, std::int64_t count) {
                  const TensorView sum = gathered.slice_rows(to, to + count);
                  kernels::add(sum, recv.slice_rows(from, from + count), sum);
@@ -131,7 +143,7 @@ void HaloExchange::bring_home(const TensorView& gathered, const HaloMessages& me
 }
 
 void HaloExchange::take_own(const TensorView& gathered, const TensorView& rows) const {
-  for_each_own([&](std::int64_t to, std::int64_t from, std::int64_t count) {
+  for_each_own(*gathered.device, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
     kernels::copy(gathered.slice_rows(from, from + count), rows.slice_rows(to, to + count));
   });
 }

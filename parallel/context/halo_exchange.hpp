@@ -58,10 +58,11 @@ class HaloExchange {
                       std::span<const PositionRange> rows);
   // Calls each(row of a buffer with sequence_rows rows a sequence, row of a message, count).
   template <class Each>
-  void for_each_run(const std::vector<Runs>& runs, std::int64_t sequence_rows, Each each) const;
+  void for_each_run(Device& device, const std::vector<Runs>& runs, std::int64_t sequence_rows,
+                    Each each) const;
   // Calls each(local row, gathered row, count) for this rank's own.
   template <class Each>
-  void for_each_own(Each each) const;
+  void for_each_own(Device& device, Each each) const;
 
   Group& group_;
   ExchangeProgress& progress_;

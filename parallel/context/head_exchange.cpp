@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/elementwise.hpp"
+#include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -55,13 +56,15 @@ TensorView HeadExchange::buffer(const Tensor& bytes, DType dtype, std::int64_t r
 }
 
 template <class Each>
-void HeadExchange::for_each_piece(Each each) const {
+void HeadExchange::for_each_piece(Device& device, Each each) const {
   std::int64_t first = 0;  // position of a rank's rows in a sequence
   std::int64_t row = 0;    // in order of ranks
   for (const std::int64_t count : num_local_) {
-    for (std::int64_t s = 0; s < num_sequences_; ++s, row += count)
-      each(s * num_gathered_ + first, row, count);
+    for_each_alike(device, num_sequences_, [&](std::int64_t s) {
+      each(s * num_gathered_ + first, row + s * count, count);
+    });
     first += count;
+    row += num_sequences_ * count;
   }
 }
 
@@ -90,10 +93,11 @@ void HeadExchange::to_heads(std::span<const HeadColumns> parts, const TensorView
       is_ordered ? gathered : buffer(pieces_, gathered.dtype, gathered.rows(), cols);
   exchange(send, own_rows_each_, recv, gathered_rows_);
   if (is_ordered) return;
-  for_each_piece([&](std::int64_t in_sequence, std::int64_t in_message, std::int64_t count) {
-    kernels::copy(recv.slice_rows(in_message, in_message + count),
-                  gathered.slice_rows(in_sequence, in_sequence + count));
-  });
+  for_each_piece(*gathered.device,
+                 [&](std::int64_t in_sequence, std::int64_t in_message, std::int64_t count) {
+                   kernels::copy(recv.slice_rows(in_message, in_message + count),
+                                 gathered.slice_rows(in_sequence, in_sequence + count));
+                 });
 }
 
 void HeadExchange::to_rows(const TensorView& gathered, std::span<const HeadColumns> parts) {
@@ -102,10 +106,11 @@ void HeadExchange::to_rows(const TensorView& gathered, std::span<const HeadColum
   TensorView send = gathered;
   if (num_sequences_ > 1) {
     send = buffer(pieces_, gathered.dtype, gathered.rows(), cols);
-    for_each_piece([&](std::int64_t in_sequence, std::int64_t in_message, std::int64_t count) {
-      kernels::copy(gathered.slice_rows(in_sequence, in_sequence + count),
-                    send.slice_rows(in_message, in_message + count));
-    });
+    for_each_piece(*gathered.device,
+                   [&](std::int64_t in_sequence, std::int64_t in_message, std::int64_t count) {
+                     kernels::copy(gathered.slice_rows(in_sequence, in_sequence + count),
+                                   send.slice_rows(in_message, in_message + count));
+                   });
   }
   const TensorView recv = buffer(local_, gathered.dtype, num_ranks * own_rows(), cols);
   exchange(send, gathered_rows_, recv, own_rows_each_);

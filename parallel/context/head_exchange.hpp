@@ -50,7 +50,7 @@ class HeadExchange {
   TensorView buffer(const Tensor& bytes, DType dtype, std::int64_t rows, std::int64_t cols) const;
   // Calls each(row of the sequence-ordered buffer, row of the rank-ordered one, count).
   template <class Each>
-  void for_each_piece(Each each) const;
+  void for_each_piece(Device& device, Each each) const;
   void exchange(const TensorView& send, std::span<const std::int64_t> send_rows,
                 const TensorView& recv, std::span<const std::int64_t> recv_rows);
 

@@ -6,6 +6,7 @@
 
 #include "kernels/attention_sink.hpp"
 #include "kernels/elementwise.hpp"
+#include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -63,7 +64,7 @@ AttentionInputs RingAttention::inputs_with(const TensorView& q, const TensorView
 
 void RingAttention::pack(const AttentionInputs& inputs, const TensorView& block) const {
   const AttentionInputs packed = inputs_with(inputs.q, block);
-  for (std::int64_t s = 0; s < kernel_.sizes().num_sequences; ++s) {
+  for_each_alike(kernel_.device(), kernel_.sizes().num_sequences, [&](std::int64_t s) {
     const std::int64_t from = s * num_local_;
     const std::int64_t to = s * block_length_;
     kernels::copy(inputs.k.slice_rows(from, from + num_local_),
@@ -72,15 +73,15 @@ void RingAttention::pack(const AttentionInputs& inputs, const TensorView& block)
                   packed.v.slice_rows(to, to + num_local_));
     if (num_local_ < block_length_)
       kernels::fill_zero(block.slice_rows(to + num_local_, to + block_length_));
-  }
+  });
 }
 
 void RingAttention::unpack(const TensorView& block, const AttentionInputs& gradients) const {
-  for (std::int64_t s = 0; s < kernel_.sizes().num_sequences; ++s) {
+  for_each_alike(kernel_.device(), kernel_.sizes().num_sequences, [&](std::int64_t s) {
     const std::int64_t from = s * block_length_;
     const TensorView sum = own_gradients_->slice_rows(s * num_local_, (s + 1) * num_local_);
     kernels::add(block.slice_rows(from, from + num_local_), sum, sum);
-  }
+  });
   const AttentionInputs sums = inputs_with({}, own_gradients_);
   kernels::copy(sums.k, gradients.k);
   kernels::copy(sums.v, gradients.v);

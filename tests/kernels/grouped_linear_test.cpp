@@ -284,7 +284,8 @@ TEST_F(GroupedLinearTest, BlocksKeepTheBitsOfWeightGradients) {
        {std::int64_t{384}, std::int64_t{1024}, std::int64_t{1536}, std::int64_t{10000}, all_rows}) {
     const Tensor dw(*device_, Purpose::gradient, DType::f32, {groups, out, in});
     for_each_row_block(
-        given, x->rows(), groups, most, gradient_chunk_rows, of_block, [&](const RowBlock& block) {
+        *device_, given, x->rows(), groups, most, gradient_chunk_rows, of_block,
+        [&](const RowBlock& block) {
           grouped_linear_backward_weight(
               dy->slice_rows(block.begin, block.end), x->slice_rows(block.begin, block.end),
               block.offsets,
@@ -302,8 +303,8 @@ TEST_F(GroupedLinearTest, RowBlocksCoverAllRowsAndCutGroupsAtSteps) {
       for (const std::int64_t step : {64, 512}) {
         const Tensor given = on_device(offsets), of_block = on_device(offsets);
         std::int64_t at = 0;
-        for_each_row_block(given, offsets.back() + 5, std::ssize(offsets) - 1, most, step, of_block,
-                           [&](const RowBlock& block) {
+        for_each_row_block(*device_, given, offsets.back() + 5, std::ssize(offsets) - 1, most, step,
+                           of_block, [&](const RowBlock& block) {
                              EXPECT_EQ(block.begin, at);
                              EXPECT_LE(block.end - block.begin, most);
                              EXPECT_GT(block.end, block.begin);
@@ -332,7 +333,7 @@ TEST(RowBlocks, AreOneOnAGpu) {
   EXPECT_EQ(block_rows(*cpu), 512);
   ASSERT_EQ(block_rows(*gpu), all_rows);
   int num_blocks = 0;
-  for_each_row_block(offsets, 5000, 8, block_rows(*gpu), 64, {}, [&](const RowBlock& block) {
+  for_each_row_block(*gpu, offsets, 5000, 8, block_rows(*gpu), 64, {}, [&](const RowBlock& block) {
     ++num_blocks;
     EXPECT_EQ(block.begin, 0);
     EXPECT_EQ(block.end, 5000);
@@ -341,6 +342,24 @@ TEST(RowBlocks, AreOneOnAGpu) {
     EXPECT_EQ(block.offsets.data, offsets->data);
   });
   EXPECT_EQ(num_blocks, 1);
+}
+
+// 2^31 rows are a handful of visits, whose rows count as often as there are such blocks.
+TEST(RowBlocks, AreAlikeToAPlan) {
+  const auto plan = make_plan_device({.device = DeviceKind::cpu, .num_threads = 2});
+  const std::int64_t num_rows = std::int64_t{1} << 31, num_groups = 3;
+  const Tensor offsets(*plan, Purpose::workspace, DType::i32, {num_groups + 1});
+  const Tensor of_block(*plan, Purpose::workspace, DType::i32, {num_groups + 1});
+  plan->profile().reset();
+  int num_visits = 0;
+  for_each_row_block(*plan, offsets, num_rows, num_groups, 1000, 64, of_block,
+                     [&](const RowBlock& block) {
+                       ++num_visits;
+                       const auto rows = static_cast<double>(block.end - block.begin);
+                       plan->profile().record({.flops = rows});
+                     });
+  EXPECT_LE(num_visits, 3 * num_groups);
+  EXPECT_EQ(plan->profile().total_work().flops, static_cast<double>(num_rows));
 }
 
 TEST_F(GroupedLinearTest, RefusesWhatDoesNotFit) {
