@@ -30,6 +30,12 @@ expect_failure() {
 preamble=(bash -c 'if [[ $OMPI_COMM_WORLD_RANK -eq '"$last"' ]]; then ulimit -v 2000000; fi; exec "$@"' limited)
 start setup model.hidden=1024 train.micro_batch=24 train.global_batch=$((ranks * 24)) model.sequence_length=512
 expect_failure 5 "rank $last: the run needs .*ulimit -v"
+
+# There is room for what is used with balanced routing, but not for what is reserved for any.
+preamble=(bash -c 'if [[ $OMPI_COMM_WORLD_RANK -eq '"$last"' ]]; then ulimit -v 1050000; fi; exec "$@"' limited)
+sequences=$((256 - 32 * ranks))
+start room experts.top_k=1 experts.intermediate=1024 train.micro_batch=$sequences train.global_batch=$((ranks * sequences))
+expect_failure 5 "rank $last: the run reserves .* of address space on a rank, .*ulimit -v"
 preamble=()
 
 # The last rank may write no file of more than 64 KiB: a checkpoint does not fit, and all learn of it.

@@ -238,4 +238,10 @@ expect 2 "$switchyard" plan context.yaml --ranks 3 parallel.context.ranks=3
 expect_lines 1 "the zigzag layout needs a multiple of 6: make model.sequence_length 510 or 516"
 expect 2 "$switchyard" plan context.yaml --ranks 6 parallel.context.ranks=6 parallel.context.ulysses=3
 expect_lines 1 "8 heads"
+
+# Sequences, and blocks of rows, that are alike are planned once: the largest take no longer than small ones.
+for sizes in "model.sequence_length=2147483640" "model.sequence_length=2048 train.global_batch=1000000"; do
+  read -ra sizes <<<"$sizes"
+  expect 0 timeout 30 "$switchyard" plan context.yaml --ranks 4 "${sizes[@]}"
+done
 finish
