@@ -94,8 +94,7 @@ void reserve_grouped_linear(Device& device, std::int64_t out_features, std::int6
 }
 
 std::int64_t block_rows(const Device& device) {
-  const DeviceKind kind = device.is_plan() ? device.target().device : device.kind();
-  if (kind == DeviceKind::cuda) return all_rows;
+  if (device.target().device == DeviceKind::cuda) return all_rows;
   constexpr std::int64_t rows_of_thread = 256, most = 4096;
   return std::min(rows_of_thread * num_threads_of(device), most);
 }

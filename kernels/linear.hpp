@@ -3,15 +3,16 @@
 // sums are fp32.
 //
 // A PackedWeight holds W in the compute type (f32 or bf16), rounded to nearest even, in the two
-// layouts that the forward and the backward product read; the optimizer step repacks it once. Sizes
-// follow oneDNN's choice for the processor; on the plan device they are asked from oneDNN too. On a
-// card, and in the plan for one, there is one layout, [out, in], which both products read.
+// layouts that the forward and the backward product read; the optimizer step repacks it once. What
+// a layout holds depends on the processor, its size does not: whole blocks of 64 columns of a
+// product's second operand, and of 64 bytes of each. On a card, and in the plan for one, there is
+// one layout, [out, in], which both products read.
 //
 // Threads take the rows in pieces, of a fixed length where the length may change a row's bits, and
 // a last partial piece is computed padded, so a row's bits do not depend on how many rows come with
 // it; on a card this holds for grouped products alone (kernels/grouped_linear.hpp), while cuBLASLt
-// gives a call the same bits in every run. Padded pieces lie in the device's kernel_scratch, of
-// which a PackedWeight reserves what its products need. Not to be called from within a piece
+// gives a call the same bits in every run. Padded pieces, and what oneDNN works in, lie in the
+// device's kernel_scratch, of which a PackedWeight reserves what its products need. Not to be called from within a piece
 // (kernels/threads.hpp).
 #pragma once
 

@@ -26,6 +26,7 @@ struct ForwardScratch {
     sum = carver.take<float>(rows);
     from = carver.take<std::int32_t>(rows);
     to = carver.take<std::int32_t>(rows);
+    scratchpad = carver.take<std::byte>(scratchpad_bytes);
   }
   std::byte* q;        // [R, D]
   std::byte* k;        // [N, D]
@@ -37,6 +38,7 @@ struct ForwardScratch {
   float* sum;          // [R]
   std::int32_t* from;  // [R], visible keys of the block
   std::int32_t* to;    // [R]
+  std::byte* scratchpad;
 };
 
 struct ForwardTask {
@@ -68,7 +70,7 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .ldb = dim,
             .ldc = cols,
             .b_transposed = true},
-           s.q, s.k, reinterpret_cast<std::byte*>(s.scores));
+           s.q, s.k, reinterpret_cast<std::byte*>(s.scores), s.scratchpad);
   b.find_visible(g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
                  .rows = rows,
@@ -87,7 +89,7 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .ldb = dim,
             .ldc = dim,
             .accumulate = !is_first},
-           s.probs, s.v, reinterpret_cast<std::byte*>(s.out));
+           s.probs, s.v, reinterpret_cast<std::byte*>(s.out), s.scratchpad);
 }
 
 void write_output(const ForwardTask& task, const HeadGroup& g, const Range& queries,
@@ -127,8 +129,9 @@ std::int64_t forward_bytes(const AttentionBlocks& blocks) {
 }  // namespace
 
 WorkspaceSizes attention_workspace_sizes(const AttentionBlocks& blocks) {
-  const WorkspaceSizes backward = attention_backward_sizes(blocks);
-  return {backward.shared, std::max(forward_bytes(blocks), backward.per_thread)};
+  const AttentionBlocks widest = blocks.with_widest_operands();
+  const WorkspaceSizes backward = attention_backward_sizes(widest);
+  return {backward.shared, std::max(forward_bytes(widest), backward.per_thread)};
 }
 
 std::int64_t attention_workspace_bytes(const AttentionShape& shape, DType dtype, int num_threads) {

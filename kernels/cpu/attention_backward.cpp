@@ -53,6 +53,7 @@ struct LaneScratch {
     dscores = carver.take<std::byte>(b.operand_bytes(scores_numel));
     from = carver.take<std::int32_t>(b.max_rows());
     to = carver.take<std::int32_t>(b.max_rows());
+    scratchpad = carver.take<std::byte>(scratchpad_bytes);
   }
   std::byte* q;        // [Q, R, D]
   std::byte* dout;     // [Q, R, D]
@@ -66,6 +67,7 @@ struct LaneScratch {
   std::byte* dscores;  // [R, N]
   std::int32_t* from;  // [R], visible keys of the block
   std::int32_t* to;    // [R]
+  std::byte* scratchpad;
 };
 
 // The sums of a kv head under way. B query blocks.
@@ -170,8 +172,8 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                              .ldb = dim,
                              .ldc = cols,
                              .b_transposed = true};
-  multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores));
-  multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs));
+  multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores), s.scratchpad);
+  multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs), s.scratchpad);
   b.find_visible(g.sequence, queries, part.keys, s.from, s.to);
   hide_rows_without_keys(of_queries.lse, rows, s);
   softmax_block_backward({.scores = s.scores,
@@ -193,8 +195,8 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                             .ldc = dim,
                             .a_transposed = true,
                             .accumulate = true};
-  multiply(keys_by_dim, s.probs, of_queries.dout, bytes_of(part.dv));
-  multiply(keys_by_dim, s.dscores, of_queries.q, bytes_of(part.dk));
+  multiply(keys_by_dim, s.probs, of_queries.dout, bytes_of(part.dv), s.scratchpad);
+  multiply(keys_by_dim, s.dscores, of_queries.q, bytes_of(part.dk), s.scratchpad);
   multiply({.m = rows,
             .n = dim,
             .k = cols,
@@ -204,7 +206,7 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
             .ldb = dim,
             .ldc = dim,
             .accumulate = true},
-           s.dscores, part.k, bytes_of(dq + block * b.max_rows() * dim));
+           s.dscores, part.k, bytes_of(dq + block * b.max_rows() * dim), s.scratchpad);
 }
 
 // A lane's share of the query blocks that see a key block.

@@ -61,6 +61,13 @@ class AttentionBlocks {
   DType dtype() const { return dtype_; }        // of the tensors
   DType operands() const { return operands_; }  // of the products
   std::int64_t operand_bytes(std::int64_t numel) const { return numel * size_of(operands_); }
+  // The same with fp32 operands. Scratch has room for them on every processor, so that a plan knows
+  // its size.
+  AttentionBlocks with_widest_operands() const {
+    AttentionBlocks widest = *this;
+    widest.operands_ = DType::f32;
+    return widest;
+  }
   StoreAs store_as() const;
   float scale_log2() const;  // scale * log2(e)
 

@@ -18,7 +18,7 @@ struct ProductKind {
   bool is_grouped = false;
   bool backward = true;  // or the forward product alone
 };
-// What they take of Device::kernel_scratch.
+// What they take of Device::kernel_scratch, the same on every processor.
 std::int64_t product_scratch_bytes(const ProductKind& kind, int num_threads);
 
 // Checks that they ascend from 0 to at most num_rows.

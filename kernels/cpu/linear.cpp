@@ -11,23 +11,36 @@ DType operand_type(DType compute) {
 }
 
 std::int64_t packed_weight_bytes(std::int64_t k, std::int64_t n, DType compute) {
-  return packed_bytes(k, n, operand_type(compute));
+  return packed_bytes(k, n, compute);
 }
+
+namespace {
+
+// source: [k, n], or [n, k] if transposed.
+void round_weight(const float* source, std::int64_t k, std::int64_t n, bool transposed,
+                  BFloat16* to) {
+  constexpr std::int64_t rows_of_piece = 16;  // a cache line of a transposed source
+  parallel_blocks(k, rows_of_piece, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t col = 0; col < n; ++col)
+      for (std::int64_t row = begin; row < end; ++row)
+        to[row * n + col] = to_bf16(source[transposed ? col * k + row : row * n + col]);
+  });
+}
+
+}  // namespace
 
 void pack_weight(const TensorView& weight, DType compute, const TensorView& forward,
                  const TensorView& backward) {
   const std::int64_t out = weight.rows();
   const std::int64_t in = weight.cols();
-  const DType operands = operand_type(compute);
+  const bool is_packed = operand_type(compute) == compute;
   const auto write = [&](const TensorView& layout, std::int64_t k, std::int64_t n,
                          bool transposed) {
-    pack(k, n, operands, weight.as<float>(), transposed, layout.kernel_bytes());
-    if (operands == compute) return;
-    float* values = reinterpret_cast<float*>(layout.kernel_bytes());
-    const std::int64_t numel = layout.numel() / size_of(DType::f32);
-    parallel_blocks(numel, block_elements, [values](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) values[i] = to_float(to_bf16(values[i]));
-    });
+    std::byte* to = layout.kernel_bytes();
+    if (is_packed)
+      pack(k, n, compute, weight.as<float>(), transposed, to);
+    else
+      round_weight(weight.as<float>(), k, n, transposed, reinterpret_cast<BFloat16*>(to));
   };
   write(forward, in, out, true);
   if (!backward.empty()) write(backward, out, in, false);

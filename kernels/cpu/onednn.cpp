@@ -73,6 +73,11 @@ ThreadState& thread_state() {
   return state;
 }
 
+// A multiple of it that holds n.
+std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
 // One layout serves every number of rows: it is what oneDNN chooses for that many.
 constexpr std::int64_t layout_rows = 256;
 const memory::desc& packed_desc(std::int64_t k, std::int64_t n, DType dtype) {
@@ -85,7 +90,10 @@ const memory::desc& packed_desc(std::int64_t k, std::int64_t n, DType dtype) {
                                              {{k, n}, type, memory::format_tag::any},
                                              {{layout_rows, n}, type, memory::format_tag::ab}},
                                             state.engine);
-  return state.packed_descs.emplace(key, chosen.weights_desc()).first->second;
+  const memory::desc preferred = chosen.weights_desc();
+  const bool fits = static_cast<std::int64_t>(preferred.get_size()) <= packed_bytes(k, n, dtype);
+  return state.packed_descs.emplace(key, fits ? preferred : matrix(k, n, dtype, n, false))
+      .first->second;
 }
 
 Prepared prepare(const dnnl::engine& engine, const Product& p) {
@@ -99,11 +107,21 @@ Prepared prepare(const dnnl::engine& engine, const Product& p) {
     sum.append_sum(1.0f);
     attributes.set_post_ops(sum);
   }
-  const dnnl::matmul::primitive_desc description({a, b, c}, attributes, engine);
+  const dnnl::matmul::desc operation(a, b, c);
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  dnnl::matmul::primitive_desc description(operation, attributes, engine);
+  const auto scratchpad = static_cast<std::int64_t>(description.scratchpad_desc().get_size());
+  if (scratchpad > scratchpad_bytes) {
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::library);
+    description = {operation, attributes, engine};
+  }
   Prepared prepared{dnnl::matmul(description), {}};
   prepared.arguments.emplace(DNNL_ARG_SRC, memory(a, engine, nullptr));
   prepared.arguments.emplace(DNNL_ARG_WEIGHTS, memory(b, engine, nullptr));
   prepared.arguments.emplace(DNNL_ARG_DST, memory(c, engine, nullptr));
+  if (scratchpad > 0 && scratchpad <= scratchpad_bytes)
+    prepared.arguments.emplace(DNNL_ARG_SCRATCHPAD,
+                               memory(description.scratchpad_desc(), engine, nullptr));
   return prepared;
 }
 
@@ -151,7 +169,8 @@ void pack_cols(const PackedCols& cols, DType operands, const float* source, bool
 
 }  // namespace
 
-void multiply(const Product& product, const std::byte* a, const std::byte* b, std::byte* c) {
+void multiply(const Product& product, const std::byte* a, const std::byte* b, std::byte* c,
+              std::byte* scratchpad) {
   const OneThread one_thread;
   ThreadState& state = thread_state();
   try {
@@ -162,6 +181,8 @@ void multiply(const Product& product, const std::byte* a, const std::byte* b, st
     prepared.arguments.at(DNNL_ARG_SRC).set_data_handle(address(a), state.stream);
     prepared.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(address(b), state.stream);
     prepared.arguments.at(DNNL_ARG_DST).set_data_handle(c, state.stream);
+    const auto in = prepared.arguments.find(DNNL_ARG_SCRATCHPAD);
+    if (in != prepared.arguments.end()) in->second.set_data_handle(scratchpad, state.stream);
     prepared.primitive.execute(state.stream, prepared.arguments);
   } catch (const dnnl::error& error) {
     fail(product, error);
@@ -169,8 +190,8 @@ void multiply(const Product& product, const std::byte* a, const std::byte* b, st
 }
 
 std::int64_t packed_bytes(std::int64_t k, std::int64_t n, DType operands) {
-  const OneThread one_thread;
-  return static_cast<std::int64_t>(packed_desc(k, n, operands).get_size());
+  constexpr std::int64_t columns = 64, bytes_of_column = 64;
+  return round_up(k * size_of(operands), bytes_of_column) * round_up(n, columns);
 }
 
 void pack(std::int64_t k, std::int64_t n, DType operands, const float* source, bool transposed,

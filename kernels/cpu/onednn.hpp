@@ -30,9 +30,15 @@ struct Product {
 
   friend bool operator==(const Product&, const Product&) = default;
 };
-void multiply(const Product& product, const std::byte* a, const std::byte* b, std::byte* c);
+// scratchpad: scratchpad_bytes for oneDNN to work in, 64-byte aligned and of no other thread's
+// product. What more it should want, it allocates itself.
+inline constexpr std::int64_t scratchpad_bytes = 512 * 1024;
+void multiply(const Product& product, const std::byte* a, const std::byte* b, std::byte* c,
+              std::byte* scratchpad);
 
-// The form of a [k, n] that oneDNN prefers as a second operand on this processor.
+// Room for the form of a [k, n] that oneDNN prefers as a second operand. It is the same on every
+// processor, so that a plan knows it: whole blocks of 64 columns and of 64 bytes of a column, as
+// its blocked forms have. Where oneDNN would take more, the form is row-major.
 std::int64_t packed_bytes(std::int64_t k, std::int64_t n, DType operands);
 // source: f32 [k, n] contiguous, or [n, k] if transposed. Rounds to nearest even. Uses all threads.
 void pack(std::int64_t k, std::int64_t n, DType operands, const float* source, bool transposed,

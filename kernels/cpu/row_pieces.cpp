@@ -41,11 +41,13 @@ std::vector<std::byte> random_matrix(std::int64_t numel, DType dtype, std::strin
   return bytes;
 }
 
-bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType result) {
+bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType result, bool b_packed) {
   const auto x = random_matrix(piece_sizes.back() * k, operands, "row pieces x");
   const auto weight = random_matrix(k * n, DType::f32, "row pieces weight");
   std::vector<std::byte> packed(static_cast<std::size_t>(packed_bytes(k, n, operands)));
-  pack(k, n, operands, reinterpret_cast<const float*>(weight.data()), false, packed.data());
+  if (b_packed)
+    pack(k, n, operands, reinterpret_cast<const float*>(weight.data()), false, packed.data());
+  std::vector<std::byte> scratchpad(static_cast<std::size_t>(scratchpad_bytes));
   const auto rows_of = [&](std::int64_t rows) {
     std::vector<std::byte> y(static_cast<std::size_t>(rows * n * size_of(result)));
     multiply({.m = rows,
@@ -54,10 +56,10 @@ bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType resu
               .operands = operands,
               .result = result,
               .lda = k,
-              .ldb = 0,
+              .ldb = b_packed ? 0 : n,
               .ldc = n,
-              .b_packed = true},
-             x.data(), packed.data(), y.data());
+              .b_packed = b_packed},
+             x.data(), b_packed ? packed.data() : weight.data(), y.data(), scratchpad.data());
     return y;
   };
   const auto full = rows_of(piece_sizes.back());
@@ -69,12 +71,13 @@ bool try_short_pieces(std::int64_t k, std::int64_t n, DType operands, DType resu
 
 }  // namespace
 
-bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DType result) {
-  thread_local std::map<std::tuple<std::int64_t, std::int64_t, DType, DType>, bool> answers;
-  const auto key = std::tuple{k, n, operands, result};
+bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DType result,
+                            bool b_packed) {
+  thread_local std::map<std::tuple<std::int64_t, std::int64_t, DType, DType, bool>, bool> answers;
+  const auto key = std::tuple{k, n, operands, result, b_packed};
   const auto found = answers.find(key);
   if (found != answers.end()) return found->second;
-  return answers.emplace(key, try_short_pieces(k, n, operands, result)).first->second;
+  return answers.emplace(key, try_short_pieces(k, n, operands, result, b_packed)).first->second;
 }
 
 std::int64_t shared_piece(std::int64_t rows, int num_threads) {

@@ -16,8 +16,9 @@ inline constexpr std::int64_t row_piece = 64;
 // number of rows (its AMX products do, and those in fp32 of 32 rows with AVX2), so this is tried
 // once for a shape, on random operands, and remembered by the thread. If not, every piece has
 // row_piece rows, the last one padded: one length for everybody, so that a row's bits do not depend
-// on how many rows come with it.
-bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DType result);
+// on how many rows come with it. b_packed: whether the weight is packed, or [k, n] in fp32.
+bool short_pieces_keep_bits(std::int64_t k, std::int64_t n, DType operands, DType result,
+                            bool b_packed);
 
 // Where short pieces keep bits: the longest pieces of which `num_threads` have several each.
 std::int64_t shared_piece(std::int64_t rows, int num_threads);

@@ -76,8 +76,8 @@ std::int64_t process_bytes(const std::string& name) {
 
 // What the ledger counts is what the process takes: its resident set grows from before the trainer
 // is made to the end of the second step by no more than the ledger's peak and a slack. The slack
-// is what no ledger has: oneDNN's compiled products (some 100 KiB each) and the scratch that
-// kernels hold by thread, MPI's buffers, the tail of pages. And by no less than what surely is
+// is what no ledger has: oneDNN's compiled products (some 100 KiB each), MPI's buffers, the tail of
+// pages. And by no less than what surely is
 // touched: values, gradients, moments and packed weights.
 TEST(Memory, TheProcessGrowsByTheLedgersPeak) {
   Config config = one_sequence_each(world().size());

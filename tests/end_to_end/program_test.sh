@@ -105,12 +105,16 @@ if [[ $ranks -eq 1 ]]; then  # what no number of ranks changes
     expect 2 "$switchyard" generate run "--$wrong"
     expect_lines 1 "--${wrong%%=*} must be"
   done
-  # A lesser instruction set packs weights in its own way: the plan under the same limit knows it.
-  for limit in sse4 ""; do
-    expect 0 env SWITCHYARD_MAX_ISA=$limit "$switchyard" train small.yaml "run.output=isa$limit" train.num_steps=1
-    expect 0 env SWITCHYARD_MAX_ISA=$limit "$switchyard" plan small.yaml --rows "$(value "isa$limit" max_rows)"
-    planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
-    [[ $planned == "$(value "isa$limit" memory_bytes)" ]] || fail "limit '$limit': planned $planned, used $(value "isa$limit" memory_bytes)"
+  # A lesser instruction set packs weights in its own way, in the same bytes: the plan made without the limit holds.
+  for precision in fp32 bf16; do
+    for limit in sse4 ""; do
+      output=isa$limit-$precision
+      expect 0 env SWITCHYARD_MAX_ISA=$limit "$switchyard" train small.yaml run.output="$output" run.precision=$precision \
+        train.num_steps=1
+      expect 0 "$switchyard" plan small.yaml run.precision=$precision --rows "$(value "$output" max_rows)"
+      planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+      [[ $planned == "$(value "$output" memory_bytes)" ]] || fail "$output: planned $planned, used $(value "$output" memory_bytes)"
+    done
   done
 
   plot=$(dirname "$0")/../../launch/plot.sh

@@ -254,6 +254,38 @@ TEST(LinearPlan, RecordsWorkAndTheMemoryOfTheCpu) {
   EXPECT_EQ(flops_of([&] { weight.pack(dw); }), 0.0);
 }
 
+// On whatever processor this runs: a plan made on one holds on another.
+TEST(LinearPlan, SizesFollowFromTheShapeAlone) {
+  const auto device = make_cpu_device();
+  const PackedWeight f32(*device, 70, 33, DType::f32), bf16(*device, 70, 33, DType::bf16);
+  EXPECT_EQ(f32.forward_layout().numel(), 192 * 128);   // 33 * 4 bytes of each of 70 columns
+  EXPECT_EQ(f32.backward_layout().numel(), 320 * 64);   // 70 * 4 bytes of each of 33 columns
+  EXPECT_EQ(bf16.forward_layout().numel(), 128 * 128);  // the same in 2 bytes
+  EXPECT_EQ(bf16.backward_layout().numel(), 192 * 64);
+}
+
+// The products take no more scratch than a weight has reserved, whatever the rows and the
+// processor.
+TEST(LinearPlan, ProductsTakeTheScratchThatWasReserved) {
+  const auto device = make_cpu_device(), plan = make_plan_device();
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Tensor values = random_tensor(*device, DType::f32, {200, 700}, "w");
+    PackedWeight weight(*device, 200, 700, type);
+    weight.pack(values);
+    const PackedWeight planned(*plan, 200, 700, type);
+    const std::int64_t reserved = device->memory().live(Purpose::workspace);
+    EXPECT_EQ(plan->memory().live(Purpose::workspace), reserved);
+    for (const std::int64_t rows : {1, 130, 1000}) {
+      const Tensor x = random_tensor(*device, type, {rows, 700}, "x");
+      const Tensor y = random_tensor(*device, type, {rows, 200}, "y");
+      linear_forward(x, weight, y);
+      linear_backward_input(y, weight, x, Accumulate::yes);
+      linear_backward_weight(y, x, values);
+      EXPECT_EQ(device->memory().live(Purpose::workspace), reserved);
+    }
+  }
+}
+
 // A card has one layout of a weight and a fixed workspace for all products, whatever the host's
 // processor.
 TEST(LinearPlan, KnowsTheMemoryOfACard) {

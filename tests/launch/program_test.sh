@@ -116,6 +116,16 @@ for threads in 1 3; do
   expect 0 "$switchyard" plan good.yaml model.vocab_size=300 --threads $threads
   [[ $out == *"expert 1; $threads threads a rank"* ]] || fail "threads of a plan: $out"
 done
+# Nor does it depend on the processor that plans.
+for precision in fp32 bf16; do
+  options=(model.vocab_size=300 run.precision=$precision --node-memory 64G)
+  expect 0 "$switchyard" plan good.yaml "${options[@]}"
+  planned=$out
+  for isa in sse4 avx2 avx512; do
+    expect 0 env SWITCHYARD_MAX_ISA=$isa "$switchyard" plan good.yaml "${options[@]}"
+    [[ $out == "$planned" ]] || fail "plan in $precision on $isa: $out, without a limit: $planned"
+  done
+done
 # Rows that no routing could send are refused, and the least and the most that it could are planned.
 for rows in 1=less 7=less 8= 16= 17=more; do
   expect "$([[ $rows == *= ]] && echo 0 || echo 2)" "$switchyard" plan good.yaml model.vocab_size=300 --ranks 4 \

@@ -1,0 +1,13 @@
+// Rows between a strided view and a dense buffer, which may have another float type.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cpu {
+
+void load_rows(const TensorView& from, std::int64_t begin, std::int64_t rows, DType type,
+               std::byte* buffer);
+void store_rows(const std::byte* buffer, DType type, const TensorView& to, std::int64_t begin,
+                std::int64_t rows);
+
+}  // namespace switchyard::kernels::cpu

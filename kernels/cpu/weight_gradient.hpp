@@ -1,0 +1,18 @@
+// The weight gradients of kernels/linear.hpp and kernels/grouped_linear.hpp on the CPU. How dw and
+// the rows are cut follows from sizes alone, so no bit depends on the number of threads.
+#pragma once
+
+#include <span>
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cpu {
+
+// dw[g] += dy^T x over the rows [offsets[g], offsets[g + 1]); dw f32 [groups, out, in].
+void add_weight_gradients(const TensorView& dy, const TensorView& x,
+                          std::span<const std::int64_t> offsets, float* dw);
+// What it takes of Device::kernel_scratch, on any processor.
+std::int64_t weight_gradient_scratch(std::int64_t out, std::int64_t in, DType compute,
+                                     int num_threads);
+
+}  // namespace switchyard::kernels::cpu
