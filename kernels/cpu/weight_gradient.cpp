@@ -20,14 +20,13 @@ namespace {
 constexpr std::int64_t chunk_rows = gradient_chunk_rows;
 constexpr std::int64_t row_step = 64;
 
-// Rows of dw that a thread takes at a time: 16 pieces of a weight, if they are not too short to
-// amortise reading x. How oneDNN orders a sum may depend on their number, so it follows from the
-// weight's size alone.
-constexpr std::int64_t pieces_of_weight = 16;
+// Rows of dw that a thread takes at a time: 16 pieces of a weight, or 8 where those of other groups
+// lie in the same queue, if they are not too short to amortise reading x. How oneDNN orders a sum
+// may depend on their number, so it follows from sizes alone.
 constexpr std::int64_t shortest_piece = 64;
 constexpr std::int64_t longest_piece = 256;
-std::int64_t piece_of(std::int64_t out) {
-  const std::int64_t shortest = shortest_piece * pieces_of_weight;
+std::int64_t piece_of(std::int64_t out, bool is_grouped) {
+  const std::int64_t shortest = shortest_piece * (is_grouped ? 8 : 16);
   return std::clamp((out + shortest - 1) / shortest * shortest_piece, shortest_piece,
                     longest_piece);
 }
@@ -39,11 +38,13 @@ struct WeightGradients {
   const TensorView& dy;
   const TensorView& x;
   float* dw;
+  bool is_grouped;
 
   std::int64_t out() const { return dy.cols(); }
   std::int64_t in() const { return x.cols(); }
   DType operands() const { return operand_type(dy.dtype); }
   bool is_direct() const { return operands() == dy.dtype; }
+  GradientSizes sizes() const { return {out(), in(), dy.dtype, is_grouped}; }
 };
 
 // A thread's panels of both operands: the rows that are left over, or, if a product takes other
@@ -58,8 +59,9 @@ struct Panels {
     return dy_bytes() + MemoryLedger::rounded(rows * x_cols * size_of(type));
   }
 };
-Panels panels_of(std::int64_t out, std::int64_t in, DType compute, DType operands) {
-  const std::int64_t dy_cols = std::min(out, piece_of(out));
+Panels panels_of(const GradientSizes& sizes, DType operands) {
+  const auto [out, in, compute, is_grouped] = sizes;
+  const std::int64_t dy_cols = std::min(out, piece_of(out, is_grouped));
   if (operands == compute) return {row_step, dy_cols, in, compute};
   return {chunk_rows, dy_cols, std::min(in, cols_of_copy), operands};
 }
@@ -123,7 +125,7 @@ void add_copied(const WeightGradients& g, const Piece& piece, std::int64_t row, 
   const std::int64_t padded = (rows + row_step - 1) / row_step * row_step;
   const Operand dy = padded_panel(g.dy.slice_cols(piece.begin, piece.end), row, rows, padded,
                                   g.operands(), scratch.dy);
-  const std::int64_t cols = panels_of(g.out(), g.in(), g.dy.dtype, g.operands()).x_cols;
+  const std::int64_t cols = panels_of(g.sizes(), g.operands()).x_cols;
   for (std::int64_t col = 0; col < g.in(); col += cols) {
     const std::int64_t end = std::min(g.in(), col + cols);
     const Operand x =
@@ -149,14 +151,14 @@ void add_rows(const WeightGradients& g, const Piece& piece, std::int64_t row, st
 }  // namespace
 
 void add_weight_gradients(const TensorView& dy, const TensorView& x,
-                          std::span<const std::int64_t> offsets, float* dw) {
-  const WeightGradients g{dy, x, dw};
+                          std::span<const std::int64_t> offsets, float* dw, bool is_grouped) {
+  const WeightGradients g{dy, x, dw, is_grouped};
   std::vector<std::size_t> groups;  // those with rows
   for (std::size_t i = 0; i + 1 < offsets.size(); ++i)
     if (offsets[i] < offsets[i + 1]) groups.push_back(i);
-  const std::int64_t size = piece_of(g.out());
+  const std::int64_t size = piece_of(g.out(), is_grouped);
   const std::int64_t pieces_of_group = (g.out() + size - 1) / size;
-  const Panels panels = panels_of(g.out(), g.in(), dy.dtype, g.operands());
+  const Panels panels = panels_of(g.sizes(), g.operands());
   const std::int64_t place_bytes = scratchpad_bytes + panels.bytes();
   std::byte* places = x.device->kernel_scratch(num_threads() * place_bytes);
   for_each_piece(std::ssize(groups) * pieces_of_group, [&](std::int64_t i, int thread) {
@@ -169,10 +171,9 @@ void add_weight_gradients(const TensorView& dy, const TensorView& x,
   });
 }
 
-std::int64_t weight_gradient_scratch(std::int64_t out, std::int64_t in, DType compute,
-                                     int num_threads) {
-  const std::int64_t panels = std::max(panels_of(out, in, compute, compute).bytes(),
-                                       panels_of(out, in, compute, DType::f32).bytes());
+std::int64_t weight_gradient_scratch(const GradientSizes& sizes, int num_threads) {
+  const std::int64_t panels =
+      std::max(panels_of(sizes, sizes.compute).bytes(), panels_of(sizes, DType::f32).bytes());
   return num_threads * (scratchpad_bytes + panels);
 }
 

@@ -10,9 +10,15 @@ namespace switchyard::kernels::cpu {
 
 // dw[g] += dy^T x over the rows [offsets[g], offsets[g + 1]); dw f32 [groups, out, in].
 void add_weight_gradients(const TensorView& dy, const TensorView& x,
-                          std::span<const std::int64_t> offsets, float* dw);
+                          std::span<const std::int64_t> offsets, float* dw, bool is_grouped);
+
+struct GradientSizes {
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+  DType compute = DType::f32;
+  bool is_grouped = false;
+};
 // What it takes of Device::kernel_scratch, on any processor.
-std::int64_t weight_gradient_scratch(std::int64_t out, std::int64_t in, DType compute,
-                                     int num_threads);
+std::int64_t weight_gradient_scratch(const GradientSizes& sizes, int num_threads);
 
 }  // namespace switchyard::kernels::cpu
