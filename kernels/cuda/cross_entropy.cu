@@ -16,7 +16,7 @@ constexpr int num_warps = threads / 32;
 constexpr int width = packet_size<float>;
 using Logits = Run<float, width>;
 
-// What a row is to learn, and how much it counts; weight 0: not at all.
+// What a row is to learn, and how much it counts.
 struct Aim {
   std::int32_t target;
   float weight;
@@ -35,12 +35,15 @@ struct Loss {
   float gradient_scale;
 
   __device__ Aim aim_of(std::int64_t row) const {
-    const std::int32_t target = targets[row];
-    const float weight = weights == nullptr ? 1.0f : weights[row];
-    expect_on_card(target == no_target || (0 <= target && target < vocab_size),
+    return {targets[row], weights == nullptr ? 1.0f : weights[row]};
+  }
+  // Whether the row counts.
+  __device__ bool check(const Aim& aim) const {
+    expect_on_card(aim.target == no_target || (0 <= aim.target && aim.target < vocab_size),
                    "targets within the vocabulary");
-    expect_on_card(isfinite(weight) && weight >= 0, "weights that are finite and not below 0");
-    return {target, target == no_target ? 0.0f : weight};
+    expect_on_card(isfinite(aim.weight) && aim.weight >= 0,
+                   "weights that are finite and not below 0");
+    return aim.target != no_target && aim.weight != 0;
   }
 };
 
@@ -65,17 +68,18 @@ struct ExpSum {
   }
 };
 
-__device__ float max_of_block(float value) {
-  __shared__ float of_warp[num_warps];
+// As sum_of_block.
+__device__ float max_of_block(float value, float* of_warp) {
+  const int lane = threadIdx.x % 32;
   value = warp_max(value);
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  if (lane == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
-  float highest = of_warp[0];
-  for (int warp = 1; warp < num_warps; ++warp) highest = fmaxf(highest, of_warp[warp]);
-  return highest;
+  static_assert(num_warps == 32);
+  return warp_max(of_warp[lane]);
 }
 
-// The gradient of a row: factor * exp(logit - maximum), but `at_target` there and 0 in the padding.
+// The gradient of a row: factor * exp(logit - maximum), but `at_target` there, which the target's
+// thread alone knows, and 0 in the padding.
 struct Gradient {
   std::int32_t target = no_target;
   float maximum = 0;
@@ -146,16 +150,26 @@ __device__ ExpSum exp_sum_of(const Source<whole, held>& source, std::int64_t row
 template <class T, bool whole, bool held>
 __device__ Gradient learn(const Loss<T>& op, const Source<whole, held>& source, std::int64_t row,
                           const Aim& aim) {
-  const float of_target = op.logits[row][aim.target];
+  __shared__ float maximum_of_warp[num_warps];
+  __shared__ double sum_of_warp[num_warps];
   const ExpSum mine = exp_sum_of(source, row, op.vocab_size);
-  const float maximum = max_of_block(mine.maximum);
-  const double below = static_cast<double>(mine.maximum) - static_cast<double>(maximum);
-  const double sum = block_sum<threads>(static_cast<double>(mine.sum) * exp(below));
-  const double above = static_cast<double>(of_target) - static_cast<double>(maximum);
-  if (threadIdx.x == 0) op.losses[row] = aim.weight * static_cast<float>(log(sum) - above);
+  const float maximum = max_of_block(mine.maximum, maximum_of_warp);
+  const float share = mine.sum * __expf(mine.maximum - maximum);
+  const double sum = sum_of_block(static_cast<double>(share), sum_of_warp);
   const float scale = op.gradient_scale * aim.weight;
-  return {aim.target, maximum, static_cast<float>(scale / sum),
-          static_cast<float>(scale * (exp(above) / sum - 1))};
+  Gradient gradient{aim.target, maximum, scale / static_cast<float>(sum), 0};
+  // Double precision is slow, so one thread does what needs it: the one whose run has the target.
+  if (aim.target / width % threads == static_cast<int>(threadIdx.x)) {
+    const Logits x = source.take(row, aim.target / width);
+    float logit = 0;
+#pragma unroll
+    for (int j = 0; j < width; ++j)
+      if (aim.target % width == j) logit = x.values[j];
+    const double above = static_cast<double>(logit) - static_cast<double>(maximum);
+    op.losses[row] = aim.weight * static_cast<float>(log(sum) - above);
+    gradient.at_target = static_cast<float>(scale * (exp(above) / sum - 1));
+  }
+  return gradient;
 }
 
 // One block a row at a time. With `held` the logits are read once: they lie in shared memory until
@@ -169,20 +183,21 @@ __global__ void __launch_bounds__(threads) loss_kernel(const Loss<T> op) {
   const std::int64_t runs = (op.cols + width - 1) / width;
   for (std::int64_t run = threadIdx.x; held && run < runs; run += threads)
     source.fetch(blockIdx.x, run);
+  Aim aim = op.aim_of(blockIdx.x);
   for (std::int64_t row = blockIdx.x; row < op.rows; row += gridDim.x) {
-    const Aim aim = op.aim_of(row);
     if constexpr (held) {
       __pipeline_commit();
       __pipeline_wait_prior(0);
     }
-    const bool counts = aim.weight != 0;
+    const bool counts = op.check(aim);
     Gradient gradient;
     if (counts)
       gradient = learn(op, source, row, aim);
     else if (threadIdx.x == 0)
       op.losses[row] = 0;
-    if (op.dlogits.data == nullptr) continue;
     const std::int64_t next = row + gridDim.x;
+    if (next < op.rows) aim = op.aim_of(next);
+    if (op.dlogits.data == nullptr) continue;
     for (std::int64_t run = threadIdx.x; run < runs; run += threads) {
       const std::int64_t col = run * width;
       const Run<T, width> out =

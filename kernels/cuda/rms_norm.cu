@@ -33,17 +33,31 @@ struct Forward {
   bool whole_weight;
 };
 
+// What a thread takes of x, and of delta.
+template <class T, int width>
+struct Taken {
+  Run<T, width> x, delta;
+};
+
+template <class T, int width, bool adds, bool whole>
+__device__ Taken<T, width> take_run(const Forward<T>& op, std::int64_t row, std::int64_t col) {
+  const std::int64_t left = op.cols - col;
+  Taken<T, width> taken;
+  taken.x = load_run<T, width, whole>(op.x[row] + col, left);
+  if constexpr (adds) taken.delta = load_run<T, width, whole>(op.delta[row] + col, left);
+  return taken;
+}
+
 // x, or x + delta, rounded and written to sum.
 template <class T, int width, bool adds, bool whole>
-__device__ Run<T, width> take_run(const Forward<T>& op, std::int64_t row, std::int64_t col) {
-  const std::int64_t left = op.cols - col;
-  Run<T, width> run = load_run<T, width, whole>(op.x[row] + col, left);
+__device__ Run<T, width> add_run(const Forward<T>& op, const Taken<T, width>& taken,
+                                 std::int64_t row, std::int64_t col) {
+  Run<T, width> run = taken.x;
   if constexpr (adds) {
-    const Run<T, width> other = load_run<T, width, whole>(op.delta[row] + col, left);
 #pragma unroll
     for (int j = 0; j < width; ++j)
-      run.values[j] = from_float<T>(to_float(run.values[j]) + to_float(other.values[j]));
-    store_run<T, width, whole>(op.sum[row] + col, left, run);
+      run.values[j] = from_float<T>(to_float(run.values[j]) + to_float(taken.delta.values[j]));
+    store_run<T, width, whole>(op.sum[row] + col, op.cols - col, run);
   }
   return run;
 }
@@ -80,17 +94,22 @@ __global__ void __launch_bounds__(most_threads) forward_kernel(const Forward<T> 
   const std::int64_t row = blockIdx.x;
   const std::int64_t first = std::int64_t{threadIdx.x} * width;
   const std::int64_t step = std::int64_t{blockDim.x} * width;
+  Taken<T, width> taken[held_runs];
   Run<T, width> held[held_runs];
   float squares = 0;
 #pragma unroll
   for (int k = 0; k < held_runs; ++k)
     if (first + k * step < op.cols)
-      held[k] = take_run<T, width, adds, whole>(op, row, first + k * step);
+      taken[k] = take_run<T, width, adds, whole>(op, row, first + k * step);
 #pragma unroll
   for (int k = 0; k < held_runs; ++k)
-    if (first + k * step < op.cols) squares += sum_of_squares(held[k]);
+    if (first + k * step < op.cols) {
+      held[k] = add_run<T, width, adds, whole>(op, taken[k], row, first + k * step);
+      squares += sum_of_squares(held[k]);
+    }
   for (std::int64_t col = first + held_runs * step; col < op.cols; col += step)
-    squares += sum_of_squares(take_run<T, width, adds, whole>(op, row, col));
+    squares += sum_of_squares(add_run<T, width, adds, whole>(
+        op, take_run<T, width, adds, whole>(op, row, col), row, col));
 
   squares = sum_of_block(squares, of_warp);
   const float rstd = 1.0f / sqrtf(squares / static_cast<float>(op.cols) + op.epsilon);

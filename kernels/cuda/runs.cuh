@@ -73,8 +73,6 @@ __device__ inline void store_access(uint2* to, const uint2& v) {
 template <int bytes>
 using AccessOf = std::conditional_t<bytes == 16, uint4, uint2>;
 
-// A run that is assigned as a struct is stored in several small accesses, so its accesses are
-// named.
 template <class T, int width, bool whole>
 __device__ void store_run(T* to, std::int64_t left, const Run<T, width>& run) {
   if constexpr (whole) {
@@ -124,12 +122,13 @@ void for_each_run(cudaStream_t stream, std::int64_t rows, std::int64_t cols, con
 
 // The sum over a block of any whole number of warps, in every thread, in a fixed order. `of_warp`:
 // shared, one for each warp. Calls in a row need memory of their own, turn by turn.
-__device__ inline float sum_of_block(float value, float* of_warp) {
+template <class T>
+__device__ T sum_of_block(T value, T* of_warp) {
   const unsigned lane = threadIdx.x % 32;
   value = warp_sum(value);
   if (lane == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
-  return warp_sum(lane < blockDim.x / 32 ? of_warp[lane] : 0.0f);
+  return warp_sum(lane < blockDim.x / 32 ? of_warp[lane] : T{0});
 }
 
 // Ends the program's work on the card unless `holds`: for what the host could only look at by
