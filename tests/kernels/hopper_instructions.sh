@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every kernel of an object file that is written for Hopper's matrix units has their instruction
+# Every kernel of object files that is written for Hopper's matrix units has their instruction
 # (HGMMA in the machine code) and keeps its sums in registers (no stores to local memory).
-#   hopper_instructions.sh FILE.o
+#   hopper_instructions.sh FILE.o...
 # 77, which ctest counts as skipped, where the toolkit has no cuobjdump.
 set -euo pipefail
 
@@ -10,7 +10,7 @@ if [[ -z $cuobjdump ]]; then
   echo "no cuobjdump: nothing was tested"
   exit 77
 fi
-"$cuobjdump" -sass "$1" | awk '
+for object in "$@"; do "$cuobjdump" -sass "$object"; done | awk '
   /Function :/ { name = $3; kernels[name] = 1 }
   /HGMMA/ { products[name]++ }
   / STL/ { spills[name]++ }

@@ -16,6 +16,6 @@ foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention
 endforeach()
 if(SWITCHYARD_BUILT_WITH_CUDA AND CMAKE_CUDA_ARCHITECTURES MATCHES 90a)
   add_test(NAME hopper_instructions COMMAND ${CMAKE_CURRENT_LIST_DIR}/hopper_instructions.sh
-    $<FILTER:$<TARGET_OBJECTS:switchyard_kernels>,INCLUDE,wgmma_product>)
+    $<FILTER:$<TARGET_OBJECTS:switchyard_kernels>,INCLUDE,wgmma_product|attention_hopper_> COMMAND_EXPAND_LISTS)
   set_tests_properties(hopper_instructions PROPERTIES TIMEOUT 60 LABELS "unit;kernels" SKIP_RETURN_CODE 77)
 endif()
