@@ -23,21 +23,23 @@ bool runs_on_hopper() {
 }
 
 bool has_kernels_for(const AttentionShape& shape) {
-  return shape.head_dim == 64 || shape.head_dim == 128;
+  return shape.head_dim <= 128;
 }
 
 }  // namespace
 
 bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                           const TensorView& v, const TensorView& out) {
-  return has_kernels_for(shape) && can_map_tiles(q) && can_map_tiles(k) && can_map_tiles(v) &&
-         has_packets(out) && runs_on_hopper();
+  return has_kernels_for(shape) && can_map_heads(q, shape.head_dim) &&
+         can_map_heads(k, shape.head_dim) && can_map_heads(v, shape.head_dim) && has_packets(out) &&
+         runs_on_hopper();
 }
 
 bool can_differentiate_on_hopper(const BackwardCall& call) {
   const AttentionGradients& to = call.gradients;
-  return has_kernels_for(call.shape) && can_map_tiles(call.q) && can_map_tiles(call.k) &&
-         can_map_tiles(call.v) && can_map_tiles(call.dout) && has_packets(to.dq) &&
+  return has_kernels_for(call.shape) && can_map_heads(call.q, call.shape.head_dim) &&
+         can_map_heads(call.k, call.shape.head_dim) && can_map_heads(call.v, call.shape.head_dim) &&
+         can_map_heads(call.dout, call.shape.head_dim) && has_packets(to.dq) &&
          has_packets(to.dk) && has_packets(to.dv) && runs_on_hopper();
 }
 

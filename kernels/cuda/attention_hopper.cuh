@@ -61,7 +61,7 @@ __device__ void copy_tile(std::byte* to, const CUtensorMap& map, std::uint64_t* 
                           std::int32_t head, std::int32_t row, std::int64_t sequence) {
 #pragma unroll
   for (int panel = 0; panel < head_dim / panel_cols; ++panel)
-    load_panel(to + panel * rows * row_bytes, &map, head * head_dim + panel * panel_cols, row,
+    load_panel(to + panel * rows * row_bytes, &map, panel * panel_cols, head, row,
                static_cast<int>(sequence), barrier);
 }
 
@@ -122,17 +122,20 @@ inline GradientRows gradient_rows(const TensorView& view, Merge merge) {
 }
 
 // This thread's sums of two rows, times `factor`: row + first_row and 8 more, of those below
-// num_rows; `col`: the head's first column.
+// num_rows; of the head's columns those below head_dim.
 template <int n>
 __device__ void write_gradients(const GradientRows& to, std::int64_t row, std::int32_t first_row,
-                                std::int32_t num_rows, std::int64_t col, float factor,
-                                const float (&sums)[n]) {
+                                std::int32_t num_rows, std::int32_t head, std::int32_t head_dim,
+                                float factor, const float (&sums)[n]) {
+  const int col = place().col;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (first_row + 8 * r >= num_rows) continue;
-    const std::int64_t begin = (row + first_row + 8 * r) * to.stride + col + place().col;
+    const std::int64_t begin =
+        (row + first_row + 8 * r) * to.stride + std::int64_t{head} * head_dim + col;
 #pragma unroll
     for (int j = 0; j < n / 4; ++j) {
+      if (8 * j >= head_dim) break;  // a multiple of 8
       float a = factor * sums[4 * j + 2 * r], b = factor * sums[4 * j + 2 * r + 1];
       if (to.is_f32) {
         float* target = static_cast<float*>(to.data) + begin + 8 * j;

@@ -13,10 +13,10 @@ struct BackwardMaps {
 inline BackwardMaps maps_of(const BackwardCall& call, int queries_of_tile, int keys_of_tile) {
   const AttentionShape& s = call.shape;
   const auto of_queries = [&](const TensorView& view) {
-    return tile_map(view, s.num_sequences, s.query_length, queries_of_tile);
+    return head_map(view, s.num_sequences, s.query_length, s.head_dim, queries_of_tile);
   };
   const auto of_keys = [&](const TensorView& view) {
-    return tile_map(view, s.num_sequences, s.key_length, keys_of_tile);
+    return head_map(view, s.num_sequences, s.key_length, s.head_dim, keys_of_tile);
   };
   return {of_queries(call.q), of_keys(call.k), of_keys(call.v), of_queries(call.dout)};
 }

@@ -156,9 +156,10 @@ __device__ void write_rows(const AttentionTask& task, const ForwardResults<O>& r
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     const RowOutput to = output_of(state.base[r], sum, results.merges, before);
     if (!exists || !to.writes) continue;
-    O* target = results.out[row] + std::int64_t{tile.head} * head_dim + col;
+    O* target = results.out[row] + std::int64_t{tile.head} * task.head_dim + col;
 #pragma unroll
     for (int j = 0; j < head_dim / 8; ++j) {
+      if (8 * j >= task.head_dim) break;  // a multiple of 8
       float2 pair = make_float2(to.own * out[4 * j + 2 * r], to.own * out[4 * j + 2 * r + 1]);
       if (to.before != 0.0f) {
         const float2 there = load_pair(target + 8 * j);
@@ -306,9 +307,10 @@ void launch(const AttentionShape& s, const TensorView& q, const TensorView& k, c
   const ForwardResults<O> results{rows_of<O>(out), rows_of<float>(lse),
                                   merge == Merge::with_before};
   kernel<<<num_blocks(blocks, 1), threads, bytes, stream_of(q)>>>(
-      tile_map(q, s.num_sequences, s.query_length, queries_of_tile),
-      tile_map(k, s.num_sequences, s.key_length, keys_of_tile),
-      tile_map(v, s.num_sequences, s.key_length, keys_of_tile), task_of(s, ranges), results);
+      head_map(q, s.num_sequences, s.query_length, s.head_dim, queries_of_tile),
+      head_map(k, s.num_sequences, s.key_length, s.head_dim, keys_of_tile),
+      head_map(v, s.num_sequences, s.key_length, s.head_dim, keys_of_tile), task_of(s, ranges),
+      results);
   check_launch();
 }
 
@@ -320,7 +322,7 @@ void attention_forward_hopper(const AttentionShape& shape, const TensorView& q, 
   with_float_type(out.dtype, [&](auto result) {
     using O = decltype(result);
     const auto with_turns = [&]<bool turns>() {
-      if (shape.head_dim == 64)
+      if (shape.head_dim <= 64)
         launch<64, turns, O>(shape, q, k, v, ranges, out, lse, merge);
       else
         launch<128, turns, O>(shape, q, k, v, ranges, out, lse, merge);

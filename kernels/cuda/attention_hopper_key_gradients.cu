@@ -202,9 +202,9 @@ __device__ void differentiate(Shared<head_dim>& shared, const AttentionTask& tas
     settle(dv_sums);
   }
   const std::int64_t row = tile.sequence * task.key_length;
-  const std::int64_t head_col = std::int64_t{tile.kv_head} * head_dim;
-  write_gradients(dk, row, first_key, task.key_length, head_col, task.scale, dk_sums);
-  write_gradients(dv, row, first_key, task.key_length, head_col, 1.0f, dv_sums);
+  write_gradients(dk, row, first_key, task.key_length, tile.kv_head, task.head_dim, task.scale,
+                  dk_sums);
+  write_gradients(dv, row, first_key, task.key_length, tile.kv_head, task.head_dim, 1.0f, dv_sums);
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
@@ -257,7 +257,7 @@ void launch(const BackwardCall& call) {
 }  // namespace
 
 void key_gradients_hopper(const BackwardCall& call) {
-  if (call.shape.head_dim == 64)
+  if (call.shape.head_dim <= 64)
     launch<64>(call);
   else
     launch<128>(call);

@@ -162,7 +162,7 @@ __device__ void differentiate(Shared<head_dim, keys_of_tile>& shared, const Atte
     settle(sums);
   }
   write_gradients(dq, tile.sequence * task.query_length, tile.begin + first_row, task.query_length,
-                  std::int64_t{tile.head} * head_dim, task.scale, sums);
+                  tile.head, task.head_dim, task.scale, sums);
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
@@ -213,7 +213,7 @@ void launch(const BackwardCall& call) {
 }  // namespace
 
 void query_gradients_hopper(const BackwardCall& call, int keys_of_tile) {
-  if (call.shape.head_dim == 64)
+  if (call.shape.head_dim <= 64)
     keys_of_tile == 128 ? launch<64, 128>(call) : launch<64, 64>(call);
   else
     keys_of_tile == 128 ? launch<128, 128>(call) : launch<128, 64>(call);

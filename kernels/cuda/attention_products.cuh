@@ -117,15 +117,15 @@ __device__ void settle(float (&sums)[n]) {
   for (int i = 0; i < n; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-// One panel of a tile into shared memory: 64 columns from `col` on, rows from `row` on, of a
-// sequence. What lies outside the sequence comes as zeros. `map`: from tensor_map.hpp.
-__device__ inline void load_panel(void* to, const CUtensorMap* map, int col, int row, int sequence,
-                                  std::uint64_t* barrier) {
+// One panel of a tile into shared memory: 64 elements of a head, rows from `row` on of a sequence.
+// What lies outside comes as zeros. `map`: from head_map().
+__device__ inline void load_panel(void* to, const CUtensorMap* map, int element, int head, int row,
+                                  int sequence, std::uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
-      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(col), "r"(row),
-      "r"(sequence)
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(element),
+      "r"(head), "r"(row), "r"(sequence)
       : "memory");
 }
 

@@ -24,27 +24,29 @@ struct Encoder {
 
 }  // namespace
 
-bool can_map_tiles(const TensorView& view) {
-  return view.dtype == DType::bf16 && !view.empty() && view.cols() % 8 == 0 &&
+bool can_map_heads(const TensorView& view, std::int64_t head_dim) {
+  return view.dtype == DType::bf16 && !view.empty() && head_dim % 8 == 0 &&
          (view.rows() == 1 || view.row_stride % 8 == 0) &&
          reinterpret_cast<std::uintptr_t>(view.kernel_bytes()) % 16 == 0;
 }
 
-CUtensorMap tile_map(const TensorView& view, std::int64_t num_sequences, std::int64_t length,
-                     int tile_rows) {
+CUtensorMap head_map(const TensorView& view, std::int64_t num_sequences, std::int64_t length,
+                     std::int64_t head_dim, int tile_rows) {
   const auto positive = [](std::int64_t value) { return static_cast<cuuint64_t>(value); };
   const std::int64_t row_bytes = (view.rows() == 1 ? view.cols() : view.row_stride) * 2;
-  const cuuint64_t sizes[3] = {positive(view.cols()), positive(length), positive(num_sequences)};
-  const cuuint64_t strides[2] = {positive(row_bytes), positive(row_bytes * length)};  // bytes
-  const cuuint32_t tile[3] = {64, static_cast<cuuint32_t>(tile_rows), 1};
-  const cuuint32_t steps[3] = {1, 1, 1};
+  const cuuint64_t sizes[4] = {positive(head_dim), positive(view.cols() / head_dim),
+                               positive(length), positive(num_sequences)};
+  const cuuint64_t strides[3] = {positive(head_dim * 2), positive(row_bytes),
+                                 positive(row_bytes * length)};  // bytes
+  const cuuint32_t tile[4] = {64, 1, static_cast<cuuint32_t>(tile_rows), 1};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
   CUtensorMap map;
   const Encoder& encoder = view.device->kernel_state<Encoder>();
   const CUresult result =
-      encoder.encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, view.kernel_bytes(), sizes, strides,
+      encoder.encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, view.kernel_bytes(), sizes, strides,
                      tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  expect(result == CUDA_SUCCESS, "a matrix that the card's copy engine can read in tiles");
+  expect(result == CUDA_SUCCESS, "a matrix that the card's copy engine can read by heads");
   return map;
 }
 

@@ -8,13 +8,14 @@
 
 namespace switchyard::kernels::cuda {
 
-// Whether the engine can read rows of this view: addresses and distances of rows are multiples of
-// 16 bytes, and there is something to read.
-bool can_map_tiles(const TensorView& view);
+// Whether the engine can read a bf16 matrix as head vectors of head_dim elements: addresses and
+// distances of rows and heads are multiples of 16 bytes, and there is something to read.
+bool can_map_heads(const TensorView& view, std::int64_t head_dim);
 
-// Of a bf16 matrix whose rows are num_sequences times `length`: tiles of `tile_rows` rows and 64
-// columns, swizzled in 128 bytes; zeros behind a sequence's last row.
-CUtensorMap tile_map(const TensorView& view, std::int64_t num_sequences, std::int64_t length,
-                     int tile_rows);
+// Of a bf16 matrix whose rows are num_sequences times `length`, each of some heads: tiles of
+// `tile_rows` rows and 64 elements of a head, swizzled in 128 bytes; zeros behind a sequence's last
+// row and a head's last element. Dims: element, head, row, sequence.
+CUtensorMap head_map(const TensorView& view, std::int64_t num_sequences, std::int64_t length,
+                     std::int64_t head_dim, int tile_rows);
 
 }  // namespace switchyard::kernels::cuda
