@@ -86,6 +86,11 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     auto wrong = context_mistakes(context_problem(config, legal), config.parallel);
     if (!wrong.empty()) return wrong;
   }
+  // A rank has the most rows where no sequence is cut: if those have numbers, it need not be chosen
+  // here how to cut them.
+  ParallelConfig uncut = legal;
+  uncut.context = 1;
+  if (number_mistakes(config, uncut).empty()) return {};
   return number_mistakes(config, resolved_parallel(config, num_ranks));
 }
 

@@ -513,6 +513,11 @@ TEST(ConfigFile, RanksThatDoNotFit) {
   ASSERT_EQ(rows.size(), 1);
   EXPECT_TRUE(rows[0].starts_with("a.yaml:6:42: train.micro_batch: of 1000000000 tokens "))
       << rows[0];
+  // They suffice where the ranks share each sequence.
+  EXPECT_EQ(problems("model: {sequence_length: 1000000}\ntrain: {global_batch: 1000, micro_batch: "
+                     "500}\nparallel: {expert: 4, context: 4}\n",
+                     4),
+            Lines{});
   // A line for each way to share a sequence of 30 among 4 ranks.
   const Lines length = problems("model: {sequence_length: 30}\nparallel: {context: 4}\n", 4);
   ASSERT_FALSE(length.empty());
