@@ -11,9 +11,11 @@ namespace switchyard::kernels::cuda {
 bool can_attend_on_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                           const TensorView& v, const TensorView& out);
 
+// takes_turns: the two computing warpgroups issue their products one after the other, as
+// FlashAttention-3 does; cuda_speed_attention times both ways.
 void attention_forward_hopper(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                               const TensorView& v, const KeyRanges& ranges, const TensorView& out,
-                              const TensorView& lse, Merge merge, bool takes_turns = false);
+                              const TensorView& lse, Merge merge, bool takes_turns = true);
 
 // attention_backward's arguments.
 struct BackwardCall {
@@ -28,8 +30,8 @@ struct BackwardCall {
   const AttentionGradients& gradients;
 };
 bool can_differentiate_on_hopper(const BackwardCall& call);
-// dq; dk and dv.
-void query_gradients_hopper(const BackwardCall& call, int keys_of_tile = 64);
+// dq, by tiles of 64 or 128 keys; dk and dv.
+void query_gradients_hopper(const BackwardCall& call, int keys_of_tile = 128);
 void key_gradients_hopper(const BackwardCall& call);
 
 }  // namespace switchyard::kernels::cuda
