@@ -176,6 +176,26 @@ TEST_P(ExpertBankTest, neither_threads_nor_what_is_kept_change_a_bit) {
   kernels::set_num_threads(before);
 }
 
+// A GPU takes all rows at once, so what lies between its products follows the rows that come; a
+// processor takes blocks, and needs as much for many rows as for few.
+TEST(BankScratch, FollowsTheRowsWhereAllAreTakenAtOnce) {
+  const std::int64_t rows = 1000;
+  const auto grown_on = [&](DeviceKind kind) {
+    const auto device = make_plan_device({.device = kind, .num_threads = 2});
+    RowCapacity capacity;
+    const BankScratch scratch(*device, 1'000'000, 4, intermediate, DType::bf16, &capacity);
+    const std::int64_t before = device->memory().live(Purpose::workspace);
+    EXPECT_GT(before, 0);
+    capacity.require(rows);
+    return device->memory().live(Purpose::workspace) - before;
+  };
+  EXPECT_EQ(grown_on(DeviceKind::cpu), 0);
+  // Gate and up and their gradients, the activation and its gradient; whole pages of each.
+  const std::int64_t needed = rows * 6 * intermediate * size_of(DType::bf16);
+  EXPECT_GE(grown_on(DeviceKind::cuda), needed);
+  EXPECT_LT(grown_on(DeviceKind::cuda), needed + 4 * 4096);
+}
+
 // bf16: see layer_test.cpp for the count of roundings; six of them happen here.
 constexpr double bf16_tolerance = 2 * 6 / 512.0;
 
