@@ -1,5 +1,6 @@
 // Attention in bf16 by Hopper's own instructions (products of warpgroups, tiles by the copy
-// engine), for head dims 64 and 128 and rows that begin at multiples of 16 bytes. After Shah et
+// engine), for head dims up to 128 that are multiples of 8 and rows that begin at multiples of 16
+// bytes. Kernels are made for 64 and 128; a shorter head comes with zeros behind it. After Shah et
 // al., "FlashAttention-3" (2024): one warpgroup brings tiles, two compute.
 #pragma once
 
