@@ -13,6 +13,7 @@ constexpr int threads = 256;
 __global__ void offsets_kernel(const std::int32_t* counts, std::int64_t num_sources,
                                std::int64_t num_groups, std::int32_t* offsets) {
   std::int32_t sum = 0;
+  double of_thread = 0;  // exact, so that a sum beyond 31 bits shows
   for (std::int64_t first = 0; first < num_groups; first += threads) {
     const std::int64_t group = first + threadIdx.x;
     std::int32_t of_group = 0;
@@ -22,12 +23,14 @@ __global__ void offsets_kernel(const std::int32_t* counts, std::int64_t num_sour
         const std::int32_t count = counts[source * num_groups + group];
         expect_on_card(count >= 0, "counts that are not negative");
         of_group += count;
+        of_thread += count;
       }
     }
     const BlockSum of_block = block_exclusive_sum(of_group);
     if (group < num_groups) offsets[group] = sum + of_block.before;
     sum += of_block.total;
   }
+  expect_on_card(block_sum<threads>(of_thread) < 0x1p31, "counts with a sum below 2^31");
   if (threadIdx.x == 0) offsets[num_groups] = sum;
 }
 
