@@ -1,6 +1,7 @@
 // Ranges of positions of a sequence: what a rank holds, sees, or is brought.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -12,7 +13,7 @@ struct PositionRange {
   std::int64_t begin = 0;
   std::int64_t count = 0;
   std::int64_t end() const { return begin + count; }
-  bool operator==(const PositionRange&) const = default;
+  auto operator<=>(const PositionRange&) const = default;
 };
 
 // Below, `ranges` ascend and are apart. Rows hold their positions, in order.

@@ -330,6 +330,7 @@ int run_plan(const CommandContext& context) {
                                    rows, least));
   }
   const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
+  config.parallel = plan.parallel;  // chosen once
   const ContextProblem problem = context_problem(config, plan.parallel);
   const RankMemory memory = memory_of_rank(memory_options, plan.num_ranks);
   if (json) {

@@ -31,7 +31,7 @@ PartAttention::PartAttention(Device& device, const AttentionSizes& sizes, DType 
 
 void PartAttention::set_documents(kernels::DocumentStarts document_starts) {
   document_starts_.assign(document_starts.begin(), document_starts.end());
-  for (MadeRanges& ranges : made_) ranges.is_current = false;
+  for (auto& [part, ranges] : made_) ranges.is_current = false;
   if (document_starts.empty()) return;
   if (document_begins_.empty())
     document_begins_ =
@@ -43,32 +43,18 @@ kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part) const
   return shape_with(sizes_, num_positions(part.queries), part.key_length);
 }
 
-bool PartAttention::MadeRanges::is_of(const AttentionPart& part) const {
-  return window == part.window && first_query == part.first_query && end_query == part.end_query &&
-         std::ranges::equal(queries, part.queries) && std::ranges::equal(keys, part.keys);
-}
-
-PartAttention::MadeRanges& PartAttention::made_for(const AttentionPart& part) {
-  for (MadeRanges& ranges : made_)
-    if (ranges.is_of(part)) return ranges;
-  const Shape rows = {sizes_.num_sequences * num_positions(part.queries)};
-  return made_.emplace_back(
-      MadeRanges{.queries = {part.queries.begin(), part.queries.end()},
-                 .keys = {part.keys.begin(), part.keys.end()},
-                 .window = part.window,
-                 .first_query = part.first_query,
-                 .end_query = part.end_query,
-                 .first = Tensor(device_, Purpose::workspace, DType::i32, rows),
-                 .end = Tensor(device_, Purpose::workspace, DType::i32, rows)});
-}
-
-void PartAttention::make(MadeRanges& ranges) const {
-  const kernels::VisibleKeys visible{.queries = ranges.queries,
-                                     .keys = ranges.keys,
-                                     .window = ranges.window,
+void PartAttention::make(const PartKey& part, MadeRanges& ranges) const {
+  if (ranges.first.empty()) {
+    const Shape rows = {sizes_.num_sequences * num_positions(part.queries)};
+    ranges.first = Tensor(device_, Purpose::workspace, DType::i32, rows);
+    ranges.end = Tensor(device_, Purpose::workspace, DType::i32, rows);
+  }
+  const kernels::VisibleKeys visible{.queries = part.queries,
+                                     .keys = part.keys,
+                                     .window = part.window,
                                      .num_sequences = sizes_.num_sequences,
-                                     .first_query = ranges.first_query,
-                                     .end_query = ranges.end_query};
+                                     .first_query = part.first_query,
+                                     .end_query = part.end_query};
   kernels::fill_key_ranges(visible,
                            document_starts_.empty() ? TensorView{} : document_begins_.view(),
                            ranges.first, ranges.end);
@@ -77,8 +63,15 @@ void PartAttention::make(MadeRanges& ranges) const {
 }
 
 kernels::KeyRanges PartAttention::ranges_of(const AttentionPart& part) {
-  MadeRanges& ranges = made_for(part);
-  if (!ranges.is_current) make(ranges);
+  const auto made = made_
+                        .try_emplace({.keys = {part.keys.begin(), part.keys.end()},
+                                      .queries = {part.queries.begin(), part.queries.end()},
+                                      .window = part.window,
+                                      .first_query = part.first_query,
+                                      .end_query = part.end_query})
+                        .first;
+  MadeRanges& ranges = made->second;
+  if (!ranges.is_current) make(made->first, ranges);
   return {ranges.first, ranges.end, ranges.num_pairs};
 }
 

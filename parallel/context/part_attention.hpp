@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -77,25 +78,23 @@ class PartAttention {
   DType compute() const { return compute_; }
 
  private:
-  // What was made for a part.
+  // What the ranges of a part depend on, beside the documents.
+  struct PartKey {
+    std::vector<PositionRange> keys, queries;
+    std::int64_t window, first_query, end_query;
+    auto operator<=>(const PartKey&) const = default;
+  };
+  // What was made for it.
   struct MadeRanges {
-    std::vector<PositionRange> queries;
-    std::vector<PositionRange> keys;
-    std::int64_t window;
-    std::int64_t first_query;
-    std::int64_t end_query;
     Tensor first;  // i32 [S num_queries]
     Tensor end;    // i32 [S num_queries]
     double num_pairs = 0;
     bool is_current = false;  // of these documents
-
-    bool is_of(const AttentionPart& part) const;
   };
 
   kernels::AttentionShape shape_of(const AttentionPart& part) const;
   kernels::KeyRanges ranges_of(const AttentionPart& part);
-  MadeRanges& made_for(const AttentionPart& part);
-  void make(MadeRanges& ranges) const;
+  void make(const PartKey& part, MadeRanges& ranges) const;
 
   Device& device_;
   AttentionSizes sizes_;
@@ -103,7 +102,7 @@ class PartAttention {
   std::int64_t length_;
   std::vector<std::vector<std::int32_t>> document_starts_;
   Tensor document_begins_;  // i32 [S, length]; none before there are documents
-  std::vector<MadeRanges> made_;
+  std::map<PartKey, MadeRanges> made_;
   Tensor workspace_;  // of the kernel
 };
 
