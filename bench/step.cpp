@@ -13,6 +13,7 @@
 #include "trainer/number_text.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/run/run_setup.hpp"
+#include "trainer/run_device.hpp"
 
 namespace switchyard::bench {
 
@@ -168,11 +169,14 @@ void run_step(Group& world, const Config& given, const std::string& name, const 
   config.parallel = resolved_parallel(config, world.size());
   if (config.model.vocab_size == 0) config.model.vocab_size = 257;
   const std::int64_t vocab_size = config.model.vocab_size;
+  config.run.device = resolved_device(config, world);
+  std::unique_ptr<Device> device = make_device_together(world, config);
   const Plan plan = make_plan(config, world.size(), vocab_size);
-  require_memory(world, plan);
+  require_memory(world, config, plan);
   Report report(world, output, "step");
   describe(report, config, name, plan, repeats);
-  RankState rank(world, config, vocab_size);
+  report.note("device: " + describe_device(*device));
+  RankState rank(world, config, std::move(device), vocab_size);
   RandomSource source(rank.trainer.batch_layout(), vocab_size,
                       static_cast<std::uint64_t>(config.run.seed));
   const DType compute = compute_dtype(config.run);

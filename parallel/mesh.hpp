@@ -48,6 +48,7 @@ struct ParallelConfig {
   std::int64_t context = 1;  // ranks that share a sequence: ring x ulysses
   std::int64_t expert = 1;   // ranks that the experts of a layer are sharded over
   std::int64_t bucket_megabytes = 16;  // of gradients reduced by one exchange
+  bool share_devices = false;          // whether ranks of a host may compute on one card
   ContextConfig context_split = {};
 };
 

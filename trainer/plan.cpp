@@ -7,17 +7,22 @@
 #include <utility>
 #include <vector>
 
+#include "trainer/run_device.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {
 
 namespace {
 
+PlanTarget plan_target(const Config& config) {
+  return {.device = device_kind(config.run), .num_threads = 0};
+}
+
 // Members die in reverse order: the trainer first, the device last.
 struct PlannedRank {
   PlannedRank(const Config& config, int rank, int num_ranks, std::int64_t vocab_size_used,
               std::int64_t planned_rows)
-      : device(make_plan_device()),
+      : device(make_plan_device(plan_target(config))),
         mesh(*device, rank, num_ranks, config.parallel),
         trainer(*device, mesh, config, vocab_size_used, planned_rows) {}
 

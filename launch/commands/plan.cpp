@@ -214,9 +214,11 @@ nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
   return schemes;
 }
 
-void print_json(const Plan& plan, const ContextProblem& problem, const RankMemory& memory) {
+void print_json(const Plan& plan, std::string_view target, const ContextProblem& problem,
+                const RankMemory& memory) {
   nlohmann::ordered_json json;
   json["num_ranks"] = plan.num_ranks;
+  json["target"] = target;
   json["num_threads"] = kernels::num_threads();
   json["parallel"] = {{"data", plan.parallel.data},
                       {"context", plan.parallel.context},
@@ -281,6 +283,7 @@ int run_plan(const CommandContext& context) {
   std::int64_t num_ranks = 1;
   std::int64_t rows = 0;
   std::int64_t num_threads = 0;
+  std::string target;
   MemoryOptions memory_options;
   bool json = false;
   std::vector<std::string> arguments;
@@ -292,6 +295,8 @@ int run_plan(const CommandContext& context) {
            "rows received by the fullest rank in a layer (a run's max_rows); "
            "default: balanced routing")
       .add("threads", "N", num_threads, "threads of a rank (default: as `train` would take here)")
+      .add("target", "DEVICE", target,
+           "cpu or cuda: what the ranks compute on (default: run.device; auto: cpu)")
       .add("node-memory", "BYTES", memory_options.of_node,
            "memory of a node: 512GiB, 1.5TB, 64G or bytes (default: what is available here)")
       .add("ranks-per-node", "N", memory_options.ranks_per_node,
@@ -305,6 +310,8 @@ int run_plan(const CommandContext& context) {
     throw UsageError("plan", "--ranks must be from 1 to 1000000");
   if (num_threads < 0 || num_threads > 4096)
     throw UsageError("plan", "--threads must be from 1 to 4096");
+  if (!target.empty() && target != "cpu" && target != "cuda")
+    throw UsageError("plan", "--target must be cpu or cuda");
   require_right(memory_options);
   if (rows < 0) throw UsageError("plan", "--rows must be at least 0");
 
@@ -312,6 +319,7 @@ int run_plan(const CommandContext& context) {
   require_valid_for_ranks(loaded, num_ranks);
   print_warnings(loaded);
   Config config = loaded.config;
+  if (!target.empty()) config.run.device = target == "cuda" ? RunDevice::cuda : RunDevice::cpu;
   if (num_threads > 0) config.run.threads = num_threads;
   set_planned_threads(config.run, static_cast<int>(num_ranks));
   const std::int64_t vocab_size = vocabulary_of(loaded);
@@ -334,16 +342,18 @@ int run_plan(const CommandContext& context) {
   const ContextProblem problem = context_problem(config, plan.parallel);
   const RankMemory memory = memory_of_rank(memory_options, plan.num_ranks);
   if (json) {
-    print_json(plan, problem, memory);
+    print_json(plan, config.run.device == RunDevice::cuda ? "cuda" : "cpu", problem, memory);
     return 0;
   }
   std::cout << fmt::format(
       "{}: {} parameters ({}), {} active a token ({})\n{} ranks = data {} x context {}; expert "
-      "{}; {} threads a rank\n\n",
+      "{}; {}\n\n",
       loaded.path, plan.num_parameters, format_count(static_cast<double>(plan.num_parameters)),
       plan.num_active_parameters, format_count(static_cast<double>(plan.num_active_parameters)),
       plan.num_ranks, plan.parallel.data, plan.parallel.context, plan.parallel.expert,
-      kernels::num_threads());
+      config.run.device == RunDevice::cuda
+          ? std::string("a card (cuda) a rank")
+          : fmt::format("{} threads a rank", kernels::num_threads()));
   std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n' << control_text(plan);
   if (plan.parallel.context > 1) std::cout << context_table(problem, plan.parallel) << '\n';
   if (rows == 0) std::cout << imbalance_text(config, plan, vocab_size) << '\n';

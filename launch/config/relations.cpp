@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "cmake/built_with.hpp"
 #include "tensor/error.hpp"
 #include "trainer/batch_layout.hpp"
 
@@ -245,9 +246,10 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
                                              const std::vector<bool>& is_unknown) {
   Checker checker(loaded, is_unknown);
   const Config& config = loaded.config;
-  if (checker.knows({"run.device"}) && config.run.device == RunDevice::cuda) {
-    checker.blame({"run.device"}, "this build has no cuda device; write cpu or auto");
-  }
+  if (!built_with_cuda && checker.knows({"run.device"}) && config.run.device == RunDevice::cuda)
+    checker.blame({"run.device"},
+                  "this build has no cuda device; write cpu or auto, or build it where the CUDA "
+                  "toolkit is installed (cmake --preset cuda)");
   check_heads(checker, config.model);
   check_attention(checker, config.model);
   check_rope_scaling(checker, config.model);

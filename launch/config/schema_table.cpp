@@ -31,8 +31,9 @@ void add_run(std::vector<Key>& keys) {
   keys.push_back({.section = "run",
                   .name = "device",
                   .field = field<s, &C::device>(),
-                  .description = "Where the run computes; `auto` takes the best device that this "
-                                 "build has. `cuda` is refused by builds without it."});
+                  .description = "Where the run computes. `auto`: on NVIDIA cards where this build "
+                                 "has CUDA and every rank finds a card, else on the CPU; the start "
+                                 "says which. `cuda` is refused by builds without it."});
   keys.push_back({.section = "run",
                   .name = "threads",
                   .field = field<s, &C::threads>(),
@@ -128,6 +129,11 @@ void add_parallel(std::vector<Key>& keys) {
                   .range = from(1, 16'384),
                   .description = "Gradients that one exchange reduces. Smaller starts earlier, "
                                  "larger has fewer exchanges; results do not depend on it."});
+  keys.push_back({.section = "parallel",
+                  .name = "share_devices",
+                  .field = field<s, &C::share_devices>(),
+                  .description = "Whether several ranks of a host may compute on one card, for "
+                                 "tests: rank i takes card i modulo the number of cards."});
 }
 
 void add_train(std::vector<Key>& keys) {

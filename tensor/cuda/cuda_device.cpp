@@ -108,6 +108,18 @@ int num_cuda_cards() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+CudaCard current_card() {
+  int card = 0;
+  check(cudaGetDevice(&card));
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, card));
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  check(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return {card, static_cast<const char*>(properties.name), static_cast<std::int64_t>(total_bytes),
+          static_cast<std::int64_t>(free_bytes)};
+}
+
 std::unique_ptr<Device> make_cuda_device(int card) {
   check_driver();
   const int count = num_cuda_cards();

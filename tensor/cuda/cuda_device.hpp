@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "tensor/device.hpp"
 
@@ -16,6 +17,15 @@ namespace switchyard {
 
 // Cards that this process can use; 0 where there is no driver.
 int num_cuda_cards();
+
+// The calling thread's current card.
+struct CudaCard {
+  int index = 0;
+  std::string name;              // "NVIDIA H200"
+  std::int64_t total_bytes = 0;  // of memory
+  std::int64_t free_bytes = 0;
+};
+CudaCard current_card();
 
 // `card`: its number among them. Becomes the calling thread's current card. ConfigError, with the
 // remedy, where there is no driver, none new enough, or no such card.

@@ -11,6 +11,7 @@
 #include "trainer/checkpoint/place.hpp"
 #include "trainer/checkpoint/resume.hpp"
 #include "trainer/run/run_setup.hpp"
+#include "trainer/run_device.hpp"
 #include "trainer/watch/temporary_watch.hpp"
 
 namespace switchyard {
@@ -34,8 +35,10 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   config.activations = ActivationsConfig();
   config.activations.policy = LayerPolicy::recompute;
   config.capture = {};
-  require_memory(world, make_plan(config, world.size(), tokens->vocab_size()));
-  RankState rank(world, config, tokens->vocab_size());
+  config.run.device = resolved_device(config, world);
+  std::unique_ptr<Device> device = make_device_together(world, config);
+  require_memory(world, config, make_plan(config, world.size(), tokens->vocab_size()));
+  RankState rank(world, config, std::move(device), tokens->vocab_size());
   rank.device->profile().publish_to(collectives.place());
   const Report report = [&](const std::string& text) {
     if (world.rank() == 0) std::cerr << text << std::endl;

@@ -8,6 +8,7 @@
 #include "model/decoder.hpp"
 #include "model/sampling.hpp"
 #include "tensor/error.hpp"
+#include "trainer/run_device.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {
@@ -108,7 +109,8 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
   const std::int64_t num_tokens = num_tokens_to_add(options, prompt_length, room);
 
   const std::unique_ptr<Group> world = make_local_group("world");
-  const std::unique_ptr<Device> device = make_cpu_device();
+  config.run.device = resolved_device(config, *world);
+  const std::unique_ptr<Device> device = make_run_device(config, *world);
   const Mesh mesh(*world, {.data = 1, .context = 1, .expert = 1});
   ParameterStore store(*device, mesh);
   const Placement placement =

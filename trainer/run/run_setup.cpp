@@ -6,13 +6,16 @@
 #include <cstdlib>
 #include <string>
 
+#include "cmake/built_with.hpp"
 #include "kernels/threads.hpp"
 #include "parallel/cores.hpp"
 #include "parallel/group/collective_error.hpp"
+#include "tensor/cuda/cuda_device.hpp"
 #include "tensor/error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/memory_limit.hpp"
 #include "trainer/number_text.hpp"
+#include "trainer/run_device.hpp"
 #include "trainer/thread_limit.hpp"
 
 namespace switchyard {
@@ -76,14 +79,29 @@ void check_address_space(const Plan& plan, const MemoryLimit& limit) {
       format_bytes(static_cast<double>(limit.available)), limit.remedy));
 }
 
-void check_memory(const Plan& plan, int ranks_on_host) {
-  const AvailableMemory memory = available_memory();
-  const MemoryLimit limit = memory.for_each_of(ranks_on_host);
-  const RankPlan& fullest = plan.fullest();
-  if (limit.total == 0 || fullest.peak_bytes <= limit.available) {
-    if (memory.address_space) check_address_space(plan, *memory.address_space);
-    return;
+// What a process holds of a card beside its tensors: CUDA's context, the code of kernels and
+// libraries (`switchyard doctor` measures it).
+constexpr std::int64_t bytes_outside_ledger = std::int64_t{768} << 20;
+
+// What binds a rank: the memory of the host that it shares with the ranks there, or its card's.
+MemoryLimit limit_of_rank(const Config& config, const Topology& topology) {
+  const int ranks_on_host = topology.num_local_ranks();
+  if constexpr (built_with_cuda) {
+    if (device_kind(config.run) == DeviceKind::cuda) {
+      const CudaCard card = current_card();
+      const std::int64_t sharing = config.parallel.share_devices ? ranks_on_host : 1;
+      return {.name = "the memory of the card " + card.name,
+              .remedy = "end what else runs there (nvidia-smi), or use a larger card",
+              .total = card.total_bytes,
+              .available = (card.free_bytes - sharing * bytes_outside_ledger) / sharing};
+    }
   }
+  return available_memory().for_each_of(ranks_on_host);
+}
+
+void check_memory(const Plan& plan, const MemoryLimit& limit, int ranks_on_host) {
+  const RankPlan& fullest = plan.fullest();
+  if (limit.total == 0 || fullest.peak_bytes <= limit.available) return;
   std::string parts;
   for (int purpose = 0; purpose < num_purposes; ++purpose)
     parts += fmt::format(
@@ -101,12 +119,24 @@ void check_memory(const Plan& plan, int ranks_on_host) {
 
 }  // namespace
 
-void require_memory(Group& world, const Plan& plan) {
-  run_together(world, [&] { check_memory(plan, world.topology().num_local_ranks()); });
+void require_memory(Group& world, const Config& config, const Plan& plan) {
+  run_together(world, [&] {
+    check_memory(plan, limit_of_rank(config, world.topology()), world.topology().num_local_ranks());
+    if (device_kind(config.run) != DeviceKind::cpu) return;
+    const AvailableMemory memory = available_memory();
+    if (memory.address_space) check_address_space(plan, *memory.address_space);
+  });
 }
 
-RankState::RankState(Group& world, const Config& config, std::int64_t vocab_size_used)
-    : device(make_device(DeviceKind::cpu, world.topology().local_rank())),
+std::unique_ptr<Device> make_device_together(Group& world, const Config& config) {
+  std::unique_ptr<Device> device;
+  run_together(world, [&] { device = make_run_device(config, world); });
+  return device;
+}
+
+RankState::RankState(Group& world, const Config& config, std::unique_ptr<Device> on,
+                     std::int64_t vocab_size_used)
+    : device(std::move(on)),
       mesh(world, config.parallel),
       trainer(*device, mesh, config, vocab_size_used) {}
 

@@ -25,13 +25,18 @@ void set_threads(const RunConfig& run);
 void set_planned_threads(const RunConfig& run, int num_ranks);
 
 // Throws MemoryError, with the plan's figures by purpose, the limit and what to change, if the
-// fullest rank needs more than is available on its host for each of its ranks. Collective.
-void require_memory(Group& world, const Plan& plan);
+// fullest rank needs more than is available on its host, or on the card that is current here, for
+// each of its ranks. Collective.
+void require_memory(Group& world, const Config& config, const Plan& plan);
+
+// make_run_device (trainer/run_device.hpp), whose errors end all ranks. Collective.
+std::unique_ptr<Device> make_device_together(Group& world, const Config& config);
 
 // Everything of one rank that lives as long as the run. Members die in reverse order.
 struct RankState {
   // Collective over world. config is resolved.
-  RankState(Group& world, const Config& config, std::int64_t vocab_size_used);
+  RankState(Group& world, const Config& config, std::unique_ptr<Device> device,
+            std::int64_t vocab_size_used);
 
   std::unique_ptr<Device> device;
   Mesh mesh;

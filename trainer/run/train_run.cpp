@@ -28,6 +28,7 @@
 #include "trainer/run/run_folder.hpp"
 #include "trainer/run/run_setup.hpp"
 #include "trainer/run/spill_meter.hpp"
+#include "trainer/run_device.hpp"
 #include "trainer/thread_limit.hpp"
 #include "trainer/watch/shared_folder.hpp"
 #include "trainer/watch/slow_ranks.hpp"
@@ -85,10 +86,11 @@ class Run {
  private:
   void start(const TokenFile& tokens) {
     record_start();
+    std::unique_ptr<Device> device = make_device_together(world_, config_);
     const Plan plan = make_plan(config_, world_.size(), tokens.vocab_size());
-    require_memory(world_, plan);
+    require_memory(world_, config_, plan);
     flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
-    rank_ = std::make_unique<RankState>(world_, config_, tokens.vocab_size());
+    rank_ = std::make_unique<RankState>(world_, config_, std::move(device), tokens.vocab_size());
     rank_->device->profile().publish_to(collectives_.place());
     const BatchLayout layout = trainer().batch_layout();
     run_together(world_, [&] {
@@ -282,11 +284,11 @@ class Run {
   std::string describe(const Plan& plan) const {
     const RankPlan& fullest = plan.fullest();
     return fmt::format(
-        "{} parameters, {} active; {} ranks (data {}, expert {}); {} a rank with balanced routing; "
-        "{} tokens a step in {} micro-steps",
+        "{} parameters, {} active; {} ranks (data {}, expert {}) on {}; {} a rank with balanced "
+        "routing; {} tokens a step in {} micro-steps",
         format_count(static_cast<double>(plan.num_parameters)),
         format_count(static_cast<double>(plan.num_active_parameters)), plan.num_ranks,
-        plan.parallel.data, plan.parallel.expert,
+        plan.parallel.data, plan.parallel.expert, describe_device(*rank_->device),
         format_bytes(static_cast<double>(fullest.peak_bytes)), plan.tokens_per_step,
         plan.num_micro_steps);
   }
@@ -418,6 +420,7 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& as
       tokens = std::make_unique<TokenFile>(given.data.path);
       config = resolve_config(given, world.size(), *tokens);
     });
+    config.run.device = resolved_device(config, world);
     if (folder && !folder->note().empty()) log->warning(folder->note());
 
     run.emplace(world, collectives, *watchdog, config, start, course, stop, folder.get(), *log);

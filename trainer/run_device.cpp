@@ -1,0 +1,61 @@
+#include "trainer/run_device.hpp"
+
+#include <fmt/core.h>
+
+#include "cmake/built_with.hpp"
+#include "tensor/cuda/cuda_device.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+int num_cards() {
+  if constexpr (built_with_cuda) return num_cuda_cards();
+  return 0;
+}
+
+bool has_cards_for(const Topology& topology, bool are_shared) {
+  const int needed = are_shared ? 1 : topology.num_local_ranks();
+  return num_cards() >= needed;
+}
+
+}  // namespace
+
+RunDevice resolved_device(const Config& config, Group& world) {
+  if (config.run.device != RunDevice::automatic) return config.run.device;
+  std::int64_t is_possible = has_cards_for(world.topology(), config.parallel.share_devices) ? 1 : 0;
+  std::vector<std::int64_t> everywhere(static_cast<std::size_t>(world.size()));
+  world.all_gather_values({&is_possible, 1}, everywhere);
+  for (const std::int64_t here : everywhere)
+    if (here == 0) return RunDevice::cpu;
+  return RunDevice::cuda;
+}
+
+DeviceKind device_kind(const RunConfig& run) {
+  return run.device == RunDevice::cuda ? DeviceKind::cuda : DeviceKind::cpu;
+}
+
+std::unique_ptr<Device> make_run_device(const Config& config, const Group& world) {
+  const Topology& topology = world.topology();
+  const int rank = topology.local_rank();
+  if (device_kind(config.run) == DeviceKind::cpu) return make_device(DeviceKind::cpu, rank);
+  const int cards = num_cards();
+  if (cards == 0 || config.parallel.share_devices)  // 0: whoever makes it says why there is none
+    return make_device(DeviceKind::cuda, cards == 0 ? rank : rank % cards);
+  if (topology.num_local_ranks() > cards)
+    throw ConfigError(fmt::format(
+        "run.device: cuda, but host {} has {} ranks and {} card{}: start at most one rank a card, "
+        "or let ranks share them (parallel.share_devices: true; for tests, as it is slow)",
+        topology.name_of(topology.host_of(world.rank())), topology.num_local_ranks(), cards,
+        cards == 1 ? "" : "s"));
+  return make_device(DeviceKind::cuda, rank);
+}
+
+std::string describe_device(const Device& device) {
+  if constexpr (built_with_cuda)
+    if (device.kind() == DeviceKind::cuda) return fmt::format("cuda ({})", current_card().name);
+  return std::string(name_of(device.kind()));
+}
+
+}  // namespace switchyard
