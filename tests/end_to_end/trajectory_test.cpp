@@ -14,7 +14,11 @@
 namespace switchyard::test {
 namespace {
 
-constexpr const char* path = GOLDEN_FOLDER "/trajectories/adamw.h5";
+// SWITCHYARD_GOLDEN: where the files are, if not in this repository.
+std::string trajectory_path() {
+  const char* chosen = std::getenv("SWITCHYARD_GOLDEN");
+  return std::string(chosen != nullptr ? chosen : GOLDEN_FOLDER) + "/trajectories/adamw.h5";
+}
 
 // Both programs compute in fp32. Losses and norms are known to a few times 2^-24 of themselves.
 // A weight w that moves by the learning rate r is known to 2^-24 |w|: after the first step, with w
@@ -70,13 +74,13 @@ Config config_of(const hdf5::File& file, std::int64_t expert) {
   OptimizerConfig& optimizer = config.optimizer;
   optimizer.schedule = Schedule::cosine;
   optimizer.warmup_steps = file.integer_attribute("/", "warmup_steps");
-  optimizer.learning_rate = real_attribute(path, "learning_rate");
-  optimizer.min_learning_rate = real_attribute(path, "min_learning_rate");
-  optimizer.weight_decay = real_attribute(path, "weight_decay");
-  optimizer.beta1 = real_attribute(path, "beta1");
-  optimizer.beta2 = real_attribute(path, "beta2");
-  optimizer.epsilon = real_attribute(path, "adam_epsilon");
-  optimizer.clip_norm = real_attribute(path, "clip_norm");
+  optimizer.learning_rate = real_attribute(trajectory_path(), "learning_rate");
+  optimizer.min_learning_rate = real_attribute(trajectory_path(), "min_learning_rate");
+  optimizer.weight_decay = real_attribute(trajectory_path(), "weight_decay");
+  optimizer.beta1 = real_attribute(trajectory_path(), "beta1");
+  optimizer.beta2 = real_attribute(trajectory_path(), "beta2");
+  optimizer.epsilon = real_attribute(trajectory_path(), "adam_epsilon");
+  optimizer.clip_norm = real_attribute(trajectory_path(), "clip_norm");
   return config;
 }
 
@@ -106,7 +110,7 @@ class Trajectory {
  public:
   Trajectory(Group& group, std::int64_t expert, const std::function<void(Config&)>& change = {})
       : group_(group),
-        file_(hdf5::File::open(path)),
+        file_(hdf5::File::open(trajectory_path())),
         config_(changed(config_of(file_, expert), change)),
         device_(make_tested_device()),
         mesh_(group, config_.parallel),

@@ -38,10 +38,14 @@ constexpr int num_moves = 3;
 // (cancelling_terms).
 constexpr double softmax_roundings = 8;
 
-std::vector<std::string> golden_files() {
+std::string golden_folder() {
   const char* chosen = std::getenv("SWITCHYARD_GOLDEN");
+  return chosen != nullptr ? chosen : GOLDEN_FOLDER;
+}
+
+std::vector<std::string> golden_files() {
   std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(chosen ? chosen : GOLDEN_FOLDER))
+  for (const auto& entry : std::filesystem::directory_iterator(golden_folder()))
     if (entry.path().extension() == ".h5") files.push_back(entry.path().string());
   std::ranges::sort(files);
   return files;
@@ -260,8 +264,7 @@ TEST(MixtralGoldenTest, AWrongFormulaIsSeen) {
   for (const char* file : {"large_weights.h5", "wide_head.h5"})
     for (const Mistake& mistake : mistakes) {
       double worst = 0;
-      for (const Comparison& c :
-           Golden(std::string(GOLDEN_FOLDER "/") + file, mistake.change).compare())
+      for (const Comparison& c : Golden(golden_folder() + "/" + file, mistake.change).compare())
         worst = std::max(worst, over_bound(c));
       EXPECT_GT(worst, 2) << file << ": " << mistake.name;
       std::printf("%s, %s: %.1f times the bound\n", file, mistake.name, worst);
