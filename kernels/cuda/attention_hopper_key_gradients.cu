@@ -2,7 +2,7 @@
 // of each the queries that see the keys, 64 at a time. Scores are made with the keys as rows, so
 // that they and their gradients go from registers into the products with dout and q.
 #include "kernels/cuda/attention_hopper.cuh"
-#include "kernels/cuda/attention_hopper_backward.hpp"
+#include "kernels/cuda/attention_hopper_backward.cuh"
 
 namespace switchyard::kernels::cuda {
 

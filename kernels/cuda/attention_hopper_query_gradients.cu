@@ -1,7 +1,7 @@
 // dq: a block has 128 queries of a head and takes the keys they see tile by tile. Scores and their
 // gradients lie in registers, and go from there into the product with the keys.
 #include "kernels/cuda/attention_hopper.cuh"
-#include "kernels/cuda/attention_hopper_backward.hpp"
+#include "kernels/cuda/attention_hopper_backward.cuh"
 
 namespace switchyard::kernels::cuda {
 
