@@ -206,10 +206,10 @@ int run_program(std::span<const Command> commands, int argc, char** argv) {
 
 std::string version_text() {
   return fmt::format(
-      "switchyard {}\nbuild {}, {}\noneDNN {}, {} (MPI {}), HDF5 {}, Boost {}, yaml-cpp {}\n",
+      "switchyard {}\nbuild {}, {}\noneDNN {}, {} (MPI {}), HDF5 {}, Boost {}, yaml-cpp {}, {}\n",
       version::program, version::build_type, version::compiler, version::onednn,
-      version::mpi_library, version::mpi_standard, version::hdf5, version::boost,
-      version::yaml_cpp);
+      version::mpi_library, version::mpi_standard, version::hdf5, version::boost, version::yaml_cpp,
+      version::cuda);
 }
 
 }  // namespace switchyard

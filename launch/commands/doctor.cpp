@@ -56,6 +56,7 @@ int run_doctor(const CommandContext& context) {
   watch.run(world, [&] {
     doctor::check_hosts(world, diagnosis);
     doctor::check_processors(world, diagnosis);
+    doctor::check_cards(world, diagnosis);
     doctor::check_transport(world, diagnosis);
     doctor::check_links(world, diagnosis);
     doctor::check_folder(world, folder, diagnosis);

@@ -64,6 +64,7 @@ struct Diagnosis {
 
 void check_hosts(Group& world, Diagnosis& diagnosis);  // hosts, cores, binding, threads, memory
 void check_processors(Group& world, Diagnosis& diagnosis);  // instruction sets
+void check_cards(Group& world, Diagnosis& diagnosis);
 void check_transport(Group& world, Diagnosis& diagnosis);  // what moves bytes, copies within a host
 void check_links(Group& world, Diagnosis& diagnosis);      // latency, bandwidth, all-to-all
 // Shared or not, speed, locks, renames. The folder exists.

@@ -82,25 +82,6 @@ int version_minor(int version) {
   return version % 1000 / 10;
 }
 
-// ConfigError that says what is missing.
-void check_driver() {
-  int driver = 0;
-  int runtime = 0;
-  cudaDriverGetVersion(&driver);
-  cudaRuntimeGetVersion(&runtime);
-  if (driver == 0)
-    throw ConfigError(
-        "run.device: cuda, but this machine has no NVIDIA driver that answers; install it "
-        "(nvidia-smi must work), or write run.device: cpu");
-  if (version_major(driver) < version_major(runtime))
-    throw ConfigError(fmt::format(
-        "run.device: cuda, but the NVIDIA driver serves CUDA up to {}.{} and this program was "
-        "built with {}.{}; install a newer driver, build with an older toolkit, or write "
-        "run.device: cpu",
-        version_major(driver), version_minor(driver), version_major(runtime),
-        version_minor(runtime)));
-}
-
 }  // namespace
 
 int num_cuda_cards() {
@@ -120,13 +101,30 @@ CudaCard current_card() {
           static_cast<std::int64_t>(free_bytes)};
 }
 
+std::string why_no_cuda_card() {
+  int driver = 0;
+  int runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0)
+    return "this machine has no NVIDIA driver that answers; install it (nvidia-smi must work)";
+  if (version_major(driver) < version_major(runtime))
+    return fmt::format(
+        "the NVIDIA driver serves CUDA up to {}.{} and this program was built with {}.{}; install "
+        "a newer driver, or build with an older toolkit",
+        version_major(driver), version_minor(driver), version_major(runtime),
+        version_minor(runtime));
+  if (num_cuda_cards() == 0)
+    return "the driver finds no card (nvidia-smi -L lists them; CUDA_VISIBLE_DEVICES may hide "
+           "them)";
+  return "";
+}
+
 std::unique_ptr<Device> make_cuda_device(int card) {
-  check_driver();
+  const std::string trouble = why_no_cuda_card();
+  if (!trouble.empty())
+    throw ConfigError("run.device: cuda, but " + trouble + ", or write run.device: cpu");
   const int count = num_cuda_cards();
-  if (count == 0)
-    throw ConfigError(
-        "run.device: cuda, but the driver finds no card (nvidia-smi -L lists them; "
-        "CUDA_VISIBLE_DEVICES may hide them); write run.device: cpu");
   if (card < 0 || card >= count)
     throw ConfigError(fmt::format(
         "run.device: cuda, but card {} was asked for and this host has {} (0 to {}): start one "

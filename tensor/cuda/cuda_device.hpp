@@ -18,6 +18,9 @@ namespace switchyard {
 // Cards that this process can use; 0 where there is no driver.
 int num_cuda_cards();
 
+// What is wrong, and the remedy, where there are none; else empty.
+std::string why_no_cuda_card();
+
 // The calling thread's current card.
 struct CudaCard {
   int index = 0;
