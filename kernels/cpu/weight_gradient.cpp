@@ -66,11 +66,14 @@ Panels panels_of(const GradientSizes& sizes, DType operands) {
   return {chunk_rows, dy_cols, std::min(in, cols_of_copy), operands};
 }
 
-// Of a thread: for oneDNN, and for panels behind that.
+// Of a thread: for oneDNN, and for panels behind that. The panel of x serves all pieces of a group
+// that the thread takes one after the other.
 struct Scratch {
   std::byte* scratchpad;
   std::byte* dy;
   std::byte* x;
+  std::int64_t x_row = -1;  // of its first element; -1: nothing in it yet
+  std::int64_t x_col = -1;
 };
 
 struct Operand {
@@ -121,22 +124,24 @@ void add_in_place(const WeightGradients& g, const Piece& piece, std::int64_t row
 }
 
 void add_copied(const WeightGradients& g, const Piece& piece, std::int64_t row, std::int64_t rows,
-                const Scratch& scratch) {
+                Scratch& scratch) {
   const std::int64_t padded = (rows + row_step - 1) / row_step * row_step;
   const Operand dy = padded_panel(g.dy.slice_cols(piece.begin, piece.end), row, rows, padded,
                                   g.operands(), scratch.dy);
   const std::int64_t cols = panels_of(g.sizes(), g.operands()).x_cols;
   for (std::int64_t col = 0; col < g.in(); col += cols) {
     const std::int64_t end = std::min(g.in(), col + cols);
-    const Operand x =
-        padded_panel(g.x.slice_cols(col, end), row, rows, padded, g.operands(), scratch.x);
-    add_product(g, piece, dy, x, padded, col, end - col, scratch.scratchpad);
+    if (scratch.x_row != row || scratch.x_col != col)
+      padded_panel(g.x.slice_cols(col, end), row, rows, padded, g.operands(), scratch.x);
+    scratch.x_row = row;
+    scratch.x_col = col;
+    add_product(g, piece, dy, {scratch.x, end - col}, padded, col, end - col, scratch.scratchpad);
   }
 }
 
 // All rows [row, end) of the piece's group.
 void add_rows(const WeightGradients& g, const Piece& piece, std::int64_t row, std::int64_t end,
-              const Scratch& scratch) {
+              Scratch& scratch) {
   while (row < end) {
     const std::int64_t left = std::min(chunk_rows, end - row);
     const std::int64_t in_place = g.is_direct() ? left / row_step * row_step : 0;
@@ -160,14 +165,18 @@ void add_weight_gradients(const TensorView& dy, const TensorView& x,
   const std::int64_t pieces_of_group = (g.out() + size - 1) / size;
   const Panels panels = panels_of(g.sizes(), g.operands());
   const std::int64_t place_bytes = scratchpad_bytes + panels.bytes();
-  std::byte* places = x.device->kernel_scratch(num_threads() * place_bytes);
+  std::byte* const places = x.device->kernel_scratch(num_threads() * place_bytes);
+  std::vector<Scratch> scratch;
+  for (int thread = 0; thread < num_threads(); ++thread) {
+    std::byte* const place = places + thread * place_bytes;
+    std::byte* const of_dy = place + scratchpad_bytes;
+    scratch.push_back({.scratchpad = place, .dy = of_dy, .x = of_dy + panels.dy_bytes()});
+  }
   for_each_piece(std::ssize(groups) * pieces_of_group, [&](std::int64_t i, int thread) {
     const std::size_t group = groups[static_cast<std::size_t>(i / pieces_of_group)];
     const std::int64_t begin = i % pieces_of_group * size;
-    std::byte* const scratchpad = places + thread * place_bytes;
-    std::byte* const of_dy = scratchpad + scratchpad_bytes;
     add_rows(g, {group, begin, std::min(g.out(), begin + size)}, offsets[group], offsets[group + 1],
-             {scratchpad, of_dy, of_dy + panels.dy_bytes()});
+             scratch[static_cast<std::size_t>(thread)]);
   });
 }
 
