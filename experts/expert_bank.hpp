@@ -49,7 +49,7 @@ class BankScratch {
  private:
   friend class ExpertBank;
   // Rows of a weight gradient's products, at least: then fp32 gradients are seldom read again.
-  static constexpr std::int64_t min_chunk_rows = 3 * kernels::gradient_chunk_rows;
+  static constexpr std::int64_t min_chunk_rows = 2 * kernels::gradient_chunk_rows;
 
   std::int64_t block_rows_;  // taken at once
   std::int64_t chunk_rows_;  // a block or several, whose weight gradients are taken at once

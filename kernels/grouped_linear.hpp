@@ -60,7 +60,7 @@ std::int64_t block_rows(const Device& device);
 // those of a block, [groups + 1]; written anew for each; it may be empty for all_rows, or if
 // offsets is. On the plan device blocks that follow each other alike are visited once
 // (tensor/alike.hpp).
-inline constexpr std::int64_t gradient_chunk_rows = 384;
+inline constexpr std::int64_t gradient_chunk_rows = 512;
 void for_each_row_block(Device& device, const TensorView& offsets, std::int64_t num_rows,
                         std::int64_t num_groups, std::int64_t most_rows, std::int64_t step,
                         const TensorView& block_offsets,

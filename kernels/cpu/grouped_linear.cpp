@@ -243,7 +243,7 @@ std::int64_t product_scratch_bytes(const ProductKind& kind, int num_threads) {
   const std::int64_t forward = most_scratch(in, out, compute, is_grouped, num_threads);
   if (!backward) return forward;
   return std::max({forward, most_scratch(out, in, compute, is_grouped, num_threads),
-                   weight_gradient_scratch({out, in, compute, is_grouped}, num_threads)});
+                   weight_gradient_scratch({out, in, compute}, num_threads)});
 }
 
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y) {
@@ -257,7 +257,7 @@ void linear_backward_input(const TensorView& dy, const PackedWeight& weight, con
 }
 
 void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
-  add_weight_gradients(dy, x, whole(dy), dw.as<float>(), false);
+  add_weight_gradients(dy, x, whole(dy), dw.as<float>());
 }
 
 std::vector<std::int64_t> read_offsets(const TensorView& offsets, std::int64_t num_rows) {
@@ -286,7 +286,7 @@ void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedW
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
                                     const TensorView& offsets, const TensorView& dw) {
-  add_weight_gradients(dy, x, read_offsets(offsets, dy.rows()), dw.as<float>(), true);
+  add_weight_gradients(dy, x, read_offsets(offsets, dy.rows()), dw.as<float>());
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -20,15 +20,12 @@ namespace {
 constexpr std::int64_t chunk_rows = gradient_chunk_rows;
 constexpr std::int64_t row_step = 64;
 
-// Rows of dw that a thread takes at a time: 16 pieces of a weight, or 8 where those of other groups
-// lie in the same queue, if they are not too short to amortise reading x. How oneDNN orders a sum
-// may depend on their number, so it follows from sizes alone.
-constexpr std::int64_t shortest_piece = 64;
+// Rows of dw that a thread takes at a time: each thread's share of a weight, at most so many. How
+// oneDNN orders a sum may depend on their number: the bits are those of a number of threads.
 constexpr std::int64_t longest_piece = 256;
-std::int64_t piece_of(std::int64_t out, bool is_grouped) {
-  const std::int64_t shortest = shortest_piece * (is_grouped ? 8 : 16);
-  return std::clamp((out + shortest - 1) / shortest * shortest_piece, shortest_piece,
-                    longest_piece);
+std::int64_t piece_of(std::int64_t out, int num_threads) {
+  const std::int64_t share = (out + num_threads - 1) / num_threads;
+  return std::clamp<std::int64_t>((share + 15) / 16 * 16, 16, longest_piece);
 }
 
 // Columns of x that are copied at once where they become fp32.
@@ -38,13 +35,13 @@ struct WeightGradients {
   const TensorView& dy;
   const TensorView& x;
   float* dw;
-  bool is_grouped;
+  int num_threads;
 
   std::int64_t out() const { return dy.cols(); }
   std::int64_t in() const { return x.cols(); }
   DType operands() const { return operand_type(dy.dtype); }
   bool is_direct() const { return operands() == dy.dtype; }
-  GradientSizes sizes() const { return {out(), in(), dy.dtype, is_grouped}; }
+  GradientSizes sizes() const { return {out(), in(), dy.dtype}; }
 };
 
 // A thread's panels of both operands: the rows that are left over, or, if a product takes other
@@ -60,10 +57,9 @@ struct Panels {
   }
 };
 Panels panels_of(const GradientSizes& sizes, DType operands) {
-  const auto [out, in, compute, is_grouped] = sizes;
-  const std::int64_t dy_cols = std::min(out, piece_of(out, is_grouped));
-  if (operands == compute) return {row_step, dy_cols, in, compute};
-  return {chunk_rows, dy_cols, std::min(in, cols_of_copy), operands};
+  const auto [out, in, compute] = sizes;
+  if (operands == compute) return {row_step, out, in, compute};
+  return {chunk_rows, out, std::min(in, cols_of_copy), operands};
 }
 
 // Of a thread: for oneDNN, and for panels behind that. The panel of x serves all pieces of a group
@@ -105,13 +101,19 @@ void add_product(const WeightGradients& g, const Piece& piece, const Operand& dy
            dy.data, x.data, reinterpret_cast<std::byte*>(dw), scratchpad);
 }
 
-// Rows of a view as a dense buffer of `padded` rows, zeros after the first `rows`.
+// Rows of a view in a buffer of `padded` rows, `leading` elements from one to the next; zeros after
+// the first `rows`.
 Operand padded_panel(const TensorView& view, std::int64_t begin, std::int64_t rows,
-                     std::int64_t padded, DType type, std::byte* buffer) {
+                     std::int64_t padded, DType type, std::byte* buffer, std::int64_t leading) {
   const std::int64_t row_bytes = view.cols() * size_of(type);
-  load_rows(view, begin, rows, type, buffer);
-  std::fill(buffer + rows * row_bytes, buffer + padded * row_bytes, std::byte{0});
-  return {buffer, view.cols()};
+  for (std::int64_t row = 0; row < padded; ++row) {
+    std::byte* const to = buffer + row * leading * size_of(type);
+    if (row < rows)
+      load_rows(view, begin + row, 1, type, to);
+    else
+      std::fill(to, to + row_bytes, std::byte{0});
+  }
+  return {buffer, leading};
 }
 
 void add_in_place(const WeightGradients& g, const Piece& piece, std::int64_t row, std::int64_t rows,
@@ -126,13 +128,16 @@ void add_in_place(const WeightGradients& g, const Piece& piece, std::int64_t row
 void add_copied(const WeightGradients& g, const Piece& piece, std::int64_t row, std::int64_t rows,
                 Scratch& scratch) {
   const std::int64_t padded = (rows + row_step - 1) / row_step * row_step;
-  const Operand dy = padded_panel(g.dy.slice_cols(piece.begin, piece.end), row, rows, padded,
-                                  g.operands(), scratch.dy);
+  // The piece's columns where they lie in a panel of all: as they do in rows that are taken in
+  // place.
+  const Operand dy =
+      padded_panel(g.dy.slice_cols(piece.begin, piece.end), row, rows, padded, g.operands(),
+                   scratch.dy + piece.begin * size_of(g.operands()), g.out());
   const std::int64_t cols = panels_of(g.sizes(), g.operands()).x_cols;
   for (std::int64_t col = 0; col < g.in(); col += cols) {
     const std::int64_t end = std::min(g.in(), col + cols);
     if (scratch.x_row != row || scratch.x_col != col)
-      padded_panel(g.x.slice_cols(col, end), row, rows, padded, g.operands(), scratch.x);
+      padded_panel(g.x.slice_cols(col, end), row, rows, padded, g.operands(), scratch.x, end - col);
     scratch.x_row = row;
     scratch.x_col = col;
     add_product(g, piece, dy, {scratch.x, end - col}, padded, col, end - col, scratch.scratchpad);
@@ -156,12 +161,12 @@ void add_rows(const WeightGradients& g, const Piece& piece, std::int64_t row, st
 }  // namespace
 
 void add_weight_gradients(const TensorView& dy, const TensorView& x,
-                          std::span<const std::int64_t> offsets, float* dw, bool is_grouped) {
-  const WeightGradients g{dy, x, dw, is_grouped};
+                          std::span<const std::int64_t> offsets, float* dw) {
+  const WeightGradients g{dy, x, dw, num_threads()};
   std::vector<std::size_t> groups;  // those with rows
   for (std::size_t i = 0; i + 1 < offsets.size(); ++i)
     if (offsets[i] < offsets[i + 1]) groups.push_back(i);
-  const std::int64_t size = piece_of(g.out(), is_grouped);
+  const std::int64_t size = piece_of(g.out(), g.num_threads);
   const std::int64_t pieces_of_group = (g.out() + size - 1) / size;
   const Panels panels = panels_of(g.sizes(), g.operands());
   const std::int64_t place_bytes = scratchpad_bytes + panels.bytes();
