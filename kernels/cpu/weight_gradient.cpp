@@ -58,8 +58,10 @@ struct Panels {
 };
 Panels panels_of(const GradientSizes& sizes, DType operands) {
   const auto [out, in, compute] = sizes;
-  if (operands == compute) return {row_step, out, in, compute};
-  return {chunk_rows, out, std::min(in, cols_of_copy), operands};
+  // As wide for all pieces: how a product sums depends on it where a piece is one row of dw.
+  const std::int64_t dy_cols = std::min(out, longest_piece);
+  if (operands == compute) return {row_step, dy_cols, in, compute};
+  return {chunk_rows, dy_cols, std::min(in, cols_of_copy), operands};
 }
 
 // Of a thread: for oneDNN, and for panels behind that. The panel of x serves all pieces of a group
@@ -128,12 +130,10 @@ void add_in_place(const WeightGradients& g, const Piece& piece, std::int64_t row
 void add_copied(const WeightGradients& g, const Piece& piece, std::int64_t row, std::int64_t rows,
                 Scratch& scratch) {
   const std::int64_t padded = (rows + row_step - 1) / row_step * row_step;
-  // The piece's columns where they lie in a panel of all: as they do in rows that are taken in
-  // place.
-  const Operand dy =
-      padded_panel(g.dy.slice_cols(piece.begin, piece.end), row, rows, padded, g.operands(),
-                   scratch.dy + piece.begin * size_of(g.operands()), g.out());
-  const std::int64_t cols = panels_of(g.sizes(), g.operands()).x_cols;
+  const Panels panels = panels_of(g.sizes(), g.operands());
+  const Operand dy = padded_panel(g.dy.slice_cols(piece.begin, piece.end), row, rows, padded,
+                                  g.operands(), scratch.dy, panels.dy_cols);
+  const std::int64_t cols = panels.x_cols;
   for (std::int64_t col = 0; col < g.in(); col += cols) {
     const std::int64_t end = std::min(g.in(), col + cols);
     if (scratch.x_row != row || scratch.x_col != col)

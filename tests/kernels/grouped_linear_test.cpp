@@ -284,8 +284,8 @@ TEST_F(GroupedLinearTest, BlocksKeepTheBitsOfWeightGradients) {
   const Tensor given = on_device(offsets), of_block = on_device(offsets);
   const Tensor whole(*device_, Purpose::gradient, DType::f32, {groups, out, in});
   grouped_linear_backward_weight(dy, x, given, whole);
-  for (const std::int64_t most :
-       {std::int64_t{384}, std::int64_t{1024}, std::int64_t{1536}, std::int64_t{10000}, all_rows}) {
+  for (const std::int64_t most : {gradient_chunk_rows, std::int64_t{1024}, std::int64_t{1536},
+                                  std::int64_t{10000}, all_rows}) {
     const Tensor dw(*device_, Purpose::gradient, DType::f32, {groups, out, in});
     for_each_row_block(
         *device_, given, x->rows(), groups, most, gradient_chunk_rows, of_block,
