@@ -57,6 +57,9 @@ tell_end() {
     if grep -E '^[0-9]+% tests passed|^Total Test time' "$log"; then ran=1; fi
     # Tests that need what this machine lacks (root, Slurm) say so themselves.
     grep -hoE 'NOT TESTED: .*' "$log" "$folder"/Testing/Temporary/LastTest.log | sort -u >> "$untested" || true
+    local without_card
+    without_card=$(grep -cE '\.cuda(\.ranks[0-9]+)? .*\*\*\*Skipped' "$log" || true)
+    [[ $without_card -eq 0 ]] || echo "no GPU: $without_card tests for a card were not run" >> "$untested"
     return 0
   fi
   sed -n '/\*\*\*Failed\|\*\*\*Timeout\|\*\*\*Exception/,/^ *[0-9]*\/[0-9]* Test/p' "$log" | head -n 200 >&2

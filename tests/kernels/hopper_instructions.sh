@@ -7,7 +7,7 @@ set -euo pipefail
 
 cuobjdump=$(command -v cuobjdump || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/cuobjdump" || true)
 if [[ -z $cuobjdump ]]; then
-  echo "no cuobjdump: nothing was tested"
+  echo "NOT TESTED: the machine code of kernels for Hopper (no cuobjdump)"
   exit 77
 fi
 for object in "$@"; do "$cuobjdump" -sass "$object"; done | awk '
