@@ -15,7 +15,7 @@ namespace {
 
 // Some times what waking a sleeping thread takes; between the kernels of a step there is seldom
 // more.
-constexpr std::chrono::microseconds time_to_spin{100};
+constexpr std::chrono::microseconds time_to_spin{5};
 
 constexpr std::uint64_t pieces_of(std::uint64_t offer) {
   return offer & 0xffffffffu;
