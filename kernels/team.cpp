@@ -13,8 +13,8 @@ namespace switchyard::kernels {
 
 namespace {
 
-// Some times what waking a sleeping thread takes; between the kernels of a step there is seldom
-// more.
+// About what waking a sleeping thread takes. Longer would hold a core that another program, or the
+// thread that is waited for, could use (docs/performance.md, a busy neighbour).
 constexpr std::chrono::microseconds time_to_spin{5};
 
 constexpr std::uint64_t pieces_of(std::uint64_t offer) {
