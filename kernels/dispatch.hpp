@@ -25,12 +25,12 @@ decltype(auto) dispatch(const Device& device, OnCpu&& on_cpu, OnPlan&& on_plan, 
   throw InternalError("this build has no kernels for the device cuda");
 }
 
-// For operations whose twin on the card is not there yet.
+// For what never happens on a card, such as blocks for a processor's caches.
 template <class OnCpu, class OnPlan>
 decltype(auto) dispatch(const Device& device, OnCpu&& on_cpu, OnPlan&& on_plan) {
   return dispatch(device, std::forward<OnCpu>(on_cpu), std::forward<OnPlan>(on_plan),
                   []() -> decltype(on_cpu()) {
-                    throw InternalError("this operation has no kernel for the device cuda");
+                    throw InternalError("this operation is not for the device cuda");
                   });
 }
 
