@@ -3,6 +3,7 @@
 #include <linux/futex.h>
 #include <omp.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,9 +14,21 @@ namespace switchyard::kernels {
 
 namespace {
 
-// Between the kernels of a step there is seldom more. Shorter costs an undisturbed step percents,
-// and helps one beside a busy program (docs/performance.md, a busy neighbour).
-constexpr std::chrono::microseconds time_to_spin{100};
+using Clock = std::chrono::steady_clock;
+
+// Between the kernels of a step there is seldom more than the first; shorter costs a step percents.
+// Where another program keeps a core busy, a core is better left at once to the thread that holds
+// the last piece (docs/performance.md, a busy neighbour).
+constexpr std::chrono::microseconds spin_when_quiet{100};
+constexpr std::chrono::microseconds spin_when_disturbed{5};
+constexpr std::chrono::milliseconds memory_of_disturbance{100};
+
+// How often the system took the core from the calling thread while that had work.
+long preemptions_of_this_thread() {
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nivcsw;
+}
 
 constexpr std::uint64_t pieces_of(std::uint64_t offer) {
   return offer & 0xffffffffu;
@@ -34,16 +47,15 @@ void wake(std::atomic<std::uint32_t>& value, int num_threads) {
   ::syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, num_threads, nullptr, nullptr, 0);
 }
 
-// Waits a moment for a condition; whether it came true.
+// Waits for a condition, but not after `end`; whether it came true.
 template <class Condition>
-bool spin_until(Condition&& condition) {
-  const auto end = std::chrono::steady_clock::now() + time_to_spin;
+bool spin_until(Clock::time_point end, Condition&& condition) {
   do {
     for (int i = 0; i < 16; ++i) {
       if (condition()) return true;
       __builtin_ia32_pause();
     }
-  } while (std::chrono::steady_clock::now() < end);
+  } while (Clock::now() < end);
   return condition();
 }
 
@@ -69,7 +81,7 @@ void bind_to_place(int thread, int num_threads) {
 
 }  // namespace
 
-Team::Team(int num_threads) {
+Team::Team(int num_threads) : preemptions_(static_cast<std::size_t>(num_threads)) {
   for (int thread = 1; thread < num_threads; ++thread)
     workers_.emplace_back([this, thread, num_threads] {
       bind_to_place(thread, num_threads);
@@ -115,8 +127,18 @@ void Team::take_pieces(int thread) noexcept {
     ++num_done;
     offer = offer_.load(std::memory_order_acquire);
   }
-  if (num_done > 0 && unfinished_.fetch_sub(num_done) == num_done && caller_sleeps_)
-    wake(unfinished_, 1);
+  if (num_done == 0) return;
+  if (unfinished_.fetch_sub(num_done) == num_done && caller_sleeps_) wake(unfinished_, 1);
+  notice_preemption(thread);
+}
+
+void Team::notice_preemption(int thread) noexcept {
+  long& seen = preemptions_[static_cast<std::size_t>(thread)].count;
+  const long now = preemptions_of_this_thread();
+  if (now != seen)
+    disturbed_until_.store((Clock::now() + memory_of_disturbance).time_since_epoch(),
+                           std::memory_order_relaxed);
+  seen = now;
 }
 
 bool Team::has_pieces() const {
@@ -129,8 +151,15 @@ void Team::wake_some() {
   if (sleepers_ > 0 && has_pieces()) wake(calls_, 2);
 }
 
+std::chrono::microseconds Team::time_to_spin(std::chrono::steady_clock::time_point now) const {
+  return now.time_since_epoch() < disturbed_until_.load(std::memory_order_relaxed)
+             ? spin_when_disturbed
+             : spin_when_quiet;
+}
+
 void Team::wait_for_call(std::uint32_t seen) {
-  if (spin_until([&] { return calls_ != seen; })) return;
+  const Clock::time_point begin = Clock::now();
+  if (spin_until(begin + time_to_spin(begin), [&] { return calls_ != seen; })) return;
   ++sleepers_;
   while (calls_ == seen) sleep_while(calls_, seen);
   --sleepers_;
@@ -138,7 +167,10 @@ void Team::wait_for_call(std::uint32_t seen) {
 }
 
 void Team::wait_until_done() {
-  if (spin_until([&] { return unfinished_.load(std::memory_order_acquire) == 0; })) return;
+  const Clock::time_point begin = Clock::now();
+  if (spin_until(begin + time_to_spin(begin),
+                 [&] { return unfinished_.load(std::memory_order_acquire) == 0; }))
+    return;
   caller_sleeps_ = true;
   for (std::uint32_t left = unfinished_; left > 0; left = unfinished_)
     sleep_while(unfinished_, left);

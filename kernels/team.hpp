@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -26,6 +27,9 @@ class Team {
   void take_pieces(int thread) noexcept;
   bool has_pieces() const;
   void wake_some();
+  void notice_preemption(int thread) noexcept;
+  // Before a thread that waits goes to sleep.
+  std::chrono::microseconds time_to_spin(std::chrono::steady_clock::time_point now) const;
   void wait_for_call(std::uint32_t seen);
   void wait_until_done();
 
@@ -42,6 +46,14 @@ class Team {
   // Calls so far; the other threads sleep on it.
   alignas(64) std::atomic<std::uint32_t> calls_{0};
   std::atomic<int> sleepers_{0};
+  // By thread, each with a cache line of its own.
+  struct alignas(64) Preemptions {
+    long count = 0;
+  };
+  std::vector<Preemptions> preemptions_;
+  // Another program was seen to use the same cores; up to this moment of the steady clock waiting
+  // threads sleep at once.
+  std::atomic<std::chrono::steady_clock::duration> disturbed_until_{};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
