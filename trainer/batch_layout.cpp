@@ -7,6 +7,7 @@
 
 #include "parallel/placement.hpp"
 #include "tensor/error.hpp"
+#include "trainer/exact_units.hpp"
 
 namespace switchyard {
 
@@ -86,6 +87,7 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     auto wrong = context_mistakes(context_problem(config, legal), config.parallel);
     if (!wrong.empty()) return wrong;
   }
+  if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
   // A rank has the most rows where no sequence is cut: if those have numbers, it need not be chosen
   // here how to cut them.
   ParallelConfig uncut = legal;

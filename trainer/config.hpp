@@ -74,6 +74,17 @@ constexpr std::array<std::string_view, 2> choice_names(SpillStore) {
   return {"memory", "hdf5"};
 }
 
+// Exact mode: sums over tokens have no order, so that no layout changes a bit (docs/numerics.md).
+struct NumericsConfig {
+  bool exact = false;
+  // What is summed in fp32 before it is added to a sum without an order: a unit of so many whole
+  // sequences, or, where max_context is above 1, half of a max_context-th of a sequence. It follows
+  // from these keys alone, never from the layout in use.
+  std::int64_t unit_sequences = 1;
+  std::int64_t max_context = 1;     // a multiple of every number of context ranks ever to be used
+  std::int64_t fraction_bits = 48;  // sums are whole multiples of 2^-fraction_bits
+};
+
 // What layers do with the activations that the backward pass reads.
 struct ActivationsConfig {
   LayerPolicy policy = LayerPolicy::keep;
@@ -127,6 +138,7 @@ struct Config {
   ParallelConfig parallel;
   TrainConfig train;
   OptimizerConfig optimizer;
+  NumericsConfig numerics;
   ActivationsConfig activations;
   CaptureConfig capture;
   EvaluateConfig evaluate;

@@ -24,6 +24,7 @@ bool has_cards_for(const Topology& topology, bool are_shared) {
 
 RunDevice resolved_device(const Config& config, Group& world) {
   if (config.run.device != RunDevice::automatic) return config.run.device;
+  if (config.numerics.exact) return RunDevice::cpu;  // not there on a card
   std::int64_t is_possible = has_cards_for(world.topology(), config.parallel.share_devices) ? 1 : 0;
   std::vector<std::int64_t> everywhere(static_cast<std::size_t>(world.size()));
   world.all_gather_values({&is_possible, 1}, everywhere);

@@ -64,6 +64,7 @@ void add_model(std::vector<Key>& keys);
 void add_experts(std::vector<Key>& keys);
 
 // Keys of the sections of what a run does beside its steps.
+void add_numerics(std::vector<Key>& keys);
 void add_activations(std::vector<Key>& keys);
 void add_capture(std::vector<Key>& keys);
 void add_evaluate(std::vector<Key>& keys);

@@ -4,6 +4,41 @@
 
 namespace switchyard {
 
+void add_numerics(std::vector<Key>& keys) {
+  using C = NumericsConfig;
+  constexpr auto s = &Config::numerics;
+  keys.push_back({.section = "numerics",
+                  .name = "exact",
+                  .field = field<s, &C::exact>(),
+                  .description = "Losses, gradients, weights and checkpoints are the same bits on "
+                                 "every number of ranks and every layout, at a price in time and "
+                                 "memory."});
+  keys.push_back({.section = "numerics",
+                  .name = "unit_sequences",
+                  .field = field<s, &C::unit_sequences>(),
+                  .unit = "sequences",
+                  .range = from(1, million),
+                  .description = "Exact mode sums the gradients of so many sequences in fp32, and "
+                                 "those sums without an order. It divides every micro-batch. Part "
+                                 "of what a run computes: another value, other last bits."});
+  keys.push_back({.section = "numerics",
+                  .name = "max_context",
+                  .field = field<s, &C::max_context>(),
+                  .unit = "ranks",
+                  .range = from(1, 1'000'000),
+                  .description = "Where exact runs may split sequences: a multiple of all numbers "
+                                 "of context ranks to be used, as 24 for 1, 2, 3, 4, 6 and 8. Sums "
+                                 "in fp32 are then over a 2 max_context-th of a sequence."});
+  keys.push_back({.section = "numerics",
+                  .name = "fraction_bits",
+                  .field = field<s, &C::fraction_bits>(),
+                  .unit = "bits",
+                  .range = from(20, 60),
+                  .description = "Exact sums of gradients are whole multiples of 2^-fraction_bits, "
+                                 "and a sum of a step stays below 2^(62 - fraction_bits): more "
+                                 "bits for smaller gradients, fewer for larger ones."});
+}
+
 void add_activations(std::vector<Key>& keys) {
   using C = ActivationsConfig;
   constexpr auto s = &Config::activations;

@@ -233,6 +233,7 @@ std::vector<Key> all_keys() {
   add_parallel(keys);
   add_train(keys);
   add_optimizer(keys);
+  add_numerics(keys);
   add_activations(keys);
   add_capture(keys);
   add_evaluate(keys);
@@ -256,6 +257,7 @@ constexpr Section all_sections[] = {
      "gives the number of ranks."},
     {"train", "Length of the run and its batches."},
     {"optimizer", "AdamW and the course of its learning rate."},
+    {"numerics", "Exact mode: the same bits whatever the layout (docs/numerics.md)."},
     {"activations", "What layers do with the activations that the backward pass reads."},
     {"capture", "Activations of chosen steps, written to files."},
     {"evaluate", "Loss on the validation split while training."},

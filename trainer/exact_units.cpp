@@ -1,0 +1,68 @@
+#include "trainer/exact_units.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Chunks of a sequence that has them at both ends: an early one and its mirror image (zigzag).
+std::int64_t parts_of_sequence(const NumericsConfig& numerics) {
+  return numerics.max_context > 1 ? 2 * numerics.max_context : 1;
+}
+
+}  // namespace
+
+ExactUnits exact_units_of(const Config& config) {
+  const NumericsConfig& numerics = config.numerics;
+  expect(numerics.exact, "exact mode");
+  const std::int64_t parts = parts_of_sequence(numerics);
+  return {.rows = config.model.sequence_length * numerics.unit_sequences / parts,
+          .per_step = config.train.global_batch * parts / numerics.unit_sequences};
+}
+
+std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelConfig& parallel) {
+  const NumericsConfig& numerics = config.numerics;
+  std::vector<ConfigMistake> mistakes;
+  if (!numerics.exact) return mistakes;
+  const auto blame = [&](std::vector<std::string_view> keys, std::string text) {
+    mistakes.push_back({std::move(keys), std::move(text)});
+  };
+  if (config.run.device == RunDevice::cuda)
+    blame({"run.device", "numerics.exact"},
+          "exact mode is there on the CPU only: the products of a card do not keep a row's bits; "
+          "write run.device: cpu, or numerics.exact: false");
+  if (numerics.max_context > 1 && numerics.unit_sequences > 1)
+    blame({"numerics.unit_sequences", "numerics.max_context"},
+          fmt::format("a unit is unit_sequences = {} sequences, or with max_context = {} a part of "
+                      "one; set one of them to 1",
+                      numerics.unit_sequences, numerics.max_context));
+  const std::int64_t micro_batch =
+      config.train.micro_batch > 0
+          ? config.train.micro_batch
+          : config.train.global_batch / std::max<std::int64_t>(parallel.data, 1);
+  if (micro_batch % numerics.unit_sequences != 0)
+    blame({"numerics.unit_sequences", "train.micro_batch", "train.global_batch", "parallel.data"},
+          fmt::format("a micro-batch of {} sequences is no multiple of unit_sequences = {}; make "
+                      "unit_sequences a divisor of it, as 1",
+                      micro_batch, numerics.unit_sequences));
+  const std::int64_t parts = parts_of_sequence(numerics);
+  if (config.model.sequence_length % parts != 0)
+    blame({"numerics.max_context", "model.sequence_length"},
+          fmt::format("sequence_length / (2 max_context) = {} / {} is not whole; make "
+                      "sequence_length a multiple of {}, or max_context smaller",
+                      config.model.sequence_length, parts, parts));
+  if (numerics.max_context % std::max<std::int64_t>(parallel.context, 1) != 0)
+    blame({"numerics.max_context", "parallel.context.ranks"},
+          fmt::format("{} ranks share a sequence (parallel.context), and max_context = {} is no "
+                      "multiple of them; make it one, as {}. It is part of what a run computes: "
+                      "take the same for all runs that are to be equal",
+                      parallel.context, numerics.max_context, parallel.context));
+  return mistakes;
+}
+
+}  // namespace switchyard
