@@ -72,6 +72,11 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
       packed_(store.device(), config.num_experts, hidden, DType::f32),
       parts_(std::move(parts)) {}
 
+void Router::set_selection_bias(const TensorView& bias) {
+  expect(bias.dtype == DType::f32 && bias.numel() == config_.num_experts, "a bias f32 [E]");
+  selection_bias_ = bias;
+}
+
 void Router::pack_weights() {
   packed_.pack(weight_.value());
 }
@@ -88,7 +93,7 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
     kernels::linear_forward(as_f32(x.slice_rows(begin, end), scratch.hidden_f32), packed_,
                             logits.slice_rows(begin, end));
   });
-  const RoutedTokens tokens{x, pass};
+  const RoutedTokens tokens{x, pass, selection_bias_};
   parts_.score->forward(tokens, logits, scores, gate.lse->slice_rows(0, num_tokens));
   parts_.select->choose(tokens, scores, indices);
   parts_.weigh->forward(scores, indices, gate.weights->slice_rows(0, num_tokens));
@@ -125,7 +130,7 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
   const TensorView dchosen = scratch.dweights->slice_rows(0, num_tokens);
   parts_.weigh->backward(dchosen, scores, indices, dchosen);
-  parts_.score->backward({x, pass},
+  parts_.score->backward({x, pass, selection_bias_},
                          {.dchosen = dchosen,
                           .indices = indices,
                           .slopes = slopes,

@@ -49,6 +49,9 @@ class Router {
   Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
          RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std);
 
+  // bias: f32 [E], which every choice from now on adds to the scores; only the choice sees it. The
+  // caller's; it must outlive the router's use.
+  void set_selection_bias(const TensorView& bias);
   void pack_weights();
   // x: [T, H] in the compute type. Fills the record.
   void forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
@@ -69,6 +72,7 @@ class Router {
   Parameter& weight_;
   kernels::PackedWeight packed_;
   RouterParts parts_;
+  TensorView selection_bias_;
 };
 
 }  // namespace switchyard

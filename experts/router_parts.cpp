@@ -23,9 +23,9 @@ class SoftmaxScore final : public Score {
 
 class TopKSelect final : public Select {
  public:
-  void choose(const RoutedTokens& /*tokens*/, const TensorView& scores,
+  void choose(const RoutedTokens& tokens, const TensorView& scores,
               const TensorView& indices) const override {
-    kernels::select_top_k(scores, indices);
+    kernels::select_top_k(scores, indices, {.bias = tokens.bias});
   }
 };
 

@@ -19,6 +19,7 @@ namespace switchyard {
 struct RoutedTokens {
   TensorView x;
   const Pass& pass;
+  TensorView bias = {};  // f32 [E]: added to the scores for the choice alone; empty: none
 };
 
 class Score {

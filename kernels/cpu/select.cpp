@@ -4,6 +4,7 @@
 // After foreach_target.h, which includes this file once for every target.
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/select.hpp"
@@ -67,12 +68,61 @@ inline void choose_row(const float* scores, std::int64_t num_experts, std::int32
     if (std::find(indices, indices + chosen, e) == indices + chosen) indices[chosen++] = e;
 }
 
-void choose_rows(const TensorView& scores, const TensorView& indices, std::int64_t begin,
-                 std::int64_t end) {
+// What the experts of a token are as a choice sees them.
+class Candidates {
+ public:
+  Candidates(const Selection& selection, std::int64_t num_experts)
+      : selection_(selection),
+        num_experts_(num_experts),
+        bias_(selection.bias.empty() ? nullptr : selection.bias.as<float>()),
+        values_(static_cast<std::size_t>(num_experts)),
+        groups_(static_cast<std::size_t>(selection.num_groups)),
+        best_groups_(static_cast<std::size_t>(selection.top_groups)) {}
+
+  const float* of(const float* scores) {
+    if (bias_ == nullptr && !selection_.limits_groups()) return scores;
+    for (std::int64_t e = 0; e < num_experts_; ++e)
+      values_[static_cast<std::size_t>(e)] = bias_ == nullptr ? scores[e] : scores[e] + bias_[e];
+    if (selection_.limits_groups()) leave_out_groups();
+    return values_.data();
+  }
+
+ private:
+  std::int64_t group_size() const { return num_experts_ / selection_.num_groups; }
+
+  float group_score(const float* values) const {
+    const std::int64_t count =
+        std::min<std::int64_t>(selection_.group_score == GroupScore::best ? 1 : 2, group_size());
+    std::int32_t best[2];
+    choose_row(values, group_size(), best, count);
+    return count == 1 ? values[best[0]] : values[best[0]] + values[best[1]];
+  }
+
+  void leave_out_groups() {
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      groups_[g] = group_score(values_.data() + static_cast<std::int64_t>(g) * group_size());
+    choose_row(groups_.data(), selection_.num_groups, best_groups_.data(), selection_.top_groups);
+    for (std::int32_t g = 0; g < selection_.num_groups; ++g) {
+      if (std::find(best_groups_.begin(), best_groups_.end(), g) != best_groups_.end()) continue;
+      std::fill_n(values_.begin() + g * group_size(), group_size(),
+                  -std::numeric_limits<float>::infinity());
+    }
+  }
+
+  const Selection& selection_;
+  std::int64_t num_experts_;
+  const float* bias_;
+  std::vector<float> values_, groups_;
+  std::vector<std::int32_t> best_groups_;
+};
+
+void choose_rows(const TensorView& scores, const TensorView& indices, const Selection& selection,
+                 std::int64_t begin, std::int64_t end) {
   const Rows<float> score = rows_of<float>(scores);
   const Rows<std::int32_t> index = rows_of<std::int32_t>(indices);
+  Candidates candidates(selection, scores.cols());
   for (std::int64_t t = begin; t < end; ++t)
-    choose_row(score[t], scores.cols(), index[t], indices.cols());
+    choose_row(candidates.of(score[t]), scores.cols(), index[t], indices.cols());
 }
 
 }  // namespace
@@ -85,10 +135,10 @@ namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(choose_rows);
 
-void select_top_k(const TensorView& scores, const TensorView& indices) {
+void select_top_k(const TensorView& scores, const TensorView& indices, const Selection& selection) {
   parallel_rows(scores.rows(), scores.cols() * indices.cols(),
                 [&](std::int64_t begin, std::int64_t end) {
-                  HWY_DYNAMIC_DISPATCH(choose_rows)(scores, indices, begin, end);
+                  HWY_DYNAMIC_DISPATCH(choose_rows)(scores, indices, selection, begin, end);
                 });
 }
 

@@ -1,10 +1,10 @@
 // The CPU twin of kernels/select.hpp.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/select.hpp"
 
 namespace switchyard::kernels::cpu {
 
-void select_top_k(const TensorView& scores, const TensorView& indices);
+void select_top_k(const TensorView& scores, const TensorView& indices, const Selection& selection);
 
 }  // namespace switchyard::kernels::cpu
