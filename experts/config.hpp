@@ -15,19 +15,44 @@ constexpr std::array<std::string_view, 1> choice_names(BalanceScope) {
   return {"sequence"};
 }
 
+// The gate of shared experts: none, or a sigmoid of a linear map of the token (Qwen2-MoE).
+enum class SharedGate : std::uint8_t { none, sigmoid };
+constexpr std::array<std::string_view, 2> choice_names(SharedGate) {
+  return {"none", "sigmoid"};
+}
+
+// Experts that every token goes to, beside those that the router chooses.
+struct SharedExpertsConfig {
+  std::int64_t number = 0;
+  std::int64_t intermediate = 0;  // width of one; 0: that of a routed expert
+  SharedGate gate = SharedGate::none;
+};
+
 struct ExpertsConfig {
   std::int64_t num_experts = 8;
   std::int64_t top_k = 2;
   std::int64_t intermediate = 1024;  // width of one expert's SwiGLU
   std::int64_t every = 1;            // layer l has experts if (l + 1) % every == 0; 0: no layer has
+  std::int64_t first_dense = 0;      // and if l >= first_dense
   double balance_weight = 0.01;
   double z_weight = 0.001;
   bool normalize_top_k = true;  // in a configuration file that leaves it out: top_k > 1
   BalanceScope balance_scope = BalanceScope::sequence;
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 
+  SharedExpertsConfig shared = {};
+
   bool layer_has_experts(std::int64_t layer) const {
-    return num_experts > 0 && every > 0 && (layer + 1) % every == 0;
+    return num_experts > 0 && every > 0 && layer >= first_dense && (layer + 1) % every == 0;
+  }
+  bool any_layer_has_experts(std::int64_t num_layers) const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (layer_has_experts(layer)) return true;
+    return false;
+  }
+  // Inside all shared experts together, which are one network; 0: there are none.
+  std::int64_t shared_width() const {
+    return shared.number * (shared.intermediate > 0 ? shared.intermediate : intermediate);
   }
 };
 

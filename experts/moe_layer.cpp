@@ -16,7 +16,9 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
                    float initial_std) {
   const std::span<const std::int64_t> experts = placement.experts_of(rank);
   return {.prefix = prefix + ".experts",
-          .keys = "experts.num_experts, experts.every, experts.intermediate, model.hidden",
+          .keys =
+              "experts.num_experts, experts.every, experts.first_dense, experts.intermediate, "
+              "model.hidden",
           .hidden = hidden,
           .intermediate = config.intermediate,
           .compute = compute,
@@ -56,6 +58,7 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
       bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
            placement.most_places(), config.intermediate, compute, &capacity),
       losses(device, Purpose::workspace, DType::f64, {2}) {
+  if (config.shared_width() > 0) shared.emplace(device, config, hidden, compute, num_tokens);
   if (config.dropout <= 0) return;
   by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
   slot_numbers = Tensor(device, Purpose::workspace, DType::i32, {num_tokens, config.top_k});
@@ -78,6 +81,9 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
                              store.mesh().index(Axis::expert), output_std, initial_std)) {
   expect(placement.num_experts() == config.num_experts, "a placement of the layer's experts");
   expect(config.top_k >= 1 && config.top_k <= config.num_experts, "a top_k from 1 to num_experts");
+  if (config.shared_width() > 0)
+    shared_.emplace(store, prefix + ".shared_experts", config, hidden, compute, output_std,
+                    initial_std);
 }
 
 MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
@@ -96,6 +102,7 @@ MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate
                                        {max_rows, 2 * config_.intermediate});
   derived.expert_out =
       Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, hidden_});
+  if (shared_) derived.shared.emplace(shared_->make_derived(num_tokens, keep_gate_up));
   return derived;
 }
 
@@ -108,25 +115,33 @@ void MoeLayer::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisit
   visit_rows(visit, "x_rows", x_rows, num_rows);
   visit_rows(visit, "gate_up", gate_up, num_rows);
   visit_tensor(visit, "expert_out", expert_out);
+  if (shared) shared->for_each_tensor(with_prefix("shared", visit));
 }
 
 void MoeLayer::pack_weights() {
   router_.pack_weights();
   bank_.pack_weights();
+  if (shared_) shared_->pack_weights();
 }
 
 void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, Derived& derived,
                        Scratch& scratch, RowCapacity& capacity, const Pass& pass) const {
   decide(x, saved, scratch, capacity, pass);
-  run_experts(x, saved, derived, scratch, pass);
+  TensorView shared_y;
+  run_experts(x, saved, derived, scratch, pass, [&] {
+    if (shared_) shared_y = shared_->forward(x, *derived.shared, *scratch.shared, pass);
+  });
   const Profile::Scope scope(device_.profile(), Part::combine);
   kernels::combine_rows(returned_rows(saved, derived, pass), place_of_slot(saved, scratch, pass),
                         used_tokens(saved.gate.weights, saved.route), y);
+  if (shared_) kernels::add(y, shared_y, y);
 }
 
 void MoeLayer::rebuild(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                        const Pass& pass) const {
-  run_experts(x, saved, derived, scratch, pass);
+  run_experts(x, saved, derived, scratch, pass, [&] {
+    if (shared_) shared_->rebuild(x, *derived.shared, *scratch.shared, pass);
+  });
 }
 
 void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
@@ -143,14 +158,19 @@ void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCa
                     scratch.dispatch, capacity);
 }
 
+template <class RunShared>
 void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& derived,
-                           Scratch& scratch, const Pass& pass) const {
+                           Scratch& scratch, const Pass& pass, const RunShared& run_shared) const {
   Profile& profile = device_.profile();
   const Route& route = saved.route;
   const TensorView x_rows = used_rows(derived.x_rows, route);
   {
     const Profile::Scope scope(profile, Part::dispatch);
     MovingRows going = dispatcher_.start_dispatch(x, route, scratch.dispatch, x_rows);
+    {
+      const Profile::Scope meanwhile(profile, Part::experts);
+      run_shared();
+    }
     going.finish();
   }
   const TensorView expert_out = returned_rows(saved, derived, pass);
@@ -199,11 +219,15 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   const TensorView slots = sent_rows(scratch.dispatch.slots, route);
   const TensorView rows = used_rows(scratch.dispatch.rows, route);
   const TensorView arrival = used_rows(scratch.dispatch.arrival, route);
-  TensorView dy_rows;
+  TensorView dy_rows, shared_dx;
   {
     const Profile::Scope scope(profile, Part::combine);
     combine_backward(dy, saved, derived, scratch, pass);
     MovingRows going = dispatcher_.start_to_experts(slots, route, arrival, rows);
+    if (shared_) {
+      const Profile::Scope meanwhile(profile, Part::experts);
+      shared_dx = shared_->backward(dy, x, *derived.shared, *scratch.shared, pass);
+    }
     dy_rows = going.finish();
   }
   const TensorView dx_rows = arrival;
@@ -217,6 +241,7 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
     MovingRows returning = dispatcher_.start_from_experts(dx_rows, route, rows, slots);
     const TensorView dx_slots = returning.finish();
     kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx);
+    if (shared_) kernels::add(dx, shared_dx, dx);
   }
   const Profile::Scope scope(profile, Part::router);
   router_.backward(x, saved.gate, scratch.router, dx, pass);

@@ -1,7 +1,8 @@
 // A mixture-of-experts feed-forward layer: router -> dispatch -> experts -> combine. The experts of
 // a layer are sharded over the ranks of the expert axis; tokens reach them by all-to-all, and rows
 // reach an expert in the order of token identity.
-//   y_t = sum over the chosen experts e of w_{t,e} * expert_e(x_t)
+//   y_t = sum over the chosen experts e of w_{t,e} * expert_e(x_t)  [+ shared experts(x_t)]
+// Shared experts (shared_experts.hpp) work while rows are on the wire, in both directions.
 // Modules hold parameters. What the backward pass reads is in Saved, the decision of the router,
 // which is never taken again, and in Derived, which can be computed again from it and from x. What
 // no one reads later is in Scratch, which all layers share.
@@ -9,6 +10,7 @@
 // k choices, R rows received by this rank, P ranks of the expert axis.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "experts/expert_bank.hpp"
 #include "experts/router.hpp"
 #include "experts/row_capacity.hpp"
+#include "experts/shared_experts.hpp"
 #include "parallel/pass.hpp"
 #include "tensor/random.hpp"
 
@@ -36,6 +39,7 @@ class MoeLayer {
     // [T k, H]: what the experts returned, in slot-sorted row order; with dropout, which goes by
     // the choices of a token, in slot order and after it.
     Tensor expert_out;
+    std::optional<SharedExperts::Derived> shared;
 
     // num_rows: R of the pass.
     void for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit);
@@ -47,13 +51,15 @@ class MoeLayer {
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;
+    std::optional<SharedExperts::Scratch> shared;
     Tensor losses;        // f64 [2]: forward() adds the layer's balance and z loss (router.hpp)
     Tensor by_slot;       // [T k, H] in slot order; only with dropout
     Tensor slot_numbers;  // i32 [T, k]: 0, 1, 2 ...; only with dropout
   };
 
   // Registers the parameters `prefix`.router.weight [E, H], `prefix`.experts.gate_up.weight
-  // [E, 2 I, H] (gate rows first) and `prefix`.experts.down.weight [E, H, I].
+  // [E, 2 I, H] (gate rows first) and `prefix`.experts.down.weight [E, H, I], and those of
+  // `prefix`.shared_experts.
   // parts: of the router (make_router_parts). placement: outlives the layer. num_layers: layers
   // with experts; the auxiliary losses are means over them. output_std: of the initial down
   // weights; initial_std: of all others.
@@ -86,9 +92,11 @@ class MoeLayer {
   // The router's decision, and room for the rows that it sends.
   void decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
               const Pass& pass) const;
-  // x [T, H] -> derived: the rows go to the experts, through them and back.
+  // x [T, H] -> derived: the rows go to the experts, through them and back. run_shared: called
+  // while they are on their way.
+  template <class RunShared>
   void run_experts(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
-                   const Pass& pass) const;
+                   const Pass& pass, const RunShared& run_shared) const;
   // What of derived.expert_out is in use.
   TensorView returned_rows(const Saved& saved, const Derived& derived, const Pass& pass) const;
   // Where the row of a choice lies there: i32 [T, k].
@@ -106,6 +114,7 @@ class MoeLayer {
   Router router_;
   Dispatcher dispatcher_;
   ExpertBank bank_;
+  std::optional<SharedExperts> shared_;
 };
 
 }  // namespace switchyard

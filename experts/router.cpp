@@ -1,11 +1,8 @@
 #include "experts/router.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/balance.hpp"
-#include "kernels/elementwise.hpp"
-#include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -16,17 +13,6 @@ std::int64_t num_sequences_of(std::int64_t num_tokens, const Pass& pass) {
   expect(pass.sequence_length > 0 && num_tokens % pass.sequence_length == 0,
          "a micro-batch of whole sequences");
   return num_tokens / pass.sequence_length;
-}
-
-// Rows that are converted to f32 at once: whole row blocks of the products.
-constexpr std::int64_t block_rows = 16 * kernels::row_block;
-
-// x itself if it is f32, else its copy in `room`.
-TensorView as_f32(const TensorView& x, const Tensor& room) {
-  if (x.dtype == DType::f32) return x;
-  const TensorView converted = room->slice_rows(0, x.rows());
-  kernels::copy(x, converted);
-  return converted;
 }
 
 }  // namespace
@@ -53,32 +39,25 @@ RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::i
                              DType compute, std::int64_t num_tokens, std::int64_t num_sequences)
     : logits(device, Purpose::workspace, DType::f32, {num_tokens, config.num_experts}),
       dweights(device, Purpose::workspace, DType::f32, {num_tokens, config.top_k}),
-      slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}) {
-  if (compute != DType::f32)
-    hidden_f32 =
-        Tensor(device, Purpose::workspace, DType::f32, {std::min(num_tokens, block_rows), hidden});
-}
+      slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}),
+      hidden_f32(TokenProjection::make_room(device, num_tokens, hidden, compute)) {}
 
 Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
                RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std)
     : config_(config),
       num_layers_(static_cast<double>(num_layers)),
       context_(store.mesh().group(Axis::context)),
-      weight_(store.add({.name = prefix + ".router.weight",
-                         .global_shape = {config.num_experts, hidden},
-                         .keys = "experts.num_experts, experts.every, model.hidden",
-                         .replicas = Axis::dense_replica,
-                         .initial_std = initial_std})),
-      packed_(store.device(), config.num_experts, hidden, DType::f32),
+      projection_(store,
+                  {.name = prefix + ".router.weight",
+                   .global_shape = {config.num_experts, hidden},
+                   .keys = "experts.num_experts, experts.every, experts.first_dense, model.hidden",
+                   .replicas = Axis::dense_replica,
+                   .initial_std = initial_std}),
       parts_(std::move(parts)) {}
 
 void Router::set_selection_bias(const TensorView& bias) {
   expect(bias.dtype == DType::f32 && bias.numel() == config_.num_experts, "a bias f32 [E]");
   selection_bias_ = bias;
-}
-
-void Router::pack_weights() {
-  packed_.pack(weight_.value());
 }
 
 void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
@@ -89,10 +68,7 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const TensorView scores = gate.scores->slice_rows(0, num_tokens);
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
 
-  for_each_row_piece(*x.device, num_tokens, block_rows, [&](std::int64_t begin, std::int64_t end) {
-    kernels::linear_forward(as_f32(x.slice_rows(begin, end), scratch.hidden_f32), packed_,
-                            logits.slice_rows(begin, end));
-  });
+  projection_.forward(x, logits, scratch.hidden_f32);
   const RoutedTokens tokens{x, pass, selection_bias_};
   parts_.score->forward(tokens, logits, scores, gate.lse->slice_rows(0, num_tokens));
   parts_.select->choose(tokens, scores, indices);
@@ -136,17 +112,7 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
                           .slopes = slopes,
                           .z_slope = static_cast<float>(z_slope)},
                          scores, gate.lse->slice_rows(0, num_tokens), dlogits);
-  for_each_row_piece(*x.device, num_tokens, block_rows, [&](std::int64_t begin, std::int64_t end) {
-    const TensorView dlogits_rows = dlogits.slice_rows(begin, end);
-    const TensorView dx_rows = dx.slice_rows(begin, end);
-    kernels::linear_backward_weight(
-        dlogits_rows, as_f32(x.slice_rows(begin, end), scratch.hidden_f32), weight_.gradient());
-    // The sum is taken in fp32 and rounded once.
-    const TensorView dx_f32 = as_f32(dx_rows, scratch.hidden_f32);
-    kernels::linear_backward_input(dlogits_rows, packed_, dx_f32, kernels::Accumulate::yes);
-    if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx_rows);
-  });
-  pass.gradient_ready(weight_);
+  projection_.backward(dlogits, x, dx, scratch.hidden_f32, pass);
 }
 
 }  // namespace switchyard

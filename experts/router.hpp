@@ -11,9 +11,7 @@
 
 #include "experts/config.hpp"
 #include "experts/router_parts.hpp"
-#include "kernels/linear.hpp"
-#include "parallel/parameter.hpp"
-#include "parallel/pass.hpp"
+#include "experts/token_projection.hpp"
 #include "tensor/record_tensor.hpp"
 
 namespace switchyard {
@@ -40,7 +38,7 @@ struct RouterScratch {
   Tensor logits;      // f32 [T, E], and their gradient
   Tensor dweights;    // f32 [T, k], written by the combine's backward; then of the chosen scores
   Tensor slopes;      // f32 [S, E]: of the balance loss to the scores
-  Tensor hidden_f32;  // f32 [block, H]: of x, then of dx; only if the compute type is not f32
+  Tensor hidden_f32;  // of the projection: x, then dx
 };
 
 class Router {
@@ -52,7 +50,7 @@ class Router {
   // bias: f32 [E], which every choice from now on adds to the scores; only the choice sees it. The
   // caller's; it must outlive the router's use.
   void set_selection_bias(const TensorView& bias);
-  void pack_weights();
+  void pack_weights() { projection_.pack_weights(); }
   // x: [T, H] in the compute type. Fills the record.
   void forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
                const Pass& pass) const;
@@ -69,8 +67,7 @@ class Router {
   ExpertsConfig config_;
   double num_layers_;
   Group& context_;
-  Parameter& weight_;
-  kernels::PackedWeight packed_;
+  TokenProjection projection_;
   RouterParts parts_;
   TensorView selection_bias_;
 };

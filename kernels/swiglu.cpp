@@ -30,4 +30,23 @@ void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
       [&] { cuda::swiglu_backward(d_act, gate_up, d_gate_up, act); });
 }
 
+void sigmoid_forward(const TensorView& logits, const TensorView& gate) {
+  if (gate.empty()) return;
+  expect_vector(logits, DType::f32, gate.numel(), "logits f32 [n]");
+  expect_vector(gate, DType::f32, gate.numel(), "gate f32 [n]");
+  dispatch(
+      *gate.device, [&] { cpu::sigmoid_forward(logits, gate); },
+      [&] { plan::sigmoid_forward(gate); }, [&] { cuda::sigmoid_forward(logits, gate); });
+}
+
+void sigmoid_backward(const TensorView& dgate, const TensorView& gate, const TensorView& dlogits) {
+  if (gate.empty()) return;
+  expect_vector(dgate, DType::f32, gate.numel(), "dgate f32 [n]");
+  expect_vector(gate, DType::f32, gate.numel(), "gate f32 [n]");
+  expect_vector(dlogits, DType::f32, gate.numel(), "dlogits f32 [n]");
+  dispatch(
+      *gate.device, [&] { cpu::sigmoid_backward(dgate, gate, dlogits); },
+      [&] { plan::sigmoid_backward(gate); }, [&] { cuda::sigmoid_backward(dgate, gate, dlogits); });
+}
+
 }  // namespace switchyard::kernels

@@ -71,6 +71,19 @@ void backward(const TensorView& d_act, const TensorView& gate_up, const TensorVi
   rows(d_act, gate_up, d_gate_up, act, begin, end);
 }
 
+void gate_forward(const float* logits, float* gate, std::int64_t n) {
+  for_lanes(n, [=](auto d, std::int64_t i)
+                   HWY_ATTR { store(d, sigmoid(d, load(d, logits + i)), gate + i); });
+}
+
+void gate_backward(const float* dgate, const float* gate, float* dlogits, std::int64_t n) {
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto g = load(d, gate + i);
+    const auto slope = hn::Mul(g, hn::Sub(hn::Set(d, 1.0f), g));
+    store(d, hn::Mul(load(d, dgate + i), slope), dlogits + i);
+  });
+}
+
 }  // namespace
 }  // namespace switchyard::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -81,6 +94,8 @@ namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(forward);
 HWY_EXPORT(backward);
+HWY_EXPORT(gate_forward);
+HWY_EXPORT(gate_backward);
 
 void swiglu_forward(const TensorView& gate_up, const TensorView& act) {
   parallel_rows(act.rows(), act.cols(), [&](std::int64_t begin, std::int64_t end) {
@@ -93,6 +108,15 @@ void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
   parallel_rows(act.rows(), act.cols(), [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(backward)(d_act, gate_up, d_gate_up, act, begin, end);
   });
+}
+
+void sigmoid_forward(const TensorView& logits, const TensorView& gate) {
+  HWY_DYNAMIC_DISPATCH(gate_forward)(logits.as<float>(), gate.as<float>(), gate.numel());
+}
+
+void sigmoid_backward(const TensorView& dgate, const TensorView& gate, const TensorView& dlogits) {
+  HWY_DYNAMIC_DISPATCH(gate_backward)
+  (dgate.as<float>(), gate.as<float>(), dlogits.as<float>(), gate.numel());
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -59,6 +59,19 @@ struct Backward {
   }
 };
 
+constexpr int gate_threads = 256;
+
+__global__ void gate_forward_kernel(const float* logits, float* gate, std::int64_t n) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * gate_threads + threadIdx.x;
+  if (i < n) gate[i] = sigmoid<float>(logits[i]);
+}
+
+__global__ void gate_backward_kernel(const float* dgate, const float* gate, float* dlogits,
+                                     std::int64_t n) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * gate_threads + threadIdx.x;
+  if (i < n) dlogits[i] = dgate[i] * (gate[i] * (1.0f - gate[i]));
+}
+
 // Whether gate and up of every row, and the rows of `act`, are whole runs.
 template <class T, int width>
 bool both_in_runs(const TensorView& gate_up, const TensorView& act) {
@@ -99,6 +112,19 @@ void swiglu_backward(const TensorView& d_act, const TensorView& gate_up,
     else
       launch.template operator()<false>();
   });
+}
+
+void sigmoid_forward(const TensorView& logits, const TensorView& gate) {
+  gate_forward_kernel<<<num_blocks(gate.numel(), gate_threads), gate_threads, 0, stream_of(gate)>>>(
+      pointer<float>(logits), pointer<float>(gate), gate.numel());
+  check_launch();
+}
+
+void sigmoid_backward(const TensorView& dgate, const TensorView& gate, const TensorView& dlogits) {
+  gate_backward_kernel<<<num_blocks(gate.numel(), gate_threads), gate_threads, 0,
+                         stream_of(gate)>>>(pointer<float>(dgate), pointer<float>(gate),
+                                            pointer<float>(dlogits), gate.numel());
+  check_launch();
 }
 
 }  // namespace switchyard::kernels::cuda

@@ -43,6 +43,14 @@ void swiglu_backward(const TensorView& gate_up, const TensorView& act) {
   record(act, (exp_flops + 10) * numel(act), 2 * bytes(gate_up) + 2 * bytes(act));
 }
 
+void sigmoid_forward(const TensorView& gate) {
+  record(gate, (exp_flops + 2) * numel(gate), 2 * bytes(gate));
+}
+
+void sigmoid_backward(const TensorView& gate) {
+  record(gate, 3 * numel(gate), 3 * bytes(gate));
+}
+
 void embedding_forward(const TensorView& out) {
   record(out, 0, numel(out) * static_cast<double>(size_of(DType::f32)) + bytes(out));
 }

@@ -16,6 +16,8 @@ void rms_norm_backward(const TensorView& x, const TensorView& residual_gradient)
 void rope(const TensorView& x);
 void swiglu_forward(const TensorView& gate_up, const TensorView& act);
 void swiglu_backward(const TensorView& gate_up, const TensorView& act);
+void sigmoid_forward(const TensorView& gate);
+void sigmoid_backward(const TensorView& gate);
 void embedding_forward(const TensorView& out);
 void embedding_backward(const TensorView& dout);
 void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,

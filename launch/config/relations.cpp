@@ -146,6 +146,12 @@ void check_rope_scaling(Checker& checker, const ModelConfig& model) {
 
 void check_experts(Checker& checker, const Config& config) {
   const ExpertsConfig& experts = config.experts;
+  if (checker.knows({"experts.shared.number", "experts.shared.gate"}) &&
+      experts.shared.number == 0 && experts.shared.gate != SharedGate::none)
+    checker.blame({"experts.shared.gate", "experts.shared.number"},
+                  fmt::format("gate = {} counts only with shared experts, and number is 0; leave "
+                              "it out or set number",
+                              name_of(experts.shared.gate)));
   if (!checker.knows({"experts.num_experts", "experts.every"})) return;
   if (experts.num_experts == 0 || experts.every == 0) return;
   if (checker.knows({"experts.top_k"}) && experts.top_k > experts.num_experts) {
@@ -154,11 +160,18 @@ void check_experts(Checker& checker, const Config& config) {
         fmt::format("top_k = {} is more than num_experts = {}; lower top_k or add experts",
                     experts.top_k, experts.num_experts));
   }
-  if (checker.knows({"model.num_layers"}) && experts.every > config.model.num_layers) {
+  if (!checker.knows({"model.num_layers", "experts.first_dense"})) return;
+  if (experts.every > config.model.num_layers) {
     checker.blame({"experts.every", "model.num_layers"},
                   fmt::format("every = {} is more than num_layers = {}, so no layer would have "
                               "experts; lower it, or write 0 for a dense model",
                               experts.every, config.model.num_layers));
+  } else if (!experts.any_layer_has_experts(config.model.num_layers)) {
+    checker.blame({"experts.first_dense", "experts.every", "model.num_layers"},
+                  fmt::format("first_dense = {} leaves no layer with experts: num_layers = {} and "
+                              "every = {}; make it at most {}, or num_experts 0 for a dense model",
+                              experts.first_dense, config.model.num_layers, experts.every,
+                              config.model.num_layers / experts.every * experts.every - 1));
   }
 }
 

@@ -205,6 +205,36 @@ void add_model(std::vector<Key>& keys) {
            "them over the experts; the loss then falls more slowly at first."});
 }
 
+namespace {
+
+void add_shared_experts(std::vector<Key>& keys) {
+  using C = SharedExpertsConfig;
+  constexpr auto s = &Config::experts;
+  constexpr auto g = &ExpertsConfig::shared;
+  keys.push_back({.section = "experts",
+                  .name = "shared.number",
+                  .field = field<s, g, &C::number>(),
+                  .unit = "experts",
+                  .range = from(0, 10'000),
+                  .description = "Shared experts of a layer: every token goes to all of them, "
+                                 "beside the `top_k` that its router chooses. Each rank has them "
+                                 "and computes them while tokens travel."});
+  keys.push_back({.section = "experts",
+                  .name = "shared.intermediate",
+                  .field = field<s, g, &C::intermediate>(),
+                  .unit = "elements",
+                  .range = from(0, million),
+                  .description = "Width inside one shared expert's SwiGLU; 0: `intermediate`."});
+  keys.push_back({.section = "experts",
+                  .name = "shared.gate",
+                  .field = field<s, g, &C::gate>(),
+                  .description = "What the output of the shared experts is multiplied by: `none`, "
+                                 "nothing (DeepSeek); `sigmoid`, the sigmoid of a learned linear "
+                                 "map of the token to one number (Qwen2-MoE)."});
+}
+
+}  // namespace
+
 void add_experts(std::vector<Key>& keys) {
   using C = ExpertsConfig;
   constexpr auto s = &Config::experts;
@@ -233,6 +263,13 @@ void add_experts(std::vector<Key>& keys) {
                   .range = from(0, 10'000),
                   .description = "Every how many layers one has experts: 1 all, 2 the second, "
                                  "fourth, ...; 0: no layer has."});
+  keys.push_back({.section = "experts",
+                  .name = "first_dense",
+                  .field = field<s, &C::first_dense>(),
+                  .unit = "layers",
+                  .range = from(0, 10'000),
+                  .description = "The first layers, which have no experts whatever `every` says."});
+  add_shared_experts(keys);
   keys.push_back({.section = "experts",
                   .name = "balance_weight",
                   .field = field<s, &C::balance_weight>(),

@@ -244,6 +244,7 @@ std::vector<Key> all_keys() {
 
 constexpr KeyGroup all_groups[] = {
     {"model", "rope_scaling", "rope_scaling.kind"},
+    {"experts", "shared", "shared.number"},
     {"parallel", "context", "context.ranks"},
 };
 

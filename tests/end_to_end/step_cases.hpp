@@ -19,6 +19,12 @@ struct StepCase {
 inline std::vector<StepCase> step_cases() {
   return {
       {"experts", [](Config&) {}},
+      {"shared experts, a dense layer first",
+       [](Config& c) {
+         c.experts.shared = {.number = 2, .intermediate = 9, .gate = SharedGate::sigmoid};
+         c.experts.first_dense = 1;
+         c.parallel.expert = world().size();
+       }},
       {"experts over the ranks", [](Config& c) { c.parallel.expert = world().size(); }},
       {"dense, bf16",
        [](Config& c) {

@@ -86,9 +86,11 @@ Doubles router_weight(const LayerCase& c) {
 }  // namespace
 
 std::string LayerCase::describe() const {
-  return fmt::format("{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}",
-                     num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype),
-                     dropout, drops);
+  return fmt::format(
+      "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
+      "gate {}",
+      num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
+      shared.number, shared.intermediate, name_of(shared.gate));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -100,6 +102,7 @@ ExpertsConfig LayerCase::config() const {
   config.balance_weight = 0.8;
   config.z_weight = 0.3;
   config.dropout = dropout;
+  config.shared = shared;
   return config;
 }
 
@@ -116,13 +119,21 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   moe.router = router_weight(c);
   moe.gate_up = random_doubles("gate_up", size(c.num_experts * 2 * c.intermediate * c.hidden), 0.5);
   moe.down = random_doubles("down", size(c.num_experts * c.hidden * c.intermediate), 0.5);
+  const std::int64_t shared_width = c.config().shared_width();
+  moe.shared.intermediate = size(shared_width);
+  moe.shared.gate_up = random_doubles("shared gate_up", size(2 * shared_width * c.hidden), 0.5);
+  moe.shared.down = random_doubles("shared down", size(c.hidden * shared_width), 0.5);
+  if (c.shared.gate == SharedGate::sigmoid)
+    moe.shared.gate = random_doubles("shared gate", size(c.hidden), 0.5);
+  round_to(DType::f32, moe.shared.gate);
   if (c.dropout > 0) moe.mask = whole_mask(c);
   for (std::int64_t slot = 0; c.drops && slot < c.num_tokens * c.top_k; ++slot)
     moe.dropped.push_back(is_dropped(slot / c.top_k, slot % c.top_k));
   x = random_doubles(inputs + " x", size(c.num_tokens * c.hidden), 1.0);
   dy = random_doubles(inputs + " dy", size(c.num_tokens * c.hidden), c.dy_scale);
   for (std::size_t t = 0; t < size(c.num_tokens); ++t) x[t * moe.hidden] = 1;
-  for (Doubles* values : {&moe.gate_up, &moe.down, &x, &dy}) round_to(c.dtype, *values);
+  for (Doubles* values : {&moe.gate_up, &moe.down, &moe.shared.gate_up, &moe.shared.down, &x, &dy})
+    round_to(c.dtype, *values);
   forward = moe.forward(x);
   gradients = moe.backward(x, dy, forward);
 }
@@ -168,6 +179,11 @@ void LayerRun::load_weights(const ReferenceMoe& moe) {
   load("layers.0.router.weight", moe.router);
   load("layers.0.experts.gate_up.weight", moe.gate_up);
   load("layers.0.experts.down.weight", moe.down);
+  if (moe.shared.intermediate > 0) {
+    load("layers.0.shared_experts.gate_up.weight", moe.shared.gate_up);
+    load("layers.0.shared_experts.down.weight", moe.shared.down);
+  }
+  if (!moe.shared.gate.empty()) load("layers.0.shared_experts.gate.weight", moe.shared.gate);
   layer_.pack_weights();
   store_.zero_gradients();
 }

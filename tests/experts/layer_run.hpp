@@ -24,6 +24,7 @@ struct LayerCase {
   double dropout = 0;
   bool drops = false;  // whether the router is one that drops choices
   double dy_scale = 0.2;
+  SharedExpertsConfig shared = {};
 
   std::string describe() const;
   ExpertsConfig config() const;

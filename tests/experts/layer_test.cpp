@@ -93,6 +93,15 @@ void expect_as_oracle(LayerRun& run, const LayerRun::Batch& batch, const LayerCa
   EXPECT_LE(error_of(router.gradient(), problem.gradients.router, 0), limit);
   expect_gradient(run, "layers.0.experts.gate_up.weight", problem.gradients.gate_up, limit);
   expect_gradient(run, "layers.0.experts.down.weight", problem.gradients.down, limit);
+  const auto expect_shared = [&](const std::string& name, const Doubles& whole) {
+    if (whole.empty()) return;
+    EXPECT_LE(error_of(run.parameter("layers.0.shared_experts." + name).gradient(), whole, 0),
+              limit)
+        << name;
+  };
+  expect_shared("gate_up.weight", problem.gradients.shared_gate_up);
+  expect_shared("down.weight", problem.gradients.shared_down);
+  expect_shared("gate.weight", problem.gradients.shared_gate);
 }
 
 // Runs a case on all layouts; what the tokens get back must not even differ in a bit.
@@ -170,6 +179,20 @@ TEST_P(MoeLayerTest, takes_a_router_that_drops_choices) {
               .top_k = std::min<std::int64_t>(2, num_experts),
               .dtype = DType::bf16,
               .drops = true});
+}
+
+// Beside the routed experts; of the narrower one a width of its own.
+TEST_P(MoeLayerTest, has_shared_experts_with_and_without_a_gate) {
+  const std::int64_t num_experts = GetParam();
+  for (const SharedExpertsConfig& shared :
+       {SharedExpertsConfig{.number = 2}, SharedExpertsConfig{.number = 1, .intermediate = 5},
+        SharedExpertsConfig{.number = 1, .gate = SharedGate::sigmoid}})
+    for (const DType dtype : {DType::f32, DType::bf16})
+      check_case({.num_experts = num_experts,
+                  .top_k = std::min<std::int64_t>(2, num_experts),
+                  .dtype = dtype,
+                  .dropout = dtype == DType::f32 ? 0.3 : 0,
+                  .shared = shared});
 }
 
 // Without a gradient from above, all that is left is the auxiliary losses'.

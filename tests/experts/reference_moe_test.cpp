@@ -11,6 +11,8 @@ namespace {
 struct Dims {
   std::size_t num_experts, top_k;
   bool normalize, masked, drops = false;
+  std::size_t shared_width = 0;
+  bool shared_gate = false;
 };
 
 ReferenceMoe make_reference(const Dims& dims) {
@@ -28,6 +30,10 @@ ReferenceMoe make_reference(const Dims& dims) {
   moe.down = random_doubles("down", dims.num_experts * 5 * 3, 1.0);
   for (std::size_t i = 0; dims.drops && i < 8 * dims.top_k; ++i)
     moe.dropped.push_back(i < dims.top_k || i % 3 == 0);  // of the first token all
+  moe.shared.intermediate = dims.shared_width;
+  moe.shared.gate_up = random_doubles("shared gate_up", dims.shared_width * 2 * 5, 1.0);
+  moe.shared.down = random_doubles("shared down", dims.shared_width * 5, 1.0);
+  if (dims.shared_gate) moe.shared.gate = random_doubles("shared gate", 5, 1.0);
   if (dims.masked) moe.mask = random_doubles("mask", 8 * dims.top_k * 5, 1.0);
   return moe;
 }
@@ -60,6 +66,9 @@ TEST_P(ReferenceMoeTest, gradients_are_the_slopes_of_the_loss) {
   expect_slopes(moe, x, dy, moe.router, g.router);
   expect_slopes(moe, x, dy, moe.gate_up, g.gate_up);
   expect_slopes(moe, x, dy, moe.down, g.down);
+  expect_slopes(moe, x, dy, moe.shared.gate_up, g.shared_gate_up);
+  expect_slopes(moe, x, dy, moe.shared.down, g.shared_down);
+  expect_slopes(moe, x, dy, moe.shared.gate, g.shared_gate);
 }
 
 INSTANTIATE_TEST_SUITE_P(dims, ReferenceMoeTest,
@@ -67,7 +76,9 @@ INSTANTIATE_TEST_SUITE_P(dims, ReferenceMoeTest,
                                            Dims{3, 1, false, false}, Dims{4, 2, true, true},
                                            Dims{4, 2, false, false}, Dims{5, 3, true, false},
                                            Dims{5, 3, false, true}, Dims{5, 3, true, true, true},
-                                           Dims{4, 2, false, false, true}));
+                                           Dims{4, 2, false, false, true},
+                                           Dims{4, 2, true, false, false, 4},
+                                           Dims{3, 1, false, true, true, 4, true}));
 
 }  // namespace
 }  // namespace switchyard::test

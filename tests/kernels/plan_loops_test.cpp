@@ -69,6 +69,8 @@ TEST_F(PlanLoops, RowKernels) {
   EXPECT_EQ(bytes_of([&] { rope(x, table, positions, 16, Rotation::forward); }), 2 * once);
   EXPECT_EQ(bytes_of([&] { swiglu_forward(wide, x); }), 3 * once);
   EXPECT_EQ(bytes_of([&] { swiglu_backward(x, wide, wide, x); }), 6 * once);
+  EXPECT_EQ(bytes_of([&] { sigmoid_forward(rstd, rstd); }), 2 * 8 * 4);
+  EXPECT_EQ(bytes_of([&] { sigmoid_backward(rstd, rstd, rstd); }), 3 * 8 * 4);
   EXPECT_EQ(bytes_of([&] { add(x, x, x); }), 3 * once);
   EXPECT_EQ(bytes_of([&] { copy(x, x); }), 2 * once);
   EXPECT_EQ(bytes_of([&] { fill_zero(x); }), once);

@@ -61,6 +61,28 @@ TEST(Swiglu, ExtremeGatesSaturateAndNanStays) {
   }
 }
 
+TEST(Sigmoid, IsTheFormulaAndItsSlopeAlsoInPlace) {
+  for (const std::int64_t n : {1, 3, 16, 130}) {
+    Operand logits = vector_of(n, 1);
+    logits.scale_by(10);
+    const Operand gate = vector_of(n, 2), dgate = vector_of(n, 3), dlogits = vector_of(n, 4);
+    Doubles wanted, wanted_slopes;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      const double value = 1 / (1 + std::exp(-logits.values()[i]));
+      wanted.push_back(value);
+      wanted_slopes.push_back(dgate.values()[i] * value * (1 - value));
+    }
+    kernels::sigmoid_forward(logits, gate);
+    expect_close(gate, wanted, tolerance_of(DType::f32));
+    kernels::sigmoid_backward(dgate, gate, dlogits);
+    expect_close(dlogits, wanted_slopes, tolerance_of(DType::f32));
+    kernels::sigmoid_backward(dgate, gate, dgate);
+    EXPECT_EQ(dgate.values(), dlogits.values());
+    kernels::sigmoid_forward(logits, logits);
+    EXPECT_EQ(logits.values(), gate.values());
+  }
+}
+
 TEST(Swiglu, ThreadsChangeNoBit) {
   expect_same_for_any_threads([] {
     const Operand gate_up(DType::bf16, 300, 260, 1), d_act(DType::bf16, 300, 130, 2);

@@ -113,6 +113,13 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
       {"experts: {num_experts: 2, top_k: 3}\n",
        "a.yaml:5:34: experts.top_k: top_k = 3 is more than num_experts = 2; lower top_k or add "
        "experts"},
+      {"experts: {first_dense: 4, every: 2}\n",
+       "a.yaml:5:24: experts.first_dense: first_dense = 4 leaves no layer with experts: num_layers "
+       "= 4 "
+       "and every = 2; make it at most 3, or num_experts 0 for a dense model"},
+      {"experts: {shared: {gate: sigmoid}}\n",
+       "a.yaml:5:26: experts.shared.gate: gate = sigmoid counts only with shared experts, and "
+       "number is 0; leave it out or set number"},
       {"experts: {every: 5}\n",
        "a.yaml:5:18: experts.every: every = 5 is more than num_layers = 4, so no layer would have "
        "experts; lower it, or write 0 for a dense model"},

@@ -93,7 +93,8 @@ void expect_same_bits(const Result& result, const Result& expected) {
 }
 
 std::vector<ModelCase> cases() {
-  std::vector<ModelCase> all = {mixed_case(), all_experts_case(), dense_case(), dropout_case()};
+  std::vector<ModelCase> all = {mixed_case(), all_experts_case(), dense_case(), dropout_case(),
+                                shared_case()};
   for (ModelCase& c : all) c.model.num_layers = 5;
   return all;
 }

@@ -67,7 +67,8 @@ TEST_P(DecoderTest, LongPromptsGoThroughInChunks) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
-                                           tied_case(), dropout_case(), windows_case()),
+                                           tied_case(), dropout_case(), windows_case(),
+                                           shared_case()),
                          [](const auto& instance) { return instance.param.name; });
 
 // Windows only, with sinks and stretched positions, in a model whose sequence_length is short.

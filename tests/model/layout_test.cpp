@@ -17,7 +17,7 @@ std::vector<ModelCase> cases() {
   few_experts.name = "few_experts";
   few_experts.experts.num_experts = 2;
   few_experts.experts.top_k = 1;
-  return {mixed_case(), tied_case(), dropout_case(), few_experts};
+  return {mixed_case(), tied_case(), dropout_case(), few_experts, shared_case()};
 }
 
 std::vector<std::int64_t> legal_expert_degrees() {

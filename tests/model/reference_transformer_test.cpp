@@ -41,7 +41,8 @@ TEST_P(ReferenceTransformerTest, GradientsAreFiniteDifferences) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, ReferenceTransformerTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
-                                           tied_case(), dropout_case(), windows_case()),
+                                           tied_case(), dropout_case(), windows_case(),
+                                           shared_case()),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

@@ -88,6 +88,17 @@ inline ModelCase dropout_case() {
   return c;
 }
 
+// A dense layer, then two with shared experts.
+inline ModelCase shared_case() {
+  ModelCase c = mixed_case();
+  c.name = "shared";
+  c.model.num_layers = 3;
+  c.experts.every = 1;
+  c.experts.first_dense = 1;
+  c.experts.shared = {.number = 2, .intermediate = 7, .gate = SharedGate::sigmoid};
+  return c;
+}
+
 // Token ids and targets that are a formula of the sequence and the position.
 struct SmallBatch {
   SmallBatch(std::int64_t first_sequence, std::int64_t sequences, std::int64_t tokens_each,

@@ -207,7 +207,8 @@ TEST_P(TransformerTest, MicroBatchesAccumulateToTheWholeBatch) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, TransformerTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
-                                           tied_case(), dropout_case(), windows_case()),
+                                           tied_case(), dropout_case(), windows_case(),
+                                           shared_case()),
                          [](const auto& instance) { return instance.param.name; });
 
 // In bf16 a value is rounded about 12 times in a block (norms, projections, attention, additions,

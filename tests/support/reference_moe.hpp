@@ -2,6 +2,7 @@
 // plain double-precision loops, one process, no sorting, no blocks. Gradients are written out by
 // hand; reference_moe_test.cpp holds them against finite differences.
 //   loss = <y, dy> + balance_weight * balance + z_weight * z
+// Shared experts are one more network that all tokens go to, with a gate or without.
 // Legend: T tokens, L of them in a sequence, E experts, k choices, H hidden, I intermediate.
 #pragma once
 
@@ -25,6 +26,12 @@ struct ReferenceMoe {
   Doubles down;               // [E, H, I]
   Doubles mask;               // [T, k, H] factors of the experts' outputs; empty: none
   std::vector<bool> dropped;  // [T, k]: choices that count for nothing; empty: none
+  struct Shared {
+    std::size_t intermediate = 0;  // 0: there are none
+    Doubles gate_up;               // [2 I, H]
+    Doubles down;                  // [H, I]
+    Doubles gate;                  // [H]; empty: none
+  } shared;
 
   struct Forward {
     Doubles y;                         // [T, H]
@@ -40,7 +47,7 @@ struct ReferenceMoe {
     double margin = std::numeric_limits<double>::infinity();
   };
   struct Gradients {
-    Doubles x, router, gate_up, down;
+    Doubles x, router, gate_up, down, shared_gate_up, shared_down, shared_gate;
   };
 
   Forward forward(const Doubles& x) const {
@@ -58,6 +65,11 @@ struct ReferenceMoe {
         for (std::size_t h = 0; h < hidden; ++h)
           f.y[t * hidden + h] += f.weights[t * top_k + j] * masked(out[h], t, j, h);
       }
+      if (shared.intermediate > 0) {
+        const Doubles out = network(shared_network(), &x[t * hidden]).out;
+        for (std::size_t h = 0; h < hidden; ++h)
+          f.y[t * hidden + h] += shared_factor(&x[t * hidden]) * out[h];
+      }
       f.z += f.lse[t] * f.lse[t] / static_cast<double>(num_tokens);
     }
     f.balance = balance(f, num_tokens);
@@ -72,11 +84,14 @@ struct ReferenceMoe {
 
   Gradients backward(const Doubles& x, const Doubles& dy, const Forward& f) const {
     const std::size_t num_tokens = x.size() / hidden;
-    Gradients g{Doubles(x.size()), Doubles(router.size()), Doubles(gate_up.size()),
-                Doubles(down.size())};
+    Gradients g{
+        Doubles(x.size()),          Doubles(router.size()),         Doubles(gate_up.size()),
+        Doubles(down.size()),       Doubles(shared.gate_up.size()), Doubles(shared.down.size()),
+        Doubles(shared.gate.size())};
     for (std::size_t t = 0; t < num_tokens; ++t) {
       Doubles dprobs(num_experts);
       add_weight_gradients(x, dy, f, t, g, dprobs);
+      if (shared.intermediate > 0) add_shared_gradients(&x[t * hidden], &dy[t * hidden], t, g);
       add_balance_gradient(f, t, num_tokens, dprobs);
       add_logit_gradients(x, f, t, num_tokens, dprobs, g);
     }
@@ -87,6 +102,23 @@ struct ReferenceMoe {
   struct Inner {
     Doubles gate, up, act, out;
   };
+  // One SwiGLU network: gate_up [2 I, H], down [H, I].
+  struct Network {
+    std::size_t intermediate;
+    const double *gate_up, *down;
+  };
+
+  Network expert_network(std::size_t e) const {
+    return {intermediate, gate_up.data() + e * 2 * intermediate * hidden,
+            down.data() + e * hidden * intermediate};
+  }
+  Network shared_network() const {
+    return {shared.intermediate, shared.gate_up.data(), shared.down.data()};
+  }
+  double shared_factor(const double* x) const {
+    if (shared.gate.empty()) return 1;
+    return 1 / (1 + std::exp(-std::inner_product(x, x + hidden, shared.gate.begin(), 0.0)));
+  }
 
   bool is_dropped(std::size_t t, std::size_t j) const {
     return !dropped.empty() && dropped[t * top_k + j];
@@ -96,19 +128,21 @@ struct ReferenceMoe {
     return mask.empty() ? value : value * mask[(t * top_k + j) * hidden + h];
   }
 
-  Inner expert(std::size_t e, const double* x) const {
-    Inner inner{Doubles(intermediate), Doubles(intermediate), Doubles(intermediate),
+  Inner expert(std::size_t e, const double* x) const { return network(expert_network(e), x); }
+
+  Inner network(const Network& of, const double* x) const {
+    Inner inner{Doubles(of.intermediate), Doubles(of.intermediate), Doubles(of.intermediate),
                 Doubles(hidden)};
-    const double* gate_row = &gate_up[e * 2 * intermediate * hidden];
-    const double* up_row = gate_row + intermediate * hidden;
-    for (std::size_t i = 0; i < intermediate; ++i) {
+    const double* gate_row = of.gate_up;
+    const double* up_row = gate_row + of.intermediate * hidden;
+    for (std::size_t i = 0; i < of.intermediate; ++i) {
       inner.gate[i] = std::inner_product(x, x + hidden, gate_row + i * hidden, 0.0);
       inner.up[i] = std::inner_product(x, x + hidden, up_row + i * hidden, 0.0);
       inner.act[i] = inner.gate[i] / (1 + std::exp(-inner.gate[i])) * inner.up[i];
     }
     for (std::size_t h = 0; h < hidden; ++h)
       inner.out[h] = std::inner_product(inner.act.begin(), inner.act.end(),
-                                        &down[(e * hidden + h) * intermediate], 0.0);
+                                        of.down + h * of.intermediate, 0.0);
     return inner;
   }
 
@@ -169,31 +203,52 @@ struct ReferenceMoe {
         dout[h] = masked(f.weights[t * top_k + j] * dy[t * hidden + h], t, j, h);
       }
       mean += dweights[j] * f.weights[t * top_k + j];
-      add_expert_gradients(e, &x[t * hidden], inner, dout, g, &g.x[t * hidden]);
+      add_network_gradients(expert_network(e), &x[t * hidden], inner, dout,
+                            g.gate_up.data() + e * 2 * intermediate * hidden,
+                            g.down.data() + e * hidden * intermediate, &g.x[t * hidden]);
     }
     for (std::size_t j = 0; j < top_k; ++j)
       if (!is_dropped(t, j))
         dprobs[f.indices[t * top_k + j]] += normalize ? (dweights[j] - mean) / chosen : dweights[j];
   }
 
-  void add_expert_gradients(std::size_t e, const double* x, const Inner& inner, const Doubles& dout,
-                            Gradients& g, double* dx) const {
-    const std::size_t gate_at = e * 2 * intermediate * hidden;
-    const std::size_t up_at = gate_at + intermediate * hidden;
-    for (std::size_t i = 0; i < intermediate; ++i) {
+  void add_shared_gradients(const double* x, const double* dy, std::size_t t, Gradients& g) const {
+    const Inner inner = network(shared_network(), x);
+    const double factor = shared_factor(x);
+    Doubles dout(hidden);
+    double dfactor = 0;
+    for (std::size_t h = 0; h < hidden; ++h) {
+      dout[h] = factor * dy[h];
+      dfactor += inner.out[h] * dy[h];
+    }
+    double* dx = &g.x[t * hidden];
+    add_network_gradients(shared_network(), x, inner, dout, g.shared_gate_up.data(),
+                          g.shared_down.data(), dx);
+    for (std::size_t h = 0; h < shared.gate.size(); ++h) {
+      const double dlogit = dfactor * factor * (1 - factor);
+      g.shared_gate[h] += dlogit * x[h];
+      dx[h] += dlogit * shared.gate[h];
+    }
+  }
+
+  void add_network_gradients(const Network& of, const double* x, const Inner& inner,
+                             const Doubles& dout, double* d_gate_up, double* d_down,
+                             double* dx) const {
+    const std::size_t up_at = of.intermediate * hidden;
+    for (std::size_t i = 0; i < of.intermediate; ++i) {
       double dact = 0;
       for (std::size_t h = 0; h < hidden; ++h) {
-        const std::size_t at = (e * hidden + h) * intermediate + i;
-        dact += dout[h] * down[at];
-        g.down[at] += dout[h] * inner.act[i];
+        const std::size_t at = h * of.intermediate + i;
+        dact += dout[h] * of.down[at];
+        d_down[at] += dout[h] * inner.act[i];
       }
       const double sigmoid = 1 / (1 + std::exp(-inner.gate[i]));
       const double dup = dact * inner.gate[i] * sigmoid;
       const double dgate = dact * inner.up[i] * sigmoid * (1 + inner.gate[i] * (1 - sigmoid));
       for (std::size_t h = 0; h < hidden; ++h) {
-        g.gate_up[gate_at + i * hidden + h] += dgate * x[h];
-        g.gate_up[up_at + i * hidden + h] += dup * x[h];
-        dx[h] += dgate * gate_up[gate_at + i * hidden + h] + dup * gate_up[up_at + i * hidden + h];
+        d_gate_up[i * hidden + h] += dgate * x[h];
+        d_gate_up[up_at + i * hidden + h] += dup * x[h];
+        dx[h] += dgate * of.gate_up[i * hidden + h] + dup * of.gate_up[up_at + i * hidden + h];
       }
     }
   }

@@ -140,6 +140,13 @@ class Transformer {
     moe.router = values.at(prefix + ".router.weight");
     moe.gate_up = values.at(prefix + ".experts.gate_up.weight");
     moe.down = values.at(prefix + ".experts.down.weight");
+    moe.shared.intermediate = index(experts_.shared_width());
+    if (experts_.shared_width() > 0) {
+      moe.shared.gate_up = values.at(prefix + ".shared_experts.gate_up.weight");
+      moe.shared.down = values.at(prefix + ".shared_experts.down.weight");
+    }
+    if (experts_.shared.gate == SharedGate::sigmoid)
+      moe.shared.gate = values.at(prefix + ".shared_experts.gate.weight");
     moe.mask = mask(prefix + ".experts", experts_.dropout, experts_.top_k).data;
     return moe;
   }
@@ -199,6 +206,12 @@ class Transformer {
       add_to(gradients.at(prefix + ".router.weight"), g.router);
       add_to(gradients.at(prefix + ".experts.gate_up.weight"), g.gate_up);
       add_to(gradients.at(prefix + ".experts.down.weight"), g.down);
+      if (experts_.shared_width() > 0) {
+        add_to(gradients.at(prefix + ".shared_experts.gate_up.weight"), g.shared_gate_up);
+        add_to(gradients.at(prefix + ".shared_experts.down.weight"), g.shared_down);
+      }
+      if (experts_.shared.gate == SharedGate::sigmoid)
+        add_to(gradients.at(prefix + ".shared_experts.gate.weight"), g.shared_gate);
     } else {
       d_normed = feed_forward_backward(dy, layer.normed, dense_gate_up(prefix), dense_down(prefix));
     }

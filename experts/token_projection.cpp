@@ -1,0 +1,64 @@
+#include "experts/token_projection.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/elementwise.hpp"
+#include "tensor/alike.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Rows that are converted to f32 at once: whole row blocks of the products.
+constexpr std::int64_t block_rows = 16 * kernels::row_block;
+
+// x itself if it is f32, else its copy in `room`.
+TensorView as_f32(const TensorView& x, const Tensor& room) {
+  if (x.dtype == DType::f32) return x;
+  const TensorView converted = room->slice_rows(0, x.rows());
+  kernels::copy(x, converted);
+  return converted;
+}
+
+}  // namespace
+
+TokenProjection::TokenProjection(ParameterStore& store, ParameterSpec spec)
+    : weight_(store.add(std::move(spec))),
+      packed_(store.device(), weight_.spec().global_shape[0], weight_.spec().global_shape[1],
+              DType::f32) {}
+
+Tensor TokenProjection::make_room(Device& device, std::int64_t num_tokens, std::int64_t hidden,
+                                  DType compute) {
+  if (compute == DType::f32) return {};
+  return Tensor(device, Purpose::workspace, DType::f32, {std::min(num_tokens, block_rows), hidden});
+}
+
+void TokenProjection::pack_weights() {
+  packed_.pack(weight_.value());
+}
+
+void TokenProjection::forward(const TensorView& x, const TensorView& out,
+                              const Tensor& room) const {
+  for_each_row_piece(*x.device, x.rows(), block_rows, [&](std::int64_t begin, std::int64_t end) {
+    kernels::linear_forward(as_f32(x.slice_rows(begin, end), room), packed_,
+                            out.slice_rows(begin, end));
+  });
+}
+
+void TokenProjection::backward(const TensorView& dout, const TensorView& x, const TensorView& dx,
+                               const Tensor& room, const Pass& pass) const {
+  for_each_row_piece(*x.device, x.rows(), block_rows, [&](std::int64_t begin, std::int64_t end) {
+    const TensorView dout_rows = dout.slice_rows(begin, end);
+    const TensorView dx_rows = dx.slice_rows(begin, end);
+    kernels::linear_backward_weight(dout_rows, as_f32(x.slice_rows(begin, end), room),
+                                    weight_.gradient());
+    // The sum is taken in fp32 and rounded once.
+    const TensorView dx_f32 = as_f32(dx_rows, room);
+    kernels::linear_backward_input(dout_rows, packed_, dx_f32, kernels::Accumulate::yes);
+    if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx_rows);
+  });
+  pass.gradient_ready(weight_);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,32 @@
+// A linear map from a token to a few numbers, in fp32 whatever the compute type: the router's
+// logits, the gate of shared experts. Legend: T tokens, H hidden, N numbers a token.
+#pragma once
+
+#include "kernels/linear.hpp"
+#include "parallel/parameter.hpp"
+#include "parallel/pass.hpp"
+
+namespace switchyard {
+
+class TokenProjection {
+ public:
+  // Registers the parameter of `spec`, [N, H].
+  TokenProjection(ParameterStore& store, ParameterSpec spec);
+  // Where tokens of another type than f32 are converted, block by block: f32 [block, H].
+  static Tensor make_room(Device& device, std::int64_t num_tokens, std::int64_t hidden,
+                          DType compute);
+
+  void pack_weights();
+  // x: [T, H] in the compute type. out: f32 [T, N], written.
+  void forward(const TensorView& x, const TensorView& out, const Tensor& room) const;
+  // dout: f32 [T, N]; x as in forward. Adds to dx [T, H], in fp32 and rounded once, and to the
+  // parameter's gradient, which is reported ready.
+  void backward(const TensorView& dout, const TensorView& x, const TensorView& dx,
+                const Tensor& room, const Pass& pass) const;
+
+ private:
+  Parameter& weight_;
+  kernels::PackedWeight packed_;
+};
+
+}  // namespace switchyard
