@@ -15,16 +15,26 @@ void check_shape(const AttentionShape& s) {
   expect(s.num_kv_heads > 0 && s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0,
          "a number of heads that the kv heads divide");
   expect(s.head_dim > 0 && s.scale > 0, "a positive head_dim and scale");
+  expect(s.held_queries.empty() || s.held_queries.back().end() <= s.query_length,
+         "held queries below query_length");
+  expect(s.held_keys.empty() || s.held_keys.back().end() <= s.key_length,
+         "held keys below key_length");
+}
+
+// The card's kernels cut rows and keys into blocks from the first that is there.
+void expect_everything_held(const AttentionShape& s) {
+  expect(s.held_queries.empty() && s.held_keys.empty(),
+         "whole sequences: attention of a share of them is for the CPU");
 }
 
 void check_queries(const AttentionShape& s, const TensorView& view, DType dtype) {
-  expect_matrix(view, dtype, s.num_sequences * s.query_length, s.num_heads * s.head_dim,
-                "queries and outputs: [sequences * query_length, heads * head_dim] of one type");
+  expect_matrix(view, dtype, s.num_sequences * s.num_held_queries(), s.num_heads * s.head_dim,
+                "queries and outputs: [sequences * queries held, heads * head_dim] of one type");
 }
 
 void check_keys(const AttentionShape& s, const TensorView& view, DType dtype) {
-  expect_matrix(view, dtype, s.num_sequences * s.key_length, s.num_kv_heads * s.head_dim,
-                "keys and values: [sequences * key_length, kv heads * head_dim] of one type");
+  expect_matrix(view, dtype, s.num_sequences * s.num_held_keys(), s.num_kv_heads * s.head_dim,
+                "keys and values: [sequences * keys held, kv heads * head_dim] of one type");
 }
 
 // Of a result: as the operands, or f32; f32 where it is added to.
@@ -33,8 +43,8 @@ DType result_type(const TensorView& result, DType dtype, Merge merge) {
 }
 
 void check_row_values(const AttentionShape& s, const TensorView& values) {
-  expect_matrix(values, DType::f32, s.num_sequences * s.query_length, s.num_heads,
-                "lse and delta: f32 [sequences * query_length, heads]");
+  expect_matrix(values, DType::f32, s.num_sequences * s.num_held_queries(), s.num_heads,
+                "lse and delta: f32 [sequences * queries held, heads]");
 }
 
 void check_ranges(const AttentionShape& s, const KeyRanges& ranges) {
@@ -75,7 +85,10 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
       *q.device,
       [&] { cpu::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll); },
       [&] { plan::attention_forward(shape, q, k, v, ranges, out, lse); },
-      [&] { cuda::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll); });
+      [&] {
+        expect_everything_held(shape);
+        cuda::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll);
+      });
 }
 
 void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t head_dim,
@@ -102,9 +115,12 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
   for (const TensorView* view : {&q, &dout}) check_queries(shape, *view, q.dtype);
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
   for (const TensorView* view : {&lse, &delta}) check_row_values(shape, *view);
-  check_queries(shape, gradients.dq, result_type(gradients.dq, q.dtype, gradients.dq_merge));
-  for (const TensorView* view : {&gradients.dk, &gradients.dv})
-    check_keys(shape, *view, result_type(*view, q.dtype, gradients.dkv_merge));
+  expect(gradients.has_dq() || gradients.has_dkv(), "a gradient to be computed");
+  if (gradients.has_dq())
+    check_queries(shape, gradients.dq, result_type(gradients.dq, q.dtype, gradients.dq_merge));
+  if (gradients.has_dkv())
+    for (const TensorView* view : {&gradients.dk, &gradients.dv})
+      check_keys(shape, *view, result_type(*view, q.dtype, gradients.dkv_merge));
   if (is_empty(shape)) return;
   check_ranges(shape, ranges);
   check_workspace(shape, q.dtype, *q.device, workspace);
@@ -116,6 +132,8 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
       },
       [&] { plan::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients); },
       [&] {
+        expect_everything_held(shape);
+        expect(gradients.has_dq() && gradients.has_dkv(), "all gradients, on a card");
         cuda::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients, workspace,
                                  poll);
       });

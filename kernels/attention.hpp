@@ -5,7 +5,14 @@
 // "FlashAttention", 2022). The keys may come in parts, one call each: outputs in fp32 are merged by
 // their log-sum-exps (Merge), and a part's gradients need only the whole row's lse and delta.
 // Deterministic: every sum has a fixed order whatever the number of threads.
+// A call may have a share of whole sequences ("held"): their lengths and ranges are still those of
+// all queries and keys, and so are the blocks, at fixed positions of the whole sequence. Every
+// result then has the bits that a call with everything has: out, lse and dq if all keys are held
+// that the held queries see, dk and dv if all queries are held that see the held keys. A block of
+// which only some rows are held is computed as a whole. On the CPU only.
 #pragma once
+
+#include <span>
 
 #include "kernels/key_ranges.hpp"
 #include "kernels/poll.hpp"
@@ -22,6 +29,18 @@ struct AttentionShape {
   std::int64_t num_kv_heads = 0;  // divides num_heads; head h reads kv head h / (heads / kv_heads)
   std::int64_t head_dim = 0;
   float scale = 1.0f;  // usually 1 / sqrt(head_dim)
+  // The positions whose rows are there, ascending and apart; empty: all. Borrowed. q, out, lse,
+  // delta, dout and dq have num_sequences * num_held_queries() rows, k, v, dk and dv
+  // num_sequences * num_held_keys().
+  std::span<const PositionRange> held_queries = {};
+  std::span<const PositionRange> held_keys = {};
+
+  std::int64_t num_held_queries() const {
+    return held_queries.empty() ? query_length : num_positions(held_queries);
+  }
+  std::int64_t num_held_keys() const {
+    return held_keys.empty() ? key_length : num_positions(held_keys);
+  }
 };
 
 // What happens to a result that is already there: it is overwritten, or what the view holds is the
@@ -44,13 +63,16 @@ void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t
                      const TensorView& delta);
 
 // dq as q, dk and dv as k: each of their type, or f32. with_before adds to what is there and needs
-// f32. Borrowed.
+// f32. No dq, or neither dk nor dv: it is not computed. Borrowed.
 struct AttentionGradients {
   TensorView dq;
   TensorView dk;
   TensorView dv;
   Merge dq_merge = Merge::replace;
   Merge dkv_merge = Merge::replace;
+
+  bool has_dq() const { return dq.device != nullptr; }
+  bool has_dkv() const { return dk.device != nullptr || dv.device != nullptr; }
 };
 
 // lse, delta: of the whole row, over all keys and sinks; P = exp(score - lse). A row with lse

@@ -124,6 +124,16 @@ std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries
   return joined(std::move(seen));
 }
 
+std::vector<PositionRange> seeing_positions(std::span<const PositionRange> keys,
+                                            std::int64_t window, std::int64_t length) {
+  std::vector<PositionRange> seeing;
+  for (const PositionRange& range : keys) {
+    const std::int64_t end = window > 0 ? std::min(range.end() + window - 1, length) : length;
+    seeing.push_back({range.begin, end - range.begin});
+  }
+  return joined(std::move(seeing));
+}
+
 KeyRanges causal_ranges(const CausalMask& mask, const TensorView& first, const TensorView& end) {
   expect(mask.query_offset >= 0 && mask.window >= 0, "an offset and a window of at least 0");
   const PositionRange queries{mask.query_offset, mask.query_length};

@@ -65,6 +65,11 @@ double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts = 
 std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
                                           std::int64_t window);
 
+// The positions of a sequence of `length` whose queries see at least one of the keys, likewise:
+// what must be brought to keys.
+std::vector<PositionRange> seeing_positions(std::span<const PositionRange> keys,
+                                            std::int64_t window, std::int64_t length);
+
 // The plain case: query i of every sequence is at position query_offset + i among the keys and sees
 // those up to its own position; with a window, only the last `window` of them.
 struct CausalMask {

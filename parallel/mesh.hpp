@@ -40,6 +40,9 @@ struct ContextConfig {
   // What `auto` takes for granted of the machine (parallel/context/context_choice.hpp).
   double rank_flops = 1e12;    // FLOP/s that a rank attains in attention
   double link_bytes = 1.25e9;  // bytes/s that a rank sends: 10 Gbit/s
+  // Whether attention has the bits of one rank with whole sequences. No key of its own: it follows
+  // from numerics.exact.
+  bool exact = false;
 };
 
 // Key `parallel` of a configuration.

@@ -97,15 +97,18 @@ void write_output(const ForwardTask& task, const HeadGroup& g, const Range& quer
   const AttentionBlocks& b = task.blocks;
   std::int64_t row = 0;
   for (std::int64_t h = 0; h < b.group(); ++h)
-    for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row)
+    for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
+      if (!b.holds_query(i)) continue;
       write_output_row({.out = s.out + row * b.head_dim(), .max = s.max[row], .sum = s.sum[row]},
                        b.head_dim(), task.merge, task.out.dtype, b.query_at(task.out, g, h, i),
                        *b.value_at(task.lse, g, h, i));
+    }
 }
 
 void attend(const ForwardTask& task, const HeadGroup& g, const Range& queries,
             const ForwardScratch& s) {
   const AttentionBlocks& b = task.blocks;
+  if (!b.holds_queries(queries)) return;
   std::fill_n(s.sum, b.max_rows(), 0.0f);
   b.gather_queries(task.q, g, queries, s.q);
   const Range key_blocks = b.key_blocks_of(g.sequence, queries);

@@ -124,6 +124,7 @@ void stack_queries(const BackwardTask& task, const HeadGroup& g, std::int64_t bl
   std::int64_t row = 0;
   for (std::int64_t h = 0; h < b.group(); ++h)
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
+      if (!b.holds_query(i)) continue;
       to.lse[row] = *b.value_at(task.lse, g, h, i) * std::numbers::log2e_v<float>;
       to.delta[row] = *b.value_at(task.delta, g, h, i);
     }
@@ -195,8 +196,11 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                             .ldc = dim,
                             .a_transposed = true,
                             .accumulate = true};
-  multiply(keys_by_dim, s.probs, of_queries.dout, bytes_of(part.dv), s.scratchpad);
-  multiply(keys_by_dim, s.dscores, of_queries.q, bytes_of(part.dk), s.scratchpad);
+  if (task.gradients.has_dkv()) {
+    multiply(keys_by_dim, s.probs, of_queries.dout, bytes_of(part.dv), s.scratchpad);
+    multiply(keys_by_dim, s.dscores, of_queries.q, bytes_of(part.dk), s.scratchpad);
+  }
+  if (!task.gradients.has_dq()) return;
   multiply({.m = rows,
             .n = dim,
             .k = cols,
@@ -230,6 +234,7 @@ void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std:
   b.gather_keys(task.k, g, block, s.k);
   b.gather_keys(task.v, g, block, s.v);
   for (std::int64_t i = query_blocks.begin; i < query_blocks.end(); ++i) {
+    if (!b.holds_queries(b.query_block(i))) continue;
     const Range keys = b.key_block(j, g.sequence, b.query_block(i));
     if (keys.count == 0) continue;
     const std::int64_t first = (keys.begin - block.begin) * dim;  // element of the block
@@ -251,6 +256,7 @@ void add_lanes(float* lanes_sum, std::int64_t lanes, std::int64_t distance, std:
 void write_key_gradients(const BackwardTask& task, const HeadGroup& g, const Range& block,
                          std::int64_t i, std::int64_t lanes, const GroupScratch& sums) {
   const AttentionBlocks& b = task.blocks;
+  if (!task.gradients.has_dkv() || !b.holds_key(block.begin + i)) return;
   const AttentionGradients& to = task.gradients;
   const std::int64_t dim = b.head_dim();
   float* dk = sums.dk + i * dim;
@@ -270,12 +276,14 @@ void clear_query_gradients(const AttentionBlocks& b, std::int64_t block, const G
 void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                            const GroupScratch& sums) {
   const AttentionBlocks& b = task.blocks;
+  if (!task.gradients.has_dq()) return;
   const Range queries = b.query_block(block);
   const float* dq = sums.dq + block * b.max_rows() * b.head_dim();
   for (std::int64_t h = 0; h < b.group(); ++h)
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, dq += b.head_dim())
-      write_gradient_row(dq, b.shape().scale, b.head_dim(), task.gradients.dq_merge,
-                         task.gradients.dq.dtype, b.query_at(task.gradients.dq, g, h, i));
+      if (b.holds_query(i))
+        write_gradient_row(dq, b.shape().scale, b.head_dim(), task.gradients.dq_merge,
+                           task.gradients.dq.dtype, b.query_at(task.gradients.dq, g, h, i));
 }
 
 // One thread, one kv head of a sequence.
@@ -288,6 +296,7 @@ void differentiate_short(const BackwardTask& task, const HeadGroup& g, const Gro
   }
   for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
     const Range block = b.key_block(j);
+    if (!b.holds_keys(block)) continue;
     add_lane(task, g, j, 0, b.query_blocks_of(g.sequence, block), sums, s);
     for (std::int64_t i = 0; i < block.count; ++i) write_key_gradients(task, g, block, i, 1, sums);
   }
@@ -307,6 +316,7 @@ void differentiate_together(const BackwardTask& task, const HeadGroup& g, const 
       threads);
   for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
     const Range block = b.key_block(j);
+    if (!b.holds_keys(block)) continue;
     const Range query_blocks = b.query_blocks_of(g.sequence, block);
     const std::int64_t lanes = num_lanes(b, query_blocks);
     for_each_piece(

@@ -26,6 +26,19 @@ std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
+// The row of a held position, where `num_held` rows of every sequence are there.
+std::int64_t row_of(std::span<const PositionRange> held, std::int64_t num_held,
+                    std::int64_t sequence, std::int64_t position) {
+  const std::int64_t in_sequence = held.empty() ? position : count_before(held, position);
+  return sequence * num_held + in_sequence;
+}
+
+bool holds_any(std::span<const PositionRange> held, const Range& positions) {
+  return std::ranges::any_of(held, [&](const PositionRange& range) {
+    return range.begin < positions.end() && positions.begin < range.end();
+  });
+}
+
 void check_ranges(const AttentionShape& s, const std::int32_t* first, const std::int32_t* end) {
   bool right = true;
   for (std::int64_t i = 0; i < s.num_sequences * s.query_length; ++i) {
@@ -133,7 +146,7 @@ void AttentionBlocks::find_visible(std::int64_t sequence, const Range& queries, 
       return static_cast<std::int32_t>(std::clamp<std::int64_t>(key - keys.begin, 0, keys.count));
     };
     from[i] = of_block(first_[begin + i]);
-    to[i] = of_block(end_[begin + i]);
+    to[i] = holds_query(queries.begin + i) ? of_block(end_[begin + i]) : from[i];
   }
   for (std::int64_t h = 1; h < group(); ++h) {
     std::copy_n(from, queries.count, from + h * queries.count);
@@ -144,22 +157,38 @@ void AttentionBlocks::find_visible(std::int64_t sequence, const Range& queries, 
   std::fill(to + rows, to + padded_rows(queries.count), 0);
 }
 
+std::int64_t AttentionBlocks::query_row(std::int64_t sequence, std::int64_t query) const {
+  return row_of(shape_.held_queries, shape_.num_held_queries(), sequence, query);
+}
+
+std::int64_t AttentionBlocks::key_row(std::int64_t sequence, std::int64_t key) const {
+  return row_of(shape_.held_keys, shape_.num_held_keys(), sequence, key);
+}
+
+bool AttentionBlocks::holds_queries(const Range& queries) const {
+  return shape_.held_queries.empty() || holds_any(shape_.held_queries, queries);
+}
+
+bool AttentionBlocks::holds_keys(const Range& keys) const {
+  return shape_.held_keys.empty() || holds_any(shape_.held_keys, keys);
+}
+
 std::byte* AttentionBlocks::query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                                      std::int64_t query) const {
-  const std::int64_t row = g.sequence * shape_.query_length + query;
+  const std::int64_t row = query_row(g.sequence, query);
   const std::int64_t col = (g.kv_head * group() + h) * head_dim();
   return in.kernel_bytes() + (row * in.row_stride + col) * size_of(in.dtype);
 }
 
 std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
                                    std::int64_t key) const {
-  const std::int64_t row = g.sequence * shape_.key_length + key;
+  const std::int64_t row = key_row(g.sequence, key);
   return in.kernel_bytes() + (row * in.row_stride + g.kv_head * head_dim()) * size_of(in.dtype);
 }
 
 float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                                  std::int64_t query) const {
-  const std::int64_t row = g.sequence * shape_.query_length + query;
+  const std::int64_t row = query_row(g.sequence, query);
   return reinterpret_cast<float*>(values.kernel_bytes()) + row * values.row_stride +
          g.kv_head * group() + h;
 }
@@ -179,16 +208,24 @@ void AttentionBlocks::gather_queries(const TensorView& from, const HeadGroup& g,
   const std::int64_t row_bytes = operand_bytes(head_dim());
   std::byte* to = block;
   for (std::int64_t h = 0; h < group(); ++h)
-    for (std::int64_t i = 0; i < queries.count; ++i, to += row_bytes)
-      gather_row(query_at(from, g, h, queries.begin + i), to);
+    for (std::int64_t i = 0; i < queries.count; ++i, to += row_bytes) {
+      if (holds_query(queries.begin + i))
+        gather_row(query_at(from, g, h, queries.begin + i), to);
+      else
+        std::fill_n(to, row_bytes, std::byte{0});
+    }
   std::fill(to, block + padded_rows(queries.count) * row_bytes, std::byte{0});
 }
 
 void AttentionBlocks::gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
                                   std::byte* block) const {
   const std::int64_t row_bytes = operand_bytes(head_dim());
-  for (std::int64_t i = 0; i < keys.count; ++i)
-    gather_row(key_at(from, g, keys.begin + i), block + i * row_bytes);
+  for (std::int64_t i = 0; i < keys.count; ++i) {
+    if (holds_key(keys.begin + i))
+      gather_row(key_at(from, g, keys.begin + i), block + i * row_bytes);
+    else
+      std::fill_n(block + i * row_bytes, row_bytes, std::byte{0});
+  }
   std::fill(block + keys.count * row_bytes, block + padded_keys(keys.count) * row_bytes,
             std::byte{0});
 }

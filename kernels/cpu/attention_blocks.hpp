@@ -2,7 +2,8 @@
 // share. A query block holds `queries` queries of each of the `group` heads that share a kv head,
 // stacked: row h * count + i is query i of head h. A key block holds up to `keys` keys. Rows are
 // padded with zeros to multiples of 16 (queries) and 64 (keys), so that few distinct products are
-// made.
+// made. Blocks are those of the whole sequence also where only a share of its rows is held: the
+// others are zeros and see nothing, and no row of a product depends on another.
 #pragma once
 
 #include <cstddef>
@@ -58,6 +59,12 @@ class AttentionBlocks {
   std::int64_t padded_rows(std::int64_t num_queries) const;
   static std::int64_t padded_keys(std::int64_t num_keys);
 
+  // Whether rows of the share that is held are among these.
+  bool holds_query(std::int64_t query) const { return holds_queries({query, 1}); }
+  bool holds_queries(const Range& queries) const;
+  bool holds_key(std::int64_t key) const { return holds_keys({key, 1}); }
+  bool holds_keys(const Range& keys) const;
+
   DType dtype() const { return dtype_; }        // of the tensors
   DType operands() const { return operands_; }  // of the products
   std::int64_t operand_bytes(std::int64_t numel) const { return numel * size_of(operands_); }
@@ -72,16 +79,18 @@ class AttentionBlocks {
   float scale_log2() const;  // scale * log2(e)
 
   // from[r] ... to[r] - 1: which of `keys`, counted from their first, row r of the query block
-  // sees. Padding sees none.
+  // sees. Padding and queries that are not held see none.
   void find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
                     std::int32_t* from, std::int32_t* to) const;
 
-  // Queries (of all heads of the group) and keys as dense padded blocks in the operand type.
+  // Queries (of all heads of the group) and keys as dense padded blocks in the operand type; zeros
+  // for those that are not held.
   void gather_queries(const TensorView& from, const HeadGroup& g, const Range& queries,
                       std::byte* block) const;
   void gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
                    std::byte* block) const;
-  // Address of a query's part for head h of the group; of a key's part. Of any element type.
+  // Address of a held query's part for head h of the group; of a held key's part. Of any element
+  // type.
   std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                       std::int64_t query) const;
   std::byte* key_at(const TensorView& in, const HeadGroup& g, std::int64_t key) const;
@@ -91,6 +100,8 @@ class AttentionBlocks {
 
  private:
   void gather_row(const std::byte* from, std::byte* to) const;
+  std::int64_t query_row(std::int64_t sequence, std::int64_t query) const;
+  std::int64_t key_row(std::int64_t sequence, std::int64_t key) const;
 
   AttentionShape shape_;
   DType dtype_;

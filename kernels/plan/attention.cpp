@@ -39,8 +39,19 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const TensorView& v, const KeyRanges& ranges, const TensorView& lse,
                         const TensorView& delta, const TensorView& dout,
                         const AttentionGradients& gradients) {
-  record(q, 8.0 * multiply_adds(shape, ranges),
-         bytes_of({&q, &k, &v, &lse, &delta, &dout, &gradients.dq, &gradients.dk, &gradients.dv}));
+  // The gradients of queries and of keys and values by themselves are half of it each: what both
+  // compute anew counts once.
+  double products = 0;
+  double bytes = bytes_of({&q, &k, &v, &lse, &delta, &dout});
+  if (gradients.has_dq()) {
+    products += 4.0;
+    bytes += bytes_of({&gradients.dq});
+  }
+  if (gradients.has_dkv()) {
+    products += 4.0;
+    bytes += bytes_of({&gradients.dk, &gradients.dv});
+  }
+  record(q, products * multiply_adds(shape, ranges), bytes);
 }
 
 void attention_sink_forward(const TensorView& out, const TensorView& lse) {

@@ -38,8 +38,9 @@ AttentionSizes share_of(AttentionSizes sizes, int num_ranks) {
   return sizes;
 }
 
-bool is_legal(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses) {
-  return num_heads % ulysses == 0 && (num_kv_heads % ulysses == 0 || ulysses % num_kv_heads == 0);
+bool is_legal(std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t ulysses, bool exact) {
+  if (num_heads % ulysses != 0) return false;
+  return num_kv_heads % ulysses == 0 || (!exact && ulysses % num_kv_heads == 0);
 }
 
 // Rows of fewer columns, in the memory of the tensor.
@@ -62,6 +63,7 @@ bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
 }
 
 AttentionMethod method_of(const ContextConfig& config) {
+  if (config.exact) return AttentionMethod::exact;
   return config.method == ContextMethod::all_gather ? AttentionMethod::all_gather
                                                     : AttentionMethod::ring;
 }
@@ -69,17 +71,19 @@ AttentionMethod method_of(const ContextConfig& config) {
 }  // namespace
 
 std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t num_kv_heads,
-                                         std::int64_t ulysses) {
-  if (is_legal(num_heads, num_kv_heads, ulysses)) return {};
+                                         std::int64_t ulysses, bool exact) {
+  if (is_legal(num_heads, num_kv_heads, ulysses, exact)) return {};
   std::vector<std::int64_t> legal;
   for (std::int64_t u = 1; u <= num_heads; ++u)
-    if (is_legal(num_heads, num_kv_heads, u)) legal.push_back(u);
+    if (is_legal(num_heads, num_kv_heads, u, exact)) legal.push_back(u);
   return {{{"parallel.context.ulysses", "parallel.context", "parallel.context.ring",
             "model.num_kv_heads", "model.num_heads"},
            fmt::format("{} ranks cannot share {} heads and {} kv heads: it must divide "
-                       "model.num_heads, and divide model.num_kv_heads or be a multiple of it; "
-                       "ulysses may be {}",
-                       ulysses, num_heads, num_kv_heads, fmt::join(legal, ", "))}};
+                       "model.num_heads, and divide model.num_kv_heads{}; ulysses may be {}",
+                       ulysses, num_heads, num_kv_heads,
+                       exact ? " (numerics.exact: its gradients are not summed over ranks)"
+                             : " or be a multiple of it",
+                       fmt::join(legal, ", "))}};
 }
 
 ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSizes& all,
@@ -106,27 +110,28 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
                                    std::optional<Progress> progress)
     : sizes_(sizes),
       split_(split),
+      method_(method_of(mesh.config().context_split)),
       ulysses_rank_(mesh.index(Axis::context_ulysses)),
       progress_(progress ? *progress : mesh.config().context_split.progress,
                 device.compute_stream()) {
   expect(split.ring() == mesh.degree(Axis::context_ring) &&
              split.ulysses() == mesh.degree(Axis::context_ulysses),
          "a split over the mesh's context axis");
-  require_none(head_mistakes(sizes.num_heads, sizes.num_kv_heads, split.ulysses()));
+  require_none(head_mistakes(sizes.num_heads, sizes.num_kv_heads, split.ulysses(),
+                             method_ == AttentionMethod::exact));
   std::vector<std::int64_t> with_rows;
   std::vector<std::int64_t> with_heads;
   for (const std::int64_t window : windows)
-    (halo_stays_with_rows(split_, window) ? with_rows : with_heads).push_back(window);
-  const AttentionMethod method = method_of(mesh.config().context_split);
+    (stays_with_rows(window) ? with_rows : with_heads).push_back(window);
   if (!with_rows.empty())
     by_rows_.emplace(device, mesh.group(Axis::context), sizes, compute, held_by_context(split),
-                     with_rows, method, progress_);
+                     with_rows, method_, progress_);
   if (!with_heads.empty()) {
     const int ring_rank = mesh.index(Axis::context_ring);
     heads_.emplace(device, mesh.group(Axis::context_ulysses), sizes, compute, split, ring_rank,
                    progress_);
     by_heads_.emplace(device, mesh.group(Axis::context_ring), heads_->sizes, compute,
-                      held_by_ring(split), with_heads, method, progress_);
+                      held_by_ring(split), with_heads, method_, progress_);
   }
   delta_ =
       Tensor(device, Purpose::workspace, DType::f32,
@@ -141,7 +146,7 @@ void ContextAttention::begin(kernels::DocumentStarts document_starts) {
 void ContextAttention::forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
                                const TensorView& k, const TensorView& v, const TensorView& out,
                                const TensorView& lse, const kernels::Poll& poll) {
-  if (halo_stays_with_rows(split_, window))
+  if (stays_with_rows(window))
     by_rows_->forward(window, sinks, {q, k, v}, out, lse, poll);
   else
     forward_by_heads(window, sinks, {q, k, v}, out, lse, poll);
@@ -155,10 +160,15 @@ void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
   kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
   if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
   const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};
-  if (halo_stays_with_rows(split_, window))
+  if (stays_with_rows(window))
     by_rows_->backward(window, {q, k, v}, results, {dq, dk, dv}, poll);
   else
     backward_by_heads(window, {q, k, v}, results, {dq, dk, dv}, poll);
+}
+
+bool ContextAttention::stays_with_rows(std::int64_t window) const {
+  if (method_ == AttentionMethod::exact) return split_.ulysses() == 1;
+  return halo_stays_with_rows(split_, window);
 }
 
 std::vector<HeadColumns> ContextAttention::columns_of(const AttentionInputs& inputs) const {

@@ -11,6 +11,7 @@
 //       RankGroupAttention   the ranks of one group, all with the same heads: how keys reach them
 //         RingAttention      block after block ...
 //         GatherAttention    ... or all that is seen at once
+//         ExactGatherAttention  ... or that, with the bits of one rank
 //           HaloExchange     the rows that a rank reads beside its own
 //         PartAttention      one call of the kernel: this rank's queries, the keys at hand
 //
@@ -19,6 +20,10 @@
 // halo; where this is little, W - 1 <= positions of a rank, straight between the context ranks, all
 // heads staying where they are. On one rank it is one call of the kernel. Deterministic: hops and
 // sums have a fixed order.
+//
+// Exact (ContextConfig::exact): a row's bits are those of one rank with whole sequences. Ranks that
+// exchange heads have whole sequences, and a kv head on one rank only; where a group shares the
+// sequence beside them, ExactGatherAttention. Windows take the same ways.
 //
 // Legend: S sequences, n local positions, A num_heads, G num_kv_heads, D head_dim.
 #pragma once
@@ -37,8 +42,9 @@ class ContextAttention {
  public:
   // windows: those that layers will ask for, 0 being full attention. The method and the progress
   // are those of the mesh's configuration ("auto" being the ring here:
-  // parallel/context/context_choice.hpp chooses), the latter unless given. ConfigError with the
-  // legal choices if the heads do not divide over the Ulysses ranks.
+  // parallel/context/context_choice.hpp chooses), the latter unless given; all methods are one
+  // where it is exact. ConfigError with the legal choices if the heads do not divide over the
+  // Ulysses ranks.
   ContextAttention(Device& device, const Mesh& mesh, const AttentionSizes& sizes, DType compute,
                    const SequenceSplit& split, std::span<const std::int64_t> windows,
                    std::optional<Progress> progress = {});
@@ -86,9 +92,12 @@ class ContextAttention {
                          const AttentionResults& results, const AttentionInputs& gradients,
                          const kernels::Poll& poll);
   std::vector<HeadColumns> columns_of(const AttentionInputs& inputs) const;
+  // Whether layers with this window leave all heads where they are.
+  bool stays_with_rows(std::int64_t window) const;
 
   AttentionSizes sizes_;
   SequenceSplit split_;
+  AttentionMethod method_;
   int ulysses_rank_;
   ExchangeProgress progress_;
   std::optional<RankGroupAttention> by_rows_;   // all heads, over context
@@ -98,8 +107,9 @@ class ContextAttention {
 };
 
 // A mistake with the legal degrees unless the heads divide over `ulysses` ranks: A must be a
-// multiple, and G a multiple or a divisor (kv heads are then replicated).
+// multiple, and G a multiple or a divisor (kv heads are then replicated; not if it is exact, as
+// their gradients are sums over ranks).
 std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t num_kv_heads,
-                                         std::int64_t ulysses);
+                                         std::int64_t ulysses, bool exact = false);
 
 }  // namespace switchyard

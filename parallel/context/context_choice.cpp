@@ -149,6 +149,7 @@ std::vector<SchemeCost> candidates(const ParallelConfig& parallel) {
     if (config.ring > 0 && config.ring != ring) continue;
     if (config.ulysses > 0 && config.ulysses != ulysses) continue;
     for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather}) {
+      if (config.exact && ring > 1 && method != ContextMethod::all_gather) continue;
       const bool is_open = config.method == ContextMethod::automatic;
       if (!is_open && config.method != method) continue;
       if (is_open && ring == 1 && method != ContextMethod::ring) continue;
@@ -169,7 +170,8 @@ ParallelConfig with_degree(ParallelConfig parallel) {
 
 std::vector<ConfigMistake> mistakes_of(const SchemeCost& scheme, const ContextProblem& problem,
                                        const ContextConfig& config) {
-  if (auto wrong = head_mistakes(problem.num_heads, problem.num_kv_heads, scheme.ulysses);
+  if (auto wrong =
+          head_mistakes(problem.num_heads, problem.num_kv_heads, scheme.ulysses, config.exact);
       !wrong.empty())
     return wrong;
   return SequenceSplit::mistakes(problem.length, scheme.ring, scheme.ulysses, config.layout,

@@ -40,7 +40,12 @@ void PartAttention::set_documents(kernels::DocumentStarts document_starts) {
 }
 
 kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part) const {
-  return shape_with(sizes_, num_positions(part.queries), part.key_length);
+  if (!part.of_whole_sequences)
+    return shape_with(sizes_, num_positions(part.queries), part.key_length);
+  kernels::AttentionShape whole = shape_with(sizes_, length_, length_);
+  whole.held_queries = part.queries;
+  whole.held_keys = part.keys;
+  return whole;
 }
 
 void PartAttention::make(const PartKey& part, MadeRanges& ranges) const {
@@ -62,7 +67,21 @@ void PartAttention::make(const PartKey& part, MadeRanges& ranges) const {
   ranges.is_current = true;
 }
 
+// All shares of the sequences read the same ranges.
+kernels::KeyRanges PartAttention::ranges_of_whole(const AttentionPart& share) {
+  const PositionRange all{0, length_};
+  kernels::KeyRanges ranges =
+      ranges_of({.queries = {&all, 1}, .keys = {&all, 1}, .window = share.window});
+  ranges.num_pairs = kernels::count_pairs({.queries = share.queries,
+                                           .keys = share.keys,
+                                           .window = share.window,
+                                           .num_sequences = sizes_.num_sequences},
+                                          document_starts_);
+  return ranges;
+}
+
 kernels::KeyRanges PartAttention::ranges_of(const AttentionPart& part) {
+  if (part.of_whole_sequences) return ranges_of_whole(part);
   const auto made = made_
                         .try_emplace({.keys = {part.keys.begin(), part.keys.end()},
                                       .queries = {part.queries.begin(), part.queries.end()},

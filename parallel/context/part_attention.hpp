@@ -52,6 +52,9 @@ struct AttentionPart {
   // Of every sequence only these query rows see anything: first_query ... end_query - 1.
   std::int64_t first_query = 0;
   std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
+  // Whether blocks are those of whole sequences, of which queries and keys are a share (kernels'
+  // held_queries and held_keys); key_length and the limits of queries then do not count.
+  bool of_whole_sequences = false;
 };
 
 class PartAttention {
@@ -68,7 +71,8 @@ class PartAttention {
   // something is there before; false: it was.
   bool forward(const AttentionPart& part, const AttentionInputs& inputs, const TensorView& out,
                const TensorView& lse, kernels::Merge merge, const kernels::Poll& poll);
-  // dk, dv are written; without a pair to see, nothing is, and the result is false.
+  // The gradients asked for are written; without a pair to see, nothing is, and the result is
+  // false.
   bool backward(const AttentionPart& part, const AttentionInputs& inputs,
                 const AttentionResults& results, const kernels::AttentionGradients& gradients,
                 const kernels::Poll& poll);
@@ -94,6 +98,7 @@ class PartAttention {
 
   kernels::AttentionShape shape_of(const AttentionPart& part) const;
   kernels::KeyRanges ranges_of(const AttentionPart& part);
+  kernels::KeyRanges ranges_of_whole(const AttentionPart& share);
   void make(const PartKey& part, MadeRanges& ranges) const;
 
   Device& device_;

@@ -12,22 +12,32 @@ bool takes_ring(std::int64_t window, AttentionMethod method) {
   return window == 0 && method == AttentionMethod::ring;
 }
 
-// The most keys a sequence in one call of the kernel.
+std::int64_t length_of(const std::vector<std::vector<PositionRange>>& held) {
+  std::int64_t length = 0;
+  for (const std::vector<PositionRange>& ranges : held)
+    if (!ranges.empty()) length = std::max(length, ranges.back().end());
+  return length;
+}
+
+bool computes_whole_blocks(const Group& group, AttentionMethod method) {
+  return group.size() > 1 && method == AttentionMethod::exact;
+}
+
+// The most queries and keys a sequence in one call of the kernel.
+std::int64_t most_queries(const Group& group, const std::vector<std::vector<PositionRange>>& held,
+                          AttentionMethod method) {
+  if (computes_whole_blocks(group, method)) return length_of(held);
+  return num_positions(held[static_cast<std::size_t>(group.rank())]);
+}
 std::int64_t most_keys(const Group& group, const std::vector<std::vector<PositionRange>>& held,
                        std::span<const std::int64_t> windows, AttentionMethod method) {
+  if (computes_whole_blocks(group, method)) return length_of(held);
   std::int64_t most = RingAttention::block_length(held);
   if (group.size() == 1) return most;
   for (const std::int64_t window : windows)
     if (!takes_ring(window, method))
       most = std::max(most, GatherAttention::max_keys(held, group.rank(), {&window, 1}));
   return most;
-}
-
-std::int64_t length_of(const std::vector<std::vector<PositionRange>>& held) {
-  std::int64_t length = 0;
-  for (const std::vector<PositionRange>& ranges : held)
-    if (!ranges.empty()) length = std::max(length, ranges.back().end());
-  return length;
 }
 
 }  // namespace
@@ -38,9 +48,14 @@ RankGroupAttention::RankGroupAttention(Device& device, Group& group, const Atten
                                        std::span<const std::int64_t> windows,
                                        AttentionMethod method, ExchangeProgress& progress)
     : own_(held[static_cast<std::size_t>(group.rank())]),
-      kernel_(device, sizes, compute, num_positions(own_), most_keys(group, held, windows, method),
-              length_of(held)) {
+      kernel_(device, sizes, compute, most_queries(group, held, method),
+              most_keys(group, held, windows, method), length_of(held)) {
   if (group.size() == 1) return;
+  if (method == AttentionMethod::exact) {
+    exact_ = std::make_unique<ExactGatherAttention>(group, kernel_, held, length_of(held), windows,
+                                                    progress);
+    return;
+  }
   std::vector<std::int64_t> gathered;
   for (const std::int64_t window : windows)
     if (!takes_ring(window, method)) gathered.push_back(window);
@@ -60,6 +75,7 @@ void RankGroupAttention::forward(std::int64_t window, const TensorView& sinks,
   if (ring_ && (window == 0 || !gather_))
     return ring_->forward(window, sinks, inputs, out, lse, poll);
   if (gather_) return gather_->forward(window, sinks, inputs, out, lse, poll);
+  if (exact_) return exact_->forward(window, sinks, inputs, out, lse, poll);
   kernel_.forward(own_part(window), inputs, out, lse, kernels::Merge::replace, poll);
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
@@ -70,6 +86,7 @@ void RankGroupAttention::backward(std::int64_t window, const AttentionInputs& in
   if (ring_ && (window == 0 || !gather_))
     return ring_->backward(window, inputs, results, gradients, poll);
   if (gather_) return gather_->backward(window, inputs, results, gradients, poll);
+  if (exact_) return exact_->backward(window, inputs, results, gradients, poll);
   kernel_.backward(own_part(window), inputs, results,
                    {.dq = gradients.q, .dk = gradients.k, .dv = gradients.v}, poll);
 }

@@ -1,19 +1,20 @@
 // Attention of sequences that are split over the ranks of one group, each with the same heads:
 // chooses how keys and values reach them. The kernel alone where the group has one rank, else a
-// ring, or a gather. Windows always take the gather: it is their halo.
-// (Not attention with grouped queries, which is every layer's here.)
+// ring, or a gather. Windows always take the gather: it is their halo. `exact` is a gather, too,
+// with the bits of one rank. (Not attention with grouped queries, which is every layer's here.)
 #pragma once
 
 #include <memory>
 #include <span>
 
+#include "parallel/context/exact_gather_attention.hpp"
 #include "parallel/context/gather_attention.hpp"
 #include "parallel/context/part_attention.hpp"
 #include "parallel/context/ring_attention.hpp"
 
 namespace switchyard {
 
-enum class AttentionMethod : std::uint8_t { ring, all_gather };
+enum class AttentionMethod : std::uint8_t { ring, all_gather, exact };
 
 class RankGroupAttention {
  public:
@@ -39,8 +40,9 @@ class RankGroupAttention {
 
   std::vector<PositionRange> own_;
   PartAttention kernel_;
-  std::unique_ptr<RingAttention> ring_;      // of full attention, unless it is gathered
-  std::unique_ptr<GatherAttention> gather_;  // of the others; neither on one rank
+  std::unique_ptr<RingAttention> ring_;          // of full attention, unless it is gathered
+  std::unique_ptr<GatherAttention> gather_;      // of the others
+  std::unique_ptr<ExactGatherAttention> exact_;  // of all; none of them on one rank
 };
 
 }  // namespace switchyard

@@ -1,5 +1,5 @@
 # Products and attention, once for every instruction set of SWITCHYARD_TEST_ISAS.
-foreach(name IN ITEMS linear grouped_linear attention attention_ranges)
+foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention_share)
   switchyard_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp
     DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
   foreach(isa IN LISTS SWITCHYARD_TEST_ISAS)

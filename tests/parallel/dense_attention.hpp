@@ -33,7 +33,8 @@ class DenseAttention {
  public:
   using Values = std::vector<double>;
 
-  explicit DenseAttention(const AttentionProblem& problem) : p(problem) {
+  // with_results: false where only the operands are wanted.
+  explicit DenseAttention(const AttentionProblem& problem, bool with_results = true) : p(problem) {
     const std::int64_t rows = p.num_sequences * p.length;
     q = operand(Operand::q, rows, p.num_heads * p.head_dim);
     k = operand(Operand::k, rows, p.num_kv_heads * p.head_dim);
@@ -49,6 +50,7 @@ class DenseAttention {
     dk_terms = dv_terms = dk;
     lse_terms = lse;
     dsinks_terms = dsinks;
+    if (!with_results) return;
     for (std::int64_t s = 0; s < p.num_sequences; ++s)
       for (std::int64_t h = 0; h < p.num_heads; ++h)
         for (std::int64_t i = 0; i < p.length; ++i) attend(s, h, i);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <string>
 
@@ -19,11 +20,12 @@ struct SplitCase {
   SequenceLayout layout = SequenceLayout::zigzag;
   bool pad = false;
   Progress progress = Progress::poll;
+  bool exact = false;
 
   std::string text() const {
     return "ring " + std::to_string(ring) + " x ulysses " + std::to_string(ulysses) + ", " +
            std::string(name_of(method)) + ", " + std::string(name_of(layout)) +
-           (pad ? ", padded" : "");
+           (pad ? ", padded" : "") + (exact ? ", exact" : "");
   }
 };
 
@@ -33,6 +35,7 @@ inline ParallelConfig config_of(const SplitCase& split_case) {
   config.context_split.ring = split_case.ring;
   config.context_split.ulysses = split_case.ulysses;
   config.context_split.method = split_case.method;
+  config.context_split.exact = split_case.exact;
   return config;
 }
 
@@ -108,6 +111,28 @@ class SplitRun {
       bits.append(reinterpret_cast<const char*>((*each)->data),
                   static_cast<std::size_t>((*each)->num_bytes()));
     return bits;
+  }
+  // The names of results of which a row has other bits than that of the whole sequence.
+  std::string other_bits_than(const SplitRun& whole) const {
+    std::string names;
+    const auto compare = [&](const std::string& name, const TensorView& rows,
+                             const TensorView& of_whole) {
+      const std::int64_t row_bytes = rows.cols() * size_of(rows.dtype);
+      bool is_same = true;
+      for_each_row(1, [&](std::int64_t row, std::int64_t global) {
+        is_same = is_same &&
+                  std::memcmp(rows.data + row * rows.row_stride * size_of(rows.dtype),
+                              of_whole.data + global * of_whole.row_stride * size_of(rows.dtype),
+                              static_cast<std::size_t>(row_bytes)) == 0;
+      });
+      if (!is_same) names += name + " ";
+    };
+    compare("out", out_, whole.out_);
+    compare("lse", lse_, whole.lse_);
+    compare("dq", q(dqkv_), q(whole.dqkv_));
+    compare("dk", k(dqkv_), k(whole.dqkv_));
+    compare("dv", v(dqkv_), v(whole.dqkv_));
+    return names;
   }
   std::int64_t num_polls() const { return num_polls_; }
 
