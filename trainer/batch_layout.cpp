@@ -28,11 +28,18 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   return problem;
 }
 
+ParallelConfig exact_parallel(const Config& config) {
+  ParallelConfig parallel = config.parallel;
+  parallel.context_split.exact = config.numerics.exact;
+  return parallel;
+}
+
 ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks) {
-  ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
+  const ParallelConfig parallel = exact_parallel(config);
+  ParallelConfig legal = Mesh::resolved(parallel, num_ranks);
   if (legal.context == 1) return legal;
   const ContextProblem problem = context_problem(config, legal);
-  return Mesh::resolved(with_chosen_context(problem, config.parallel), num_ranks);
+  return Mesh::resolved(with_chosen_context(problem, parallel), num_ranks);
 }
 
 SequenceSplit sequence_split_of(const Config& config, const ParallelConfig& parallel) {
@@ -84,7 +91,7 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
   if (auto wrong = Mesh::mistakes(config.parallel, num_ranks); !wrong.empty()) return wrong;
   const ParallelConfig legal = Mesh::resolved(config.parallel, num_ranks);
   if (legal.context > 1) {
-    auto wrong = context_mistakes(context_problem(config, legal), config.parallel);
+    auto wrong = context_mistakes(context_problem(config, legal), exact_parallel(config));
     if (!wrong.empty()) return wrong;
   }
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;

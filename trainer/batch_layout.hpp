@@ -9,11 +9,14 @@
 
 namespace switchyard {
 
-// What the mesh, the heads, the length or the numbers of tokens and rows have against this number of
-// ranks, with the equations.
+// What the mesh, the heads, the length or the numbers of tokens and rows have against this number
+// of ranks, with the equations.
 std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks);
 
-// config.parallel with every 0 and "auto" replaced for this number of ranks. ConfigError with the
+// config.parallel with what follows for it from numerics.exact.
+ParallelConfig exact_parallel(const Config& config);
+
+// That with every 0 and "auto" replaced for this number of ranks. ConfigError with the
 // layout_mistakes() if there are any.
 ParallelConfig resolved_parallel(const Config& config, std::int64_t num_ranks);
 

@@ -29,10 +29,8 @@ std::vector<SchemeCost> all_scheme_costs(const ContextProblem& problem,
 
 bool is_chosen(const SchemeCost& cost, const ParallelConfig& chosen) {
   const ContextConfig& split = chosen.context_split;
-  const ContextMethod method = split.method == ContextMethod::all_gather && split.ring > 1
-                                   ? ContextMethod::all_gather
-                                   : ContextMethod::ring;
-  return cost.ring == split.ring && cost.ulysses == split.ulysses && cost.method == method;
+  return cost.ring == split.ring && cost.ulysses == split.ulysses &&
+         (split.ring == 1 || cost.method == split.method);
 }
 
 std::string context_table(const ContextProblem& problem, const ParallelConfig& chosen) {

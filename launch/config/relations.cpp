@@ -214,6 +214,12 @@ void check_schedule(Checker& checker, const Config& config) {
   }
 }
 
+void check_exact(Checker& checker, const Config& config) {
+  if (!checker.knows({"numerics.exact", "parallel.context.method"})) return;
+  for (ConfigMistake& mistake : method_mistakes(exact_parallel(config).context_split))
+    checker.blame(mistake.keys, std::move(mistake.text));
+}
+
 void check_layers(Checker& checker, std::string_view path, const std::vector<std::int64_t>& layers,
                   std::int64_t num_layers) {
   if (!checker.knows({path, "model.num_layers"})) return;
@@ -270,6 +276,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_batch(checker, config.train);
   check_schedule(checker, config);
   check_activations(checker, config);
+  check_exact(checker, config);
   return checker.take();
 }
 

@@ -139,6 +139,11 @@ void fill_costs(SchemeCost& scheme, const ContextProblem& problem, const Context
   }
 }
 
+// Where there is nothing to choose.
+ContextMethod only_method(const ContextConfig& config) {
+  return config.exact ? ContextMethod::all_gather : ContextMethod::ring;
+}
+
 // The schemes to consider, legal or not.
 std::vector<SchemeCost> candidates(const ParallelConfig& parallel) {
   const ContextConfig& config = parallel.context_split;
@@ -149,10 +154,11 @@ std::vector<SchemeCost> candidates(const ParallelConfig& parallel) {
     if (config.ring > 0 && config.ring != ring) continue;
     if (config.ulysses > 0 && config.ulysses != ulysses) continue;
     for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather}) {
-      if (config.exact && ring > 1 && method != ContextMethod::all_gather) continue;
       const bool is_open = config.method == ContextMethod::automatic;
       if (!is_open && config.method != method) continue;
-      if (is_open && ring == 1 && method != ContextMethod::ring) continue;
+      // On one rank of the ring there is nothing to choose.
+      const bool is_only = config.exact || ring == 1;
+      if (is_open && is_only && method != only_method(config)) continue;
       schemes.push_back({.ring = ring, .ulysses = ulysses, .method = method});
     }
   }
@@ -186,6 +192,8 @@ struct Schemes {
 Schemes schemes_of(const ContextProblem& problem, const ParallelConfig& parallel) {
   const ContextConfig& config = parallel.context_split;
   Schemes schemes;
+  schemes.mistakes = method_mistakes(config);
+  if (!schemes.mistakes.empty()) return schemes;
   for (SchemeCost scheme : candidates(parallel)) {
     const std::vector<ConfigMistake> wrong = mistakes_of(scheme, problem, config);
     for (const ConfigMistake& mistake : wrong)
@@ -222,6 +230,14 @@ std::vector<SchemeCost> scheme_costs(const ContextProblem& problem,
   std::vector<SchemeCost> schemes = legal_schemes(problem, parallel);
   for (SchemeCost& scheme : schemes) fill_costs(scheme, problem, parallel.context_split);
   return schemes;
+}
+
+std::vector<ConfigMistake> method_mistakes(const ContextConfig& config) {
+  if (!config.exact || config.method != ContextMethod::ring) return {};
+  return {{{"parallel.context.method", "numerics.exact"},
+           "method ring adds up every result hop by hop, so that its last bits depend on who holds "
+           "which positions, and numerics.exact forbids that; write auto or all_gather, or "
+           "numerics.exact: false"}};
 }
 
 std::vector<ConfigMistake> context_mistakes(const ContextProblem& problem,

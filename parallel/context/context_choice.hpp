@@ -56,9 +56,12 @@ struct SchemeCost {
   std::string text() const;  // "ring 4 x ulysses 2"
 };
 
-// The legal schemes that `parallel` leaves open, in a fixed order. ConfigError with the reason for
-// each if there is none.
+// The legal schemes that `parallel` leaves open, in a fixed order; exact ones, if it says so.
+// ConfigError with the reason for each if there is none.
 std::vector<SchemeCost> scheme_costs(const ContextProblem& problem, const ParallelConfig& parallel);
+
+// A mistake if a method is asked for by name that ContextConfig::exact rules out, on any ranks.
+std::vector<ConfigMistake> method_mistakes(const ContextConfig& config);
 
 // Those reasons, for what with_chosen_context() would throw.
 std::vector<ConfigMistake> context_mistakes(const ContextProblem& problem,

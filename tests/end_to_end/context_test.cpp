@@ -321,6 +321,28 @@ TEST(Context, PlannedBytesEqualAllocatedBytes) {
         }
 }
 
+// Exact: heads exchanged or all gathered, and both.
+TEST(Context, PlannedBytesOfExactRunsEqualAllocatedBytes) {
+  for (const std::int64_t context : divisors(world().size()))
+    for (const std::int64_t ulysses : {1, 2}) {
+      if (context % ulysses != 0) continue;
+      const ContextCase c{.ranks = context,
+                          .ulysses = ulysses,
+                          .expert = world().size(),
+                          .method = ContextMethod::all_gather,
+                          .length = 8 * context,
+                          .model = Model::windows_and_sinks};
+      Config config = config_of(c);
+      config.run.precision = Precision::bf16;
+      config.numerics.exact = true;
+      config.numerics.max_context = context;
+      SmallRun run(world(), config);
+      train(run, 1, 2);
+      const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
+      EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes()) << c.describe();
+    }
+}
+
 TEST(Context, TheSameLayoutRepeatsBitForBit) {
   const ContextCase c{.ranks = world().size(),
                       .expert = world().size(),

@@ -130,6 +130,10 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:5:52: optimizer.decay_steps: warmup_steps + decay_steps = 20 + 90 = 110 is more "
        "than "
        "num_steps = 100; legal decay_steps: at most 80"},
+      {"numerics: {exact: true}\nparallel: {context: {method: ring}}\n",
+       "a.yaml:6:30: parallel.context.method: method ring adds up every result hop by hop, so "
+       "that its last bits depend on who holds which positions, and numerics.exact forbids that; "
+       "write auto or all_gather, or numerics.exact: false"},
       {"optimizer: {decay_steps: 5}\n",
        "a.yaml:5:26: optimizer.decay_steps: decay_steps = 5 counts only with schedule "
        "constant_decay, not with cosine; leave it out or change the schedule"},

@@ -202,6 +202,52 @@ TEST(ContextChoiceTest, TheReasonsWhyNothingIsLegal) {
   }
 }
 
+// Only whole kv heads are exchanged, and all else is gathered, whoever asks for nothing else.
+TEST(ContextChoiceTest, TheSchemesThatAreExact) {
+  const ContextProblem p{
+      .length = 192, .num_sequences = 2, .num_heads = 8, .num_kv_heads = 2, .head_dim = 16};
+  const auto texts_of = [&](std::int64_t ranks, ContextMethod method) {
+    ParallelConfig config = context_of(ranks, 0, 0, method);
+    config.context_split.exact = true;
+    std::vector<std::string> texts;
+    for (const SchemeCost& cost : scheme_costs(p, config)) texts.push_back(cost.text());
+    return texts;
+  };
+  using Texts = std::vector<std::string>;
+  for (const ContextMethod method : {ContextMethod::automatic, ContextMethod::all_gather}) {
+    EXPECT_EQ(texts_of(2, method), (Texts{"all_gather 2", "ulysses 2"}));
+    EXPECT_EQ(texts_of(3, method), (Texts{"all_gather 3"}));
+    EXPECT_EQ(texts_of(4, method), (Texts{"all_gather 4", "all_gather 2 x ulysses 2"}));
+  }
+  EXPECT_THROW(texts_of(2, ContextMethod::ring), ConfigError);
+  ParallelConfig config = context_of(2);
+  config.context_split.exact = true;
+  const ParallelConfig chosen = with_chosen_context(p, config);
+  EXPECT_EQ(with_chosen_context(p, chosen).context_split.ulysses, chosen.context_split.ulysses);
+}
+
+// Keys and values, and queries with what belongs to them, go to all ranks once each way, and
+// nothing comes back.
+TEST(ContextChoiceTest, TheBytesAndTheWorkOfTheExactGather) {
+  const ContextProblem p{
+      .length = 192, .num_sequences = 2, .num_heads = 8, .num_kv_heads = 2, .head_dim = 16};
+  ParallelConfig config = context_of(4, 4, 1, ContextMethod::all_gather);
+  config.context_split.exact = true;
+  const SchemeCost cost = scheme_costs(p, config).at(0);
+  const double keys = 2 * n_of(p, 4) * 3 * 2 * 16 * 2;
+  EXPECT_EQ(cost.forward.wire_bytes, keys);
+  EXPECT_EQ(cost.backward.wire_bytes, keys + n_of(p, 4) * 3 * 8 * (2 * 16 * 2 + 8));
+  double forward = 0, backward = 0;
+  for (int rank = 0; rank < 4; ++rank) {
+    const auto work = recorded(p, config, rank);
+    forward += work.first.flops;
+    backward += work.second.flops;
+  }
+  const double pairs = 2 * 192.0 * 193 / 2;
+  EXPECT_EQ(forward, 4 * pairs * 8 * 16);
+  EXPECT_EQ(backward, 8 * pairs * 8 * 16);
+}
+
 // The busiest rank of the ring has its share of the pairs and no more.
 TEST(ContextChoiceTest, TheWorkIsSharedEvenly) {
   const ContextProblem p{.length = 1024, .num_heads = 4, .num_kv_heads = 2, .head_dim = 64};

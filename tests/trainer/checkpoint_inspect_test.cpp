@@ -99,6 +99,28 @@ TEST_F(CheckpointInspect, DiffFindsTheOneElement) {
   EXPECT_FALSE(holds(out.str(), "embedding")) << out.str();
 }
 
+// Where a tensor lies, on which ranks and in which runs, is not in it; every element and moment is.
+TEST_F(CheckpointInspect, TheDigestIsOfTheGlobalState) {
+  const std::string digest = digest_of_checkpoint(save(7, 0));
+  EXPECT_EQ(digest.size(), 16u);
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  SyntheticModel other(*device_, *alone, 1);
+  other.fill(0);
+  int num_saved = 0;
+  const auto digest_of_other = [&](std::int64_t step) {
+    const std::string folder =
+        (folder_ / "alone-") + std::to_string(world().rank()) + "-" + std::to_string(num_saved++);
+    return digest_of_checkpoint(
+        save_checkpoint({.folder = folder, .state = {.step = step, .max_rows = 99}, .keep = 1},
+                        other.store, *other.optimizer, *alone, nullptr)
+            .path);
+  };
+  EXPECT_EQ(digest_of_other(7), digest);
+  EXPECT_NE(digest_of_other(8), digest);
+  other.store.parameters()[1].value().as<float>()[22] += 0.5f;
+  EXPECT_NE(digest_of_other(7), digest);
+}
+
 TEST_F(CheckpointInspect, NoCheckpointIsAnErrorWithAHint) {
   EXPECT_THROW(resolve_checkpoint(folder_.path()), CheckpointError);
   EXPECT_THROW(resolve_checkpoint(folder_ / "absent"), CheckpointError);

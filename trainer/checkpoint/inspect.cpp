@@ -7,7 +7,9 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <span>
 
+#include "data/files/checksum.hpp"
 #include "trainer/checkpoint/reader.hpp"
 #include "trainer/number_text.hpp"
 
@@ -24,6 +26,28 @@ void for_blocks(const SavedTensor& tensor, const Visit& visit) {
   const std::int64_t numel = tensor.shape.numel();
   for (std::int64_t begin = 0; begin < numel; begin += block_numel)
     visit(begin, std::min(block_numel, numel - begin));
+}
+
+// Numbers and texts with their lengths, so that no two states are the same bytes.
+void add_number(Checksum& checksum, std::int64_t number) {
+  checksum.add(std::as_bytes(std::span(&number, 1)));
+}
+void add_text(Checksum& checksum, std::string_view text) {
+  add_number(checksum, std::ssize(text));
+  checksum.add(std::as_bytes(std::span(text)));
+}
+
+void add_tensor(Checksum& checksum, CheckpointReader& reader, const SavedTensor& tensor) {
+  add_text(checksum, tensor.name);
+  add_text(checksum, name_of(tensor.kind));
+  add_text(checksum, tensor.shape.to_string());
+  std::vector<float> block;
+  for (const SavedPart part : saved_parts_of(tensor.kind))
+    for_blocks(tensor, [&](std::int64_t begin, std::int64_t count) {
+      block.resize(static_cast<std::size_t>(count));
+      reader.read(part, tensor, begin, block);
+      checksum.add(std::as_bytes(std::span(block)));
+    });
 }
 
 double norm_of(CheckpointReader& reader, SavedPart part, const SavedTensor& tensor) {
@@ -145,6 +169,19 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
     out << '\n';
   }
   out << "\nconfiguration:\n" << indented(manifest.configuration);
+}
+
+std::string digest_of_checkpoint(const std::string& path) {
+  CheckpointReader reader(resolve_checkpoint(path));
+  const TrainState& state = reader.manifest().state;
+  Checksum checksum;
+  for (const std::int64_t number : {state.step, state.num_tokens, state.data_position})
+    add_number(checksum, number);
+  std::vector<const SavedTensor*> tensors;
+  for (const SavedTensor& tensor : reader.manifest().tensors) tensors.push_back(&tensor);
+  std::ranges::sort(tensors, {}, &SavedTensor::name);
+  for (const SavedTensor* tensor : tensors) add_tensor(checksum, reader, *tensor);
+  return checksum_text(checksum.value());
 }
 
 void verify_checkpoint(const std::string& path, Group& world, std::ostream& out) {

@@ -13,6 +13,12 @@ namespace switchyard {
 // both moments).
 void show_checkpoint(const std::string& path, std::ostream& out);
 
+// A checksum of what the training has come to, as 16 hexadecimal digits: step, tokens and position
+// in the data, and of every tensor, by name, its kind, shape, values and moments in the order of
+// the whole tensor. Who wrote it on which ranks, the configuration and max_rows have no part in it,
+// so equal states have equal digests. Reads blocks of a few MiB. CheckpointError.
+std::string digest_of_checkpoint(const std::string& path);
+
 // Verifies every file. Prints one line; CheckpointError (exit 4) naming the file and what differs.
 void verify_checkpoint(const std::string& path, Group& world, std::ostream& out);
 
