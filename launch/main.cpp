@@ -17,6 +17,8 @@ int main(int argc, char** argv) {
        switchyard::run_config},
       {"checkpoint", "show, verify or compare checkpoints", Processes::one,
        switchyard::run_checkpoint},
+      {"report", "one page of figures and tables from runs", Processes::one,
+       switchyard::run_report},
       {"doctor", "what the machines of a job have, and what is wrong with them",
        Processes::all_ranks, switchyard::run_doctor},
       {"bench", "measure speed beside the machine's ceiling", Processes::all_ranks,

@@ -18,10 +18,12 @@ ExpertLoad read_load(const TensorView& loads) {
   for (auto begin = counts.begin(); begin != counts.end(); begin += loads.cols()) {
     const auto end = begin + num_experts;
     const std::int64_t total = std::accumulate(begin, end, std::int64_t{0});
-    if (total > 0)
-      load.max_over_mean = std::max(
-          load.max_over_mean, static_cast<double>(*std::max_element(begin, end)) *
-                                  static_cast<double>(num_experts) / static_cast<double>(total));
+    const double max_over_mean = total > 0 ? static_cast<double>(*std::max_element(begin, end)) *
+                                                 static_cast<double>(num_experts) /
+                                                 static_cast<double>(total)
+                                           : 1.0;
+    load.max_over_mean = std::max(load.max_over_mean, max_over_mean);
+    load.by_layer.push_back(max_over_mean);
     num_rows += total;
     num_dropped += *end;
   }

@@ -1,6 +1,8 @@
 // How evenly the experts are used, and what is dropped, from numbers that kernels count.
 #pragma once
 
+#include <vector>
+
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
@@ -10,7 +12,8 @@ struct ExpertLoad {
   // The largest ratio, over layers, of the fullest expert to the mean. 1 is perfect balance, and
   // the value without experts.
   double max_over_mean = 1;
-  double dropped_fraction = 0;  // of all slots (token, choice) of all layers
+  double dropped_fraction = 0;   // of all slots (token, choice) of all layers
+  std::vector<double> by_layer;  // that ratio of each layer with experts
 };
 
 // loads: i64 [layers with experts, experts + 1]: rows by expert, then what the layer dropped

@@ -14,6 +14,7 @@ int run_eval(const CommandContext& context);
 int run_generate(const CommandContext& context);
 int run_plan(const CommandContext& context);
 int run_prepare(const CommandContext& context);
+int run_report(const CommandContext& context);
 int run_train(const CommandContext& context);
 
 }  // namespace switchyard

@@ -95,6 +95,9 @@ int run_train(const CommandContext& context) {
   const RunStart start{.configuration = text_of(loaded.config),
                        .program = quote_for_shell(context.program),
                        .continue_command = continue_command(context, loaded),
+                       .command = start_of_command(context.launcher, context.program, "train") +
+                                  " " + quote_all_for_shell(context.arguments),
+                       .version = version_text(),
                        .plot_script = plot_script(),
                        .job = detect_batch_job()};
   // What a run leaves lies in its folder: a reader of its words that goes away (`| head`) does not

@@ -25,7 +25,7 @@ declare -A brothers=(
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
   [trainer/run]="activations checkpoint watch"
-  [launch/config]="" [launch/doctor]="" [launch/commands]="config doctor"
+  [launch/config]="" [launch/doctor]="" [launch/report]="config" [launch/commands]="config doctor report"
 )
 # header pattern -> folders (or files) that may include it
 declare -A home=(

@@ -38,6 +38,7 @@ TEST(LoadStatistics, AreThoseOfAllRanksMicroStepsAndLayers) {
   // Expert 0 of the second layer: 10 rows of rank 0, and 2 of each.
   EXPECT_DOUBLE_EQ(found.max_over_mean, (10 + 2 * ranks) * 4 / (12 * ranks));
   EXPECT_DOUBLE_EQ(found.dropped_fraction, 8.0 / (20 + 20 + 10 + 6 + 2 + 2));
+  EXPECT_EQ(found.by_layer, (std::vector<double>{1, found.max_over_mean}));
   const ExpertLoad first = read_load(loads->slice_rows(0, 1));
   EXPECT_DOUBLE_EQ(first.max_over_mean, 1);
   EXPECT_DOUBLE_EQ(first.dropped_fraction, 0);
@@ -46,6 +47,7 @@ TEST(LoadStatistics, AreThoseOfAllRanksMicroStepsAndLayers) {
 TEST(LoadStatistics, AModelWithoutExpertsIsBalanced) {
   EXPECT_EQ(read_load({}).max_over_mean, 1);
   EXPECT_EQ(read_load({}).dropped_fraction, 0);
+  EXPECT_TRUE(read_load({}).by_layer.empty());
 }
 
 }  // namespace

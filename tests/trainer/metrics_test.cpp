@@ -59,6 +59,17 @@ TEST(Metrics, FieldsComeInTheOrderOfTheDesign) {
   EXPECT_EQ(names, wanted);
 }
 
+TEST(Metrics, PartsAndLayersAreThereWhereTheyAreKnown) {
+  StepMetrics metrics;
+  metrics.load_by_layer = {1.0, 2.34567};
+  metrics.part_seconds.emplace();
+  (*metrics.part_seconds)[static_cast<std::size_t>(Part::attention)] = 0.01234567;
+  (*metrics.part_seconds)[static_cast<std::size_t>(Part::spill)] = 2;
+  const auto json = nlohmann::ordered_json::parse(to_json(metrics));
+  EXPECT_EQ(json["load_by_layer"], nlohmann::ordered_json({1, 2.346}));
+  EXPECT_EQ(json["part_seconds"], nlohmann::ordered_json({{"attention", 0.01235}, {"spill", 2}}));
+}
+
 TEST(Metrics, ResumeCutsTheLinesAfterTheRestoredStep) {
   const TemporaryFolder folder;
   const std::string path = folder / "metrics.jsonl";

@@ -20,8 +20,9 @@ namespace fs = std::filesystem;
 
 // All that a run writes under a fixed name.
 constexpr std::array names_of_a_run = {
-    "run.json",  "run.lock", "config.yaml", "tokenizer.bin", "metrics.jsonl", "restarts.json",
-    "exit.json", "logs",     "checkpoints", "captures",      "watch"};
+    "run.json",      "run.lock",    "config.yaml", "tokenizer.bin", "metrics.jsonl",
+    "restarts.json", "exit.json",   "logs",        "checkpoints",   "captures",
+    "watch",         "record.json", "traces",      "events"};
 constexpr std::int64_t max_bytes = 1 << 16;
 
 bool is_there(const std::string& path) {

@@ -36,6 +36,26 @@ std::string spill_fields(const std::optional<SpillMetrics>& m) {
       number(m->bytes), number(m->wait_seconds), number(m->bytes_per_second));
 }
 
+std::string load_field(const std::vector<double>& by_layer) {
+  if (by_layer.empty()) return {};
+  std::string values;
+  for (const double value : by_layer)
+    values += fmt::format("{}{:.4g}", values.empty() ? "" : ", ", value);
+  return fmt::format(", \"load_by_layer\": [{}]", values);
+}
+
+std::string part_field(const std::optional<PartSeconds>& seconds) {
+  if (!seconds) return {};
+  std::string values;
+  for (std::size_t part = 0; part < num_parts; ++part) {
+    const double value = (*seconds)[part];
+    if (value > 0)
+      values += fmt::format("{}\"{}\": {:.4g}", values.empty() ? "" : ", ",
+                            name_of(static_cast<Part>(part)), value);
+  }
+  return fmt::format(", \"part_seconds\": {{{}}}", values);
+}
+
 struct Line {
   bool complete = false;  // an object of ours with its end
   bool restart = false;
@@ -71,11 +91,12 @@ std::string to_json(const StepMetrics& m) {
       "{{\"step\": {}, \"loss\": {}, \"cross_entropy\": {}, \"balance_loss\": {}, \"z_loss\": {}, "
       "\"grad_norm\": {}, \"learning_rate\": {}, \"num_tokens\": {}, \"step_seconds\": {}, "
       "\"tokens_per_second\": {}, \"model_flops_per_second\": {}, \"memory_bytes\": {}, "
-      "\"max_rows\": {}, \"load_max_over_mean\": {}, \"dropped_fraction\": {}{}}}",
+      "\"max_rows\": {}, \"load_max_over_mean\": {}, \"dropped_fraction\": {}{}{}{}}}",
       m.step, number(m.loss), number(m.cross_entropy), number(m.balance_loss), number(m.z_loss),
       number(m.grad_norm), number(m.learning_rate), m.num_tokens, number(m.step_seconds),
       number(m.tokens_per_second), number(m.model_flops_per_second), m.memory_bytes, m.max_rows,
-      number(m.load_max_over_mean), number(m.dropped_fraction), spill_fields(m.spill));
+      number(m.load_max_over_mean), number(m.dropped_fraction), spill_fields(m.spill),
+      load_field(m.load_by_layer), part_field(m.part_seconds));
 }
 
 std::string to_json(const EvaluationMetrics& m) {

@@ -5,13 +5,20 @@
 // to the system as it is written.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
+
+#include "tensor/profile.hpp"
 
 namespace switchyard {
+
+// Seconds of rank 0 in a step by part, indexed by Part; they add up to the step's.
+using PartSeconds = std::array<double, num_parts>;
 
 // Of runs that spill activations.
 struct SpillMetrics {
@@ -37,6 +44,9 @@ struct StepMetrics {  // fields in the order of the line
   double load_max_over_mean = 0;  // the worst layer's
   double dropped_fraction = 0;
   std::optional<SpillMetrics> spill = std::nullopt;
+  // Rounded to four digits, as are the seconds of parts.
+  std::vector<double> load_by_layer = {};  // maximum over mean, of layers with experts; empty: none
+  std::optional<PartSeconds> part_seconds = std::nullopt;  // parts without a time are left out
 };
 
 struct EvaluationMetrics {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <system_error>
@@ -12,6 +13,7 @@
 
 #include "data/files/shell_quote.hpp"
 #include "kernels/peak.hpp"
+#include "kernels/threads.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "trainer/activations/capture.hpp"
 #include "trainer/agreement.hpp"
@@ -22,10 +24,12 @@
 #include "trainer/number_text.hpp"
 #include "trainer/run/course.hpp"
 #include "trainer/run/metrics.hpp"
+#include "trainer/run/part_meter.hpp"
 #include "trainer/run/progress.hpp"
 #include "trainer/run/rank_log.hpp"
 #include "trainer/run/restart_history.hpp"
 #include "trainer/run/run_folder.hpp"
+#include "trainer/run/run_record.hpp"
 #include "trainer/run/run_setup.hpp"
 #include "trainer/run/spill_meter.hpp"
 #include "trainer/run_device.hpp"
@@ -76,6 +80,7 @@ class Run {
     }
     if (!is_saved() && state_.step > first_step) save();
     if (capture_) note_capture(capture_->finish());
+    record_planned_memory();
     summarize(first_step, seconds_since(started), stopped);
     return stopped ? ExitCode::stopped : ExitCode::done;
   }
@@ -87,7 +92,9 @@ class Run {
   void start(const TokenFile& tokens) {
     record_start();
     std::unique_ptr<Device> device = make_device_together(world_, config_);
-    const Plan plan = make_plan(config_, world_.size(), tokens.vocab_size());
+    plan_ = make_plan(config_, world_.size(), tokens.vocab_size());
+    const Plan& plan = plan_;
+    vocab_size_ = tokens.vocab_size();
     require_memory(world_, config_, plan);
     flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
     rank_ = std::make_unique<RankState>(world_, config_, std::move(device), tokens.vocab_size());
@@ -114,6 +121,8 @@ class Run {
       if (folder_->marker().course != course_.id)
         folder_->mark({.course = course_.id, .begun_by = course_.begun_by});
       folder_->write_config(start_.configuration.yaml);
+      record_ = record_of_start();
+      write_record();
       keep_tokenizer(folder_->path(), tokens.tokenizer());
     });
     if (folder_ == nullptr) return;
@@ -121,6 +130,7 @@ class Run {
         std::make_unique<MetricsWriter>(folder_->metrics(), course_.is_new ? 0 : state_.step,
                                         course_.is_new ? RestartLines::cut : RestartLines::keep);
     if (restart) metrics_->write(*restart);
+    part_meter_ = std::make_unique<PartMeter>(rank_->device->profile());
     RunProgress::Columns columns;
     if (is_live_terminal(STDOUT_FILENO)) columns = [] { return terminal_columns(STDOUT_FILENO); };
     progress_ = std::make_unique<RunProgress>(std::cout, std::move(columns), state_.step + 1,
@@ -164,14 +174,42 @@ class Run {
     return restart;
   }
 
+  RunRecord record_of_start() const {
+    std::error_code ignored;
+    return {.command = start_.command,
+            .directory = std::filesystem::current_path(ignored).string(),
+            .version = start_.version,
+            .device = describe_device(*rank_->device),
+            .num_threads = kernels::num_threads(),
+            .vocab_size = vocab_size_,
+            .first_step = state_.step,
+            .peak_flops_per_second = peak_};
+  }
+
+  void write_record(const std::optional<PlannedAtRows>& at_rows = std::nullopt) const {
+    write_run_record(folder_->path(), record_, world_.topology(), plan_, at_rows);
+  }
+
+  // What the plan says of the rows that the ranks received: rank 0 plans once more.
+  void record_planned_memory() {
+    if (folder_ == nullptr || state_.max_rows == 0) return;
+    try {
+      write_record(PlannedAtRows{.rows = state_.max_rows,
+                                 .memory_bytes = peak_bytes_with_rows(
+                                     config_, world_.size(), vocab_size_, state_.max_rows)});
+    } catch (const IoError& error) {  // the run itself is whole
+      note(error.what());
+    }
+  }
+
   void take_step() {
     watchdog_.enter(RunSection::step);
     slow_ranks_.begin_step();
     const bool captures = capture_ && capture_->wants(state_.step + 1);
     if (captures) begin_capture();
+    if (part_meter_) part_meter_->begin_step();
     const Clock::time_point started = Clock::now();
-    last_ =
-        trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
+    last_ = trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
     const double seconds = seconds_since(started);
     if (captures) end_capture();
     const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
@@ -237,7 +275,9 @@ class Run {
                                 .max_rows = state_.max_rows,
                                 .load_max_over_mean = last_.load.max_over_mean,
                                 .dropped_fraction = last_.load.dropped_fraction,
-                                .spill = spill});
+                                .spill = spill,
+                                .load_by_layer = last_.load.by_layer,
+                                .part_seconds = part_meter_->end_step()});
   }
 
   void evaluate() {
@@ -347,6 +387,9 @@ class Run {
   RankLog& log_;
   std::string checkpoints_;
   CorpusRecord corpus_;
+  Plan plan_;
+  std::int64_t vocab_size_ = 0;
+  RunRecord record_;  // of this start; on rank 0
   std::unique_ptr<RankState> rank_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<FixedBatches> validation_;
@@ -354,6 +397,7 @@ class Run {
   std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<PartMeter> part_meter_;
   std::unique_ptr<RunProgress> progress_;
   TrainState state_;
   StepResult last_;

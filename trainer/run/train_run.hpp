@@ -19,6 +19,8 @@ struct RunStart {
   ConfigText configuration;
   std::string program;           // for the closing lines, as a shell reads them: this program, and
   std::string continue_command;  // the command that continues this run
+  std::string command;           // as it was started
+  std::string version;           // of the program, and the libraries it was built with
   std::string plot_script;       // likewise, what draws a run; empty: it is not here
   BatchJob job;
 };
