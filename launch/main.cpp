@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
       {"generate", "text from a trained model", Processes::one, switchyard::run_generate},
       {"plan", "memory, work and traffic of a layout, without running it", Processes::one,
        switchyard::run_plan},
+      {"fit", "scaling laws of finished runs", Processes::one, switchyard::run_fit},
       {"config", "check a configuration and print it complete", Processes::one,
        switchyard::run_config},
       {"checkpoint", "show, verify or compare checkpoints", Processes::one,

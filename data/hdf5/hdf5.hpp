@@ -205,6 +205,12 @@ class File {
   Dataset create_dataset(const std::string& name, const VirtualDataset& recipe);
   Dataset open_dataset(const std::string& name) const;  // DataError: absent, strange type or rank
 
+  // A list of texts (without zero bytes) as one-dimensional dataset of texts of fixed length, and
+  // back. open_dataset() is for numbers only.
+  void write_texts(const std::string& name, std::span<const std::string> texts);
+  std::vector<std::string> read_texts(const std::string& name) const;
+  bool holds_texts(const std::string& name) const;  // DataError when there is no such dataset
+
   // Attributes of a group or dataset; "/" is the file itself.
   void set_attribute(const std::string& object, const std::string& key, std::string_view value);
   void set_attribute(const std::string& object, const std::string& key, std::int64_t value);

@@ -11,6 +11,7 @@ int run_checkpoint(const CommandContext& context);
 int run_config(const CommandContext& context);
 int run_doctor(const CommandContext& context);
 int run_eval(const CommandContext& context);
+int run_fit(const CommandContext& context);
 int run_generate(const CommandContext& context);
 int run_plan(const CommandContext& context);
 int run_prepare(const CommandContext& context);

@@ -25,7 +25,8 @@ declare -A brothers=(
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
   [trainer/run]="activations checkpoint watch"
-  [launch/config]="" [launch/doctor]="" [launch/report]="config" [launch/commands]="config doctor report"
+  [launch/config]="" [launch/doctor]="" [launch/study]="config" [launch/fit]="study"
+  [launch/report]="config fit study" [launch/commands]="config doctor fit report study"
 )
 # header pattern -> folders (or files) that may include it
 declare -A home=(
@@ -43,6 +44,7 @@ declare -A home=(
   ['nlohmann/.*']='\.cpp$'
   ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
+  ['nlopt\.h']='^launch/fit/[a-z_]*\.cpp$'
   ['Random123/.*']='^tensor/random\.cpp$|^kernels/cuda/dropout\.cu$'
   ['cuda.*|nccl\.h|cublas.*|cudnn.*|nvtx3/.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
 )
