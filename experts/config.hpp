@@ -9,10 +9,11 @@
 
 namespace switchyard {
 
-// Over which tokens the balance loss takes its means.
-enum class BalanceScope : std::uint8_t { sequence };
-constexpr std::array<std::string_view, 1> choice_names(BalanceScope) {
-  return {"sequence"};
+// Over which tokens the balance loss counts choices and takes its means: each sequence; the tokens
+// of all ranks in a micro-step; those of the step so far, this micro-step included.
+enum class BalanceScope : std::uint8_t { sequence, micro_step, step };
+constexpr std::array<std::string_view, 3> choice_names(BalanceScope) {
+  return {"sequence", "micro_step", "step"};
 }
 
 // The gate of shared experts: none, or a sigmoid of a linear map of the token (Qwen2-MoE).
@@ -38,6 +39,9 @@ struct ExpertsConfig {
   double z_weight = 0.001;
   bool normalize_top_k = true;  // in a configuration file that leaves it out: top_k > 1
   BalanceScope balance_scope = BalanceScope::sequence;
+  // Of the bias that is added to an expert's scores for the choice alone: after each step it moves
+  // by so much towards balance (kernels/choice_counts.hpp). 0: there is none.
+  double bias_rate = 0;
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 
   SharedExpertsConfig shared = {};
@@ -50,6 +54,8 @@ struct ExpertsConfig {
       if (layer_has_experts(layer)) return true;
     return false;
   }
+  // Whether the choices of a whole step are counted.
+  bool counts_step() const { return bias_rate > 0 || balance_scope == BalanceScope::step; }
   // Inside all shared experts together, which are one network; 0: there are none.
   std::int64_t shared_width() const {
     return shared.number * (shared.intermediate > 0 ? shared.intermediate : intermediate);

@@ -84,6 +84,10 @@ class MoeLayer {
   // reported ready.
   void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, const Saved& saved,
                 const Derived& derived, Scratch& scratch, const Pass& pass) const;
+  // After a step: see Router.
+  void move_bias(const TensorView& counts, const TensorView& decision) const {
+    router_.move_bias(counts, decision);
+  }
 
  private:
   bool drops(const Pass& pass) const { return pass.training && config_.dropout > 0; }

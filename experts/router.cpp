@@ -1,8 +1,11 @@
 #include "experts/router.hpp"
 
+#include <cmath>
 #include <utility>
 
 #include "kernels/balance.hpp"
+#include "kernels/choice_counts.hpp"
+#include "kernels/elementwise.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -40,6 +43,7 @@ RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::i
     : logits(device, Purpose::workspace, DType::f32, {num_tokens, config.num_experts}),
       dweights(device, Purpose::workspace, DType::f32, {num_tokens, config.top_k}),
       slopes(device, Purpose::workspace, DType::f32, {num_sequences, config.num_experts}),
+      pool(device, Purpose::workspace, DType::i64, {config.num_experts}),
       hidden_f32(TokenProjection::make_room(device, num_tokens, hidden, compute)) {}
 
 Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
@@ -47,17 +51,22 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
     : config_(config),
       num_layers_(static_cast<double>(num_layers)),
       context_(store.mesh().group(Axis::context)),
+      all_ranks_(store.mesh().group(Axis::dense_replica)),
       projection_(store,
                   {.name = prefix + ".router.weight",
                    .global_shape = {config.num_experts, hidden},
                    .keys = "experts.num_experts, experts.every, experts.first_dense, model.hidden",
                    .replicas = Axis::dense_replica,
                    .initial_std = initial_std}),
-      parts_(std::move(parts)) {}
-
-void Router::set_selection_bias(const TensorView& bias) {
-  expect(bias.dtype == DType::f32 && bias.numel() == config_.num_experts, "a bias f32 [E]");
-  selection_bias_ = bias;
+      parts_(std::move(parts)) {
+  if (config.bias_rate > 0)
+    bias_ = &store.add({.name = prefix + ".router.bias",
+                        .global_shape = {config.num_experts},
+                        .keys = "experts.bias_rate, experts.num_experts",
+                        .replicas = Axis::dense_replica,
+                        .kind = ParameterKind::state,
+                        .decay = false,
+                        .initial = Initial::zeros});
 }
 
 void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
@@ -69,25 +78,50 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
 
   projection_.forward(x, logits, scratch.hidden_f32);
-  const RoutedTokens tokens{x, pass, selection_bias_};
+  const RoutedTokens tokens{x, pass, bias()};
   parts_.score->forward(tokens, logits, scores, gate.lse->slice_rows(0, num_tokens));
   parts_.select->choose(tokens, scores, indices);
   parts_.weigh->forward(scores, indices, gate.weights->slice_rows(0, num_tokens));
   const TensorView counts = gate.counts->slice_rows(0, num_sequences);
   kernels::balance_statistics(scores, indices, pass.sequence_length, counts,
                               gate.score_sums->slice_rows(0, num_sequences));
-  if (context_.size() > 1) context_.all_reduce(counts, ReduceOp::sum);
+  count(counts, scratch, pass);
+}
+
+// An evaluation has no steps, and nobody asks for its balance beyond a sequence.
+Router::Pool Router::pool_of(const Pass& pass) const {
+  if (config_.balance_scope == BalanceScope::sequence || !pass.training)
+    return {pass.whole_length(), pass.num_global_sequences};
+  const double micro_steps =
+      config_.balance_scope == BalanceScope::step ? static_cast<double>(pass.micro_step + 1) : 1;
+  const double num_tokens =
+      pass.num_global_tokens / static_cast<double>(pass.num_micro_steps) * micro_steps;
+  return {std::llround(num_tokens), pass.num_global_tokens / num_tokens};
+}
+
+void Router::count(const TensorView& counts, RouterScratch& scratch, const Pass& pass) const {
+  const bool pools = config_.balance_scope != BalanceScope::sequence && pass.training;
+  if (pools || !scratch.step_counts.empty()) kernels::sum_counts(counts, scratch.pool);
+  if (!scratch.step_counts.empty()) kernels::add_counts(scratch.pool, scratch.step_counts);
+  if (!pools) {
+    if (context_.size() > 1) context_.all_reduce(counts, ReduceOp::sum);
+    return;
+  }
+  if (config_.balance_scope == BalanceScope::step) kernels::copy(scratch.step_counts, scratch.pool);
+  all_ranks_.all_reduce(scratch.pool, ReduceOp::sum);
+  kernels::spread_counts(scratch.pool, counts);
 }
 
 void Router::add_losses(const GateRecord& gate, std::int64_t num_tokens, const Pass& pass,
                         const TensorView& losses) const {
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
+  const Pool pool = pool_of(pass);
   kernels::add_auxiliary_losses(gate.counts->slice_rows(0, num_sequences),
                                 gate.score_sums->slice_rows(0, num_sequences),
                                 gate.lse->slice_rows(0, num_tokens),
                                 {.top_k = config_.top_k,
-                                 .sequence_length = pass.whole_length(),
-                                 .num_sequences = pass.num_global_sequences,
+                                 .sequence_length = pool.num_tokens,
+                                 .num_sequences = pool.times,
                                  .num_tokens = pass.num_global_tokens},
                                 losses);
 }
@@ -98,21 +132,26 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
   const TensorView dlogits = scratch.logits->slice_rows(0, num_tokens);
   const TensorView slopes = scratch.slopes->slice_rows(0, num_sequences);
-  kernels::balance_slopes(
-      gate.counts->slice_rows(0, num_sequences), config_.top_k, pass.whole_length(),
-      config_.balance_weight / (pass.num_global_sequences * num_layers_), slopes);
+  const Pool pool = pool_of(pass);
+  kernels::balance_slopes(gate.counts->slice_rows(0, num_sequences), config_.top_k, pool.num_tokens,
+                          config_.balance_weight / (pool.times * num_layers_), slopes);
   const double z_slope = config_.z_weight / (pass.num_global_tokens * num_layers_);
   const TensorView scores = gate.scores->slice_rows(0, num_tokens);
   const TensorView indices = gate.indices->slice_rows(0, num_tokens);
   const TensorView dchosen = scratch.dweights->slice_rows(0, num_tokens);
   parts_.weigh->backward(dchosen, scores, indices, dchosen);
-  parts_.score->backward({x, pass, selection_bias_},
+  parts_.score->backward({x, pass, bias()},
                          {.dchosen = dchosen,
                           .indices = indices,
                           .slopes = slopes,
                           .z_slope = static_cast<float>(z_slope)},
                          scores, gate.lse->slice_rows(0, num_tokens), dlogits);
   projection_.backward(dlogits, x, dx, scratch.hidden_f32, pass);
+}
+
+void Router::move_bias(const TensorView& counts, const TensorView& decision) const {
+  if (bias_ == nullptr) return;
+  kernels::move_selection_bias(counts, decision, static_cast<float>(config_.bias_rate), bias());
 }
 
 }  // namespace switchyard

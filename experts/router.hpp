@@ -3,8 +3,10 @@
 // the auxiliary losses are a GateRecord, which the backward pass reads; nothing routes again. Where
 // a sequence is split over context ranks, its counts are summed over them (integers), so that every
 // rank has the statistics of whole sequences; the sums of scores stay this rank's own, since the
-// losses are sums over ranks. Legend as in moe_layer.hpp; n tokens of a sequence on this rank, T =
-// S n.
+// losses are sums over ranks. Where the balance loss looks at more than a sequence, the counts are
+// those of a pool of tokens (the micro-step's of all ranks, or the step's so far), the same for all
+// its sequences. A bias for the choice is state, which moves once a step. Legend as in
+// moe_layer.hpp; n tokens of a sequence on this rank, T = S n.
 #pragma once
 
 #include <string>
@@ -27,7 +29,7 @@ struct GateRecord {
   Tensor lse;         // f32 [T]: log sum exp of a token's logits
   Tensor indices;     // i32 [T, k]: chosen experts, highest score first
   Tensor weights;     // f32 [T, k]: of the choices in the layer's output
-  Tensor counts;      // i32 [S, E]: slots of a whole sequence by expert
+  Tensor counts;      // i32 [S, E]: slots by expert, of a whole sequence or of its pool
   Tensor score_sums;  // f32 [S, E]: over this rank's tokens of a sequence
 };
 
@@ -35,21 +37,23 @@ struct RouterScratch {
   RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
                 std::int64_t num_tokens, std::int64_t num_sequences);
 
-  Tensor logits;      // f32 [T, E], and their gradient
-  Tensor dweights;    // f32 [T, k], written by the combine's backward; then of the chosen scores
-  Tensor slopes;      // f32 [S, E]: of the balance loss to the scores
+  Tensor logits;    // f32 [T, E], and their gradient
+  Tensor dweights;  // f32 [T, k], written by the combine's backward; then of the chosen scores
+  Tensor slopes;    // f32 [S, E]: of the balance loss to the scores
+  Tensor pool;      // i64 [E]: slots by expert of this rank's tokens, then of the pool
+  // i64 [E]: where the layer at work counts the slots of this rank's tokens since the step began,
+  // dropped ones included. Of whoever runs the layers; empty: nobody counts.
+  TensorView step_counts;
   Tensor hidden_f32;  // of the projection: x, then dx
 };
 
 class Router {
  public:
-  // Registers `prefix`.router.weight [E, H]. parts: what it computes with; see make_router_parts().
+  // Registers `prefix`.router.weight [E, H] and, with a bias_rate, `prefix`.router.bias [E]. parts:
+  // what it computes with; see make_router_parts().
   Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
          RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std);
 
-  // bias: f32 [E], which every choice from now on adds to the scores; only the choice sees it. The
-  // caller's; it must outlive the router's use.
-  void set_selection_bias(const TensorView& bias);
   void pack_weights() { projection_.pack_weights(); }
   // x: [T, H] in the compute type. Fills the record.
   void forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
@@ -62,14 +66,28 @@ class Router {
   // dx [T, H] and to the parameter's gradient.
   void backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
                 const TensorView& dx, const Pass& pass) const;
+  // After a step. counts: i64 [E], of its slots on all ranks, dropped ones included; decision: f32
+  // [2], whether the step counts (kernels/step_figures.hpp). Nothing without a bias.
+  void move_bias(const TensorView& counts, const TensorView& decision) const;
 
  private:
+  // Whose slots a row of gate.counts tells, and how many such rows the step has.
+  struct Pool {
+    std::int64_t num_tokens = 0;
+    double times = 1;
+  };
+  Pool pool_of(const Pass& pass) const;
+  // counts: i32 [S, E] of this rank's tokens of each sequence -> those of the sequence's pool.
+  void count(const TensorView& counts, RouterScratch& scratch, const Pass& pass) const;
+  TensorView bias() const { return bias_ != nullptr ? bias_->value() : TensorView{}; }
+
   ExpertsConfig config_;
   double num_layers_;
   Group& context_;
+  Group& all_ranks_;  // that have tokens
   TokenProjection projection_;
   RouterParts parts_;
-  TensorView selection_bias_;
+  Parameter* bias_ = nullptr;  // f32 [E], state
 };
 
 }  // namespace switchyard

@@ -59,6 +59,9 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
   if (num_loads > 0)
     loads_ = Tensor(model.device(), Purpose::workspace, DType::i64,
                     {num_loads, model.placement().num_places() + 1});
+  if (num_loads > 0 && model.experts_config().counts_step())
+    choices_ = Tensor(model.device(), Purpose::workspace, DType::i64,
+                      {num_loads, model.experts_config().num_experts});
   set_documents({});
 }
 
@@ -68,6 +71,13 @@ void Activations::set_documents(kernels::DocumentStarts document_starts) {
 
 void Activations::clear_loads() {
   if (!loads_.empty()) kernels::fill_zero(loads_);
+  if (!choices_.empty()) kernels::fill_zero(choices_);
+}
+
+void Activations::begin_count(std::size_t layer) {
+  const std::int64_t row = load_row_[layer];
+  scratch_.moe->router.step_counts =
+      choices_.empty() ? TensorView{} : choices_->slice_rows(row, row + 1).flat();
 }
 
 void Activations::add_load(std::size_t layer) {

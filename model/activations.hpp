@@ -50,6 +50,9 @@ class Activations {
   // i64 [layers with experts, places + 1]: the rows of this rank's tokens by place of the expert,
   // and the slots that were dropped, of all passes since clear_loads(). Empty without experts.
   TensorView loads() const { return loads_.empty() ? TensorView{} : loads_.view(); }
+  // i64 [layers with experts, experts]: the slots of this rank's tokens by expert, dropped ones
+  // included, of all passes since clear_loads(). Empty unless the configuration asks for them.
+  TensorView choices() const { return choices_.empty() ? TensorView{} : choices_.view(); }
   void clear_loads();
 
   // For a model's passes over a batch of this size.
@@ -58,7 +61,8 @@ class Activations {
   LayerRecords& records() { return records_; }
   Block::Scratch& scratch() { return scratch_; }
   Output& output() { return output_; }
-  // To be called after the forward pass of each layer with experts.
+  // To be called before and after the forward pass of each layer with experts.
+  void begin_count(std::size_t layer);
   void add_load(std::size_t layer);
 
  private:
@@ -75,6 +79,7 @@ class Activations {
   std::int64_t top_k_;
   std::vector<std::int64_t> load_row_;  // by layer: its row of loads_
   Tensor loads_;
+  Tensor choices_;
   ActivationObserver* observer_ = nullptr;
 };
 

@@ -91,6 +91,10 @@ class Block {
         std::int64_t num_moe_layers);
 
   bool has_experts() const { return moe_.has_value(); }
+  // After a step, of a block with experts: see Router.
+  void move_bias(const TensorView& counts, const TensorView& decision) const {
+    moe_->move_bias(counts, decision);
+  }
   static Normed make_normed(Device& device, DType compute, std::int64_t num_tokens,
                             std::int64_t hidden);
   Saved make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const;

@@ -132,6 +132,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     const Profile::LayerScope here(device().profile(), static_cast<std::int64_t>(layer), false);
     const auto [saved, derived] = records.begin_forward(layer, pass);
     pass.needs(layers_.blocks[layer]);
+    if (blocks_[layer]->has_experts()) activations.begin_count(layer);
     blocks_[layer]->forward(stream, delta, saved, derived, scratch, pass);
     stream = derived.stream;
     delta = scratch.delta;
@@ -186,6 +187,15 @@ void Transformer::add_auxiliary_losses(Activations& activations, const TensorVie
   if (num_moe_layers() == 0) return;
   kernels::add_quotients(activations.scratch().moe->losses, static_cast<double>(num_moe_layers()),
                          losses.slice_rows(1, num_losses));
+}
+
+void Transformer::move_biases(const TensorView& counts, const TensorView& decision) const {
+  std::int64_t row = 0;
+  for (const auto& block : blocks_) {
+    if (counts.empty() || !block->has_experts()) continue;
+    block->move_bias(counts[row], decision);
+    ++row;
+  }
 }
 
 Generation Transformer::make_generation(std::int64_t max_length,

@@ -71,6 +71,11 @@ class Transformer {
   void logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
               const TensorView& out) const;
 
+  // After a step, before pack_weights(): the bias of each router moves towards balance. counts:
+  // what Activations::choices() gives, added up over ranks; decision: see Router. Nothing without
+  // biases.
+  void move_biases(const TensorView& counts, const TensorView& decision) const;
+
   // Generation, with all experts on this rank: room for a sequence of at most max_length tokens, of
   // which at most max_new_tokens are added at a time; and buffers for adding num_tokens.
   Generation make_generation(std::int64_t max_length, std::int64_t max_new_tokens) const;

@@ -35,6 +35,9 @@ struct Pass {
   // cross-entropy is a mean by weight.
   double target_weight = 0;
   double num_global_sequences = 1;
+  // In training: which of the step's micro-steps this is. Each has as many tokens as the others.
+  std::int64_t micro_step = 0;
+  std::int64_t num_micro_steps = 1;
   GradientSync* sync = nullptr;  // may be null (evaluation, generation, tests)
   LayerOrder* order = nullptr;   // may be null (generation, tests)
 

@@ -58,7 +58,7 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
 
 StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToReport& add) {
   device_.profile().enter_step(step);
-  const Pass pass = pass_of(step, true);
+  Pass pass = pass_of(step, true);
   activations_.clear_loads();
   report_.begin();
   store_.zero_gradients();
@@ -69,6 +69,7 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
     const std::int64_t times = stands_for_others ? num_micro_steps - 2 : 1;
     const Profile::Repeat repeat(device_.profile(), times);
     const TokenBatch& batch = next_batch(source);
+    pass.micro_step = num_taken;
     if (is_last) sync_.arm();
     model_.train(batch, activations_, pass, report_.losses());
     num_taken += times;
@@ -129,6 +130,7 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   batch_.describe(pass);
   pass.num_global_sequences = static_cast<double>(layout_.global_batch);
   pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
+  pass.num_micro_steps = layout_.num_micro_steps();
   pass.target_weight = objective_.total_weight(layout_.global_batch);
   pass.sync = training ? &sync_ : nullptr;
   pass.order = &order_;
@@ -161,7 +163,8 @@ void Trainer::exchange_report(const AddToReport& add) {
   }
   if (activations_.loads().empty()) return;
   const Profile::ControlScope control(device_.profile());
-  mesh_.group(Axis::dense_replica).all_reduce(activations_.loads(), ReduceOp::sum);
+  for (const TensorView& counts : {activations_.loads(), activations_.choices()})
+    if (!counts.empty()) mesh_.group(Axis::dense_replica).all_reduce(counts, ReduceOp::sum);
 }
 
 // What it changes, if anything, the device knows by now (StepReport::decision).
@@ -169,6 +172,7 @@ void Trainer::update(std::int64_t step, double learning_rate) {
   const Profile::Scope scope(device_.profile(), Part::optimizer);
   optimizer_.update(step, learning_rate, report_.decision());
   sync_.gather_values();
+  model_.move_biases(activations_.choices(), report_.decision());
   model_.pack_weights();
 }
 

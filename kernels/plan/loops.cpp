@@ -108,6 +108,23 @@ void add_expert_load(const TensorView& load) {
   record(load, numel(load), 2 * bytes(load) + bytes(load) / 2);
 }
 
+void sum_counts(const TensorView& counts, const TensorView& totals) {
+  record(totals, numel(counts), bytes(counts) + bytes(totals));
+}
+
+void add_counts(const TensorView& counts) {
+  record(counts, numel(counts), 3 * bytes(counts));
+}
+
+void spread_counts(const TensorView& counts) {
+  record(counts, 0, bytes(counts));
+}
+
+// Reads the counts, twice as wide as the bias, which is read and written.
+void move_selection_bias(const TensorView& bias) {
+  record(bias, 3 * numel(bias), 4 * bytes(bias));
+}
+
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row) {
   record(arrival_of_row, 0, bytes(arrival_of_row) + (numbers.empty() ? 0 : bytes(numbers)));
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <string_view>
 
 #include "cmake/built_with.hpp"
@@ -175,6 +176,25 @@ void check_experts(Checker& checker, const Config& config) {
   }
 }
 
+// Counts of a pool of tokens are 32-bit numbers.
+void check_balance_scope(Checker& checker, const Config& config) {
+  const ExpertsConfig& experts = config.experts;
+  if (!checker.knows({"experts.balance_scope", "experts.top_k", "train.global_batch",
+                      "model.sequence_length"}) ||
+      experts.balance_scope == BalanceScope::sequence)
+    return;
+  constexpr double most = std::numeric_limits<std::int32_t>::max();
+  const double slots = static_cast<double>(config.train.global_batch) *
+                       static_cast<double>(config.model.sequence_length) *
+                       static_cast<double>(experts.top_k);
+  if (slots > most)
+    checker.blame({"experts.balance_scope", "train.global_batch"},
+                  fmt::format("global_batch x sequence_length x top_k = {} x {} x {} is more than "
+                              "{} choices, which balance_scope {} can count; write sequence",
+                              config.train.global_batch, config.model.sequence_length,
+                              experts.top_k, most, name_of(experts.balance_scope)));
+}
+
 void check_batch(Checker& checker, const TrainConfig& train) {
   if (!checker.knows({"train.global_batch", "train.micro_batch"})) return;
   if (train.micro_batch == 0 || train.global_batch % train.micro_batch == 0) return;
@@ -273,6 +293,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_attention(checker, config.model);
   check_rope_scaling(checker, config.model);
   check_experts(checker, config);
+  check_balance_scope(checker, config);
   check_batch(checker, config.train);
   check_schedule(checker, config);
   check_activations(checker, config);

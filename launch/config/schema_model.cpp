@@ -291,9 +291,21 @@ void add_experts(std::vector<Key>& keys) {
   keys.push_back({.section = "experts",
                   .name = "balance_scope",
                   .field = field<s, &C::balance_scope>(),
-                  .description = "Over which tokens the balance loss takes its means. `sequence`: "
-                                 "within each sequence, which no layout and no accumulation can "
-                                 "change."});
+                  .description =
+                      "Over which tokens the balance loss counts choices and takes its means. "
+                      "`sequence`: within each sequence, which no layout and no accumulation can "
+                      "change; `micro_step`: those of all ranks in a micro-step, so it depends on "
+                      "which sequences share one; `step`: those of the step so far, so it depends "
+                      "on their order, too."});
+  keys.push_back({.section = "experts",
+                  .name = "bias_rate",
+                  .field = field<s, &C::bias_rate>(),
+                  .range = from(0),
+                  .description =
+                      "Balance without a loss (DeepSeek-V3: 0.001): a bias is added to each "
+                      "expert's score for the choice alone, and after each step it rises by so "
+                      "much where the expert was chosen less often than the mean, and falls where "
+                      "more often. 0: no bias."});
   keys.push_back({.section = "experts",
                   .name = "dropout",
                   .field = field<s, &C::dropout>(),

@@ -88,9 +88,9 @@ Doubles router_weight(const LayerCase& c) {
 std::string LayerCase::describe() const {
   return fmt::format(
       "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
-      "gate {}",
+      "gate {}, balance over {}",
       num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
-      shared.number, shared.intermediate, name_of(shared.gate));
+      shared.number, shared.intermediate, name_of(shared.gate), name_of(scope));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -103,6 +103,7 @@ ExpertsConfig LayerCase::config() const {
   config.z_weight = 0.3;
   config.dropout = dropout;
   config.shared = shared;
+  config.balance_scope = scope;
   return config;
 }
 
@@ -112,7 +113,7 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   moe.top_k = size(c.top_k);
   moe.hidden = size(c.hidden);
   moe.intermediate = size(c.intermediate);
-  moe.sequence_length = size(c.sequence_length);
+  moe.sequence_length = size(c.scope == BalanceScope::sequence ? c.sequence_length : c.num_tokens);
   moe.normalize = c.normalize;
   moe.balance_weight = c.config().balance_weight / static_cast<double>(c.num_layers);
   moe.z_weight = c.config().z_weight / static_cast<double>(c.num_layers);
@@ -134,6 +135,10 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   for (std::size_t t = 0; t < size(c.num_tokens); ++t) x[t * moe.hidden] = 1;
   for (Doubles* values : {&moe.gate_up, &moe.down, &moe.shared.gate_up, &moe.shared.down, &x, &dy})
     round_to(c.dtype, *values);
+  solve();
+}
+
+void Problem::solve() {
   forward = moe.forward(x);
   gradients = moe.backward(x, dy, forward);
 }
@@ -150,9 +155,18 @@ LayerRun::LayerRun(Device& device, const Mesh& mesh, const LayerCase& c, std::in
              c.num_layers, dropout_key(), weight_std, weight_std),
       capacity_(planned_rows),
       scratch_(device, c.config(), c.hidden, c.dtype, num_local_tokens_, num_local_sequences_,
-               placement_, capacity_) {
+               placement_, capacity_),
+      step_counts_(device, Purpose::workspace, DType::i64, {c.num_experts}) {
   store_.allocate();
   layer_.pack_weights();
+  begin_micro_step(0, 1);
+}
+
+void LayerRun::begin_micro_step(std::int64_t index, std::int64_t count) {
+  micro_step_ = index;
+  num_micro_steps_ = count;
+  if (index == 0) kernels::fill_zero(step_counts_);
+  if (case_.config().counts_step()) scratch_.router.step_counts = step_counts_;
 }
 
 LayerRun::Batch& LayerRun::add_batch() {
@@ -202,8 +216,10 @@ Pass LayerRun::pass_of(const Batch& batch) const {
   pass.sequence_length = case_.sequence_length;
   pass.sequence_ids = batch.sequence_ids;
   pass.positions = batch.positions;
-  pass.num_global_tokens = static_cast<double>(case_.num_tokens);
-  pass.num_global_sequences = static_cast<double>(case_.num_sequences);
+  pass.micro_step = micro_step_;
+  pass.num_micro_steps = num_micro_steps_;
+  pass.num_global_tokens = static_cast<double>(case_.num_tokens * num_micro_steps_);
+  pass.num_global_sequences = static_cast<double>(case_.num_sequences * num_micro_steps_);
   return pass;
 }
 

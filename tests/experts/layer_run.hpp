@@ -25,6 +25,7 @@ struct LayerCase {
   bool drops = false;  // whether the router is one that drops choices
   double dy_scale = 0.2;
   SharedExpertsConfig shared = {};
+  BalanceScope scope = BalanceScope::sequence;
 
   std::string describe() const;
   ExpertsConfig config() const;
@@ -41,6 +42,8 @@ struct LayerCase {
 // The whole problem and what the oracle makes of it.
 struct Problem {
   explicit Problem(const LayerCase& c, const std::string& inputs = "inputs");
+  // What the oracle makes of it now.
+  void solve();
 
   ReferenceMoe moe;
   Doubles x, dy;  // [T, H], as the compute type holds them
@@ -66,6 +69,8 @@ class LayerRun {
   void load_inputs(Batch& batch, const Problem& problem) const;
   void forward(Batch& batch);
   void backward(Batch& batch);
+  // The passes from now on are micro-step `index` of `count`; a step begins with the first.
+  void begin_micro_step(std::int64_t index, std::int64_t count);
   // Sums gradients over the replicas, as GradientSync does in a real run.
   void reduce_gradients();
 
@@ -90,6 +95,9 @@ class LayerRun {
   MoeLayer layer_;
   RowCapacity capacity_;
   MoeLayer::Scratch scratch_;
+  Tensor step_counts_;
+  std::int64_t micro_step_ = 0;
+  std::int64_t num_micro_steps_ = 1;
   std::deque<Batch> batches_;
 };
 

@@ -195,6 +195,59 @@ TEST_P(MoeLayerTest, has_shared_experts_with_and_without_a_gate) {
                   .shared = shared});
 }
 
+// Over all ranks' tokens: the counts are the same numbers on every layout, and so are all bits that
+// a token gets.
+TEST_P(MoeLayerTest, balances_over_the_tokens_of_all_ranks) {
+  const std::int64_t num_experts = GetParam();
+  for (const BalanceScope scope : {BalanceScope::micro_step, BalanceScope::step})
+    for (const Routing routing : routings)
+      for (const double dy_scale : {0.2, 0.0})
+        check_case({.num_experts = num_experts,
+                    .top_k = std::min<std::int64_t>(2, num_experts),
+                    .routing = routing,
+                    .dy_scale = dy_scale,
+                    .scope = scope});
+}
+
+// The second micro-step of two: its loss counts the first one's choices, dropped ones not.
+TEST_P(MoeLayerTest, balances_over_the_step_so_far) {
+  for (const bool drops : {false, true}) {
+    const LayerCase c{.num_experts = GetParam(),
+                      .top_k = 1,
+                      .drops = drops,
+                      .dy_scale = 0.01,
+                      .scope = BalanceScope::step};
+    const Problem first(c);
+    Problem second(c, "second");
+    second.moe.earlier = first.forward.counts;
+    second.moe.num_earlier = static_cast<double>(c.num_tokens * c.top_k);
+    second.moe.balance_weight /= 2;  // half of the step's tokens
+    second.moe.z_weight /= 2;
+    second.solve();
+    EXPECT_GT(second.forward.margin, 1e-5) << "rounding could change a choice";
+    const std::unique_ptr<Device> device = make_tested_device();
+    for (const std::int64_t degree : expert_degrees()) {
+      SCOPED_TRACE(c.describe() + ", expert axis " + std::to_string(degree));
+      const Mesh mesh(world(), layout(degree));
+      LayerRun run(*device, mesh, c);
+      LayerRun::Batch& batch = run.add_batch();
+      run.load_weights(first.moe);
+      run.load_inputs(batch, first);
+      run.begin_micro_step(0, 2);
+      run.forward(batch);
+      run.load_inputs(batch, second);
+      run.begin_micro_step(1, 2);
+      run.forward(batch);
+      run.backward(batch);
+      run.reduce_gradients();
+      expect_as_oracle(run, batch, c, second);
+      double balance = run.losses()[0];
+      world().all_reduce_values({&balance, 1}, ReduceOp::sum);
+      EXPECT_NEAR(balance, second.forward.balance / 2, 1e-6 * second.forward.balance);
+    }
+  }
+}
+
 // Without a gradient from above, all that is left is the auxiliary losses'.
 TEST_P(MoeLayerTest, has_the_gradients_of_the_auxiliary_losses) {
   const std::int64_t num_experts = GetParam();

@@ -13,6 +13,7 @@ struct Dims {
   bool normalize, masked, drops = false;
   std::size_t shared_width = 0;
   bool shared_gate = false;
+  bool pooled = false;
 };
 
 ReferenceMoe make_reference(const Dims& dims) {
@@ -34,6 +35,12 @@ ReferenceMoe make_reference(const Dims& dims) {
   moe.shared.gate_up = random_doubles("shared gate_up", dims.shared_width * 2 * 5, 1.0);
   moe.shared.down = random_doubles("shared down", dims.shared_width * 5, 1.0);
   if (dims.shared_gate) moe.shared.gate = random_doubles("shared gate", 5, 1.0);
+  if (dims.pooled) {
+    moe.sequence_length = 8;
+    moe.earlier = random_doubles("earlier", dims.num_experts, 2.0);
+    for (double& count : moe.earlier) count = std::round(count + 3);
+    moe.num_earlier = 30;
+  }
   if (dims.masked) moe.mask = random_doubles("mask", 8 * dims.top_k * 5, 1.0);
   return moe;
 }
@@ -78,7 +85,8 @@ INSTANTIATE_TEST_SUITE_P(dims, ReferenceMoeTest,
                                            Dims{5, 3, false, true}, Dims{5, 3, true, true, true},
                                            Dims{4, 2, false, false, true},
                                            Dims{4, 2, true, false, false, 4},
-                                           Dims{3, 1, false, true, true, 4, true}));
+                                           Dims{3, 1, false, true, true, 4, true},
+                                           Dims{4, 2, true, false, false, 0, false, true}));
 
 }  // namespace
 }  // namespace switchyard::test

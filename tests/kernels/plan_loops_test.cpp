@@ -4,6 +4,7 @@
 #include "kernels/adamw.hpp"
 #include "kernels/arrival.hpp"
 #include "kernels/balance.hpp"
+#include "kernels/choice_counts.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
@@ -130,6 +131,12 @@ TEST_F(PlanLoops, Routing) {
   EXPECT_EQ(bytes_of([&] { balance_slopes(counts, 2, 4, 1, slopes); }), 2 * 32);
   const Tensor load = make(DType::i64, {5});
   EXPECT_EQ(bytes_of([&] { add_expert_load(totals, 16, load); }), 2 * 40 + 20);
+  const Tensor chosen = make(DType::i64, {4}), bias = make(DType::f32, {4}),
+               decision = make(DType::f32, {2});
+  EXPECT_EQ(bytes_of([&] { sum_counts(counts, chosen); }), 32 + 32);
+  EXPECT_EQ(bytes_of([&] { add_counts(chosen, chosen); }), 3 * 32);
+  EXPECT_EQ(bytes_of([&] { spread_counts(chosen, counts); }), 32);
+  EXPECT_EQ(bytes_of([&] { move_selection_bias(chosen, decision, 0.1f, bias); }), 4 * 16);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, {}, {}, order); }), 64);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, order, {0, 2}, order); }), 2 * 64);
   EXPECT_EQ(bytes_of([&] { group_offsets(order, offsets); }), 64 + 68);

@@ -123,6 +123,11 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
       {"experts: {every: 5}\n",
        "a.yaml:5:18: experts.every: every = 5 is more than num_layers = 4, so no layer would have "
        "experts; lower it, or write 0 for a dense model"},
+      {"experts: {balance_scope: step}\nmodel: {sequence_length: 2048}\n"
+       "train: {global_batch: 1000000}\n",
+       "a.yaml:5:26: experts.balance_scope: global_batch x sequence_length x top_k = 1000000 x "
+       "2048 x "
+       "2 is more than 2147483647 choices, which balance_scope step can count; write sequence"},
       {"train: {global_batch: 8, micro_batch: 3}\n",
        "a.yaml:5:39: train.micro_batch: global_batch / micro_batch = 8 / 3 is not whole; legal "
        "micro_batch: 0, 1, 2, 4, 8"},

@@ -21,6 +21,10 @@ struct ReferenceMoe {
   std::size_t num_experts = 1, top_k = 1, hidden = 1, intermediate = 1, sequence_length = 1;
   bool normalize = true;
   double balance_weight = 0, z_weight = 0;
+  // Choices of earlier tokens, [E], which the balance loss counts, too, and how many there were,
+  // dropped ones included.
+  Doubles earlier;
+  double num_earlier = 0;
   Doubles router;             // [E, H]
   Doubles gate_up;            // [E, 2 I, H]
   Doubles down;               // [E, H, I]
@@ -175,13 +179,20 @@ struct ReferenceMoe {
     f.probs.insert(f.probs.end(), probs.begin(), probs.end());
   }
 
+  // Of the choices that count with token t, those of expert e.
+  double share(const Forward& f, std::size_t t, std::size_t e) const {
+    const double count = f.counts[t / sequence_length * num_experts + e];
+    const double num_choices = static_cast<double>(sequence_length * top_k);
+    if (earlier.empty()) return count / num_choices;
+    return (count + earlier[e]) / (num_choices + num_earlier);
+  }
+
   double balance(const Forward& f, std::size_t num_tokens) const {
     const double length = static_cast<double>(sequence_length);
     double sum = 0;
     for (std::size_t t = 0; t < num_tokens; ++t)
       for (std::size_t e = 0; e < num_experts; ++e)
-        sum += f.counts[t / sequence_length * num_experts + e] /
-               (length * static_cast<double>(top_k)) * f.probs[t * num_experts + e] / length;
+        sum += share(f, t, e) * f.probs[t * num_experts + e] / length;
     return static_cast<double>(num_experts) * sum * length / static_cast<double>(num_tokens);
   }
 
@@ -255,11 +266,9 @@ struct ReferenceMoe {
 
   void add_balance_gradient(const Forward& f, std::size_t t, std::size_t num_tokens,
                             Doubles& dprobs) const {
-    const double length = static_cast<double>(sequence_length);
     for (std::size_t e = 0; e < num_experts; ++e)
-      dprobs[e] += balance_weight * static_cast<double>(num_experts) *
-                   f.counts[t / sequence_length * num_experts + e] /
-                   (length * static_cast<double>(top_k)) / static_cast<double>(num_tokens);
+      dprobs[e] += balance_weight * static_cast<double>(num_experts) * share(f, t, e) /
+                   static_cast<double>(num_tokens);
   }
 
   void add_logit_gradients(const Doubles& x, const Forward& f, std::size_t t,
