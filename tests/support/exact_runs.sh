@@ -11,7 +11,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/small_run.sh"
 model_features=(plain dropout documents windows tied dense top1 uneven kv_heads bf16)
 num_steps=${num_steps:-50}
-seed=${seed:-7}
+seed=${seed:-12}
 
 prepare_exact() {
   prepare_corpus "$switchyard"
@@ -59,8 +59,8 @@ overrides_of() {
 }
 
 draw() {
-  seed=$(((seed * 1103515245 + 12345) & 0x7fffffff))
-  drawn=$(((seed >> 16) % $1))
+  seed=$((seed * 6364136223846793005 + 1442695040888963407))  # a linear congruence of Knuth's
+  drawn=$((((seed >> 33) & 0x7fffffff) % $1))
 }
 
 exact_train() {
