@@ -88,8 +88,24 @@ for ranks in "${all_ranks[@]}"; do
   done
 done
 
+# Another instruction set has other bits: a run that goes on with one says so, and ranks with several do not start.
+other_machine() {
+  local numbers=(run.output=other train.num_steps=4 parallel.expert=1)
+  SWITCHYARD_MAX_ISA=sse4 expect 0 "$switchyard" train exact.yaml "${exact_model[@]}" "${numbers[@]}" train.num_steps=2
+  expect 0 "$switchyard" train exact.yaml "${exact_model[@]}" "${numbers[@]}"
+  [[ $out$err == *"trained with the instruction set sse4; here it is "*": the last bits"* ]] ||
+    fail "a run on another instruction set does not say so: $out$err"
+  expect 0 "$switchyard" checkpoint show other
+  [[ $out == *"exact: instruction set "* ]] || fail "the checkpoint does not tell its instruction set: $out"
+  numbers[0]=run.output=mixed
+  expect 2 "$mpiexec" -n 1 env SWITCHYARD_MAX_ISA=sse4 "$switchyard" train exact.yaml "${exact_model[@]}" "${numbers[@]}" \
+    : -n 1 "$switchyard" train exact.yaml "${exact_model[@]}" "${numbers[@]}"
+  expect_lines 1 "set SWITCHYARD_MAX_ISA=sse4 for all ranks"
+}
+
 # The near ties are there: in fast mode a layout of these leaves the curve of one rank.
 if [[ $3 == 2 ]]; then
+  other_machine
   overrides_of "${model[0]}"
   exact_train fast1 1 1 1 1 "${overrides[@]}" numerics.exact=false
   exact_train fast2 2 1 2 2 "${overrides[@]}" numerics.exact=false

@@ -20,6 +20,7 @@ const ConfigValues saved = {{"run.output", "a"},
                             {"model.rope_scaling.factor", "1"},
                             {"model.attention", "[{kind: full, window: 0}]"},
                             {"model.gone", "3"},
+                            {"numerics.max_context", "1"},
                             {"experts.top_k", "2"}};
 
 TEST(ChangedKeys, NothingChanged) {
@@ -36,12 +37,14 @@ TEST(ChangedKeys, OfModelExpertsAndDataAndOnlyWhatBothHave) {
                             {"model.rope_scaling.factor", "4"},
                             {"model.attention", "[{kind: window, window: 9}]"},
                             {"model.new", "1"},
+                            {"numerics.max_context", "24"},
                             {"experts.top_k", "1"}};
   const std::vector<ChangedKey> expected = {
       {"run.seed", "1", "2"},
       {"model.num_heads", "4", "8"},
       {"model.rope_scaling.factor", "1", "4"},
       {"model.attention", "[{kind: full, window: 0}]", "[{kind: window, window: 9}]"},
+      {"numerics.max_context", "1", "24"},
       {"experts.top_k", "2", "1"}};
   EXPECT_EQ(changed_keys(saved, now), expected);
 }

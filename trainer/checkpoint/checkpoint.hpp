@@ -24,10 +24,11 @@ using Report = std::function<void(const std::string&)>;
 struct SaveRequest {
   std::string folder;  // of all checkpoints of the run: ".../checkpoints"
   TrainState state{};
-  std::string configuration{};  // the run's effective YAML
-  std::string course{};         // of the run; a folder holds the checkpoints of one
-  CorpusRecord corpus{};        // that the run trains on
-  std::int64_t keep = 2;        // newest ones that stay, this one included, step 0 not; at least 1
+  std::string configuration{};    // the run's effective YAML
+  std::string course{};           // of the run; a folder holds the checkpoints of one
+  CorpusRecord corpus{};          // that the run trains on
+  ArithmeticRecord arithmetic{};  // of an exact run
+  std::int64_t keep = 2;  // newest ones that stay, this one included, step 0 not; at least 1
   std::int64_t leave_free_bytes = std::int64_t{16} << 20;  // room to leave for logs
 };
 

@@ -18,17 +18,17 @@ namespace switchyard {
 namespace {
 
 // Whether a checkpoint that was trained with another value of the key is told: what the model
-// computes and from which data. Schedules, batches and layouts are changed all the time, and of the
-// corpus (data.path) the checksums tell more.
+// computes, to the last bit, and from which data. Schedules, batches and layouts are changed all
+// the time, and of the corpus (data.path) the checksums tell more.
 bool is_told(const std::string& key) {
-  return key.starts_with("model.") || key.starts_with("experts.") ||
+  return key.starts_with("model.") || key.starts_with("experts.") || key.starts_with("numerics.") ||
          (key.starts_with("data.") && key != "data.path") || key == "run.seed" ||
          key == "run.precision";
 }
 
 bool is_of_training_alone(const std::string& key) {
-  return key == "run.seed" || key.ends_with("_std") || key.ends_with("dropout") ||
-         key == "experts.balance_weight" || key == "experts.z_weight" ||
+  return key == "run.seed" || key.starts_with("numerics.") || key.ends_with("_std") ||
+         key.ends_with("dropout") || key == "experts.balance_weight" || key == "experts.z_weight" ||
          key == "experts.balance_scope" || key == "experts.bias_rate";
 }
 

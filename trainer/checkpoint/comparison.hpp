@@ -32,7 +32,7 @@ void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& co
 std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const std::string& checkpoint,
                                                    const std::string& data_path);
 
-// A key of the sections model, experts and data, or run.seed or run.precision, that the
+// A key of the sections model, experts, numerics and data, or run.seed or run.precision, that the
 // checkpoint's configuration has otherwise.
 struct ChangedKey {
   std::string path;  // "model.rope_scaling.factor"

@@ -153,6 +153,9 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
     out << fmt::format("trained on {} (checksums: train {}, valid {}, tokenizer {})\n",
                        manifest.corpus.path, manifest.corpus.train, manifest.corpus.valid,
                        manifest.corpus.tokenizer);
+  if (manifest.arithmetic != ArithmeticRecord{})
+    out << fmt::format("exact: instruction set {}, build {}\n", manifest.arithmetic.isa,
+                       manifest.arithmetic.build);
   out << fmt::format("{} files, {}; {} tensors, {} elements trained, {} elements of state\n\n",
                      manifest.files.size(), format_bytes(static_cast<double>(manifest.num_bytes())),
                      manifest.tensors.size(), manifest.num_elements(ParameterKind::trained),

@@ -170,6 +170,10 @@ Manifest manifest_of(const Json& json) {
     manifest.corpus = {corpus.at("path"), corpus.at("train_xxh3"), corpus.at("valid_xxh3"),
                        corpus.at("tokenizer_xxh3")};
   }
+  if (json.contains("arithmetic")) {
+    const Json& arithmetic = json.at("arithmetic");
+    manifest.arithmetic = {arithmetic.at("isa"), arithmetic.at("build_xxh3")};
+  }
   for (const Json& file : json.at("files"))
     manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3_128")});
   for (const Json& tensor : json.at("tensors"))
@@ -252,6 +256,9 @@ std::string to_json(const Manifest& manifest) {
                       {"train_xxh3", manifest.corpus.train},
                       {"valid_xxh3", manifest.corpus.valid},
                       {"tokenizer_xxh3", manifest.corpus.tokenizer}};
+  if (manifest.arithmetic != ArithmeticRecord{})
+    json["arithmetic"] = {{"isa", manifest.arithmetic.isa},
+                          {"build_xxh3", manifest.arithmetic.build}};
   json["files"] = Json::array();
   for (const CheckpointFile& file : manifest.files)
     json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3_128", file.hash}});

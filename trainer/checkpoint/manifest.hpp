@@ -9,6 +9,7 @@
 #include "parallel/mesh.hpp"
 #include "parallel/parameter.hpp"
 #include "tensor/shape.hpp"
+#include "trainer/checkpoint/arithmetic_record.hpp"
 
 namespace switchyard {
 
@@ -61,10 +62,11 @@ struct CorpusRecord {
 struct Manifest {
   TrainState state;
   CorpusRecord corpus;
-  std::string configuration;  // the run's effective YAML
-  std::string course;         // that it is a part of; empty: of a version that knew no courses
-  int num_ranks = 0;          // that wrote it
-  ParallelConfig layout;      // of those ranks
+  ArithmeticRecord arithmetic;  // empty: not an exact run
+  std::string configuration;    // the run's effective YAML
+  std::string course;           // that it is a part of; empty: of a version that knew no courses
+  int num_ranks = 0;            // that wrote it
+  ParallelConfig layout;        // of those ranks
   std::vector<CheckpointFile> files;
   std::vector<SavedTensor> tensors;  // in the model's order
 

@@ -48,8 +48,9 @@ void require_named_checkpoint(const CheckpointConfig& config) {
 }
 
 std::optional<Resumed> resume_run(const Config& config, const ConfigText& configuration,
-                                  const TokenFile& tokens, const std::string& folder,
-                                  Trainer& trainer, Group& world, const Report& report) {
+                                  const TokenFile& tokens, const ArithmeticRecord& arithmetic,
+                                  const std::string& folder, Trainer& trainer, Group& world,
+                                  const Report& report) {
   if (config.checkpoint.resume_choice() == Resume::never) return std::nullopt;
   Resumed resumed;
   const ReadCheckpoint read = [&](const std::string& path) {
@@ -64,7 +65,10 @@ std::optional<Resumed> resume_run(const Config& config, const ConfigText& config
     return std::nullopt;
   }
   trainer.weights_changed();
-  restore_capacity(read_manifest(resumed.path), config, trainer, world);
+  const Manifest manifest = read_manifest(resumed.path);
+  restore_capacity(manifest, config, trainer, world);
+  const std::string changed = changed_arithmetic(manifest.arithmetic, arithmetic);
+  if (config.numerics.exact && world.rank() == 0 && report && !changed.empty()) report(changed);
   return resumed;
 }
 

@@ -22,12 +22,13 @@ struct Resumed {
 // of a run is made.
 void require_named_checkpoint(const CheckpointConfig& config);
 
-// Collective. `folder`: of the run's checkpoints; `configuration`, `tokens`: of this run. None if
-// the run starts from the beginning. CheckpointError: nothing valid though there are checkpoints,
-// damage of the one that is named, or another model. On the layout that wrote the checkpoint,
-// memory goes on as if the run had not stopped.
+// Collective. `folder`: of the run's checkpoints; `configuration`, `tokens`, `arithmetic` (empty:
+// not exact): of this run. None if the run starts from the beginning. CheckpointError: nothing
+// valid though there are checkpoints, damage of the one that is named, or another model. On the
+// layout that wrote the checkpoint, memory goes on as if the run had not stopped.
 std::optional<Resumed> resume_run(const Config& config, const ConfigText& configuration,
-                                  const TokenFile& tokens, const std::string& folder,
-                                  Trainer& trainer, Group& world, const Report& report);
+                                  const TokenFile& tokens, const ArithmeticRecord& arithmetic,
+                                  const std::string& folder, Trainer& trainer, Group& world,
+                                  const Report& report);
 
 }  // namespace switchyard

@@ -336,6 +336,7 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   manifest.configuration = request.configuration;
   manifest.course = request.course;
   manifest.corpus = request.corpus;
+  manifest.arithmetic = request.arithmetic;
   manifest.num_ranks = world.size();
   manifest.layout = store.mesh().config();
   manifest.tensors = gather_ownership(store, ranges, world);

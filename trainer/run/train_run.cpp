@@ -111,6 +111,7 @@ class Run {
       capture_ = std::make_unique<Capture>(config_, layout, world_);
     measure_peak();
     corpus_ = corpus_record(tokens);
+    if (config_.numerics.exact) arithmetic_ = arithmetic_record(world_);
     resume(tokens);
     const std::optional<RestartMetrics> restart = find_restart();
     loader_->seek(state_.step, state_.data_position);
@@ -147,8 +148,8 @@ class Run {
   void resume(const TokenFile& tokens) {
     if (!course_.note.empty()) note(course_.note);
     const std::optional<Resumed> resumed =
-        resume_run(config_, start_.configuration, tokens, checkpoints_, trainer(), world_,
-                   [this](const std::string& text) { note(text); });
+        resume_run(config_, start_.configuration, tokens, arithmetic_, checkpoints_, trainer(),
+                   world_, [this](const std::string& text) { note(text); });
     if (!resumed) return;
     state_ = resumed->state;
     saved_step_ = state_.step;
@@ -301,6 +302,7 @@ class Run {
                                               .configuration = start_.configuration.yaml,
                                               .course = course_.id,
                                               .corpus = corpus_,
+                                              .arithmetic = arithmetic_,
                                               .keep = config_.checkpoint.keep},
                                              trainer().store(), trainer().optimizer(), world_,
                                              [this](const std::string& text) { note(text); });
@@ -387,6 +389,7 @@ class Run {
   RankLog& log_;
   std::string checkpoints_;
   CorpusRecord corpus_;
+  ArithmeticRecord arithmetic_;  // of an exact run
   Plan plan_;
   std::int64_t vocab_size_ = 0;
   RunRecord record_;  // of this start; on rank 0
