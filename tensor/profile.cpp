@@ -45,13 +45,28 @@ Work& Work::operator+=(const Work& more) {
 
 Part Profile::enter(Part part) {
   const Part outer = current();
-  if (begins_.size() == most_begins) settle(most_begins / 2);
+  if (begins_.size() >= most_begins && marks_ == nullptr) settle(begins_.size() / 2);
   begins_.push_back({part, clock_.mark()});
+  if (marks_ != nullptr) keep_mark();
   if (place_ != nullptr) {
     place_->part = part;
     ++place_->num_changes;
   }
   return outer;
+}
+
+void Profile::keep_mark() {
+  PartMark mark{.part = begins_.back().part, .time = begins_.back().time};
+  if (place_ != nullptr) {
+    mark.layer = place_->layer;
+    mark.backward = place_->backward;
+  }
+  marks_->push_back(mark);
+}
+
+void Profile::keep_marks_in(std::vector<PartMark>* marks) {
+  marks_ = marks;
+  if (marks_ != nullptr) enter(current());
 }
 
 void Profile::enter_step(std::int64_t step) {

@@ -54,6 +54,14 @@ struct StepPlace {
   bool backward = false;
 };
 
+// The begin of a part, for whoever keeps a time line.
+struct PartMark {
+  Part part = Part::other;
+  TimePoint time;
+  std::int32_t layer = -1;  // as in StepPlace
+  bool backward = false;
+};
+
 class Profile {
  public:
   // Marks a part from construction to destruction.
@@ -123,6 +131,9 @@ class Profile {
   explicit Profile(Stream& clock) : clock_(clock), begins_{{Part::other, clock.mark()}} {}
   // From now on `place` says where the computation is. It outlives this object.
   void publish_to(StepPlace& place) { place_ = &place; }
+  // From now on each begin of a part is added to `marks`, too, and its moment stays known; null: no
+  // longer. `marks` outlives that.
+  void keep_marks_in(std::vector<PartMark>* marks);
   void enter_step(std::int64_t step);
   void reset();                   // all figures to zero, the clock starts now
   void record(const Work& work);  // adds to the current part, as often as a Repeat says
@@ -147,6 +158,7 @@ class Profile {
   static constexpr std::size_t most_begins = 8192;
   static std::size_t index(Part part) { return static_cast<std::size_t>(part); }
   Part current() const { return begins_.back().part; }
+  void keep_mark();              // of the part that is current
   Part enter(Part part);         // returns the part that was current
   void settle(std::size_t end);  // adds up the parts before begins_[end]
 
@@ -158,6 +170,7 @@ class Profile {
   std::int64_t times_ = 1;
   StepPlace* place_ = nullptr;  // may be null: nobody watches
   bool in_control_ = false;
+  std::vector<PartMark>* marks_ = nullptr;  // may be null
 };
 
 }  // namespace switchyard

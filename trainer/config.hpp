@@ -101,6 +101,16 @@ struct CaptureConfig {
   std::vector<ObservedTensor> tensors;  // empty: all
 };
 
+// A time line of chosen steps, written to RUN/traces.
+struct ProfileConfig {
+  std::vector<std::int64_t> steps;  // empty: none
+};
+
+// Forms of the metrics beside metrics.jsonl.
+struct MetricsConfig {
+  bool tensorboard = false;  // event files in RUN/events
+};
+
 struct EvaluateConfig {
   std::int64_t every = 0;          // steps; 0: only when asked
   std::int64_t num_sequences = 0;  // the first of the validation split; 0: all
@@ -141,6 +151,8 @@ struct Config {
   NumericsConfig numerics;
   ActivationsConfig activations;
   CaptureConfig capture;
+  ProfileConfig profile;
+  MetricsConfig metrics;
   EvaluateConfig evaluate;
   CheckpointConfig checkpoint;
   WatchdogConfig watchdog;

@@ -85,20 +85,21 @@ void read_elements(std::vector<AttentionConfig>& field, const Key& key,
     field.push_back(ElementReader(key, element_path(key, i), mistakes).read(elements[i]));
 }
 
-// The only element of the list that the key reaches.
+// The list that the key reaches.
 template <class Element>
-Element only_element(Config& config, const Key& key) {
-  return std::get<Access<std::vector<Element>>>(key.field)(config).front();
+std::vector<Element> list_of(Config& config, const Key& key) {
+  return std::get<Access<std::vector<Element>>>(key.field)(config);
 }
 template <>
-std::size_t only_element(Config& config, const Key& key) {
-  return std::get<AccessChoice<ChoiceListRef>>(key.field)(config).get().front();
+std::vector<std::size_t> list_of(Config& config, const Key& key) {
+  return std::get<AccessChoice<ChoiceListRef>>(key.field)(config).get();
 }
 
 template <class Element>
 void read_elements(std::vector<Element>& field, const Key& key,
                    const std::vector<YamlNode>& elements, std::vector<ValueMistake>& mistakes) {
-  // Each is read as a list of one; the word for an empty list is none of them.
+  // Each is read as a list of its own, of one or of a range; the word for an empty list is none of
+  // them.
   Key single = key;
   single.empty_word = {};
   for (std::size_t i = 0; i < elements.size(); ++i) {
@@ -112,7 +113,8 @@ void read_elements(std::vector<Element>& field, const Key& key,
     } else if (const auto problem = assign_value(scratch, single, node.text, node.quoted)) {
       mistakes.push_back({node.place, element_path(key, i), *problem});
     } else {
-      field.push_back(only_element<Element>(scratch, key));
+      const std::vector<Element> read = list_of<Element>(scratch, key);
+      field.insert(field.end(), read.begin(), read.end());
     }
   }
 }

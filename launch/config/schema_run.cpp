@@ -86,7 +86,7 @@ void add_capture(std::vector<Key>& keys) {
                   .range = from(1, 1e12),
                   .empty_word = "none",
                   .description = "Steps whose activations are written to `captures/` in the run's "
-                                 "folder, readable with h5py."});
+                                 "folder, readable with h5py: `[10, 20..22]`."});
   keys.push_back({.section = "capture",
                   .name = "layers",
                   .field = field<s, &C::layers>(),
@@ -101,6 +101,27 @@ void add_capture(std::vector<Key>& keys) {
                   .description = "`hidden`: the residual stream as it enters the layer; "
                                  "`attention_lse`: log sum exp of the attention scores, by head; "
                                  "`gate_probs`: the router's probabilities."});
+}
+
+void add_profile(std::vector<Key>& keys) {
+  keys.push_back({.section = "profile",
+                  .name = "steps",
+                  .field = field<&Config::profile, &ProfileConfig::steps>(),
+                  .unit = "steps",
+                  .range = from(1, 1e12),
+                  .empty_word = "none",
+                  .description =
+                      "Steps whose computation and exchanges on all ranks are written to "
+                      "`traces/` in the run's folder, for Perfetto: `10..12`."});
+}
+
+void add_metrics(std::vector<Key>& keys) {
+  keys.push_back({.section = "metrics",
+                  .name = "tensorboard",
+                  .field = field<&Config::metrics, &MetricsConfig::tensorboard>(),
+                  .description =
+                      "Also writes event files for TensorBoard to `events/` in the run's "
+                      "folder."});
 }
 
 void add_evaluate(std::vector<Key>& keys) {

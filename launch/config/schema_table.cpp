@@ -236,6 +236,8 @@ std::vector<Key> all_keys() {
   add_numerics(keys);
   add_activations(keys);
   add_capture(keys);
+  add_profile(keys);
+  add_metrics(keys);
   add_evaluate(keys);
   add_checkpoint(keys);
   add_watchdog(keys);
@@ -261,6 +263,8 @@ constexpr Section all_sections[] = {
     {"numerics", "Exact mode: the same bits whatever the layout (docs/numerics.md)."},
     {"activations", "What layers do with the activations that the backward pass reads."},
     {"capture", "Activations of chosen steps, written to files."},
+    {"profile", "A time line of chosen steps (docs/reports.md)."},
+    {"metrics", "Forms of the metrics beside `metrics.jsonl`."},
     {"evaluate", "Loss on the validation split while training."},
     {"checkpoint", "Saving and resuming."},
     {"watchdog",

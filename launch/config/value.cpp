@@ -156,13 +156,33 @@ Problem assign(const ChoiceListRef& field, const Key& key, std::string_view text
   return {};
 }
 
-// A list of one, or with the word for it the empty list.
+// "10..12": the whole numbers from 10 to 12.
+Problem assign_range(std::vector<std::int64_t>& field, const Key& key, std::string_view text,
+                     std::size_t dots) {
+  constexpr std::int64_t most_numbers = 10'000;
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+  for (const auto& [number, part] :
+       {std::pair{&first, text.substr(0, dots)}, std::pair{&last, text.substr(dots + 2)}})
+    if (Problem problem = assign(*number, key, part, false)) return problem;
+  if (last < first) return fmt::format("a range goes upwards: {}..{}", last, first);
+  if (last - first >= most_numbers)
+    return fmt::format("a range of more than {} numbers: {}", most_numbers, text);
+  field.clear();
+  for (std::int64_t number = first; number <= last; ++number) field.push_back(number);
+  return {};
+}
+
+// A list of one, or with the word for it the empty list. Whole numbers may be a range.
 template <class Element>
 Problem assign(std::vector<Element>& field, const Key& key, std::string_view text, bool quoted) {
   if (!quoted && !key.empty_word.empty() && text == key.empty_word) {
     field.clear();
     return {};
   }
+  if constexpr (std::is_same_v<Element, std::int64_t>)
+    if (const std::size_t dots = text.find(".."); !quoted && dots != std::string_view::npos)
+      return assign_range(field, key, text, dots);
   Element element{};
   if (Problem problem = assign(element, key, text, quoted)) return problem;
   field = {element};

@@ -204,6 +204,7 @@ void CollectiveLog::leave(CollectiveRecord& record) {
   if (record.waited > 0) set(state_->waited_ns, state_->waited_ns + record.left - record.waited);
   CollectiveRecord& kept = state_->ring[record.number % LogState::num_records];
   if (kept.number == record.number) kept = record;
+  if (records_ != nullptr) records_->push_back(record);
   set(state_->num_left, state_->num_left + 1);
 }
 

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tensor/profile.hpp"
 
@@ -115,6 +116,9 @@ class CollectiveLog {
                          std::int64_t bytes_received);
   void wait(CollectiveRecord& record);
   void leave(CollectiveRecord& record);
+  // From now on each collective is added to `records`, too, when it is left; null: no longer.
+  // `records` outlives that.
+  void keep_in(std::vector<CollectiveRecord>* records) { records_ = records; }
 
   // From entering to leaving, for what blocks.
   class Scope {
@@ -145,6 +149,7 @@ class CollectiveLog {
  private:
   int file_ = -1;
   LogState* state_ = nullptr;
+  std::vector<CollectiveRecord>* records_ = nullptr;  // may be null
 };
 
 // The state of a process of this host, as `known` says where it was; none if that process is gone

@@ -454,6 +454,18 @@ TEST(ConfigFile, ListsOfIntegersAndChoices) {
   EXPECT_EQ(read(steps, "[1, 0]", config), "capture.steps.1: must be at least 1, got 0");
   EXPECT_EQ(read(steps, "7", config), "");
   EXPECT_EQ(integers, std::vector<std::int64_t>{7});
+  EXPECT_EQ(read(steps, "10..12", config), "");
+  EXPECT_EQ(integers, (std::vector<std::int64_t>{10, 11, 12}));
+  EXPECT_EQ(read(steps, "[1, 3..4, 9..9]", config), "");
+  EXPECT_EQ(integers, (std::vector<std::int64_t>{1, 3, 4, 9}));
+  EXPECT_EQ(read(steps, "4..3", config), "capture.steps: a range goes upwards: 3..4");
+  EXPECT_EQ(read(steps, "[0..2]", config), "capture.steps.0: must be at least 1, got 0");
+  EXPECT_EQ(read(steps, "1..", config),
+            "capture.steps: expected a list of whole numbers or all, got ''");
+  EXPECT_EQ(read(steps, "1..1000000", config),
+            "capture.steps: a range of more than 10000 numbers: 1..1000000");
+  EXPECT_EQ(read(steps, "7", config), "");
+  EXPECT_EQ(integers, std::vector<std::int64_t>{7});
   EXPECT_EQ(read(steps, "all", config), "");
   EXPECT_TRUE(integers.empty());
   EXPECT_EQ(format_value(config, steps), "all");

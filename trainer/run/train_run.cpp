@@ -23,6 +23,7 @@
 #include "trainer/checkpoint/resume.hpp"
 #include "trainer/number_text.hpp"
 #include "trainer/run/course.hpp"
+#include "trainer/run/event_file.hpp"
 #include "trainer/run/metrics.hpp"
 #include "trainer/run/part_meter.hpp"
 #include "trainer/run/progress.hpp"
@@ -32,6 +33,7 @@
 #include "trainer/run/run_record.hpp"
 #include "trainer/run/run_setup.hpp"
 #include "trainer/run/spill_meter.hpp"
+#include "trainer/run/step_trace.hpp"
 #include "trainer/run_device.hpp"
 #include "trainer/thread_limit.hpp"
 #include "trainer/watch/shared_folder.hpp"
@@ -80,6 +82,7 @@ class Run {
     }
     if (!is_saved() && state_.step > first_step) save();
     if (capture_) note_capture(capture_->finish());
+    if (trace_) note_trace(trace_->finish());
     record_planned_memory();
     summarize(first_step, seconds_since(started), stopped);
     return stopped ? ExitCode::stopped : ExitCode::done;
@@ -109,6 +112,9 @@ class Run {
     });
     if (!config_.capture.steps.empty())
       capture_ = std::make_unique<Capture>(config_, layout, world_);
+    if (!config_.profile.steps.empty())
+      trace_ = std::make_unique<StepTrace>(config_.profile.steps, config_.run.output + "/traces",
+                                           world_, collectives_, *rank_->device);
     measure_peak();
     corpus_ = corpus_record(tokens);
     if (config_.numerics.exact) arithmetic_ = arithmetic_record(world_);
@@ -131,6 +137,9 @@ class Run {
         std::make_unique<MetricsWriter>(folder_->metrics(), course_.is_new ? 0 : state_.step,
                                         course_.is_new ? RestartLines::cut : RestartLines::keep);
     if (restart) metrics_->write(*restart);
+    if (config_.metrics.tensorboard)
+      events_ =
+          std::make_unique<EventFile>(folder_->path() + "/events", state_.step + 1, course_.is_new);
     part_meter_ = std::make_unique<PartMeter>(rank_->device->profile());
     RunProgress::Columns columns;
     if (is_live_terminal(STDOUT_FILENO)) columns = [] { return terminal_columns(STDOUT_FILENO); };
@@ -209,9 +218,12 @@ class Run {
     const bool captures = capture_ && capture_->wants(state_.step + 1);
     if (captures) begin_capture();
     if (part_meter_) part_meter_->begin_step();
+    const bool traces = trace_ && trace_->wants(state_.step + 1);
+    if (traces) trace_->begin_step(state_.step + 1);
     const Clock::time_point started = Clock::now();
     last_ = trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
     const double seconds = seconds_since(started);
+    if (traces) trace_->end_step();
     if (captures) end_capture();
     const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
     state_.step += 1;
@@ -223,6 +235,7 @@ class Run {
     slow_ranks_.end_step();
     write_metrics(seconds, static_cast<double>(tokens) / seconds);
     if (capture_) note_capture(capture_->advance());
+    if (trace_) note_trace(trace_->advance());
     if (!progress_) return;
     progress_->step({.step = state_.step,
                      .loss = last_.loss,
@@ -255,38 +268,45 @@ class Run {
     if (!path.empty()) note(fmt::format("captured activations in {}", path));
   }
 
+  void note_trace(const std::string& path) {
+    if (!path.empty()) note(fmt::format("traced steps in {}", path));
+  }
+
   void write_metrics(double seconds, double tokens_per_second) {
     state_.max_rows = static_cast<std::int64_t>(last_.report.maxima.max_rows);
     memory_bytes_ = static_cast<std::int64_t>(last_.report.maxima.memory_bytes);
     if (!metrics_) return;
     std::optional<SpillMetrics> spill;
     if (trainer().activation_store() != nullptr) spill = SpillMeter::of(last_.report);
-    metrics_->write(StepMetrics{.step = state_.step,
-                                .loss = last_.loss,
-                                .cross_entropy = last_.losses.cross_entropy,
-                                .balance_loss = last_.losses.balance,
-                                .z_loss = last_.losses.z,
-                                .grad_norm = last_.gradient_norm,
-                                .learning_rate = last_.learning_rate,
-                                .num_tokens = state_.num_tokens,
-                                .step_seconds = seconds,
-                                .tokens_per_second = tokens_per_second,
-                                .model_flops_per_second = flops_per_token_ * tokens_per_second,
-                                .memory_bytes = memory_bytes_,
-                                .max_rows = state_.max_rows,
-                                .load_max_over_mean = last_.load.max_over_mean,
-                                .dropped_fraction = last_.load.dropped_fraction,
-                                .spill = spill,
-                                .load_by_layer = last_.load.by_layer,
-                                .part_seconds = part_meter_->end_step()});
+    const StepMetrics line{.step = state_.step,
+                           .loss = last_.loss,
+                           .cross_entropy = last_.losses.cross_entropy,
+                           .balance_loss = last_.losses.balance,
+                           .z_loss = last_.losses.z,
+                           .grad_norm = last_.gradient_norm,
+                           .learning_rate = last_.learning_rate,
+                           .num_tokens = state_.num_tokens,
+                           .step_seconds = seconds,
+                           .tokens_per_second = tokens_per_second,
+                           .model_flops_per_second = flops_per_token_ * tokens_per_second,
+                           .memory_bytes = memory_bytes_,
+                           .max_rows = state_.max_rows,
+                           .load_max_over_mean = last_.load.max_over_mean,
+                           .dropped_fraction = last_.load.dropped_fraction,
+                           .spill = spill,
+                           .load_by_layer = last_.load.by_layer,
+                           .part_seconds = part_meter_->end_step()};
+    metrics_->write(line);
+    if (events_) events_->write(line);
   }
 
   void evaluate() {
     watchdog_.enter(RunSection::evaluation);
     const EvaluationResult result = trainer().evaluate(*validation_);
     validation_loss_ = result.loss;
-    if (metrics_)
-      metrics_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
+    const EvaluationMetrics line{.step = state_.step, .validation_loss = result.loss};
+    if (metrics_) metrics_->write(line);
+    if (events_) events_->write(line);
     note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
     // It may have taken as long as many steps: the next report would be late for a signal.
     double& signal = last_.report.maxima.stop_signal;
@@ -400,6 +420,8 @@ class Run {
   std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<EventFile> events_;  // null: not asked for
+  std::unique_ptr<StepTrace> trace_;   // likewise
   std::unique_ptr<PartMeter> part_meter_;
   std::unique_ptr<RunProgress> progress_;
   TrainState state_;
