@@ -1,5 +1,6 @@
 #include "kernels/linear.hpp"
 
+#include "kernels/elementwise.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tests/kernels/products_support.hpp"
@@ -144,6 +145,29 @@ TEST_F(LinearTest, BitsOfARowDoNotDependOnTheNumberOfRows) {
         linear_forward(end, weight, few);
         EXPECT_TRUE(same_bits(few, all->slice_rows(most - rows, most)))
             << rows << " rows, " << out << "x" << in << " " << name_of(types.result);
+      }
+    }
+}
+
+// Gradients that are added to what is there, as a router's.
+TEST_F(LinearTest, BitsOfAnAddedRowDoNotDependOnTheNumberOfRows) {
+  if (is_tested_on_card()) GTEST_SKIP() << "cuBLASLt does not promise it";
+  constexpr std::int64_t most = 700;
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const auto& [out, in] :
+         {std::pair<std::int64_t, std::int64_t>{6, 32}, {64, 768}, {520, 72}, {2048, 64}}) {
+      const Tensor dy = random_tensor(*device_, type, {most, out}, "dy");
+      const Tensor w = random_tensor(*device_, DType::f32, {out, in}, "w");
+      const PackedWeight weight = packed(w, type);
+      const Tensor all = random_tensor(*device_, DType::f32, {most, in}, "dx");
+      const Tensor before = random_tensor(*device_, DType::f32, {most, in}, "dx");
+      linear_backward_input(dy, weight, all, Accumulate::yes);
+      for (const std::int64_t rows : {1, 17, 48, 300}) {
+        const Tensor few(*device_, Purpose::activation, DType::f32, {rows, in});
+        kernels::copy(before->slice_rows(most - rows, most), few);
+        linear_backward_input(dy->slice_rows(most - rows, most), weight, few, Accumulate::yes);
+        EXPECT_TRUE(same_bits(few, all->slice_rows(most - rows, most)))
+            << rows << " rows, " << out << "x" << in << " " << name_of(type);
       }
     }
 }
