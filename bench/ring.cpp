@@ -19,6 +19,7 @@ ParallelConfig config_of(const RingOptions& options, std::int64_t num_ranks) {
   config.context = num_ranks;
   config.context_split.ulysses = options.ulysses;
   config.context_split.method = options.method;
+  config.context_split.exact = options.exact;
   return config;
 }
 
@@ -232,9 +233,9 @@ class RingBenchmark {
 };
 
 std::string scheme_text(const RingOptions& options, int num_ranks) {
-  return fmt::format("{} {} x ulysses {}, {}, progress by {}", name_of(options.method),
-                     num_ranks / options.ulysses, options.ulysses, name_of(options.layout),
-                     name_of(options.progress));
+  return fmt::format("{}{} {} x ulysses {}, {}, progress by {}", options.exact ? "exact " : "",
+                     name_of(options.method), num_ranks / options.ulysses, options.ulysses,
+                     name_of(options.layout), name_of(options.progress));
 }
 
 std::vector<Column> columns_of_report() {

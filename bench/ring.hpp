@@ -19,6 +19,7 @@ struct RingOptions {
   std::int64_t window = 0;   // 0: full
   std::int64_t ulysses = 1;  // divides the ranks; the others are the ring
   ContextMethod method = ContextMethod::ring;
+  bool exact = false;  // with the bits of one rank; all_gather
   SequenceLayout layout = SequenceLayout::zigzag;
   Progress progress = Progress::poll;
 };

@@ -177,11 +177,16 @@ std::vector<std::int64_t> lengths_of(const std::string& text) {
   return lengths;
 }
 
-// "ring", "all_gather", "ulysses" or "RxU": how the ranks of the job divide.
+// "ring", "all_gather", "exact", "ulysses" or "RxU": how the ranks of the job divide.
 void set_scheme(bench::RingOptions& options, const std::string& scheme, std::int64_t num_ranks) {
   const auto method = choice_of<ContextMethod>(scheme);
   if (method && *method != ContextMethod::automatic) {
     options.method = *method;
+    return;
+  }
+  if (scheme == "exact") {
+    options.method = ContextMethod::all_gather;
+    options.exact = true;
     return;
   }
   if (scheme == "ulysses") {
@@ -193,9 +198,10 @@ void set_scheme(bench::RingOptions& options, const std::string& scheme, std::int
   const std::int64_t ring = is_pair ? positive_number(numbers[0], num_ranks) : 0;
   const std::int64_t ulysses = is_pair ? positive_number(numbers[1], num_ranks) : 0;
   if (ring * ulysses != num_ranks)
-    throw UsageError("bench", fmt::format("--scheme {}: expected ring, all_gather, ulysses, or "
-                                          "RINGxULYSSES with a product of {} ranks",
-                                          scheme, num_ranks));
+    throw UsageError("bench",
+                     fmt::format("--scheme {}: expected ring, all_gather, exact, ulysses, or "
+                                 "RINGxULYSSES with a product of {} ranks",
+                                 scheme, num_ranks));
   options.ulysses = ulysses;
 }
 
@@ -310,7 +316,7 @@ int run_bench(const CommandContext& context) {
            "step: measure again while another program keeps one core busy")
       .add("lengths", "N,...", request.lengths, "ring: positions of the sequence")
       .add("scheme", "NAME", request.scheme,
-           "ring: ring, all_gather, ulysses, or RINGxULYSSES, such as 2x2 (ring)")
+           "ring: ring, all_gather, exact (a gather), ulysses, or RINGxULYSSES (ring)")
       .add("layout", "NAME", request.layout, "ring: zigzag or contiguous (zigzag)")
       .add("progress", "NAME", request.progress,
            "ring: what moves messages meanwhile: poll, thread or none (poll)")

@@ -37,7 +37,7 @@ expect_lines 1 "bench ring takes --lengths, not --sizes"
 run 2 ring --lengths 192,zero
 expect_lines 1 "--lengths zero: expected positions from 1 to 2^30"
 run 2 ring --scheme 7x5
-expect_lines 1 "--scheme 7x5: expected ring, all_gather, ulysses, or RINGxULYSSES with a product of $ranks ranks"
+expect_lines 1 "--scheme 7x5: expected ring, all_gather, exact, ulysses, or RINGxULYSSES with a product of $ranks ranks"
 run 2 ring --progress sometimes
 expect_lines 1 "--progress: 'sometimes' is not a choice; use poll, thread or none"
 run 2 ring --layout striped

@@ -65,6 +65,9 @@ TEST(Ring, EverySchemeRuns) {
   options.method = ContextMethod::all_gather;
   options.layout = SequenceLayout::contiguous;
   json_of(options);
+  options.exact = true;
+  json_of(options);
+  options.exact = false;
   options.method = ContextMethod::ring;
   options.progress = Progress::thread;
   json_of(options);
