@@ -16,6 +16,14 @@ constexpr std::array<std::string_view, 3> choice_names(BalanceScope) {
   return {"sequence", "micro_step", "step"};
 }
 
+// How the auxiliary losses of the layers with experts make one. sum: as in Switch Transformers and
+// Megatron, where each layer counts as much as if it were alone; mean: as in MegaBlocks and
+// OLMo-core.
+enum class BalanceReduction : std::uint8_t { mean, sum };
+constexpr std::array<std::string_view, 2> choice_names(BalanceReduction) {
+  return {"mean", "sum"};
+}
+
 // The gate of shared experts: none, or a sigmoid of a linear map of the token (Qwen2-MoE).
 enum class SharedGate : std::uint8_t { none, sigmoid };
 constexpr std::array<std::string_view, 2> choice_names(SharedGate) {
@@ -37,6 +45,9 @@ struct ExpertsConfig {
   std::int64_t first_dense = 0;      // and if l >= first_dense
   double balance_weight = 0.01;
   double z_weight = 0.001;
+  // Over layers, of both. In a file that leaves it out a run goes on with what it has had: `mean`
+  // in those of versions that knew nothing else.
+  BalanceReduction balance_reduction = BalanceReduction::sum;
   bool normalize_top_k = true;  // in a configuration file that leaves it out: top_k > 1
   BalanceScope balance_scope = BalanceScope::sequence;
   // Of the bias that is added to an expert's scores for the choice alone: after each step it moves
@@ -53,6 +64,11 @@ struct ExpertsConfig {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (layer_has_experts(layer)) return true;
     return false;
+  }
+  // The weights of the means over layers of the auxiliary losses, where so many layers have them.
+  double reduced(double weight, std::int64_t num_moe_layers) const {
+    return balance_reduction == BalanceReduction::sum ? weight * static_cast<double>(num_moe_layers)
+                                                      : weight;
   }
   // Whether the choices of a whole step are counted.
   bool counts_step() const { return bias_rate > 0 || balance_scope == BalanceScope::step; }

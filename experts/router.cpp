@@ -49,7 +49,8 @@ RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::i
 Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
                RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std)
     : config_(config),
-      num_layers_(static_cast<double>(num_layers)),
+      num_layers_(
+          config.balance_reduction == BalanceReduction::mean ? static_cast<double>(num_layers) : 1),
       context_(store.mesh().group(Axis::context)),
       all_ranks_(store.mesh().group(Axis::dense_replica)),
       projection_(store,

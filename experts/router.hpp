@@ -82,7 +82,7 @@ class Router {
   TensorView bias() const { return bias_ != nullptr ? bias_->value() : TensorView{}; }
 
   ExpertsConfig config_;
-  double num_layers_;
+  double num_layers_;  // by which the weights of its losses are divided
   Group& context_;
   Group& all_ranks_;  // that have tokens
   TokenProjection projection_;

@@ -84,6 +84,8 @@ KINDS
 train() {
   local program=$1 folder=$2 ranks=$3 precision=$4
   shift 4
+  # Versions before that key took the mean.
+  "$program" config small.yaml experts.balance_reduction=mean >/dev/null 2>&1 && set -- "$@" experts.balance_reduction=mean
   # One rank shares its work out between threads, so that what a thread takes is tested, too.
   OMP_NUM_THREADS=$((ranks == 1 ? 2 : 1)) "$here/support/mpiexec.sh" -n "$ranks" "$program" train small.yaml \
     run.output="$folder" run.precision="$precision" train.num_steps="$steps" "$@" </dev/null >"$folder.out" 2>&1 || {

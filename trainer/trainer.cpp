@@ -155,10 +155,12 @@ void Trainer::exchange_report(const AddToReport& add) {
   mine.maxima.max_rows = static_cast<double>(activations_.max_rows());
   mine.maxima.memory_bytes = static_cast<double>(device_.memory().peak_total());
   if (add) add(mine);
+  const ExpertsConfig& experts = config_.experts;
+  const std::int64_t num_layers = model_.num_moe_layers();
   {
     const Profile::Scope scope(device_.profile(), Part::optimizer);
-    report_.exchange(mine, {.balance_weight = config_.experts.balance_weight,
-                            .z_weight = config_.experts.z_weight,
+    report_.exchange(mine, {.balance_weight = experts.reduced(experts.balance_weight, num_layers),
+                            .z_weight = experts.reduced(experts.z_weight, num_layers),
                             .clip_norm = config_.optimizer.clip_norm});
   }
   if (activations_.loads().empty()) return;

@@ -7,6 +7,7 @@
 
 #include "data/files/shell_quote.hpp"
 #include "launch/commands/commands.hpp"
+#include "launch/commands/kept_keys.hpp"
 #include "launch/commands/run_data.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
@@ -47,6 +48,7 @@ LoadedConfig load_for_run(const CommandContext& context,
       load_config_collectively(world, arguments.front(), std::span(arguments).subspan(1));
   require_valid_for_ranks(loaded, world.size());
   check_data(world, loaded);
+  keep_balance_reduction(world, loaded);
   if (world.rank() == 0) print_warnings(loaded);
   return loaded;
 }

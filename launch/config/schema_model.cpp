@@ -281,6 +281,15 @@ void add_experts(std::vector<Key>& keys) {
                   .range = from(0),
                   .description = "Weight of the z-loss, which keeps router logits small; 0: off."});
   keys.push_back({.section = "experts",
+                  .name = "balance_reduction",
+                  .field = field<s, &C::balance_reduction>(),
+                  .description =
+                      "How the balance and z losses of the layers make one: `sum` (Switch, "
+                      "Megatron): each layer counts as if it were alone; `mean` (MegaBlocks, "
+                      "OLMo-core): in a model of 4 layers with experts a quarter of that. A run "
+                      "goes on with what it has had, unless this is set.",
+                  .default_text = "`sum`; what a run that goes on has had"});
+  keys.push_back({.section = "experts",
                   .name = "normalize_top_k",
                   .field = field<s, &C::normalize_top_k>(),
                   .description =

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 
 #include "tests/data/scratch_folder.hpp"
 #include "tests/end_to_end/evaluation_file.hpp"
@@ -94,14 +95,17 @@ std::vector<float> biases_of(Trainer& trainer) {
 TEST(Balance, TheBiasEvensTheLoadOutTheSameWayOnEveryLayout) {
   const std::unique_ptr<Group> alone = make_local_group("alone");
   const auto with_bias = [](Config config, double rate) {
-    config.model.embedding_std = 1;  // tokens that differ, as a router can tell apart
+    config.model.embedding_std = 1;         // tokens that differ, as a router can tell apart
+    config.optimizer.learning_rate = 1e-9;  // the bias alone moves
     config.experts.balance_weight = 0;
     config.experts.bias_rate = rate;
     return config;
   };
+  // Scores of an untrained router lie about 0.02 apart: a bias that jumps by that much swings.
+  constexpr double rate = 0.002;
   SmallRun without(*alone, with_bias(on_one_rank(balance_config(1)), 0));
-  SmallRun reference(*alone, with_bias(on_one_rank(balance_config(1)), 0.01));
-  constexpr std::int64_t num_steps = 30;
+  SmallRun reference(*alone, with_bias(on_one_rank(balance_config(1)), rate));
+  constexpr std::int64_t num_steps = 40;
   const auto load_of_last = [](const std::vector<StepResult>& steps) {
     double sum = 0;
     for (auto step = steps.end() - 10; step != steps.end(); ++step) sum += step->load.max_over_mean;
@@ -109,15 +113,16 @@ TEST(Balance, TheBiasEvensTheLoadOutTheSameWayOnEveryLayout) {
   };
   const double load_without = load_of_last(without.train(1, num_steps));
   const double load = load_of_last(reference.train(1, num_steps));
-  EXPECT_LT(load, 1 + 0.7 * (load_without - 1)) << load_without;
+  EXPECT_LT(load, 1 + 0.8 * (load_without - 1)) << load_without;
+  if (world().rank() == 0) std::printf("load %.3f with a bias, %.3f without\n", load, load_without);
   const std::vector<float> expected = biases_of(reference.trainer);
   ASSERT_EQ(std::ssize(expected), 2 * 5);
   for (const Config& layout : layouts()) {
-    SmallRun run(world(), with_bias(layout, 0.01));
+    SmallRun run(world(), with_bias(layout, rate));
     run.train(1, num_steps);
     EXPECT_EQ(biases_of(run.trainer), expected) << "expert " << layout.parallel.expert;
     const Plan plan =
-        make_plan(with_bias(layout, 0.01), world().size(), vocab_size, run.trainer.agree_on_rows());
+        make_plan(with_bias(layout, rate), world().size(), vocab_size, run.trainer.agree_on_rows());
     EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
     EXPECT_EQ(plan.num_state_elements, 2 * 5);
   }

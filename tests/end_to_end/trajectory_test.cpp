@@ -69,6 +69,7 @@ Config config_of(const hdf5::File& file, std::int64_t expert) {
   config.model = c.model;
   config.model.sequence_length = shape[2];
   config.experts = c.experts;
+  config.experts.balance_reduction = BalanceReduction::mean;  // as the file's model
   config.parallel.expert = expert;
   config.train = {.num_steps = shape[0], .global_batch = shape[1], .micro_batch = 1};
   OptimizerConfig& optimizer = config.optimizer;

@@ -88,9 +88,9 @@ Doubles router_weight(const LayerCase& c) {
 std::string LayerCase::describe() const {
   return fmt::format(
       "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
-      "gate {}, balance over {}",
+      "gate {}, balance over {}, {} of layers",
       num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
-      shared.number, shared.intermediate, name_of(shared.gate), name_of(scope));
+      shared.number, shared.intermediate, name_of(shared.gate), name_of(scope), name_of(reduction));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -104,6 +104,7 @@ ExpertsConfig LayerCase::config() const {
   config.dropout = dropout;
   config.shared = shared;
   config.balance_scope = scope;
+  config.balance_reduction = reduction;
   return config;
 }
 
@@ -115,8 +116,12 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   moe.intermediate = size(c.intermediate);
   moe.sequence_length = size(c.scope == BalanceScope::sequence ? c.sequence_length : c.num_tokens);
   moe.normalize = c.normalize;
-  moe.balance_weight = c.config().balance_weight / static_cast<double>(c.num_layers);
-  moe.z_weight = c.config().z_weight / static_cast<double>(c.num_layers);
+  const ExpertsConfig config = c.config();
+  moe.balance_weight = config.balance_weight;
+  moe.z_weight = config.z_weight;
+  if (config.balance_reduction == BalanceReduction::mean)
+    for (double* weight : {&moe.balance_weight, &moe.z_weight})
+      *weight /= static_cast<double>(c.num_layers);
   moe.router = router_weight(c);
   moe.gate_up = random_doubles("gate_up", size(c.num_experts * 2 * c.intermediate * c.hidden), 0.5);
   moe.down = random_doubles("down", size(c.num_experts * c.hidden * c.intermediate), 0.5);

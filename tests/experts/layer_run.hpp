@@ -26,6 +26,7 @@ struct LayerCase {
   double dy_scale = 0.2;
   SharedExpertsConfig shared = {};
   BalanceScope scope = BalanceScope::sequence;
+  BalanceReduction reduction = BalanceReduction::sum;
 
   std::string describe() const;
   ExpertsConfig config() const;

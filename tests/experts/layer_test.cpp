@@ -251,8 +251,11 @@ TEST_P(MoeLayerTest, balances_over_the_step_so_far) {
 // Without a gradient from above, all that is left is the auxiliary losses'.
 TEST_P(MoeLayerTest, has_the_gradients_of_the_auxiliary_losses) {
   const std::int64_t num_experts = GetParam();
-  check_case(
-      {.num_experts = num_experts, .top_k = std::min<std::int64_t>(2, num_experts), .dy_scale = 0});
+  for (const BalanceReduction reduction : {BalanceReduction::mean, BalanceReduction::sum})
+    check_case({.num_experts = num_experts,
+                .top_k = std::min<std::int64_t>(2, num_experts),
+                .dy_scale = 0,
+                .reduction = reduction});
 }
 
 INSTANTIATE_TEST_SUITE_P(experts, MoeLayerTest, ::testing::Values(1, 3, 4, 5, 8));

@@ -49,6 +49,7 @@ inline ModelCase all_experts_case() {
   c.experts.every = 1;
   c.experts.top_k = 3;
   c.experts.normalize_top_k = false;
+  c.experts.balance_reduction = BalanceReduction::mean;
   c.model.num_kv_heads = 1;
   return c;
 }

@@ -72,8 +72,9 @@ class Transformer {
   }
 
   double total(const Losses& losses) const {
-    return losses.cross_entropy + experts_.balance_weight * losses.balance +
-           experts_.z_weight * losses.z;
+    return losses.cross_entropy +
+           experts_.reduced(experts_.balance_weight, num_moe_layers_) * losses.balance +
+           experts_.reduced(experts_.z_weight, num_moe_layers_) * losses.z;
   }
 
   Values values;
@@ -135,8 +136,9 @@ class Transformer {
     moe.intermediate = index(experts_.intermediate);
     moe.sequence_length = index(length_);
     moe.normalize = experts_.normalize_top_k;
-    moe.balance_weight = experts_.balance_weight / static_cast<double>(num_moe_layers_);
-    moe.z_weight = experts_.z_weight / static_cast<double>(num_moe_layers_);
+    const double layers = static_cast<double>(num_moe_layers_);
+    moe.balance_weight = experts_.reduced(experts_.balance_weight, num_moe_layers_) / layers;
+    moe.z_weight = experts_.reduced(experts_.z_weight, num_moe_layers_) / layers;
     moe.router = values.at(prefix + ".router.weight");
     moe.gate_up = values.at(prefix + ".experts.gate_up.weight");
     moe.down = values.at(prefix + ".experts.down.weight");

@@ -29,7 +29,8 @@ bool is_told(const std::string& key) {
 bool is_of_training_alone(const std::string& key) {
   return key == "run.seed" || key.starts_with("numerics.") || key.ends_with("_std") ||
          key.ends_with("dropout") || key == "experts.balance_weight" || key == "experts.z_weight" ||
-         key == "experts.balance_scope" || key == "experts.bias_rate";
+         key == "experts.balance_scope" || key == "experts.bias_rate" ||
+         key == "experts.balance_reduction";
 }
 
 // Keys whose every change makes other matrices, or cuts the same ones in another way, which no
