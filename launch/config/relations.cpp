@@ -235,9 +235,18 @@ void check_schedule(Checker& checker, const Config& config) {
 }
 
 void check_exact(Checker& checker, const Config& config) {
-  if (!checker.knows({"numerics.exact", "parallel.context.method"})) return;
-  for (ConfigMistake& mistake : method_mistakes(exact_parallel(config).context_split))
-    checker.blame(mistake.keys, std::move(mistake.text));
+  if (!checker.knows({"numerics.exact"}) || !config.numerics.exact) return;
+  if (checker.knows({"parallel.context.method"}))
+    for (ConfigMistake& mistake : method_mistakes(exact_parallel(config).context_split))
+      checker.blame(mistake.keys, std::move(mistake.text));
+  if (checker.knows({"experts.balance_scope"}) &&
+      config.experts.balance_scope != BalanceScope::sequence)
+    checker.blame(
+        {"experts.balance_scope", "numerics.exact"},
+        fmt::format("balance_scope {} takes its means over the sequences that share a micro-step, "
+                    "which follow from the layout, and numerics.exact forbids that; write sequence "
+                    "(or bias_rate, for a balance over all), or numerics.exact: false",
+                    name_of(config.experts.balance_scope)));
 }
 
 void check_layers(Checker& checker, std::string_view path, const std::vector<std::int64_t>& layers,

@@ -139,6 +139,10 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:6:30: parallel.context.method: method ring adds up every result hop by hop, so "
        "that its last bits depend on who holds which positions, and numerics.exact forbids that; "
        "write auto or all_gather, or numerics.exact: false"},
+      {"numerics: {exact: true}\nexperts: {balance_scope: step}\n",
+       "a.yaml:6:26: experts.balance_scope: balance_scope step takes its means over the sequences "
+       "that share a micro-step, which follow from the layout, and numerics.exact forbids that; "
+       "write sequence (or bias_rate, for a balance over all), or numerics.exact: false"},
       {"optimizer: {decay_steps: 5}\n",
        "a.yaml:5:26: optimizer.decay_steps: decay_steps = 5 counts only with schedule "
        "constant_decay, not with cosine; leave it out or change the schedule"},
