@@ -13,6 +13,8 @@ int main(int argc, char** argv) {
       {"generate", "text from a trained model", Processes::one, switchyard::run_generate},
       {"plan", "memory, work and traffic of a layout, without running it", Processes::one,
        switchyard::run_plan},
+      {"sweep", "the points of a study: plan, run and collect them", Processes::one,
+       switchyard::run_sweep},
       {"fit", "scaling laws of finished runs", Processes::one, switchyard::run_fit},
       {"config", "check a configuration and print it complete", Processes::one,
        switchyard::run_config},

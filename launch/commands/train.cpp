@@ -3,7 +3,6 @@
 
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
 
 #include "data/files/shell_quote.hpp"
 #include "launch/commands/commands.hpp"
@@ -11,6 +10,7 @@
 #include "launch/commands/run_data.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
+#include "launch/program_place.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/run/evaluation_run.hpp"
 #include "trainer/run/train_run.hpp"
@@ -18,8 +18,6 @@
 namespace switchyard {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 // The token file that data.path names must be one, and the model must know its tokens: rank 0
 // looks, before anything is made or allocated, and all ranks throw alike.
@@ -65,20 +63,10 @@ std::string continue_command(const CommandContext& context, const LoadedConfig& 
          quote_all_for_shell(words);
 }
 
-// launch/plot.sh of the folders above the program, as the current folder sees it, for the shell;
-// empty: there is none, the program stands elsewhere than it was built.
+// What draws a run, for the shell; empty: it is not here.
 std::string plot_script() {
-  std::error_code error;
-  fs::path folder = fs::read_symlink("/proc/self/exe", error);
-  while (folder.has_relative_path()) {
-    folder = folder.parent_path();
-    const fs::path script = folder / "launch" / "plot.sh";
-    if (!fs::is_regular_file(script, error)) continue;
-    const fs::path from_here = script.lexically_relative(fs::current_path(error));
-    const bool is_below = !from_here.empty() && *from_here.begin() != "..";
-    return quote_for_shell((is_below ? from_here : script).string());
-  }
-  return {};
+  const std::string script = script_of_launch("plot.sh");
+  return script.empty() ? script : quote_for_shell(script);
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ declare -A brothers=(
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
   [trainer/run]="activations checkpoint watch"
-  [launch/config]="" [launch/doctor]="" [launch/study]="config" [launch/fit]="study"
-  [launch/report]="config fit study" [launch/commands]="config doctor fit report study"
+  [launch/config]="" [launch/doctor]="" [launch/study]="" [launch/fit]="study"
+  [launch/report]="config fit study" [launch/sweep]="config report study"
+  [launch/commands]="config doctor fit report study sweep"
 )
 # header pattern -> folders (or files) that may include it
 declare -A home=(

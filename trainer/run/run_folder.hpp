@@ -2,15 +2,14 @@
 // While a RunFolder lives, its process holds the folder: a second job is refused, with the holder's
 // name. Rank 0 creates it, inside run_together(), so that a refusal reaches all ranks.
 //
-// The lock is an open-file-description lock on FOLDER/run.lock, which the system releases when the
-// process dies, also across hosts where the file system supports locks; the file says who holds it.
-// Where locks are not supported, the process named in the file decides: alive or unknown (another
-// host) refuses, dead does not.
+// The lock is a FileLock (data/files/file_lock.hpp) on FOLDER/run.lock.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "data/files/file_lock.hpp"
 #include "tensor/error.hpp"
 #include "trainer/run/run_marker.hpp"
 #include "trainer/watch/exit_file.hpp"
@@ -23,7 +22,6 @@ class RunFolder {
   // holds somebody's files (trainer/run/foreign_files.hpp): then nothing has changed. IoError if
   // the folder cannot be made or written.
   explicit RunFolder(std::string path);
-  ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
@@ -48,7 +46,7 @@ class RunFolder {
   std::string path_;
   std::string note_;
   RunMarker marker_;
-  int lock_file_ = -1;
+  std::optional<FileLock> lock_;
 };
 
 }  // namespace switchyard
