@@ -21,4 +21,20 @@ void score_softmax_backward(const TensorView& dchosen, const TensorView& indices
                             const TensorView& slopes, float z_slope, const TensorView& scores,
                             const TensorView& lse, const TensorView& dlogits);
 
+// scores = 1 / (1 + exp(-logits)) (DeepSeek-V3, 2024, eq. 15) and lse as score_softmax does.
+void score_sigmoid(const TensorView& logits, const TensorView& scores, const TensorView& lse);
+
+// out = x / (sum of its row): scores as shares, which is what a balance loss takes means of
+// (DeepSeek-V3, eq. 19). f32 [T, E]; out may be x.
+void divide_by_row_sums(const TensorView& x, const TensorView& out);
+
+// As score_softmax_backward, with the slopes being those of a row's shares:
+//   dscores[t, e] = (sum over j with indices[t, j] = e of dchosen[t, j])
+//                   + (slopes[s(t), e] - <slopes[s(t)], shares[t]>) / (sum of scores[t])
+//   dlogits = scores * (1 - scores) * dscores + 2 * z_slope * lse * exp(logits - lse)
+void score_sigmoid_backward(const TensorView& dchosen, const TensorView& indices,
+                            const TensorView& slopes, float z_slope, const TensorView& logits,
+                            const TensorView& scores, const TensorView& lse,
+                            const TensorView& dlogits);
+
 }  // namespace switchyard::kernels

@@ -18,24 +18,24 @@ void check_chosen(const TensorView& scores, const TensorView& indices, const Ten
 
 }  // namespace
 
-void weigh(const TensorView& scores, const TensorView& indices, bool renormalize,
+void weigh(const TensorView& scores, const TensorView& indices, const Weighing& weighing,
            const TensorView& weights) {
   if (scores.empty()) return;
   check_chosen(scores, indices, weights);
   dispatch(
-      *scores.device, [&] { cpu::weigh(scores, indices, renormalize, weights); },
-      [&] { plan::weigh(weights); }, [&] { cuda::weigh(scores, indices, renormalize, weights); });
+      *scores.device, [&] { cpu::weigh(scores, indices, weighing, weights); },
+      [&] { plan::weigh(weights); }, [&] { cuda::weigh(scores, indices, weighing, weights); });
 }
 
 void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
-                    bool renormalize, const TensorView& dchosen) {
+                    const Weighing& weighing, const TensorView& dchosen) {
   if (scores.empty()) return;
   check_chosen(scores, indices, dweights);
   check_chosen(scores, indices, dchosen);
   dispatch(
-      *scores.device, [&] { cpu::weigh_backward(dweights, scores, indices, renormalize, dchosen); },
+      *scores.device, [&] { cpu::weigh_backward(dweights, scores, indices, weighing, dchosen); },
       [&] { plan::weigh_backward(dweights); },
-      [&] { cuda::weigh_backward(dweights, scores, indices, renormalize, dchosen); });
+      [&] { cuda::weigh_backward(dweights, scores, indices, weighing, dchosen); });
 }
 
 }  // namespace switchyard::kernels

@@ -15,6 +15,7 @@ struct Choices {
   std::int64_t num_experts = 0;
   std::int64_t top_k = 0;
   bool renormalize = false;
+  float scale = 1;
 };
 
 // The score of choice j; 0 of a dropped one.
@@ -35,8 +36,10 @@ __global__ void weigh_kernel(Choices choices, CardRows<float> weights) {
     weight[j] = score;
     sum += score;
   }
-  if (!choices.renormalize || sum == 0) return;  // 0: all dropped
-  for (std::int64_t j = 0; j < choices.top_k; ++j) weight[j] /= sum;
+  if (choices.renormalize && sum != 0)  // 0: all dropped, or all scores too small for a number
+    for (std::int64_t j = 0; j < choices.top_k; ++j) weight[j] /= sum;
+  if (choices.scale != 1)
+    for (std::int64_t j = 0; j < choices.top_k; ++j) weight[j] *= choices.scale;
 }
 
 // dchosen may be dweights: both sums are taken before anything is written.
@@ -56,35 +59,37 @@ __global__ void backward_kernel(CardRows<const float> dweights, Choices choices,
       sum += score;
       dot += dweight[j] * score;
     }
-    offset = dot / sum;
-    factor = 1 / sum;
+    offset = sum == 0 ? 0.0f : dot / sum;
+    factor = sum == 0 ? 0.0f : 1 / sum;
   }
   for (std::int64_t j = 0; j < choices.top_k; ++j)
-    dchosen[t][j] = choices.indices[t][j] < 0 ? 0.0f : (dweight[j] - offset) * factor;
+    dchosen[t][j] =
+        choices.indices[t][j] < 0 ? 0.0f : (dweight[j] - offset) * (choices.scale * factor);
 }
 
-Choices choices_of(const TensorView& scores, const TensorView& indices, bool renormalize) {
+Choices choices_of(const TensorView& scores, const TensorView& indices, const Weighing& weighing) {
   return {card_rows<const float>(scores),
           card_rows<const std::int32_t>(indices),
           indices.rows(),
           scores.cols(),
           indices.cols(),
-          renormalize};
+          weighing.renormalize,
+          weighing.scale};
 }
 
 }  // namespace
 
-void weigh(const TensorView& scores, const TensorView& indices, bool renormalize,
+void weigh(const TensorView& scores, const TensorView& indices, const Weighing& weighing,
            const TensorView& weights) {
   weigh_kernel<<<num_blocks(indices.rows(), threads), threads, 0, stream_of(scores)>>>(
-      choices_of(scores, indices, renormalize), card_rows<float>(weights));
+      choices_of(scores, indices, weighing), card_rows<float>(weights));
   check_launch();
 }
 
 void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
-                    bool renormalize, const TensorView& dchosen) {
+                    const Weighing& weighing, const TensorView& dchosen) {
   backward_kernel<<<num_blocks(indices.rows(), threads), threads, 0, stream_of(scores)>>>(
-      card_rows<const float>(dweights), choices_of(scores, indices, renormalize),
+      card_rows<const float>(dweights), choices_of(scores, indices, weighing),
       card_rows<float>(dchosen));
   check_launch();
 }

@@ -1,13 +1,13 @@
 // The CUDA twins of kernels/weigh.hpp.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/weigh.hpp"
 
 namespace switchyard::kernels::cuda {
 
-void weigh(const TensorView& scores, const TensorView& indices, bool renormalize,
+void weigh(const TensorView& scores, const TensorView& indices, const Weighing& weighing,
            const TensorView& weights);
 void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
-                    bool renormalize, const TensorView& dchosen);
+                    const Weighing& weighing, const TensorView& dchosen);
 
 }  // namespace switchyard::kernels::cuda

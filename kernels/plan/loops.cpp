@@ -75,9 +75,47 @@ void score_softmax_backward(const TensorView& scores) {
   record(scores, 5 * numel(scores), 2 * bytes(scores));
 }
 
+void score_sigmoid(const TensorView& logits) {
+  record(logits, (2 * exp_flops + 4) * numel(logits), 2 * bytes(logits));
+}
+
+void divide_by_row_sums(const TensorView& x) {
+  record(x, 2 * numel(x), 2 * bytes(x));
+}
+
+void score_sigmoid_backward(const TensorView& scores) {
+  record(scores, (exp_flops + 10) * numel(scores), 3 * bytes(scores));
+}
+
 // Comparisons are not counted.
 void select_top_k(const TensorView& scores, const TensorView& indices) {
   record(scores, 0, bytes(scores) + bytes(indices));
+}
+
+void select_fixed(const TensorView& indices) {
+  record(indices, 0, bytes(indices));
+}
+
+void sinkhorn_plan(const TensorView& logits) {
+  constexpr double turns = 100;
+  record(logits, (exp_flops + 4 * turns) * numel(logits), 2 * (1 + turns) * bytes(logits));
+}
+
+// A logarithm and a normal number cost about as much as exponentials.
+void add_router_noise(const TensorView& raw) {
+  record(raw, (4 * exp_flops + 4) * numel(raw), 3 * bytes(raw));
+}
+
+void router_noise_backward(const TensorView& raw) {
+  record(raw, (4 * exp_flops + 4) * numel(raw), 3 * bytes(raw));
+}
+
+void jitter(const TensorView& x) {
+  record(x, 4 * numel(x), 2 * bytes(x));
+}
+
+void give_up_second(const TensorView& indices) {
+  record(indices, 0, 2 * bytes(indices));
 }
 
 void weigh(const TensorView& weights) {

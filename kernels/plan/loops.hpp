@@ -24,7 +24,17 @@ void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
                            const TensorView& weights);
 void score_softmax(const TensorView& logits);
 void score_softmax_backward(const TensorView& scores);
+void score_sigmoid(const TensorView& logits);
+void divide_by_row_sums(const TensorView& x);
+void score_sigmoid_backward(const TensorView& scores);
 void select_top_k(const TensorView& scores, const TensorView& indices);
+void select_fixed(const TensorView& indices);
+// The number of turns depends on the logits: all that are allowed.
+void sinkhorn_plan(const TensorView& logits);
+void add_router_noise(const TensorView& raw);
+void router_noise_backward(const TensorView& raw);
+void jitter(const TensorView& x);
+void give_up_second(const TensorView& indices);
 void weigh(const TensorView& weights);
 void weigh_backward(const TensorView& dweights);
 void balance_statistics(const TensorView& scores);

@@ -89,7 +89,7 @@ class Bench {
     time_many("select_top_k", size, bytes(scores) + bytes(indices),
               [&] { kernels::select_top_k(scores, indices); });
     time_many("weigh", size, 3 * bytes(weights),
-              [&] { kernels::weigh(scores, indices, true, weights); });
+              [&] { kernels::weigh(scores, indices, {true}, weights); });
     time_many("balance_statistics", size, bytes(scores) + bytes(indices),
               [&] { kernels::balance_statistics(scores, indices, sequence_length, counts, sums); });
     time_many("add_auxiliary_losses", size, bytes(lse), [&] {
@@ -97,7 +97,7 @@ class Bench {
                                     {.top_k = top_k, .sequence_length = sequence_length}, losses);
     });
     time_many("weigh_backward", size, 4 * bytes(weights),
-              [&] { kernels::weigh_backward(weights, scores, indices, true, weights); });
+              [&] { kernels::weigh_backward(weights, scores, indices, {true}, weights); });
     time_many("score_softmax_backward", size, 2 * bytes(scores), [&] {
       kernels::score_softmax_backward(weights, indices, slopes, 0.1f, scores, lse, logits);
     });

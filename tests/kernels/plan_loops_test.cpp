@@ -117,8 +117,8 @@ TEST_F(PlanLoops, Routing) {
   const Tensor rows = make(DType::bf16, {16, 32}), tokens = make(DType::bf16, {8, 32});
   EXPECT_EQ(bytes_of([&] { score_softmax(logits, logits, lse); }), 2 * 128);
   EXPECT_EQ(bytes_of([&] { select_top_k(logits, choice); }), 128 + 64);
-  EXPECT_EQ(bytes_of([&] { weigh(logits, choice, true, weight); }), 2 * 64);
-  EXPECT_EQ(bytes_of([&] { weigh_backward(weight, logits, choice, true, weight); }), 3 * 64);
+  EXPECT_EQ(bytes_of([&] { weigh(logits, choice, {true}, weight); }), 2 * 64);
+  EXPECT_EQ(bytes_of([&] { weigh_backward(weight, logits, choice, {true}, weight); }), 3 * 64);
   EXPECT_GT(
       bytes_of([&] { score_softmax_backward(weight, choice, slopes, 0, logits, lse, logits); }), 0);
   EXPECT_GT(bytes_of([&] { balance_statistics(logits, choice, 4, counts, slopes); }), 0);

@@ -25,7 +25,7 @@ struct Gate {
   void forward(bool renormalize) {
     kernels::score_softmax(logits, probs, lse);
     kernels::select_top_k(probs, indices);
-    kernels::weigh(probs, indices, renormalize, weights);
+    kernels::weigh(probs, indices, {renormalize}, weights);
   }
   // About a third of the choices dropped; the others weigh what they weigh among themselves.
   void drop(bool renormalize) {
@@ -34,7 +34,7 @@ struct Gate {
       if (i * 7 % 3 == 0) kept[i] = -1;
     indices = Operand::of_ints(kept, indices.view().cols());
     weights.set(Doubles(kept.size(), nan));
-    kernels::weigh(probs, indices, renormalize, weights);
+    kernels::weigh(probs, indices, {renormalize}, weights);
   }
   Operand logits, probs, lse, indices, weights;
 };
@@ -197,11 +197,11 @@ void expect_gradient(const Gate& gate, bool renormalize) {
       },
       gate.logits.values());
   dchosen.set(Doubles(static_cast<std::size_t>(6 * k), nan));
-  kernels::weigh_backward(dweights, gate.probs, gate.indices, renormalize, dchosen);
+  kernels::weigh_backward(dweights, gate.probs, gate.indices, {renormalize}, dchosen);
   kernels::score_softmax_backward(dchosen, gate.indices, slopes, 0.125f, gate.probs, gate.lse,
                                   dlogits);
   expect_close(dlogits, wanted, 4e-6);
-  kernels::weigh_backward(dweights, gate.probs, gate.indices, renormalize, dweights);
+  kernels::weigh_backward(dweights, gate.probs, gate.indices, {renormalize}, dweights);
   EXPECT_EQ(dweights.values(), dchosen.values());
 }
 
@@ -284,7 +284,7 @@ TEST(Router, ThreadsChangeNoBit) {
     const Operand dlogits(DType::f32, 900, 64), sums(DType::f32, 3, 64);
     const Operand dchosen(DType::f32, 900, 4);
     const Operand counts = Operand::of_ints(std::vector<std::int32_t>(192), 64);
-    kernels::weigh_backward(dweights, gate.probs, gate.indices, true, dchosen);
+    kernels::weigh_backward(dweights, gate.probs, gate.indices, {true}, dchosen);
     kernels::score_softmax_backward(dchosen, gate.indices, slopes, 0.1f, gate.probs, gate.lse,
                                     dlogits);
     kernels::balance_statistics(gate.probs, gate.indices, 300, counts, sums);

@@ -1,0 +1,14 @@
+// The CPU twins of kernels/select_sequences.hpp. A sequence is one thread's work.
+#pragma once
+
+#include "tensor/tensor.hpp"
+
+namespace switchyard::kernels::cpu {
+
+void sinkhorn_plan(const TensorView& logits, std::int64_t sequence_length, const TensorView& plan);
+void select_balanced(const TensorView& scores, std::int64_t sequence_length,
+                     const TensorView& indices);
+void select_by_experts(const TensorView& scores, std::int64_t sequence_length, double capacity,
+                       const TensorView& indices);
+
+}  // namespace switchyard::kernels::cpu
