@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "experts/router_config.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {
@@ -56,6 +57,13 @@ struct ExpertsConfig {
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 
   SharedExpertsConfig shared = {};
+  RouterConfig router = {};
+  bool allow_future = false;  // whether a router may be one that sees the future
+
+  // Whether the weights of a token's experts sum to the router's scale.
+  bool weights_are_shares() const {
+    return normalize_top_k || router.softmax_over == SoftmaxOver::chosen || !router.has_weights();
+  }
 
   bool layer_has_experts(std::int64_t layer) const {
     return num_experts > 0 && every > 0 && layer >= first_dense && (layer + 1) % every == 0;

@@ -52,8 +52,8 @@ TensorView used_tokens(const Tensor& buffer, const Route& route) {
 MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                            DType compute, std::int64_t num_tokens, std::int64_t num_sequences,
                            const Placement& placement, RowCapacity& capacity,
-                           const ContextSharing& sharing)
-    : router(device, config, hidden, compute, num_tokens, num_sequences),
+                           const ContextSharing& sharing, std::int64_t num_whole_tokens)
+    : router(device, config, hidden, compute, num_tokens, num_sequences, num_whole_tokens),
       dispatch(device, placement, config, hidden, compute, num_tokens, capacity, sharing),
       bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
            placement.most_places(), config.intermediate, compute, &capacity),

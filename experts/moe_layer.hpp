@@ -47,7 +47,8 @@ class MoeLayer {
   struct Scratch {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
             std::int64_t num_tokens, std::int64_t num_sequences, const Placement& placement,
-            RowCapacity& capacity, const ContextSharing& sharing = {});
+            RowCapacity& capacity, const ContextSharing& sharing = {},
+            std::int64_t num_whole_tokens = 0);
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;

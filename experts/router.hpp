@@ -9,6 +9,7 @@
 // moe_layer.hpp; n tokens of a sequence on this rank, T = S n.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "experts/config.hpp"
@@ -26,6 +27,9 @@ struct GateRecord {
   void for_each_tensor(const RecordVisitor& visit);
 
   Tensor scores;      // f32 [T, E]
+  Tensor logits;      // f32 [T, E]; only where their gradient needs them (sigmoid)
+  Tensor noise;       // f32 [T, E]: the raw noise of noisy top-k, before its softplus; or none
+  Tensor considered;  // i32 [T, k]: the choices before some were given up; only where they are
   Tensor lse;         // f32 [T]: log sum exp of a token's logits
   Tensor indices;     // i32 [T, k]: chosen experts, highest score first
   Tensor weights;     // f32 [T, k]: of the choices in the layer's output
@@ -34,8 +38,10 @@ struct GateRecord {
 };
 
 struct RouterScratch {
+  // num_whole_tokens: of the micro-batch's sequences on all ranks that share them; 0: not split.
   RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
-                std::int64_t num_tokens, std::int64_t num_sequences);
+                std::int64_t num_tokens, std::int64_t num_sequences,
+                std::int64_t num_whole_tokens = 0);
 
   Tensor logits;    // f32 [T, E], and their gradient
   Tensor dweights;  // f32 [T, k], written by the combine's backward; then of the chosen scores
@@ -44,17 +50,21 @@ struct RouterScratch {
   // i64 [E]: where the layer at work counts the slots of this rank's tokens since the step began,
   // dropped ones included. Of whoever runs the layers; empty: nobody counts.
   TensorView step_counts;
-  Tensor hidden_f32;  // of the projection: x, then dx
+  Tensor hidden_f32;  // of the projections: x, then dx
+  // Of whole sequences, where these are split and the choice looks at all of one:
+  Tensor whole_scores;   // f32 [tokens, E]
+  Tensor whole_indices;  // i32 [tokens, k]
 };
 
 class Router {
  public:
-  // Registers `prefix`.router.weight [E, H] and, with a bias_rate, `prefix`.router.bias [E]. parts:
-  // what it computes with; see make_router_parts().
+  // Registers `prefix`.router.weight [E, H], and `prefix`.router.noise.weight [E, H] of noisy
+  // top-k; neither where the choice needs no scores. With a bias_rate, `prefix`.router.bias [E].
+  // parts: what it computes with; see make_router_parts().
   Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
          RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std);
 
-  void pack_weights() { projection_.pack_weights(); }
+  void pack_weights();
   // x: [T, H] in the compute type. Fills the record.
   void forward(const TensorView& x, GateRecord& gate, RouterScratch& scratch,
                const Pass& pass) const;
@@ -71,6 +81,14 @@ class Router {
   void move_bias(const TensorView& counts, const TensorView& decision) const;
 
  private:
+  Jitter jitter_of(const Pass& pass, std::int64_t num_tokens) const;
+  bool adds_noise(const Pass& pass) const { return noise_.has_value() && pass.training; }
+  void project(const TensorView& x, const TensorView& logits, GateRecord& gate,
+               RouterScratch& scratch, const Pass& pass) const;
+  void choose(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
+              RouterScratch& scratch) const;
+  void choose_in_whole_sequences(const RoutedTokens& tokens, const TensorView& scores,
+                                 const TensorView& indices, RouterScratch& scratch) const;
   // Whose slots a row of gate.counts tells, and how many such rows the step has.
   struct Pool {
     std::int64_t num_tokens = 0;
@@ -85,7 +103,8 @@ class Router {
   double num_layers_;  // by which the weights of its losses are divided
   Group& context_;
   Group& all_ranks_;  // that have tokens
-  TokenProjection projection_;
+  std::optional<TokenProjection> projection_;
+  std::optional<TokenProjection> noise_;
   RouterParts parts_;
   Parameter* bias_ = nullptr;  // f32 [E], state
 };

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/elementwise.hpp"
+#include "kernels/router_noise.hpp"
 #include "tensor/alike.hpp"
 
 namespace switchyard {
@@ -21,6 +22,21 @@ TensorView as_f32(const TensorView& x, const Tensor& room) {
   return converted;
 }
 
+// The input of the projection for the tokens from `begin` on. A room for jitter has two blocks.
+TensorView input(const TensorView& x, std::int64_t begin, const Tensor& room,
+                 const Jitter& jitter) {
+  if (jitter.epsilon == 0) return as_f32(x, room);
+  const TensorView copied = room->slice_rows(0, x.rows());
+  kernels::copy(x, copied);
+  kernels::jitter(copied, begin, jitter.epsilon, jitter.site, jitter.sequence_ids);
+  return copied;
+}
+
+TensorView second_block(const Tensor& room, std::int64_t num_rows) {
+  const std::int64_t begin = room->rows() / 2;
+  return room->slice_rows(begin, begin + num_rows);
+}
+
 }  // namespace
 
 TokenProjection::TokenProjection(ParameterStore& store, ParameterSpec spec)
@@ -34,28 +50,41 @@ Tensor TokenProjection::make_room(Device& device, std::int64_t num_tokens, std::
   return Tensor(device, Purpose::workspace, DType::f32, {std::min(num_tokens, block_rows), hidden});
 }
 
+Tensor TokenProjection::make_jitter_room(Device& device, std::int64_t num_tokens,
+                                         std::int64_t hidden) {
+  return Tensor(device, Purpose::workspace, DType::f32,
+                {2 * std::min(num_tokens, block_rows), hidden});
+}
+
 void TokenProjection::pack_weights() {
   packed_.pack(weight_.value());
 }
 
-void TokenProjection::forward(const TensorView& x, const TensorView& out,
-                              const Tensor& room) const {
+void TokenProjection::forward(const TensorView& x, const TensorView& out, const Tensor& room,
+                              const Jitter& jitter) const {
   for_each_row_piece(*x.device, x.rows(), block_rows, [&](std::int64_t begin, std::int64_t end) {
-    kernels::linear_forward(as_f32(x.slice_rows(begin, end), room), packed_,
+    kernels::linear_forward(input(x.slice_rows(begin, end), begin, room, jitter), packed_,
                             out.slice_rows(begin, end));
   });
 }
 
 void TokenProjection::backward(const TensorView& dout, const TensorView& x, const TensorView& dx,
-                               const Tensor& room, const Pass& pass) const {
+                               const Tensor& room, const Pass& pass, const Jitter& jitter) const {
   for_each_row_piece(*x.device, x.rows(), block_rows, [&](std::int64_t begin, std::int64_t end) {
     const TensorView dout_rows = dout.slice_rows(begin, end);
     const TensorView dx_rows = dx.slice_rows(begin, end);
-    kernels::linear_backward_weight(dout_rows, as_f32(x.slice_rows(begin, end), room),
+    kernels::linear_backward_weight(dout_rows, input(x.slice_rows(begin, end), begin, room, jitter),
                                     weight_.gradient());
     // The sum is taken in fp32 and rounded once.
     const TensorView dx_f32 = as_f32(dx_rows, room);
-    kernels::linear_backward_input(dout_rows, packed_, dx_f32, kernels::Accumulate::yes);
+    if (jitter.epsilon == 0) {
+      kernels::linear_backward_input(dout_rows, packed_, dx_f32, kernels::Accumulate::yes);
+    } else {
+      const TensorView through = second_block(room, end - begin);
+      kernels::linear_backward_input(dout_rows, packed_, through);
+      kernels::jitter(through, begin, jitter.epsilon, jitter.site, jitter.sequence_ids);
+      kernels::add(dx_f32, through, dx_f32);
+    }
     if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx_rows);
   });
   pass.gradient_ready(weight_);

@@ -42,14 +42,16 @@ void router_noise_backward(const TensorView& dlogits, const TensorView& raw,
       [&] { plan::router_noise_backward(raw); });
 }
 
-void jitter(const TensorView& x, float epsilon, const DropoutSite& site,
+void jitter(const TensorView& x, std::int64_t first_token, float epsilon, const DropoutSite& site,
             const TensorView& sequence_ids) {
   if (x.empty()) return;
   expect(x.dtype == DType::f32, "x f32 [T, H]");
-  expect_vector(site.positions, DType::i32, x.rows(), "positions i32 [T]");
+  expect(site.copies == 1 && first_token >= 0 && first_token + x.rows() <= site.positions.numel(),
+         "tokens of the site");
   expect(0 <= epsilon && epsilon < 1, "a jitter in [0, 1)");
   dispatch(
-      *x.device, [&] { cpu::jitter(x, epsilon, site, sequence_ids); }, [&] { plan::jitter(x); });
+      *x.device, [&] { cpu::jitter(x, first_token, epsilon, site, sequence_ids); },
+      [&] { plan::jitter(x); });
 }
 
 void give_up_second(const TensorView& weights, const DropoutSite& site,

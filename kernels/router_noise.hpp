@@ -15,15 +15,15 @@ void add_router_noise(const TensorView& raw, const DropoutSite& site,
                       const TensorView& sequence_ids, const TensorView& logits);
 
 // Its gradient: draw[t, e] = dlogits[t, e] * n[t, e] * sigmoid(raw[t, e]). f32 [T, E]; draw is
-// written and may be raw.
+// written and may be dlogits.
 void router_noise_backward(const TensorView& dlogits, const TensorView& raw,
                            const DropoutSite& site, const TensorView& sequence_ids,
                            const TensorView& draw);
 
 // x[t, h] *= 1 - epsilon + 2 epsilon u, u uniform in [0, 1) (Fedus, Zoph, Shazeer: Switch
-// Transformers, 2021, section 2.4): of the router's input, and of its gradient, in place. f32 [T,
-// H].
-void jitter(const TensorView& x, float epsilon, const DropoutSite& site,
+// Transformers, 2021, section 2.4): of the router's input, and of its gradient, in place. x: f32
+// [n, H], the tokens of the site from first_token on.
+void jitter(const TensorView& x, std::int64_t first_token, float epsilon, const DropoutSite& site,
             const TensorView& sequence_ids);
 
 // GShard's second expert (Lepikhin et al., 2020, algorithm 1): choice 1 is given up (-1) unless 2

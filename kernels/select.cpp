@@ -30,6 +30,7 @@ void select_top_k(const TensorView& scores, const TensorView& indices, const Sel
              indices.cols() <= scores.cols(),
          "indices i32 [T, k] with 1 <= k <= E");
   check_selection(selection, scores.cols(), indices.cols());
+  expect(selection.num_chosen >= 0 && selection.num_chosen <= indices.cols(), "num_chosen <= k");
   dispatch(
       *scores.device, [&] { cpu::select_top_k(scores, indices, selection); },
       [&] { plan::select_top_k(scores, indices); },

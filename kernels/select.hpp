@@ -25,6 +25,8 @@ struct Selection {
   std::int64_t top_groups = 1;
   GroupScore group_score = GroupScore::best;
 
+  std::int64_t num_chosen = 0;  // of the k choices, the first; the others are -1; 0: all
+
   bool limits_groups() const { return top_groups < num_groups; }
 };
 

@@ -37,7 +37,8 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& place
   if (any_layer(model, experts, false)) dense.emplace(device, model, compute, num_tokens);
   if (any_layer(model, experts, true))
     moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences, placement,
-                row_capacity, sharing_of(mesh));
+                row_capacity, sharing_of(mesh),
+                split.num_ranks() > 1 ? num_sequences * split.length() : 0);
 }
 
 Block::ExtendState::ExtendState(Device& device, const Placement& placement,
@@ -69,8 +70,9 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
           store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
   const std::string name = layer_name(index);
   if (experts.layer_has_experts(index))
-    moe_.emplace(store, name, experts, make_router_parts(experts), model.hidden, compute, placement,
-                 num_moe_layers, random_key(seed, "dropout " + name + ".experts"),
+    moe_.emplace(store, name, experts, make_router_parts(experts, router_keys(seed, name)),
+                 model.hidden, compute, placement, num_moe_layers,
+                 random_key(seed, "dropout " + name + ".experts"),
                  static_cast<float>(residual_std(model)), static_cast<float>(model.initial_std));
   else
     dense_.emplace(store, name + ".feed_forward", model, compute);

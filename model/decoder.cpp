@@ -57,6 +57,7 @@ void Decoder::extend(std::span<const std::int32_t> tokens) {
   pass.sequence_length = num_tokens;
   pass.sequence_ids = sequence_ids_;
   pass.positions = positions_;
+  pass.tokens = tokens_;
   pass.rotary_positions = positions_;
   pass.num_global_tokens = static_cast<double>(num_tokens);
 

@@ -20,6 +20,7 @@ struct Pass {
   std::int64_t sequence_length = 0;  // rows of each sequence
   TensorView sequence_ids;           // i64 [num_sequences]
   TensorView positions;              // i32 [T]
+  TensorView tokens;                 // i32 [T]: their ids; read by routers that go by them
   TensorView rotary_positions;       // i32 [T]; not positions where these restart at documents
   // Where sequences are split over context ranks: the positions of a whole sequence, of which
   // this rank holds sequence_length, and each token's number among those of the ranks that share

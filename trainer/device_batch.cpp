@@ -61,6 +61,7 @@ void DeviceBatch::describe(Pass& pass) const {
   pass.sequence_length = layout_.local_length();
   pass.sequence_ids = sequence_ids_;
   pass.positions = positions_;
+  pass.tokens = tokens_;
   pass.rotary_positions = restarts_ ? rotary_positions_ : positions_;
   if (!splits_sequences_) return;
   pass.split_length = layout_.sequence_length;

@@ -10,13 +10,15 @@ namespace switchyard::kernels::cpu {
 
 namespace {
 
-// body(row, element, its random number) for all elements; draw turns four words into four numbers.
+// body(row, element, its random number) for all elements of the tokens from first_token on; draw
+// turns four words into four numbers.
 template <class Draw, class Body>
-void for_each_number(const TensorView& x, const TokenCounters& counters, Draw draw, Body body) {
+void for_each_number(const TensorView& x, std::int64_t first_token, const TokenCounters& counters,
+                     Draw draw, Body body) {
   parallel_rows(x.rows(), x.cols(), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)
       for (std::int64_t i = 0; i < x.cols(); i += 4) {
-        const auto numbers = draw(counters.words(row, i / 4));
+        const auto numbers = draw(counters.words(first_token + row, i / 4));
         for (std::int64_t at = i; at < std::min(i + 4, x.cols()); ++at)
           body(row, at, numbers[static_cast<std::size_t>(at - i)]);
       }
@@ -39,7 +41,7 @@ void add_router_noise(const TensorView& raw, const DropoutSite& site,
                       const TensorView& sequence_ids, const TensorView& logits) {
   const TokenCounters counters(site, sequence_ids, raw.cols());
   const Rows<float> in = rows_of<float>(raw), out = rows_of<float>(logits);
-  for_each_number(raw, counters, normals, [&](std::int64_t t, std::int64_t e, float n) {
+  for_each_number(raw, 0, counters, normals, [&](std::int64_t t, std::int64_t e, float n) {
     out[t][e] += n * softplus(in[t][e]);
   });
 }
@@ -50,19 +52,19 @@ void router_noise_backward(const TensorView& dlogits, const TensorView& raw,
   const TokenCounters counters(site, sequence_ids, raw.cols());
   const Rows<float> gradient = rows_of<float>(dlogits), in = rows_of<float>(raw);
   const Rows<float> out = rows_of<float>(draw);
-  for_each_number(raw, counters, normals, [&](std::int64_t t, std::int64_t e, float n) {
+  for_each_number(raw, 0, counters, normals, [&](std::int64_t t, std::int64_t e, float n) {
     out[t][e] = gradient[t][e] * n * sigmoid(in[t][e]);
   });
 }
 
-void jitter(const TensorView& x, float epsilon, const DropoutSite& site,
+void jitter(const TensorView& x, std::int64_t first_token, float epsilon, const DropoutSite& site,
             const TensorView& sequence_ids) {
   const TokenCounters counters(site, sequence_ids, x.cols());
   const Rows<float> rows = rows_of<float>(x);
   const auto uniforms = [](const std::array<std::uint32_t, 4>& words) {
     return std::array{uniform(words[0]), uniform(words[1]), uniform(words[2]), uniform(words[3])};
   };
-  for_each_number(x, counters, uniforms, [&](std::int64_t t, std::int64_t h, float u) {
+  for_each_number(x, first_token, counters, uniforms, [&](std::int64_t t, std::int64_t h, float u) {
     rows[t][h] *= 1 - epsilon + 2 * epsilon * u;
   });
 }

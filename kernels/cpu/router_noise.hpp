@@ -10,7 +10,7 @@ void add_router_noise(const TensorView& raw, const DropoutSite& site,
 void router_noise_backward(const TensorView& dlogits, const TensorView& raw,
                            const DropoutSite& site, const TensorView& sequence_ids,
                            const TensorView& draw);
-void jitter(const TensorView& x, float epsilon, const DropoutSite& site,
+void jitter(const TensorView& x, std::int64_t first_token, float epsilon, const DropoutSite& site,
             const TensorView& sequence_ids);
 void give_up_second(const TensorView& weights, const DropoutSite& site,
                     const TensorView& sequence_ids, const TensorView& indices);

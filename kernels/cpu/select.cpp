@@ -121,8 +121,11 @@ void choose_rows(const TensorView& scores, const TensorView& indices, const Sele
   const Rows<float> score = rows_of<float>(scores);
   const Rows<std::int32_t> index = rows_of<std::int32_t>(indices);
   Candidates candidates(selection, scores.cols());
-  for (std::int64_t t = begin; t < end; ++t)
-    choose_row(candidates.of(score[t]), scores.cols(), index[t], indices.cols());
+  const std::int64_t top_k = selection.num_chosen > 0 ? selection.num_chosen : indices.cols();
+  for (std::int64_t t = begin; t < end; ++t) {
+    choose_row(candidates.of(score[t]), scores.cols(), index[t], top_k);
+    std::fill(index[t] + top_k, index[t] + indices.cols(), -1);
+  }
 }
 
 }  // namespace

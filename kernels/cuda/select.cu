@@ -168,6 +168,7 @@ __global__ void select_kernel<0>(CardRows<const float> scores, CardRows<std::int
 void select_top_k(const TensorView& scores, const TensorView& indices, const Selection& selection) {
   expect(!selection.limits_groups() || selection.num_groups <= most_groups_on_card,
          "at most 32 groups of experts on a card");
+  expect(selection.num_chosen == 0, "all choices on a card");
   const CardSelection on_card{selection.bias.empty() ? nullptr : pointer<float>(selection.bias),
                               static_cast<int>(selection.num_groups),
                               static_cast<int>(selection.top_groups),

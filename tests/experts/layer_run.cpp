@@ -2,11 +2,15 @@
 
 #include <fmt/core.h>
 
+#include <array>
+#include <cmath>
 #include <numeric>
 
+#include "experts/given_load.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/select.hpp"
 #include "tests/experts/numbers.hpp"
+#include "tests/support/reference_routing.hpp"
 #include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
@@ -43,6 +47,10 @@ Doubles whole_mask(const LayerCase& c) {
   return to_doubles(ones);
 }
 
+std::int32_t token_id(std::int64_t t) {
+  return static_cast<std::int32_t>(t * 7919 % 50);
+}
+
 // Whether choice j of the t-th token of the whole problem is dropped: of every fifth token all are.
 bool is_dropped(std::int64_t t, std::int64_t j) {
   return t % 5 == 2 || (t * 7 + j) % 3 == 0;
@@ -67,8 +75,12 @@ class DroppingSelect final : public Select {
   }
 };
 
+RouterKeys keys() {
+  return router_keys(99, "layers.0");
+}
+
 RouterParts parts_of(const LayerCase& c) {
-  RouterParts parts = make_router_parts(c.config());
+  RouterParts parts = make_router_parts(c.config(), keys());
   if (c.drops) parts.select = std::make_unique<DroppingSelect>();
   return parts;
 }
@@ -83,14 +95,114 @@ Doubles router_weight(const LayerCase& c) {
   return router;
 }
 
+std::array<std::uint32_t, 4> random_words_of(RandomKey key, std::size_t t, std::size_t group) {
+  const auto length = static_cast<std::size_t>(LayerCase::sequence_length);
+  return random_words(key,
+                      {LayerCase::step, static_cast<std::uint32_t>(t / length),
+                       static_cast<std::uint32_t>(t % length), static_cast<std::uint32_t>(group)});
+}
+
+void set_noise(ReferenceMoe& moe, const LayerCase& c, std::size_t num_tokens) {
+  if (c.router.kind == RouterKind::noisy_top_k) {
+    moe.noise_router = random_doubles("noise router", moe.router.size(), 0.3);
+    round_to(DType::f32, moe.noise_router);
+    for (std::size_t t = 0; t < num_tokens; ++t)
+      for (std::size_t e = 0; e < moe.num_experts; ++e)
+        moe.noise.push_back(normals(random_words_of(keys().noise, t, e / 4))[e % 4]);
+  }
+  for (std::size_t i = 0; c.router.jitter > 0 && i < num_tokens * moe.hidden; ++i) {
+    const std::size_t h = i % moe.hidden;
+    const float u = uniform(random_words_of(keys().jitter, i / moe.hidden, h / 4)[h % 4]);
+    moe.jitter.push_back(1 - c.router.jitter + 2 * c.router.jitter * u);
+  }
+}
+
+// The choices of the t-th token, or of the sequence that it begins.
+Choices choices_at(const LayerCase& c, const ReferenceMoe& moe, const ReferenceMoe::Forward& free,
+                   std::size_t t) {
+  const std::size_t experts = moe.num_experts, length = moe.sequence_length;
+  const auto rows = [&](const Doubles& values, std::size_t num_rows) {
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(t * experts);
+    return Doubles(begin, begin + static_cast<std::ptrdiff_t>(num_rows * experts));
+  };
+  const double capacity = c.router.capacity > 0 ? c.router.capacity : static_cast<double>(c.top_k);
+  const auto tokens_of_expert = static_cast<std::size_t>(std::clamp<std::int64_t>(
+      std::llround(capacity * static_cast<double>(length) / static_cast<double>(experts)), 1,
+      c.sequence_length));
+  Choices plan;
+  switch (c.router.kind) {
+    case RouterKind::sinkhorn: {
+      const Doubles balanced = reference_plan(rows(free.logits, length), experts);
+      for (std::size_t row = 0; row < length; ++row)
+        for (const std::int64_t e :
+             largest_of({balanced.begin() + static_cast<std::ptrdiff_t>(row * experts),
+                         balanced.begin() + static_cast<std::ptrdiff_t>((row + 1) * experts)},
+                        moe.top_k))
+          plan.push_back(e);
+      return plan;
+    }
+    case RouterKind::base:
+      return reference_assignment(rows(free.logits, length), experts, moe.top_k);
+    case RouterKind::expert_choice:
+      return reference_expert_choice(rows(free.scores, length), experts, tokens_of_expert,
+                                     moe.top_k);
+    case RouterKind::hash:
+      return reference_hash(token_id(static_cast<std::int64_t>(t)), keys().choice, experts,
+                            moe.top_k);
+    case RouterKind::balanced:
+      for (std::size_t j = 0; j < moe.top_k; ++j)
+        plan.push_back(static_cast<std::int64_t>((t * moe.top_k + j) % experts));
+      return plan;
+    case RouterKind::imbalanced:
+      return reference_load(t, given_load(c.num_experts, c.top_k, c.router.imbalance), moe.top_k);
+    case RouterKind::top_k:
+    case RouterKind::noisy_top_k:
+    case RouterKind::gshard:
+      break;
+  }
+  return choose_in_groups(
+      rows(free.scores, 1), {},
+      {static_cast<std::size_t>(c.router.groups), static_cast<std::size_t>(c.router.top_groups),
+       c.router.group_score == kernels::GroupScore::best_two},
+      moe.top_k);
+}
+
+void set_router(ReferenceMoe& moe, const LayerCase& c, const Doubles& x) {
+  const ExpertsConfig config = c.config();
+  const std::size_t num_tokens = x.size() / moe.hidden;
+  moe.sigmoid = c.router.score == RouterScore::sigmoid;
+  moe.scale = c.router.scale;
+  moe.normalize = config.weights_are_shares();
+  set_noise(moe, c, num_tokens);
+  if (!c.router.has_weights()) {
+    std::ranges::fill(moe.router, 0.0);
+    moe.balance_weight = moe.z_weight = 0;
+  }
+  const ReferenceMoe::Forward free = moe.forward(x);
+  if (c.router.kind == RouterKind::gshard) {
+    moe.dropped_are_in_sums = true;
+    for (std::size_t t = 0; t < num_tokens; ++t) {
+      moe.dropped.push_back(false);
+      const float u = uniform(random_words_of(keys().choice, t, 0)[0]);
+      moe.dropped.push_back(!(2 * free.weights[2 * t + 1] > static_cast<double>(u)));
+    }
+  } else if (c.router.kind != RouterKind::noisy_top_k &&
+             (c.router.kind != RouterKind::top_k || c.router.groups > 1)) {
+    const std::size_t step = c.router.sees_future() ? moe.sequence_length : 1;
+    for (std::size_t t = 0; t < num_tokens; t += step)
+      for (const std::int64_t e : choices_at(c, moe, free, t)) moe.given.push_back(e);
+  }
+}
+
 }  // namespace
 
 std::string LayerCase::describe() const {
   return fmt::format(
       "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
-      "gate {}, balance over {}, {} of layers",
+      "gate {}, balance over {}, {} of layers, router {} of {} scores",
       num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
-      shared.number, shared.intermediate, name_of(shared.gate), name_of(scope), name_of(reduction));
+      shared.number, shared.intermediate, name_of(shared.gate), name_of(scope), name_of(reduction),
+      name_of(router.kind), name_of(router.score));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -105,6 +217,7 @@ ExpertsConfig LayerCase::config() const {
   config.shared = shared;
   config.balance_scope = scope;
   config.balance_reduction = reduction;
+  config.router = router;
   return config;
 }
 
@@ -140,6 +253,7 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   for (std::size_t t = 0; t < size(c.num_tokens); ++t) x[t * moe.hidden] = 1;
   for (Doubles* values : {&moe.gate_up, &moe.down, &moe.shared.gate_up, &moe.shared.down, &x, &dy})
     round_to(c.dtype, *values);
+  set_router(moe, c, x);
   solve();
 }
 
@@ -180,6 +294,7 @@ LayerRun::Batch& LayerRun::add_batch() {
     *tensor = Tensor(device_, Purpose::activation, case_.dtype, {num_local_tokens_, case_.hidden});
   batch.sequence_ids = Tensor(device_, Purpose::activation, DType::i64, {num_local_sequences_});
   batch.positions = Tensor(device_, Purpose::activation, DType::i32, {num_local_tokens_});
+  batch.tokens = Tensor(device_, Purpose::activation, DType::i32, {num_local_tokens_});
   batch.counts = Tensor(device_, Purpose::activation, DType::i32, {case_.num_experts});
   batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
   batch.saved.for_each_tensor(capacity_.adder());
@@ -195,7 +310,8 @@ void LayerRun::load_weights(const ReferenceMoe& moe) {
       write(target.value()[row],
             whole.data() + target.slice().index_of(row) * target.value().cols());
   };
-  load("layers.0.router.weight", moe.router);
+  if (case_.router.has_weights()) load("layers.0.router.weight", moe.router);
+  if (!moe.noise_router.empty()) load("layers.0.router.noise.weight", moe.noise_router);
   load("layers.0.experts.gate_up.weight", moe.gate_up);
   load("layers.0.experts.down.weight", moe.down);
   if (moe.shared.intermediate > 0) {
@@ -213,14 +329,18 @@ void LayerRun::load_inputs(Batch& batch, const Problem& problem) const {
   std::int64_t* ids = batch.sequence_ids->as<std::int64_t>();
   std::iota(ids, ids + num_local_sequences_, first_token() / case_.sequence_length);
   write_positions(batch.positions, case_.sequence_length);
+  for (std::int64_t t = 0; t < num_local_tokens_; ++t)
+    batch.tokens->as<std::int32_t>()[t] = token_id(first_token() + t);
 }
 
-Pass LayerRun::pass_of(const Batch& batch) const {
+Pass LayerRun::pass_of(const Batch& batch, bool training) const {
   Pass pass;
+  pass.training = training;
   pass.step = case_.step;
   pass.sequence_length = case_.sequence_length;
   pass.sequence_ids = batch.sequence_ids;
   pass.positions = batch.positions;
+  pass.tokens = batch.tokens;
   pass.micro_step = micro_step_;
   pass.num_micro_steps = num_micro_steps_;
   pass.num_global_tokens = static_cast<double>(case_.num_tokens * num_micro_steps_);
@@ -228,9 +348,10 @@ Pass LayerRun::pass_of(const Batch& batch) const {
   return pass;
 }
 
-void LayerRun::forward(Batch& batch) {
+void LayerRun::forward(Batch& batch, bool training) {
   kernels::fill_zero(scratch_.losses);
-  layer_.forward(batch.x, batch.y, batch.saved, batch.derived, scratch_, capacity_, pass_of(batch));
+  layer_.forward(batch.x, batch.y, batch.saved, batch.derived, scratch_, capacity_,
+                 pass_of(batch, training));
   kernels::copy(scratch_.dispatch.counts, batch.counts);
 }
 

@@ -24,6 +24,7 @@ struct LayerCase {
   double dropout = 0;
   bool drops = false;  // whether the router is one that drops choices
   double dy_scale = 0.2;
+  RouterConfig router = {};
   SharedExpertsConfig shared = {};
   BalanceScope scope = BalanceScope::sequence;
   BalanceReduction reduction = BalanceReduction::sum;
@@ -60,7 +61,7 @@ class LayerRun {
   // One micro-batch of this rank: its tensors and what the layer saved.
   struct Batch {
     Tensor x, y, dy, dx;  // [T, H] of this rank
-    Tensor sequence_ids, positions;
+    Tensor sequence_ids, positions, tokens;
     Tensor counts;  // i32 [E]: rows of this rank's tokens by expert
     MoeLayer::Saved saved;
     MoeLayer::Derived derived;
@@ -68,7 +69,8 @@ class LayerRun {
   Batch& add_batch();
   void load_weights(const ReferenceMoe& moe);
   void load_inputs(Batch& batch, const Problem& problem) const;
-  void forward(Batch& batch);
+  // training: whether it is a pass of a training step; a backward pass follows such ones alone.
+  void forward(Batch& batch, bool training = true);
   void backward(Batch& batch);
   // The passes from now on are micro-step `index` of `count`; a step begins with the first.
   void begin_micro_step(std::int64_t index, std::int64_t count);
@@ -76,6 +78,7 @@ class LayerRun {
   void reduce_gradients();
 
   const Parameter& parameter(const std::string& name) const;
+  bool has_router_weights() const { return case_.router.has_weights(); }
   std::int64_t num_local_tokens() const { return num_local_tokens_; }
   std::int64_t first_token() const { return mesh_.index(Axis::data) * num_local_tokens_; }
   // Room for the rows of the fullest rank of the expert group, as after a step; their number.
@@ -84,7 +87,7 @@ class LayerRun {
   std::span<const double> losses() const { return scratch_.losses->span<double>(); }
 
  private:
-  Pass pass_of(const Batch& batch) const;
+  Pass pass_of(const Batch& batch, bool training = true) const;
 
   Device& device_;
   const Mesh& mesh_;

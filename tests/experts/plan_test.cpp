@@ -76,20 +76,27 @@ TEST_P(PlanTest, has_the_bytes_of_the_run) {
 
 INSTANTIATE_TEST_SUITE_P(
     cases, PlanTest,
-    ::testing::Values(LayerCase{.num_experts = 1, .top_k = 1},
-                      LayerCase{.num_experts = 3, .top_k = 2},
-                      LayerCase{.num_experts = 4, .top_k = 2, .dtype = DType::bf16},
-                      LayerCase{.num_experts = 5, .top_k = 1, .dtype = DType::bf16},
-                      LayerCase{.num_experts = 5, .top_k = 3},
-                      LayerCase{.num_experts = 8, .top_k = 2, .dropout = 0.1},
-                      LayerCase{.num_experts = 4, .shared = {.number = 2}},
-                      LayerCase{.num_experts = 3,
-                                .dtype = DType::bf16,
-                                .shared = {.number = 1, .gate = SharedGate::sigmoid}},
-                      LayerCase{.num_experts = 8,
-                                .top_k = 1,
-                                .routing = Routing::all_to_last_expert,
-                                .dtype = DType::bf16}));
+    ::testing::Values(
+        LayerCase{.num_experts = 1, .top_k = 1}, LayerCase{.num_experts = 3, .top_k = 2},
+        LayerCase{.num_experts = 4, .top_k = 2, .dtype = DType::bf16},
+        LayerCase{.num_experts = 5, .top_k = 1, .dtype = DType::bf16},
+        LayerCase{.num_experts = 5, .top_k = 3},
+        LayerCase{.num_experts = 8, .top_k = 2, .dropout = 0.1},
+        LayerCase{.num_experts = 4, .router = {.kind = RouterKind::noisy_top_k, .jitter = 0.1}},
+        LayerCase{.num_experts = 4, .router = {.kind = RouterKind::gshard}},
+        LayerCase{
+            .num_experts = 4,
+            .dtype = DType::bf16,
+            .router = {.kind = RouterKind::base, .score = RouterScore::sigmoid, .jitter = 0.1}},
+        LayerCase{.num_experts = 4, .router = {.kind = RouterKind::hash}},
+        LayerCase{.num_experts = 4, .shared = {.number = 2}},
+        LayerCase{.num_experts = 3,
+                  .dtype = DType::bf16,
+                  .shared = {.number = 1, .gate = SharedGate::sigmoid}},
+        LayerCase{.num_experts = 8,
+                  .top_k = 1,
+                  .routing = Routing::all_to_last_expert,
+                  .dtype = DType::bf16}));
 
 }  // namespace
 }  // namespace switchyard::test

@@ -14,6 +14,8 @@ struct Dims {
   std::size_t shared_width = 0;
   bool shared_gate = false;
   bool pooled = false;
+  bool sigmoid = false, noisy = false, in_sums = false, given = false;
+  double scale = 1;
 };
 
 ReferenceMoe make_reference(const Dims& dims) {
@@ -41,6 +43,16 @@ ReferenceMoe make_reference(const Dims& dims) {
     for (double& count : moe.earlier) count = std::round(count + 3);
     moe.num_earlier = 30;
   }
+  moe.sigmoid = dims.sigmoid;
+  moe.scale = dims.scale;
+  moe.dropped_are_in_sums = dims.in_sums;
+  if (dims.noisy) {
+    moe.noise_router = random_doubles("noise router", dims.num_experts * 5, 1.0);
+    moe.noise = random_doubles("noise", 8 * dims.num_experts, 1.0);
+    moe.jitter = random_doubles("jitter", 8 * 5, 1.0);
+  }
+  for (std::size_t i = 0; dims.given && i < 8 * dims.top_k; ++i)
+    moe.given.push_back(i % 7 == 0 ? -1 : static_cast<std::int64_t>(i % dims.num_experts));
   if (dims.masked) moe.mask = random_doubles("mask", 8 * dims.top_k * 5, 1.0);
   return moe;
 }
@@ -71,6 +83,7 @@ TEST_P(ReferenceMoeTest, gradients_are_the_slopes_of_the_loss) {
   const ReferenceMoe::Gradients g = moe.backward(x, dy, f);
   expect_slopes(moe, x, dy, x, g.x);
   expect_slopes(moe, x, dy, moe.router, g.router);
+  expect_slopes(moe, x, dy, moe.noise_router, g.noise_router);
   expect_slopes(moe, x, dy, moe.gate_up, g.gate_up);
   expect_slopes(moe, x, dy, moe.down, g.down);
   expect_slopes(moe, x, dy, moe.shared.gate_up, g.shared_gate_up);
@@ -78,15 +91,35 @@ TEST_P(ReferenceMoeTest, gradients_are_the_slopes_of_the_loss) {
   expect_slopes(moe, x, dy, moe.shared.gate, g.shared_gate);
 }
 
-INSTANTIATE_TEST_SUITE_P(dims, ReferenceMoeTest,
-                         ::testing::Values(Dims{1, 1, true, false}, Dims{3, 1, true, false},
-                                           Dims{3, 1, false, false}, Dims{4, 2, true, true},
-                                           Dims{4, 2, false, false}, Dims{5, 3, true, false},
-                                           Dims{5, 3, false, true}, Dims{5, 3, true, true, true},
-                                           Dims{4, 2, false, false, true},
-                                           Dims{4, 2, true, false, false, 4},
-                                           Dims{3, 1, false, true, true, 4, true},
-                                           Dims{4, 2, true, false, false, 0, false, true}));
+INSTANTIATE_TEST_SUITE_P(
+    dims, ReferenceMoeTest,
+    ::testing::Values(
+        Dims{1, 1, true, false}, Dims{3, 1, true, false}, Dims{3, 1, false, false},
+        Dims{4, 2, true, true}, Dims{4, 2, false, false}, Dims{5, 3, true, false},
+        Dims{5, 3, false, true}, Dims{5, 3, true, true, true}, Dims{4, 2, false, false, true},
+        Dims{4, 2, true, false, false, 4}, Dims{3, 1, false, true, true, 4, true},
+        Dims{4, 2, true, false, false, 0, false, true},
+        Dims{.num_experts = 5,
+             .top_k = 3,
+             .normalize = true,
+             .masked = false,
+             .sigmoid = true,
+             .scale = 2.5},
+        Dims{.num_experts = 4, .top_k = 2, .normalize = false, .masked = true, .sigmoid = true},
+        Dims{.num_experts = 4, .top_k = 2, .normalize = true, .masked = false, .noisy = true},
+        Dims{.num_experts = 4,
+             .top_k = 2,
+             .normalize = true,
+             .masked = false,
+             .drops = true,
+             .in_sums = true},
+        Dims{.num_experts = 4,
+             .top_k = 3,
+             .normalize = true,
+             .masked = false,
+             .sigmoid = true,
+             .given = true,
+             .scale = 0.5}));
 
 }  // namespace
 }  // namespace switchyard::test

@@ -13,8 +13,11 @@
 #include "kernels/permute.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
+#include "kernels/router_noise.hpp"
 #include "kernels/score.hpp"
 #include "kernels/select.hpp"
+#include "kernels/select_fixed.hpp"
+#include "kernels/select_sequences.hpp"
 #include "kernels/step_figures.hpp"
 #include "kernels/sums.hpp"
 #include "kernels/swiglu.hpp"
@@ -117,6 +120,23 @@ TEST_F(PlanLoops, Routing) {
   const Tensor rows = make(DType::bf16, {16, 32}), tokens = make(DType::bf16, {8, 32});
   EXPECT_EQ(bytes_of([&] { score_softmax(logits, logits, lse); }), 2 * 128);
   EXPECT_EQ(bytes_of([&] { select_top_k(logits, choice); }), 128 + 64);
+  EXPECT_EQ(bytes_of([&] { score_sigmoid(logits, logits, lse); }), 2 * 128);
+  EXPECT_EQ(bytes_of([&] { divide_by_row_sums(logits, logits); }), 2 * 128);
+  EXPECT_EQ(bytes_of([&] {
+              score_sigmoid_backward(weight, choice, slopes, 0, logits, logits, lse, logits);
+            }),
+            3 * 128);
+  EXPECT_EQ(bytes_of([&] { sinkhorn_plan(logits, 4, logits); }), 2 * 101 * 128);
+  EXPECT_EQ(bytes_of([&] { select_balanced(logits, 4, choice); }), 128 + 64);
+  EXPECT_EQ(bytes_of([&] { select_by_experts(logits, 4, 2, choice); }), 128 + 64);
+  const Tensor ids = make(DType::i64, {2}), positions = make(DType::i32, {8});
+  EXPECT_EQ(bytes_of([&] { select_by_hash(positions, {}, 4, choice); }), 64);
+  EXPECT_EQ(bytes_of([&] { select_in_turn({4, 4, positions, ids}, 4, choice); }), 64);
+  const DropoutSite site{.sequence_length = 4, .positions = positions};
+  EXPECT_EQ(bytes_of([&] { add_router_noise(logits, site, ids, logits); }), 3 * 128);
+  EXPECT_EQ(bytes_of([&] { router_noise_backward(logits, logits, site, ids, logits); }), 3 * 128);
+  EXPECT_EQ(bytes_of([&] { jitter(logits, 0, 0.1f, site, ids); }), 2 * 128);
+  EXPECT_EQ(bytes_of([&] { give_up_second(weight, site, ids, choice); }), 2 * 64);
   EXPECT_EQ(bytes_of([&] { weigh(logits, choice, {true}, weight); }), 2 * 64);
   EXPECT_EQ(bytes_of([&] { weigh_backward(weight, logits, choice, {true}, weight); }), 3 * 64);
   EXPECT_GT(

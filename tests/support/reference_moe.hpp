@@ -30,6 +30,14 @@ struct ReferenceMoe {
   Doubles down;               // [E, H, I]
   Doubles mask;               // [T, k, H] factors of the experts' outputs; empty: none
   std::vector<bool> dropped;  // [T, k]: choices that count for nothing; empty: none
+  // Whether the scores of dropped choices stay in the sum that the others' are divided by.
+  bool dropped_are_in_sums = false;
+  bool sigmoid = false;             // scores; else a softmax
+  double scale = 1;                 // of the weights
+  std::vector<std::int64_t> given;  // [T, k]: the choices, -1: none; empty: the largest scores
+  Doubles jitter;                   // [T, H] factors of the router's input; empty: none
+  Doubles noise_router;             // [E, H]: the logits have noise * softplus(this x); empty: none
+  Doubles noise;                    // [T, E]
   struct Shared {
     std::size_t intermediate = 0;  // 0: there are none
     Doubles gate_up;               // [2 I, H]
@@ -39,7 +47,10 @@ struct ReferenceMoe {
 
   struct Forward {
     Doubles y;                         // [T, H]
-    Doubles probs;                     // [T, E]
+    Doubles logits;                    // [T, E]
+    Doubles raw;                       // [T, E]: of the noise
+    Doubles scores;                    // [T, E]
+    Doubles probs;                     // [T, E]: the scores as shares of their sum
     Doubles lse;                       // [T]
     std::vector<std::size_t> indices;  // [T, k]
     Doubles weights;                   // [T, k]
@@ -51,7 +62,7 @@ struct ReferenceMoe {
     double margin = std::numeric_limits<double>::infinity();
   };
   struct Gradients {
-    Doubles x, router, gate_up, down, shared_gate_up, shared_down, shared_gate;
+    Doubles x, router, gate_up, down, shared_gate_up, shared_down, shared_gate, noise_router;
   };
 
   Forward forward(const Doubles& x) const {
@@ -60,7 +71,7 @@ struct ReferenceMoe {
     f.y.assign(num_tokens * hidden, 0);
     f.counts.assign(num_tokens / sequence_length * num_experts, 0);
     for (std::size_t t = 0; t < num_tokens; ++t) {
-      route(&x[t * hidden], f);
+      route(t, router_input(x, t), f);
       for (std::size_t j = 0; j < top_k; ++j) {
         if (is_dropped(t, j)) continue;
         const std::size_t e = f.indices[t * top_k + j];
@@ -89,15 +100,15 @@ struct ReferenceMoe {
   Gradients backward(const Doubles& x, const Doubles& dy, const Forward& f) const {
     const std::size_t num_tokens = x.size() / hidden;
     Gradients g{
-        Doubles(x.size()),          Doubles(router.size()),         Doubles(gate_up.size()),
-        Doubles(down.size()),       Doubles(shared.gate_up.size()), Doubles(shared.down.size()),
-        Doubles(shared.gate.size())};
+        Doubles(x.size()),           Doubles(router.size()),         Doubles(gate_up.size()),
+        Doubles(down.size()),        Doubles(shared.gate_up.size()), Doubles(shared.down.size()),
+        Doubles(shared.gate.size()), Doubles(noise_router.size())};
     for (std::size_t t = 0; t < num_tokens; ++t) {
-      Doubles dprobs(num_experts);
-      add_weight_gradients(x, dy, f, t, g, dprobs);
+      Doubles dscores(num_experts);
+      add_weight_gradients(x, dy, f, t, g, dscores);
       if (shared.intermediate > 0) add_shared_gradients(&x[t * hidden], &dy[t * hidden], t, g);
-      add_balance_gradient(f, t, num_tokens, dprobs);
-      add_logit_gradients(x, f, t, num_tokens, dprobs, g);
+      add_balance_gradient(f, t, num_tokens, dscores);
+      add_logit_gradients(x, f, t, num_tokens, dscores, g);
     }
     return g;
   }
@@ -125,7 +136,18 @@ struct ReferenceMoe {
   }
 
   bool is_dropped(std::size_t t, std::size_t j) const {
+    if (!given.empty() && given[t * top_k + j] < 0) return true;
     return !dropped.empty() && dropped[t * top_k + j];
+  }
+  bool is_in_sum(std::size_t t, std::size_t j) const {
+    return !is_dropped(t, j) || dropped_are_in_sums;
+  }
+
+  Doubles router_input(const Doubles& x, std::size_t t) const {
+    Doubles input(hidden);
+    for (std::size_t h = 0; h < hidden; ++h)
+      input[h] = x[t * hidden + h] * (jitter.empty() ? 1 : jitter[t * hidden + h]);
+    return input;
   }
 
   double masked(double value, std::size_t t, std::size_t j, std::size_t h) const {
@@ -150,33 +172,57 @@ struct ReferenceMoe {
     return inner;
   }
 
-  void route(const double* x, Forward& f) const {
+  static double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+  static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
+
+  Doubles logits_of(std::size_t t, const Doubles& input, Forward& f) const {
     Doubles logits(num_experts);
-    for (std::size_t e = 0; e < num_experts; ++e)
-      logits[e] = std::inner_product(x, x + hidden, &router[e * hidden], 0.0);
+    for (std::size_t e = 0; e < num_experts; ++e) {
+      logits[e] = std::inner_product(input.begin(), input.end(), &router[e * hidden], 0.0);
+      if (noise_router.empty()) continue;
+      f.raw.push_back(
+          std::inner_product(input.begin(), input.end(), &noise_router[e * hidden], 0.0));
+      logits[e] += noise[t * num_experts + e] * softplus(f.raw.back());
+    }
+    return logits;
+  }
+
+  void route(std::size_t t, const Doubles& input, Forward& f) const {
+    const Doubles logits = logits_of(t, input, f);
     const double largest = *std::max_element(logits.begin(), logits.end());
     double sum = 0;
     for (const double logit : logits) sum += std::exp(logit - largest);
     const double lse = largest + std::log(sum);
-    Doubles probs(num_experts);
-    for (std::size_t e = 0; e < num_experts; ++e) probs[e] = std::exp(logits[e] - lse);
+    Doubles scores(num_experts);
+    for (std::size_t e = 0; e < num_experts; ++e)
+      scores[e] = sigmoid ? sigmoid_of(logits[e]) : std::exp(logits[e] - lse);
+    choose(t, scores, f);
+    f.lse.push_back(lse);
+    f.logits.insert(f.logits.end(), logits.begin(), logits.end());
+    f.scores.insert(f.scores.end(), scores.begin(), scores.end());
+    const double total = std::accumulate(scores.begin(), scores.end(), 0.0);
+    for (const double score : scores) f.probs.push_back(score / total);
+  }
+
+  void choose(std::size_t t, const Doubles& scores, Forward& f) const {
     std::vector<std::size_t> order(num_experts);
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return probs[a] > probs[b]; });
-    const std::size_t t = f.lse.size();
-    double chosen = 0;
+                     [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
     for (std::size_t j = 0; j < top_k; ++j) {
-      if (!is_dropped(t, j)) chosen += probs[order[j]];
-      if (j + 1 < num_experts)
-        f.margin = std::min(f.margin, 1 - probs[order[j + 1]] / probs[order[j]]);
+      if (!given.empty())
+        order[j] = static_cast<std::size_t>(std::max<std::int64_t>(0, given[t * top_k + j]));
+      else if (j + 1 < num_experts)
+        f.margin = std::min(f.margin, 1 - scores[order[j + 1]] / scores[order[j]]);
     }
+    double chosen = 0;
+    for (std::size_t j = 0; j < top_k; ++j)
+      if (is_in_sum(t, j)) chosen += scores[order[j]];
     for (std::size_t j = 0; j < top_k; ++j) {
       f.indices.push_back(order[j]);
-      f.weights.push_back(is_dropped(t, j) ? 0 : probs[order[j]] / (normalize ? chosen : 1));
+      f.weights.push_back(is_dropped(t, j) ? 0
+                                           : scale * scores[order[j]] / (normalize ? chosen : 1));
     }
-    f.lse.push_back(lse);
-    f.probs.insert(f.probs.end(), probs.begin(), probs.end());
   }
 
   // Of the choices that count with token t, those of expert e.
@@ -196,31 +242,33 @@ struct ReferenceMoe {
     return static_cast<double>(num_experts) * sum * length / static_cast<double>(num_tokens);
   }
 
-  // Through the experts of token t, and to the probabilities that weigh them.
+  // Through the experts of token t, and to the scores that weigh them.
   void add_weight_gradients(const Doubles& x, const Doubles& dy, const Forward& f, std::size_t t,
-                            Gradients& g, Doubles& dprobs) const {
+                            Gradients& g, Doubles& dscores) const {
+    const double* scores = &f.scores[t * num_experts];
+    const std::size_t* indices = &f.indices[t * top_k];
     double chosen = 0;
     for (std::size_t j = 0; j < top_k; ++j)
-      if (!is_dropped(t, j)) chosen += f.probs[t * num_experts + f.indices[t * top_k + j]];
+      if (is_in_sum(t, j)) chosen += scores[indices[j]];
     Doubles dweights(top_k);
     double mean = 0;
     for (std::size_t j = 0; j < top_k; ++j) {
       if (is_dropped(t, j)) continue;
-      const std::size_t e = f.indices[t * top_k + j];
+      const std::size_t e = indices[j];
       const Inner inner = expert(e, &x[t * hidden]);
       Doubles dout(hidden);
       for (std::size_t h = 0; h < hidden; ++h) {
         dweights[j] += dy[t * hidden + h] * masked(inner.out[h], t, j, h);
         dout[h] = masked(f.weights[t * top_k + j] * dy[t * hidden + h], t, j, h);
       }
-      mean += dweights[j] * f.weights[t * top_k + j];
+      mean += dweights[j] * scores[e] / chosen;
       add_network_gradients(expert_network(e), &x[t * hidden], inner, dout,
                             g.gate_up.data() + e * 2 * intermediate * hidden,
                             g.down.data() + e * hidden * intermediate, &g.x[t * hidden]);
     }
     for (std::size_t j = 0; j < top_k; ++j)
-      if (!is_dropped(t, j))
-        dprobs[f.indices[t * top_k + j]] += normalize ? (dweights[j] - mean) / chosen : dweights[j];
+      if (is_in_sum(t, j))
+        dscores[indices[j]] += scale * (normalize ? (dweights[j] - mean) / chosen : dweights[j]);
   }
 
   void add_shared_gradients(const double* x, const double* dy, std::size_t t, Gradients& g) const {
@@ -253,9 +301,9 @@ struct ReferenceMoe {
         dact += dout[h] * of.down[at];
         d_down[at] += dout[h] * inner.act[i];
       }
-      const double sigmoid = 1 / (1 + std::exp(-inner.gate[i]));
-      const double dup = dact * inner.gate[i] * sigmoid;
-      const double dgate = dact * inner.up[i] * sigmoid * (1 + inner.gate[i] * (1 - sigmoid));
+      const double s = sigmoid_of(inner.gate[i]);
+      const double dup = dact * inner.gate[i] * s;
+      const double dgate = dact * inner.up[i] * s * (1 + inner.gate[i] * (1 - s));
       for (std::size_t h = 0; h < hidden; ++h) {
         d_gate_up[i * hidden + h] += dgate * x[h];
         d_gate_up[up_at + i * hidden + h] += dup * x[h];
@@ -264,24 +312,45 @@ struct ReferenceMoe {
     }
   }
 
+  // Of the shares, and through them to the scores.
   void add_balance_gradient(const Forward& f, std::size_t t, std::size_t num_tokens,
-                            Doubles& dprobs) const {
+                            Doubles& dscores) const {
+    const double* shares = &f.probs[t * num_experts];
+    Doubles dshares(num_experts);
     for (std::size_t e = 0; e < num_experts; ++e)
-      dprobs[e] += balance_weight * static_cast<double>(num_experts) * share(f, t, e) /
+      dshares[e] = balance_weight * static_cast<double>(num_experts) * share(f, t, e) /
                    static_cast<double>(num_tokens);
+    const double inner = std::inner_product(dshares.begin(), dshares.end(), shares, 0.0);
+    const double* scores = &f.scores[t * num_experts];
+    const double total = std::accumulate(scores, scores + num_experts, 0.0);
+    for (std::size_t e = 0; e < num_experts; ++e) dscores[e] += (dshares[e] - inner) / total;
   }
 
   void add_logit_gradients(const Doubles& x, const Forward& f, std::size_t t,
-                           std::size_t num_tokens, const Doubles& dprobs, Gradients& g) const {
-    const double* probs = &f.probs[t * num_experts];
-    const double inner = std::inner_product(dprobs.begin(), dprobs.end(), probs, 0.0);
+                           std::size_t num_tokens, const Doubles& dscores, Gradients& g) const {
+    const double* scores = &f.scores[t * num_experts];
+    const double inner = std::inner_product(dscores.begin(), dscores.end(), scores, 0.0);
+    const Doubles input = router_input(x, t);
     for (std::size_t e = 0; e < num_experts; ++e) {
-      const double dlogit = probs[e] * (dprobs[e] - inner) +
-                            z_weight * 2 * f.lse[t] * probs[e] / static_cast<double>(num_tokens);
-      for (std::size_t h = 0; h < hidden; ++h) {
-        g.router[e * hidden + h] += dlogit * x[t * hidden + h];
-        g.x[t * hidden + h] += dlogit * router[e * hidden + h];
-      }
+      const double through =
+          sigmoid ? scores[e] * (1 - scores[e]) * dscores[e] : scores[e] * (dscores[e] - inner);
+      const double prob = std::exp(f.logits[t * num_experts + e] - f.lse[t]);
+      const double dlogit =
+          through + z_weight * 2 * f.lse[t] * prob / static_cast<double>(num_tokens);
+      add_projection_gradients(router, dlogit, e, t, input, g.router, g.x);
+      if (noise_router.empty()) continue;
+      const double draw =
+          dlogit * noise[t * num_experts + e] * sigmoid_of(f.raw[t * num_experts + e]);
+      add_projection_gradients(noise_router, draw, e, t, input, g.noise_router, g.x);
+    }
+  }
+
+  void add_projection_gradients(const Doubles& weight, double dlogit, std::size_t e, std::size_t t,
+                                const Doubles& input, Doubles& dweight, Doubles& dx) const {
+    for (std::size_t h = 0; h < hidden; ++h) {
+      dweight[e * hidden + h] += dlogit * input[h];
+      dx[t * hidden + h] +=
+          dlogit * weight[e * hidden + h] * (jitter.empty() ? 1 : jitter[t * hidden + h]);
     }
   }
 };
