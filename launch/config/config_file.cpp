@@ -279,7 +279,9 @@ void ConfigReader::check_required() {
 void ConfigReader::fill_dependent_defaults() {
   ExpertsConfig& experts = loaded_.config.experts;
   if (!is_attempted_[index_of(*find_key("experts.normalize_top_k"))])
-    experts.normalize_top_k = experts.top_k > 1;
+    experts.normalize_top_k =
+        experts.router.softmax_over == SoftmaxOver::chosen ||
+        (experts.top_k > 1 && experts.router.kind != RouterKind::expert_choice);
 }
 
 void ConfigReader::check_relations() {

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cmake/built_with.hpp"
+#include "experts/router_mistakes.hpp"
 #include "tensor/error.hpp"
 #include "trainer/batch_layout.hpp"
 
@@ -176,6 +177,13 @@ void check_experts(Checker& checker, const Config& config) {
   }
 }
 
+void check_router(Checker& checker, const Config& config) {
+  for (ConfigMistake& mistake : router_mistakes(config.experts))
+    if (std::all_of(mistake.keys.begin(), mistake.keys.end(),
+                    [&](std::string_view path) { return checker.knows({path}); }))
+      checker.blame(mistake.keys, std::move(mistake.text));
+}
+
 // Counts of a pool of tokens are 32-bit numbers.
 void check_balance_scope(Checker& checker, const Config& config) {
   const ExpertsConfig& experts = config.experts;
@@ -302,6 +310,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_attention(checker, config.model);
   check_rope_scaling(checker, config.model);
   check_experts(checker, config);
+  check_router(checker, config);
   check_balance_scope(checker, config);
   check_batch(checker, config.train);
   check_schedule(checker, config);
@@ -340,7 +349,8 @@ std::vector<BrokenRelation> doubtful_relations(const LoadedConfig& loaded) {
   const std::vector<bool> nothing_unknown;
   Checker checker(loaded, nothing_unknown);
   const ExpertsConfig& experts = loaded.config.experts;
-  if (experts.num_experts > 0 && experts.every > 0 && experts.top_k == 1 && experts.normalize_top_k)
+  if (experts.num_experts > 0 && experts.every > 0 && experts.top_k == 1 &&
+      experts.normalize_top_k && experts.router.has_weights())
     checker.blame({"experts.normalize_top_k", "experts.top_k"},
                   "warning: with top_k = 1, normalize_top_k = true makes the one weight 1, so the "
                   "router learns from the balance and z losses alone and not from the language "

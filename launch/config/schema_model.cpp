@@ -233,6 +233,88 @@ void add_shared_experts(std::vector<Key>& keys) {
                                  "map of the token to one number (Qwen2-MoE)."});
 }
 
+// docs/routers.md has the formulas.
+void add_router(std::vector<Key>& keys) {
+  using C = RouterConfig;
+  constexpr auto s = &Config::experts;
+  constexpr auto g = &ExpertsConfig::router;
+  keys.push_back(
+      {.section = "experts",
+       .name = "router.kind",
+       .field = field<s, g, &C::kind>(),
+       .description =
+           "How a token's experts are chosen (docs/routers.md): `top_k`, by the largest scores; "
+           "`noisy_top_k`, of logits with learned noise; `gshard`, the best, and at random the "
+           "second best; `sinkhorn`, `base` and `expert_choice`, balanced over each sequence while "
+           "training, which needs `allow_future`, and `top_k` elsewhere; `hash`, by the token's "
+           "id; "
+           "for benchmarks `balanced`, in turn, and `imbalanced`, with a given load."});
+  keys.push_back({.section = "experts",
+                  .name = "router.score",
+                  .field = field<s, g, &C::score>(),
+                  .description = "What logits become: probabilities of a softmax over the experts, "
+                                 "or of each expert on its own (DeepSeek-V3)."});
+  keys.push_back({.section = "experts",
+                  .name = "router.softmax_over",
+                  .field = field<s, g, &C::softmax_over>(),
+                  .description = "With score `softmax`: the weights are those of a softmax over "
+                                 "`all` experts, or over the `chosen` alone (gpt-oss), which is "
+                                 "the same as `normalize_top_k: true`."});
+  keys.push_back({.section = "experts",
+                  .name = "router.scale",
+                  .field = field<s, g, &C::scale>(),
+                  .range = above(0),
+                  .description = "Factor of the weights (DeepSeek-V3: 2.5)."});
+  keys.push_back({.section = "experts",
+                  .name = "router.groups",
+                  .field = field<s, g, &C::groups>(),
+                  .unit = "groups",
+                  .range = from(1, million),
+                  .description = "Groups that the experts are cut into, such as those of a node; a "
+                                 "token chooses from its best `top_groups` alone."});
+  keys.push_back({.section = "experts",
+                  .name = "router.top_groups",
+                  .field = field<s, g, &C::top_groups>(),
+                  .unit = "groups",
+                  .range = from(1, million),
+                  .description = "Groups that a token's experts may be in."});
+  keys.push_back({.section = "experts",
+                  .name = "router.group_score",
+                  .field = field<s, g, &C::group_score>(),
+                  .description = "How groups are judged: by their `best` expert (DeepSeek-V2), or "
+                                 "by the sum of their `best_two` (DeepSeek-V3), bias included."});
+  keys.push_back({.section = "experts",
+                  .name = "router.jitter",
+                  .field = field<s, g, &C::jitter>(),
+                  .range = rate(),
+                  .description = "While training the router's input is multiplied by random "
+                                 "numbers from 1 - `jitter` to 1 + `jitter` (Switch: 0.01)."});
+  keys.push_back({.section = "experts",
+                  .name = "router.capacity",
+                  .field = field<s, g, &C::capacity>(),
+                  .unit = "experts",
+                  .range = from(0, million),
+                  .description = "With `expert_choice`: experts that a token has on average, while "
+                                 "`top_k` is the most that it may have; 0: `top_k`."});
+  keys.push_back({.section = "experts",
+                  .name = "router.imbalance",
+                  .field = field<s, g, &C::imbalance>(),
+                  .range = from(1, million),
+                  .description = "With `imbalanced`: the load of the fullest expert, times the "
+                                 "mean; the others follow a power law."});
+  keys.push_back({.section = "experts",
+                  .name = "router.balance_over",
+                  .field = field<s, g, &C::balance_over>(),
+                  .description = "Among which tokens `sinkhorn`, `base` and `expert_choice` "
+                                 "balance: those of each `sequence`, so that no layout and no "
+                                 "batch changes a choice."});
+  keys.push_back({.section = "experts",
+                  .name = "allow_future",
+                  .field = field<s, &ExpertsConfig::allow_future>(),
+                  .description = "Whether a token's experts may depend on tokens that come after "
+                                 "it, as with `sinkhorn`, `base` and `expert_choice`."});
+}
+
 }  // namespace
 
 void add_experts(std::vector<Key>& keys) {
@@ -270,6 +352,7 @@ void add_experts(std::vector<Key>& keys) {
                   .range = from(0, 10'000),
                   .description = "The first layers, which have no experts whatever `every` says."});
   add_shared_experts(keys);
+  add_router(keys);
   keys.push_back({.section = "experts",
                   .name = "balance_weight",
                   .field = field<s, &C::balance_weight>(),
@@ -289,14 +372,14 @@ void add_experts(std::vector<Key>& keys) {
                       "OLMo-core): in a model of 4 layers with experts a quarter of that. A run "
                       "goes on with what it has had, unless this is set.",
                   .default_text = "`sum`; what a run that goes on has had"});
-  keys.push_back({.section = "experts",
-                  .name = "normalize_top_k",
-                  .field = field<s, &C::normalize_top_k>(),
-                  .description =
-                      "Whether the weights of the chosen experts are scaled to sum to 1. With "
+  keys.push_back(
+      {.section = "experts",
+       .name = "normalize_top_k",
+       .field = field<s, &C::normalize_top_k>(),
+       .description = "Whether the weights of the chosen experts are scaled to sum to 1. With "
                       "`top_k: 1` the one weight is then 1 (Mixtral's mathematics), and the router "
                       "learns nothing from the language model's loss: this gets a warning.",
-                  .default_text = "`true` if `top_k` is above 1"});
+       .default_text = "`true` if `top_k` is above 1 and the router no `expert_choice`"});
   keys.push_back({.section = "experts",
                   .name = "balance_scope",
                   .field = field<s, &C::balance_scope>(),

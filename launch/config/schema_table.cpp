@@ -247,6 +247,7 @@ std::vector<Key> all_keys() {
 constexpr KeyGroup all_groups[] = {
     {"model", "rope_scaling", "rope_scaling.kind"},
     {"experts", "shared", "shared.number"},
+    {"experts", "router", "router.kind"},
     {"parallel", "context", "context.ranks"},
 };
 

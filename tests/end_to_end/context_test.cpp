@@ -26,12 +26,14 @@ struct ContextCase {
   SequenceLayout layout = SequenceLayout::zigzag;
   std::int64_t length = 16;
   Model model = Model::full;
+  RouterConfig router = {};
 
   std::string describe() const {
     return "context " + std::to_string(ranks) + ", ulysses " + std::to_string(ulysses) +
            ", expert " + std::to_string(expert) + ", " + std::string(name_of(method)) + ", " +
            std::string(name_of(layout)) + ", length " + std::to_string(length) + ", model " +
-           std::to_string(static_cast<int>(model));
+           std::to_string(static_cast<int>(model)) + ", router " +
+           std::string(name_of(router.kind));
   }
 };
 
@@ -40,6 +42,7 @@ Config config_of(const ContextCase& c) {
   config.model.sequence_length = c.length;
   config.train.global_batch = 4 * (world().size() / c.ranks);
   config.train.micro_batch = 2;
+  config.experts.router = c.router;
   config.parallel.context = c.ranks;
   config.parallel.context_split.ring = c.ranks / c.ulysses;
   config.parallel.context_split.ulysses = c.ulysses;
@@ -128,6 +131,24 @@ TEST(Context, TwentyStepsOfEveryFoldingEqualOneRank) {
   for (const std::int64_t context : divisors(world().size()))
     for (const std::int64_t expert : {std::int64_t{1}, std::int64_t{world().size()}})
       expect_as_one_rank({.ranks = context, .expert = expert, .length = 4 * context}, 20);
+}
+
+// Every kind of router: those that look at whole sequences gather what they need.
+TEST(Context, EveryRouterEqualsOneRank) {
+  const std::int64_t ranks = world().size();
+  for (const RouterConfig& router :
+       {RouterConfig{.score = RouterScore::sigmoid, .scale = 2.5, .jitter = 0.1},
+        RouterConfig{.kind = RouterKind::noisy_top_k}, RouterConfig{.kind = RouterKind::gshard},
+        RouterConfig{.kind = RouterKind::sinkhorn, .score = RouterScore::sigmoid},
+        RouterConfig{.kind = RouterKind::base}, RouterConfig{.kind = RouterKind::expert_choice},
+        RouterConfig{.kind = RouterKind::hash}, RouterConfig{.kind = RouterKind::balanced},
+        RouterConfig{.kind = RouterKind::imbalanced}}) {
+    if (is_tested_on_card() && !router.runs_on_card()) continue;
+    expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = 4 * ranks, .router = router}, 3);
+    expect_as_one_rank({.expert = ranks, .router = router}, 2);
+    if (ranks > 1)
+      expect_as_one_rank({.ranks = ranks, .length = 4 * ranks + 3, .router = router}, 2);
+  }
 }
 
 // Twenty steps of the other schemes: exchanges of heads, keys that are gathered, halos, documents.

@@ -181,6 +181,8 @@ std::vector<RouterCase> router_cases(std::int64_t num_experts) {
                       .group_score = kernels::GroupScore::best_two},
                      2});
   }
+  if (is_tested_on_card())
+    std::erase_if(cases, [](const RouterCase& each) { return !each.config.runs_on_card(); });
   return cases;
 }
 

@@ -120,6 +120,46 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
       {"experts: {shared: {gate: sigmoid}}\n",
        "a.yaml:5:26: experts.shared.gate: gate = sigmoid counts only with shared experts, and "
        "number is 0; leave it out or set number"},
+      {"experts: {router: {kind: base}}\n",
+       "a.yaml:5:26: experts.router.kind: kind base lets a token's experts depend on tokens that "
+       "come after it, which training then learns from and generation does not have; write "
+       "allow_future: true if that is meant, or another kind"},
+      {"experts: {top_k: 3, router: {kind: gshard}}\n",
+       "a.yaml:5:18: experts.top_k: kind gshard has a first and a second expert, and top_k "
+       "is 3; write 2"},
+      {"experts: {normalize_top_k: false, router: {kind: gshard}}\n",
+       "a.yaml:5:28: experts.normalize_top_k: kind gshard keeps its second expert with a probability "
+       "by its share of both scores; leave normalize_top_k out"},
+      {"experts: {bias_rate: 0.001, router: {kind: hash}}\n",
+       "a.yaml:5:22: experts.bias_rate: a bias moves the choice of the largest scores, and kind "
+       "hash chooses in another way; leave bias_rate out or change the kind"},
+      {"experts: {router: {kind: noisy_top_k, score: sigmoid}}\n",
+       "a.yaml:5:46: experts.router.score: kind noisy_top_k is defined with a softmax; leave score "
+       "out"},
+      {"experts: {router: {softmax_over: chosen, score: sigmoid}}\n",
+       "a.yaml:5:34: experts.router.softmax_over: score sigmoid has no softmax; leave softmax_over out"},
+      {"experts: {normalize_top_k: false, router: {softmax_over: chosen}}\n",
+       "a.yaml:5:58: experts.router.softmax_over: a softmax over the chosen sums to 1; leave "
+       "normalize_top_k out"},
+      {"experts: {router: {kind: hash, jitter: 0.01}}\n",
+       "a.yaml:5:40: experts.router.jitter: kind hash does not look at the token's vector; leave "
+       "jitter out"},
+      {"experts: {router: {groups: 3}}\n",
+       "a.yaml:5:28: experts.router.groups: num_experts / groups = 8 / 3 is not whole"},
+      {"experts: {router: {groups: 4, top_groups: 5}}\n",
+       "a.yaml:5:43: experts.router.top_groups: top_groups = 5 is more than groups = 4; lower it"},
+      {"experts: {top_k: 3, router: {groups: 4}}\n",
+       "a.yaml:5:38: experts.router.groups: top_k = 3 is more than the 2 experts of top_groups = 1 "
+       "groups; raise top_groups or lower top_k"},
+      {"experts: {router: {kind: balanced, groups: 2}}\n",
+       "a.yaml:5:44: experts.router.groups: groups count only with kind top_k, not with balanced; "
+       "leave them out"},
+      {"experts: {router: {capacity: 2}}\n",
+       "a.yaml:5:30: experts.router.capacity: capacity counts only with kind expert_choice, not "
+       "with top_k; leave it out"},
+      {"experts: {router: {kind: imbalanced, imbalance: 5}}\n",
+       "a.yaml:5:49: experts.router.imbalance: an expert gets a token once, so at most num_experts "
+       "/ top_k = 8 / 2 = 4 times the mean, and imbalance is 5"},
       {"experts: {every: 5}\n",
        "a.yaml:5:18: experts.every: every = 5 is more than num_layers = 4, so no layer would have "
        "experts; lower it, or write 0 for a dense model"},
@@ -177,6 +217,8 @@ TEST(ConfigFile, NormalizeTopKLeftOutFollowsTopK) {
   EXPECT_FALSE(normalizes("experts: {top_k: 1}\n", {}));
   EXPECT_FALSE(normalizes("", {"experts.top_k=1"}));
   EXPECT_FALSE(normalizes("experts: {normalize_top_k: false}\n", {}));
+  EXPECT_TRUE(normalizes("experts: {router: {softmax_over: chosen}}\n", {}));
+  EXPECT_FALSE(normalizes("experts: {allow_future: true, router: {kind: expert_choice}}\n", {}));
   EXPECT_TRUE(normalizes("experts: {num_experts: 0, top_k: 1, normalize_top_k: true}\n", {}));
 
   // What a checkpoint or a run's config.yaml says stays as it was meant, with a warning.
