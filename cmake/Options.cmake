@@ -10,6 +10,7 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
+set(SWITCHYARD_COMMIT "" CACHE STRING "What --version calls the commit; empty: what git says")
 option(SWITCHYARD_BUILD_TESTS "Build the tests" ON)
 option(SWITCHYARD_SANITIZE "Build with the address and undefined-behaviour sanitizers" OFF)
 

@@ -18,6 +18,7 @@
 #include "launch/options.hpp"
 #include "launch/standard_streams.hpp"
 #include "launch/suggestion.hpp"
+#include "launch/commit.hpp"
 #include "launch/version.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "trainer/thread_limit.hpp"
@@ -206,8 +207,8 @@ int run_program(std::span<const Command> commands, int argc, char** argv) {
 
 std::string version_text() {
   return fmt::format(
-      "switchyard {}\nbuild {}, {}\noneDNN {}, {} (MPI {}), HDF5 {}, Boost {}, yaml-cpp {}, {}\n",
-      version::program, version::build_type, version::compiler, version::onednn,
+      "switchyard {} (commit {})\nbuild {}, {}\noneDNN {}, {} (MPI {}), HDF5 {}, Boost {}, yaml-cpp {}, {}\n",
+      version::program, version::commit, version::build_type, version::compiler, version::onednn,
       version::mpi_library, version::mpi_standard, version::hdf5, version::boost, version::yaml_cpp,
       version::cuda);
 }

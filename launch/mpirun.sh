@@ -10,7 +10,8 @@
 #               (10.1.0.0/16), or an InfiniBand port (mlx5_0:1); docs/hosts.md
 # --dry-run     prints the mpirun command instead of running it
 # A rank gets cores / ranks threads, bound to cores when there are enough of them. COMMAND names the
-# command (default: train; eval, doctor, ...), SWITCHYARD the binary (default: build/release/switchyard).
+# command (default: train; eval, doctor, ...), SWITCHYARD the binary (default: build/release/switchyard, or
+# that of the installation).
 # SWITCHYARD_GRACE_SECONDS (default 1): mpirun ends the other ranks by SIGTERM so long after one failed,
 # and by SIGKILL so long after that.
 # The exit code is that of the first rank that failed; 16 means: run the same command again to go on.
@@ -19,7 +20,7 @@ set -euo pipefail
 for stream in 0 1 2; do [[ -e /proc/self/fd/$stream ]] || eval "exec $stream</dev/null"; done
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,18s/^# \{0,1\}//p' "$0"; }
 refuse() {
   echo "mpirun.sh: $*" >&2
   exit 2
@@ -57,7 +58,9 @@ case $command in
     [[ $config != *=* && $config != -* ]] || refuse "the configuration comes first, not '$config'"
     [[ -f $config ]] || refuse "$config: no such configuration; configs/ holds some" ;;
 esac
-binary=${SWITCHYARD:-$root/build/release/switchyard}
+built=$root/build/release/switchyard
+[[ -x $built || ! -x $root/../../bin/switchyard ]] || built=$root/../../bin/switchyard  # an installed tree
+binary=${SWITCHYARD:-$built}
 [[ -x $binary && ! -d $binary ]] || refuse "$binary is missing; build it with launch/build.sh"
 binary=$(cd "$(dirname "$binary")" && pwd)/$(basename "$binary")
 command -v mpirun >/dev/null || refuse "mpirun is missing; install it with launch/install_packages.sh"

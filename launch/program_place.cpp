@@ -16,7 +16,8 @@ std::string script_of_launch(std::string_view name) {
   fs::path folder = path_of_program();
   while (folder.has_relative_path()) {
     folder = folder.parent_path();
-    const fs::path script = folder / "launch" / name;
+    fs::path script = folder / "launch" / name;
+    if (!fs::is_regular_file(script, error)) script = folder / "share/switchyard/launch" / name;
     if (!fs::is_regular_file(script, error)) continue;
     const fs::path from_here = script.lexically_relative(fs::current_path(error));
     const bool is_below = !from_here.empty() && *from_here.begin() != "..";

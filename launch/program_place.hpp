@@ -8,8 +8,8 @@ namespace switchyard {
 
 std::string path_of_program();  // absolute
 
-// launch/NAME of the folders above the program, as the current folder sees it; empty: there is
-// none, the program stands elsewhere than it was built.
+// launch/NAME of the folders above the program, of the sources or of an installation, as the
+// current folder sees it; empty: there is none.
 std::string script_of_launch(std::string_view name);
 
 }  // namespace switchyard

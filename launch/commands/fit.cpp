@@ -40,13 +40,6 @@ Family family_of(const FitPoint& point) {
           rounded(point.value(Variable::granularity))};
 }
 
-std::string text_of_family(const FitPoint& point) {
-  if (point.is_dense()) return "dense";
-  return fmt::format(
-      "{:.0f} experts, {:.0f} a token, granularity {:.3g}", point.value(Variable::experts),
-      point.value(Variable::experts) * point.active_share, point.value(Variable::granularity));
-}
-
 class Fitter {
  public:
   Fitter(std::vector<FitPoint> points, std::string wanted, const LawFitSettings& settings)

@@ -1,6 +1,7 @@
-// switchyard report: runs as one page of figures and tables.
+// switchyard report: runs, or a study, as one page of figures and tables.
 #include <fmt/core.h>
 
+#include <filesystem>
 #include <iostream>
 
 #include "data/files/atomic_file.hpp"
@@ -14,23 +15,36 @@ namespace switchyard {
 int run_report(const CommandContext& context) {
   std::string output = "report.html";
   std::vector<std::string> inputs;
-  Options options("report", "RUN... [--output FILE.html]",
-                  "Writes one page with what was run, how to repeat it, and figures: loss, speed, "
-                  "the step by part, memory beside the plan, load, restarts. Several runs are laid "
-                  "over each other. The page stands alone: nothing is loaded from anywhere.");
+  Options options(
+      "report", "RUN... | STUDY.h5 [--output FILE.html]",
+      "Writes one page with what was run, how to repeat it, and figures: loss, speed, "
+      "the step by part, memory beside the plan, load, restarts. Several runs are laid "
+      "over each other. Of a study (docs/studies.md) also scaling, and the laws that fit it. "
+      "The page stands alone: nothing is loaded from anywhere.");
   options
       .add_path("output", "FILE.html", output,
                 "the page (default report.html); replaced if it exists")
       .arguments("RUN", inputs, 1);
   if (!options.parse(context.arguments)) return 0;
 
-  std::vector<report::RunData> runs;
-  for (const std::string& input : inputs) runs.push_back(report::read_run(input));
   const std::string command = "switchyard report " + quote_all_for_shell(context.arguments);
-  const std::string page = report::runs_page(runs, command);
+  std::string page;
+  std::string what;
+  std::error_code error;
+  if (std::filesystem::is_regular_file(inputs.front(), error)) {
+    if (inputs.size() > 1)
+      throw UsageError("report", "a study is shown alone: give one file, or folders of runs");
+    const report::StudyData study = report::read_study(inputs.front());
+    page = report::study_page(study, command);
+    what = fmt::format("a study of {} points", study.points.size());
+  } else {
+    std::vector<report::RunData> runs;
+    for (const std::string& input : inputs) runs.push_back(report::read_run(input));
+    page = report::runs_page(runs, command);
+    what = fmt::format("{} {}", runs.size(), runs.size() == 1 ? "run" : "runs");
+  }
   write_file_atomically(output, page);
-  std::cout << fmt::format("{}: {} {}, {:.1f} MB\n", output, runs.size(),
-                           runs.size() == 1 ? "run" : "runs",
+  std::cout << fmt::format("{}: {}, {:.1f} MB\n", output, what,
                            static_cast<double>(page.size()) / 1e6);
   return 0;
 }

@@ -160,6 +160,8 @@ Problem assign(const ChoiceListRef& field, const Key& key, std::string_view text
 Problem assign_range(std::vector<std::int64_t>& field, const Key& key, std::string_view text,
                      std::size_t dots) {
   constexpr std::int64_t most_numbers = 10'000;
+  if (dots == 0 || dots + 2 == text.size())
+    return fmt::format("a range has two ends, as 10..12; got {}", for_message(text));
   std::int64_t first = 0;
   std::int64_t last = 0;
   for (const auto& [number, part] :

@@ -151,6 +151,7 @@ void bootstrap(LawFit& fit, const LawFitSettings& settings) {
         *fit.law, drawn, {.delta = settings.delta, .start = fit.parameters.exponents});
     for (std::size_t j = 0; j < num_terms; ++j) coefficients[j].push_back(found.coefficients[j]);
     for (std::size_t k = 0; k < num_exponents; ++k) exponents[k].push_back(found.exponents[k]);
+    fit.resamples.push_back(found);
     ++fit.num_resamples;
   }
   if (fit.num_resamples < 20) {

@@ -40,6 +40,7 @@ struct LawFit {
   std::vector<double> residuals;                                    // ln L - ln law, a point each
   std::vector<Interval> coefficient_intervals, exponent_intervals;  // empty without bootstrap
   std::int64_t num_resamples = 0;                                   // that could bear the law
+  std::vector<LawParameters> resamples;                             // the law of each of these
   HeldOut held_out;
   std::vector<std::string> warnings;  // an exponent at its bound, a term that nothing asks for
 

@@ -112,6 +112,13 @@ double density_of(double sparsity, double size, double total, double active_shar
 
 }  // namespace
 
+std::string text_of_family(const FitPoint& point) {
+  if (point.is_dense()) return "dense";
+  return fmt::format(
+      "{:.0f} experts, {:.0f} a token, granularity {:.3g}", point.value(Variable::experts),
+      point.value(Variable::experts) * point.active_share, point.value(Variable::granularity));
+}
+
 const std::vector<ColumnMeaning>& column_meanings() {
   static const std::vector<ColumnMeaning> meanings = {
       {"N", "parameters, those that a token passes", {"N", "num_active_parameters"}},

@@ -31,6 +31,9 @@ struct PointSet {
   std::vector<std::string> notes;  // what was left out, and why
 };
 
+// The kind of model: "dense", "8 experts, 2 a token, granularity 4".
+std::string text_of_family(const FitPoint& point);
+
 // What a column may stand for: "N", "D", "C", "L", ... and the names by which files have it.
 struct ColumnMeaning {
   std::string_view symbol;

@@ -136,8 +136,10 @@ Axes axes_for(const Chart& chart, const std::vector<Point>& points) {
     xs.push_back(point.x);
     ys.push_back(point.y);
   }
-  return {Scale(xs, chart.x.logarithmic, chart.x.from_zero, left, right),
-          Scale(ys, chart.y.logarithmic, chart.y.from_zero, bottom, top)};
+  Axes axes{Scale(xs, chart.x.logarithmic, chart.x.from_zero, left, right),
+            Scale(ys, chart.y.logarithmic, chart.y.from_zero, bottom, top)};
+  if (chart.x.whole) axes.x.keep_whole_marks();
+  return axes;
 }
 
 std::string with_axes(const Chart& chart, const Axes& axes, std::string_view inside) {

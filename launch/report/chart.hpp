@@ -34,6 +34,7 @@ struct Axis {
   std::string label;
   bool logarithmic = false;
   bool from_zero = false;  // not of a logarithmic one
+  bool whole = false;      // marks are whole numbers
 };
 
 struct Chart {

@@ -82,7 +82,7 @@ body{margin:0 auto;padding:1rem;max-width:1200px;background:var(--back);color:va
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.25rem;border-bottom:1px solid var(--line);margin-top:2rem}
 nav a{margin-right:1rem;color:var(--c0)}p{margin:.5rem 0}.dim,figcaption+p{color:var(--dim)}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;margin:.6rem 0}
+.wide{overflow:auto;max-height:34rem}thead th{position:sticky;top:0}table{border-collapse:collapse;font-size:.9rem;margin:.6rem 0}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;
 overflow-wrap:normal}
 td{white-space:nowrap}td:first-child,td:last-child{white-space:normal}td:first-child{min-width:7rem;
@@ -109,8 +109,9 @@ svg text{font:12px system-ui,sans-serif;fill:var(--text)}.grid{stroke:var(--line
 @media(max-width:600px){svg text{font-size:15px}body{padding:.6rem}}
 @media print{:root{color-scheme:light;--back:#fff;--text:#000;--dim:#444;--line:#ccc;--panel:#f6f6f6;
 --c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#b8860b;--c5:#56b4e9;--c6:#7a3db8;--c7:#555}
-*{print-color-adjust:exact}nav{display:none}body{max-width:none;font-size:11px}.wide{overflow:visible}
-.figures{grid-template-columns:1fr 1fr}}
+*{print-color-adjust:exact}nav{display:none}body{max-width:none;font-size:11px}.wide{overflow:visible;max-height:none}
+.figures{grid-template-columns:1fr 1fr}h2,h3{break-after:avoid}table{font-size:7px}th,td{padding:1px 2px}
+td{white-space:normal}td:first-child{min-width:0}}
 )";
 
 // A click on a head sorts by that column, a second one the other way round.

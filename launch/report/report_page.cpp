@@ -5,6 +5,7 @@
 #include "launch/report/html.hpp"
 #include "launch/report/run_figures.hpp"
 #include "launch/report/run_tables.hpp"
+#include "launch/report/study_figures.hpp"
 
 namespace switchyard::report {
 namespace {
@@ -52,6 +53,25 @@ std::string runs_page(const std::vector<RunData>& runs, const std::string& comma
   sections.add("repeat", "How to repeat it", repeat_text(runs));
   return sections.page(
       runs.size() == 1 ? "Run " + runs.front().name : fmt::format("{} runs", runs.size()), command);
+}
+
+std::string study_page(const StudyData& study, const std::string& command) {
+  const Palette palette = palette_of(study.points, study.sets);
+  Sections sections;
+  sections.add("runs", "What was run", runs_table(study.points));
+  sections.add("laws", "Losses and laws", laws_section(study));
+  sections.add("repeats", "Repeats", repeats_section(study));
+  sections.add("scaling", "Scaling", figures(scaling_figures(study.points)));
+  sections.add("curves", "Course of the training", figures(curve_figures(study.points, palette)));
+  sections.add("experts", "Load of the experts", figures(load_figures(study.points, palette)));
+  sections.add("memory", "Memory beside the plan", memory_table(study.points));
+  sections.add("restarts", "Restarts and lost time", restarts_table(study.points));
+  sections.add("differences", "Differences of configurations", differences_table(study.points));
+  sections.add("repeat", "How to repeat it",
+               fmt::format("<pre>{}</pre>\n", escape(study.command)) +
+                   folded_text("the study", study.text) +
+                   folded_text("the configuration that its points begin with", study.config_text));
+  return sections.page("Study " + study.name, command);
 }
 
 }  // namespace switchyard::report

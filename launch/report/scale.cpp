@@ -79,6 +79,10 @@ Scale::Scale(const std::vector<double>& values, bool logarithmic, bool from_zero
   marks_ = even_marks(least_, most_);
 }
 
+void Scale::keep_whole_marks() {
+  std::erase_if(marks_, [](double mark) { return std::abs(mark - std::round(mark)) > 1e-9; });
+}
+
 bool Scale::takes(double value) const {
   return std::isfinite(value) && (!logarithmic_ || value > 0);
 }

@@ -17,6 +17,7 @@ class Scale {
   double place(double value) const;
   // Round numbers inside the range, at most six.
   const std::vector<double>& marks() const { return marks_; }
+  void keep_whole_marks();
 
  private:
   double mapped(double value) const;

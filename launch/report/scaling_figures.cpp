@@ -94,13 +94,13 @@ std::string figures_of(const std::vector<RunData>& runs, bool weak) {
   return line_figure({.id = kind + "-scaling",
                       .caption = what,
                       .note = note,
-                      .x = {.label = "ranks", .logarithmic = true},
+                      .x = {.label = "ranks", .logarithmic = true, .whole = true},
                       .y = {.label = "tokens a second", .logarithmic = true}},
                      speeds, {}, none) +
          line_figure({.id = kind + "-efficiency",
                       .caption = what + ": efficiency",
                       .note = {},
-                      .x = {.label = "ranks", .logarithmic = true},
+                      .x = {.label = "ranks", .logarithmic = true, .whole = true},
                       .y = {.label = "% of ideal", .from_zero = true}},
                      efficiencies, {}, none);
 }
