@@ -48,6 +48,21 @@ if ((ranks > 1)); then
 fi
 grep -q '<script>alert' two.html && fail "the name of a run is markup"
 
+# In a browser: no error, and a click on the head of a table sorts it, a second one the other way round.
+if browser=$(command -v chromium); then
+  in_browser() { # CLICKS: the names of the runs in the table's order, after so many clicks on their head
+    sed "s#</body>#<script>for (let i = 0; i < $1; ++i) document.querySelector(\"th\").click();</script></body>#" two.html > clicked.html
+    HOME=$work timeout 60 "$browser" --headless=new --no-sandbox --disable-gpu --enable-logging=stderr --dump-dom \
+      "file://$work/clicked.html" > dom 2> words || fail "the browser ends with $?"
+    ! grep CONSOLE words || fail "errors in the browser"
+    grep -oE '<tr><td>[^<]*' dom | head -n 2 | tr '\n' ' '
+  }
+  forwards=$(in_browser 1) backwards=$(in_browser 2)
+  [[ $forwards == *alert*first* && $backwards == *first*alert* ]] || fail "sorted: $forwards; the other way round: $backwards"
+else
+  echo "NOT TESTED: a page in a browser needs Debian's chromium"
+fi
+
 # A run without what newer ones record.
 mkdir old
 grep '"loss"' first/metrics.jsonl | sed -E 's/, "load_by_layer".*/}/' > old/metrics.jsonl
