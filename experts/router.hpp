@@ -31,7 +31,7 @@ struct GateRecord {
   Tensor noise;       // f32 [T, E]: the raw noise of noisy top-k, before its softplus; or none
   Tensor considered;  // i32 [T, k]: the choices before some were given up; only where they are
   Tensor lse;         // f32 [T]: log sum exp of a token's logits
-  Tensor indices;     // i32 [T, k]: chosen experts, highest score first
+  Tensor indices;     // i32 [T, k]: chosen experts, or -1
   Tensor weights;     // f32 [T, k]: of the choices in the layer's output
   Tensor counts;      // i32 [S, E]: slots by expert, of a whole sequence or of its pool
   Tensor score_sums;  // f32 [S, E]: over this rank's tokens of a sequence
