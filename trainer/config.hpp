@@ -123,11 +123,23 @@ constexpr std::array<std::string_view, 2> choice_names(Resume) {
   return {"auto", "never"};
 }
 
+// What a run takes from the checkpoint that it begins with. weights: values alone; step, schedule
+// and position in the data begin anew, and so do the optimizer's moments. weights_and_moments: the
+// moments, too, which go on counting their updates. all: everything, as if that run went on.
+enum class StartWith : std::uint8_t { weights, weights_and_moments, all };
+constexpr std::array<std::string_view, 3> choice_names(StartWith) {
+  return {"weights", "weights_and_moments", "all"};
+}
+
 struct CheckpointConfig {
   std::int64_t every = 0;                          // steps; 0: only at the end and on request
   std::int64_t keep = 2;                           // newest checkpoints kept
   bool initial = false;                            // the untrained model is saved, too, as step 0
   std::string resume{name_of(Resume::automatic)};  // the name of a Resume, or a folder
+  // The checkpoint that a run begins with which finds none of its own to go on from; or "none".
+  std::string start_from = "none";
+  StartWith start_with = StartWith::weights;
+  bool starts_from() const { return start_from != "none"; }
   // Empty: a folder is named.
   std::optional<Resume> resume_choice() const { return choice_of<Resume>(resume); }
 };

@@ -172,7 +172,7 @@ void Trainer::exchange_report(const AddToReport& add) {
 // What it changes, if anything, the device knows by now (StepReport::decision).
 void Trainer::update(std::int64_t step, double learning_rate) {
   const Profile::Scope scope(device_.profile(), Part::optimizer);
-  optimizer_.update(step, learning_rate, report_.decision());
+  optimizer_.update(step + earlier_updates_, learning_rate, report_.decision());
   sync_.gather_values();
   model_.move_biases(activations_.choices(), report_.decision());
   model_.pack_weights();

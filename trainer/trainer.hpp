@@ -78,6 +78,8 @@ class Trainer {
   // Peak of the device memory so far on the rank where it is largest; collective.
   std::int64_t peak_memory_bytes() const;
 
+  // The optimizer's moments had so many updates before step 1.
+  void count_earlier_updates(std::int64_t count) { earlier_updates_ = count; }
   // After the values in the store changed (a checkpoint was loaded).
   void weights_changed() { model_.pack_weights(); }
   ParameterStore& store() { return store_; }
@@ -111,6 +113,7 @@ class Trainer {
   CausalObjective objective_;
   DeviceBatch batch_;
   StepReport report_;
+  std::int64_t earlier_updates_ = 0;
   std::int64_t agreed_rows_ = 0;  // for which all ranks have room
   bool takes_alike_once_ = false;
 };

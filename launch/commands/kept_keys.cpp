@@ -11,17 +11,24 @@ namespace switchyard {
 
 namespace {
 
+// Of the newest checkpoint there; empty if there is none, or none that can be read.
+std::string configuration_at(const std::string& place) {
+  try {
+    return read_manifest(resolve_checkpoint(place)).configuration;
+  } catch (const CheckpointError&) {
+    return {};
+  }
+}
+
 // The configuration that the checkpoint keeps from which a run goes on; empty if it begins, or if
 // nothing can be read: who reads the checkpoint will say so.
 std::string configuration_before(const Config& config) {
   const std::optional<Resume> choice = config.checkpoint.resume_choice();
   if (choice == Resume::never) return {};
-  try {
-    const std::string& place = choice ? config.run.output : config.checkpoint.resume;
-    return read_manifest(resolve_checkpoint(place)).configuration;
-  } catch (const CheckpointError&) {
-    return {};
-  }
+  const std::string own = configuration_at(choice ? config.run.output : config.checkpoint.resume);
+  const bool goes_on =
+      config.checkpoint.starts_from() && config.checkpoint.start_with == StartWith::all;
+  return own.empty() && goes_on ? configuration_at(config.checkpoint.start_from) : own;
 }
 
 }  // namespace

@@ -203,6 +203,22 @@ void check_balance_scope(Checker& checker, const Config& config) {
                               experts.top_k, most, name_of(experts.balance_scope)));
 }
 
+void check_start(Checker& checker, const CheckpointConfig& checkpoint) {
+  if (!checker.knows({"checkpoint.start_from", "checkpoint.start_with", "checkpoint.resume"}))
+    return;
+  if (!checkpoint.starts_from() && checkpoint.start_with != StartWith::weights)
+    checker.blame(
+        {"checkpoint.start_with", "checkpoint.start_from"},
+        fmt::format("start_with = {} counts only with start_from, the checkpoint to begin "
+                    "with; set it or leave both out",
+                    name_of(checkpoint.start_with)));
+  if (checkpoint.starts_from() && !checkpoint.resume_choice())
+    checker.blame({"checkpoint.start_from", "checkpoint.resume"},
+                  fmt::format("resume = {} names a checkpoint to go on from, so that start_from = "
+                              "{} would never be read; leave one of them out",
+                              checkpoint.resume, checkpoint.start_from));
+}
+
 void check_batch(Checker& checker, const TrainConfig& train) {
   if (!checker.knows({"train.global_batch", "train.micro_batch"})) return;
   if (train.micro_batch == 0 || train.global_batch % train.micro_batch == 0) return;
@@ -312,6 +328,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_experts(checker, config);
   check_router(checker, config);
   check_balance_scope(checker, config);
+  check_start(checker, config.checkpoint);
   check_batch(checker, config.train);
   check_schedule(checker, config);
   check_activations(checker, config);

@@ -175,6 +175,23 @@ void add_checkpoint(std::vector<Key>& keys) {
                       "course and need a "
                       "`run.output` without checkpoints; a Slurm job that is queued "
                       "again goes on with the course it began."});
+  keys.push_back(
+      {.section = "checkpoint",
+       .name = "start_from",
+       .field = field<s, &C::start_from>(),
+       .unit = "none or path",
+       .description =
+           "`none`, or the folder of a checkpoint, or of a run, for its newest, with "
+           "which a run begins that has no checkpoint of its own to go on from. Its lineage is "
+           "kept in every checkpoint."});
+  keys.push_back({.section = "checkpoint",
+                  .name = "start_with",
+                  .field = field<s, &C::start_with>(),
+                  .description =
+                      "What is taken of it. `weights`: values, and biases of routers; "
+                      "`weights_and_moments`: the optimizer's moments, too; with both, step, "
+                      "schedule and position in the data begin anew. `all`: these, too, as if "
+                      "that run went on."});
 }
 
 void add_watchdog(std::vector<Key>& keys) {

@@ -62,6 +62,65 @@ TEST(Resume, TheSameLayoutContinuesBitForBit) {
     }
 }
 
+// Moments count their updates across runs: a run that begins with weights and moments takes the very
+// step that the other would have taken next.
+TEST(Resume, MomentsOfAnotherRunGoOnCounting) {
+  const TemporaryFolder folder(world());
+  Config config = small_config(world().size());
+  config.optimizer.schedule = Schedule::constant_decay;  // the same rate in every step
+  config.optimizer.warmup_steps = 0;
+  SmallRun other(world(), config), begun(world(), config), forgetful(world(), config);
+  other.train(1, 3);
+  const std::string path = save(folder.path(), other, 3, world());
+  for (SmallRun* run : {&begun, &forgetful}) load(path, *run, world());
+  other.train(4, 4);
+  const auto take_first_step = [](SmallRun& run) {
+    SkewedSource source(run.trainer.batch_layout());
+    source.seek(3);
+    run.trainer.step(1, source);
+  };
+  begun.trainer.count_earlier_updates(3);
+  take_first_step(begun);
+  expect_equal_bits(other, begun);
+  take_first_step(forgetful);
+  double difference = 0;
+  for (std::size_t b = 0; b < other.trainer.store().buckets().size(); ++b) {
+    const std::span<float> one = other.trainer.store().buckets()[b].values->span<float>();
+    const std::span<float> two = forgetful.trainer.store().buckets()[b].values->span<float>();
+    for (std::size_t i = 0; i < one.size(); ++i)
+      difference = std::max<double>(difference, std::abs(one[i] - two[i]));
+  }
+  EXPECT_GT(difference, 0);
+}
+
+// Without moments a run cannot go on, but begin: at step 0, where they are zeros.
+TEST(Resume, WeightsAloneAreACheckpointToBeginWith) {
+  const TemporaryFolder folder(world());
+  const Config config = small_config(world().size());
+  SmallRun written(world(), config), read(world(), config);
+  written.train(1, 2);
+  SaveRequest request;
+  request.folder = folder.path();
+  request.configuration = "test: true\n";
+  const std::string at_start = save_weights(request, written.trainer.store(), world(), silent).path;
+  load(at_start, read, world());
+  expect_equal_bits(written, read);
+  request.state.step = 2;
+  const std::string later = save_weights(request, written.trainer.store(), world(), silent).path;
+  ASSERT_EQ(find_damage(later, world(), silent), "");
+  SmallRun fresh(world(), config);
+  load_checkpoint(later, fresh.trainer.store(), nullptr, world());
+  expect_equal_bits(written, fresh);
+  std::string message;
+  try {
+    load_checkpoint(later, fresh.trainer.store(), &fresh.trainer.optimizer(), world());
+  } catch (const CheckpointError& error) {
+    message = error.what();
+  }
+  EXPECT_NE(message.find("has weights alone and no moments of the optimizer"), std::string::npos)
+      << message;
+}
+
 // The ranks 0 ... n - 1 of the world as a world of their own; the others wait outside.
 std::unique_ptr<Group> first_ranks(int n) {
   std::vector<int> inside, outside;

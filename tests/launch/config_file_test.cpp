@@ -168,6 +168,12 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:5:26: experts.balance_scope: global_batch x sequence_length x top_k = 1000000 x "
        "2048 x "
        "2 is more than 2147483647 choices, which balance_scope step can count; write sequence"},
+      {"checkpoint: {start_with: all}\n",
+       "a.yaml:5:26: checkpoint.start_with: start_with = all counts only with start_from, the "
+       "checkpoint to begin with; set it or leave both out"},
+      {"checkpoint: {start_from: a, resume: b}\n",
+       "a.yaml:5:26: checkpoint.start_from: resume = b names a checkpoint to go on from, so that "
+       "start_from = a would never be read; leave one of them out"},
       {"train: {global_batch: 8, micro_batch: 3}\n",
        "a.yaml:5:39: train.micro_batch: global_batch / micro_batch = 8 / 3 is not whole; legal "
        "micro_batch: 0, 1, 2, 4, 8"},

@@ -24,8 +24,9 @@ using Report = std::function<void(const std::string&)>;
 struct SaveRequest {
   std::string folder;  // of all checkpoints of the run: ".../checkpoints"
   TrainState state{};
-  std::string configuration{};    // the run's effective YAML
-  std::string course{};           // of the run; a folder holds the checkpoints of one
+  std::string configuration{};  // the run's effective YAML
+  std::string course{};         // of the run; a folder holds the checkpoints of one
+  std::vector<Ancestor> lineage{};
   CorpusRecord corpus{};          // that the run trains on
   ArithmeticRecord arithmetic{};  // of an exact run
   std::int64_t keep = 2;  // newest ones that stay, this one included, step 0 not; at least 1
@@ -47,6 +48,10 @@ struct SaveResult {
 SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& store,
                            const AdamW& optimizer, Group& world, const Report& report);
 
+// The same without moments: a run may begin with it, and go on from it only at step 0.
+SaveResult save_weights(const SaveRequest& request, const ParameterStore& store, Group& world,
+                        const Report& report);
+
 // Verifies one checkpoint: manifest, and presence, size and hash of every file (the files are
 // shared out over the ranks). Returns what is wrong, one line; empty if nothing is. The same on all
 // ranks.
@@ -65,8 +70,10 @@ std::optional<std::string> read_newest_valid(
     const std::function<void(const std::string& path)>& read);
 
 // Fills the values of all parameters of this rank, and the moments of what it owns (not if
-// `optimizer` is null: to evaluate or generate). CheckpointError when names or shapes differ from
-// the model's, naming the tensor, both shapes and the configuration keys to look at. Verify first.
+// `optimizer` is null: to evaluate or generate). Of weights alone, written before step 1, the
+// moments are zeros; of weights alone after it there is no going on: CheckpointError.
+// CheckpointError when names or shapes differ from the model's, naming the tensor, both shapes and
+// the configuration keys to look at. Verify first.
 TrainState load_checkpoint(const std::string& path, ParameterStore& store, AdamW* optimizer,
                            Group& world);
 

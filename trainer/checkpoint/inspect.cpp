@@ -42,7 +42,7 @@ void add_tensor(Checksum& checksum, CheckpointReader& reader, const SavedTensor&
   add_text(checksum, name_of(tensor.kind));
   add_text(checksum, tensor.shape.to_string());
   std::vector<float> block;
-  for (const SavedPart part : saved_parts_of(tensor.kind))
+  for (const SavedPart part : saved_parts_of(tensor.kind, reader.manifest().has_moments))
     for_blocks(tensor, [&](std::int64_t begin, std::int64_t count) {
       block.resize(static_cast<std::size_t>(count));
       reader.read(part, tensor, begin, block);
@@ -121,14 +121,17 @@ bool diff_states(const TrainState& a, const TrainState& b, std::ostream& out) {
   line("step", a.step, b.step);
   line("num_tokens", a.num_tokens, b.num_tokens);
   line("data_position", a.data_position, b.data_position);
-  return a.step == b.step && a.num_tokens == b.num_tokens && a.data_position == b.data_position;
+  line("earlier_updates", a.earlier_updates, b.earlier_updates);
+  return a.step == b.step && a.num_tokens == b.num_tokens && a.data_position == b.data_position &&
+         a.earlier_updates == b.earlier_updates;
 }
 
 // The same tensor in both, part by part. True if equal.
 bool diff_tensors(CheckpointReader& a, CheckpointReader& b, const SavedTensor& of_a,
                   const SavedTensor& of_b, std::ostream& out) {
   bool equal = true;
-  for (const SavedPart part : saved_parts_of(of_a.kind)) {
+  const bool have_moments = a.manifest().has_moments && b.manifest().has_moments;
+  for (const SavedPart part : saved_parts_of(of_a.kind, have_moments)) {
     const Difference difference = difference_of(a, b, part, of_a, of_b);
     if (difference.num_different == 0) continue;
     equal = false;
@@ -153,6 +156,14 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
     out << fmt::format("trained on {} (checksums: train {}, valid {}, tokenizer {})\n",
                        manifest.corpus.path, manifest.corpus.train, manifest.corpus.valid,
                        manifest.corpus.tokenizer);
+  for (const Ancestor& from : manifest.lineage)
+    out << fmt::format("began with {} of {} (step {}, {} tokens{})\n", from.taken, from.path,
+                       from.step, from.num_tokens,
+                       from.course.empty() ? "" : ", course " + from.course);
+  if (manifest.state.earlier_updates > 0)
+    out << fmt::format("its moments had {} updates before step 1\n",
+                       manifest.state.earlier_updates);
+  if (!manifest.has_moments) out << "weights alone: no moments of the optimizer\n";
   if (manifest.arithmetic != ArithmeticRecord{})
     out << fmt::format("exact: instruction set {}, build {}\n", manifest.arithmetic.isa,
                        manifest.arithmetic.build);
@@ -167,7 +178,7 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
     const double bytes = static_cast<double>(tensor.shape.numel()) * sizeof(float);
     out << fmt::format("{:<{}}  {:>20}  {:>7}  {:>10}", tensor.name, width,
                        tensor.shape.to_string(), name_of(tensor.kind), format_bytes(bytes));
-    for (const SavedPart part : saved_parts_of(tensor.kind))
+    for (const SavedPart part : saved_parts_of(tensor.kind, manifest.has_moments))
       out << fmt::format("  {:>11.5g}", norm_of(reader, part, tensor));
     out << '\n';
   }
@@ -180,6 +191,7 @@ std::string digest_of_checkpoint(const std::string& path) {
   Checksum checksum;
   for (const std::int64_t number : {state.step, state.num_tokens, state.data_position})
     add_number(checksum, number);
+  if (state.earlier_updates > 0) add_number(checksum, state.earlier_updates);
   std::vector<const SavedTensor*> tensors;
   for (const SavedTensor& tensor : reader.manifest().tensors) tensors.push_back(&tensor);
   std::ranges::sort(tensors, {}, &SavedTensor::name);
@@ -201,6 +213,10 @@ bool diff_checkpoints(const std::string& first, const std::string& second, std::
   CheckpointReader a(resolve_checkpoint(first));
   CheckpointReader b(resolve_checkpoint(second));
   bool equal = diff_states(a.manifest().state, b.manifest().state, out);
+  if (a.manifest().has_moments != b.manifest().has_moments) {
+    out << fmt::format("moments: only in {}\n", (a.manifest().has_moments ? a : b).folder());
+    equal = false;
+  }
   for (const SavedTensor& of_a : a.manifest().tensors) {
     const SavedTensor* of_b = b.manifest().find(of_a.name);
     if (of_b == nullptr) {

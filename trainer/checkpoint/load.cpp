@@ -122,6 +122,14 @@ void read_values(CheckpointReader& reader, ParameterStore& store) {
 }
 
 void read_moments(CheckpointReader& reader, const ParameterStore& store, const AdamW& optimizer) {
+  if (!reader.manifest().has_moments) {
+    if (reader.manifest().state.step == 0) return;  // before step 1 they are zeros
+    throw CheckpointError(
+        fmt::format("{}: has weights alone and no moments of the optimizer, so no run can go on "
+                    "from it; a run can begin with it: checkpoint.start_from={} with "
+                    "checkpoint.start_with=weights",
+                    reader.folder(), reader.folder()));
+  }
   for (const OwnedRange& range : store.owned_ranges()) {
     if (!range.parameter->is_trained()) continue;
     const SavedTensor* saved = reader.manifest().find(range.parameter->name());

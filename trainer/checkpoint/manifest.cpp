@@ -158,7 +158,11 @@ Manifest manifest_of(const Json& json) {
   manifest.num_ranks = json.at("num_ranks");
   const Json& state = json.at("state");
   manifest.state = {state.at("step"), state.at("num_tokens"), state.at("data_position"),
-                    state.at("max_rows")};
+                    state.at("max_rows"), state.value("earlier_updates", std::int64_t{0})};
+  manifest.has_moments = json.value("has_moments", true);
+  for (const Json& from : json.value("lineage", Json::array()))
+    manifest.lineage.push_back({from.at("path"), from.at("course"), from.at("step"),
+                                from.at("num_tokens"), from.at("taken")});
   const Json& layout = json.at("layout");
   manifest.layout.data = layout.at("data");
   manifest.layout.context = layout.at("context");
@@ -245,6 +249,15 @@ std::string to_json(const Manifest& manifest) {
                    {"num_tokens", manifest.state.num_tokens},
                    {"data_position", manifest.state.data_position},
                    {"max_rows", manifest.state.max_rows}};
+  if (manifest.state.earlier_updates > 0)
+    json["state"]["earlier_updates"] = manifest.state.earlier_updates;
+  if (!manifest.has_moments) json["has_moments"] = false;
+  for (const Ancestor& from : manifest.lineage)
+    json["lineage"].push_back({{"path", from.path},
+                               {"course", from.course},
+                               {"step", from.step},
+                               {"num_tokens", from.num_tokens},
+                               {"taken", from.taken}});
   json["num_ranks"] = manifest.num_ranks;
   json["layout"] = {{"data", manifest.layout.data},
                     {"context", manifest.layout.context},

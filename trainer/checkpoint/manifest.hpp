@@ -19,6 +19,8 @@ struct TrainState {
   std::int64_t num_tokens = 0;     // trained on so far
   std::int64_t data_position = 0;  // sequences consumed by all steps
   std::int64_t max_rows = 0;       // most rows that a rank received in a layer so far
+  // Updates that the optimizer's moments had before step 1: those of another run that gave them.
+  std::int64_t earlier_updates = 0;
   friend bool operator==(const TrainState&, const TrainState&) = default;
 };
 
@@ -59,8 +61,20 @@ struct CorpusRecord {
   friend bool operator==(const CorpusRecord&, const CorpusRecord&) = default;
 };
 
+// A run that this one began from.
+struct Ancestor {
+  std::string path;    // of its checkpoint
+  std::string course;  // empty: of a version that knew no courses
+  std::int64_t step = 0;
+  std::int64_t num_tokens = 0;
+  std::string taken;  // what was taken of it: "weights", ...
+  friend bool operator==(const Ancestor&, const Ancestor&) = default;
+};
+
 struct Manifest {
   TrainState state;
+  std::vector<Ancestor> lineage;  // the oldest first
+  bool has_moments = true;        // or weights and state alone
   CorpusRecord corpus;
   ArithmeticRecord arithmetic;  // empty: not an exact run
   std::string configuration;    // the run's effective YAML

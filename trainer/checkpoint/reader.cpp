@@ -90,8 +90,9 @@ void read_block(const hdf5::Dataset& dataset, const std::vector<Copy>& copies, s
 
 }  // namespace
 
-std::span<const SavedPart> saved_parts_of(ParameterKind kind) {
-  return std::span(saved_parts).first(kind == ParameterKind::state ? 1 : std::size(saved_parts));
+std::span<const SavedPart> saved_parts_of(ParameterKind kind, bool has_moments) {
+  const bool value_alone = kind == ParameterKind::state || !has_moments;
+  return std::span(saved_parts).first(value_alone ? 1 : std::size(saved_parts));
 }
 
 std::string_view group_name_of(SavedPart part) {

@@ -17,8 +17,9 @@ enum class SavedPart : std::uint8_t { value, moment1, moment2 };
 inline constexpr SavedPart saved_parts[] = {SavedPart::value, SavedPart::moment1,
                                             SavedPart::moment2};
 std::string_view group_name_of(SavedPart part);  // "parameters", "moment1", "moment2"
-// Those that a tensor of this kind has: state has no moments.
-std::span<const SavedPart> saved_parts_of(ParameterKind kind);
+// Those that a tensor of this kind has: state has no moments, nor has any tensor of a checkpoint of
+// weights alone.
+std::span<const SavedPart> saved_parts_of(ParameterKind kind, bool has_moments = true);
 
 class CheckpointReader {
  public:

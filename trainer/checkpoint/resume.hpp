@@ -1,6 +1,6 @@
-// Where a run goes on: the checkpoint that checkpoint.resume names (place.hpp) or, with auto, the
-// newest valid one of the run; its tensors go into the trainer. What cannot be meant is refused:
-// checkpoints of which none is valid, and what comparison.hpp refuses.
+// Where a run goes on or begins: the checkpoint that checkpoint.resume names (place.hpp) or, with
+// auto, the newest valid one of the run; its tensors go into the trainer. What cannot be meant is
+// refused: checkpoints of which none is valid, and what comparison.hpp refuses.
 #pragma once
 
 #include <optional>
@@ -15,7 +15,8 @@ namespace switchyard {
 
 struct Resumed {
   TrainState state;
-  std::string path;  // of the checkpoint
+  std::string path;               // of the checkpoint
+  std::vector<Ancestor> lineage;  // of the run that goes on
 };
 
 // CheckpointError if checkpoint.resume names no place of checkpoints: to be asked before anything
@@ -30,5 +31,15 @@ std::optional<Resumed> resume_run(const Config& config, const ConfigText& config
                                   const TokenFile& tokens, const ArithmeticRecord& arithmetic,
                                   const std::string& folder, Trainer& trainer, Group& world,
                                   const Report& report);
+
+// The same of checkpoint.start_from, for a run without checkpoints of its own.
+void require_start(const CheckpointConfig& config);
+// Collective, for a run that resume_run() leaves at its beginning. What checkpoint.start_with says
+// of the checkpoint that checkpoint.start_from names goes into the trainer; none if none is named.
+// `state` is where the run then stands: at its beginning, but with `all`. CheckpointError as above,
+// or if the checkpoint has not what is to be taken.
+std::optional<Resumed> start_run(const Config& config, const ConfigText& configuration,
+                                 const TokenFile& tokens, Trainer& trainer, Group& world,
+                                 const Report& report);
 
 }  // namespace switchyard

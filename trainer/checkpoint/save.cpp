@@ -38,12 +38,12 @@ hdf5::DatasetOptions options_for(std::int64_t numel) {
 }
 
 // An upper bound of the bytes of this rank's file: data, alignment, chunk index, headers, names.
-std::int64_t bytes_of_rank_file(const std::vector<OwnedRange>& ranges) {
+std::int64_t bytes_of_rank_file(const std::vector<OwnedRange>& ranges, bool has_moments) {
   std::int64_t bytes = 64 << 10;
   for (const OwnedRange& range : ranges) {
     const std::int64_t data = range.numel * size_of(hdf5::ElementType::f32);
     const std::int64_t num_chunks = data / chunk_bytes + 1;
-    bytes += std::ssize(saved_parts_of(range.parameter->spec().kind)) *
+    bytes += std::ssize(saved_parts_of(range.parameter->spec().kind, has_moments)) *
              (data + num_chunks * (4096 + 256) + 4096);
   }
   return bytes;
@@ -98,9 +98,9 @@ void trim_reservation(const std::string& path) {
   if (!ignored) fs::resize_file(path, size, ignored);
 }
 
-TensorView view_of_part(SavedPart part, const OwnedRange& range, const AdamW& optimizer) {
-  if (part == SavedPart::moment1) return optimizer.moment1(range);
-  if (part == SavedPart::moment2) return optimizer.moment2(range);
+TensorView view_of_part(SavedPart part, const OwnedRange& range, const AdamW* optimizer) {
+  if (part == SavedPart::moment1) return optimizer->moment1(range);
+  if (part == SavedPart::moment2) return optimizer->moment2(range);
   return range.bucket->values.view().slice_rows(range.bucket_begin,
                                                 range.bucket_begin + range.numel);
 }
@@ -127,9 +127,9 @@ void write_range(hdf5::Dataset& dataset, const float* local,
 }
 
 void write_rank_file(const std::string& path, const std::vector<OwnedRange>& ranges,
-                     const AdamW& optimizer) {
-  hdf5::File file = create_file_of(path, bytes_of_rank_file(ranges));
-  for (const SavedPart part : saved_parts) {
+                     const AdamW* optimizer) {
+  hdf5::File file = create_file_of(path, bytes_of_rank_file(ranges, optimizer != nullptr));
+  for (const SavedPart part : saved_parts_of(ParameterKind::trained, optimizer != nullptr)) {
     file.create_group(std::string(group_name_of(part)));
     for (const OwnedRange& range : ranges) {
       if (part != SavedPart::value && !range.parameter->is_trained()) continue;
@@ -236,7 +236,7 @@ void write_whole_file(const std::string& path, const Manifest& manifest, std::in
   file.set_attribute("/", "step", manifest.state.step);
   file.set_attribute("/", "num_ranks", static_cast<std::int64_t>(manifest.num_ranks));
   hdf5::write_text(file, "configuration", manifest.configuration);
-  for (const SavedPart part : saved_parts) {
+  for (const SavedPart part : saved_parts_of(ParameterKind::trained, manifest.has_moments)) {
     file.create_group(std::string(group_name_of(part)));
     for (const SavedTensor& tensor : manifest.tensors) {
       if (part != SavedPart::value && tensor.kind == ParameterKind::state) continue;
@@ -324,8 +324,11 @@ void with_io_errors(const Work& work) {
 
 }  // namespace
 
-SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& store,
-                           const AdamW& optimizer, Group& world, const Report& report) {
+namespace {
+
+// optimizer: null for weights alone.
+SaveResult save(const SaveRequest& request, const ParameterStore& store, const AdamW* optimizer,
+                Group& world, const Report& report) {
   const auto start = std::chrono::steady_clock::now();
   const std::string name = step_folder_name(request.state.step);
   const std::string temporary = fmt::format("{}/{}.tmp", request.folder, name);
@@ -333,6 +336,8 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   const std::vector<OwnedRange> ranges = store.owned_ranges();
   Manifest manifest;
   manifest.state = request.state;
+  manifest.lineage = request.lineage;
+  manifest.has_moments = optimizer != nullptr;
   manifest.configuration = request.configuration;
   manifest.course = request.course;
   manifest.corpus = request.corpus;
@@ -342,7 +347,8 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
   manifest.tensors = gather_ownership(store, ranges, world);
   const std::int64_t shared_bytes =
       bytes_of_shared_files(manifest.tensors) + std::ssize(request.configuration) * 2;
-  std::array<double, 1> needed{static_cast<double>(bytes_of_rank_file(ranges))};
+  std::array<double, 1> needed{
+      static_cast<double>(bytes_of_rank_file(ranges, optimizer != nullptr))};
   world.all_reduce_values(needed, ReduceOp::sum);
 
   const auto on_first = [&](const auto& work) {
@@ -385,6 +391,18 @@ SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& sto
 
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   return {fmt::format("{}/{}", request.folder, name), manifest.num_bytes(), elapsed.count()};
+}
+
+}  // namespace
+
+SaveResult save_checkpoint(const SaveRequest& request, const ParameterStore& store,
+                           const AdamW& optimizer, Group& world, const Report& report) {
+  return save(request, store, &optimizer, world, report);
+}
+
+SaveResult save_weights(const SaveRequest& request, const ParameterStore& store, Group& world,
+                        const Report& report) {
+  return save(request, store, nullptr, world, report);
 }
 
 }  // namespace switchyard

@@ -159,11 +159,27 @@ class Run {
     const std::optional<Resumed> resumed =
         resume_run(config_, start_.configuration, tokens, arithmetic_, checkpoints_, trainer(),
                    world_, [this](const std::string& text) { note(text); });
-    if (!resumed) return;
+    if (!resumed) return begin_from(tokens);
     state_ = resumed->state;
+    lineage_ = resumed->lineage;
     saved_step_ = state_.step;
     checkpoint_path_ = resumed->path;
     note(fmt::format("resuming from step {} ({})", state_.step, checkpoint_path_));
+  }
+
+  // With what checkpoint.start_from has, if it names a checkpoint.
+  void begin_from(const TokenFile& tokens) {
+    const std::optional<Resumed> started =
+        start_run(config_, start_.configuration, tokens, trainer(), world_,
+                  [this](const std::string& text) { note(text); });
+    if (!started) return;
+    state_ = started->state;
+    lineage_ = started->lineage;
+    const Ancestor& from = lineage_.back();
+    note(fmt::format("beginning with {} of step {} ({}); {}", from.taken, from.step, from.path,
+                     config_.checkpoint.start_with == StartWith::all
+                         ? "step, schedule and position in the data go on from there"
+                         : "step, schedule and position in the data begin anew"));
   }
 
   void record_start() {
@@ -321,6 +337,7 @@ class Run {
                                               .state = state_,
                                               .configuration = start_.configuration.yaml,
                                               .course = course_.id,
+                                              .lineage = lineage_,
                                               .corpus = corpus_,
                                               .arithmetic = arithmetic_,
                                               .keep = config_.checkpoint.keep},
@@ -409,6 +426,7 @@ class Run {
   RankLog& log_;
   std::string checkpoints_;
   CorpusRecord corpus_;
+  std::vector<Ancestor> lineage_;
   ArithmeticRecord arithmetic_;  // of an exact run
   Plan plan_;
   std::int64_t vocab_size_ = 0;
@@ -465,6 +483,7 @@ ExitCode run_training(Group& world, CollectiveLog& collectives, const Config& as
   run_together(world, [&] {
     if (world.rank() != 0) return;
     require_named_checkpoint(given.checkpoint);
+    if (checkpoint_steps_in(output + "/checkpoints").empty()) require_start(given.checkpoint);
     folder = std::make_unique<RunFolder>(output);
     course = choose_course(output, folder->marker(), given.checkpoint, start.job);
     SideFiles::prepare(output);
