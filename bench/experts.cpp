@@ -49,7 +49,9 @@ class Problem {
     forward();  // the backward pass reads its results
   }
   void forward() { bank_.forward(x_, offsets_, gate_up_, y_, scratch_, pass_); }
-  void backward() { bank_.backward(dy_, x_, offsets_, gate_up_, dx_, scratch_, pass_); }
+  void backward() {
+    bank_.backward(dy_, x_, offsets_, TensorView{}, gate_up_, dx_, scratch_, pass_);
+  }
 
  private:
   ParameterStore store_;

@@ -60,7 +60,7 @@ class Problem {
     ++num_calls_;
   }
   void backward() {
-    attention_.backward(window_, {}, {}, q_, k_, v_, out_, lse_, dout_, dq_, dk_, dv_, {});
+    attention_.backward(window_, {}, TensorView{}, q_, k_, v_, out_, lse_, dout_, dq_, dk_, dv_, {});
     ++num_calls_;
   }
 

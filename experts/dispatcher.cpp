@@ -42,13 +42,20 @@ ContextSharing sharing_of(const Mesh& mesh) {
 DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
                                  const ExpertsConfig& config, std::int64_t hidden, DType compute,
                                  std::int64_t num_tokens, RowCapacity& capacity,
-                                 const ContextSharing& sharing)
+                                 const ContextSharing& sharing, RowUnits row_units)
     : counts(device, Purpose::communication, DType::i32, {placement.num_places()}),
       recv_counts(device, Purpose::communication, DType::i32,
                   {placement.num_ranks() * placement.most_places()}),
       slots(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden}) {
   const std::int64_t max_rows =
       max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k);
+  units = std::move(row_units);
+  if (units.rows > 0) {
+    unit_counts = Tensor(device, Purpose::communication, DType::i32,
+                         {placement.num_places(), units.per_rank});
+    recv_unit_counts = Tensor(device, Purpose::communication, DType::i32,
+                              {placement.num_ranks() * placement.most_places() * units.per_rank});
+  }
   arrival = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
   capacity.add(arrival);
   if (placement.num_ranks() == 1) return;
@@ -75,12 +82,17 @@ Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t to
          "of several");
 }
 
-Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
+Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
+                             std::int64_t unit_rows) const {
   const std::int64_t num_slots = num_tokens * top_k_;
   expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
          "fewer than 2^31 rows in a micro-batch");
   Route route;
   route.offsets = Tensor(device, Purpose::activation, DType::i32, {num_local_places() + 1});
+  if (unit_rows > 0)
+    route.unit_offsets =
+        Tensor(device, Purpose::activation, DType::i32,
+               {num_local_places() * group_.size() * (num_tokens / unit_rows) + 1});
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
   route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
   if (!arrives_in_order())
@@ -94,7 +106,7 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens) const {
 }
 
 void Dispatcher::route(const TensorView& indices, const TensorView& token_numbers, Route& route,
-                       DispatchScratch& scratch, RowCapacity& capacity) const {
+                       DispatchScratch& scratch, RowCapacity& capacity, bool by_unit) const {
   route.num_tokens = indices.rows();
   const std::span<const std::int32_t> places =
       placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
@@ -111,6 +123,7 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
     route.num_sent = route.num_rows = route.num_tokens * top_k_;
   }
   capacity.require(route.num_rows);
+  if (by_unit && scratch.units.rows > 0) find_units(indices, route, scratch);
   if (arrives_in_order()) return;
   TensorView arrival_numbers;
   if (sharing_.num_ranks > 1)
@@ -120,19 +133,39 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
                          used(route.arrival_of_row, route.num_rows));
 }
 
-// Each rank tells each other how many rows it has for each of that one's places: i32 [P, local].
-TensorView Dispatcher::exchange_counts(DispatchScratch& scratch) const {
-  if (!moves_rows()) return scratch.counts;
+void Dispatcher::exchange_by_place(const TensorView& own, const TensorView& received) const {
   const auto num_ranks = static_cast<std::size_t>(group_.size());
   std::vector<std::int64_t> told(num_ranks);
   const std::vector<std::int64_t> heard(num_ranks, num_local_places());
   for (int p = 0; p < group_.size(); ++p)
     told[static_cast<std::size_t>(p)] = placement_.num_places_of(p);
+  const Profile::ControlScope control(own.device->profile());
+  const std::int64_t n = own.numel() / placement_.num_places();
+  group_.all_to_all_v(own.reshape({placement_.num_places(), n}), told,
+                      received.reshape({group_.size() * num_local_places(), n}), heard);
+}
+
+// Each rank tells each other how many rows it has for each of that one's places: i32 [P, local].
+TensorView Dispatcher::exchange_counts(DispatchScratch& scratch) const {
+  if (!moves_rows()) return scratch.counts;
   const TensorView recv = used(scratch.recv_counts, group_.size() * num_local_places());
-  const Profile::ControlScope control(recv.device->profile());
-  group_.all_to_all_v(scratch.counts->reshape({placement_.num_places(), 1}), told,
-                      recv.reshape({recv.numel(), 1}), heard);
+  exchange_by_place(scratch.counts, recv);
   return recv;
+}
+
+void Dispatcher::find_units(const TensorView& indices, Route& route,
+                            DispatchScratch& scratch) const {
+  const RowUnits& units = scratch.units;
+  const std::span<const std::int32_t> places =
+      placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
+  kernels::count_by_unit(indices, places, units.rows, scratch.unit_counts);
+  TensorView counts = scratch.unit_counts;
+  if (moves_rows()) {
+    counts = used(scratch.recv_unit_counts, group_.size() * num_local_places() * units.per_rank);
+    exchange_by_place(scratch.unit_counts, counts);
+  }
+  kernels::unit_offsets(counts.reshape({group_.size(), num_local_places(), units.per_rank}),
+                        units.order, route.unit_offsets);
 }
 
 // The token numbers of the rows as they arrive: i32 [R, 1].

@@ -42,11 +42,19 @@ struct ContextSharing {
 };
 ContextSharing sharing_of(const Mesh& mesh);
 
+// The units of exact mode among the rows of experts (row_units.hpp).
+struct RowUnits {
+  std::int64_t rows = 0;            // tokens of one; 0: without exact sums
+  std::int64_t per_rank = 0;        // of each rank's micro-batch
+  std::vector<std::int32_t> order;  // as they lie among the rows of an expert: rank * per_rank +
+                                    // number on that rank
+};
+
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
 struct DispatchScratch {
   DispatchScratch(Device& device, const Placement& placement, const ExpertsConfig& config,
                   std::int64_t hidden, DType compute, std::int64_t num_tokens,
-                  RowCapacity& capacity, const ContextSharing& sharing = {});
+                  RowCapacity& capacity, const ContextSharing& sharing = {}, RowUnits units = {});
   DispatchScratch(const DispatchScratch&) = delete;
   DispatchScratch& operator=(const DispatchScratch&) = delete;
 
@@ -57,6 +65,9 @@ struct DispatchScratch {
   Tensor rows;          // growable [R, H]: rows in expert order; empty with one rank
   Tensor slot_numbers;  // i32 [T k, 1]: numbers of the tokens of sorted rows, and of the rows as
   Tensor arrival_numbers;  // they arrive, growable i32 [R, 1]; only where sequences are split
+  RowUnits units;
+  Tensor unit_counts;       // i32 [places, units]: rows of this rank's tokens, and those of each
+  Tensor recv_unit_counts;  // rank for this one's places [P, local places, units]; exact mode only
 };
 
 // Rows under way. What was given to the start stays untouched until finish(), which the ranks call
@@ -86,12 +97,13 @@ class Dispatcher {
   Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
              ContextSharing sharing = {});
 
-  Route make_route(Device& device, std::int64_t num_tokens) const;
+  // unit_rows: with exact sums, tokens of a unit.
+  Route make_route(Device& device, std::int64_t num_tokens, std::int64_t unit_rows = 0) const;
   // indices: i32 [T, k]. token_numbers: i32 [T], ascending and different for all tokens of the
-  // ranks that share sequences; may be empty unless they are split. Fills the route; collective
-  // over the group. Grows what `capacity` knows.
+  // ranks that share sequences; may be empty unless they are split. Fills the route, by_unit: that
+  // of units, too, for a whole micro-batch; collective over the group. Grows what `capacity` knows.
   void route(const TensorView& indices, const TensorView& token_numbers, Route& route,
-             DispatchScratch& scratch, RowCapacity& capacity) const;
+             DispatchScratch& scratch, RowCapacity& capacity, bool by_unit = false) const;
 
   // x: [T, H] -> x_rows [R, H] in expert order. Uses scratch.slots and scratch.arrival.
   MovingRows start_dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,
@@ -118,7 +130,10 @@ class Dispatcher {
   bool arrives_in_order() const {
     return !moves_rows() || (num_local_places() <= 1 && sharing_.num_ranks == 1);
   }
+  // Sends each rank its rows of `own` [places, n], and receives [P, local places, n].
+  void exchange_by_place(const TensorView& own, const TensorView& received) const;
   TensorView exchange_counts(DispatchScratch& scratch) const;
+  void find_units(const TensorView& indices, Route& route, DispatchScratch& scratch) const;
   void read_counts(const DispatchScratch& scratch, const TensorView& recv_counts, Route& route,
                    RowCapacity& capacity) const;
   void assume_counts(Route& route, RowCapacity& capacity) const;

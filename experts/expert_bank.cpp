@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/host_copy.hpp"
 #include "kernels/swiglu.hpp"
 #include "tensor/error.hpp"
 
@@ -9,6 +10,7 @@ namespace switchyard {
 
 using kernels::PackedWeight;
 using kernels::RowBlock;
+using kernels::UnitBlock;
 
 namespace {
 
@@ -41,11 +43,14 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
 }  // namespace
 
 BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
-                         std::int64_t intermediate, DType compute, RowCapacity* capacity)
+                         std::int64_t intermediate, DType compute, RowCapacity* capacity,
+                         const BankUnits& units)
     : block_rows_(kernels::block_rows(device)),
       chunk_rows_(std::max(block_rows_, min_chunk_rows)),
       block_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}),
-      chunk_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}) {
+      chunk_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}),
+      units_(units) {
+  add_units(device, num_experts);
   const bool follows_rows = block_rows_ == kernels::all_rows && capacity != nullptr;
   const auto allocate = [&](Tensor& buffer, std::int64_t rows, std::int64_t cols) {
     const Shape shape{std::min(rows, max_rows), cols};
@@ -57,6 +62,22 @@ BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t num
   allocate(act_, chunk_rows_, intermediate);
   allocate(d_act_, block_rows_, intermediate);
   allocate(d_gate_up_, chunk_rows_, 2 * intermediate);
+}
+
+void BankScratch::add_units(Device& device, std::int64_t num_experts) {
+  if (units_.number == 0) return;
+  const Shape shape{num_experts * units_.number + 1};
+  unit_block_offsets_ = Tensor(device, Purpose::workspace, DType::i32, shape);
+  chunk_unit_offsets_ = Tensor(device, Purpose::workspace, DType::i32, shape);
+  if (units_.rows == 0) return;
+  whole_unit_offsets_ = Tensor(device, Purpose::workspace, DType::i32, shape);
+  kernels::write_from_host<std::int32_t>(whole_unit_offsets_, [&](std::span<std::int32_t> begins) {
+    std::int64_t row = 0;
+    for (std::int32_t& begin : begins) {
+      begin = static_cast<std::int32_t>(row);
+      row += units_.rows;
+    }
+  });
 }
 
 ExpertBank::ExpertBank(ParameterStore& store, const BankSpec& spec)
@@ -109,24 +130,51 @@ void ExpertBank::forward(const TensorView& x, const TensorView& offsets, const T
 }
 
 void ExpertBank::backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
-                          const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
-                          const Pass& pass) const {
-  const auto run_chunk = [&](const RowBlock& chunk) {
+                          const TensorView& unit_offsets, const TensorView& gate_up,
+                          const TensorView& dx, BankScratch& scratch, const Pass& pass) const {
+  const auto run_chunk = [&](const UnitBlock& chunk) {
     const auto rows_of = [&](const TensorView& whole) {
-      return whole.device == nullptr ? whole : whole.slice_rows(chunk.begin, chunk.end);
+      return whole.device == nullptr ? whole
+                                     : whole.slice_rows(chunk.groups.begin, chunk.groups.end);
     };
     backward_chunk(chunk, rows_of(dy), rows_of(x), rows_of(gate_up), rows_of(dx), scratch, pass);
   };
-  kernels::for_each_row_block(*x.device, offsets, x.rows(), num_local_experts(),
-                              scratch.chunk_rows_, kernels::gradient_chunk_rows,
-                              scratch.chunk_offsets_, run_chunk);
+  for_each_chunk(x, offsets, unit_offsets, scratch, run_chunk);
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
 }
 
-void ExpertBank::backward_chunk(const RowBlock& chunk, const TensorView& dy, const TensorView& x,
-                                const TensorView& gate_up, const TensorView& dx,
-                                BankScratch& scratch, const Pass& pass) const {
+void ExpertBank::for_each_chunk(const TensorView& x, const TensorView& offsets,
+                                const TensorView& unit_offsets, BankScratch& scratch,
+                                const std::function<void(const UnitBlock&)>& visit) const {
+  const std::int64_t num_experts = num_local_experts();
+  if (!down_.gradient_sum().is_exact()) {
+    kernels::for_each_row_block(*x.device, offsets, x.rows(), num_experts, scratch.chunk_rows_,
+                                kernels::gradient_chunk_rows, scratch.chunk_offsets_,
+                                [&](const RowBlock& chunk) {
+                                  visit({chunk, chunk.offsets});
+                                });
+    return;
+  }
+  if (num_experts == 0) return;
+  const bool is_whole = unit_offsets.device == nullptr;
+  const TensorView by_unit =
+      is_whole ? scratch.whole_unit_offsets_->slice_rows(0, x.rows() / scratch.units_.rows + 1)
+               : unit_offsets;
+  const std::int64_t num_units = by_unit.numel() - 1;
+  kernels::for_each_row_block(
+      *x.device, by_unit, x.rows(), num_units, scratch.chunk_rows_, kernels::term_rows,
+      scratch.unit_block_offsets_, [&](const RowBlock& chunk) {
+        visit(kernels::by_group(chunk, num_units / num_experts, num_experts, scratch.chunk_offsets_,
+                                scratch.chunk_unit_offsets_));
+      });
+}
+
+void ExpertBank::backward_chunk(const UnitBlock& chunk_by_unit, const TensorView& dy,
+                                const TensorView& x, const TensorView& gate_up,
+                                const TensorView& dx, BankScratch& scratch,
+                                const Pass& pass) const {
+  const RowBlock& chunk = chunk_by_unit.groups;
   const std::span<const PackedWeight> gate_up_weights = of(gate_up_weights_, chunk);
   const std::span<const PackedWeight> down_weights = of(down_weights_, chunk);
   const TensorView act = scratch.act_->slice_rows(0, dy.rows());
@@ -150,12 +198,13 @@ void ExpertBank::backward_chunk(const RowBlock& chunk, const TensorView& dy, con
   kernels::for_each_row_block(*x.device, chunk.offsets, dy.rows(), chunk.num_groups,
                               scratch.block_rows_, row_step, scratch.block_offsets_, run_block);
   const auto gradient_of = [&](const Parameter& parameter) {
-    return by_expert(parameter.gradient())
-        .slice_rows(chunk.first_group, chunk.first_group + chunk.num_groups);
+    return parameter.gradient_sum().at(
+        by_expert(parameter.gradient())
+            .slice_rows(chunk.first_group, chunk.first_group + chunk.num_groups));
   };
-  kernels::grouped_linear_backward_weight(dy, act, chunk.offsets, gradient_of(down_));
+  kernels::grouped_linear_backward_weight(dy, act, chunk_by_unit.units, gradient_of(down_));
   pass.poll();
-  kernels::grouped_linear_backward_weight(d_gate_up, x, chunk.offsets, gradient_of(gate_up_));
+  kernels::grouped_linear_backward_weight(d_gate_up, x, chunk_by_unit.units, gradient_of(gate_up_));
   pass.poll();
 }
 

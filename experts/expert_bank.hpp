@@ -10,6 +10,7 @@
 // bits. Everything else is in BankScratch.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -36,18 +37,30 @@ struct BankSpec {
   float output_std = 0.02f;   // of down, which writes to the residual
 };
 
+// The units of exact sums (kernels/gradient_sum.hpp) of each expert's rows; none by default.
+struct BankUnits {
+  std::int64_t number = 0;
+  std::int64_t rows = 0;  // of each, if the only expert takes all rows
+  // Of a bank of one expert that takes num_rows rows, in units of unit_rows, or none if that is 0.
+  static BankUnits of_all_rows(std::int64_t num_rows, std::int64_t unit_rows) {
+    return unit_rows > 0 ? BankUnits{num_rows / unit_rows, unit_rows} : BankUnits{};
+  }
+};
+
 class BankScratch {
  public:
   // num_experts: of the bank. For the number of threads that the kernels have now. Where all rows
   // are taken at once, the buffers follow the capacity's rows; without one they have max_rows.
   BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
-              std::int64_t intermediate, DType compute, RowCapacity* capacity = nullptr);
+              std::int64_t intermediate, DType compute, RowCapacity* capacity = nullptr,
+              const BankUnits& units = {});
   // A capacity knows where the buffers are.
   BankScratch(const BankScratch&) = delete;
   BankScratch& operator=(const BankScratch&) = delete;
 
  private:
   friend class ExpertBank;
+  void add_units(Device& device, std::int64_t num_experts);
   // Rows of a weight gradient's products, at least: then fp32 gradients are seldom read again.
   static constexpr std::int64_t min_chunk_rows = 2 * kernels::gradient_chunk_rows;
 
@@ -55,10 +68,14 @@ class BankScratch {
   std::int64_t chunk_rows_;  // a block or several, whose weight gradients are taken at once
   Tensor block_offsets_;     // i32 [experts + 1]: of the block at hand, and of the chunk
   Tensor chunk_offsets_;
-  Tensor gate_up_;    // compute type [block, 2 I]: where the caller keeps none
-  Tensor act_;        // compute type [chunk, I]
-  Tensor d_act_;      // compute type [block, I]
-  Tensor d_gate_up_;  // compute type [chunk, 2 I]
+  Tensor unit_block_offsets_;  // i32 [experts * units + 1]: of the chunk by unit, as it is cut, and
+  Tensor chunk_unit_offsets_;  // for whole experts; with exact sums only
+  BankUnits units_;
+  Tensor whole_unit_offsets_;  // i32 [units + 1]: of all rows, if they are one expert's
+  Tensor gate_up_;             // compute type [block, 2 I]: where the caller keeps none
+  Tensor act_;                 // compute type [chunk, I]
+  Tensor d_act_;               // compute type [block, I]
+  Tensor d_gate_up_;           // compute type [chunk, 2 I]
 };
 
 class ExpertBank {
@@ -74,9 +91,12 @@ class ExpertBank {
                const TensorView& y, BankScratch& scratch, const Pass& pass) const;
   // dy: [R, H]; x and gate_up of the forward pass (TensorView{}: computed again). dx [R, H] is
   // written, the gradients of the weights are added to and reported ready, also when no rows came.
+  // unit_offsets: with exact sums (kernels/gradient_sum.hpp) where the rows of each unit of each
+  // expert begin, i32 [num_local_experts() * units + 1], or TensorView{} if the only expert takes
+  // all rows; otherwise empty.
   void backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
-                const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
-                const Pass& pass) const;
+                const TensorView& unit_offsets, const TensorView& gate_up, const TensorView& dx,
+                BankScratch& scratch, const Pass& pass) const;
 
   std::int64_t num_local_experts() const { return std::ssize(spec_.local_experts); }
 
@@ -86,8 +106,13 @@ class ExpertBank {
                                   const BankScratch& scratch);
   // A parameter's value or gradient with a first dim of local experts.
   TensorView by_expert(const TensorView& whole) const;
+  // visit(chunk): chunks of rows whose weight gradients are taken at once, with the offsets for
+  // these.
+  void for_each_chunk(const TensorView& x, const TensorView& offsets,
+                      const TensorView& unit_offsets, BankScratch& scratch,
+                      const std::function<void(const kernels::UnitBlock&)>& visit) const;
   // The views hold the rows of the chunk.
-  void backward_chunk(const kernels::RowBlock& chunk, const TensorView& dy, const TensorView& x,
+  void backward_chunk(const kernels::UnitBlock& chunk, const TensorView& dy, const TensorView& x,
                       const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
                       const Pass& pass) const;
 

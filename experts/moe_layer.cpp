@@ -52,13 +52,16 @@ TensorView used_tokens(const Tensor& buffer, const Route& route) {
 MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                            DType compute, std::int64_t num_tokens, std::int64_t num_sequences,
                            const Placement& placement, RowCapacity& capacity,
-                           const ContextSharing& sharing, std::int64_t num_whole_tokens)
+                           const ContextSharing& sharing, std::int64_t num_whole_tokens,
+                           const RowUnits& units)
     : router(device, config, hidden, compute, num_tokens, num_sequences, num_whole_tokens),
-      dispatch(device, placement, config, hidden, compute, num_tokens, capacity, sharing),
+      dispatch(device, placement, config, hidden, compute, num_tokens, capacity, sharing, units),
       bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
-           placement.most_places(), config.intermediate, compute, &capacity),
+           placement.most_places(), config.intermediate, compute, &capacity,
+           BankUnits{.number = std::ssize(units.order)}),
       losses(device, Purpose::workspace, DType::f64, {2}) {
-  if (config.shared_width() > 0) shared.emplace(device, config, hidden, compute, num_tokens);
+  if (config.shared_width() > 0)
+    shared.emplace(device, config, hidden, compute, num_tokens, units.rows);
   if (config.dropout <= 0) return;
   by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
   slot_numbers = Tensor(device, Purpose::workspace, DType::i32, {num_tokens, config.top_k});
@@ -73,6 +76,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
       hidden_(hidden),
       compute_(compute),
       device_(store.device()),
+      unit_rows_(store.exact() ? store.exact()->unit_rows : 0),
       dropout_key_(dropout_key),
       router_(store, prefix, config, std::move(parts), hidden, num_layers, initial_std),
       dispatcher_(store.mesh().group(Axis::expert), placement, config.top_k,
@@ -88,8 +92,8 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
 
 MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
   Saved saved;
-  saved.gate = GateRecord(device_, config_, num_tokens, num_sequences);
-  saved.route = dispatcher_.make_route(device_, num_tokens);
+  saved.gate = GateRecord(device_, config_, num_tokens, num_sequences, unit_rows_ > 0);
+  saved.route = dispatcher_.make_route(device_, num_tokens, unit_rows_);
   return saved;
 }
 
@@ -155,7 +159,7 @@ void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCa
   const TensorView token_numbers =
       pass.token_numbers.empty() ? TensorView{} : pass.token_numbers.slice_rows(0, x.rows());
   dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), token_numbers, saved.route,
-                    scratch.dispatch, capacity);
+                    scratch.dispatch, capacity, pass.training);
 }
 
 template <class RunShared>
@@ -233,7 +237,7 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   const TensorView dx_rows = arrival;
   {
     const Profile::Scope scope(profile, Part::experts);
-    bank_.backward(dy_rows, used_rows(derived.x_rows, route), route.offsets,
+    bank_.backward(dy_rows, used_rows(derived.x_rows, route), route.offsets, route.unit_offsets,
                    used_rows(derived.gate_up, route), dx_rows, scratch.bank, pass);
   }
   {

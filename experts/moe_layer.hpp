@@ -48,7 +48,7 @@ class MoeLayer {
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
             std::int64_t num_tokens, std::int64_t num_sequences, const Placement& placement,
             RowCapacity& capacity, const ContextSharing& sharing = {},
-            std::int64_t num_whole_tokens = 0);
+            std::int64_t num_whole_tokens = 0, const RowUnits& units = {});
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;
@@ -115,6 +115,7 @@ class MoeLayer {
   std::int64_t hidden_;
   DType compute_;
   Device& device_;
+  std::int64_t unit_rows_;  // of exact sums; 0: none
   RandomKey dropout_key_;
   Router router_;
   Dispatcher dispatcher_;

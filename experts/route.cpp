@@ -29,6 +29,7 @@ std::int64_t append_run(std::int64_t begin, std::span<const std::int64_t> counts
 
 void Route::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "offsets", offsets);
+  if (!unit_offsets.empty()) visit_tensor(visit, "unit_offsets", unit_offsets);
   visit_tensor(visit, "row_of_slot", row_of_slot);
   visit_tensor(visit, "token_of_row", token_of_row);
   visit_rows(visit, "arrival_of_row", arrival_of_row, num_rows);

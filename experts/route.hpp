@@ -29,6 +29,8 @@ struct Route : RouteCounts {
 
   Tensor offsets;         // i32 [local places + 1]: where the rows of each local expert begin, and
                           // where those of the last one end
+  Tensor unit_offsets;    // i32 [local places * units + 1]: and of each unit of each local expert;
+                          // exact mode only
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
   Tensor token_of_row;    // i32 [T k], -1 beyond the slots that have a row
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when

@@ -36,13 +36,14 @@ ParameterSpec weight_spec(const std::string& name, const ExpertsConfig& config, 
 }  // namespace
 
 GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
-                       std::int64_t num_sequences)
+                       std::int64_t num_sequences, bool exact)
     : scores(device, Purpose::activation, DType::f32, {num_tokens, config.num_experts}),
       lse(device, Purpose::activation, DType::f32, {num_tokens}),
       indices(device, Purpose::activation, DType::i32, {num_tokens, config.top_k}),
       weights(device, Purpose::activation, DType::f32, {num_tokens, config.top_k}),
       counts(device, Purpose::activation, DType::i32, {num_sequences, config.num_experts}),
-      score_sums(device, Purpose::activation, DType::f32, {num_sequences, config.num_experts}) {
+      score_sums(device, Purpose::activation, exact ? DType::f64 : DType::f32,
+                 {num_sequences, config.num_experts}) {
   const Shape by_expert = {num_tokens, config.num_experts};
   if (config.router.score == RouterScore::sigmoid)
     logits = Tensor(device, Purpose::activation, DType::f32, by_expert);
@@ -176,10 +177,17 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const RoutedTokens tokens{x, pass, bias()};
   parts_.score->forward(tokens, logits, scores, rows_of(gate.lse, num_tokens));
   choose(tokens, logits, gate, scratch);
+  const TensorView shares = parts_.score->shares(scores, room);
+  const TensorView indices = rows_of(gate.indices, num_tokens);
   const TensorView counts = rows_of(gate.counts, num_sequences);
-  kernels::balance_statistics(parts_.score->shares(scores, room), rows_of(gate.indices, num_tokens),
-                              pass.sequence_length, counts,
-                              rows_of(gate.score_sums, num_sequences));
+  const TensorView score_sums = rows_of(gate.score_sums, num_sequences);
+  if (!pass.exact.is_on()) {
+    kernels::balance_statistics(shares, indices, pass.sequence_length, counts, score_sums);
+  } else {
+    kernels::exact_balance_statistics(shares, indices, pass.sequence_length, pass.exact.score,
+                                      counts, score_sums);
+    if (context_.size() > 1) context_.all_reduce(score_sums, ReduceOp::sum);
+  }
   count(counts, scratch, pass);
 }
 
@@ -211,15 +219,25 @@ void Router::add_losses(const GateRecord& gate, std::int64_t num_tokens, const P
                         const TensorView& losses) const {
   if (!projection_) return;
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
+  const TensorView counts = gate.counts->slice_rows(0, num_sequences);
+  const TensorView score_sums = gate.score_sums->slice_rows(0, num_sequences);
+  const TensorView lse = gate.lse->slice_rows(0, num_tokens);
   const Pool pool = pool_of(pass);
-  kernels::add_auxiliary_losses(gate.counts->slice_rows(0, num_sequences),
-                                gate.score_sums->slice_rows(0, num_sequences),
-                                gate.lse->slice_rows(0, num_tokens),
-                                {.top_k = config_.top_k,
-                                 .sequence_length = pool.num_tokens,
-                                 .num_sequences = pool.times,
-                                 .num_tokens = pass.num_global_tokens},
-                                losses);
+  if (pass.exact.is_on())
+    kernels::add_exact_auxiliary_losses(counts, score_sums, lse,
+                                        {.top_k = config_.top_k,
+                                         .sequence_length = pool.num_tokens,
+                                         .balance = pass.exact.balance,
+                                         .z = pass.exact.z,
+                                         .counts_balance = context_.rank() == 0},
+                                        losses);
+  else
+    kernels::add_auxiliary_losses(counts, score_sums, lse,
+                                  {.top_k = config_.top_k,
+                                   .sequence_length = pool.num_tokens,
+                                   .num_sequences = pool.times,
+                                   .num_tokens = pass.num_global_tokens},
+                                  losses);
 }
 
 void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,

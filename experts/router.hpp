@@ -23,7 +23,7 @@ namespace switchyard {
 struct GateRecord {
   GateRecord() = default;
   GateRecord(Device& device, const ExpertsConfig& config, std::int64_t num_tokens,
-             std::int64_t num_sequences);
+             std::int64_t num_sequences, bool exact = false);
   void for_each_tensor(const RecordVisitor& visit);
 
   Tensor scores;      // f32 [T, E]
@@ -34,7 +34,8 @@ struct GateRecord {
   Tensor indices;     // i32 [T, k]: chosen experts, or -1
   Tensor weights;     // f32 [T, k]: of the choices in the layer's output
   Tensor counts;      // i32 [S, E]: slots by expert, of a whole sequence or of its pool
-  Tensor score_sums;  // f32 [S, E]: over this rank's tokens of a sequence
+  // [S, E]: over this rank's tokens of a sequence, f32; or, exact, over all of its tokens, f64.
+  Tensor score_sums;
 };
 
 struct RouterScratch {

@@ -45,8 +45,9 @@ void SharedExperts::Derived::for_each_tensor(const RecordVisitor& visit) {
 }
 
 SharedExperts::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
-                                DType compute, std::int64_t num_tokens)
-    : bank(device, num_tokens, 1, config.shared_width(), compute),
+                                DType compute, std::int64_t num_tokens, std::int64_t unit_rows)
+    : bank(device, num_tokens, 1, config.shared_width(), compute, nullptr,
+           BankUnits::of_all_rows(num_tokens, unit_rows)),
       y(device, Purpose::workspace, compute, {num_tokens, hidden}) {
   if (config.shared.gate == SharedGate::none) return;
   d_out = Tensor(device, Purpose::workspace, compute, {num_tokens, hidden});
@@ -108,7 +109,7 @@ TensorView SharedExperts::backward(const TensorView& dy, const TensorView& x,
                                    const Pass& pass) const {
   const TensorView dx = used(scratch.y, x), gate_up = used(derived.gate_up, x);
   if (!gate_) {
-    bank_.backward(dy, x, TensorView{}, gate_up, dx, scratch.bank, pass);
+    bank_.backward(dy, x, TensorView{}, TensorView{}, gate_up, dx, scratch.bank, pass);
     return dx;
   }
   const TensorView gate = used(derived.gate, x), dgate = used(scratch.dgate, x);
@@ -116,7 +117,7 @@ TensorView SharedExperts::backward(const TensorView& dy, const TensorView& x,
   kernels::combine_rows_backward(dy, used(derived.out, x), used(scratch.row_numbers, x), gate,
                                  d_out, dgate);
   kernels::sigmoid_backward(dgate, gate, dgate);
-  bank_.backward(d_out, x, TensorView{}, gate_up, dx, scratch.bank, pass);
+  bank_.backward(d_out, x, TensorView{}, TensorView{}, gate_up, dx, scratch.bank, pass);
   gate_->backward(dgate, x, dx, scratch.hidden_f32, pass);
   return dx;
 }

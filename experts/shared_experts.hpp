@@ -28,8 +28,9 @@ class SharedExperts {
     void for_each_tensor(const RecordVisitor& visit);
   };
   struct Scratch {
+    // unit_rows: tokens of a unit of exact sums; 0: none.
     Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden, DType compute,
-            std::int64_t num_tokens);
+            std::int64_t num_tokens, std::int64_t unit_rows = 0);
     BankScratch bank;
     Tensor y;            // [T, H]: what they add to the layer's output; then their part of dx
     Tensor d_out;        // [T, H]; this and what follows only with a gate

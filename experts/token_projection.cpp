@@ -70,11 +70,12 @@ void TokenProjection::forward(const TensorView& x, const TensorView& out, const 
 
 void TokenProjection::backward(const TensorView& dout, const TensorView& x, const TensorView& dx,
                                const Tensor& room, const Pass& pass, const Jitter& jitter) const {
-  for_each_row_piece(*x.device, x.rows(), block_rows, [&](std::int64_t begin, std::int64_t end) {
+  const kernels::GradientSum gradient = weight_.gradient_sum();
+  const auto run_block = [&](std::int64_t begin, std::int64_t end) {
     const TensorView dout_rows = dout.slice_rows(begin, end);
     const TensorView dx_rows = dx.slice_rows(begin, end);
     kernels::linear_backward_weight(dout_rows, input(x.slice_rows(begin, end), begin, room, jitter),
-                                    weight_.gradient());
+                                    gradient);
     // The sum is taken in fp32 and rounded once.
     const TensorView dx_f32 = as_f32(dx_rows, room);
     if (jitter.epsilon == 0) {
@@ -86,7 +87,9 @@ void TokenProjection::backward(const TensorView& dout, const TensorView& x, cons
       kernels::add(dx_f32, through, dx_f32);
     }
     if (dx.dtype != DType::f32) kernels::copy(dx_f32, dx_rows);
-  });
+  };
+  kernels::for_each_piece_of_units(*x.device, x.rows(), gradient.unit_rows(), block_rows,
+                                   run_block);
   pass.gradient_ready(weight_);
 }
 

@@ -10,18 +10,34 @@
 
 namespace switchyard::kernels {
 
+namespace {
+
+void check(const AdamWTensor& tensor) {
+  const auto is_like_value = [&](const TensorView& view) {
+    return view.is_contiguous() && view.numel() == tensor.value.numel();
+  };
+  for (const TensorView& view : {tensor.value, tensor.moment1, tensor.moment2})
+    expect(view.dtype == DType::f32 && is_like_value(view),
+           "value and moments f32, contiguous, of one size");
+  expect((tensor.gradient.dtype == DType::f32 || tensor.gradient.dtype == DType::i64) &&
+             is_like_value(tensor.gradient),
+         "a contiguous gradient like the value, f32 or i64");
+}
+
+}  // namespace
+
 void adamw(std::span<const AdamWTensor> tensors, const AdamWScalars& scalars,
            const TensorView& decision) {
-  for (const AdamWTensor& tensor : tensors)
-    for (const TensorView& view : {tensor.value, tensor.gradient, tensor.moment1, tensor.moment2})
-      expect(
-          view.dtype == DType::f32 && view.is_contiguous() && view.numel() == tensor.value.numel(),
-          "value, gradient and moments f32, contiguous, of one size");
+  for (const AdamWTensor& tensor : tensors) check(tensor);
   expect(scalars.step >= 1, "steps counted from 1");
   expect_vector(decision, DType::f32, 2, "decision f32 [2]");
   dispatch(
       *decision.device, [&] { cpu::adamw(tensors, scalars, decision); },
-      [&] { plan::adamw(tensors); }, [&] { cuda::adamw(tensors, scalars, decision); });
+      [&] { plan::adamw(tensors); },
+      [&] {
+        for (const AdamWTensor& tensor : tensors) in_fp32(tensor.gradient);
+        cuda::adamw(tensors, scalars, decision);
+      });
 }
 
 float adamw_bias_correction(float beta, std::int64_t step) {

@@ -14,9 +14,11 @@ struct AdamWScalars {
   float beta2 = 0.95f;
   float epsilon = 1e-8f;
   std::int64_t step = 1;  // counts from 1: bias correction
+  int fraction_bits = 0;  // of gradients in fixed point (kernels/gradient_sum.hpp)
 };
 
-// f32, contiguous, of one numel, which may be 0.
+// f32, contiguous, of one numel, which may be 0. The gradient may be i64 in fixed point, then it is
+// taken as f32.
 struct AdamWTensor {
   TensorView value, gradient, moment1, moment2;
   float weight_decay = 0;  // 0 for norms and biases

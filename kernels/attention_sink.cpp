@@ -23,16 +23,16 @@ void attention_sink_forward(const TensorView& sinks, std::int64_t head_dim, cons
 }
 
 void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
-                             const TensorView& delta, const TensorView& dsinks) {
+                             const TensorView& delta, const GradientSum& dsinks) {
   if (lse.empty() || sinks.empty()) return;
   expect(sinks.dtype == DType::f32 && sinks.is_contiguous(), "sinks: f32 [heads, sinks]");
-  expect_matrix(dsinks, DType::f32, sinks.rows(), sinks.cols(), "dsinks like sinks");
+  expect_gradient(dsinks, sinks.shape, "dsinks like sinks");
   expect_matrix(lse, DType::f32, lse.rows(), sinks.rows(), "lse: f32 [rows, heads]");
   expect_matrix(delta, DType::f32, lse.rows(), sinks.rows(), "delta: f32 [rows, heads]");
   dispatch(
       *lse.device, [&] { cpu::attention_sink_backward(sinks, lse, delta, dsinks); },
       [&] { plan::attention_sink_backward(lse, delta); },
-      [&] { cuda::attention_sink_backward(sinks, lse, delta, dsinks); });
+      [&] { cuda::attention_sink_backward(sinks, lse, delta, in_fp32(dsinks)); });
 }
 
 }  // namespace switchyard::kernels

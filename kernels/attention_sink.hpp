@@ -4,7 +4,7 @@
 // attention over all keys, so parts and ranks know nothing of them.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/gradient_sum.hpp"
 
 namespace switchyard::kernels {
 
@@ -13,9 +13,10 @@ namespace switchyard::kernels {
 void attention_sink_forward(const TensorView& sinks, std::int64_t head_dim, const TensorView& out,
                             const TensorView& lse);
 
-// lse and delta (attention_delta): of the row with its sinks. dsinks f32 [num_heads, num_sinks] is
-// added to: d sink = -sum over rows of e^(sink - lse) * delta.
+// lse and delta (attention_delta): of the row with its sinks. dsinks f32 or i64 [num_heads,
+// num_sinks] is added to: d sink = -sum over rows of e^(sink - lse) * delta; exact sums take each
+// row as a term.
 void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
-                             const TensorView& delta, const TensorView& dsinks);
+                             const TensorView& delta, const GradientSum& dsinks);
 
 }  // namespace switchyard::kernels

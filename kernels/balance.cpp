@@ -40,6 +40,37 @@ void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums
       [&] { cuda::add_auxiliary_losses(counts, score_sums, lse, scale, sums); });
 }
 
+void exact_balance_statistics(const TensorView& scores, const TensorView& indices,
+                              std::int64_t sequence_length, const ExactTerms& score,
+                              const TensorView& counts, const TensorView& score_sums) {
+  if (scores.empty()) return;
+  expect(sequence_length > 0 && scores.rows() == counts.rows() * sequence_length,
+         "whole sequences");
+  expect_matrix(scores, DType::f32, scores.rows(), counts.cols(), "scores f32 [T, E]");
+  expect_matrix(indices, DType::i32, scores.rows(), indices.cols(), "indices i32 [T, k]");
+  expect_matrix(counts, DType::i32, counts.rows(), counts.cols(), "counts i32 [S, E]");
+  expect_matrix(score_sums, DType::f64, counts.rows(), counts.cols(), "score_sums f64 [S, E]");
+  dispatch(
+      *scores.device,
+      [&] {
+        cpu::exact_balance_statistics(scores, indices, sequence_length, score, counts, score_sums);
+      },
+      [&] { plan::balance_statistics(scores); }, no_exact_sums_on_cards);
+}
+
+void add_exact_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
+                                const TensorView& lse, const ExactAuxiliaryScale& scale,
+                                const TensorView& sums) {
+  if (lse.empty()) return;
+  expect_vector(counts, DType::i32, counts.numel(), "counts i32 [S, E]");
+  expect_vector(score_sums, DType::f64, counts.numel(), "score_sums f64 [S, E]");
+  expect_vector(lse, DType::f32, lse.numel(), "lse f32 [T]");
+  expect_vector(sums, DType::f64, 2, "sums f64 [2]");
+  dispatch(
+      *sums.device, [&] { cpu::add_exact_auxiliary_losses(counts, score_sums, lse, scale, sums); },
+      [&] { plan::add_auxiliary_losses(counts, lse); }, no_exact_sums_on_cards);
+}
+
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,
                     double weight, const TensorView& slopes) {
   if (counts.empty()) return;

@@ -14,13 +14,13 @@
 // z-loss (Zoph et al.: ST-MoE, 2022, eq. 5): mean over tokens and layers of (log sum exp logits)^2.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/sums.hpp"
 
 namespace switchyard::kernels {
 
 // Statistics of each sequence: counts i32 [S, E] of (token, choice) pairs, dropped ones (-1) left
-// out, and score_sums f32 [S, E], each summed in an order that sequence_length alone decides (on the
-// CPU that of the tokens). scores: f32 [T, E]; indices: i32 [T, k]; T = S * sequence_length.
+// out, and score_sums f32 [S, E], each summed in an order that sequence_length alone decides (on
+// the CPU that of the tokens). scores: f32 [T, E]; indices: i32 [T, k]; T = S * sequence_length.
 void balance_statistics(const TensorView& scores, const TensorView& indices,
                         std::int64_t sequence_length, const TensorView& counts,
                         const TensorView& score_sums);
@@ -39,6 +39,24 @@ struct AuxiliaryScale {
 void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
                           const TensorView& lse, const AuxiliaryScale& scale,
                           const TensorView& sums);
+
+// The same as sums without an order (kernels/sums.hpp). score_sums: f64 [S, E], of scores that are
+// rounded to multiples of a quantum.
+void exact_balance_statistics(const TensorView& scores, const TensorView& indices,
+                              std::int64_t sequence_length, const ExactTerms& score,
+                              const TensorView& counts, const TensorView& score_sums);
+// counts and score_sums: of whole sequences. Adds the balance loss of each sequence, unless another
+// rank counts it, and lse^2 of each token, rounded and not yet divided by how many there are.
+struct ExactAuxiliaryScale {
+  std::int64_t top_k = 0;
+  std::int64_t sequence_length = 0;  // L
+  ExactTerms balance;
+  ExactTerms z;
+  bool counts_balance = true;
+};
+void add_exact_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
+                                const TensorView& lse, const ExactAuxiliaryScale& scale,
+                                const TensorView& sums);
 
 // Slope of `weight` * (sum over s of the balance of sequence s) to the probability of expert e for
 // any token of sequence s: slopes[s, e] = weight * E * counts[s, e] / (L k) / L. slopes: f32 [S,

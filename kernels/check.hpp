@@ -1,6 +1,7 @@
 // Checks that several public entries share: what a view must look like.
 #pragma once
 
+#include "kernels/gradient_sum.hpp"
 #include "tensor/code_location.hpp"
 #include "tensor/error.hpp"
 #include "tensor/tensor.hpp"
@@ -25,6 +26,28 @@ inline void expect_matrix(const TensorView& view, DType dtype, std::int64_t rows
 inline void expect_vector(const TensorView& view, DType dtype, std::int64_t numel,
                           std::string_view what, CodeLocation where = CodeLocation::current()) {
   expect(view.dtype == dtype && view.is_contiguous() && view.numel() == numel, what, where);
+}
+
+// Cards have no exact sums; no configuration asks for them there.
+inline void no_exact_sums_on_cards() {
+  expect(false, "exact sums on the CPU only");
+}
+inline const TensorView& in_fp32(const GradientSum& sum,
+                                 CodeLocation where = CodeLocation::current()) {
+  expect(!sum.is_exact(), "a sum in fp32, on a card", where);
+  return sum.view;
+}
+
+// A sum of gradients of that shape, f32 or exact, in one dense run.
+inline void expect_gradient(const GradientSum& sum, const Shape& shape, std::string_view what,
+                            CodeLocation where = CodeLocation::current()) {
+  expect((sum.view.dtype == DType::f32 || sum.is_exact()) && sum.view.is_contiguous() &&
+             sum.view.shape == shape,
+         what, where);
+  if (!sum.is_exact()) return;
+  expect(sum.exact.unit_rows > 0 && sum.exact.most_of_unit > 0 &&
+             sum.exact.overflow.dtype == DType::i32 && sum.exact.overflow.numel() == 1,
+         "units, a bound and a flag for exact sums", where);
 }
 
 }  // namespace switchyard::kernels

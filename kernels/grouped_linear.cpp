@@ -69,20 +69,21 @@ void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedW
 }
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    const TensorView& offsets, const TensorView& dw) {
-  const std::int64_t num_groups = dw.shape[0];
+                                    const TensorView& offsets, const GradientSum& dw) {
+  const std::int64_t num_groups = dw.view.shape[0];
   expect(is_float(dy.dtype) && x.dtype == dy.dtype && x.rows() == dy.rows(),
          "dy and x: as many rows, f32 or bf16 alike");
-  expect(dw.dtype == DType::f32 && dw.is_contiguous() &&
-             dw.shape == Shape({num_groups, dy.cols(), x.cols()}),
-         "a contiguous dw: f32 [groups, out, in]");
-  if (is_whole(offsets, num_groups)) return linear_backward_weight(dy, x, dw[0]);
-  expect_offsets(offsets, num_groups);
+  expect_gradient(dw, {num_groups, dy.cols(), x.cols()}, "dw: f32 or i64 [groups, out, in]");
+  if (is_whole(offsets, num_groups)) return linear_backward_weight(dy, x, dw.at(dw.view[0]));
+  if (num_groups > 0 && dw.is_exact())
+    expect(offsets.numel() % num_groups == 1 % num_groups,
+           "offsets of as many units of each group");
+  expect_offsets(offsets, dw.is_exact() ? offsets.numel() - 1 : num_groups);
   if (dy.empty() || x.empty() || num_groups == 0) return;
   dispatch(
       *dy.device, [&] { cpu::grouped_linear_backward_weight(dy, x, offsets, dw); },
-      [&] { plan::grouped_linear_backward_weight(dy, x, dw); },
-      [&] { cuda::grouped_linear_backward_weight(dy, x, offsets, dw); });
+      [&] { plan::grouped_linear_backward_weight(dy, x, dw.view); },
+      [&] { cuda::grouped_linear_backward_weight(dy, x, offsets, in_fp32(dw)); });
 }
 
 void reserve_grouped_linear(Device& device, std::int64_t out_features, std::int64_t in_features,
@@ -168,6 +169,38 @@ void for_each_row_block(Device& device, const TensorView& offsets, std::int64_t 
       visit(block);
     });
   }
+}
+
+UnitBlock by_group(const RowBlock& of_units, std::int64_t units_of_group, std::int64_t num_groups,
+                   const TensorView& group_offsets, const TensorView& unit_offsets) {
+  const std::int64_t first = of_units.first_group / units_of_group;
+  const std::int64_t end =
+      (of_units.first_group + of_units.num_groups + units_of_group - 1) / units_of_group;
+  UnitBlock block{of_units, unit_offsets.slice_rows(0, (end - first) * units_of_group + 1)};
+  block.groups.first_group = first;
+  block.groups.num_groups = end - first;
+  block.groups.offsets =
+      num_groups == 1 ? TensorView{} : group_offsets.slice_rows(0, end - first + 1);
+  dispatch(
+      *unit_offsets.device,
+      [&] {
+        // Units before the block's first and behind its last have no rows in it.
+        std::vector<std::int64_t> units(static_cast<std::size_t>(block.units.numel()),
+                                        of_units.end - of_units.begin);
+        const auto before = static_cast<std::size_t>(of_units.first_group - first * units_of_group);
+        std::fill_n(units.begin(), before, 0);
+        const std::vector<std::int64_t> own =
+            cpu::read_offsets(of_units.offsets, of_units.end - of_units.begin);
+        std::ranges::copy(own, units.begin() + static_cast<std::ptrdiff_t>(before));
+        cpu::write_offsets(units, block.units);
+        if (num_groups == 1) return;
+        std::vector<std::int64_t> groups;
+        for (std::size_t i = 0; i < units.size(); i += static_cast<std::size_t>(units_of_group))
+          groups.push_back(units[i]);
+        cpu::write_offsets(groups, block.groups.offsets);
+      },
+      [] {}, no_exact_sums_on_cards);
+  return block;
 }
 
 }  // namespace switchyard::kernels

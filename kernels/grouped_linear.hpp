@@ -29,9 +29,10 @@ void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedW
                                    const TensorView& offsets, const TensorView& dx,
                                    Accumulate accumulate = Accumulate::no);
 // dw[g] += dy^T x over the rows of group g. dy: [rows, out], x: [rows, in], f32 or bf16 alike, rows
-// may be strided; dw: f32 [groups, out, in], contiguous.
+// may be strided; dw: f32 or i64 [groups, out, in], contiguous. For exact sums (i64) offsets has
+// the rows of each group by unit, group after group: i32 [groups * units + 1].
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    const TensorView& offsets, const TensorView& dw);
+                                    const TensorView& offsets, const GradientSum& dw);
 
 // Reserves the device's kernel_scratch for these products with weights [out, in].
 void reserve_grouped_linear(Device& device, std::int64_t out_features, std::int64_t in_features,
@@ -65,5 +66,16 @@ void for_each_row_block(Device& device, const TensorView& offsets, std::int64_t 
                         std::int64_t num_groups, std::int64_t most_rows, std::int64_t step,
                         const TensorView& block_offsets,
                         const std::function<void(const RowBlock&)>& visit);
+
+// A block whose "groups" are the units of groups (for_each_row_block with the offsets of units and
+// a step of term_rows) as one of whole groups, for products of which each group has one weight, and
+// with the offsets by unit that an exact grouped_linear_backward_weight takes for these groups.
+struct UnitBlock {
+  RowBlock groups;  // with offsets, unless there is one group in all
+  TensorView units;
+};
+// units_of_group: of all groups alike. group_offsets, unit_offsets: room for the block's, i32.
+UnitBlock by_group(const RowBlock& of_units, std::int64_t units_of_group, std::int64_t num_groups,
+                   const TensorView& group_offsets, const TensorView& unit_offsets);
 
 }  // namespace switchyard::kernels

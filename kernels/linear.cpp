@@ -70,16 +70,15 @@ void linear_backward_input(const TensorView& dy, const PackedWeight& weight, con
       [&] { cuda::linear_backward_input(dy, weight, dx, accumulate); });
 }
 
-void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
+void linear_backward_weight(const TensorView& dy, const TensorView& x, const GradientSum& dw) {
   expect(is_float(dy.dtype) && x.dtype == dy.dtype && x.rows() == dy.rows(),
          "dy and x: as many rows, f32 or bf16 alike");
-  expect_matrix(dw, DType::f32, dy.cols(), x.cols(), "dw: f32 [out, in]");
-  expect(dw.is_contiguous(), "a contiguous dw");
+  expect_gradient(dw, {dy.cols(), x.cols()}, "dw: f32 or i64 [out, in]");
   if (dy.empty() || x.empty()) return;
   dispatch(
       *dy.device, [&] { cpu::linear_backward_weight(dy, x, dw); },
-      [&] { plan::linear_backward_weight(dy, x, dw); },
-      [&] { cuda::linear_backward_weight(dy, x, dw); });
+      [&] { plan::linear_backward_weight(dy, x, dw.view); },
+      [&] { cuda::linear_backward_weight(dy, x, in_fp32(dw)); });
 }
 
 }  // namespace switchyard::kernels

@@ -12,10 +12,11 @@
 // a last partial piece is computed padded, so a row's bits do not depend on how many rows come with
 // it; on a card this holds for grouped products alone (kernels/grouped_linear.hpp), while cuBLASLt
 // gives a call the same bits in every run. Padded pieces, and what oneDNN works in, lie in the
-// device's kernel_scratch, of which a PackedWeight reserves what its products need. Not to be called from within a piece
-// (kernels/threads.hpp).
+// device's kernel_scratch, of which a PackedWeight reserves what its products need. Not to be
+// called from within a piece (kernels/threads.hpp).
 #pragma once
 
+#include "kernels/gradient_sum.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
@@ -61,7 +62,7 @@ void linear_backward_input(const TensorView& dy, const PackedWeight& weight, con
                            Accumulate accumulate = Accumulate::no);
 
 // dw += dy^T x. dy: [rows, out], x: [rows, in], same type f32 or bf16, rows may be strided;
-// dw: f32 [out, in], contiguous.
-void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw);
+// dw: f32 or i64 [out, in], contiguous (kernels/gradient_sum.hpp).
+void linear_backward_weight(const TensorView& dy, const TensorView& x, const GradientSum& dw);
 
 }  // namespace switchyard::kernels

@@ -6,6 +6,7 @@
 #include "kernels/cuda/rms_norm_sizes.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
+#include "kernels/threads.hpp"
 
 namespace switchyard::kernels {
 
@@ -46,14 +47,14 @@ void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const Te
 
 void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
                        const TensorView& rstd, const TensorView& residual_gradient,
-                       const TensorView& dx, const TensorView& dweight,
+                       const TensorView& dx, const GradientSum& dweight,
                        const TensorView& workspace) {
   if (x.empty()) return;
   check_forward(x, weight, dy, rstd);
   expect_matrix(dx, x.dtype, x.rows(), x.cols(), "dx like x");
   if (!residual_gradient.empty())
     expect_matrix(residual_gradient, x.dtype, x.rows(), x.cols(), "residual_gradient like x");
-  expect_vector(dweight, DType::f32, x.cols(), "dweight f32 [H]");
+  expect_gradient(dweight, {x.cols()}, "dweight: f32 or i64 [H]");
   expect(workspace.dtype == DType::u8 && workspace.is_contiguous() &&
              workspace.num_bytes() >= rms_norm_workspace_bytes(*x.device, x.cols()),
          "a workspace of rms_norm_workspace_bytes(device, H)");
@@ -64,15 +65,15 @@ void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorVi
       },
       [&] { plan::rms_norm_backward(x, residual_gradient); },
       [&] {
-        cuda::rms_norm_backward(dy, x, weight, rstd, residual_gradient, dx, dweight, workspace);
+        cuda::rms_norm_backward(dy, x, weight, rstd, residual_gradient, dx, in_fp32(dweight),
+                                workspace);
       });
 }
 
 std::int64_t rms_norm_workspace_bytes(const Device& device, std::int64_t hidden) {
-  const DeviceKind kind = device.target().device;
-  const std::int64_t chunks =
-      kind == DeviceKind::cuda ? cuda::rms_norm_row_chunks(hidden) : cpu::rms_norm_row_chunks;
-  return chunks * hidden * size_of(DType::f32);
+  if (device.target().device == DeviceKind::cuda)
+    return cuda::rms_norm_row_chunks(hidden) * hidden * size_of(DType::f32);
+  return cpu::rms_norm_workspace_bytes(hidden, num_threads_of(device));
 }
 
 }  // namespace switchyard::kernels

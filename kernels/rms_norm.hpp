@@ -3,6 +3,7 @@
 // Statistics in fp32. x, delta, sum, y: [T, H] of one type (f32 or bf16); weight: f32 [H].
 #pragma once
 
+#include "kernels/gradient_sum.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
@@ -17,11 +18,11 @@ void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const Te
                           const TensorView& rstd);
 
 // dx = dy through the norm of x, plus residual_gradient (same type; may be dx itself; may be
-// empty). dweight += its gradient, summed over rows in a fixed order. dweight: f32 [H]. workspace:
-// u8, at least rms_norm_workspace_bytes(device, H).
+// empty). dweight += its gradient, summed over rows in a fixed order. dweight: f32 or i64 [H].
+// workspace: u8, at least rms_norm_workspace_bytes(device, H).
 void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
                        const TensorView& rstd, const TensorView& residual_gradient,
-                       const TensorView& dx, const TensorView& dweight,
+                       const TensorView& dx, const GradientSum& dweight,
                        const TensorView& workspace);
 
 // For the device, or for the one that it plans for.

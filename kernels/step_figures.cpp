@@ -30,7 +30,7 @@ void combine_figures(const TensorView& by_rank, std::int64_t num_sums, const Ten
 
 void decide_update(const TensorView& figures, const UpdateRule& rule, const TensorView& outcome,
                    const TensorView& decision) {
-  expect_vector(figures, DType::f64, 4, "figures f64 [4]");
+  expect_vector(figures, DType::f64, num_update_figures, "figures f64 [7]");
   expect_vector(outcome, DType::f64, 2, "outcome f64 [2]");
   expect_vector(decision, DType::f32, 2, "decision f32 [2]");
   dispatch(

@@ -22,7 +22,7 @@ Activations::Output make_output(const Transformer& model, std::int64_t num_token
   const Shape shape{num_tokens, model.config().hidden};
   return {Tensor(device, Purpose::activation, model.compute(), shape),
           Block::make_normed(device, model.compute(), num_tokens, model.config().hidden),
-          Head::Scratch(device, model.config(), model.compute(), num_tokens),
+          Head::Scratch(device, model.config(), model.compute(), num_tokens, model.unit_rows()),
           Tensor(device, Purpose::activation, model.compute(), shape)};
 }
 
@@ -47,7 +47,8 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
                balanced_rows(model.experts_config(), model.placement(), num_sequences * length),
                capacity_),
       scratch_(model.device(), model.mesh(), model.placement(), model.config(),
-               model.experts_config(), model.compute(), num_sequences, split, capacity_),
+               model.experts_config(), model.compute(), num_sequences, split, capacity_,
+               model.unit_rows()),
       output_(make_output(model, num_sequences * length)),
       top_k_(model.experts_config().top_k) {
   std::int64_t num_loads = 0;

@@ -1,5 +1,6 @@
 #include "model/block.hpp"
 
+#include "experts/row_units.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
 #include "model/mixers/attention.hpp"
@@ -26,7 +27,7 @@ bool any_layer(const ModelConfig& model, const ExpertsConfig& experts, bool with
 Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& placement,
                         const ModelConfig& model, const ExpertsConfig& experts, DType compute,
                         std::int64_t num_sequences, const SequenceSplit& split,
-                        RowCapacity& row_capacity)
+                        RowCapacity& row_capacity, std::int64_t unit_rows)
     : capacity(row_capacity),
       rope(device, split.length(), model.effective_head_dim(), rope_spec(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
@@ -34,11 +35,13 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& place
   d_normed = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
   norm_workspace = Tensor(device, Purpose::workspace, DType::u8,
                           {kernels::rms_norm_workspace_bytes(device, model.hidden)});
-  if (any_layer(model, experts, false)) dense.emplace(device, model, compute, num_tokens);
+  if (any_layer(model, experts, false))
+    dense.emplace(device, model, compute, num_tokens, unit_rows);
   if (any_layer(model, experts, true))
     moe.emplace(device, experts, model.hidden, compute, num_tokens, num_sequences, placement,
                 row_capacity, sharing_of(mesh),
-                split.num_ranks() > 1 ? num_sequences * split.length() : 0);
+                split.num_ranks() > 1 ? num_sequences * split.length() : 0,
+                row_units_of(mesh, split, num_sequences, unit_rows));
 }
 
 Block::ExtendState::ExtendState(Device& device, const Placement& placement,
@@ -245,7 +248,7 @@ void Block::norm_backward(const Parameter& weight, const TensorView& stream, con
                           const TensorView& d_stream, Scratch& scratch, const Pass& pass) const {
   const Profile::Scope scope(device_.profile(), Part::embedding);
   kernels::rms_norm_backward(scratch.d_normed, stream, weight.value(), normed.rstd, d_stream,
-                             d_stream, weight.gradient(), scratch.norm_workspace);
+                             d_stream, weight.gradient_sum(), scratch.norm_workspace);
   pass.gradient_ready(weight);
 }
 

@@ -55,7 +55,7 @@ class Block {
   struct Scratch {
     Scratch(Device& device, const Mesh& mesh, const Placement& placement, const ModelConfig& model,
             const ExpertsConfig& experts, DType compute, std::int64_t num_sequences,
-            const SequenceSplit& split, RowCapacity& capacity);
+            const SequenceSplit& split, RowCapacity& capacity, std::int64_t unit_rows = 0);
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     RowCapacity& capacity;

@@ -25,8 +25,9 @@ void FeedForward::Derived::for_each_tensor(const RecordVisitor& visit) {
 }
 
 FeedForward::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
-                              std::int64_t num_tokens)
-    : bank(device, num_tokens, 1, model.dense_intermediate, compute) {}
+                              std::int64_t num_tokens, std::int64_t unit_rows)
+    : bank(device, num_tokens, 1, model.dense_intermediate, compute, nullptr,
+           BankUnits::of_all_rows(num_tokens, unit_rows)) {}
 
 FeedForward::FeedForward(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                          DType compute)
@@ -47,7 +48,7 @@ void FeedForward::forward(const TensorView& x, const TensorView& y, Derived& der
 
 void FeedForward::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
                            const Derived& derived, Scratch& scratch, const Pass& pass) const {
-  bank_.backward(dy, x, TensorView{}, derived.gate_up, dx, scratch.bank, pass);
+  bank_.backward(dy, x, TensorView{}, TensorView{}, derived.gate_up, dx, scratch.bank, pass);
 }
 
 }  // namespace switchyard

@@ -20,7 +20,9 @@ class FeedForward {
     void for_each_tensor(const RecordVisitor& visit);
   };
   struct Scratch {
-    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens);
+    // unit_rows: tokens of a unit of exact sums; 0: none.
+    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens,
+            std::int64_t unit_rows = 0);
     BankScratch bank;
   };
 

@@ -17,16 +17,22 @@ constexpr std::int64_t most_logits = std::int64_t{1} << 24;  // 64 MiB
 
 }  // namespace
 
-std::int64_t Head::chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab) {
+std::int64_t Head::chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab,
+                              std::int64_t unit_rows) {
+  if (unit_rows > 0) {
+    const std::int64_t part = chunk_rows(unit_rows, hidden, vocab);
+    if (part < unit_rows) return part;
+    return std::max(chunk_rows(num_tokens, hidden, vocab) / unit_rows, std::int64_t{1}) * unit_rows;
+  }
   const std::int64_t blocks =
       std::min(num_tokens * hidden, most_logits) / (vocab * kernels::row_block);
   return std::min(num_tokens, std::max<std::int64_t>(blocks, 1) * kernels::row_block);
 }
 
 Head::Scratch::Scratch(Device& device, const ModelConfig& model, DType compute,
-                       std::int64_t num_tokens)
+                       std::int64_t num_tokens, std::int64_t unit_rows)
     : logits(device, Purpose::workspace, DType::f32,
-             {chunk_rows(num_tokens, model.hidden, model.vocab_size), model.vocab_size}),
+             {chunk_rows(num_tokens, model.hidden, model.vocab_size, unit_rows), model.vocab_size}),
       losses(device, Purpose::workspace, DType::f32, {num_tokens}) {
   if (compute != DType::f32)
     dlogits = Tensor(device, Purpose::workspace, compute, logits.view().shape);
@@ -62,7 +68,8 @@ void Head::train(const TensorView& x, const Targets& targets, const TensorView& 
                  Scratch& scratch, const Pass& pass, const TensorView& loss) const {
   const std::int64_t chunk = scratch.logits->rows();
   const auto gradient_scale = static_cast<float>(1 / pass.total_weight());
-  for_each_row_piece(*x.device, x.rows(), chunk, [&](std::int64_t begin, std::int64_t end) {
+  const kernels::GradientSum gradient = weight_.gradient_sum().in_parts(chunk);
+  const auto run_chunk = [&](std::int64_t begin, std::int64_t end) {
     const TensorView x_rows = x.slice_rows(begin, end);
     const TensorView logits = scratch.logits->slice_rows(0, end - begin);
     const TensorView dlogits =
@@ -70,11 +77,20 @@ void Head::train(const TensorView& x, const Targets& targets, const TensorView& 
     kernels::linear_forward(x_rows, packed_, logits);
     losses_of(targets, begin, end, gradient_scale, dlogits, scratch);
     kernels::linear_backward_input(dlogits, packed_, dx.slice_rows(begin, end));
-    kernels::linear_backward_weight(dlogits, x_rows, weight_.gradient());
+    kernels::linear_backward_weight(dlogits, x_rows, gradient);
     pass.poll();
-  });
+  };
+  kernels::for_each_piece_of_units(*x.device, x.rows(), weight_.gradient_sum().unit_rows(), chunk,
+                                   run_chunk);
   if (!tied_) pass.gradient_ready(weight_);
-  kernels::add_sum(scratch.losses, pass.total_weight(), loss);
+  add_loss(scratch, pass, loss);
+}
+
+void Head::add_loss(const Scratch& scratch, const Pass& pass, const TensorView& loss) const {
+  if (pass.exact.is_on())
+    kernels::add_exact_sum(scratch.losses, pass.exact.token_loss, loss);
+  else
+    kernels::add_sum(scratch.losses, pass.total_weight(), loss);
 }
 
 void Head::evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
@@ -86,7 +102,7 @@ void Head::evaluate(const TensorView& x, const Targets& targets, const TensorVie
     losses_of(targets, begin, end, 1.0f, {}, scratch);
   });
   if (!token_losses.empty()) kernels::copy(scratch.losses, token_losses.flat());
-  kernels::add_sum(scratch.losses, pass.total_weight(), loss);
+  add_loss(scratch, pass, loss);
 }
 
 void Head::logits(const TensorView& x, const TensorView& out) const {

@@ -15,7 +15,9 @@ namespace switchyard {
 class Head {
  public:
   struct Scratch {
-    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens);
+    // unit_rows: tokens of a unit of exact sums; 0: none.
+    Scratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens,
+            std::int64_t unit_rows = 0);
     Tensor logits;   // f32 [chunk, V]
     Tensor dlogits;  // compute type [chunk, V]; none if that is f32: then the logits' place serves
     Tensor losses;   // f32 [T]
@@ -34,8 +36,8 @@ class Head {
     TensorView weights;  // f32 [T]; empty: 1 each
   };
   // x: [T, H] in the compute type. Adds the sum of this rank's weighted losses divided by
-  // pass.total_weight() to loss, f64 [1]; writes dx [T, H], its gradient, and adds to the weight's
-  // gradient.
+  // pass.total_weight(), or, exactly, the sum (Pass::exact) to loss, f64 [1]; writes dx [T, H], its
+  // gradient, and adds to the weight's gradient.
   void train(const TensorView& x, const Targets& targets, const TensorView& dx, Scratch& scratch,
              const Pass& pass, const TensorView& loss) const;
   // The loss alone. token_losses: f32 with T elements, written if not empty, times their
@@ -45,10 +47,13 @@ class Head {
   // out: f32 [T, V].
   void logits(const TensorView& x, const TensorView& out) const;
 
-  // Rows of a chunk: a multiple of 256, as many as keep the logits within the bound above.
-  static std::int64_t chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab);
+  // Rows of a chunk: a multiple of 256, as many as keep the logits within the bound above; with
+  // exact sums whole units, or parts of one that depend on it alone.
+  static std::int64_t chunk_rows(std::int64_t num_tokens, std::int64_t hidden, std::int64_t vocab,
+                                 std::int64_t unit_rows = 0);
 
  private:
+  void add_loss(const Scratch& scratch, const Pass& pass, const TensorView& loss) const;
   // Of rows [begin, end), whose logits are in scratch; dlogits may be empty.
   void losses_of(const Targets& targets, std::int64_t begin, std::int64_t end, float gradient_scale,
                  const TensorView& dlogits, Scratch& scratch) const;

@@ -76,7 +76,7 @@ void Transformer::pack_weights() {
 void Transformer::train(const TokenBatch& batch, Activations& activations, const Pass& pass,
                         const TensorView& losses) const {
   forward(batch, activations, pass, true);
-  add_auxiliary_losses(activations, losses);
+  add_auxiliary_losses(activations, pass, losses);
   {
     const Profile::Scope scope(device().profile(), Part::head);
     Activations::Output& output = activations.output();
@@ -89,7 +89,7 @@ void Transformer::train(const TokenBatch& batch, Activations& activations, const
 void Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
                            const TensorView& losses, const TensorView& token_losses) const {
   forward(batch, activations, pass, false);
-  add_auxiliary_losses(activations, losses);
+  add_auxiliary_losses(activations, pass, losses);
   const Profile::Scope scope(device().profile(), Part::head);
   Activations::Output& output = activations.output();
   head_->evaluate(output.norm.normed, targets_of(batch), token_losses, output.head, pass,
@@ -164,7 +164,7 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
   {
     const Profile::Scope scope(device().profile(), Part::embedding);
     kernels::rms_norm_backward(scratch.d_normed, output.stream, final_norm_->value(),
-                               output.norm.rstd, {}, output.d_stream, final_norm_->gradient(),
+                               output.norm.rstd, {}, output.d_stream, final_norm_->gradient_sum(),
                                scratch.norm_workspace);
     pass.gradient_ready(*final_norm_);
   }
@@ -178,14 +178,17 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
   }
   const Profile::Scope scope(device().profile(), Part::embedding);
   apply_dropout(output.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
-  kernels::embedding_backward(batch.tokens.flat(), output.d_stream, embedding_->gradient());
+  kernels::embedding_backward(batch.tokens.flat(), output.d_stream, embedding_->gradient_sum());
   pass.gradient_ready(*embedding_);
 }
 
-// The layers have added their losses up; the model's are means over them.
-void Transformer::add_auxiliary_losses(Activations& activations, const TensorView& losses) const {
+// The layers have added their losses up; the model's are means over them, of
+// exact sums only when all are added up.
+void Transformer::add_auxiliary_losses(Activations& activations, const Pass& pass,
+                                       const TensorView& losses) const {
   if (num_moe_layers() == 0) return;
-  kernels::add_quotients(activations.scratch().moe->losses, static_cast<double>(num_moe_layers()),
+  const double divisor = pass.exact.is_on() ? 1 : static_cast<double>(num_moe_layers());
+  kernels::add_quotients(activations.scratch().moe->losses, divisor,
                          losses.slice_rows(1, num_losses));
 }
 

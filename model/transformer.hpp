@@ -91,6 +91,8 @@ class Transformer {
   const Mesh& mesh() const { return store_.mesh(); }
   const Placement& placement() const { return placement_; }
   DType compute() const { return compute_; }
+  // Tokens of a unit of exact sums; 0: none.
+  std::int64_t unit_rows() const { return store_.unit_rows(); }
   const LayerRecords::Blocks& blocks() const { return blocks_; }
   const ModelConfig& config() const { return model_; }
   const ExpertsConfig& experts_config() const { return experts_; }
@@ -103,7 +105,8 @@ class Transformer {
   void forward(const TokenBatch& batch, Activations& activations, const Pass& pass,
                bool keeps) const;
   void backward(const TokenBatch& batch, Activations& activations, const Pass& pass) const;
-  void add_auxiliary_losses(Activations& activations, const TensorView& losses) const;
+  void add_auxiliary_losses(Activations& activations, const Pass& pass,
+                            const TensorView& losses) const;
   // sum = stream + delta and its final norm; with an empty delta the norm of `stream`.
   void normalize(const TensorView& stream, const TensorView& delta, const TensorView& sum,
                  Block::Normed& normed) const;

@@ -37,7 +37,8 @@ void GradientSync::make_lane(Axis axis) {
   std::vector<Slot>& slots = lanes_[static_cast<std::size_t>(axis)].slots;
   slots.resize(std::min<std::size_t>(num_staging, num_reductions));
   for (Slot& slot : slots)
-    slot.staging = Tensor(store_.device(), Purpose::communication, DType::f32, {staging_numel});
+    slot.staging = Tensor(store_.device(), Purpose::communication,
+                          store_.exact() ? DType::i64 : DType::f32, {staging_numel});
 }
 
 void GradientSync::arm() {

@@ -138,13 +138,18 @@ void ParameterStore::allocate_bucket(Bucket& bucket) {
   const bool trained = bucket.kind == ParameterKind::trained;
   bucket.values =
       Tensor(device_, trained ? Purpose::parameter : Purpose::state, DType::f32, {bucket.numel});
-  if (trained) bucket.gradients = Tensor(device_, Purpose::gradient, DType::f32, {bucket.numel});
+  if (trained)
+    bucket.gradients =
+        Tensor(device_, Purpose::gradient, exact_ ? DType::i64 : DType::f32, {bucket.numel});
   for (const BucketEntry& entry : bucket.entries) {
     Parameter& parameter = *entry.parameter;
     const Shape shape = parameter.local_shape();
     parameter.value_ = bucket.values->slice_rows(entry.begin, entry.end).reshape(shape);
-    if (trained)
-      parameter.gradient_ = bucket.gradients->slice_rows(entry.begin, entry.end).reshape(shape);
+    if (!trained) continue;
+    parameter.gradient_ = bucket.gradients->slice_rows(entry.begin, entry.end).reshape(shape);
+    if (!exact_) continue;
+    parameter.exact_ = *exact_;
+    parameter.exact_.overflow = overflows_->slice_rows(parameter.index(), parameter.index() + 1);
   }
 }
 
@@ -153,6 +158,10 @@ void ParameterStore::allocate(std::int64_t bucket_bytes, BucketEnd end) {
   allocated_ = true;
   buckets_ = planned_buckets(
       bucket_bytes > 0 ? bucket_bytes : mesh_.config().bucket_megabytes * bytes_per_megabyte, end);
+  if (exact_) {
+    kernels::reserve_exact_sums(device_);
+    overflows_ = Tensor(device_, Purpose::gradient, DType::i32, {std::ssize(parameters_)});
+  }
   for (Bucket& bucket : buckets_) allocate_bucket(bucket);
 }
 
@@ -166,6 +175,7 @@ void ParameterStore::zero_gradients() {
   for (const Bucket& bucket : buckets_)
     if (bucket.numel > 0 && bucket.kind == ParameterKind::trained)
       kernels::fill_zero(bucket.gradients);
+  if (exact_) kernels::fill_zero(overflows_);
 }
 
 std::vector<OwnedRange> ParameterStore::owned_ranges() const {

@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/gradient_sum.hpp"
 #include "parallel/mesh.hpp"
 #include "parallel/parameter_slice.hpp"
 
@@ -66,7 +67,10 @@ class Parameter {
   }
   // f32, local_shape(), contiguous. Set by ParameterStore::allocate. State has no gradient.
   const TensorView& value() const { return value_; }
+  // f32, or i64 where sums are exact.
   const TensorView& gradient() const { return gradient_; }
+  // The same for kernels to add to.
+  kernels::GradientSum gradient_sum() const { return {gradient_, exact_}; }
 
  private:
   friend class ParameterStore;
@@ -75,6 +79,7 @@ class Parameter {
   int layer_;
   TensorView value_;
   TensorView gradient_;
+  kernels::ExactSum exact_;  // with exact sums
 };
 
 // Elements [begin, end) of a bucket that belong to one parameter.
@@ -89,7 +94,7 @@ struct Bucket {
   ParameterKind kind = ParameterKind::trained;
   Group* replicas = nullptr;
   Tensor values;           // f32 [numel]
-  Tensor gradients;        // f32 [numel]; none of state
+  Tensor gradients;        // f32 [numel], or i64 where sums are exact; none of state
   std::int64_t numel = 0;  // padded so that the replicas' parts are equal
   std::int64_t part = 0;   // numel / replicas->size()
   std::vector<BucketEntry>
@@ -121,7 +126,10 @@ enum class BucketEnd : std::uint8_t {
 
 class ParameterStore {
  public:
-  ParameterStore(Device& device, const Mesh& mesh) : device_(device), mesh_(mesh) {}
+  // exact: gradients are sums without an order, by this rule; its flag is not set.
+  ParameterStore(Device& device, const Mesh& mesh,
+                 const std::optional<kernels::ExactSum>& exact = {})
+      : device_(device), mesh_(mesh), exact_(exact) {}
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
@@ -151,6 +159,11 @@ class ParameterStore {
   int num_layers() const { return num_layers_ > 0 ? num_layers_ : 1; }
   Device& device() const { return device_; }
   const Mesh& mesh() const { return mesh_; }
+  const std::optional<kernels::ExactSum>& exact() const { return exact_; }
+  // Rows of a unit of exact sums; 0: sums are in fp32.
+  std::int64_t unit_rows() const { return exact_ ? exact_->unit_rows : 0; }
+  // With exact sums: i32 [parameters], not 0 where this rank had a term that cannot be added.
+  const Tensor& overflows() const { return overflows_; }
 
  private:
   std::vector<Bucket> planned_buckets(std::int64_t bucket_bytes, BucketEnd end);
@@ -158,6 +171,8 @@ class ParameterStore {
 
   Device& device_;
   const Mesh& mesh_;
+  std::optional<kernels::ExactSum> exact_;
+  Tensor overflows_;
   std::deque<Parameter> parameters_;
   std::set<std::string> names_;
   std::vector<Bucket> buckets_;

@@ -5,11 +5,22 @@
 
 #include <cstdint>
 
+#include "kernels/sums.hpp"
 #include "parallel/gradient_sync.hpp"
 #include "parallel/layer_order.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
+
+// Exact mode: how terms of sums in double are rounded (kernels/sums.hpp). Such sums of losses are
+// not divided by how many terms there are. Otherwise all 0.
+struct ExactFigures {
+  kernels::ExactTerms token_loss;  // of a token, times its weight
+  kernels::ExactTerms balance;     // of a sequence and layer
+  kernels::ExactTerms z;           // of a token and layer
+  kernels::ExactTerms score;       // of an expert for a token
+  bool is_on() const { return token_loss.quantum > 0; }
+};
 
 struct Pass {
   bool training = true;  // dropout is active and gradients are wanted
@@ -39,6 +50,7 @@ struct Pass {
   // In training: which of the step's micro-steps this is. Each has as many tokens as the others.
   std::int64_t micro_step = 0;
   std::int64_t num_micro_steps = 1;
+  ExactFigures exact;
   GradientSync* sync = nullptr;  // may be null (evaluation, generation, tests)
   LayerOrder* order = nullptr;   // may be null (generation, tests)
 

@@ -40,13 +40,22 @@ void AdamW::update(std::int64_t step, double learning_rate, const TensorView& de
                   .beta1 = static_cast<float>(config_.beta1),
                   .beta2 = static_cast<float>(config_.beta2),
                   .epsilon = static_cast<float>(config_.epsilon),
-                  .step = step},
+                  .step = step,
+                  .fraction_bits = store_.exact() ? store_.exact()->fraction_bits : 0},
                  decision);
 }
 
 void AdamW::add_squared_norm(const TensorView& sum) const {
   const Profile::Scope scope(store_.device().profile(), Part::optimizer);
-  kernels::add_sum_of_squares(gradients_, sum);
+  if (store_.exact())
+    kernels::add_exact_sum_of_squares(gradients_, store_.exact()->fraction_bits,
+                                      kernels::SquareParts(num_elements()), sum);
+  else
+    kernels::add_sum_of_squares(gradients_, sum.slice_rows(0, 1));
+}
+
+double AdamW::num_elements() const {
+  return static_cast<double>(store_.num_global_elements());
 }
 
 TensorView AdamW::moment(const std::vector<Tensor>& moments, const OwnedRange& range) const {

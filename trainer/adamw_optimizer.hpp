@@ -19,8 +19,9 @@ class AdamW {
   AdamW(const AdamW&) = delete;
   AdamW& operator=(const AdamW&) = delete;
 
-  // Adds the squares of the summed gradients of this rank's part to sum, f64 [1]; added up over all
-  // ranks of the store's mesh they are the square of the model's gradient norm.
+  // Adds the squares of the summed gradients of this rank's part to sum, f64 [3], of which only
+  // exact sums use more than the first (kernels/sums.hpp); added up over all ranks of the store's
+  // mesh they are the square of the model's gradient norm.
   void add_squared_norm(const TensorView& sum) const;
   // One update of values and moments from the summed gradients of the owned parts. `step` counts
   // from 1. decision: f32 [2], how gradients are clipped and whether there may be an update at all
@@ -32,6 +33,7 @@ class AdamW {
   TensorView moment2(const OwnedRange& range) const { return moment(moment2_, range); }
 
  private:
+  double num_elements() const;  // of the whole model
   TensorView moment(const std::vector<Tensor>& moments, const OwnedRange& range) const;
 
   ParameterStore& store_;

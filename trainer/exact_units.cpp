@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tensor/error.hpp"
 
@@ -23,6 +24,36 @@ ExactUnits exact_units_of(const Config& config) {
   const std::int64_t parts = parts_of_sequence(numerics);
   return {.rows = config.model.sequence_length * numerics.unit_sequences / parts,
           .per_step = config.train.global_batch * parts / numerics.unit_sequences};
+}
+
+std::optional<kernels::ExactSum> exact_sum_of(const Config& config) {
+  if (!config.numerics.exact) return std::nullopt;
+  const ExactUnits units = exact_units_of(config);
+  kernels::ExactSum sum;
+  sum.fraction_bits = static_cast<int>(config.numerics.fraction_bits);
+  sum.most_of_unit = std::ldexp(1.0, 62 - sum.fraction_bits) / static_cast<double>(units.per_step);
+  sum.unit_rows = units.rows;
+  return sum;
+}
+
+// The largest terms that an exact sum takes are far above those of any run that learns: a loss of
+// 4096 nats a token, a log-sum-exp of 256 in the router.
+ExactFigures exact_figures_of(const Config& config, double num_moe_layers) {
+  constexpr double most_loss = 4096, most_z = 65536, most_score = 64;
+  // Validation may have more sequences than a step; 2^12 times as many leave the last digits that
+  // fp32 losses have.
+  constexpr double room = 4096;
+  const auto length = static_cast<double>(config.model.sequence_length);
+  const double sequences = room * static_cast<double>(config.train.global_batch);
+  const double layers = std::max(num_moe_layers, 1.0);
+  const auto terms = [](double most, double num) {
+    return kernels::ExactTerms{most, kernels::exact_quantum(most, num)};
+  };
+  const double most_balance = 2 * most_score * static_cast<double>(config.experts.num_experts + 1);
+  return {.token_loss = terms(most_loss, sequences * length),
+          .balance = terms(most_balance, sequences * layers),
+          .z = terms(most_z, sequences * length * layers),
+          .score = terms(most_score, length)};
 }
 
 std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelConfig& parallel) {

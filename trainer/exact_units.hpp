@@ -5,9 +5,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "kernels/gradient_sum.hpp"
 #include "parallel/config_mistake.hpp"
+#include "parallel/pass.hpp"
 #include "trainer/config.hpp"
 
 namespace switchyard {
@@ -18,6 +21,12 @@ struct ExactUnits {
 };
 // numerics.exact is set, and exact_mistakes() has nothing against it.
 ExactUnits exact_units_of(const Config& config);
+
+// How gradients are summed; none without numerics.exact.
+std::optional<kernels::ExactSum> exact_sum_of(const Config& config);
+// How losses are summed, of a step or of an evaluation that is as long as one. num_moe_layers: with
+// experts.
+ExactFigures exact_figures_of(const Config& config, double num_moe_layers);
 
 // What the keys of section numerics have against the batch and the layout; nothing without
 // numerics.exact. parallel: with every 0 replaced; context ranks need not be chosen yet.

@@ -11,8 +11,8 @@
 
 namespace switchyard {
 
-// `automatic` becomes cuda where the build has it and every host of the world has a card for each of
-// its ranks (any card, if they may share), else cpu: the same on all ranks. Collective.
+// `automatic` becomes cuda where the build has it and every host of the world has a card for each
+// of its ranks (any card, if they may share), else cpu: the same on all ranks. Collective.
 RunDevice resolved_device(const Config& config, Group& world);
 
 // Of a run whose run.device is resolved. automatic counts as cpu.

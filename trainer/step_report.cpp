@@ -19,7 +19,7 @@ struct Row {
   double computed_seconds = 0;
 };
 // Those of the host follow those that kernels write.
-constexpr std::int64_t num_written_by_kernels = num_losses + 1;
+constexpr std::int64_t num_written_by_kernels = kernels::num_update_figures;
 constexpr std::int64_t num_sums = sizeof(GatheredReport::Sums) / sizeof(double);
 constexpr std::int64_t num_figures = sizeof(Row) / sizeof(double);
 static_assert(num_written_by_kernels + 1 == num_sums &&
@@ -51,6 +51,7 @@ void StepReport::exchange(const HostFigures& mine, const kernels::UpdateRule& ru
       std::bit_cast<std::array<double, num_figures - num_written_by_kernels>>(mine);
   kernels::write_figures(of_host,
                          figures_->slice_rows(own_ + num_written_by_kernels, own_ + num_figures));
+  loss_scale_ = rule.loss_scale;
   const TensorView by_rank = figures_->slice_rows(0, totals_);
   {
     const Profile::ControlScope control(figures_->device->profile());
@@ -69,6 +70,9 @@ GatheredReport StepReport::read() const {
   const Row totals = row_at(figures, totals_);
   GatheredReport report;
   report.sums = totals.sums;
+  report.sums.cross_entropy *= loss_scale_[0];
+  report.sums.balance *= loss_scale_[1];
+  report.sums.z *= loss_scale_[2];
   report.maxima = totals.maxima;
   const auto outcome = figures.end() - num_outcomes;
   report.loss = outcome[0];

@@ -8,6 +8,7 @@
 // do, and the host reads them when the update is on its way.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "kernels/step_figures.hpp"
@@ -32,13 +33,14 @@ struct HostFigures {
   double computed_seconds = 0;  // of computation a step, as the rank last measured them
 };
 
-// What the ranks' reports come to, and what each said of itself, by rank.
+// What the ranks' reports come to, losses with their scales, and what each said of itself, by rank.
 struct GatheredReport {
   struct Sums {
     double cross_entropy = 0;  // as in LossSums
     double balance = 0;
     double z = 0;
-    double squared_gradient_norm = 0;
+    std::array<double, 3> squared_gradient_norm{};  // its parts
+    double num_overflows = 0;  // of exact sums: parameters with terms too large, over all ranks
     double spilled_bytes = 0;
   } sums;
   StepMaxima maxima;
@@ -56,10 +58,11 @@ class StepReport {
 
   // The losses and the norm of this rank are 0 again.
   void begin();
-  // To be added to: the losses of this rank's tokens, f64 [num_losses], and the squares of the
-  // elements of the gradient that it owns, f64 [1].
+  // To be added to: the losses of this rank's tokens, f64 [num_losses]; the squares of the elements
+  // of the gradient that it owns, f64 [3]; the number of its sums that overflowed, f64 [1].
   TensorView losses() const { return figures_->slice_rows(own_ + 0, own_ + 3); }
-  TensorView squared_norm() const { return figures_->slice_rows(own_ + 3, own_ + 4); }
+  TensorView squared_norm() const { return figures_->slice_rows(own_ + 3, own_ + 6); }
+  TensorView num_overflows() const { return figures_->slice_rows(own_ + 6, own_ + 7); }
 
   // One all-gather of a few numbers, put on the device's streams, and what follows from them.
   // Collective.
@@ -71,7 +74,8 @@ class StepReport {
 
  private:
   Group& world_;
-  std::int64_t own_ = 0;     // where this rank's numbers begin
+  std::array<double, 3> loss_scale_ = {1, 1, 1};  // of the last exchange
+  std::int64_t own_ = 0;                          // where this rank's numbers begin
   std::int64_t totals_ = 0;  // where what they come to begins, and then loss and norm
   Tensor figures_;           // f64
   Tensor decision_;

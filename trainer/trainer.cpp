@@ -1,6 +1,7 @@
 #include "trainer/trainer.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +10,7 @@
 #include "kernels/host_copy.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
+#include "trainer/exact_units.hpp"
 #include "trainer/schedule.hpp"
 
 namespace switchyard {
@@ -40,7 +42,7 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       config_(config),
       layout_(batch_layout_of(config, mesh)),
       placement_(placement ? std::move(*placement) : placement_of(config)),
-      store_(device, mesh),
+      store_(device, mesh, exact_sum_of(config)),
       model_(store_, placement_, config.model, config.experts, compute_dtype(config.run),
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
       sync_(allocated(store_, config.run.seed)),
@@ -53,7 +55,22 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       batch_(device, layout_, objective_, mesh.degree(Axis::context) > 1,
              config.data.restart_positions),
       report_(device, mesh.group(Axis::world)) {
+  if (config.numerics.exact) {
+    exact_ = exact_figures_of(config, static_cast<double>(model_.num_moe_layers()));
+    loss_scale_ = loss_scale_of(layout_.global_batch, model_.num_moe_layers());
+  }
   model_.pack_weights();
+}
+
+// What exact sums over a step or an evaluation are still to be divided by.
+std::array<double, 3> Trainer::loss_scale_of(std::int64_t num_sequences,
+                                             std::int64_t num_moe_layers) const {
+  if (!config_.numerics.exact) return {1, 1, 1};
+  const auto sequences = static_cast<double>(num_sequences);
+  const double layers = std::max(static_cast<double>(num_moe_layers), 1.0);
+  const double tokens = sequences * static_cast<double>(layout_.sequence_length);
+  const double weight = objective_.total_weight(num_sequences);
+  return {1 / (weight > 0 ? weight : tokens), 1 / (sequences * layers), 1 / (tokens * layers)};
 }
 
 StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToReport& add) {
@@ -102,6 +119,7 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   }
   kernels::copy_to_host<double>(report_.losses().slice_rows(0, 1), {&result.loss, 1});
   mesh_.group(Axis::dense_replica).all_reduce_values({&result.loss, 1}, ReduceOp::sum);
+  result.loss *= loss_scale_of(batches.num_sequences(), model_.num_moe_layers())[0];
   return result;
 }
 
@@ -132,6 +150,7 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   pass.num_global_tokens = static_cast<double>(layout_.global_batch * layout_.sequence_length);
   pass.num_micro_steps = layout_.num_micro_steps();
   pass.target_weight = objective_.total_weight(layout_.global_batch);
+  pass.exact = exact_;
   pass.sync = training ? &sync_ : nullptr;
   pass.order = &order_;
   return pass;
@@ -151,6 +170,7 @@ const TokenBatch& Trainer::upload(const Batch& batch) {
 // Each rank holds the sums of its own tokens and of its own part of the gradient.
 void Trainer::exchange_report(const AddToReport& add) {
   optimizer_.add_squared_norm(report_.squared_norm());
+  if (store_.exact()) kernels::count_nonzero(store_.overflows(), report_.num_overflows());
   HostFigures mine;
   mine.maxima.max_rows = static_cast<double>(activations_.max_rows());
   mine.maxima.memory_bytes = static_cast<double>(device_.memory().peak_total());
@@ -159,9 +179,13 @@ void Trainer::exchange_report(const AddToReport& add) {
   const std::int64_t num_layers = model_.num_moe_layers();
   {
     const Profile::Scope scope(device_.profile(), Part::optimizer);
-    report_.exchange(mine, {.balance_weight = experts.reduced(experts.balance_weight, num_layers),
-                            .z_weight = experts.reduced(experts.z_weight, num_layers),
-                            .clip_norm = config_.optimizer.clip_norm});
+    report_.exchange(mine,
+                     {.balance_weight = experts.reduced(experts.balance_weight, num_layers),
+                      .z_weight = experts.reduced(experts.z_weight, num_layers),
+                      .clip_norm = config_.optimizer.clip_norm,
+                      .loss_scale = loss_scale_,
+                      .most_square = store_.exact() ? kernels::SquareParts::most_square
+                                                    : std::numeric_limits<double>::infinity()});
   }
   if (activations_.loads().empty()) return;
   const Profile::ControlScope control(device_.profile());
@@ -201,7 +225,30 @@ void Trainer::take_rows(GatheredReport& report) {
   report.maxima.memory_bytes = static_cast<double>(peak_memory_bytes());
 }
 
+std::string Trainer::overflowed() const {
+  std::vector<std::int32_t> flags(store_.parameters().size());
+  kernels::copy_to_host<std::int32_t>(store_.overflows(), flags);
+  std::vector<std::int64_t> anywhere(flags.begin(), flags.end());
+  mesh_.group(Axis::world).all_reduce_values(std::span(anywhere), ReduceOp::max);
+  constexpr std::size_t most_named = 3;
+  std::vector<std::string> names;
+  for (const Parameter& parameter : store_.parameters())
+    if (anywhere[static_cast<std::size_t>(parameter.index())] != 0)
+      names.push_back(parameter.name());
+  const std::size_t num_more = names.size() - std::min(names.size(), most_named);
+  names.resize(names.size() - num_more);
+  return fmt::format("{}{}", fmt::join(names, ", "),
+                     num_more > 0 ? fmt::format(" and {} more", num_more) : "");
+}
+
 void Trainer::require_finite(const StepResult& result, std::int64_t step) const {
+  if (result.report.sums.num_overflows > 0)
+    throw Collective<NumericalError>(fmt::format(
+        "step {}: the gradient of {} has a part that is not finite, or too large for an exact sum "
+        "(above {:.3g}); the weights were left as they were before this step. Try a lower "
+        "optimizer.learning_rate, a longer optimizer.warmup_steps, or a smaller "
+        "numerics.fraction_bits than {}",
+        step, overflowed(), store_.exact()->most_of_unit, store_.exact()->fraction_bits));
   if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) return;
   throw Collective<NumericalError>(fmt::format(
       "step {}: loss {} and gradient norm {} are not both finite; the weights were left as they "

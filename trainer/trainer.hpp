@@ -6,6 +6,7 @@
 // that the router sends.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -92,10 +93,14 @@ class Trainer {
   Pass pass_of(std::int64_t step, bool training);
   const TokenBatch& next_batch(BatchSource& source);
   const TokenBatch& upload(const Batch& batch);
+  std::array<double, 3> loss_scale_of(std::int64_t num_sequences,
+                                      std::int64_t num_moe_layers) const;
   void exchange_report(const AddToReport& add);
   void update(std::int64_t step, double learning_rate);
   StepResult read_report();
   void take_rows(GatheredReport& report);
+  // The names of parameters whose exact sums overflowed on any rank. Collective.
+  std::string overflowed() const;
   void require_finite(const StepResult& result, std::int64_t step) const;
 
   Device& device_;
@@ -114,7 +119,9 @@ class Trainer {
   DeviceBatch batch_;
   StepReport report_;
   std::int64_t earlier_updates_ = 0;
-  std::int64_t agreed_rows_ = 0;  // for which all ranks have room
+  std::int64_t agreed_rows_ = 0;                  // for which all ranks have room
+  ExactFigures exact_;                            // all 0 unless sums are exact
+  std::array<double, 3> loss_scale_ = {1, 1, 1};  // of the losses' sums
   bool takes_alike_once_ = false;
 };
 

@@ -39,23 +39,38 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include <vector>
+
+#include "kernels/cpu/fixed_point.hpp"
+
 namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(update_span);
 
 namespace {
 
+// The gradients from `begin` on as f32: where they lie, or converted in `room`.
+const float* gradients_at(const TensorView& gradient, std::int64_t begin, std::int64_t n,
+                          int fraction_bits, std::vector<float>& room) {
+  if (gradient.dtype == DType::f32) return gradient.as<float>() + begin;
+  room.resize(static_cast<std::size_t>(n));
+  from_fixed(gradient.as<std::int64_t>() + begin, n, fraction_bits, room.data());
+  return room.data();
+}
+
 void update(const AdamWTensor& tensor, const AdamWScalars& scalars, float scale) {
   const float correction1 = adamw_bias_correction(scalars.beta1, scalars.step);
   const float correction2 = adamw_bias_correction(scalars.beta2, scalars.step);
   float* values = tensor.value.as<float>();
-  const float* gradients = tensor.gradient.as<float>();
   float* first = tensor.moment1.as<float>();
   float* second = tensor.moment2.as<float>();
   parallel_blocks(tensor.value.numel(), block_elements, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> room;
+    const float* gradients =
+        gradients_at(tensor.gradient, begin, end - begin, scalars.fraction_bits, room);
     HWY_DYNAMIC_DISPATCH(update_span)
-    (values + begin, gradients + begin, first + begin, second + begin, scalars, tensor.weight_decay,
-     scale, correction1, correction2, end - begin);
+    (values + begin, gradients, first + begin, second + begin, scalars, tensor.weight_decay, scale,
+     correction1, correction2, end - begin);
   });
 }
 

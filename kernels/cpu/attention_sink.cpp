@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/fixed_point.hpp"
 #include "kernels/cpu/parallel.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -69,15 +70,24 @@ void attention_sink_forward(const TensorView& sinks, std::int64_t head_dim, cons
 // Heads in parallel, rows in order: the sum over rows has one order. Sums of so many terms of
 // either sign are taken in double.
 void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
-                             const TensorView& delta, const TensorView& dsinks) {
+                             const TensorView& delta, const GradientSum& dsinks) {
   const Rows<float> lses = rows_of<float>(lse), deltas = rows_of<float>(delta);
+  const bool is_exact = dsinks.is_exact();
+  const FixedScale rule(dsinks.exact, std::max<std::int64_t>(dsinks.exact.unit_rows, 1));
   parallel_blocks(sinks.rows(), 1, [&](std::int64_t head, std::int64_t) {
     for (std::int64_t i = 0; i < sinks.cols(); ++i) {
       const float sink = sinks.row<float>(head)[i];
       double sum = 0;
-      for (std::int64_t row = 0; row < lse.rows(); ++row)
-        sum += static_cast<double>(std::exp(sink - lses[row][head]) * deltas[row][head]);
-      dsinks.row<float>(head)[i] -= static_cast<float>(sum);
+      bool all_fit = true;
+      for (std::int64_t row = 0; row < lse.rows(); ++row) {
+        const auto term = static_cast<double>(std::exp(sink - lses[row][head]) * deltas[row][head]);
+        if (is_exact)
+          all_fit &= add_fixed(-term, rule, dsinks.view.row<std::int64_t>(head)[i]);
+        else
+          sum += term;
+      }
+      if (!is_exact) dsinks.view.row<float>(head)[i] -= static_cast<float>(sum);
+      if (!all_fit) tell_overflow(dsinks.exact);
     }
   });
 }

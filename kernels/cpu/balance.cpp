@@ -4,6 +4,7 @@
 #include <span>
 
 #include "kernels/cpu/elementwise.hpp"
+#include "kernels/cpu/exact_term.hpp"
 #include "kernels/cpu/parallel.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -44,6 +45,44 @@ void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums
   const std::span<double> out = sums.span<double>();
   out[0] += static_cast<double>(counts.cols()) * products / scale.num_sequences;
   out[1] += squares / scale.num_tokens;
+}
+
+void exact_balance_statistics(const TensorView& scores, const TensorView& indices,
+                              std::int64_t sequence_length, const ExactTerms& score,
+                              const TensorView& counts, const TensorView& score_sums) {
+  const Rows<std::int32_t> index = rows_of<std::int32_t>(indices);
+  const Rows<std::int32_t> count = rows_of<std::int32_t>(counts);
+  const Rows<float> scores_of = rows_of<float>(scores);
+  const Rows<double> sums = rows_of<double>(score_sums);
+  const std::int64_t num_experts = scores.cols(), top_k = indices.cols();
+  parallel_blocks(counts.rows(), 1, [&](std::int64_t s, std::int64_t) {
+    std::fill_n(count[s], num_experts, 0);
+    std::fill_n(sums[s], num_experts, 0.0);
+    for (std::int64_t t = s * sequence_length; t < (s + 1) * sequence_length; ++t) {
+      for (std::int64_t e = 0; e < num_experts; ++e)
+        sums[s][e] += exact_term(static_cast<double>(scores_of[t][e]), score);
+      for (std::int64_t j = 0; j < top_k; ++j)
+        if (index[t][j] >= 0) ++count[s][index[t][j]];
+    }
+  });
+}
+
+void add_exact_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
+                                const TensorView& lse, const ExactAuxiliaryScale& scale,
+                                const TensorView& sums) {
+  const double num_experts = static_cast<double>(counts.cols());
+  const double length = static_cast<double>(scale.sequence_length);
+  const double num_slots = static_cast<double>(scale.sequence_length * scale.top_k);
+  const std::span<double> out = sums.span<double>();
+  for (std::int64_t s = 0; scale.counts_balance && s < counts.rows(); ++s) {
+    double products = 0;
+    for (std::int64_t e = 0; e < counts.cols(); ++e)
+      products +=
+          (counts.row<std::int32_t>(s)[e] / num_slots) * (score_sums.row<double>(s)[e] / length);
+    out[0] += exact_term(num_experts * products, scale.balance);
+  }
+  for (const float value : lse.span<float>())
+    out[1] += exact_term(static_cast<double>(value) * static_cast<double>(value), scale.z);
 }
 
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,

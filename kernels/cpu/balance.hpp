@@ -11,6 +11,12 @@ void balance_statistics(const TensorView& scores, const TensorView& indices,
 void add_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
                           const TensorView& lse, const AuxiliaryScale& scale,
                           const TensorView& sums);
+void exact_balance_statistics(const TensorView& scores, const TensorView& indices,
+                              std::int64_t sequence_length, const ExactTerms& score,
+                              const TensorView& counts, const TensorView& score_sums);
+void add_exact_auxiliary_losses(const TensorView& counts, const TensorView& score_sums,
+                                const TensorView& lse, const ExactAuxiliaryScale& scale,
+                                const TensorView& sums);
 void balance_slopes(const TensorView& counts, std::int64_t top_k, std::int64_t sequence_length,
                     double weight, const TensorView& slopes);
 

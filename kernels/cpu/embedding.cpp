@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/elementwise.hpp"
+#include "kernels/cpu/fixed_point.hpp"
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
@@ -34,12 +35,17 @@ void look_up(const TensorView& tokens, const TensorView& table, const TensorView
   });
 }
 
+// Columns of a thread, so that no two write one cache line.
+std::int64_t columns_of_thread(std::int64_t cols) {
+  constexpr std::int64_t line = 64;  // elements
+  const std::int64_t share = (cols + num_threads() - 1) / num_threads();
+  return (share + line - 1) / line * line;
+}
+
 // Threads share the columns, so each row of the table receives its tokens in order.
 template <class T>
 void accumulate(const TensorView& tokens, const TensorView& dout, const TensorView& dtable) {
-  constexpr std::int64_t line = 64;  // elements: no two threads write one cache line
-  const std::int64_t share = (dout.cols() + num_threads() - 1) / num_threads();
-  const std::int64_t width = (share + line - 1) / line * line;
+  const std::int64_t width = columns_of_thread(dout.cols());
   const std::int32_t* token = tokens.as<std::int32_t>();
   const Rows<T> from = rows_of<T>(dout);
   const Rows<float> to = rows_of<float>(dtable);
@@ -47,6 +53,22 @@ void accumulate(const TensorView& tokens, const TensorView& dout, const TensorVi
     for (std::int64_t t = 0; t < dout.rows(); ++t)
       accumulate_span(to[token[t]] + begin, from[t] + begin, end - begin);
   });
+}
+
+template <class T>
+void accumulate_exactly(const TensorView& tokens, const TensorView& dout,
+                        const GradientSum& dtable) {
+  const FixedScale rule(dtable.exact, dtable.exact.unit_rows);
+  const std::int32_t* token = tokens.as<std::int32_t>();
+  const Rows<T> from = rows_of<T>(dout);
+  const Rows<std::int64_t> to = rows_of<std::int64_t>(dtable.view);
+  parallel_blocks(
+      dout.cols(), columns_of_thread(dout.cols()), [&](std::int64_t begin, std::int64_t end) {
+        bool all_fit = true;
+        for (std::int64_t t = 0; t < dout.rows(); ++t)
+          all_fit &= add_fixed(from[t] + begin, end - begin, rule, to[token[t]] + begin);
+        if (!all_fit) tell_overflow(dtable.exact);
+      });
 }
 
 }  // namespace
@@ -58,10 +80,14 @@ void embedding_forward(const TensorView& tokens, const TensorView& table, const 
 }
 
 void embedding_backward(const TensorView& tokens, const TensorView& dout,
-                        const TensorView& dtable) {
-  check_tokens(tokens, dtable.rows());
-  if (dout.dtype == DType::f32) return accumulate<float>(tokens, dout, dtable);
-  accumulate<BFloat16>(tokens, dout, dtable);
+                        const GradientSum& dtable) {
+  check_tokens(tokens, dtable.view.rows());
+  const bool is_f32 = dout.dtype == DType::f32;
+  if (dtable.is_exact())
+    return is_f32 ? accumulate_exactly<float>(tokens, dout, dtable)
+                  : accumulate_exactly<BFloat16>(tokens, dout, dtable);
+  if (is_f32) return accumulate<float>(tokens, dout, dtable.view);
+  accumulate<BFloat16>(tokens, dout, dtable.view);
 }
 
 }  // namespace switchyard::kernels::cpu

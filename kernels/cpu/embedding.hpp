@@ -1,11 +1,12 @@
 // The CPU twins of kernels/embedding.hpp.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/gradient_sum.hpp"
 
 namespace switchyard::kernels::cpu {
 
 void embedding_forward(const TensorView& tokens, const TensorView& table, const TensorView& out);
-void embedding_backward(const TensorView& tokens, const TensorView& dout, const TensorView& dtable);
+void embedding_backward(const TensorView& tokens, const TensorView& dout,
+                        const GradientSum& dtable);
 
 }  // namespace switchyard::kernels::cpu

@@ -21,4 +21,34 @@ void group_offsets(const TensorView& counts, const TensorView& offsets) {
   std::inclusive_scan(ends.begin(), ends.end(), ends.begin());
 }
 
+void count_by_unit(const TensorView& indices, std::span<const std::int32_t> place_of_expert,
+                   std::int64_t unit_rows, const TensorView& counts) {
+  for (std::int64_t place = 0; place < counts.rows(); ++place)
+    std::fill_n(counts.row<std::int32_t>(place), counts.cols(), 0);
+  for (std::int64_t t = 0; t < indices.rows(); ++t)
+    for (std::int64_t j = 0; j < indices.cols(); ++j) {
+      const std::int32_t expert = indices.row<std::int32_t>(t)[j];
+      if (expert < 0) continue;
+      const std::int32_t place =
+          place_of_expert.empty() ? expert : place_of_expert[static_cast<std::size_t>(expert)];
+      ++counts.row<std::int32_t>(place)[t / unit_rows];
+    }
+}
+
+void unit_offsets(const TensorView& counts, std::span<const std::int32_t> order,
+                  const TensorView& offsets) {
+  const std::span<const std::int32_t> numbers = counts.span<std::int32_t>();
+  const std::int64_t num_groups = counts.shape[1], num_units = counts.shape[2];
+  std::int32_t* next = offsets.as<std::int32_t>();
+  std::int32_t row = 0;
+  *next++ = row;
+  for (std::int64_t group = 0; group < num_groups; ++group)
+    for (const std::int32_t unit : order) {
+      const std::int64_t source = unit / num_units;
+      row += numbers[static_cast<std::size_t>((source * num_groups + group) * num_units +
+                                              unit % num_units)];
+      *next++ = row;
+    }
+}
+
 }  // namespace switchyard::kernels::cpu

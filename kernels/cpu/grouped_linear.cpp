@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/dense_rows.hpp"
+#include "kernels/cpu/exact_weight_gradient.hpp"
 #include "kernels/cpu/linear.hpp"
 #include "kernels/cpu/onednn.hpp"
 #include "kernels/cpu/parallel.hpp"
@@ -256,8 +257,13 @@ void linear_backward_input(const TensorView& dy, const PackedWeight& weight, con
                   whole(dy));
 }
 
-void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
-  add_weight_gradients(dy, x, whole(dy), dw.as<float>());
+void linear_backward_weight(const TensorView& dy, const TensorView& x, const GradientSum& dw) {
+  if (!dw.is_exact()) return add_weight_gradients(dy, x, whole(dy), dw.view.as<float>());
+  std::vector<std::int64_t> units;
+  for (std::int64_t begin = 0; begin < dy.rows(); begin += dw.exact.unit_rows)
+    units.push_back(begin);
+  units.push_back(dy.rows());
+  add_exact_weight_gradients(dy, x, units, 1, dw);
 }
 
 std::vector<std::int64_t> read_offsets(const TensorView& offsets, std::int64_t num_rows) {
@@ -285,8 +291,10 @@ void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedW
 }
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    const TensorView& offsets, const TensorView& dw) {
-  add_weight_gradients(dy, x, read_offsets(offsets, dy.rows()), dw.as<float>());
+                                    const TensorView& offsets, const GradientSum& dw) {
+  const std::vector<std::int64_t> rows = read_offsets(offsets, dy.rows());
+  if (dw.is_exact()) return add_exact_weight_gradients(dy, x, rows, dw.view.shape[0], dw);
+  add_weight_gradients(dy, x, rows, dw.view.as<float>());
 }
 
 }  // namespace switchyard::kernels::cpu

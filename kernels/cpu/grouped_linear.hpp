@@ -31,6 +31,6 @@ void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedW
                                    const TensorView& offsets, const TensorView& dx,
                                    Accumulate accumulate);
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
-                                    const TensorView& offsets, const TensorView& dw);
+                                    const TensorView& offsets, const GradientSum& dw);
 
 }  // namespace switchyard::kernels::cpu

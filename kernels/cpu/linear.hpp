@@ -18,6 +18,6 @@ void pack_weight(const TensorView& weight, DType compute, const TensorView& forw
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y);
 void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
                            Accumulate accumulate);
-void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw);
+void linear_backward_weight(const TensorView& dy, const TensorView& x, const GradientSum& dw);
 
 }  // namespace switchyard::kernels::cpu

@@ -125,6 +125,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include "kernels/cpu/elementwise.hpp"
+#include "kernels/cpu/fixed_point.hpp"
 
 namespace switchyard::kernels::cpu {
 
@@ -149,26 +150,78 @@ void add_rms_norm_forward(const TensorView& x, const TensorView& delta, const Te
   });
 }
 
-void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
-                       const TensorView& rstd, const TensorView& residual_gradient,
-                       const TensorView& dx, const TensorView& dweight,
-                       const TensorView& workspace) {
-  const auto rows = HWY_DYNAMIC_DISPATCH(backward);
-  const std::int64_t tokens = x.rows(), hidden = x.cols();
+namespace {
+
+using BackwardRows = void (*)(const TensorView&, const TensorView&, const float*, const float*,
+                              const TensorView&, const TensorView&, float*, std::int64_t,
+                              std::int64_t);
+
+struct Backward {
+  BackwardRows rows;
+  const TensorView &dy, &x, &weight, &rstd, &residual_gradient, &dx;
+  // The gradient of the weight is added to dweight.
+  void operator()(float* dweight, std::int64_t begin, std::int64_t end) const {
+    rows(dy, x, weight.as<float>(), rstd.as<float>(), residual_gradient, dx, dweight, begin, end);
+  }
+};
+
+void add_in_fp32(const Backward& run, float* total, float* partials) {
+  const std::int64_t tokens = run.x.rows(), hidden = run.x.cols();
   const std::int64_t per_chunk = (tokens + rms_norm_row_chunks - 1) / rms_norm_row_chunks;
   const std::int64_t num_chunks = (tokens + per_chunk - 1) / per_chunk;
-  // Memory of the device starts at a multiple of 64 bytes.
-  float* partials = reinterpret_cast<float*>(workspace.as<std::uint8_t>());
   parallel_blocks(tokens, per_chunk, [&](std::int64_t begin, std::int64_t end) {
     float* partial = partials + begin / per_chunk * hidden;
     std::fill_n(partial, hidden, 0.0f);
-    rows(dy, x, weight.as<float>(), rstd.as<float>(), residual_gradient, dx, partial, begin, end);
+    run(partial, begin, end);
   });
-  float* total = dweight.as<float>();
   parallel_blocks(hidden, 1024, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk)
       accumulate_span(total + begin, partials + chunk * hidden + begin, end - begin);
   });
+}
+
+// Each thread has whole numbers of its own, and behind them the term at hand.
+void add_exactly(const Backward& run, const GradientSum& dweight, std::int64_t* workspace) {
+  const std::int64_t tokens = run.x.rows(), hidden = run.x.cols();
+  const std::int64_t unit_rows = dweight.exact.unit_rows;
+  const std::int64_t terms_of_unit = (unit_rows + rms_norm_term_rows - 1) / rms_norm_term_rows;
+  const std::int64_t num_units = (tokens + unit_rows - 1) / unit_rows;
+  const FixedScale rule(dweight.exact, terms_of_unit);
+  const int threads = num_threads();
+  float* const terms = reinterpret_cast<float*>(workspace + threads * hidden);
+  std::fill_n(workspace, threads * hidden, 0);
+  for_each_piece(num_units * terms_of_unit, [&](std::int64_t i, int thread) {
+    const std::int64_t unit = i / terms_of_unit;
+    const std::int64_t begin = unit * unit_rows + i % terms_of_unit * rms_norm_term_rows;
+    const std::int64_t end = std::min({begin + rms_norm_term_rows, (unit + 1) * unit_rows, tokens});
+    if (begin >= end) return;
+    float* const term = terms + thread * hidden;
+    std::fill_n(term, hidden, 0.0f);
+    run(term, begin, end);
+    if (!add_fixed(term, hidden, rule, workspace + thread * hidden)) tell_overflow(dweight.exact);
+  });
+  for (int thread = 0; thread < threads; ++thread)
+    add_whole(workspace + thread * hidden, hidden, dweight.view.as<std::int64_t>());
+}
+
+}  // namespace
+
+void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorView& weight,
+                       const TensorView& rstd, const TensorView& residual_gradient,
+                       const TensorView& dx, const GradientSum& dweight,
+                       const TensorView& workspace) {
+  const Backward run{HWY_DYNAMIC_DISPATCH(backward), dy, x, weight, rstd, residual_gradient, dx};
+  // Memory of the device starts at a multiple of 64 bytes.
+  std::uint8_t* const room = workspace.as<std::uint8_t>();
+  if (dweight.is_exact())
+    add_exactly(run, dweight, reinterpret_cast<std::int64_t*>(room));
+  else
+    add_in_fp32(run, dweight.view.as<float>(), reinterpret_cast<float*>(room));
+}
+
+std::int64_t rms_norm_workspace_bytes(std::int64_t hidden, int num_threads) {
+  return hidden * std::max(rms_norm_row_chunks * size_of(DType::f32),
+                           num_threads * (size_of(DType::i64) + size_of(DType::f32)));
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -75,8 +75,8 @@ HWY_INLINE std::int64_t lanes_of(D d) {
   return static_cast<std::int64_t>(hn::Lanes(d));
 }
 
-// body(tag, i) for whole vectors, then for four and for single elements. The body is inlined, and is
-// taken by value: what it captures cannot alias what it stores, and stays in registers.
+// body(tag, i) for whole vectors, then for four and for single elements. The body is inlined, and
+// is taken by value: what it captures cannot alias what it stores, and stays in registers.
 template <class Body>
 HWY_FLATTEN void for_lanes(std::int64_t n, const Body body) {
   const Lanes d;

@@ -22,13 +22,16 @@ void combine_figures(const TensorView& by_rank, std::int64_t num_sums, const Ten
 void decide_update(const TensorView& figures, const UpdateRule& rule, const TensorView& outcome,
                    const TensorView& decision) {
   const double* figure = figures.as<double>();
-  const double loss = figure[0] + rule.balance_weight * figure[1] + rule.z_weight * figure[2];
-  const double norm = std::sqrt(figure[3]);
+  const auto loss_of = [&](std::size_t i) { return rule.loss_scale[i] * figure[i]; };
+  const double loss = loss_of(0) + rule.balance_weight * loss_of(1) + rule.z_weight * loss_of(2);
+  const double norm = figure[3] > rule.most_square ? std::numeric_limits<double>::infinity()
+                                                   : std::sqrt(figure[3] + (figure[4] + figure[5]));
+  const bool overflowed = figure[6] > 0;
   const bool clips = rule.clip_norm > 0 && norm > rule.clip_norm;
   outcome.as<double>()[0] = loss;
   outcome.as<double>()[1] = norm;
   decision.as<float>()[0] = clips ? static_cast<float>(rule.clip_norm / norm) : 1.0f;
-  decision.as<float>()[1] = std::isfinite(loss) && std::isfinite(norm) ? 1.0f : 0.0f;
+  decision.as<float>()[1] = std::isfinite(loss) && std::isfinite(norm) && !overflowed ? 1.0f : 0.0f;
 }
 
 }  // namespace switchyard::kernels::cpu

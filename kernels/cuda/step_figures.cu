@@ -32,17 +32,24 @@ __global__ void combine_kernel(const double* by_rank, std::int64_t num_ranks, st
 }
 
 // Products and sums are not contracted, so that the loss has the CPU's bits.
-__global__ void decide_kernel(const double* figures, UpdateRule rule, double* outcome,
-                              float* decision) {
-  const double balance = __dmul_rn(rule.balance_weight, figures[1]);
-  const double z = __dmul_rn(rule.z_weight, figures[2]);
-  const double loss = __dadd_rn(__dadd_rn(figures[0], balance), z);
-  const double norm = sqrt(figures[3]);
+struct LossScale {
+  double values[3];
+};
+
+__global__ void decide_kernel(const double* figures, UpdateRule rule, LossScale loss_scale,
+                              double* outcome, float* decision) {
+  const double* const scale = loss_scale.values;
+  const double balance = __dmul_rn(rule.balance_weight, __dmul_rn(scale[1], figures[1]));
+  const double z = __dmul_rn(rule.z_weight, __dmul_rn(scale[2], figures[2]));
+  const double loss = __dadd_rn(__dadd_rn(__dmul_rn(scale[0], figures[0]), balance), z);
+  const double norm = figures[3] > rule.most_square
+                          ? HUGE_VAL
+                          : sqrt(__dadd_rn(figures[3], __dadd_rn(figures[4], figures[5])));
   const bool clips = rule.clip_norm > 0 && norm > rule.clip_norm;
   outcome[0] = loss;
   outcome[1] = norm;
   decision[0] = clips ? static_cast<float>(rule.clip_norm / norm) : 1.0f;
-  decision[1] = isfinite(loss) && isfinite(norm) ? 1.0f : 0.0f;
+  decision[1] = isfinite(loss) && isfinite(norm) && !(figures[6] > 0) ? 1.0f : 0.0f;
 }
 
 }  // namespace
@@ -66,7 +73,9 @@ void combine_figures(const TensorView& by_rank, std::int64_t num_sums, const Ten
 void decide_update(const TensorView& figures, const UpdateRule& rule, const TensorView& outcome,
                    const TensorView& decision) {
   decide_kernel<<<1, 1, 0, stream_of(decision)>>>(
-      pointer<double>(figures), rule, pointer<double>(outcome), pointer<float>(decision));
+      pointer<double>(figures), rule,
+      LossScale{{rule.loss_scale[0], rule.loss_scale[1], rule.loss_scale[2]}},
+      pointer<double>(outcome), pointer<float>(decision));
   check_launch();
 }
 

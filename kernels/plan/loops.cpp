@@ -229,7 +229,8 @@ void dropout(const TensorView& x) {
 void adamw(std::span<const AdamWTensor> tensors) {
   for (const AdamWTensor& tensor : tensors)
     if (!tensor.value.empty())
-      record(tensor.value, 16 * numel(tensor.value), 7 * bytes(tensor.value));
+      record(tensor.value, 16 * numel(tensor.value),
+             6 * bytes(tensor.value) + bytes(tensor.gradient));
 }
 
 void add_sum(const TensorView& values) {

@@ -245,18 +245,18 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
   const Heads gradients = heads_of(scratch.dqkv);
-  kernels::linear_backward_weight(dy, saved.out, output_.gradient());
+  kernels::linear_backward_weight(dy, saved.out, output_.gradient_sum());
   context.gradient_ready(output_);
   kernels::linear_backward_input(dy, packed_output_, scratch.dout);
   context.poll();
   scratch.attention.backward(window_, sinks(),
-                             sinks_ == nullptr ? TensorView{} : sinks_->gradient(), heads.q,
+                             sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q,
                              heads.k, heads.v, saved.out, saved.lse, scratch.dout, gradients.q,
                              gradients.k, gradients.v, [&context] { context.poll(); });
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
   turn(gradients.rotated, kernels::Rotation::backward, context);
   context.poll();
-  kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient());
+  kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient_sum());
   context.gradient_ready(qkv_);
   kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
 }

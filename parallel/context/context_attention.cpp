@@ -153,10 +153,11 @@ void ContextAttention::forward(std::int64_t window, const TensorView& sinks, con
 }
 
 void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
-                                const TensorView& dsinks, const TensorView& q, const TensorView& k,
-                                const TensorView& v, const TensorView& out, const TensorView& lse,
-                                const TensorView& dout, const TensorView& dq, const TensorView& dk,
-                                const TensorView& dv, const kernels::Poll& poll) {
+                                const kernels::GradientSum& dsinks, const TensorView& q,
+                                const TensorView& k, const TensorView& v, const TensorView& out,
+                                const TensorView& lse, const TensorView& dout, const TensorView& dq,
+                                const TensorView& dk, const TensorView& dv,
+                                const kernels::Poll& poll) {
   kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
   if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
   const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};

@@ -31,6 +31,7 @@
 #include <optional>
 #include <span>
 
+#include "kernels/gradient_sum.hpp"
 #include "parallel/context/head_exchange.hpp"
 #include "parallel/context/rank_group_attention.hpp"
 #include "parallel/group/exchange_progress.hpp"
@@ -62,7 +63,7 @@ class ContextAttention {
                const TensorView& k, const TensorView& v, const TensorView& out,
                const TensorView& lse, const kernels::Poll& poll);
   // out, lse: of forward. dq, dk, dv: written, as q, k, v. dsinks: added to, from this rank's rows.
-  void backward(std::int64_t window, const TensorView& sinks, const TensorView& dsinks,
+  void backward(std::int64_t window, const TensorView& sinks, const kernels::GradientSum& dsinks,
                 const TensorView& q, const TensorView& k, const TensorView& v,
                 const TensorView& out, const TensorView& lse, const TensorView& dout,
                 const TensorView& dq, const TensorView& dk, const TensorView& dv,

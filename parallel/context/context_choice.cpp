@@ -39,8 +39,8 @@ class PlannedRank {
   }
   PassCost backward(std::int64_t window) {
     return cost_of([&] {
-      attention_.backward(window, {}, {}, queries_, keys_, keys_, queries_, lse_, queries_,
-                          queries_, keys_, keys_, {});
+      attention_.backward(window, {}, TensorView{}, queries_, keys_, keys_, queries_, lse_,
+                          queries_, queries_, keys_, keys_, {});
     });
   }
   std::int64_t memory_bytes() const {

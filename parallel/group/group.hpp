@@ -54,8 +54,9 @@ class Group {
 
   // whole: contiguous, f32, f64, i32 or i64; reduced in place on all ranks. 2 n (P - 1) / P bytes.
   virtual Event start_all_reduce(const TensorView& whole, ReduceOp op) = 0;
-  // whole: contiguous f32 with P equal parts; on completion part `rank()` holds the sum over ranks,
-  // the other parts are unchanged. staging: f32, at least (P - 1) parts. n (P - 1) / P bytes.
+  // whole: contiguous f32 or i64 with P equal parts; on completion part `rank()` holds the sum over
+  // ranks, the other parts are unchanged. staging: of that type, at least (P - 1) parts. n (P - 1)
+  // / P bytes.
   virtual Event start_reduce_scatter(const TensorView& whole, const TensorView& staging) = 0;
   // whole: contiguous, any type, P equal parts; part `rank()` goes to all others. n (P - 1) / P.
   virtual Event start_all_gather(const TensorView& whole) = 0;

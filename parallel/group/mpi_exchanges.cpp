@@ -18,8 +18,9 @@ std::int64_t place_of(int p, int rank) {
 ReduceScatter::ReduceScatter(const Site& site, const TensorView& whole, const TensorView& staging)
     : messages_(site.communicator, site.tag),
       sources_(static_cast<std::size_t>(site.size)),
-      part_(whole.numel() / site.size) {
-  const std::int64_t bytes = part_ * size_of(DType::f32);
+      part_(whole.numel() / site.size),
+      dtype_(whole.dtype) {
+  const std::int64_t bytes = part_ * size_of(dtype_);
   result_ = whole.host_bytes() + site.rank * bytes;
   sources_[static_cast<std::size_t>(site.rank)] = result_;
   for (int i = 1; i < site.size; ++i) {
@@ -35,7 +36,7 @@ ReduceScatter::ReduceScatter(const Site& site, const TensorView& whole, const Te
 }
 
 void ReduceScatter::sum() {
-  reduce_in_rank_order(sources_, result_, part_, DType::f32, ReduceOp::sum);
+  reduce_in_rank_order(sources_, result_, part_, dtype_, ReduceOp::sum);
 }
 
 bool ReduceScatter::test() {

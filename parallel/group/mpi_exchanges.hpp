@@ -34,7 +34,7 @@ class Transfer final : public Event::Pending {
 // Part p of every rank goes to rank p, which sums what arrived.
 class ReduceScatter final : public Event::Pending {
  public:
-  // whole: f32, P equal parts; staging: at least P - 1 parts.
+  // whole: f32 or i64, P equal parts; staging: at least P - 1 parts.
   ReduceScatter(const Site& site, const TensorView& whole, const TensorView& staging);
   bool test() override;
   void wait_host() override;
@@ -46,6 +46,7 @@ class ReduceScatter final : public Event::Pending {
   std::vector<const std::byte*> sources_;  // by rank; this rank's own part is the result
   std::byte* result_ = nullptr;
   std::int64_t part_ = 0;  // elements
+  DType dtype_;
 };
 
 // A short operand goes whole to all ranks. A long one goes in segments, each of them scattered,

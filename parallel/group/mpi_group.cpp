@@ -199,7 +199,8 @@ Event MpiGroup::start_reduce_scatter(const TensorView& whole, const TensorView& 
   expect_exchangeable(whole);
   if (size() == 1 || whole.empty()) return Event();
   expect_exchangeable(staging);
-  expect(whole.dtype == DType::f32 && staging.dtype == DType::f32, "a reduce-scatter of f32");
+  expect((whole.dtype == DType::f32 || whole.dtype == DType::i64) && staging.dtype == whole.dtype,
+         "a reduce-scatter of f32 or i64");
   expect(whole.numel() % size() == 0, "as many equal parts as ranks");
   expect(staging.numel() >= whole.numel() / size() * (size() - 1),
          "staging for the parts of all other ranks");

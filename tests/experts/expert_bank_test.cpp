@@ -102,7 +102,7 @@ struct BankRun {
     const Pass pass;
     const TensorView kept = keep ? gate_up.view() : TensorView{};
     bank.forward(x, offsets_of_experts(), kept, y, scratch, pass);
-    bank.backward(dy, x, offsets_of_experts(), kept, dx, scratch, pass);
+    bank.backward(dy, x, offsets_of_experts(), TensorView{}, kept, dx, scratch, pass);
   }
 
   const BankCase& c;

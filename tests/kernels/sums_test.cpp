@@ -138,29 +138,43 @@ struct Decided {
   Doubles outcome, decision;
 };
 
-Decided decide(const Doubles& figures, double clip_norm) {
+// figures: three losses, three parts of the norm's square, overflowed sums.
+Decided decide(const Doubles& figures, double clip_norm, const kernels::UpdateRule& rest = {}) {
   const Tensor outcome = figures_of({9, 9});
   const Operand decision = vector_of(2);
-  kernels::decide_update(figures_of(figures),
-                         {.balance_weight = 0.5, .z_weight = 0.25, .clip_norm = clip_norm}, outcome,
-                         decision);
+  kernels::UpdateRule rule = rest;
+  rule.balance_weight = 0.5;
+  rule.z_weight = 0.25;
+  rule.clip_norm = clip_norm;
+  kernels::decide_update(figures_of(figures), rule, outcome, decision);
   return {values_of(outcome), decision.values()};
 }
 
 TEST(StepFigures, SayHowGradientsAreClippedAndWhetherToGo) {
-  const Decided clipped = decide({4, 2, 8, 9}, 1);
+  const Decided clipped = decide({4, 2, 8, 9, 0, 0, 0}, 1);
   EXPECT_EQ(clipped.outcome, (Doubles{7, 3}));
   EXPECT_EQ(clipped.decision, (Doubles{static_cast<double>(static_cast<float>(1.0 / 3)), 1}));
-  EXPECT_EQ(decide({4, 2, 8, 9}, 3).decision, (Doubles{1, 1}));
-  EXPECT_EQ(decide({4, 2, 8, 9}, 0).decision, (Doubles{1, 1}));
+  EXPECT_EQ(decide({4, 2, 8, 9, 0, 0, 0}, 3).decision, (Doubles{1, 1}));
+  EXPECT_EQ(decide({4, 2, 8, 9, 0, 0, 0}, 0).decision, (Doubles{1, 1}));
   const double inf = std::numeric_limits<double>::infinity();
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (const double bad : {inf, -inf, nan})
-    for (std::size_t which = 0; which < 4; ++which) {
-      Doubles figures = {4, 2, 8, 9};
+    for (std::size_t which = 0; which < 6; ++which) {
+      Doubles figures = {4, 2, 8, 9, 0, 0, 0};
       figures[which] = bad;
       EXPECT_EQ(decide(figures, 1).decision[1], 0) << bad << " at " << which;
     }
+}
+
+TEST(StepFigures, OfExactSumsAreDividedAddedUpAndRefusedIfTheyOverflowed) {
+  kernels::UpdateRule exact;
+  exact.loss_scale = {0.5, 0.25, 0.125};
+  exact.most_square = 16;
+  const Decided decided = decide({8, 8, 64, 8, 0.75, 0.25, 0}, 0, exact);
+  EXPECT_EQ(decided.outcome, (Doubles{4 + 0.5 * 2 + 0.25 * 8, 3}));
+  EXPECT_EQ(decided.decision, (Doubles{1, 1}));
+  EXPECT_EQ(decide({8, 8, 64, 8, 0.75, 0.25, 1}, 0, exact).decision[1], 0);
+  EXPECT_EQ(decide({8, 8, 64, 17, 0, 0, 0}, 0, exact).decision[1], 0);
 }
 
 }  // namespace

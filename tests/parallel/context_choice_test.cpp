@@ -50,7 +50,7 @@ std::pair<Recorded, Recorded> recorded(const ContextProblem& p, const ParallelCo
   };
   const Recorded forward = work_of([&] { attention.forward(window, {}, q, k, k, q, lse, {}); });
   const Recorded backward =
-      work_of([&] { attention.backward(window, {}, {}, q, k, k, q, lse, q, q, k, k, {}); });
+      work_of([&] { attention.backward(window, {}, TensorView{}, q, k, k, q, lse, q, q, k, k, {}); });
   return {forward, backward};
 }
 
