@@ -91,7 +91,7 @@ th[data-o="1"]::after{content:" \25b2"}th[data-o="-1"]::after{content:" \25bc"}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 pre{background:var(--panel);padding:.6rem;overflow-x:auto;font-size:.85rem;white-space:pre-wrap}
 summary{cursor:pointer}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1.2rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1.2rem;margin-bottom:1.2rem}
 figure{margin:0;break-inside:avoid}figcaption{font-weight:600}figure p{font-size:.85rem;margin:.2rem 0}
 svg{width:100%;height:auto;display:block}
 svg text{font:12px system-ui,sans-serif;fill:var(--text)}.grid{stroke:var(--line);stroke-width:1}

@@ -30,14 +30,25 @@ std::vector<double> even_marks(double least, double most) {
   return marks;
 }
 
-// Powers of ten; with one of them or none in the range, even marks.
+// Powers of ten, with their doubles and halves where there is room; in a range that is too narrow
+// for two of these, even marks.
 std::vector<double> logarithmic_marks(double least, double most) {
-  const double first = std::ceil(std::log10(least) - 1e-9);
-  const double last = std::floor(std::log10(most) + 1e-9);
-  if (last - first < 1) return even_marks(least, most);
-  const double stride = std::ceil((last - first + 1) / most_marks);
+  const auto first = static_cast<int>(std::floor(std::log10(least)));
+  const auto last = static_cast<int>(std::ceil(std::log10(most)));
+  std::vector<double> powers, all;
+  for (int power = first; power <= last; ++power)
+    for (const double factor : {1.0, 2.0, 5.0}) {
+      const double mark = factor * std::pow(10.0, power);
+      if (mark < least || mark > most) continue;
+      all.push_back(mark);
+      if (factor == 1) powers.push_back(mark);
+    }
+  if (all.size() < 2) return even_marks(least, most);
+  if (static_cast<double>(all.size()) <= most_marks) return all;
+  const auto stride =
+      static_cast<std::size_t>(std::ceil(static_cast<double>(powers.size()) / most_marks));
   std::vector<double> marks;
-  for (double power = first; power <= last; power += stride) marks.push_back(std::pow(10.0, power));
+  for (std::size_t i = 0; i < powers.size(); i += stride) marks.push_back(powers[i]);
   return marks;
 }
 

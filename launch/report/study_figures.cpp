@@ -122,8 +122,7 @@ std::string loss_against(const std::vector<Family>& families, Variable variable,
     };
     std::vector<Point> curve;
     for (const double x : xs) curve.push_back({x, loss(family.fit->parameters, x)});
-    series.push_back({fmt::format("law at {} = {:.3g}", symbol_of(other), at.value(other)), curve,
-                      Mark::line, family.color});
+    series.push_back({"", curve, Mark::line, family.color});
     bands.push_back(interval(family.fit->resamples, xs, family.color, loss));
   }
   return line_figure(chart, series, bands, "The file has no finished run with a loss.");
@@ -135,13 +134,18 @@ std::string granularity_figure(const std::vector<FitPoint>& points, std::string&
     if (one->name == "granularity") law = one;
   std::vector<FitPoint> routed = points;
   std::erase_if(routed, [](const FitPoint& point) { return point.is_dense(); });
-  // Runs that differ in granularity alone are joined.
-  std::map<std::pair<double, double>, std::vector<Point>> groups;
+  // Runs that differ in little else are joined: parameters of the router follow the granularity.
+  std::map<std::pair<long, long>, std::vector<Point>> groups;
   for (const FitPoint& point : routed)
-    groups[{point.value(Variable::size), point.value(Variable::tokens)}].push_back(
-        {point.value(Variable::granularity), point.loss});
+    groups[{std::lround(std::log(point.value(Variable::size)) / 0.1),
+            std::lround(std::log(point.value(Variable::tokens)) / 0.05)}]
+        .push_back({point.value(Variable::granularity), point.loss});
   std::vector<Series> series;
   std::vector<Band> bands;
+  for (auto& [place, points_of_group] : groups) {
+    std::ranges::sort(points_of_group, {}, &Point::x);
+    if (points_of_group.size() > 1) series.push_back({"", points_of_group, Mark::dashed, 0});
+  }
   std::vector<Point> dots;
   for (const FitPoint& point : routed)
     dots.push_back({point.value(Variable::granularity), point.loss});
@@ -163,8 +167,8 @@ std::string granularity_figure(const std::vector<FitPoint>& points, std::string&
     const std::vector<double> xs = values_between(range.front(), range.back(), 1.1);
     std::vector<Point> curve;
     for (const double x : xs) curve.push_back({x, loss(found.parameters, x)});
-    series.push_back({fmt::format("law at N = {:.3g}, D = {:.3g}", at.value(Variable::size),
-                                  at.value(Variable::tokens)),
+    series.push_back({fmt::format("law at N = {:.3g}, D = {:.3g}, the medians",
+                                  at.value(Variable::size), at.value(Variable::tokens)),
                       curve, Mark::line, 1});
     bands.push_back(interval(found.resamples, xs, 1, loss));
   } else if (!refusal.empty()) {
@@ -172,7 +176,8 @@ std::string granularity_figure(const std::vector<FitPoint>& points, std::string&
   }
   return line_figure({.id = "loss-by-granularity",
                       .caption = "Loss by granularity",
-                      .note = "G: width of the dense feed-forward over that of an expert.",
+                      .note = "G: width of the dense feed-forward over that of an expert. Dashed: "
+                              "runs of nearly the same N and D.",
                       .x = {.label = "granularity", .logarithmic = true},
                       .y = {.label = "loss, nats a token"}},
                      series, bands, "The study has no finished run with experts.");
@@ -198,7 +203,7 @@ std::string frontier_figures(const std::vector<Family>& families) {
       curve.push_back({x, frontier.loss(x)});
       best.push_back({x, frontier.size(x)});
     }
-    losses.push_back({"frontier", curve, Mark::line, family.color});
+    losses.push_back({"", curve, Mark::line, family.color});
     sizes.push_back({family.name, best, Mark::line, family.color});
     const auto loss = [](const LawParameters& parameters, double x) {
       return Frontier(parameters).loss(x);
@@ -272,11 +277,10 @@ std::string laws_text(const std::vector<Family>& families) {
         found.points.size(), found.root_mean_square(), found.num_resamples, found.law->source));
     out += paragraph(
         found.held_out.problem.empty()
-            ? fmt::format(
-                  "The {} runs of the largest compute, foretold from the others: mean error "
-                  "{:.2g} %, bias {:+.2g} %.",
-                  found.held_out.num_points, 100 * found.held_out.mean_error,
-                  100 * found.held_out.bias)
+            ? fmt::format("Foretold from the others, {} of the largest compute: mean error "
+                          "{:.2g} %, bias {:+.2g} %.",
+                          found.held_out.num_points, 100 * found.held_out.mean_error,
+                          100 * found.held_out.bias)
             : "The runs of the largest compute cannot be foretold from the others: " +
                   found.held_out.problem + ".");
     for (const std::string& warning : found.warnings) out += paragraph("Beware: " + warning + ".");
@@ -347,19 +351,19 @@ std::string laws_section(const StudyData& study) {
   std::vector<Family> families = families_of(set.points);
   fit(families);
   const std::string nats = "loss, nats a token";
-  std::string figures =
-      loss_against(families, Variable::size, Variable::tokens,
-                   {.id = "loss-by-size",
-                    .caption = "Loss by size",
-                    .note = "N: parameters that a token passes. Bands: 95 % of the bootstrap.",
-                    .x = {.label = "parameters", .logarithmic = true},
-                    .y = {.label = nats}}) +
-      loss_against(families, Variable::tokens, Variable::size,
-                   {.id = "loss-by-data",
-                    .caption = "Loss by tokens trained on",
-                    .note = {},
-                    .x = {.label = "tokens", .logarithmic = true},
-                    .y = {.label = nats}});
+  std::string figures = loss_against(families, Variable::size, Variable::tokens,
+                                     {.id = "loss-by-size",
+                                      .caption = "Loss by size",
+                                      .note = "N: parameters that a token passes. Lines: the laws "
+                                              "at each median D. Bands: 95 % of the bootstrap.",
+                                      .x = {.label = "parameters", .logarithmic = true},
+                                      .y = {.label = nats}}) +
+                        loss_against(families, Variable::tokens, Variable::size,
+                                     {.id = "loss-by-data",
+                                      .caption = "Loss by tokens trained on",
+                                      .note = "Lines: the laws at each median N.",
+                                      .x = {.label = "tokens", .logarithmic = true},
+                                      .y = {.label = nats}});
   figures += granularity_figure(set.points, refusals);
   figures += residuals_figure(families);
   return refusals + "<div class=\"figures\">\n" + figures + "</div>\n" +

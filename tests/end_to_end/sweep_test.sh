@@ -50,6 +50,15 @@ expect 0 "$switchyard" sweep study.yaml --local
 expect 0 "$switchyard" sweep study.yaml --collect
 cmp first.h5 runs/small/study.h5 || fail "another collection gives another file"
 cmp first.csv runs/small/study.csv || fail "another collection gives another CSV"
+expect 0 "$switchyard" report runs/small/study.h5 --output study.html
+[[ $out == "study.html: a study of 18 points, "* ]] || fail "report: $out"
+if [[ -x /usr/bin/python3 ]]; then
+  expect 0 /usr/bin/python3 "$here/report_page.py" study.html loss-by-step loss-by-size loss-by-data loss-by-granularity \
+    weak-scaling weak-efficiency load
+  [[ $out == *"No law of dense: "* && $out == *"Study small"* && $out == *"switchyard sweep"* ]] || fail "the page of the study: $out"
+fi
+expect 2 "$switchyard" report runs/small/study.h5 runs/small/study.h5
+expect_lines 1 "a study is shown alone"
 expect 3 "$switchyard" fit runs/small/study.h5 --law tokens
 expect_lines 1 "runs/small/study.h5: 18 runs, which can bear no law"
 

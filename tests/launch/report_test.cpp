@@ -32,6 +32,8 @@ TEST(Report, MarksOfAnAxisAreRoundAndInside) {
   EXPECT_EQ(scale.place(0), 0);
   const Scale decades({2e3, 5e8}, true, false, 0, 100);
   EXPECT_EQ(decades.marks(), (std::vector<double>{1e4, 1e5, 1e6, 1e7, 1e8}));
+  EXPECT_EQ(Scale({17e6, 450e6}, true, false, 0, 100).marks(),
+            (std::vector<double>{2e7, 5e7, 1e8, 2e8}));
   EXPECT_FALSE(decades.takes(0));
   EXPECT_FALSE(decades.takes(std::nan("")));
   // Downwards, as a figure's y goes.

@@ -123,11 +123,11 @@ TEST(StudyReport, ShowsTheLawThatThePointsFollow) {
   for (const char* id : {"loss-by-size", "loss-by-data", "loss-by-granularity", "frontier-loss",
                          "frontier-size", "residuals", "loss-by-step", "loss-by-flops"})
     EXPECT_TRUE(has(page, std::string("<figure id=\"") + id + "\"")) << id;
-  EXPECT_TRUE(has(page, "law at D = "));
+  EXPECT_TRUE(has(page, "the laws at each median D"));
   EXPECT_TRUE(has(page, "class=\"band "));
   EXPECT_TRUE(has(page, "dense: L = E + A / N^alpha + B / D^beta"));
   EXPECT_TRUE(has(page, "arXiv 2203.15556"));
-  EXPECT_TRUE(has(page, "foretold from the others: mean error 0"));
+  EXPECT_TRUE(has(page, "of the largest compute: mean error 0"));
   EXPECT_FALSE(has(page, "<script>made"));
   EXPECT_TRUE(has(page, "Differences asked for: 0.01"));
 }
