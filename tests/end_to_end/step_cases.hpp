@@ -44,6 +44,19 @@ inline std::vector<StepCase> step_cases() {
          c = varied_config(world().size() == 2 ? 2 : 1);
          c.run.precision = Precision::bf16;
        }},
+      {"noisy choices", [](Config& c) { c.experts.router.kind = RouterKind::noisy_top_k; }},
+      {"experts choose, recomputed",
+       [](Config& c) {
+         c.experts.router.kind = RouterKind::expert_choice;
+         c.activations.policy = LayerPolicy::recompute;
+         c.parallel.context_split.ring = world().size();
+       }},
+      {"sigmoids, a plan over sequences, spilled",
+       [](Config& c) {
+         c.experts.router = {
+             .kind = RouterKind::sinkhorn, .score = RouterScore::sigmoid, .jitter = 0.1};
+         c.activations.policy = LayerPolicy::spill;
+       }},
       {"recomputed", [](Config& c) { c.activations.policy = LayerPolicy::recompute; }},
       {"spilled to memory", [](Config& c) { c.activations.policy = LayerPolicy::spill; }},
       {"spilled to a file",
@@ -64,17 +77,19 @@ inline std::vector<StepCase> step_cases() {
   };
 }
 
-inline std::vector<StepCase> cases_here() {
-  std::vector<StepCase> here;
-  for (const StepCase& each : step_cases())
-    if (each.num_ranks == 0 || each.num_ranks == world().size()) here.push_back(each);
-  return here;
-}
-
 inline Config config_of(const StepCase& each) {
   Config config = small_config(1);
   each.change(config);
   return config;
+}
+
+inline std::vector<StepCase> cases_here() {
+  std::vector<StepCase> here;
+  for (const StepCase& each : step_cases())
+    if ((each.num_ranks == 0 || each.num_ranks == world().size()) &&
+        (!is_tested_on_card() || config_of(each).experts.router.runs_on_card()))
+      here.push_back(each);
+  return here;
 }
 
 }  // namespace switchyard::test

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Every kind of router trains, goes on from its checkpoint, is evaluated and generates; and its losses are
+# those of one rank.
+#   routers_test.sh MPIEXEC SWITCHYARD RANKS
+set -uo pipefail
+source "$(dirname "$0")/run.sh"
+
+write_config small.yaml <<'YAML'
+train: {num_steps: 30, global_batch: 12, micro_batch: 1}
+optimizer: {learning_rate: 0.01, warmup_steps: 2, min_learning_rate: 0.01}
+checkpoint: {every: 0}
+YAML
+prepare_corpus "$switchyard"
+# The losses of a run's steps, one a line.
+losses() { sed -nE 's/.*"loss": ?([0-9.]+).*/\1/p' "$1/metrics.jsonl"; }
+
+# check KIND SETTING...: with experts.router.kind=KIND and the settings
+check() {
+  local kind=$1
+  shift
+  local settings=(experts.router.kind="$kind" run.output="$kind" "$@")
+  expect 0 on_ranks train small.yaml parallel.expert="$ranks" "${settings[@]}"
+  losses "$kind" > "$kind.losses"
+  awk 'NR == 1 { first = $1 } END { exit !(NR == 30 && $1 < first - 0.5) }' "$kind.losses" || fail "$kind: nothing learnt in 30 steps: $(cat "$kind.losses")"
+  expect 0 on_ranks train small.yaml parallel.expert="$ranks" "${settings[@]}" train.num_steps=31
+  [[ $out == *"resuming from step 30"* ]] || fail "$kind does not go on: $out"
+  expect 0 on_ranks eval small.yaml parallel.expert="$ranks" "${settings[@]}"
+  expect 0 "$switchyard" generate "$kind" --prompt The --tokens 4
+  ((ranks > 1)) || return
+  expect 0 "$switchyard" train small.yaml "${settings[@]}" run.output="$kind-alone" train.num_steps=3
+  losses "$kind-alone" | paste -d ' ' - <(head -n 3 "$kind.losses") |
+    awk '{ d = $1 - $2; if (d * d > 1e-6 * $1 * $1) exit 1 }' || fail "$kind: $(head -n 3 "$kind.losses") on $ranks ranks, $(losses "$kind-alone") on one"
+}
+
+check top_k experts.router.score=sigmoid experts.router.groups=5 experts.router.top_groups=3 \
+  experts.router.scale=2.5 experts.bias_rate=0.01
+check noisy_top_k experts.router.jitter=0.01
+check gshard
+check sinkhorn experts.allow_future=true experts.top_k=1
+check base experts.allow_future=true experts.router.score=sigmoid
+check expert_choice experts.allow_future=true experts.router.capacity=1.5
+check hash
+check balanced
+check imbalanced experts.router.imbalance=2
+
+# What sees the future is not had by accident.
+expect 2 on_ranks train small.yaml experts.router.kind=expert_choice run.output=refused
+expect_lines 1 "write allow_future: true if that is meant, or another kind"
+[[ ! -e refused ]] || fail "a refused run left a folder"
+finish
