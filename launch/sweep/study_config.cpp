@@ -4,19 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <functional>
-#include <map>
 #include <set>
-#include <span>
 
 #include "launch/config/config_file.hpp"
 #include "launch/config/list_value.hpp"
 #include "launch/config/value.hpp"
-#include "launch/home_folder.hpp"
-#include "launch/suggestion.hpp"
-#include "tensor/error.hpp"
+#include "launch/sweep/map_reader.hpp"
 
 namespace switchyard {
 namespace {
@@ -45,7 +39,7 @@ std::string override_text(const YamlNode& node) {
 }
 
 // Reads a study and collects what is wrong on the way.
-class StudyReader {
+class StudyReader : private MapReader {
  public:
   StudyReader(std::string_view text, const std::string& path) {
     study_.path = path;
@@ -53,154 +47,19 @@ class StudyReader {
   }
 
   StudyConfig read() {
-    const YamlNode root = parse_yaml(study_.text, mistakes_);
+    const YamlNode root = parse_yaml(study_.text, mistakes());
     if (root.kind == YamlNode::Kind::map)
       read_map(root, "",
                {{"study", [&](const YamlNode& node) { read_head(node); }},
                 {"sets", [&](const YamlNode& node) { read_sets(node); }}},
                {"study", "sets"});
-    else if (mistakes_.empty())
+    else if (mistakes().empty())
       mistake(root.place, "expected the keys study and sets, as docs/studies.md shows");
-    if (mistakes_.empty()) return std::move(study_);
-    std::stable_sort(mistakes_.begin(), mistakes_.end(), [](const Mistake& a, const Mistake& b) {
-      return std::pair(a.place.line, a.place.column) < std::pair(b.place.line, b.place.column);
-    });
-    std::vector<std::string> lines;
-    for (const Mistake& each : mistakes_)
-      lines.push_back(
-          fmt::format("{}:{}:{}: {}", study_.path, each.place.line, each.place.column, each.text));
-    throw ConfigError(fmt::format("{}", fmt::join(lines, "\n")));
+    throw_mistakes(study_.path);
+    return std::move(study_);
   }
 
  private:
-  using Readers = std::map<std::string, std::function<void(const YamlNode&)>, std::less<>>;
-
-  void mistake(Place place, std::string text) { mistakes_.push_back({place, std::move(text)}); }
-
-  // Every key by its reader; a key that is missing though required, unknown or repeated is told.
-  void read_map(const YamlNode& node, const std::string& path, const Readers& readers,
-                std::vector<std::string> required = {}) {
-    const std::string dotted = path.empty() ? "" : path + ".";
-    if (node.kind != YamlNode::Kind::map)
-      return mistake(node.place,
-                     fmt::format("{}: expected keys with values, got {}", path, node.kind_name()));
-    std::vector<std::string_view> names;
-    for (const auto& [name, reader] : readers) names.push_back(name);
-    std::set<std::string> seen;
-    for (const auto& [key, value] : node.entries) {
-      const auto found = readers.find(key.text);
-      if (found == readers.end()) {
-        const auto near = nearest(key.text, names);
-        mistake(key.place,
-                fmt::format("{}{}: unknown key; use {}{}", dotted, for_message(key.text),
-                            fmt::join(names, ", "),
-                            near ? fmt::format("; did you mean {}?", *near) : std::string()));
-      } else if (!seen.insert(key.text).second) {
-        mistake(key.place,
-                fmt::format("{}{}: appears a second time; remove one", dotted, key.text));
-      } else if (value.kind != YamlNode::Kind::alias) {
-        found->second(value);
-      }
-    }
-    for (const std::string& name : required)
-      if (seen.count(name) == 0) mistake(node.place, fmt::format("{}{}: missing", dotted, name));
-  }
-
-  auto text_into(std::string& target, const std::string& path) {
-    return [this, &target, path](const YamlNode& node) {
-      if (node.kind != YamlNode::Kind::scalar || node.text.empty())
-        return mistake(node.place,
-                       fmt::format("{}: expected a text, got {}", path, node.kind_name()));
-      target = node.text;
-    };
-  }
-  auto path_into(std::string& target, const std::string& path) {
-    return [this, &target, path](const YamlNode& node) {
-      text_into(target, path)(node);
-      const HomePath home = with_home_folder(target);
-      if (!home.problem.empty())
-        return mistake(node.place, fmt::format("{}: {}", path, home.problem));
-      target = home.path;
-      while (target.size() > 1 && target.back() == '/') target.pop_back();
-    };
-  }
-  auto flag_into(bool& target, const std::string& path) {
-    return [this, &target, path](const YamlNode& node) {
-      if (node.text != "true" && node.text != "false")
-        return mistake(node.place, fmt::format("{}: expected true or false", path));
-      target = node.text == "true";
-    };
-  }
-  std::optional<double> number(const YamlNode& node, const std::string& path, double least) {
-    double value = 0;
-    const char* end = node.text.data() + node.text.size();
-    const auto [stop, error] = std::from_chars(node.text.data(), end, value);
-    if (node.kind == YamlNode::Kind::scalar && error == std::errc() && stop == end &&
-        std::isfinite(value) && value >= least)
-      return value;
-    mistake(node.place, fmt::format("{}: expected a number{}, got {}", path,
-                                    std::isinf(least) ? "" : fmt::format(" of at least {}", least),
-                                    node.kind == YamlNode::Kind::scalar ? for_message(node.text)
-                                                                        : node.kind_name()));
-    return std::nullopt;
-  }
-  std::optional<std::int64_t> whole(const YamlNode& node, const std::string& path,
-                                    std::int64_t least, std::int64_t most) {
-    std::int64_t value = 0;
-    const char* end = node.text.data() + node.text.size();
-    const auto [stop, error] = std::from_chars(node.text.data(), end, value);
-    if (node.kind == YamlNode::Kind::scalar && error == std::errc() && stop == end &&
-        value >= least && value <= most)
-      return value;
-    mistake(node.place,
-            fmt::format(
-                "{}: expected a whole number from {} to {}, got {}", path, least, most,
-                node.kind == YamlNode::Kind::scalar ? for_message(node.text) : node.kind_name()));
-    return std::nullopt;
-  }
-  auto number_into(double& target, const std::string& path, double least) {
-    return [this, &target, path, least](const YamlNode& node) {
-      if (const auto value = number(node, path, least)) target = *value;
-    };
-  }
-  auto whole_into(std::int64_t& target, const std::string& path, std::int64_t least,
-                  std::int64_t most) {
-    return [this, &target, path, least, most](const YamlNode& node) {
-      if (const auto value = whole(node, path, least, most)) target = *value;
-    };
-  }
-  // Calls read(element) for each element of a list that must have some.
-  void for_each_element(const YamlNode& node, const std::string& path,
-                        const std::function<void(const YamlNode&)>& read) {
-    if (node.kind != YamlNode::Kind::list || node.elements.empty())
-      return mistake(node.place,
-                     fmt::format("{}: expected a list, got {}", path, node.kind_name()));
-    for (const YamlNode& element : node.elements) read(element);
-  }
-  auto wholes_into(std::vector<std::int64_t>& target, const std::string& path, std::int64_t least,
-                   std::int64_t most) {
-    return [this, &target, path, least, most](const YamlNode& node) {
-      for_each_element(node, path, [&](const YamlNode& element) {
-        const auto value = whole(element, path, least, most);
-        if (!value) return;
-        if (std::count(target.begin(), target.end(), *value) > 0)
-          mistake(element.place, fmt::format("{}: {} stands twice", path, *value));
-        target.push_back(*value);
-      });
-    };
-  }
-  template <Choice Value>
-  auto choice_into(Value& target, const std::string& path) {
-    return [this, &target, path](const YamlNode& node) {
-      if (const auto value = choice_of<Value>(node.text))
-        target = *value;
-      else
-        mistake(node.place,
-                fmt::format("{}: {}", path,
-                            unknown_choice(for_message(node.text), names_of_choices<Value>)));
-    };
-  }
-
   // Whether the name is a key that a point may set.
   bool is_key(const YamlNode& name, const std::string& path) {
     const std::string& key = name.text;
@@ -265,10 +124,7 @@ class StudyReader {
 
   // A number, or a file.
   void read_noise(const YamlNode& node) {
-    double value = 0;
-    const char* end = node.text.data() + node.text.size();
-    const auto [stop, error] = std::from_chars(node.text.data(), end, value);
-    if (node.kind == YamlNode::Kind::scalar && error == std::errc() && stop == end)
+    if (number_of(node))
       study_.noise = number(node, "study.noise", 1e-12);
     else
       path_into(study_.noise_file, "study.noise")(node);
@@ -390,13 +246,14 @@ class StudyReader {
         if (const auto found = number(value, path, -INFINITY)) target = *found;
       };
     };
-    const std::size_t num_before = mistakes_.size();
+    const std::size_t num_before = mistakes().size();
     read_map(
         node, path,
         {{"from", bound(draw.from)}, {"to", bound(draw.to)}, {"log", flag_into(draw.is_log, path)}},
         {"from", "to"});
     draw.is_whole = is_whole;
-    if (mistakes_.size() == num_before && (draw.from >= draw.to || (draw.is_log && draw.from <= 0)))
+    if (mistakes().size() == num_before &&
+        (draw.from >= draw.to || (draw.is_log && draw.from <= 0)))
       mistake(node.place, fmt::format("{}: `from` must be below `to`{}", path,
                                       draw.is_log ? ", and above 0" : ""));
   }
@@ -435,7 +292,6 @@ class StudyReader {
   }
 
   StudyConfig study_;
-  std::vector<Mistake> mistakes_;
 };
 
 }  // namespace
