@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "launch/study/table.hpp"
 #include "launch/sweep/draft_points.hpp"
 #include "launch/sweep/power.hpp"
 #include "launch/sweep/study_points.hpp"
@@ -105,7 +106,7 @@ TEST(StudyPower, NoiseOfAnEarlierStudy) {
   const test::TemporaryFolder folder;
   Table repeats;
   for (const auto& [count, deviation] :
-       {std::pair(3, 0.004), std::pair(2, 0.002), std::pair(1, NAN)}) {
+       {std::pair(3, 0.004), std::pair(2, 0.002), std::pair(1, std::nan(""))}) {
     repeats.add_row();
     repeats.set("num_repeats", std::int64_t{count});
     repeats.set("std_loss", deviation);
