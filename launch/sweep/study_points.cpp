@@ -39,6 +39,15 @@ std::string hash_of(std::string_view text) {
   return checksum_text(checksum_of(std::as_bytes(std::span(text))));
 }
 
+// Whether a key decides nothing of what a run computes: what it saves and tells on the way.
+bool is_watching(const Key& key) {
+  constexpr std::string_view sections[] = {"watchdog", "capture", "profile", "metrics"};
+  constexpr std::string_view keys[] = {"every", "keep", "initial", "resume"};  // of checkpoint
+  return std::count(std::begin(sections), std::end(sections), key.section) > 0 ||
+         (key.section == "checkpoint" &&
+          std::count(std::begin(keys), std::end(keys), key.name) > 0);
+}
+
 // The keys that are not as they are by default, but for those that decide nothing of what a run
 // computes: a version with more keys gives the same text.
 std::string identity_text(const Config& config, bool with_seed) {
@@ -46,8 +55,8 @@ std::string identity_text(const Config& config, bool with_seed) {
   std::string text;
   for (const Key& key : schema()) {
     const std::string path = key.path();
-    const bool is_apart = path == "run.output" || key.section == "checkpoint" ||
-                          key.section == "watchdog" || (path == "run.seed" && !with_seed);
+    const bool is_apart =
+        path == "run.output" || (path == "run.seed" && !with_seed) || is_watching(key);
     if (is_apart) continue;
     if (!same_value(config, defaults, key) || path == "run.seed")
       text += fmt::format("{}={}\n", path, format_value(config, key));

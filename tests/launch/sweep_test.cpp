@@ -156,6 +156,7 @@ TEST(StudyPoints, KeepTheirNamesWhenTheFileGrows) {
   EXPECT_EQ(names("experts.num_experts: [2], train.num_steps: [100]")[0], first[0]);
   EXPECT_EQ(names("experts.num_experts: [2], checkpoint.keep: [7]")[0], first[0]);
   EXPECT_NE(names("experts.num_experts: [2], train.num_steps: [99]")[0], first[0]);
+  EXPECT_NE(names("experts.num_experts: [2], checkpoint.start_from: [runs/other]")[0], first[0]);
 }
 
 }  // namespace
