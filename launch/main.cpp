@@ -20,6 +20,8 @@ int main(int argc, char** argv) {
        switchyard::run_config},
       {"checkpoint", "show, verify or compare checkpoints", Processes::one,
        switchyard::run_checkpoint},
+      {"upcycle", "make a model with experts of a dense one", Processes::one,
+       switchyard::run_upcycle},
       {"report", "one page of figures and tables from runs", Processes::one,
        switchyard::run_report},
       {"doctor", "what the machines of a job have, and what is wrong with them",

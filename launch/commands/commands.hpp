@@ -18,5 +18,6 @@ int run_prepare(const CommandContext& context);
 int run_report(const CommandContext& context);
 int run_sweep(const CommandContext& context);
 int run_train(const CommandContext& context);
+int run_upcycle(const CommandContext& context);
 
 }  // namespace switchyard

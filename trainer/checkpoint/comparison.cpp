@@ -55,15 +55,6 @@ std::string checksum_of_tokenizer(const Tokenizer& tokenizer) {
   return checksum_text(checksum_of(std::as_bytes(std::span(bytes))));
 }
 
-void check_keys(const std::string& path, const std::vector<ChangedKey>& changed) {
-  for (const ChangedKey& key : changed)
-    if (is_refused(key.path))
-      throw CheckpointError(fmt::format(
-          "{}: was trained with {} {}, not {}: its matrices mean something else there; set {} back "
-          "or choose another run.output",
-          path, key.path, key.saved, key.now, key.path));
-}
-
 [[noreturn]] void refuse_tokenizer(const std::string& checkpoint, const std::string& trained_with,
                                    const std::string& given) {
   throw CheckpointError(fmt::format(
@@ -105,6 +96,15 @@ void tell_corpus(const CorpusRecord& trained, const CorpusRecord& now, const Rep
 
 }  // namespace
 
+void require_same_model(const std::string& path, const std::vector<ChangedKey>& changed) {
+  for (const ChangedKey& key : changed)
+    if (is_refused(key.path))
+      throw CheckpointError(fmt::format(
+          "{}: was trained with {} {}, not {}: its matrices mean something else there; set {} back "
+          "or choose another run.output",
+          path, key.path, key.saved, key.now, key.path));
+}
+
 CorpusRecord corpus_record(const TokenFile& tokens) {
   return {.path = tokens.path(),
           .train = tokens.checksum(Split::train),
@@ -125,7 +125,7 @@ void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& co
     const std::vector<ChangedKey> changed =
         changed_keys(configuration.values_of(manifest.configuration),
                      configuration.values_of(configuration.yaml));
-    check_keys(checkpoint, changed);
+    require_same_model(checkpoint, changed);
     for (const ChangedKey& key : changed)
       if (use == ReadFor::training || !is_of_training_alone(key.path))
         tell(fmt::format("the checkpoint was trained with {} {}; here it is {}", key.path,

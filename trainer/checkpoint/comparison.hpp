@@ -43,4 +43,7 @@ struct ChangedKey {
 // version of the program.
 std::vector<ChangedKey> changed_keys(const ConfigValues& saved, const ConfigValues& now);
 
+// CheckpointError if one of them makes other matrices of the same shapes (another number of heads).
+void require_same_model(const std::string& path, const std::vector<ChangedKey>& changed);
+
 }  // namespace switchyard
