@@ -85,8 +85,8 @@ class LocalSweep {
     const std::string script = script_of_launch("mpirun.sh");
     if (script.empty())
       throw ConfigError(
-          "points of several ranks are started by launch/mpirun.sh, which stands in no "
-          "folder above the program: run the program where it was built, or use --slurm");
+          "points of several ranks are started by launch/mpirun.sh, which does not lie beside the "
+          "program: run it where it was built or installed, or use --slurm");
     return {"env", "SWITCHYARD=" + path_of_program(), script, config,
             "-n",  std::to_string(point.ranks)};
   }

@@ -65,8 +65,9 @@ class SlurmSweep {
       : study_(study), retry_(retry), out_(out), submit_(script_of_launch("submit")) {
     if (submit_.empty())
       throw ConfigError(
-          "launch/submit, which submits the jobs, stands in no folder above the program: "
-          "run the program where it was built");
+          "launch/submit, which submits the jobs, does not lie beside the program: run it where it "
+          "was "
+          "built or installed");
   }
 
   std::int64_t run() {

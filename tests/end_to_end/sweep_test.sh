@@ -71,8 +71,24 @@ for delay in 0.3 0.7 0.2 0.5 0.9; do
   kill -KILL $sweep 2>/dev/null
   wait $sweep 2>/dev/null
 done
-expect 0 timeout 60 "$switchyard" sweep killed.yaml --local
-[[ $out == *"18 done"* ]] || fail "after the kills: $out"
+# Ranks, too: their point is started again by the sweep itself.
+kill_ranks() {
+  local pid number
+  for number in 1 2; do
+    until pid=$(cat runs/killed/points/*/run.lock 2>/dev/null | sed -nE 's/.*"pid":([0-9]+).*/\1/p' | head -n 1) &&
+      [[ -n $pid ]]; do sleep 0.01; done
+    kill -KILL "$pid" 2>/dev/null && echo "$pid" >>killed_ranks
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+  done
+}
+folders=(runs/killed/points/*)
+rm -rf "${folders[@]:0:2}"  # so that some are left to run
+kill_ranks &
+killer=$!
+expect 0 timeout 100 "$switchyard" sweep killed.yaml --local
+kill $killer 2>/dev/null
+wait $killer 2>/dev/null
+[[ $out == *"18 done"* && -s killed_ranks ]] || fail "after the kills: $out"
 if /usr/bin/python3 -c 'import h5py' 2>/dev/null; then
   expect 0 /usr/bin/python3 "$here/study_file.py" first.h5 first.csv runs/killed/study.h5
   [[ $out == "18 points alike" ]] || fail "facts after the kills: $out"
@@ -108,6 +124,19 @@ code=$?
 [[ $code -eq 16 ]] || fail "a stopped sweep ended with $code: $(cat long.out)"
 [[ $(cat long.out) == *"stopped: SIGUSR1"*"stopped; the same command goes on"* ]] || fail "stopped: $(cat long.out)"
 [[ -n $(echo runs/long/points/*/checkpoints/step-*) ]] || fail "the stopped point saved nothing"
+
+# Installed, the script that starts several ranks lies in share/; without it that is told.
+mkdir -p prefix/bin prefix/share/switchyard/launch
+cp "$switchyard" prefix/bin/switchyard
+cat >pair.yaml <<'YAML'
+study: {name: pair, output: runs/pair, config: base.yaml, ranks: 2}
+sets: [{name: pair}]
+YAML
+expect 2 prefix/bin/switchyard sweep pair.yaml --local
+expect_lines 1 "points of several ranks are started by launch/mpirun.sh, which does not lie beside the program"
+cp "$here/../../launch/mpirun.sh" prefix/share/switchyard/launch
+expect 0 prefix/bin/switchyard sweep pair.yaml --local
+[[ $out == *"1 done"* ]] || fail "an installed program: $out $(cat runs/pair/points/*/output.log)"
 
 # A point that fails says why, does not run again by itself, and is retried when told.
 cat >bad.yaml <<'YAML'
