@@ -39,7 +39,10 @@ int run_report(const CommandContext& context) {
     what = fmt::format("a study of {} points", study.points.size());
   } else {
     std::vector<report::RunData> runs;
-    for (const std::string& input : inputs) runs.push_back(report::read_run(input));
+    for (const std::string& input : inputs) {
+      runs.push_back(report::read_run(input));
+      report::add_exchanges(runs.back());
+    }
     page = report::runs_page(runs, command);
     what = fmt::format("{} {}", runs.size(), runs.size() == 1 ? "run" : "runs");
   }

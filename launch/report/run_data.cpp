@@ -175,35 +175,6 @@ void take_config(RunData& run, std::string file) {
   run.config_text = std::move(file);
 }
 
-constexpr std::size_t most_exchanges = 20'000;  // of a run
-
-// The exchanges of the traced steps that moved something.
-void take_traces(RunData& run, const std::string& folder) {
-  std::error_code error;
-  std::vector<std::string> paths;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error))
-    if (entry.path().extension() == ".json") paths.push_back(entry.path());
-  std::ranges::sort(paths);
-  for (const std::string& path : paths) {
-    try {
-      const Json trace = Json::parse(read_file(path, std::int64_t{1} << 28), nullptr, false);
-      if (!trace.is_object() || !trace.contains("traceEvents") || !trace["traceEvents"].is_array())
-        throw DataError(path + " cannot be read as a trace.");
-      for (const Json& event : trace["traceEvents"]) {
-        if (!event.is_object() || text(event, "cat") != "exchange" || !event.contains("args") ||
-            !event["args"].is_object() || run.exchanges.size() == most_exchanges)
-          continue;
-        const double bytes = number(event["args"], "bytes_sent");
-        const double seconds = 1e-6 * number(event, "dur");
-        if (bytes > 0 && seconds > 0)
-          run.exchanges.push_back({text(event["args"], "operation"), bytes, seconds});
-      }
-    } catch (const Error& failure) {
-      run.missing.emplace_back(failure.what());
-    }
-  }
-}
-
 std::string ending_in(const std::string& folder) {
   std::error_code error;
   const std::string path = folder + "/exit.json";
@@ -244,7 +215,6 @@ RunData read_run(const std::string& given) {
   if (const auto record = file_of(run, folder, "record.json",
                                   "how the run was started, on what, and what was planned of it"))
     take_record(run, *record);
-  take_traces(run, folder + "/traces");
   return run;
 }
 
@@ -269,6 +239,34 @@ double total_seconds(const RunData& run) {
   for (const StepData& step : run.steps)
     if (std::isfinite(step.seconds)) sum += step.seconds;
   return sum;
+}
+
+void add_exchanges(RunData& run) {
+  constexpr std::int64_t most_bytes = std::int64_t{1} << 27;  // of a trace
+  constexpr std::size_t most_exchanges = 20'000;              // of a run
+  std::error_code error;
+  std::vector<std::string> paths;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run.name + "/traces", error))
+    if (entry.path().extension() == ".json") paths.push_back(entry.path());
+  std::ranges::sort(paths);
+  for (const std::string& path : paths) {
+    try {
+      const Json trace = Json::parse(read_file(path, most_bytes), nullptr, false);
+      if (!trace.is_object() || !trace.contains("traceEvents") || !trace["traceEvents"].is_array())
+        throw DataError(path + " cannot be read as a trace.");
+      for (const Json& event : trace["traceEvents"]) {
+        if (!event.is_object() || text(event, "cat") != "exchange" || !event.contains("args") ||
+            !event["args"].is_object() || run.exchanges.size() == most_exchanges)
+          continue;
+        const double bytes = number(event["args"], "bytes_sent");
+        const double seconds = 1e-6 * number(event, "dur");
+        if (bytes > 0 && seconds > 0)
+          run.exchanges.push_back({text(event["args"], "operation"), bytes, seconds});
+      }
+    } catch (const Error& failure) {
+      run.missing.emplace_back(failure.what());
+    }
+  }
 }
 
 }  // namespace switchyard::report

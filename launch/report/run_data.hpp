@@ -87,6 +87,8 @@ struct RunData {
 
 // DataError if `folder` is no folder of a run: it has neither metrics.jsonl nor run.json.
 RunData read_run(const std::string& folder);
+// The exchanges of its traced steps that moved something (traces may be large).
+void add_exchanges(RunData& run);
 
 // The median of the finite values; NaN without any.
 double median_of(std::vector<double> values);

@@ -15,6 +15,9 @@ prepare_corpus "$switchyard"
 odd="<script>alert(1)</script>&\"'"
 expect 0 on_ranks train small.yaml run.output=first parallel.expert="$ranks"
 expect 0 "$switchyard" train small.yaml "run.output=$odd" optimizer.learning_rate=0.001
+line=$(sed -nE 's/^ *next +report: //p' <<<"$out")
+expect 0 bash -c "$line"
+[[ -s $odd/report.html ]] || fail "the printed line makes no report: $line"
 
 # read_page PAGE ID...: the text of the page in $out
 read_page() {

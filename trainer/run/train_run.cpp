@@ -23,13 +23,12 @@
 #include "trainer/checkpoint/resume.hpp"
 #include "trainer/number_text.hpp"
 #include "trainer/run/course.hpp"
-#include "trainer/run/event_file.hpp"
 #include "trainer/run/metrics.hpp"
-#include "trainer/run/part_meter.hpp"
 #include "trainer/run/progress.hpp"
 #include "trainer/run/rank_log.hpp"
 #include "trainer/run/restart_history.hpp"
 #include "trainer/run/run_folder.hpp"
+#include "trainer/run/run_outputs.hpp"
 #include "trainer/run/run_record.hpp"
 #include "trainer/run/run_setup.hpp"
 #include "trainer/run/spill_meter.hpp"
@@ -133,14 +132,9 @@ class Run {
       keep_tokenizer(folder_->path(), tokens.tokenizer());
     });
     if (folder_ == nullptr) return;
-    metrics_ =
-        std::make_unique<MetricsWriter>(folder_->metrics(), course_.is_new ? 0 : state_.step,
-                                        course_.is_new ? RestartLines::cut : RestartLines::keep);
-    if (restart) metrics_->write(*restart);
-    if (config_.metrics.tensorboard)
-      events_ =
-          std::make_unique<EventFile>(folder_->path() + "/events", state_.step + 1, course_.is_new);
-    part_meter_ = std::make_unique<PartMeter>(rank_->device->profile());
+    outputs_ = std::make_unique<RunOutputs>(folder_->path(), config_.metrics, state_.step,
+                                            course_.is_new, rank_->device->profile());
+    if (restart) outputs_->write(*restart);
     RunProgress::Columns columns;
     if (is_live_terminal(STDOUT_FILENO)) columns = [] { return terminal_columns(STDOUT_FILENO); };
     progress_ = std::make_unique<RunProgress>(std::cout, std::move(columns), state_.step + 1,
@@ -233,7 +227,7 @@ class Run {
     slow_ranks_.begin_step();
     const bool captures = capture_ && capture_->wants(state_.step + 1);
     if (captures) begin_capture();
-    if (part_meter_) part_meter_->begin_step();
+    if (outputs_) outputs_->begin_step();
     const bool traces = trace_ && trace_->wants(state_.step + 1);
     if (traces) trace_->begin_step(state_.step + 1);
     const Clock::time_point started = Clock::now();
@@ -291,38 +285,34 @@ class Run {
   void write_metrics(double seconds, double tokens_per_second) {
     state_.max_rows = static_cast<std::int64_t>(last_.report.maxima.max_rows);
     memory_bytes_ = static_cast<std::int64_t>(last_.report.maxima.memory_bytes);
-    if (!metrics_) return;
+    if (!outputs_) return;
     std::optional<SpillMetrics> spill;
     if (trainer().activation_store() != nullptr) spill = SpillMeter::of(last_.report);
-    const StepMetrics line{.step = state_.step,
-                           .loss = last_.loss,
-                           .cross_entropy = last_.losses.cross_entropy,
-                           .balance_loss = last_.losses.balance,
-                           .z_loss = last_.losses.z,
-                           .grad_norm = last_.gradient_norm,
-                           .learning_rate = last_.learning_rate,
-                           .num_tokens = state_.num_tokens,
-                           .step_seconds = seconds,
-                           .tokens_per_second = tokens_per_second,
-                           .model_flops_per_second = flops_per_token_ * tokens_per_second,
-                           .memory_bytes = memory_bytes_,
-                           .max_rows = state_.max_rows,
-                           .load_max_over_mean = last_.load.max_over_mean,
-                           .dropped_fraction = last_.load.dropped_fraction,
-                           .spill = spill,
-                           .load_by_layer = last_.load.by_layer,
-                           .part_seconds = part_meter_->end_step()};
-    metrics_->write(line);
-    if (events_) events_->write(line);
+    outputs_->write(StepMetrics{.step = state_.step,
+                                .loss = last_.loss,
+                                .cross_entropy = last_.losses.cross_entropy,
+                                .balance_loss = last_.losses.balance,
+                                .z_loss = last_.losses.z,
+                                .grad_norm = last_.gradient_norm,
+                                .learning_rate = last_.learning_rate,
+                                .num_tokens = state_.num_tokens,
+                                .step_seconds = seconds,
+                                .tokens_per_second = tokens_per_second,
+                                .model_flops_per_second = flops_per_token_ * tokens_per_second,
+                                .memory_bytes = memory_bytes_,
+                                .max_rows = state_.max_rows,
+                                .load_max_over_mean = last_.load.max_over_mean,
+                                .dropped_fraction = last_.load.dropped_fraction,
+                                .spill = spill,
+                                .load_by_layer = last_.load.by_layer});
   }
 
   void evaluate() {
     watchdog_.enter(RunSection::evaluation);
     const EvaluationResult result = trainer().evaluate(*validation_);
     validation_loss_ = result.loss;
-    const EvaluationMetrics line{.step = state_.step, .validation_loss = result.loss};
-    if (metrics_) metrics_->write(line);
-    if (events_) events_->write(line);
+    if (outputs_)
+      outputs_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
     note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
     // It may have taken as long as many steps: the next report would be late for a signal.
     double& signal = last_.report.maxima.stop_signal;
@@ -406,6 +396,8 @@ class Run {
       summary.next.push_back("continue: " + start_.continue_command);
     summary.next.push_back(
         fmt::format("generate: {} generate {} --prompt TEXT", start_.program, run));
+    summary.next.push_back(fmt::format("report: {} report {} --output {}", start_.program, run,
+                                       quote_for_shell(folder_->path() + "/report.html")));
     if (!start_.plot_script.empty())
       summary.next.push_back(fmt::format("pictures: {} {}", start_.plot_script, run));
     std::cout << format_summary(summary) << std::flush;
@@ -437,10 +429,8 @@ class Run {
   std::unique_ptr<LoaderSource> source_;
   std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;
-  std::unique_ptr<MetricsWriter> metrics_;
-  std::unique_ptr<EventFile> events_;  // null: not asked for
-  std::unique_ptr<StepTrace> trace_;   // likewise
-  std::unique_ptr<PartMeter> part_meter_;
+  std::unique_ptr<RunOutputs> outputs_;
+  std::unique_ptr<StepTrace> trace_;  // likewise
   std::unique_ptr<RunProgress> progress_;
   TrainState state_;
   StepResult last_;
