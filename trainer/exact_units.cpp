@@ -37,15 +37,14 @@ std::optional<kernels::ExactSum> exact_sum_of(const Config& config) {
 }
 
 // The largest terms that an exact sum takes are far above those of any run that learns: a loss of
-// 4096 nats a token, a log-sum-exp of 256 in the router.
-ExactFigures exact_figures_of(const Config& config, double num_moe_layers) {
-  constexpr double most_loss = 4096, most_z = 65536, most_score = 64;
-  // Validation may have more sequences than a step; 2^12 times as many leave the last digits that
-  // fp32 losses have.
-  constexpr double room = 4096;
+// 1024 nats a token, a log-sum-exp of 256 in the router.
+ExactFigures exact_figures_of(const Config& config, std::int64_t num_sequences,
+                              std::int64_t num_moe_layers) {
+  if (!config.numerics.exact) return {};
+  constexpr double most_loss = 1024, most_z = 65536, most_score = 64;
   const auto length = static_cast<double>(config.model.sequence_length);
-  const double sequences = room * static_cast<double>(config.train.global_batch);
-  const double layers = std::max(num_moe_layers, 1.0);
+  const auto sequences = static_cast<double>(std::max<std::int64_t>(num_sequences, 1));
+  const auto layers = static_cast<double>(std::max<std::int64_t>(num_moe_layers, 1));
   const auto terms = [](double most, double num) {
     return kernels::ExactTerms{most, kernels::exact_quantum(most, num)};
   };

@@ -24,9 +24,10 @@ ExactUnits exact_units_of(const Config& config);
 
 // How gradients are summed; none without numerics.exact.
 std::optional<kernels::ExactSum> exact_sum_of(const Config& config);
-// How losses are summed, of a step or of an evaluation that is as long as one. num_moe_layers: with
-// experts.
-ExactFigures exact_figures_of(const Config& config, double num_moe_layers);
+// How the losses of so many sequences are summed; not at all exactly without numerics.exact.
+// num_moe_layers: with experts.
+ExactFigures exact_figures_of(const Config& config, std::int64_t num_sequences,
+                              std::int64_t num_moe_layers);
 
 // What the keys of section numerics have against the batch and the layout; nothing without
 // numerics.exact. parallel: with every 0 replaced; context ranks need not be chosen yet.

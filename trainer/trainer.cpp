@@ -55,19 +55,16 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       batch_(device, layout_, objective_, mesh.degree(Axis::context) > 1,
              config.data.restart_positions),
       report_(device, mesh.group(Axis::world)) {
-  if (config.numerics.exact) {
-    exact_ = exact_figures_of(config, static_cast<double>(model_.num_moe_layers()));
-    loss_scale_ = loss_scale_of(layout_.global_batch, model_.num_moe_layers());
-  }
+  exact_ = exact_figures_of(config, layout_.global_batch, model_.num_moe_layers());
+  loss_scale_ = loss_scale_of(layout_.global_batch);
   model_.pack_weights();
 }
 
 // What exact sums over a step or an evaluation are still to be divided by.
-std::array<double, 3> Trainer::loss_scale_of(std::int64_t num_sequences,
-                                             std::int64_t num_moe_layers) const {
+std::array<double, 3> Trainer::loss_scale_of(std::int64_t num_sequences) const {
   if (!config_.numerics.exact) return {1, 1, 1};
   const auto sequences = static_cast<double>(num_sequences);
-  const double layers = std::max(static_cast<double>(num_moe_layers), 1.0);
+  const auto layers = static_cast<double>(std::max<std::int64_t>(model_.num_moe_layers(), 1));
   const double tokens = sequences * static_cast<double>(layout_.sequence_length);
   const double weight = objective_.total_weight(num_sequences);
   return {1 / (weight > 0 ? weight : tokens), 1 / (sequences * layers), 1 / (tokens * layers)};
@@ -111,6 +108,7 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   pass.num_global_sequences = static_cast<double>(batches.num_sequences());
   pass.num_global_tokens = static_cast<double>(result.num_tokens);
   pass.target_weight = objective_.total_weight(batches.num_sequences());
+  pass.exact = exact_figures_of(config_, batches.num_sequences(), model_.num_moe_layers());
   report_.begin();
   for (std::int64_t micro_step = 0; micro_step < batches.num_micro_steps(); ++micro_step) {
     const Batch batch = batches.batch(micro_step);
@@ -119,7 +117,7 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   }
   kernels::copy_to_host<double>(report_.losses().slice_rows(0, 1), {&result.loss, 1});
   mesh_.group(Axis::dense_replica).all_reduce_values({&result.loss, 1}, ReduceOp::sum);
-  result.loss *= loss_scale_of(batches.num_sequences(), model_.num_moe_layers())[0];
+  result.loss *= loss_scale_of(batches.num_sequences())[0];
   return result;
 }
 

@@ -93,8 +93,8 @@ class Trainer {
   Pass pass_of(std::int64_t step, bool training);
   const TokenBatch& next_batch(BatchSource& source);
   const TokenBatch& upload(const Batch& batch);
-  std::array<double, 3> loss_scale_of(std::int64_t num_sequences,
-                                      std::int64_t num_moe_layers) const;
+  // What exact sums over so many sequences are still to be divided by.
+  std::array<double, 3> loss_scale_of(std::int64_t num_sequences) const;
   void exchange_report(const AddToReport& add);
   void update(std::int64_t step, double learning_rate);
   StepResult read_report();
