@@ -78,7 +78,9 @@ void MapReader::read_map(const YamlNode& node, const std::string& path, const Re
 void MapReader::for_each_element(const YamlNode& node, const std::string& path,
                                  const Reader& read) {
   if (node.kind != YamlNode::Kind::list || node.elements.empty())
-    return mistake(node.place, fmt::format("{}: expected a list, got {}", path, node.kind_name()));
+    return mistake(node.place, fmt::format("{}: expected a list with entries, got {}", path,
+                                           node.kind == YamlNode::Kind::list ? "an empty one"
+                                                                             : node.kind_name()));
   for (const YamlNode& element : node.elements) read(element);
 }
 

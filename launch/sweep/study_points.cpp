@@ -305,7 +305,11 @@ double learning_rate_by(const LearningRate& rule, double size, double num_tokens
 Study make_study(StudyConfig file, const VocabularyOf& vocabulary_of) {
   Study study;
   study.file = std::move(file);
-  study.config_text = read_config_text(study.file.config);
+  try {
+    study.config_text = read_config_text(study.file.config);
+  } catch (const ConfigError& error) {
+    throw ConfigError(fmt::format("{}: study.config: {}", study.file.path, error.what()));
+  }
   PointMaker maker(study, vocabulary_of);
   for (const DraftPoint& draft : draft_points(study.file)) maker.add(draft);
   return study;
