@@ -56,6 +56,8 @@ struct ExpertsConfig {
   double bias_rate = 0;
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 
+  std::int64_t latent = 0;  // width of the space that the experts work in; 0: the model's
+
   SharedExpertsConfig shared = {};
   RouterConfig router = {};
   bool allow_future = false;  // whether a router may be one that sees the future
@@ -80,6 +82,8 @@ struct ExpertsConfig {
   }
   // Whether the choices of a whole step are counted.
   bool counts_step() const { return bias_rate > 0 || balance_scope == BalanceScope::step; }
+  // Of the tokens as experts see them.
+  std::int64_t width_of(std::int64_t hidden) const { return latent > 0 ? latent : hidden; }
   // Inside all shared experts together, which are one network; 0: there are none.
   std::int64_t shared_width() const {
     return shared.number * (shared.intermediate > 0 ? shared.intermediate : intermediate);

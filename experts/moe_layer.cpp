@@ -55,15 +55,19 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
                            const ContextSharing& sharing, std::int64_t num_whole_tokens,
                            const RowUnits& units)
     : router(device, config, hidden, compute, num_tokens, num_sequences, num_whole_tokens),
-      dispatch(device, placement, config, hidden, compute, num_tokens, capacity, sharing, units),
+      dispatch(device, placement, config, config.width_of(hidden), compute, num_tokens, capacity,
+               sharing, units),
       bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
            placement.most_places(), config.intermediate, compute, &capacity,
            BankUnits{.number = std::ssize(units.order)}),
       losses(device, Purpose::workspace, DType::f64, {2}) {
   if (config.shared_width() > 0)
     shared.emplace(device, config, hidden, compute, num_tokens, units.rows);
+  if (config.latent > 0)
+    latent = Tensor(device, Purpose::workspace, compute, {num_tokens, config.latent});
   if (config.dropout <= 0) return;
-  by_slot = Tensor(device, Purpose::workspace, compute, {num_tokens * config.top_k, hidden});
+  by_slot = Tensor(device, Purpose::workspace, compute,
+                   {num_tokens * config.top_k, config.width_of(hidden)});
   slot_numbers = Tensor(device, Purpose::workspace, DType::i32, {num_tokens, config.top_k});
   kernels::iota(slot_numbers);
 }
@@ -73,7 +77,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
                    const Placement& placement, std::int64_t num_layers, RandomKey dropout_key,
                    float output_std, float initial_std)
     : config_(config),
-      hidden_(hidden),
+      width_(config.width_of(hidden)),
       compute_(compute),
       device_(store.device()),
       unit_rows_(store.exact() ? store.exact()->unit_rows : 0),
@@ -81,12 +85,16 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
       router_(store, prefix, config, std::move(parts), hidden, num_layers, initial_std),
       dispatcher_(store.mesh().group(Axis::expert), placement, config.top_k,
                   sharing_of(store.mesh())),
-      bank_(store, bank_spec(prefix, config, hidden, compute, placement,
-                             store.mesh().index(Axis::expert), output_std, initial_std)) {
+      bank_(store,
+            bank_spec(prefix, config, width_, compute, placement, store.mesh().index(Axis::expert),
+                      config.latent > 0 ? initial_std : output_std, initial_std)) {
   expect(placement.num_experts() == config.num_experts, "a placement of the layer's experts");
   expect(config.top_k >= 1 && config.top_k <= config.num_experts, "a top_k from 1 to num_experts");
   if (config.shared_width() > 0)
     shared_.emplace(store, prefix + ".shared_experts", config, hidden, compute, output_std,
+                    initial_std);
+  if (config.latent > 0)
+    latent_.emplace(store, prefix + ".latent", hidden, config.latent, compute, output_std,
                     initial_std);
 }
 
@@ -100,13 +108,15 @@ MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_s
 MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
   const std::int64_t max_rows = dispatcher_.most_rows(num_tokens);
   Derived derived;
-  derived.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, hidden_});
+  derived.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, width_});
   if (keep_gate_up)
     derived.gate_up = Tensor::growable(device_, Purpose::activation, compute_,
                                        {max_rows, 2 * config_.intermediate});
   derived.expert_out =
-      Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, hidden_});
+      Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, width_});
   if (shared_) derived.shared.emplace(shared_->make_derived(num_tokens, keep_gate_up));
+  if (latent_)
+    derived.combined = Tensor(device_, Purpose::activation, compute_, {num_tokens, width_});
   return derived;
 }
 
@@ -120,32 +130,51 @@ void MoeLayer::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisit
   visit_rows(visit, "gate_up", gate_up, num_rows);
   visit_tensor(visit, "expert_out", expert_out);
   if (shared) shared->for_each_tensor(with_prefix("shared", visit));
+  visit_tensor(visit, "combined", combined);
 }
 
 void MoeLayer::pack_weights() {
   router_.pack_weights();
   bank_.pack_weights();
   if (shared_) shared_->pack_weights();
+  if (latent_) latent_->pack_weights();
 }
 
 void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, Derived& derived,
                        Scratch& scratch, RowCapacity& capacity, const Pass& pass) const {
   decide(x, saved, scratch, capacity, pass);
   TensorView shared_y;
-  run_experts(x, saved, derived, scratch, pass, [&] {
+  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass, [&] {
     if (shared_) shared_y = shared_->forward(x, *derived.shared, *scratch.shared, pass);
   });
+  combine(y, saved, derived, scratch, pass);
   const Profile::Scope scope(device_.profile(), Part::combine);
-  kernels::combine_rows(returned_rows(saved, derived, pass), place_of_slot(saved, scratch, pass),
-                        used_tokens(saved.gate.weights, saved.route), y);
+  if (latent_) latent_->go_up(used_tokens(derived.combined, saved.route), y);
   if (shared_) kernels::add(y, shared_y, y);
 }
 
 void MoeLayer::rebuild(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                        const Pass& pass) const {
-  run_experts(x, saved, derived, scratch, pass, [&] {
+  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass, [&] {
     if (shared_) shared_->rebuild(x, *derived.shared, *scratch.shared, pass);
   });
+  if (latent_) combine({}, saved, derived, scratch, pass);
+}
+
+TensorView MoeLayer::sent_tokens(const TensorView& x, const Scratch& scratch) const {
+  if (!latent_) return x;
+  const Profile::Scope scope(device_.profile(), Part::experts);
+  const TensorView inner = scratch.latent->slice_rows(0, x.rows());
+  latent_->go_down(x, inner);
+  return inner;
+}
+
+void MoeLayer::combine(const TensorView& y, const Saved& saved, const Derived& derived,
+                       const Scratch& scratch, const Pass& pass) const {
+  const Profile::Scope scope(device_.profile(), Part::combine);
+  kernels::combine_rows(returned_rows(saved, derived, pass), place_of_slot(saved, scratch, pass),
+                        used_tokens(saved.gate.weights, saved.route),
+                        latent_ ? used_tokens(derived.combined, saved.route) : y);
 }
 
 void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
@@ -226,7 +255,11 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   TensorView dy_rows, shared_dx;
   {
     const Profile::Scope scope(profile, Part::combine);
-    combine_backward(dy, saved, derived, scratch, pass);
+    if (latent_)
+      latent_->go_up_backward(dy, used_tokens(derived.combined, route),
+                              used_tokens(scratch.latent, route), pass);
+    combine_backward(latent_ ? used_tokens(scratch.latent, route) : dy, saved, derived, scratch,
+                     pass);
     MovingRows going = dispatcher_.start_to_experts(slots, route, arrival, rows);
     if (shared_) {
       const Profile::Scope meanwhile(profile, Part::experts);
@@ -244,7 +277,9 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
     const Profile::Scope scope(profile, Part::dispatch);
     MovingRows returning = dispatcher_.start_from_experts(dx_rows, route, rows, slots);
     const TensorView dx_slots = returning.finish();
-    kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx);
+    const TensorView dx_sent = latent_ ? used_tokens(scratch.latent, route) : dx;
+    kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx_sent);
+    if (latent_) latent_->go_down_backward(dx_sent, x, dx, pass);
     if (shared_) kernels::add(dx, shared_dx, dx);
   }
   const Profile::Scope scope(profile, Part::router);

@@ -2,12 +2,13 @@
 // a layer are sharded over the ranks of the expert axis; tokens reach them by all-to-all, and rows
 // reach an expert in the order of token identity.
 //   y_t = sum over the chosen experts e of w_{t,e} * expert_e(x_t)  [+ shared experts(x_t)]
-// Shared experts (shared_experts.hpp) work while rows are on the wire, in both directions.
-// Modules hold parameters. What the backward pass reads is in Saved, the decision of the router,
-// which is never taken again, and in Derived, which can be computed again from it and from x. What
-// no one reads later is in Scratch, which all layers share.
-// Legend: T tokens of this rank's micro-batch, S sequences, H hidden, I intermediate, E experts,
-// k choices, R rows received by this rank, P ranks of the expert axis.
+// With `experts.latent` the experts' tokens are of another width than H (latent_space.hpp); where
+// it says W below, that is meant. Shared experts (shared_experts.hpp) work while rows are on the
+// wire, in both directions. Modules hold parameters. What the backward pass reads is in Saved, the
+// decision of the router, which is never taken again, and in Derived, which can be computed again
+// from it and from x. What no one reads later is in Scratch, which all layers share. Legend: T
+// tokens of this rank's micro-batch, S sequences, H hidden, I intermediate, E experts, k choices, R
+// rows received by this rank, P ranks of the expert axis.
 #pragma once
 
 #include <optional>
@@ -17,6 +18,7 @@
 #include "experts/config.hpp"
 #include "experts/dispatcher.hpp"
 #include "experts/expert_bank.hpp"
+#include "experts/latent_space.hpp"
 #include "experts/router.hpp"
 #include "experts/row_capacity.hpp"
 #include "experts/shared_experts.hpp"
@@ -34,12 +36,13 @@ class MoeLayer {
     void for_each_tensor(const RecordVisitor& visit);
   };
   struct Derived {
-    Tensor x_rows;   // compute type, growable [R, H]: the rows in expert order
+    Tensor x_rows;   // compute type, growable [R, W]: the rows in expert order
     Tensor gate_up;  // compute type, growable [R, 2 I]; or none: the backward computes it again
-    // [T k, H]: what the experts returned, in slot-sorted row order; with dropout, which goes by
+    // [T k, W]: what the experts returned, in slot-sorted row order; with dropout, which goes by
     // the choices of a token, in slot order and after it.
     Tensor expert_out;
     std::optional<SharedExperts::Derived> shared;
+    Tensor combined;  // [T, W]: what they returned, added up; only in a latent space
 
     // num_rows: R of the pass.
     void for_each_tensor(std::int64_t num_rows, const RecordVisitor& visit);
@@ -54,13 +57,14 @@ class MoeLayer {
     BankScratch bank;
     std::optional<SharedExperts::Scratch> shared;
     Tensor losses;        // f64 [2]: forward() adds the layer's balance and z loss (router.hpp)
-    Tensor by_slot;       // [T k, H] in slot order; only with dropout
+    Tensor by_slot;       // [T k, W] in slot order; only with dropout
+    Tensor latent;        // [T, W]: of x, then gradients; only in a latent space
     Tensor slot_numbers;  // i32 [T, k]: 0, 1, 2 ...; only with dropout
   };
 
   // Registers the parameters `prefix`.router.weight [E, H], `prefix`.experts.gate_up.weight
   // [E, 2 I, H] (gate rows first) and `prefix`.experts.down.weight [E, H, I], and those of
-  // `prefix`.shared_experts.
+  // `prefix`.shared_experts and `prefix`.latent; W for H in a latent space.
   // parts: of the router (make_router_parts). placement: outlives the layer. num_layers: layers
   // with experts; the auxiliary losses are means over them. output_std: of the initial down
   // weights; initial_std: of all others.
@@ -94,9 +98,14 @@ class MoeLayer {
   bool drops(const Pass& pass) const { return pass.training && config_.dropout > 0; }
   // by_slot: [T k, H] in slot order; the same mask in both passes.
   void drop(const TensorView& by_slot, const Pass& pass) const;
+  // What the experts returned, added up by token: y, or in a latent space derived.combined.
+  void combine(const TensorView& y, const Saved& saved, const Derived& derived,
+               const Scratch& scratch, const Pass& pass) const;
   // The router's decision, and room for the rows that it sends.
   void decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
               const Pass& pass) const;
+  // The tokens that are sent, [T, W].
+  TensorView sent_tokens(const TensorView& x, const Scratch& scratch) const;
   // x [T, H] -> derived: the rows go to the experts, through them and back. run_shared: called
   // while they are on their way.
   template <class RunShared>
@@ -106,13 +115,13 @@ class MoeLayer {
   TensorView returned_rows(const Saved& saved, const Derived& derived, const Pass& pass) const;
   // Where the row of a choice lies there: i32 [T, k].
   TensorView place_of_slot(const Saved& saved, const Scratch& scratch, const Pass& pass) const;
-  // dy [T, H] -> scratch.router.dweights and, in scratch.dispatch.slots, the gradient of what the
+  // dy [T, W] -> scratch.router.dweights and, in scratch.dispatch.slots, the gradient of what the
   // experts returned.
   void combine_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
                         Scratch& scratch, const Pass& pass) const;
 
   ExpertsConfig config_;
-  std::int64_t hidden_;
+  std::int64_t width_;  // W
   DType compute_;
   Device& device_;
   std::int64_t unit_rows_;  // of exact sums; 0: none
@@ -121,6 +130,7 @@ class MoeLayer {
   Dispatcher dispatcher_;
   ExpertBank bank_;
   std::optional<SharedExperts> shared_;
+  std::optional<LatentSpace> latent_;
 };
 
 }  // namespace switchyard

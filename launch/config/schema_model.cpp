@@ -339,6 +339,15 @@ void add_experts(std::vector<Key>& keys) {
                   .range = from(1, million),
                   .description = "Width inside one expert's SwiGLU."});
   keys.push_back({.section = "experts",
+                  .name = "latent",
+                  .field = field<s, &C::latent>(),
+                  .unit = "elements",
+                  .range = from(0, million),
+                  .description =
+                      "Width of the space that experts work in: a learned map takes tokens there "
+                      "before they are sent, another one back what the experts return, so that "
+                      "bytes on the wire and the experts' weights shrink with it; 0: `hidden`."});
+  keys.push_back({.section = "experts",
                   .name = "every",
                   .field = field<s, &C::every>(),
                   .unit = "layers",

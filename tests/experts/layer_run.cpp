@@ -199,10 +199,11 @@ void set_router(ReferenceMoe& moe, const LayerCase& c, const Doubles& x) {
 std::string LayerCase::describe() const {
   return fmt::format(
       "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
+      "latent {}, "
       "gate {}, balance over {}, {} of layers, router {} of {} scores",
       num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
-      shared.number, shared.intermediate, name_of(shared.gate), name_of(scope), name_of(reduction),
-      name_of(router.kind), name_of(router.score));
+      shared.number, shared.intermediate, latent, name_of(shared.gate), name_of(scope),
+      name_of(reduction), name_of(router.kind), name_of(router.score));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -218,6 +219,7 @@ ExpertsConfig LayerCase::config() const {
   config.balance_scope = scope;
   config.balance_reduction = reduction;
   config.router = router;
+  config.latent = latent;
   return config;
 }
 
@@ -253,13 +255,75 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   for (std::size_t t = 0; t < size(c.num_tokens); ++t) x[t * moe.hidden] = 1;
   for (Doubles* values : {&moe.gate_up, &moe.down, &moe.shared.gate_up, &moe.shared.down, &x, &dy})
     round_to(c.dtype, *values);
+  if (c.latent > 0) fold(c);
   set_router(moe, c, x);
   solve();
+}
+
+namespace {
+
+// out [rows, cols] += a [rows, inner] b [inner, cols]; or with a or b transposed.
+struct Matrix {
+  const double* values;
+  std::size_t row_step, col_step;
+  double operator()(std::size_t row, std::size_t col) const {
+    return values[row * row_step + col * col_step];
+  }
+};
+
+void add_product(const Matrix& a, const Matrix& b, std::size_t rows, std::size_t inner,
+                 std::size_t cols, double* out) {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t i = 0; i < inner; ++i)
+      for (std::size_t c = 0; c < cols; ++c) out[r * cols + c] += a(r, i) * b(i, c);
+}
+
+}  // namespace
+
+void Problem::fold(const LayerCase& c) {
+  const auto width = static_cast<std::size_t>(c.latent);
+  const std::size_t h = moe.hidden, i = moe.intermediate, e = moe.num_experts;
+  latent.down = random_doubles("latent down", width * h, 0.5);
+  latent.up = random_doubles("latent up", h * width, 0.5);
+  latent.gate_up = random_doubles("latent gate_up", e * 2 * i * width, 0.5);
+  latent.expert_down = random_doubles("latent expert down", e * width * i, 0.5);
+  for (Doubles* values : {&latent.down, &latent.up, &latent.gate_up, &latent.expert_down})
+    round_to(c.dtype, *values);
+  std::ranges::fill(moe.gate_up, 0.0);
+  std::ranges::fill(moe.down, 0.0);
+  for (std::size_t k = 0; k < e; ++k) {
+    add_product({&latent.gate_up[k * 2 * i * width], width, 1}, {latent.down.data(), h, 1}, 2 * i,
+                width, h, &moe.gate_up[k * 2 * i * h]);
+    add_product({latent.up.data(), width, 1}, {&latent.expert_down[k * width * i], i, 1}, h, width,
+                i, &moe.down[k * h * i]);
+  }
+}
+
+// The chain rule through the folded weights.
+void Problem::unfold() {
+  const std::size_t h = moe.hidden, i = moe.intermediate, width = latent.down.size() / h;
+  latent.d_down.assign(latent.down.size(), 0);
+  latent.d_up.assign(latent.up.size(), 0);
+  latent.d_gate_up.assign(latent.gate_up.size(), 0);
+  latent.d_expert_down.assign(latent.expert_down.size(), 0);
+  for (std::size_t k = 0; k < moe.num_experts; ++k) {
+    const double* d_gate_up = &gradients.gate_up[k * 2 * i * h];
+    const double* d_down = &gradients.down[k * h * i];
+    const double* gate_up = &latent.gate_up[k * 2 * i * width];
+    const double* expert_down = &latent.expert_down[k * width * i];
+    add_product({gate_up, 1, width}, {d_gate_up, h, 1}, width, 2 * i, h, latent.d_down.data());
+    add_product({d_gate_up, h, 1}, {latent.down.data(), 1, h}, 2 * i, h, width,
+                &latent.d_gate_up[k * 2 * i * width]);
+    add_product({d_down, i, 1}, {expert_down, 1, i}, h, i, width, latent.d_up.data());
+    add_product({latent.up.data(), 1, width}, {d_down, i, 1}, width, h, i,
+                &latent.d_expert_down[k * width * i]);
+  }
 }
 
 void Problem::solve() {
   forward = moe.forward(x);
   gradients = moe.backward(x, dy, forward);
+  if (!latent.down.empty()) unfold();
 }
 
 LayerRun::LayerRun(Device& device, const Mesh& mesh, const LayerCase& c, std::int64_t planned_rows)
@@ -303,7 +367,7 @@ LayerRun::Batch& LayerRun::add_batch() {
   return batch;
 }
 
-void LayerRun::load_weights(const ReferenceMoe& moe) {
+void LayerRun::load_weights(const ReferenceMoe& moe, const Problem::Latent& latent) {
   const auto load = [this](const std::string& name, const Doubles& whole) {
     const Parameter& target = parameter(name);
     for (std::int64_t row = 0; row < target.value().rows(); ++row)
@@ -312,8 +376,11 @@ void LayerRun::load_weights(const ReferenceMoe& moe) {
   };
   if (case_.router.has_weights()) load("layers.0.router.weight", moe.router);
   if (!moe.noise_router.empty()) load("layers.0.router.noise.weight", moe.noise_router);
-  load("layers.0.experts.gate_up.weight", moe.gate_up);
-  load("layers.0.experts.down.weight", moe.down);
+  const bool is_latent = case_.latent > 0;
+  load("layers.0.experts.gate_up.weight", is_latent ? latent.gate_up : moe.gate_up);
+  load("layers.0.experts.down.weight", is_latent ? latent.expert_down : moe.down);
+  if (is_latent) load("layers.0.latent.down.weight", latent.down);
+  if (is_latent) load("layers.0.latent.up.weight", latent.up);
   if (moe.shared.intermediate > 0) {
     load("layers.0.shared_experts.gate_up.weight", moe.shared.gate_up);
     load("layers.0.shared_experts.down.weight", moe.shared.down);

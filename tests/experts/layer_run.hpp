@@ -25,6 +25,7 @@ struct LayerCase {
   bool drops = false;  // whether the router is one that drops choices
   double dy_scale = 0.2;
   RouterConfig router = {};
+  std::int64_t latent = 0;
   SharedExpertsConfig shared = {};
   BalanceScope scope = BalanceScope::sequence;
   BalanceReduction reduction = BalanceReduction::sum;
@@ -47,10 +48,23 @@ struct Problem {
   // What the oracle makes of it now.
   void solve();
 
+  // Of a latent space: moe then has the maps down and up folded into its experts, which is the same
+  // function.
+  struct Latent {
+    Doubles down, up;              // [D, H], [H, D]
+    Doubles gate_up, expert_down;  // [E, 2 I, D], [E, D, I]
+    Doubles d_down, d_up, d_gate_up, d_expert_down;
+  };
+
   ReferenceMoe moe;
+  Latent latent;
   Doubles x, dy;  // [T, H], as the compute type holds them
   ReferenceMoe::Forward forward;
   ReferenceMoe::Gradients gradients;
+
+ private:
+  void fold(const LayerCase& c);
+  void unfold();
 };
 
 // Weights of one layer and what L passes through it share; on any device.
@@ -67,7 +81,7 @@ class LayerRun {
     MoeLayer::Derived derived;
   };
   Batch& add_batch();
-  void load_weights(const ReferenceMoe& moe);
+  void load_weights(const ReferenceMoe& moe, const Problem::Latent& latent = {});
   void load_inputs(Batch& batch, const Problem& problem) const;
   // training: whether it is a pass of a training step; a backward pass follows such ones alone.
   void forward(Batch& batch, bool training = true);

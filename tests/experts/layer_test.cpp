@@ -103,8 +103,19 @@ void expect_as_oracle(LayerRun& run, const LayerRun::Batch& batch, const LayerCa
     const Parameter& noise = run.parameter("layers.0.router.noise.weight");
     EXPECT_LE(error_of(noise.gradient(), problem.gradients.noise_router, 0), limit);
   }
-  expect_gradient(run, "layers.0.experts.gate_up.weight", problem.gradients.gate_up, limit);
-  expect_gradient(run, "layers.0.experts.down.weight", problem.gradients.down, limit);
+  const Problem::Latent& latent = problem.latent;
+  const bool is_latent = c.latent > 0;
+  expect_gradient(run, "layers.0.experts.gate_up.weight",
+                  is_latent ? latent.d_gate_up : problem.gradients.gate_up, limit);
+  expect_gradient(run, "layers.0.experts.down.weight",
+                  is_latent ? latent.d_expert_down : problem.gradients.down, limit);
+  if (is_latent) {
+    const auto error = [&](const char* name, const Doubles& expected) {
+      return error_of(run.parameter(name).gradient(), expected, 0);
+    };
+    EXPECT_LE(error("layers.0.latent.down.weight", latent.d_down), limit);
+    EXPECT_LE(error("layers.0.latent.up.weight", latent.d_up), limit);
+  }
   const auto expect_shared = [&](const std::string& name, const Doubles& whole) {
     if (whole.empty()) return;
     EXPECT_LE(error_of(run.parameter("layers.0.shared_experts." + name).gradient(), whole, 0),
@@ -128,7 +139,7 @@ void check_case(const LayerCase& c) {
     const Mesh mesh(world(), layout(degree));
     LayerRun run(*device, mesh, c);
     LayerRun::Batch& batch = run.add_batch();
-    run.load_weights(problem.moe);
+    run.load_weights(problem.moe, problem.latent);
     run.load_inputs(batch, problem);
     run.forward(batch);
     run.backward(batch);
@@ -334,6 +345,22 @@ TEST_P(MoeLayerTest, has_the_gradients_of_the_auxiliary_losses) {
                 .top_k = std::min<std::int64_t>(2, num_experts),
                 .dy_scale = 0,
                 .reduction = reduction});
+}
+
+// Experts in a space narrower, or wider, than the tokens'.
+TEST_P(MoeLayerTest, is_the_oracle_in_a_latent_space) {
+  const std::int64_t num_experts = GetParam();
+  const std::int64_t top_k = std::min<std::int64_t>(2, num_experts);
+  for (const std::int64_t latent : {7, 20})
+    for (const Routing routing : routings)
+      check_case(
+          {.num_experts = num_experts, .top_k = top_k, .routing = routing, .latent = latent});
+  check_case({.num_experts = num_experts,
+              .top_k = top_k,
+              .dropout = 0,
+              .drops = true,
+              .latent = 6,
+              .shared = {.number = 1}});
 }
 
 // Every kind of router, whatever the scores: values and all gradients on all layouts.

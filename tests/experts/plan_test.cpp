@@ -30,7 +30,7 @@ Outcome run_on_cpu(const Mesh& mesh, const LayerCase& c, const Problem& problem)
   const std::unique_ptr<Device> device = make_cpu_device();
   LayerRun run(*device, mesh, c);
   LayerRun::Batch& batch = run.add_batch();
-  run.load_weights(problem.moe);
+  run.load_weights(problem.moe, problem.latent);
   run.load_inputs(batch, problem);
   run.forward(batch);
   run.backward(batch);
@@ -88,6 +88,7 @@ INSTANTIATE_TEST_SUITE_P(
             .num_experts = 4,
             .dtype = DType::bf16,
             .router = {.kind = RouterKind::base, .score = RouterScore::sigmoid, .jitter = 0.1}},
+        LayerCase{.num_experts = 4, .dtype = DType::bf16, .dropout = 0.1, .latent = 8},
         LayerCase{.num_experts = 4, .router = {.kind = RouterKind::hash}},
         LayerCase{.num_experts = 4, .shared = {.number = 2}},
         LayerCase{.num_experts = 3,
