@@ -76,11 +76,15 @@ exact_train() {
 }
 
 # Every number of a run that no layout may change, to the last digit.
-curve() { grep -E '"(loss|validation_loss)"' "$1/metrics.jsonl" | sed -E 's/, "(num_tokens|step_seconds)".*("load_max_over_mean")/, \2/'; }
+curve() {
+  local names='step|loss|cross_entropy|balance_loss|z_loss|grad_norm|learning_rate|num_tokens|load_max_over_mean|dropped_fraction|load_by_layer|validation_loss'
+  grep -v '"event"' "$1/metrics.jsonl" | grep -oE "\"($names)\": (\[[^]]*\]|[^,}]*)" |
+    awk '/^"step"/ { step = $2; next } { print "step " step ": " $0 }'
+}
 
 compare_runs() {
   local first digest wanted
-  first=$(diff <(curve "$2") <(curve "$1") | sed -n 2,4p)
+  first=$(diff <(curve "$2") <(curve "$1") | grep '^[<>]' | sort -s -n -k3 | sed -n 1,4p)
   digest=$("$switchyard" checkpoint show "$1" --digest) wanted=$("$switchyard" checkpoint show "$2" --digest)
   [[ $(curve "$2" | grep -c grad_norm) -eq $num_steps ]] || { fail "$2 has not $num_steps steps"; return 1; }
   if [[ -n $first ]]; then
