@@ -1,0 +1,370 @@
+#include "trainer/run/run.hpp"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <system_error>
+#include <utility>
+
+#include "data/files/shell_quote.hpp"
+#include "kernels/peak.hpp"
+#include "kernels/threads.hpp"
+#include "trainer/agreement.hpp"
+#include "trainer/checkpoint/comparison.hpp"
+#include "trainer/checkpoint/kept_tokenizer.hpp"
+#include "trainer/number_text.hpp"
+#include "trainer/run_device.hpp"
+
+namespace switchyard {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+Run::Run(Group& world, CollectiveLog& collectives, Watchdog& watchdog, const Config& config,
+         const RunStart& start, const Course& course, StopSignal& stop, RunFolder* folder,
+         RankLog& log)
+    : world_(world),
+      collectives_(collectives),
+      watchdog_(watchdog),
+      slow_ranks_(collectives, config.watchdog.slow_every),
+      config_(config),
+      start_(start),
+      course_(course),
+      stop_(stop),
+      folder_(folder),
+      log_(log),
+      checkpoints_(config.run.output + "/checkpoints") {}
+
+ExitCode Run::train(const TokenFile& tokens) {
+  start(tokens);
+  if (config_.checkpoint.initial && state_.step == 0 && !is_saved()) save();
+  const Clock::time_point started = Clock::now();
+  const std::int64_t first_step = state_.step;
+  bool stopped = false;
+  while (state_.step < config_.train.num_steps && !stopped) {
+    take_step();
+    if (due(config_.evaluate.every)) evaluate();
+    stopped = stop_agreed();
+    if (due(config_.checkpoint.every) || stopped) save();
+  }
+  if (!is_saved() && state_.step > first_step) save();
+  if (capture_) note_capture(capture_->finish());
+  if (trace_) note_trace(trace_->finish());
+  record_planned_memory();
+  summarize(first_step, seconds_since(started), stopped);
+  return stopped ? ExitCode::stopped : ExitCode::done;
+}
+
+void Run::start(const TokenFile& tokens) {
+  record_start();
+  std::unique_ptr<Device> device = make_device_together(world_, config_);
+  plan_ = make_plan(config_, world_.size(), tokens.vocab_size());
+  const Plan& plan = plan_;
+  vocab_size_ = tokens.vocab_size();
+  require_memory(world_, config_, plan);
+  flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
+  rank_ = std::make_unique<RankState>(world_, config_, std::move(device), tokens.vocab_size());
+  rank_->device->profile().publish_to(collectives_.place());
+  const BatchLayout layout = trainer().batch_layout();
+  run_together(world_, [&] {
+    loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
+                                       static_cast<std::uint64_t>(config_.run.seed));
+    if (config_.evaluate.every > 0)
+      validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout,
+                                                   config_.evaluate.num_sequences);
+  });
+  if (!config_.capture.steps.empty()) capture_ = std::make_unique<Capture>(config_, layout, world_);
+  if (!config_.profile.steps.empty())
+    trace_ = std::make_unique<StepTrace>(config_.profile.steps, config_.run.output + "/traces",
+                                         world_, collectives_, *rank_->device);
+  measure_peak();
+  corpus_ = corpus_record(tokens);
+  if (config_.numerics.exact) arithmetic_ = arithmetic_record(world_);
+  resume(tokens);
+  const std::optional<RestartMetrics> restart = find_restart();
+  loader_->seek(state_.step, state_.data_position);
+  source_ = std::make_unique<LoaderSource>(*loader_);
+  run_together(world_, [&] {
+    if (folder_ == nullptr) return;
+    // Not before it is known that this run may go on from what is there.
+    if (folder_->marker().course != course_.id)
+      folder_->mark({.course = course_.id, .begun_by = course_.begun_by});
+    folder_->write_config(start_.configuration.yaml);
+    record_ = record_of_start();
+    write_record();
+    keep_tokenizer(folder_->path(), tokens.tokenizer());
+  });
+  if (folder_ == nullptr) return;
+  outputs_ = std::make_unique<RunOutputs>(folder_->path(), config_.metrics, state_.step,
+                                          course_.is_new, rank_->device->profile());
+  if (restart) outputs_->write(*restart);
+  RunProgress::Columns columns;
+  if (is_live_terminal(STDOUT_FILENO)) columns = [] { return terminal_columns(STDOUT_FILENO); };
+  progress_ = std::make_unique<RunProgress>(std::cout, std::move(columns), state_.step + 1,
+                                            config_.train.num_steps);
+  note(describe(plan));
+}
+
+void Run::measure_peak() {
+  const double seconds = 0.05;
+  peak_ = kernels::measure_product_peak(*rank_->device, compute_dtype(config_.run), seconds);
+  world_.all_reduce_values({&peak_, 1}, ReduceOp::sum);
+}
+
+void Run::resume(const TokenFile& tokens) {
+  if (!course_.note.empty()) note(course_.note);
+  const std::optional<Resumed> resumed =
+      resume_run(config_, start_.configuration, tokens, arithmetic_, checkpoints_, trainer(),
+                 world_, [this](const std::string& text) { note(text); });
+  if (!resumed) return begin_from(tokens);
+  state_ = resumed->state;
+  lineage_ = resumed->lineage;
+  saved_step_ = state_.step;
+  checkpoint_path_ = resumed->path;
+  note(fmt::format("resuming from step {} ({})", state_.step, checkpoint_path_));
+}
+
+void Run::begin_from(const TokenFile& tokens) {
+  const std::optional<Resumed> started =
+      start_run(config_, start_.configuration, tokens, trainer(), world_,
+                [this](const std::string& text) { note(text); });
+  if (!started) return;
+  state_ = started->state;
+  lineage_ = started->lineage;
+  const Ancestor& from = lineage_.back();
+  note(fmt::format("beginning with {} of step {} ({}); {}", from.taken, from.step, from.path,
+                   config_.checkpoint.start_with == StartWith::all
+                       ? "step, schedule and position in the data go on from there"
+                       : "step, schedule and position in the data begin anew"));
+}
+
+void Run::record_start() {
+  run_together(world_, [&] {
+    if (folder_ != nullptr)
+      history_ = std::make_unique<RestartHistory>(folder_->path(), newest_step_in(checkpoints_),
+                                                  course_.is_new, unix_seconds());
+  });
+}
+
+std::optional<RestartMetrics> Run::find_restart() {
+  std::optional<RestartMetrics> restart;
+  run_together(world_, [&] {
+    if (history_) restart = history_->begin(state_.step, checkpoint_path_, unix_seconds());
+  });
+  if (restart) note(to_sentence(*restart));
+  return restart;
+}
+
+RunRecord Run::record_of_start() const {
+  std::error_code ignored;
+  return {.command = start_.command,
+          .directory = std::filesystem::current_path(ignored).string(),
+          .version = start_.version,
+          .device = describe_device(*rank_->device),
+          .num_threads = kernels::num_threads(),
+          .vocab_size = vocab_size_,
+          .first_step = state_.step,
+          .peak_flops_per_second = peak_};
+}
+
+void Run::write_record(const std::optional<PlannedAtRows>& at_rows) const {
+  write_run_record(folder_->path(), record_, world_.topology(), plan_, at_rows);
+}
+
+void Run::record_planned_memory() {
+  if (folder_ == nullptr || state_.max_rows == 0) return;
+  try {
+    write_record(PlannedAtRows{.rows = state_.max_rows,
+                               .memory_bytes = peak_bytes_with_rows(config_, world_.size(),
+                                                                    vocab_size_, state_.max_rows)});
+  } catch (const IoError& error) {  // the run itself is whole
+    note(error.what());
+  }
+}
+
+void Run::take_step() {
+  watchdog_.enter(RunSection::step);
+  slow_ranks_.begin_step();
+  const bool captures = capture_ && capture_->wants(state_.step + 1);
+  if (captures) begin_capture();
+  if (outputs_) outputs_->begin_step();
+  const bool traces = trace_ && trace_->wants(state_.step + 1);
+  if (traces) trace_->begin_step(state_.step + 1);
+  const Clock::time_point started = Clock::now();
+  last_ = trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
+  const double seconds = seconds_since(started);
+  if (traces) trace_->end_step();
+  if (captures) end_capture();
+  const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
+  state_.step += 1;
+  state_.num_tokens += tokens;
+  state_.data_position += config_.train.global_batch;
+  for (const std::string& sentence :
+       slow_ranks_.compare(last_.report.computed_seconds, world_.topology()))
+    note(sentence);
+  slow_ranks_.end_step();
+  write_metrics(seconds, static_cast<double>(tokens) / seconds);
+  if (capture_) note_capture(capture_->advance());
+  if (trace_) note_trace(trace_->advance());
+  if (!progress_) return;
+  progress_->step({.step = state_.step,
+                   .loss = last_.loss,
+                   .balance = last_.load.max_over_mean,
+                   .num_tokens = static_cast<double>(tokens),
+                   .seconds = seconds,
+                   .flops_per_token = flops_per_token_,
+                   .peak_flops_per_second = peak_});
+}
+
+void Run::add_to(HostFigures& mine) {
+  mine.maxima.stop_signal = stop_.number();
+  mine.computed_seconds = slow_ranks_.seconds_a_step();
+  spill_meter_.add_to(mine, trainer());
+}
+
+void Run::begin_capture() {
+  capture_->begin_step(state_.step + 1);
+  trainer().observe_with(capture_.get());
+}
+
+void Run::end_capture() {
+  trainer().observe_with(nullptr);
+  capture_->end_step();
+}
+
+void Run::note_capture(const std::string& path) {
+  if (!path.empty()) note(fmt::format("captured activations in {}", path));
+}
+
+void Run::note_trace(const std::string& path) {
+  if (!path.empty()) note(fmt::format("traced steps in {}", path));
+}
+
+void Run::write_metrics(double seconds, double tokens_per_second) {
+  state_.max_rows = static_cast<std::int64_t>(last_.report.maxima.max_rows);
+  memory_bytes_ = static_cast<std::int64_t>(last_.report.maxima.memory_bytes);
+  if (!outputs_) return;
+  std::optional<SpillMetrics> spill;
+  if (trainer().activation_store() != nullptr) spill = SpillMeter::of(last_.report);
+  outputs_->write(StepMetrics{.step = state_.step,
+                              .loss = last_.loss,
+                              .cross_entropy = last_.losses.cross_entropy,
+                              .balance_loss = last_.losses.balance,
+                              .z_loss = last_.losses.z,
+                              .grad_norm = last_.gradient_norm,
+                              .learning_rate = last_.learning_rate,
+                              .num_tokens = state_.num_tokens,
+                              .step_seconds = seconds,
+                              .tokens_per_second = tokens_per_second,
+                              .model_flops_per_second = flops_per_token_ * tokens_per_second,
+                              .memory_bytes = memory_bytes_,
+                              .max_rows = state_.max_rows,
+                              .load_max_over_mean = last_.load.max_over_mean,
+                              .dropped_fraction = last_.load.dropped_fraction,
+                              .spill = spill,
+                              .load_by_layer = last_.load.by_layer});
+}
+
+void Run::evaluate() {
+  watchdog_.enter(RunSection::evaluation);
+  const EvaluationResult result = trainer().evaluate(*validation_);
+  validation_loss_ = result.loss;
+  if (outputs_)
+    outputs_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
+  note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
+  // It may have taken as long as many steps: the next report would be late for a signal.
+  double& signal = last_.report.maxima.stop_signal;
+  signal = std::max(signal, static_cast<double>(stop_.number()));
+  world_.all_reduce_values({&signal, 1}, ReduceOp::max);
+}
+
+void Run::save() {
+  watchdog_.enter(RunSection::checkpoint);
+  const StopSignal::Saving saving(stop_);
+  const SaveResult saved = save_checkpoint({.folder = checkpoints_,
+                                            .state = state_,
+                                            .configuration = start_.configuration.yaml,
+                                            .course = course_.id,
+                                            .lineage = lineage_,
+                                            .corpus = corpus_,
+                                            .arithmetic = arithmetic_,
+                                            .keep = config_.checkpoint.keep},
+                                           trainer().store(), trainer().optimizer(), world_,
+                                           [this](const std::string& text) { note(text); });
+  saved_step_ = state_.step;
+  checkpoint_path_ = saved.path;
+  note(fmt::format("saved {} ({}, {:.1f} s)", saved.path,
+                   format_bytes(static_cast<double>(saved.num_bytes)), saved.seconds));
+}
+
+bool Run::stop_agreed() {
+  const double number = last_.report.maxima.stop_signal;
+  stopped_by_ = StopSignal::name_of(static_cast<int>(number));
+  return number > 0;
+}
+
+std::string Run::describe(const Plan& plan) const {
+  const RankPlan& fullest = plan.fullest();
+  return fmt::format(
+      "{} parameters, {} active; {} ranks (data {}, expert {}) on {}; {} a rank with balanced "
+      "routing; {} tokens a step in {} micro-steps",
+      format_count(static_cast<double>(plan.num_parameters)),
+      format_count(static_cast<double>(plan.num_active_parameters)), plan.num_ranks,
+      plan.parallel.data, plan.parallel.expert, describe_device(*rank_->device),
+      format_bytes(static_cast<double>(fullest.peak_bytes)), plan.tokens_per_step,
+      plan.num_micro_steps);
+}
+
+void Run::note(const std::string& text) {
+  log_.info(text);
+  if (world_.rank() != 0) return;
+  if (progress_) {
+    progress_->note(text);
+  } else {
+    std::cout << text << std::endl;
+  }
+}
+
+void Run::summarize(std::int64_t first_step, double seconds, bool stopped) {
+  if (folder_ == nullptr) return;
+  progress_->finish();
+  if (stopped) std::cout << "Stopped by " << stopped_by_ << ".\n";
+  const double rate = progress_->tokens_per_second();
+  RunSummary summary{
+      .first_step = first_step,
+      .last_step = state_.step,
+      .num_steps = config_.train.num_steps,
+      .loss = last_.loss,
+      .validation_loss = validation_loss_,
+      .num_tokens =
+          (state_.step - first_step) * config_.train.global_batch * config_.model.sequence_length,
+      .seconds = seconds,
+      .tokens_per_second = rate,
+      .peak_share = peak_ > 0 ? std::optional(rate * flops_per_token_ / peak_) : std::nullopt,
+      .memory_bytes = memory_bytes_,
+      .checkpoint = checkpoint_path_,
+      .next = {}};
+  const std::string run = quote_for_shell(folder_->path());
+  if (state_.step < config_.train.num_steps)
+    summary.next.push_back("continue: " + start_.continue_command);
+  summary.next.push_back(
+      fmt::format("generate: {} generate {} --prompt TEXT", start_.program, run));
+  summary.next.push_back(fmt::format("report: {} report {} --output {}", start_.program, run,
+                                     quote_for_shell(folder_->path() + "/report.html")));
+  if (!start_.plot_script.empty())
+    summary.next.push_back(fmt::format("pictures: {} {}", start_.plot_script, run));
+  std::cout << format_summary(summary) << std::flush;
+}
+
+}  // namespace switchyard
