@@ -81,6 +81,9 @@ kill_ranks() {
     while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
   done
 }
+# A point whose sweep was killed saves and ends by itself: nothing may be removed before.
+is_running() { "$switchyard" sweep killed.yaml --collect 2>/dev/null | grep -q '[0-9] running'; }
+while is_running; do sleep 0.05; done
 folders=(runs/killed/points/*)
 rm -rf "${folders[@]:0:2}"  # so that some are left to run
 kill_ranks &
