@@ -1,11 +1,14 @@
 // Key `experts` of a configuration.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <string_view>
 
 #include "experts/router_config.hpp"
+#include "kernels/select_sequences.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {
@@ -60,8 +63,17 @@ struct ExpertsConfig {
 
   SharedExpertsConfig shared = {};
   RouterConfig router = {};
+  // While training, of each sequence of L tokens an expert takes at most capacity_factor L k / E
+  // choices, rounded up, and the others are dropped. 0: none is.
+  double capacity_factor = 0;
+  kernels::DropBy drop_by = kernels::DropBy::position;
   bool allow_future = false;  // whether a router may be one that sees the future
 
+  std::int64_t capacity_of(std::int64_t sequence_length) const {
+    const double even =
+        static_cast<double>(sequence_length * top_k) / static_cast<double>(num_experts);
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(capacity_factor * even)));
+  }
   // Whether the weights of a token's experts sum to the router's scale.
   bool weights_are_shares() const {
     return normalize_top_k || router.softmax_over == SoftmaxOver::chosen || !router.has_weights();

@@ -49,7 +49,7 @@ GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t
     logits = Tensor(device, Purpose::activation, DType::f32, by_expert);
   if (config.router.kind == RouterKind::noisy_top_k)
     noise = Tensor(device, Purpose::activation, DType::f32, by_expert);
-  if (config.router.kind == RouterKind::gshard)
+  if (config.router.kind == RouterKind::gshard || config.capacity_factor > 0)
     considered = Tensor(device, Purpose::activation, DType::i32, {num_tokens, config.top_k});
 }
 
@@ -189,6 +189,10 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
     if (context_.size() > 1) context_.all_reduce(score_sums, ReduceOp::sum);
   }
   count(counts, scratch, pass);
+  if (config_.capacity_factor > 0 && pass.training)
+    kernels::drop_over_capacity(scores, pass.sequence_length,
+                                config_.capacity_of(pass.sequence_length), config_.drop_by,
+                                indices);
 }
 
 // An evaluation has no steps, and nobody asks for its balance beyond a sequence.

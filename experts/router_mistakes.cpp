@@ -16,6 +16,7 @@ class Mistakes {
     check_scores();
     check_groups();
     check_loads();
+    check_capacity();
     return std::move(found_);
   }
 
@@ -119,6 +120,17 @@ class Mistakes {
                       experts_.num_experts, experts_.top_k, most, router_.imbalance));
   }
 
+  void check_capacity() {
+    const bool is_by_score = experts_.drop_by == kernels::DropBy::score;
+    if (experts_.capacity_factor == 0 && is_by_score)
+      add({"experts.drop_by", "experts.capacity_factor"},
+          "drop_by counts only with a capacity_factor above 0; set it or leave both out");
+    if (experts_.capacity_factor > 0 && is_by_score && !experts_.allow_future)
+      add({"experts.drop_by", "experts.allow_future"},
+          "drop_by score lets it depend on tokens that come later whether a token's choice is "
+          "dropped; write allow_future: true if that is meant, or drop_by: position");
+  }
+
   const ExpertsConfig& experts_;
   const RouterConfig& router_;
   std::string_view kind_;
@@ -133,7 +145,12 @@ std::vector<ConfigMistake> router_mistakes(const ExpertsConfig& config) {
 }
 
 std::vector<ConfigMistake> router_mistakes_on_card(const ExpertsConfig& config) {
-  if (config.num_experts == 0 || config.every == 0 || config.router.runs_on_card()) return {};
+  if (config.num_experts == 0 || config.every == 0) return {};
+  if (config.capacity_factor > 0)
+    return {
+        {{"experts.capacity_factor", "run.device"},
+         "on a card no choices are dropped; write run.device: cpu or leave capacity_factor out"}};
+  if (config.router.runs_on_card()) return {};
   return {{{"experts.router.kind", "experts.router.jitter", "experts.router.groups", "run.device"},
            fmt::format("on a card there is kind top_k without jitter and with at most {} groups; "
                        "write run.device: cpu or change the router",

@@ -53,4 +53,16 @@ void select_by_experts(const TensorView& scores, std::int64_t sequence_length, d
       [&] { plan::select_top_k(scores, indices); });
 }
 
+void drop_over_capacity(const TensorView& scores, std::int64_t sequence_length,
+                        std::int64_t capacity, DropBy drop_by, const TensorView& indices) {
+  if (scores.empty()) return;
+  check_sequences(scores, sequence_length);
+  check_indices(scores, indices);
+  expect(capacity >= 1, "room for a token");
+  dispatch(
+      *scores.device,
+      [&] { cpu::drop_over_capacity(scores, sequence_length, capacity, drop_by, indices); },
+      [&] { plan::select_top_k(scores, indices); });
+}
+
 }  // namespace switchyard::kernels

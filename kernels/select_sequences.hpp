@@ -3,6 +3,9 @@
 // of L tokens, T = S L, E experts, k choices. Sequences do not know of each other.
 #pragma once
 
+#include <array>
+#include <string_view>
+
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
@@ -30,5 +33,17 @@ void select_balanced(const TensorView& scores, std::int64_t sequence_length,
 // f32 [T, E]; indices: i32 [T, k], written: highest score first, then -1.
 void select_by_experts(const TensorView& scores, std::int64_t sequence_length, double capacity,
                        const TensorView& indices);
+
+// Which choices an expert keeps that more tokens of a sequence chose than it has room for: those of
+// the first tokens (Fedus, Zoph, Shazeer: Switch Transformers, 2021, section 2.2), which depends on
+// nothing that comes later, or those with the largest scores, ties to the earlier token.
+enum class DropBy : std::uint8_t { position, score };
+constexpr std::array<std::string_view, 2> choice_names(DropBy) {
+  return {"position", "score"};
+}
+// In each sequence every expert keeps at most `capacity` choices; the others become -1. scores: f32
+// [T, E]; indices: i32 [T, k], changed in place.
+void drop_over_capacity(const TensorView& scores, std::int64_t sequence_length,
+                        std::int64_t capacity, DropBy drop_by, const TensorView& indices);
 
 }  // namespace switchyard::kernels

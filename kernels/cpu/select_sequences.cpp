@@ -173,4 +173,41 @@ void select_by_experts(const TensorView& scores, std::int64_t sequence_length, d
   });
 }
 
+namespace {
+
+// A choice of an expert: where it stands in indices, and its score.
+struct Chosen {
+  std::int32_t* choice;
+  float score;
+};
+
+// The choices of one sequence, by expert and in the order of tokens.
+std::vector<std::vector<Chosen>> choices_by_expert(Rows<float> scores, Rows<std::int32_t> indices,
+                                                   std::int64_t first, std::int64_t length,
+                                                   std::int64_t num_experts, std::int64_t top_k) {
+  std::vector<std::vector<Chosen>> by_expert(static_cast<std::size_t>(num_experts));
+  for (std::int64_t t = first; t < first + length; ++t)
+    for (std::int64_t j = 0; j < top_k; ++j)
+      if (const std::int32_t e = indices[t][j]; e >= 0)
+        by_expert[static_cast<std::size_t>(e)].push_back({&indices[t][j], scores[t][e]});
+  return by_expert;
+}
+
+}  // namespace
+
+void drop_over_capacity(const TensorView& scores, std::int64_t sequence_length,
+                        std::int64_t capacity, DropBy drop_by, const TensorView& indices) {
+  for_each_sequence(scores, sequence_length, [&](std::int64_t first) {
+    for (std::vector<Chosen>& chosen :
+         choices_by_expert(rows_of<float>(scores), rows_of<std::int32_t>(indices), first,
+                           sequence_length, scores.cols(), indices.cols())) {
+      if (std::ssize(chosen) <= capacity) continue;
+      if (drop_by == DropBy::score)
+        std::stable_sort(chosen.begin(), chosen.end(),
+                         [](const Chosen& a, const Chosen& b) { return a.score > b.score; });
+      for (auto over = chosen.begin() + capacity; over != chosen.end(); ++over) *over->choice = -1;
+    }
+  });
+}
+
 }  // namespace switchyard::kernels::cpu

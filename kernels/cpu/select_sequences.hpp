@@ -1,7 +1,7 @@
 // The CPU twins of kernels/select_sequences.hpp. A sequence is one thread's work.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include "kernels/select_sequences.hpp"
 
 namespace switchyard::kernels::cpu {
 
@@ -10,5 +10,7 @@ void select_balanced(const TensorView& scores, std::int64_t sequence_length,
                      const TensorView& indices);
 void select_by_experts(const TensorView& scores, std::int64_t sequence_length, double capacity,
                        const TensorView& indices);
+void drop_over_capacity(const TensorView& scores, std::int64_t sequence_length,
+                        std::int64_t capacity, DropBy drop_by, const TensorView& indices);
 
 }  // namespace switchyard::kernels::cpu

@@ -309,10 +309,27 @@ void add_router(std::vector<Key>& keys) {
                                  "balance: those of each `sequence`, so that no layout and no "
                                  "batch changes a choice."});
   keys.push_back({.section = "experts",
+                  .name = "capacity_factor",
+                  .field = field<s, &ExpertsConfig::capacity_factor>(),
+                  .range = from(0, million),
+                  .description =
+                      "While training an expert takes of each sequence at most this many times "
+                      "the mean of its choices, rounded up; what is over is dropped "
+                      "(`dropped_fraction`). Sequences do not know of each other, so no layout "
+                      "changes what is dropped. 0: nothing is."});
+  keys.push_back({.section = "experts",
+                  .name = "drop_by",
+                  .field = field<s, &ExpertsConfig::drop_by>(),
+                  .description =
+                      "With `capacity_factor`: `position`, the last tokens of the sequence are "
+                      "dropped; `score`, those with the lowest scores, which needs "
+                      "`allow_future`."});
+  keys.push_back({.section = "experts",
                   .name = "allow_future",
                   .field = field<s, &ExpertsConfig::allow_future>(),
                   .description = "Whether a token's experts may depend on tokens that come after "
-                                 "it, as with `sinkhorn`, `base` and `expert_choice`."});
+                                 "it, as with `sinkhorn`, `base` and `expert_choice`, and with "
+                                 "`drop_by: score`."});
 }
 
 }  // namespace

@@ -67,6 +67,31 @@ TEST(Balance, ScopesBeyondASequenceEqualOneRank) {
     }
 }
 
+// What is dropped is a matter of the sequence: the same on every layout, to the choice.
+TEST(Balance, CapacityDropsTheSameChoicesAsOneRank) {
+  if (is_tested_on_card()) GTEST_SKIP() << "no choices are dropped there";
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  for (const kernels::DropBy drop_by : {kernels::DropBy::position, kernels::DropBy::score})
+    for (Config config : layouts()) {
+      if (config.parallel.context > 1) continue;
+      SCOPED_TRACE(std::string(name_of(drop_by)) + ", expert " +
+                   std::to_string(config.parallel.expert));
+      config.experts.capacity_factor = 0.8;
+      config.experts.drop_by = drop_by;
+      SmallRun reference(*alone, on_one_rank(config)), run(world(), config);
+      for (std::int64_t step = 1; step <= 5; ++step) {
+        const StepResult actual = run.train(step, step).front();
+        const StepResult expected = reference.train(step, step).front();
+        expect_equal(actual.loss, expected.loss, "loss");
+        expect_equal(actual.gradient_norm, expected.gradient_norm, "gradient norm");
+        EXPECT_DOUBLE_EQ(actual.load.dropped_fraction, expected.load.dropped_fraction);
+        EXPECT_GT(actual.load.dropped_fraction, 0.15);  // 0.2, if the choices were even
+      }
+      const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
+      EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
+    }
+}
+
 // The scopes are three different losses.
 TEST(Balance, ScopesDiffer) {
   std::vector<double> losses;

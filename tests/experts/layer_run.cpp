@@ -167,6 +167,30 @@ Choices choices_at(const LayerCase& c, const ReferenceMoe& moe, const ReferenceM
       moe.top_k);
 }
 
+// What is over an expert's capacity in a sequence, by each choice's rank among those of its expert.
+void set_dropped(ReferenceMoe& moe, const LayerCase& c, const Doubles& x) {
+  const ReferenceMoe::Forward free = moe.forward(x);
+  const std::size_t k = moe.top_k, experts = moe.num_experts;
+  const auto length = static_cast<std::size_t>(c.sequence_length);
+  const double even = static_cast<double>(length * k) / static_cast<double>(experts);
+  const auto room = static_cast<std::size_t>(std::max(1.0, std::ceil(c.capacity_factor * even)));
+  moe.dropped_are_in_sums = moe.dropped_are_counted = true;
+  moe.dropped.clear();
+  for (std::size_t slot = 0; slot < free.indices.size(); ++slot) {
+    const std::size_t first = slot / k / length * length * k, e = free.indices[slot];
+    const auto goes_before = [&](std::size_t other) {
+      const double mine = free.probs[slot / k * experts + e];
+      const double its = free.probs[other / k * experts + e];
+      if (c.drop_by == kernels::DropBy::score && its != mine) return its > mine;
+      return other < slot;
+    };
+    std::size_t num_before = 0;
+    for (std::size_t other = first; other < first + length * k; ++other)
+      num_before += free.indices[other] == e && goes_before(other);
+    moe.dropped.push_back(num_before >= room);
+  }
+}
+
 void set_router(ReferenceMoe& moe, const LayerCase& c, const Doubles& x) {
   const ExpertsConfig config = c.config();
   const std::size_t num_tokens = x.size() / moe.hidden;
@@ -200,10 +224,11 @@ std::string LayerCase::describe() const {
   return fmt::format(
       "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
       "latent {}, "
-      "gate {}, balance over {}, {} of layers, router {} of {} scores",
+      "gate {}, balance over {}, {} of layers, router {} of {} scores, capacity {} by {}",
       num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
       shared.number, shared.intermediate, latent, name_of(shared.gate), name_of(scope),
-      name_of(reduction), name_of(router.kind), name_of(router.score));
+      name_of(reduction), name_of(router.kind), name_of(router.score), capacity_factor,
+      name_of(drop_by));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -220,6 +245,8 @@ ExpertsConfig LayerCase::config() const {
   config.balance_reduction = reduction;
   config.router = router;
   config.latent = latent;
+  config.capacity_factor = capacity_factor;
+  config.drop_by = drop_by;
   return config;
 }
 
@@ -257,6 +284,7 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
     round_to(c.dtype, *values);
   if (c.latent > 0) fold(c);
   set_router(moe, c, x);
+  if (c.capacity_factor > 0) set_dropped(moe, c, x);
   solve();
 }
 

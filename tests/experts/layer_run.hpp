@@ -29,6 +29,8 @@ struct LayerCase {
   SharedExpertsConfig shared = {};
   BalanceScope scope = BalanceScope::sequence;
   BalanceReduction reduction = BalanceReduction::sum;
+  double capacity_factor = 0;
+  kernels::DropBy drop_by = kernels::DropBy::position;
 
   std::string describe() const;
   ExpertsConfig config() const;

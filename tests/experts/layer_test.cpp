@@ -85,6 +85,9 @@ void expect_counts(const LayerRun::Batch& batch, const LayerCase& c, const Probl
     double wanted = 0;
     for (std::size_t at = e; at < expected.counts.size(); at += num_experts)
       wanted += expected.counts[at];
+    for (std::size_t slot = 0; problem.moe.dropped_are_counted && slot < expected.indices.size();
+         ++slot)
+      wanted -= expected.indices[slot] == e && problem.moe.dropped[slot];
     EXPECT_EQ(static_cast<double>(counts[e]), wanted) << "expert " << e;
   }
 }
@@ -335,6 +338,21 @@ TEST_P(MoeLayerTest, balances_over_the_step_so_far) {
       EXPECT_NEAR(balance, second.forward.balance / 2, 1e-6 * second.forward.balance);
     }
   }
+}
+
+// What is dropped is a matter of the sequence, and the balance loss counts it.
+TEST_P(MoeLayerTest, drops_what_is_over_the_capacity_of_a_sequence) {
+  if (is_tested_on_card()) GTEST_SKIP() << "no choices are dropped there";
+  const std::int64_t num_experts = GetParam();
+  for (const kernels::DropBy drop_by : {kernels::DropBy::position, kernels::DropBy::score})
+    for (const double capacity_factor : {0.5, 1.0, 1.5})
+      for (const Routing routing : routings)
+        check_case({.num_experts = num_experts,
+                    .top_k = std::min<std::int64_t>(2, num_experts),
+                    .normalize = capacity_factor != 1.0,
+                    .routing = routing,
+                    .capacity_factor = capacity_factor,
+                    .drop_by = drop_by});
 }
 
 // Without a gradient from above, all that is left is the auxiliary losses'.

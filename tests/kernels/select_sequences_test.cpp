@@ -161,6 +161,24 @@ TEST(ExpertChoice, IsEachExpertsBestTokens) {
     }
 }
 
+// Two sequences of four tokens that all choose expert 0, and some expert 1.
+TEST(Capacity, DropsWhatIsOverItByPositionOrByScore) {
+  const Operand scores(DType::f32, 8, 2, 1);
+  scores.set({1, 5, 3, 5, 3, 5, 2, 5, 4, 9, 4, 8, 4, 9, 4, 7});
+  const auto dropped = [&](std::int64_t capacity, kernels::DropBy drop_by) {
+    const Operand indices = Operand::of_ints({0, 1, 0, -1, 0, 1, 0, -1, 0, 1, 0, 1, 0, 1, 0, 1}, 2);
+    kernels::drop_over_capacity(scores, 4, capacity, drop_by, indices);
+    return indices.ints();
+  };
+  using Ints = std::vector<std::int32_t>;
+  EXPECT_EQ(dropped(2, kernels::DropBy::position),
+            (Ints{0, 1, 0, -1, -1, 1, -1, -1, 0, 1, 0, 1, -1, -1, -1, -1}));
+  EXPECT_EQ(dropped(2, kernels::DropBy::score),
+            (Ints{-1, 1, 0, -1, 0, 1, -1, -1, 0, 1, 0, -1, -1, 1, -1, -1}));
+  EXPECT_EQ(dropped(4, kernels::DropBy::score),
+            (Ints{0, 1, 0, -1, 0, 1, 0, -1, 0, 1, 0, 1, 0, 1, 0, 1}));
+}
+
 TEST(SequenceChoices, AreTheSameForAnyThreads) {
   expect_same_for_any_threads([] {
     const Size size{5, 24, 6, 2};

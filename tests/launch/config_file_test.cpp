@@ -128,7 +128,8 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:5:18: experts.top_k: kind gshard has a first and a second expert, and top_k "
        "is 3; write 2"},
       {"experts: {normalize_top_k: false, router: {kind: gshard}}\n",
-       "a.yaml:5:28: experts.normalize_top_k: kind gshard keeps its second expert with a probability "
+       "a.yaml:5:28: experts.normalize_top_k: kind gshard keeps its second expert with a "
+       "probability "
        "by its share of both scores; leave normalize_top_k out"},
       {"experts: {bias_rate: 0.001, router: {kind: hash}}\n",
        "a.yaml:5:22: experts.bias_rate: a bias moves the choice of the largest scores, and kind "
@@ -137,7 +138,8 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:5:46: experts.router.score: kind noisy_top_k is defined with a softmax; leave score "
        "out"},
       {"experts: {router: {softmax_over: chosen, score: sigmoid}}\n",
-       "a.yaml:5:34: experts.router.softmax_over: score sigmoid has no softmax; leave softmax_over out"},
+       "a.yaml:5:34: experts.router.softmax_over: score sigmoid has no softmax; leave softmax_over "
+       "out"},
       {"experts: {normalize_top_k: false, router: {softmax_over: chosen}}\n",
        "a.yaml:5:58: experts.router.softmax_over: a softmax over the chosen sums to 1; leave "
        "normalize_top_k out"},
@@ -168,6 +170,14 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:5:26: experts.balance_scope: global_batch x sequence_length x top_k = 1000000 x "
        "2048 x "
        "2 is more than 2147483647 choices, which balance_scope step can count; write sequence"},
+      {"experts: {drop_by: score}\n",
+       "a.yaml:5:20: experts.drop_by: drop_by counts only with a capacity_factor above 0; set it "
+       "or "
+       "leave both out"},
+      {"experts: {capacity_factor: 1, drop_by: score}\n",
+       "a.yaml:5:40: experts.drop_by: drop_by score lets it depend on tokens that come later "
+       "whether a token's choice is dropped; write allow_future: true if that is meant, or "
+       "drop_by: position"},
       {"checkpoint: {start_with: all}\n",
        "a.yaml:5:26: checkpoint.start_with: start_with = all counts only with start_from, the "
        "checkpoint to begin with; set it or leave both out"},

@@ -32,12 +32,13 @@ struct ReferenceMoe {
   std::vector<bool> dropped;  // [T, k]: choices that count for nothing; empty: none
   // Whether the scores of dropped choices stay in the sum that the others' are divided by.
   bool dropped_are_in_sums = false;
-  bool sigmoid = false;             // scores; else a softmax
-  double scale = 1;                 // of the weights
-  std::vector<std::int64_t> given;  // [T, k]: the choices, -1: none; empty: the largest scores
-  Doubles jitter;                   // [T, H] factors of the router's input; empty: none
-  Doubles noise_router;             // [E, H]: the logits have noise * softplus(this x); empty: none
-  Doubles noise;                    // [T, E]
+  bool dropped_are_counted = false;  // by the balance loss
+  bool sigmoid = false;              // scores; else a softmax
+  double scale = 1;                  // of the weights
+  std::vector<std::int64_t> given;   // [T, k]: the choices, -1: none; empty: the largest scores
+  Doubles jitter;                    // [T, H] factors of the router's input; empty: none
+  Doubles noise_router;  // [E, H]: the logits have noise * softplus(this x); empty: none
+  Doubles noise;         // [T, E]
   struct Shared {
     std::size_t intermediate = 0;  // 0: there are none
     Doubles gate_up;               // [2 I, H]
@@ -73,9 +74,10 @@ struct ReferenceMoe {
     for (std::size_t t = 0; t < num_tokens; ++t) {
       route(t, router_input(x, t), f);
       for (std::size_t j = 0; j < top_k; ++j) {
-        if (is_dropped(t, j)) continue;
+        if (is_dropped(t, j) && !dropped_are_counted) continue;
         const std::size_t e = f.indices[t * top_k + j];
         f.counts[t / sequence_length * num_experts + e] += 1;
+        if (is_dropped(t, j)) continue;
         const Doubles out = expert(e, &x[t * hidden]).out;
         for (std::size_t h = 0; h < hidden; ++h)
           f.y[t * hidden + h] += f.weights[t * top_k + j] * masked(out[h], t, j, h);
