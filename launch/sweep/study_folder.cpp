@@ -14,11 +14,20 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr const char* format_name = "switchyard study folder";
+constexpr std::string_view marker_name = "study.json";
+
+// A sweep that was killed at once leaves at most a part of the marker.
+bool holds_files(const std::string& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    if (!entry.path().filename().string().starts_with(marker_name)) return true;
+  return false;
+}
 
 }  // namespace
 
 void claim_study_folder(const StudyConfig& study) {
-  const std::string marker = study.output + "/study.json";
+  const std::string marker = fmt::format("{}/{}", study.output, marker_name);
   std::error_code error;
   if (fs::is_regular_file(marker, error)) {
     const nlohmann::json json = nlohmann::json::parse(read_file(marker), nullptr, false);
@@ -29,12 +38,12 @@ void claim_study_folder(const StudyConfig& study) {
         fmt::format("study.output: {} holds the study {}, and this is {}: choose another folder",
                     study.output, name.empty() ? "of another program" : name, study.name));
   }
-  if (fs::exists(study.output, error) && !fs::is_empty(study.output, error))
+  if (holds_files(study.output))
     throw ConfigError(fmt::format(
         "study.output: {} holds files, and no study.json says that a study made it: choose another "
         "folder",
         study.output));
-  fs::create_directories(study.output + "/points", error);
+  fs::create_directories(study.output, error);
   if (error)
     throw IoError(
         fmt::format("study.output: {} cannot be created: {}", study.output, error.message()));

@@ -108,6 +108,11 @@ sed 's#runs/small#runs/mine#' study.yaml >mine.yaml
 expect 2 "$switchyard" sweep mine.yaml --local
 expect_lines 1 "runs/mine holds files, and no study.json says that a study made it"
 
+mkdir -p runs/begun && touch runs/begun/study.json.tmp-host-1  # of a sweep that was killed at once
+sed 's#runs/small#runs/begun#' study.yaml >begun.yaml
+expect 0 "$switchyard" sweep begun.yaml --collect
+[[ $out == *"18 waiting"* && -s runs/begun/study.h5 ]] || fail "a folder that was just begun: $out"
+
 # Two sweeps at once on one machine: the second is refused while the first runs.
 cat >long.yaml <<'YAML'
 study: {name: long, output: runs/long, config: base.yaml, evaluate: false}
