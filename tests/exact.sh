@@ -40,7 +40,7 @@ way_of() {
 }
 
 count=0
-for feature in "${model_features[@]}"; do
+for feature in "${model_features[@]}" "${router_features[@]}"; do
   for precision in fp32 bf16; do
     [[ $feature != bf16 || $precision == bf16 ]] || continue
     features_of "$feature"

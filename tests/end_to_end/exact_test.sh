@@ -118,6 +118,21 @@ units() {
   done
 }
 
+# Kinds of routers, which exclude each other: some steps of each on three layouts.
+routers() {
+  local num_steps=12 feature layout
+  for feature in "${router_features[@]}"; do
+    features_of "$feature"
+    exact_train "$feature" 1 1 1 1 "${overrides[@]}"
+    for layout in "2 2 1 2" "3 1 3 1" "4 2 2 4"; do
+      read -r ranks data context expert <<<"$layout"
+      exact_train router "$ranks" "$data" "$context" "$expert" "${overrides[@]}" "train.micro_batch=$((24 / data / 3))" &&
+        compare_runs router "$feature" && echo "equal: $layout with $feature"
+      rm -rf router
+    done
+  done
+}
+
 # The near ties are there: in fast mode a layout of these leaves the curve of one rank. And exact mode computes
 # what fast mode does.
 if [[ $3 == 2 ]]; then
@@ -130,6 +145,7 @@ if [[ $3 == 2 ]]; then
     { d = ($4 - $8) / $8; if (d > 1e-5 || d < -1e-5) { print; bad = 1 } } END { exit bad || NR != 6 }' ||
     fail "the first steps are not those of fast mode"
 else
+  routers
   units max_context4 numerics.max_context=4 "2 1 2 1" "4 1 4 2" "4 2 2 4"
   units sequences2 "numerics.unit_sequences=2" "3 3 1 3" "2 2 1 1"
   for name in "${!layouts_with[@]}"; do

@@ -10,6 +10,8 @@
 #   draw N                 sets $drawn to one of 0 ... N - 1: a fixed sequence, from $seed on
 source "$(dirname "${BASH_SOURCE[0]}")/small_run.sh"
 model_features=(plain dropout documents windows tied dense top1 uneven kv_heads shared biased bf16)
+# One of them in a model: kinds of routers.
+router_features=(sigmoid noisy gshard sinkhorn base expert_choice latent)
 num_steps=${num_steps:-50}
 seed=${seed:-15}
 
@@ -47,6 +49,12 @@ features_of() {
     top1) overrides=(experts.top_k=1 experts.normalize_top_k=false experts.balance_weight=0.05) ;;
     uneven) overrides=(experts.num_experts=5) ;;
     shared) overrides=(experts.shared.number=1 experts.shared.gate=sigmoid) ;;
+    sigmoid) overrides=(experts.router.score=sigmoid experts.router.scale=2.5 experts.router.groups=2 experts.router.group_score=best_two
+      experts.num_experts=6 experts.bias_rate=0.001) ;;
+    noisy) overrides=(experts.router.kind=noisy_top_k experts.router.jitter=0.01) ;;
+    gshard) overrides=(experts.router.kind=gshard experts.top_k=2) ;;
+    sinkhorn | base | expert_choice) overrides=(experts.router.kind="$1" experts.allow_future=true) ;;
+    latent) overrides=(experts.latent=16) ;;
     biased) overrides=(experts.bias_rate=0.001) ;;
     kv_heads) overrides=(model.num_heads=8 model.num_kv_heads=4) ;;
     bf16) overrides=(run.precision=bf16) ;;
