@@ -67,7 +67,9 @@ struct RouterConfig {
   bool has_weights() const { return kind != RouterKind::hash; }
   // What kernels for a card there are.
   bool runs_on_card() const {
-    return kind == RouterKind::top_k && jitter == 0 && groups <= kernels::most_groups_on_card;
+    const bool has_kernels =
+        kind == RouterKind::top_k || kind == RouterKind::hash || kind == RouterKind::balanced;
+    return has_kernels && jitter == 0 && groups <= kernels::most_groups_on_card;
   }
 };
 

@@ -152,8 +152,8 @@ std::vector<ConfigMistake> router_mistakes_on_card(const ExpertsConfig& config) 
          "on a card no choices are dropped; write run.device: cpu or leave capacity_factor out"}};
   if (config.router.runs_on_card()) return {};
   return {{{"experts.router.kind", "experts.router.jitter", "experts.router.groups", "run.device"},
-           fmt::format("on a card there is kind top_k without jitter and with at most {} groups; "
-                       "write run.device: cpu or change the router",
+           fmt::format("on a card there are the kinds top_k, hash and balanced, without jitter and "
+                       "with at most {} groups; write run.device: cpu or change the router",
                        kernels::most_groups_on_card)}};
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/check.hpp"
 #include "kernels/cpu/select_fixed.hpp"
+#include "kernels/cuda/select_fixed.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/plan/loops.hpp"
 
@@ -57,7 +58,8 @@ void select_by_hash(const TensorView& tokens, RandomKey key, std::int64_t num_ex
   expect_vector(tokens, DType::i32, indices.rows(), "tokens i32 [T]");
   dispatch(
       *indices.device, [&] { cpu::select_by_hash(tokens, key, num_experts, indices); },
-      [&] { plan::select_fixed(indices); });
+      [&] { plan::select_fixed(indices); },
+      [&] { cuda::select_by_hash(tokens, key, num_experts, indices); });
 }
 
 void select_by_shares(const TokenNumbers& numbers, std::span<const double> shares,
@@ -78,7 +80,8 @@ void select_in_turn(const TokenNumbers& numbers, std::int64_t num_experts,
   check_numbers(numbers, indices);
   dispatch(
       *indices.device, [&] { cpu::select_in_turn(numbers, num_experts, indices); },
-      [&] { plan::select_fixed(indices); });
+      [&] { plan::select_fixed(indices); },
+      [&] { cuda::select_in_turn(numbers, num_experts, indices); });
 }
 
 }  // namespace switchyard::kernels

@@ -47,4 +47,7 @@ check imbalanced experts.router.imbalance=2
 expect 2 on_ranks train small.yaml experts.router.kind=expert_choice run.output=refused
 expect_lines 1 "write allow_future: true if that is meant, or another kind"
 [[ ! -e refused ]] || fail "a refused run left a folder"
+expect 2 "$switchyard" plan small.yaml --ranks 1 --target cuda experts.router.kind=gshard
+expect_lines 1 "on a card there are the kinds top_k, hash and balanced"
+expect 0 "$switchyard" plan small.yaml --ranks 1 --target cuda experts.router.kind=balanced
 finish
