@@ -46,7 +46,7 @@ declare -A home=(
   ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
   ['nlopt\.h']='^launch/fit/[a-z_]*\.cpp$'
-  ['Random123/.*']='^tensor/random\.cpp$|^kernels/cuda/dropout\.cu$'
+  ['Random123/.*']='^tensor/random\.cpp$|^kernels/cuda/(dropout|select_fixed)\.cu$'
   ['cuda.*|nccl\.h|cublas.*|cudnn.*|nvtx3/.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
 )
 
