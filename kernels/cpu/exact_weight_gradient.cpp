@@ -15,7 +15,7 @@ namespace {
 
 // A tile of dw in fp32 and its sums over all units stay in the second-level cache; wide enough that
 // the copies oneDNN makes of its operands are few.
-constexpr std::int64_t tile_out = 128, tile_in = 256;
+constexpr std::int64_t tile_out = 128, tile_in = 512;
 // Rows of one product: oneDNN does not cut a sum of so many. What is left is computed padded to a
 // multiple of row_step, so that few distinct products exist.
 constexpr std::int64_t product_rows = 512, row_step = 64;
