@@ -103,6 +103,14 @@ other_machine() {
   expect_lines 1 "set SWITCHYARD_MAX_ISA=sse4 for all ranks"
 }
 
+# A term that no sum can hold ends the run with code 17 and the name of its parameter.
+too_large() {
+  expect 17 "$mpiexec" -n 2 "$switchyard" train exact.yaml "${exact_model[@]}" run.output=large \
+    parallel.expert=2 numerics.fraction_bits=60
+  [[ $out$err == *"step 1: the gradient of "*".weight"*"too large for an exact sum (above "*"numerics.fraction_bits than 60"* ]] ||
+    fail "a sum that overflows is not told: $out$err"
+}
+
 # units NAME KEY=VALUE "RANKS DATA CONTEXT EXPERT"...: units of several rows, as parts of a sequence and as whole
 # ones, against one rank.
 units() {
@@ -137,6 +145,7 @@ routers() {
 # what fast mode does.
 if [[ $3 == 2 ]]; then
   other_machine
+  too_large
   overrides_of "${model[0]}"
   exact_train fast1 1 1 1 1 "${overrides[@]}" numerics.exact=false
   exact_train fast2 2 1 2 2 "${overrides[@]}" numerics.exact=false
