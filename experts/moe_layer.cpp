@@ -144,9 +144,8 @@ void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, D
                        Scratch& scratch, RowCapacity& capacity, const Pass& pass) const {
   decide(x, saved, scratch, capacity, pass);
   TensorView shared_y;
-  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass, [&] {
-    if (shared_) shared_y = shared_->forward(x, *derived.shared, *scratch.shared, pass);
-  });
+  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass,
+              [&] { shared_y = shared_->forward(x, *derived.shared, *scratch.shared, pass); });
   combine(y, saved, derived, scratch, pass);
   const Profile::Scope scope(device_.profile(), Part::combine);
   if (latent_) latent_->go_up(used_tokens(derived.combined, saved.route), y);
@@ -155,9 +154,8 @@ void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, D
 
 void MoeLayer::rebuild(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                        const Pass& pass) const {
-  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass, [&] {
-    if (shared_) shared_->rebuild(x, *derived.shared, *scratch.shared, pass);
-  });
+  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass,
+              [&] { shared_->rebuild(x, *derived.shared, *scratch.shared, pass); });
   if (latent_) combine({}, saved, derived, scratch, pass);
 }
 
@@ -200,7 +198,7 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
   {
     const Profile::Scope scope(profile, Part::dispatch);
     MovingRows going = dispatcher_.start_dispatch(x, route, scratch.dispatch, x_rows);
-    {
+    if (shared_) {
       const Profile::Scope meanwhile(profile, Part::experts);
       run_shared();
     }

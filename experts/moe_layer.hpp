@@ -106,8 +106,8 @@ class MoeLayer {
               const Pass& pass) const;
   // The tokens that are sent, [T, W].
   TensorView sent_tokens(const TensorView& x, const Scratch& scratch) const;
-  // x [T, H] -> derived: the rows go to the experts, through them and back. run_shared: called
-  // while they are on their way.
+  // x [T, H] -> derived: the rows go to the experts, through them and back. run_shared: called,
+  // if there are shared experts, while they are on their way.
   template <class RunShared>
   void run_experts(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                    const Pass& pass, const RunShared& run_shared) const;

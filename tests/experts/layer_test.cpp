@@ -8,6 +8,7 @@
 #include "tests/experts/layer_run.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"
+#include "tests/support/recorded_group.hpp"
 #include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {
@@ -421,6 +422,40 @@ TEST_P(MoeLayerTest, leaks_nothing_from_the_future_but_where_it_is_allowed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(experts, MoeLayerTest, ::testing::Values(1, 3, 4, 5, 8));
+
+// When the rows of the other experts are waited for, those that all tokens share have worked
+// already, in both directions.
+TEST(SharedExperts, WorkWhileRowsAreOnTheWire) {
+  if (world().size() == 1) GTEST_SKIP() << "nothing travels";
+  for (const bool shares : {false, true}) {
+    const LayerCase c{.shared = {.number = shares ? 1 : 0}};
+    const Problem problem(c);
+    StartLog log(static_cast<std::uint64_t>(7 + world().rank()));
+    RecordedGroup ranks(world(), log);
+    const std::unique_ptr<Device> device = make_tested_device();
+    const Mesh mesh(ranks, layout(world().size()));
+    LayerRun run(*device, mesh, c);
+    LayerRun::Batch& batch = run.add_batch();
+    run.load_weights(problem.moe);
+    run.load_inputs(batch, problem);
+    std::vector<double> seconds;  // that experts have worked, at each wait
+    log.on_wait = [&](const std::string& what) {
+      if (what.starts_with("all_to_all"))
+        seconds.push_back(device->profile().known_seconds(Part::experts));
+    };
+    for (const bool backward : {false, true}) {
+      device->profile().reset();
+      seconds.clear();
+      if (backward)
+        run.backward(batch);
+      else
+        run.forward(batch);
+      ASSERT_GE(seconds.size(), 2U);  // there and back, the last two
+      EXPECT_EQ(seconds[seconds.size() - 2] > 0, shares) << (backward ? "backward" : "forward");
+      EXPECT_GT(seconds.back(), 0);
+    }
+  }
+}
 
 // An expert's rows are the tokens that chose it, of all ranks of the group, by token identity.
 TEST(MoeLayerRows, reach_experts_in_the_order_of_token_identity) {

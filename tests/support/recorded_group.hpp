@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -25,6 +26,8 @@ struct StartLog {
 
   std::vector<Start> starts;
   std::mt19937_64 random;
+  // Called when somebody begins to wait for an exchange: the `what` of its start.
+  std::function<void(const std::string& what)> on_wait;
 };
 
 class RecordedGroup final : public Group {
@@ -106,18 +109,27 @@ class RecordedGroup final : public Group {
  private:
   class Delayed final : public Event::Pending {
    public:
-    Delayed(Event event, int num_delays) : event_(std::move(event)), num_delays_(num_delays) {}
+    Delayed(Event event, int num_delays, const StartLog& log)
+        : event_(std::move(event)),
+          num_delays_(num_delays),
+          log_(log),
+          what_(log.starts.back().what) {}
     bool test() override {
       if (num_delays_ == 0) return event_.test();
       --num_delays_;
       event_.test();
       return false;
     }
-    void wait_host() override { event_.wait_host(); }
+    void wait_host() override {
+      if (log_.on_wait) log_.on_wait(what_);
+      event_.wait_host();
+    }
 
    private:
     Event event_;
     int num_delays_;
+    const StartLog& log_;
+    std::string what_;
   };
 
   void note(const char* operation, std::int64_t size) {
@@ -126,7 +138,7 @@ class RecordedGroup final : public Group {
   }
   Event delayed(Event event) {
     const int num_delays = std::uniform_int_distribution<int>(0, most_delays)(log_.random);
-    return Event(std::make_unique<Delayed>(std::move(event), num_delays));
+    return Event(std::make_unique<Delayed>(std::move(event), num_delays, log_));
   }
 
   std::unique_ptr<Group> owned_;
