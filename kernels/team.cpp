@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 // Where another program keeps a core busy, a core is better left at once to the thread that holds
 // the last piece (docs/performance.md, a busy neighbour).
 constexpr std::chrono::microseconds spin_when_quiet{100};
-constexpr std::chrono::microseconds spin_when_disturbed{5};
+constexpr std::chrono::microseconds spin_when_disturbed{0};
 constexpr std::chrono::milliseconds memory_of_disturbance{100};
 
 // How often the system took the core from the calling thread while that had work.
