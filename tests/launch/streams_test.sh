@@ -7,6 +7,7 @@
 set -uo pipefail
 switchyard=$(realpath "$1")
 launch=$(realpath "$(dirname "$0")/../../launch")
+data=$(realpath "$(dirname "$0")/data")
 source "$(dirname "$0")/expect.sh"
 source "$(dirname "$0")/../support/small_run.sh"
 cd "$work" || exit 1
@@ -23,6 +24,11 @@ checkpoint: {every: 2, keep: 2}
 capture: {steps: [2], layers: [0], tensors: [hidden]}
 YAML
 expect 0 "$switchyard" train small.yaml
+dense=(experts.num_experts=0 model.dense_intermediate=32)
+expect 0 "$switchyard" train small.yaml run.output=dense "${dense[@]}" train.num_steps=1
+echo 'study: {name: small, output: runs/small, config: small.yaml, seeds: [1, 2]}
+sets: [{name: experts, grid: {experts.num_experts: [2]}}]' >study.yaml
+cp "$data/chinchilla_points.csv" points.csv
 mkdir texts
 for ((part = 0; part < 8; ++part)); do
   yes "A line of part $part, one of very many that are alike." | head -c 1100000
@@ -39,6 +45,10 @@ generate   | prints | generate run --prompt The --tokens 4
 plan       | prints | plan small.yaml
 config     | prints | config small.yaml
 checkpoint | prints | checkpoint verify run
+upcycle    | prints | upcycle dense small.yaml --output new
+sweep      | prints | sweep study.yaml
+fit        | prints | fit points.csv --law tokens --bootstrap 4
+report     | prints | report run --output page.html
 doctor     | prints | doctor
 bench      | prints | bench linear --sizes 8x8x8 --warmup 1 --steps 1
 help       | prints | --help
@@ -49,14 +59,14 @@ for command in $("$switchyard" --help | sed -nE '/^Commands:/,/^$/s/^  ([a-z]+) 
 done
 
 # What a folder holds, one line a file. Figures change from run to run, and the order of a log's lines
-# where threads write them; foreign words do not belong.
+# where threads write them; foreign words do not belong. A run records the folder it was started in.
 contents() {
   local file
   (cd "$1" && find . -type f | sort) | while IFS= read -r file; do
     case $file in
-      */checkpoints/* | */captures/* | */watch/*) echo "$file" ;;  # with times in them; `same_run` looks
+      */checkpoints/* | */step-*/* | */captures/* | */watch/*) echo "$file" ;;  # with times in them; `same_run` looks
       *.h5 | *.bin | *.yaml | *.txt) echo "$file $(sha256sum <"$1/$file")" ;;
-      *) echo "$file $(sed -E 's/[0-9a-f]{8,}|[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?/N/g' "$1/$file" | sort | sha256sum)" ;;
+      *) echo "$file $(sed -E 's/[0-9a-f]{8,}|[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?/N/g; s#("directory": "[^"]*/)(whole|broken)"#\1"#' "$1/$file" | sort | sha256sum)" ;;
     esac
   done
 }
