@@ -26,7 +26,8 @@ void attention_sink_backward(const TensorView& sinks, const TensorView& lse,
                              const TensorView& delta, const GradientSum& dsinks) {
   if (lse.empty() || sinks.empty()) return;
   expect(sinks.dtype == DType::f32 && sinks.is_contiguous(), "sinks: f32 [heads, sinks]");
-  expect_gradient(dsinks, sinks.shape, "dsinks like sinks");
+  expect_matrix(dsinks.view, dsinks.view.dtype, sinks.rows(), sinks.cols(), "dsinks like sinks");
+  expect_gradient(dsinks, sinks.numel(), "dsinks: f32 or i64", false);
   expect_matrix(lse, DType::f32, lse.rows(), sinks.rows(), "lse: f32 [rows, heads]");
   expect_matrix(delta, DType::f32, lse.rows(), sinks.rows(), "delta: f32 [rows, heads]");
   dispatch(

@@ -38,12 +38,13 @@ inline const TensorView& in_fp32(const GradientSum& sum,
   return sum.view;
 }
 
-// A sum of gradients of that shape, f32 or exact, in one dense run.
-inline void expect_gradient(const GradientSum& sum, const Shape& shape, std::string_view what,
-                            CodeLocation where = CodeLocation::current()) {
-  expect((sum.view.dtype == DType::f32 || sum.is_exact()) && sum.view.is_contiguous() &&
-             sum.view.shape == shape,
-         what, where);
+// A sum of so many gradients, f32 or exact; in one dense run if it is exact, or asked for.
+inline void expect_gradient(const GradientSum& sum, std::int64_t numel, std::string_view what,
+                            bool dense = true, CodeLocation where = CodeLocation::current()) {
+  expect((sum.view.dtype == DType::f32 || sum.is_exact()) && sum.view.numel() == numel, what,
+         where);
+  expect(sum.view.is_contiguous() || !(dense || sum.is_exact()), "a contiguous sum of gradients",
+         where);
   if (!sum.is_exact()) return;
   expect(sum.exact.unit_rows > 0 && sum.exact.most_of_unit > 0 &&
              sum.exact.overflow.dtype == DType::i32 && sum.exact.overflow.numel() == 1,

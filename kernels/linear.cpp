@@ -73,7 +73,8 @@ void linear_backward_input(const TensorView& dy, const PackedWeight& weight, con
 void linear_backward_weight(const TensorView& dy, const TensorView& x, const GradientSum& dw) {
   expect(is_float(dy.dtype) && x.dtype == dy.dtype && x.rows() == dy.rows(),
          "dy and x: as many rows, f32 or bf16 alike");
-  expect_gradient(dw, {dy.cols(), x.cols()}, "dw: f32 or i64 [out, in]");
+  expect(has_size(dw.view, dy.cols(), x.cols()), "dw: [out, in]");
+  expect_gradient(dw, dw.view.numel(), "dw: f32 or i64");
   if (dy.empty() || x.empty()) return;
   dispatch(
       *dy.device, [&] { cpu::linear_backward_weight(dy, x, dw); },

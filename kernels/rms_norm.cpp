@@ -54,7 +54,7 @@ void rms_norm_backward(const TensorView& dy, const TensorView& x, const TensorVi
   expect_matrix(dx, x.dtype, x.rows(), x.cols(), "dx like x");
   if (!residual_gradient.empty())
     expect_matrix(residual_gradient, x.dtype, x.rows(), x.cols(), "residual_gradient like x");
-  expect_gradient(dweight, {x.cols()}, "dweight: f32 or i64 [H]");
+  expect_gradient(dweight, x.cols(), "dweight: f32 or i64 [H]");
   expect(workspace.dtype == DType::u8 && workspace.is_contiguous() &&
              workspace.num_bytes() >= rms_norm_workspace_bytes(*x.device, x.cols()),
          "a workspace of rms_norm_workspace_bytes(device, H)");

@@ -184,10 +184,12 @@ void Run::write_record(const std::optional<PlannedAtRows>& at_rows) const {
 
 void Run::record_planned_memory() {
   if (folder_ == nullptr || state_.max_rows == 0) return;
+  // A run that took no step has those of the run before it, which may have had another layout.
+  const std::int64_t rows = std::min(state_.max_rows, worst_case_rows(config_, world_.size()));
   try {
-    write_record(PlannedAtRows{.rows = state_.max_rows,
-                               .memory_bytes = peak_bytes_with_rows(config_, world_.size(),
-                                                                    vocab_size_, state_.max_rows)});
+    write_record(PlannedAtRows{
+        .rows = rows,
+        .memory_bytes = peak_bytes_with_rows(config_, world_.size(), vocab_size_, rows)});
   } catch (const IoError& error) {  // the run itself is whole
     note(error.what());
   }
