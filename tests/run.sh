@@ -101,8 +101,8 @@ finish_asan_build() {
   cat "$asan_words"
   [[ $code -eq 0 ]] || exit 1
 }
-# One instruction set, one and two ranks; nothing that waits for clocks.
-quick_choice=(-LE 'faults|hosts|slurm' -E '\.(sse4|avx2|avx512|avx512_bf16|amx)$|\.ranks[3-9]$')
+# One instruction set, one and two ranks; nothing that waits for clocks, no whole studies.
+quick_choice=(-LE 'faults|hosts|slurm|long' -E '\.(sse4|avx2|avx512|avx512_bf16|amx)$|\.ranks[3-9]$')
 names() { ctest --test-dir build/release -N "$@" | sed -nE 's/^ *Test +#[0-9]+: //p' | sort; }
 run_quick() {
   run release quick_tests.log "${quick_choice[@]}" "$@"

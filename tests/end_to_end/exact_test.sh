@@ -141,6 +141,18 @@ routers() {
   done
 }
 
+# Five micro-steps, of which 24 sequences have none.
+five_micro_steps() {
+  local num_steps=8 layout
+  exact_train thirty 1 1 1 1 train.global_batch=30
+  for layout in "2 2 1 2" "3 1 3 3" "6 6 1 2"; do
+    read -r ranks data context expert <<<"$layout"
+    exact_train five "$ranks" "$data" "$context" "$expert" train.global_batch=30 "train.micro_batch=$((30 / data / 5))" &&
+      compare_runs five thirty && echo "equal: $layout accumulate5"
+    rm -rf five
+  done
+}
+
 # The near ties are there: in fast mode a layout of these leaves the curve of one rank. And exact mode computes
 # what fast mode does.
 if [[ $3 == 2 ]]; then
@@ -156,6 +168,7 @@ if [[ $3 == 2 ]]; then
 else
   routers
   units max_context4 numerics.max_context=4 "2 1 2 1" "4 1 4 2" "4 2 2 4"
+  five_micro_steps
   units sequences2 "numerics.unit_sequences=2" "3 3 1 3" "2 2 1 1"
   for name in "${!layouts_with[@]}"; do
     ((layouts_with[$name] >= 3)) || fail "only ${layouts_with[$name]} layouts have $name"
