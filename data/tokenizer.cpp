@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/bpe/tiktoken_file.hpp"
+#include "data/bpe_tokenizer.hpp"
 #include "data/files/utf8.hpp"
 #include "data/hdf5/hdf5.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
@@ -44,6 +46,22 @@ class ByteTokenizer final : public Tokenizer {
   std::string serialize() const override { return std::string(bytes_header); }
 };
 
+std::unique_ptr<Tokenizer> load_file(const std::string& path) {
+  if (std::filesystem::is_directory(path)) {
+    const std::string inside = (std::filesystem::path(path) / "tokenizer.json").string();
+    if (std::filesystem::exists(inside)) return load_tokenizer_json_file(inside);
+    throw ConfigError(fmt::format("tokenizer {}: is a folder without tokenizer.json", path));
+  }
+  if (path.ends_with(".json")) return load_tokenizer_json_file(path);
+  if (!path.ends_with(".tiktoken")) return load_sentencepiece_file(path);
+  const auto encoding = bpe::encoding_of_file(path);
+  if (!encoding)
+    throw ConfigError(
+        fmt::format("tokenizer {}: its name tells no encoding; give ENCODING:{}, with one of {}",
+                    path, path, bpe::known_encodings()));
+  return load_tiktoken_file(*encoding, path);
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer() {
@@ -58,18 +76,21 @@ std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::strin
   if (blob == bytes_header) return make_byte_tokenizer();
   if (blob.starts_with(sentencepiece_header))
     return load_sentencepiece_model(blob.substr(sentencepiece_header.size()), source);
+  if (auto tokenizer = bpe_tokenizer_of_blob(blob, source)) return tokenizer;
   throw DataError(fmt::format("{}: holds no tokenizer that this program knows", source));
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& what) {
   if (what == "bytes") return make_byte_tokenizer();
   if (what.ends_with(".h5")) return tokenizer_from_file(what);
-  if (!std::filesystem::exists(what))
-    throw ConfigError(
-        fmt::format("tokenizer {}: there is no such file; give bytes, a SentencePiece model or a "
-                    "token file (.h5)",
-                    what));
-  return load_sentencepiece_file(what);
+  const std::size_t colon = what.find(':');
+  if (std::filesystem::exists(what)) return load_file(what);
+  if (colon != std::string::npos && std::filesystem::exists(what.substr(colon + 1)))
+    return load_tiktoken_file(what.substr(0, colon), what.substr(colon + 1));
+  throw ConfigError(fmt::format(
+      "tokenizer {}: there is no such file; give bytes, a SentencePiece model, a tokenizer.json, a "
+      "tiktoken file or a token file (.h5)",
+      what));
 }
 
 std::unique_ptr<Tokenizer> tokenizer_from_file(const std::string& token_file) {

@@ -1,6 +1,7 @@
-// Text to token ids and back. Two kinds: the 256 byte values, and SentencePiece models. A tokenizer
-// is immutable and may be used by several threads at once. Every tokenizer has an end-of-document
-// token, which closes each document of a token file and starts generation without a prompt.
+// Text to token ids and back. The kinds: the 256 byte values, SentencePiece models, tokenizer.json
+// of Hugging Face, files of tiktoken. A tokenizer is immutable and may be used by several threads
+// at once. Every tokenizer has an end-of-document token, which closes each document of a token file
+// and starts generation without a prompt.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +26,12 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  virtual std::string name() const = 0;  // "bytes" or "sentencepiece"
+  virtual std::string name() const = 0;  // "bytes", "sentencepiece", "tokenizer.json", "tiktoken"
   virtual std::int32_t vocab_size() const = 0;
   virtual std::int32_t end_of_document() const = 0;
+  // Tokens that the tokenizer's makers put before every text, such as <s>; they open each document
+  // of a token file and each prompt.
+  virtual std::vector<std::int32_t> begin_of_document() const { return {}; }
 
   // The tokens of a text, without end of document. Adds to `notes`.
   virtual std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& notes) const = 0;
@@ -68,8 +72,16 @@ std::unique_ptr<Tokenizer> load_sentencepiece_model(std::string_view model, std:
 
 std::unique_ptr<Tokenizer> load_tokenizer_blob(std::string_view blob, std::string_view source);
 
-// "bytes", or the path of a SentencePiece model, or the path of a token file (*.h5), whose
-// tokenizer is taken. ConfigError if it is none of them.
+// tokenizer.json of Hugging Face, a byte-pair model (data/bpe/tokenizer_json.hpp says which). The
+// end of document is eos_token of the tokenizer_config.json beside it; without one the added token
+// of a usual name (<|endoftext|>, </s>, ...), or one id beyond the vocabulary. IoError, DataError.
+std::unique_ptr<Tokenizer> load_tokenizer_json_file(const std::string& path);
+// A file of tiktoken (data/bpe/tiktoken_file.hpp) whose encoding is named. ConfigError, DataError.
+std::unique_ptr<Tokenizer> load_tiktoken_file(std::string_view encoding, const std::string& path);
+
+// "bytes"; or the path of a SentencePiece model, of a tokenizer.json (or a folder with one), of a
+// token file (*.h5), whose tokenizer is taken, or of NAME.tiktoken, NAME the encoding;
+// ENCODING:PATH for a tiktoken file of another name. ConfigError if it is none of them.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& what);
 
 // The tokenizer inside a token file.

@@ -165,7 +165,9 @@ EncodedBatch encode(const Tokenizer& tokenizer, const std::vector<Document>& doc
   for (std::size_t i = 0; i < batch.size(); ++i) {
     batch[i].file = documents[i].file;
     batch[i].line = documents[i].line;
-    batch[i].tokens = tokenizer.encode(documents[i].text, batch[i].notes);
+    batch[i].tokens = tokenizer.begin_of_document();
+    const std::vector<std::int32_t> text = tokenizer.encode(documents[i].text, batch[i].notes);
+    batch[i].tokens.insert(batch[i].tokens.end(), text.begin(), text.end());
   }
   return batch;
 }

@@ -35,9 +35,8 @@ struct PrepareOptions {
   std::vector<std::string> inputs;
   std::string output;
   bool overwrite = false;
-  std::string tokenizer =
-      "bytes";                   // "bytes", a SentencePiece model, or a token file to take it from
-  std::int32_t train_vocab = 0;  // > 0: train a SentencePiece model of that size on the inputs
+  std::string tokenizer = "bytes";  // what make_tokenizer() takes
+  std::int32_t train_vocab = 0;     // > 0: train a SentencePiece model of that size on the inputs
   // Of the documents, in [0, 1); of the tokens where there are too few documents.
   double valid_fraction = 0.05;
   DocumentSeparator separator = DocumentSeparator::automatic;

@@ -84,8 +84,10 @@ int run_prepare(const CommandContext& context) {
       "behind, or a folder of such files (hidden files and backups in it are left out).");
   options.add_path("output", "FILE.h5", wanted.output, "the token file to write (required)")
       .add("overwrite", wanted.overwrite, "replace an existing output")
-      .add_path("tokenizer", "NAME", wanted.tokenizer,
-                "bytes (the default), a SentencePiece FILE.model, or a token file to take it from")
+      .add_path(
+          "tokenizer", "NAME", wanted.tokenizer,
+          "bytes (the default), a SentencePiece FILE.model, a tokenizer.json, a file of tiktoken "
+          "(cl100k_base.tiktoken, or ENCODING:FILE), or a token file to take it from")
       .add("train-tokenizer", "N", train_vocab,
            "train a SentencePiece tokenizer with N tokens on the inputs")
       .add("valid", "FRACTION", wanted.valid_fraction,

@@ -20,7 +20,8 @@ declare -A below=(
 # A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
 declare -A brothers=(
   [tensor/cuda]="" [kernels/cpu]="" [kernels/cuda]="" [kernels/plan]="cpu cuda"
-  [data/files]="" [data/hdf5]="files" [data/prepare]="files hdf5"
+  [data/files]="" [data/hdf5]="files" [data/bpe]="" [data/formats]="files"
+  [data/prepare]="files formats hdf5"
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/checkpoint]="" [trainer/watch]=""
@@ -37,12 +38,15 @@ declare -A home=(
   ['omp\.h']='^kernels/(team|threads|cpu/onednn)\.cpp$'
   ['hdf5\.h|H5.*']='^data/hdf5/'
   ['sentencepiece.*']='^data/[a-z_]*\.cpp$'
+  ['pcre2\.h']='^data/bpe/split_pattern\.cpp$'
+  ['utf8proc\.h']='^data/bpe/[a-z_]*\.cpp$'
   ['zlib\.h']='^data/(hdf5|prepare)/[a-z_]*\.cpp$'
+  ['zstd\.h']='^data/prepare/[a-z_]*\.cpp$'
   ['xxhash\.h']='^(data/files|trainer/checkpoint)/[a-z_]*\.cpp$'
-  ['boost/iostreams/.*']='^data/[a-z_]*\.cpp$'
+  ['boost/iostreams/.*']='^data/(formats/)?[a-z_]*\.cpp$'
   ['boost/program_options.*']='^launch/options\.(cpp|hpp)$'
   ['yaml-cpp/.*']='^launch/config/yaml_tree\.cpp$'
-  ['nlohmann/.*']='\.cpp$'
+  ['nlohmann/.*']='\.cpp$|^data/bpe/json_part\.hpp$'
   ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
   ['nlopt\.h']='^launch/fit/[a-z_]*\.cpp$'
