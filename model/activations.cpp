@@ -49,6 +49,8 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
       scratch_(model.device(), model.mesh(), model.placement(), model.config(),
                model.experts_config(), model.compute(), num_sequences, split, capacity_,
                model.unit_rows()),
+      positions_(model.device(), model.config(), model.compute(), num_sequences * length,
+                 split.length()),
       output_(make_output(model, num_sequences * length)),
       top_k_(model.experts_config().top_k) {
   std::int64_t num_loads = 0;

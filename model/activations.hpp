@@ -60,6 +60,7 @@ class Activations {
   std::int64_t sequence_length() const { return sequence_length_; }  // this rank's part
   LayerRecords& records() { return records_; }
   Block::Scratch& scratch() { return scratch_; }
+  PositionEmbedding::Scratch& positions() { return positions_; }
   Output& output() { return output_; }
   // To be called before and after the forward pass of each layer with experts.
   void begin_count(std::size_t layer);
@@ -75,6 +76,7 @@ class Activations {
   RowCapacity capacity_;
   LayerRecords records_;
   Block::Scratch scratch_;
+  PositionEmbedding::Scratch positions_;
   Output output_;
   std::int64_t top_k_;
   std::vector<std::int64_t> load_row_;  // by layer: its row of loads_

@@ -28,8 +28,9 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& place
                         const ModelConfig& model, const ExpertsConfig& experts, DType compute,
                         std::int64_t num_sequences, const SequenceSplit& split,
                         RowCapacity& row_capacity, std::int64_t unit_rows)
-    : capacity(row_capacity),
-      rope(device, split.length(), model.effective_head_dim(), rope_spec(model)) {
+    : capacity(row_capacity) {
+  if (model.turns_positions())
+    rope = kernels::RopeTable(device, split.length(), model.effective_head_dim(), rope_spec(model));
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   delta = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
   d_normed = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
@@ -68,7 +69,7 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
       feed_forward_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".feed_forward")),
       mixer_norm_(store.add(norm_spec(layer_name(index) + ".attention_norm.weight", model.hidden))),
       mixer_(std::make_unique<AttentionMixer>(store, layer_name(index) + ".attention", model,
-                                              model.attention_of_layer(index), compute)),
+                                              model.mixer_of_layer(index), compute)),
       feed_forward_norm_(
           store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
   const std::string name = layer_name(index);

@@ -17,6 +17,7 @@
 
 #include "experts/moe_layer.hpp"
 #include "model/feed_forward.hpp"
+#include "model/position_embedding.hpp"
 #include "model/sequence_mixer.hpp"
 
 namespace switchyard {
@@ -59,7 +60,7 @@ class Block {
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     RowCapacity& capacity;
-    kernels::RopeTable rope;  // all positions of a sequence
+    kernels::RopeTable rope;  // all positions of a sequence, if they are rotary
     ByKind<MixerScratch> mixers;
     std::optional<FeedForward::Scratch> dense;  // if some layer has no experts
     std::optional<MoeLayer::Scratch> moe;       // if some layer has
@@ -74,6 +75,7 @@ class Block {
     ExtendState(const ExtendState&) = delete;
     ExtendState& operator=(const ExtendState&) = delete;
     Tensor stream;  // [num_tokens, H]: the residual stream
+    std::optional<PositionEmbedding::Scratch> positions;
     Normed norm;
     Tensor delta;  // [num_tokens, H]
     ByKind<MixerScratch> mixers;

@@ -11,10 +11,19 @@
 
 namespace switchyard {
 
-// What a token attends to. full: all tokens before; window: the last `window` tokens.
-enum class AttentionKind : std::uint8_t { full, window };
-constexpr std::array<std::string_view, 2> choice_names(AttentionKind) {
+// How a layer lets tokens learn of each other (docs/mixers.md). full: attention to all tokens
+// before; window: to the last `window` tokens.
+enum class MixerKind : std::uint8_t { full, window };
+constexpr std::array<std::string_view, 2> choice_names(MixerKind) {
   return {"full", "window"};
+}
+
+// How tokens learn of their place. rope: queries and keys of attention are turned by it
+// (kernels/rope.hpp); absolute, sinusoidal: a vector is added to the embedding, learned or of
+// sines and cosines (model/position_embedding.hpp); none: from the causal mask alone.
+enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal };
+constexpr std::array<std::string_view, 4> choice_names(PositionKind) {
+  return {"rope", "none", "absolute", "sinusoidal"};
 }
 
 // What a layer does with the activations that its backward pass reads (model/layer_records.hpp).
@@ -23,15 +32,15 @@ constexpr std::array<std::string_view, 3> choice_names(LayerPolicy) {
   return {"keep", "recompute", "spill"};
 }
 
-// The attention of one layer.
-struct AttentionConfig {
-  AttentionKind kind = AttentionKind::full;
+// The mixer of one layer.
+struct MixerConfig {
+  MixerKind kind = MixerKind::full;
   std::int64_t window = 0;  // tokens, the query's own included
   std::int64_t sinks = 0;   // learned logits a head that take a share of the softmax
 
   // 0: no limit
-  std::int64_t effective_window() const { return kind == AttentionKind::window ? window : 0; }
-  bool operator==(const AttentionConfig&) const = default;
+  std::int64_t effective_window() const { return kind == MixerKind::window ? window : 0; }
+  bool operator==(const MixerConfig&) const = default;
 };
 
 // How rotary frequencies stretch to sequences longer than those trained on (kernels/rope.hpp).
@@ -41,6 +50,10 @@ struct RopeScalingConfig {
   std::int64_t original_length = 0;  // yarn: positions before scaling
   double beta_fast = 32;             // yarn: turns over original_length
   double beta_slow = 1;
+};
+
+struct PositionConfig {
+  PositionKind kind = PositionKind::rope;
 };
 
 struct ModelConfig {
@@ -53,7 +66,8 @@ struct ModelConfig {
   std::int64_t sequence_length = 256;
   double rope_base = 10000;
   RopeScalingConfig rope_scaling = {};
-  std::vector<AttentionConfig> attention = {{}};  // repeated over the layers
+  PositionConfig position = {};
+  std::vector<MixerConfig> mixer = {{}};  // repeated over the layers
   bool tie_embeddings = false;
   double norm_epsilon = 1e-6;
   std::int64_t dense_intermediate = 1024;  // of layers without experts
@@ -62,9 +76,13 @@ struct ModelConfig {
   double initial_std = 0.02;    // of weights; those that write to the residual: / sqrt(2 layers)
   double embedding_std = 0;     // of the embedding; 0: initial_std
 
+  bool turns_positions() const { return position.kind == PositionKind::rope; }
+  bool adds_positions() const {
+    return position.kind == PositionKind::absolute || position.kind == PositionKind::sinusoidal;
+  }
   double effective_embedding_std() const { return embedding_std > 0 ? embedding_std : initial_std; }
-  const AttentionConfig& attention_of_layer(std::int64_t layer) const {
-    return attention[static_cast<std::size_t>(layer) % attention.size()];
+  const MixerConfig& mixer_of_layer(std::int64_t layer) const {
+    return mixer[static_cast<std::size_t>(layer) % mixer.size()];
   }
   std::int64_t effective_head_dim() const { return head_dim > 0 ? head_dim : hidden / num_heads; }
 };

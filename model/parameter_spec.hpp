@@ -34,7 +34,7 @@ inline ParameterSpec norm_spec(std::string name, std::int64_t hidden) {
 // Sink logits of each head: start at zero, do not decay.
 inline ParameterSpec sink_spec(std::string name, std::int64_t num_heads, std::int64_t num_sinks) {
   ParameterSpec spec =
-      weight_spec(std::move(name), {num_heads, num_sinks}, "model.num_heads, model.attention", 0);
+      weight_spec(std::move(name), {num_heads, num_sinks}, "model.num_heads, model.mixer", 0);
   spec.decay = false;
   spec.initial = Initial::zeros;
   return spec;

@@ -44,6 +44,7 @@ Transformer::Transformer(ParameterStore& store, const Placement& placement,
   embedding_ =
       &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
                              "model.vocab_size, model.hidden", model.effective_embedding_std()));
+  positions_.emplace(store, model);
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
     layers_.blocks.push_back(store.begin_layer());
     blocks_.push_back(std::make_unique<Block>(store, layer, model, experts, placement, compute,
@@ -124,6 +125,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     const Profile::Scope scope(device().profile(), Part::embedding);
     pass.needs(layers_.embedding);
     kernels::embedding_forward(batch.tokens.flat(), embedding_->value(), stream);
+    positions_->forward(stream, activations.positions(), pass);
     apply_dropout(stream, model_.embedding_dropout, embedding_dropout_key_, pass);
   }
   if (scratch.moe) kernels::fill_zero(scratch.moe->losses);
@@ -178,6 +180,7 @@ void Transformer::backward(const TokenBatch& batch, Activations& activations,
   }
   const Profile::Scope scope(device().profile(), Part::embedding);
   apply_dropout(output.d_stream, model_.embedding_dropout, embedding_dropout_key_, pass);
+  positions_->backward(output.d_stream, pass);
   kernels::embedding_backward(batch.tokens.flat(), output.d_stream, embedding_->gradient_sum());
   pass.gradient_ready(*embedding_);
 }
@@ -207,8 +210,9 @@ Generation Transformer::make_generation(std::int64_t max_length,
          "all experts on this rank, as generation needs");
   Generation generation;
   generation.max_length = max_length;
-  generation.rope =
-      kernels::RopeTable(device(), max_length, model_.effective_head_dim(), rope_spec(model_));
+  if (model_.turns_positions())
+    generation.rope =
+        kernels::RopeTable(device(), max_length, model_.effective_head_dim(), rope_spec(model_));
   for (const auto& block : blocks_)
     generation.caches.push_back(block->make_cache(max_length, max_new_tokens));
   return generation;
@@ -218,6 +222,7 @@ std::unique_ptr<Block::ExtendState> Transformer::make_extend_state(std::int64_t 
                                                                    std::int64_t max_length) const {
   auto state = std::make_unique<Block::ExtendState>(device(), placement_, model_, experts_,
                                                     compute_, num_tokens);
+  state->positions.emplace(device(), model_, compute_, num_tokens, max_length);
   for (const auto& block : blocks_) block->add_extend_buffers(*state, num_tokens, max_length);
   return state;
 }
@@ -225,6 +230,7 @@ std::unique_ptr<Block::ExtendState> Transformer::make_extend_state(std::int64_t 
 void Transformer::extend(const TensorView& tokens, Generation& generation,
                          Block::ExtendState& state, const Pass& pass) const {
   kernels::embedding_forward(tokens, embedding_->value(), state.stream);
+  positions_->forward(state.stream, *state.positions, pass);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
     blocks_[layer]->extend(state, generation.length, *generation.caches[layer], generation.rope,
                            layer == 0, pass);

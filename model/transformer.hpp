@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "experts/moe_layer.hpp"
@@ -14,6 +15,7 @@
 #include "model/block.hpp"
 #include "model/config.hpp"
 #include "model/head.hpp"
+#include "model/position_embedding.hpp"
 
 namespace switchyard {
 
@@ -44,7 +46,7 @@ inline constexpr std::int64_t num_losses = 3;
 struct Generation {
   std::int64_t length = 0;  // tokens so far
   std::int64_t max_length = 0;
-  kernels::RopeTable rope;                          // for max_length positions
+  kernels::RopeTable rope;                          // for max_length positions, if they are rotary
   std::vector<std::unique_ptr<MixerCache>> caches;  // by layer
 };
 
@@ -125,6 +127,7 @@ class Transformer {
     int output = 0;  // final norm and head
   } layers_;
   Parameter* embedding_ = nullptr;  // [V, H]
+  std::optional<PositionEmbedding> positions_;
   LayerRecords::Blocks blocks_;
   Parameter* final_norm_ = nullptr;  // [H]
   std::unique_ptr<Head> head_;

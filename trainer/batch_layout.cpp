@@ -25,7 +25,7 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   problem.compute = config.run.precision == Precision::bf16 ? DType::bf16 : DType::f32;
   problem.windows.clear();
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer)
-    problem.windows.push_back(config.model.attention_of_layer(layer).effective_window());
+    problem.windows.push_back(config.model.mixer_of_layer(layer).effective_window());
   return problem;
 }
 

@@ -59,6 +59,7 @@ class ConfigReader {
             .argument = argument};
   }
   void override_value(const Key& key, const std::string& argument, const std::string& text);
+  bool is_given_twice(const std::string& argument, const std::string& path);
 
   bool is_saved_;
   LoadedConfig loaded_;
@@ -68,6 +69,7 @@ class ConfigReader {
   std::vector<bool> is_unknown_;    // the value given for the key was refused
   std::vector<bool> is_attempted_;  // somebody gave a value, right or wrong
   std::map<std::string, Place, std::less<>> section_places_;
+  std::map<const Key*, std::string> names_of_arguments_;  // of keys that arguments set
   bool has_structure_ = false;  // the text is a map: missing keys and relations can be told
 };
 
@@ -143,7 +145,7 @@ void ConfigReader::read_section(const YamlNode& name, const YamlNode& content) {
 // group: "", or "rope_scaling." for the keys of a map inside the section.
 void ConfigReader::read_keys(std::string_view section, std::string_view group,
                              const YamlNode& content) {
-  std::map<std::string, Place, std::less<>> seen;
+  std::map<std::string, std::pair<std::string, Place>, std::less<>> seen;  // by today's name
   for (const auto& [key_name, value] : content.entries) {
     std::string text = key_text(key_name, mistakes_);
     if (text.empty()) continue;
@@ -152,10 +154,15 @@ void ConfigReader::read_keys(std::string_view section, std::string_view group,
     const bool is_dotted = text.find('.') != std::string::npos;
     text.insert(0, group);
     const std::string path = fmt::format("{}.{}", section, for_message(text));
-    const auto [earlier, is_first] = seen.emplace(text, key_name.place);
-    if (!is_first) {
-      mistake(key_name.place, fmt::format("{}: appears a second time, first on line {}; remove one",
-                                          path, earlier->second.line));
+    const auto [earlier, is_first] = seen.emplace(current_path(fmt::format("{}.{}", section, text)),
+                                                  std::pair(text, key_name.place));
+    if (const auto& [first_text, place] = earlier->second; !is_first) {
+      mistake(key_name.place,
+              first_text == text
+                  ? fmt::format("{}: appears a second time, first on line {}; remove one", path,
+                                place.line)
+                  : fmt::format("{}: is another name of {}.{}, which line {} sets; remove one",
+                                path, section, first_text, place.line));
     }
     if (is_merge) {
       mistake(key_name.place, "merge keys (<<) are not supported; write the keys out");
@@ -164,7 +171,7 @@ void ConfigReader::read_keys(std::string_view section, std::string_view group,
               fmt::format("{}: unknown key; write maps, not dots, in a file", path));
     } else if (value.kind == YamlNode::Kind::map && find_group(section, text) != nullptr) {
       read_keys(section, text + ".", value);
-    } else if (const Key* key = find_key(section, text)) {
+    } else if (const Key* key = find_key(fmt::format("{}.{}", section, text))) {
       read_value(*key, key_name, value);
     } else if (const RetiredKey* retired = find_retired_key(path)) {
       if (!is_saved_) mistake(key_name.place, fmt::format("{}: {}", path, retired->advice));
@@ -232,6 +239,22 @@ void ConfigReader::override_value(const Key& key, const std::string& argument,
                                       : fmt::format("{}: {}", each.path, each.problem));
 }
 
+// Whether another argument sets the same key by another of its names. `path`: of this one.
+bool ConfigReader::is_given_twice(const std::string& argument, const std::string& path) {
+  const std::optional<ListPart> part = find_list_part(path);
+  const Key* key = part ? part->list : find_key(path);
+  if (key == nullptr) return false;
+  const bool is_old = current_path(path) != path;
+  const std::string name =
+      is_old ? path.substr(0, path.find('.', path.find('.') + 1)) : key->path();
+  const auto [earlier, is_first] = names_of_arguments_.emplace(key, name);
+  if (is_first || earlier->second == name) return false;
+  mistake_of_argument(argument, fmt::format("{} is another name of {}, which an argument before "
+                                            "sets; write one of them",
+                                            name, earlier->second));
+  return true;
+}
+
 void ConfigReader::read_override(const std::string& argument) {
   ++num_arguments_;
   const std::size_t equals = argument.find('=');
@@ -240,6 +263,7 @@ void ConfigReader::read_override(const std::string& argument) {
     return;
   }
   const std::string path = argument.substr(0, equals);
+  if (is_given_twice(argument, path)) return;
   if (const auto part = find_list_part(path)) {
     const std::size_t index = index_of(*part->list);
     is_attempted_[index] = true;

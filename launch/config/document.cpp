@@ -32,8 +32,8 @@ A plain value in the map's place is short for one of its keys: `rope_scaling: li
 `rope_scaling.kind`. A list is written in brackets, in the file and behind an override; of a list of
 maps an override can also set one value, the entries counted from 0:
 
-    switchyard train long.yaml 'model.attention=[{kind: window, window: 512}, {kind: full}]'
-    switchyard train long.yaml model.attention.0.window=1024
+    switchyard train long.yaml 'model.mixer=[{kind: window, window: 512}, {kind: full}]'
+    switchyard train long.yaml model.mixer.0.window=1024
 
 ## Mistakes
 

@@ -37,10 +37,10 @@ class ElementReader {
  public:
   ElementReader(const Key& list, std::string path, std::vector<ValueMistake>& mistakes)
       : list_(list), path_(std::move(path)), mistakes_(mistakes) {
-    scratch_.model.attention = {{}};
+    scratch_.model.mixer = {{}};
   }
 
-  AttentionConfig read(const YamlNode& node) {
+  MixerConfig read(const YamlNode& node) {
     if (node.kind != YamlNode::Kind::map) {
       if (node.kind != YamlNode::Kind::alias)
         mistakes_.push_back(
@@ -49,7 +49,7 @@ class ElementReader {
       return {};
     }
     for (const auto& [name, value] : node.entries) read_entry(name, value);
-    return scratch_.model.attention.front();
+    return scratch_.model.mixer.front();
   }
 
  private:
@@ -79,7 +79,7 @@ class ElementReader {
   std::set<std::string> seen_;
 };
 
-void read_elements(std::vector<AttentionConfig>& field, const Key& key,
+void read_elements(std::vector<MixerConfig>& field, const Key& key,
                    const std::vector<YamlNode>& elements, std::vector<ValueMistake>& mistakes) {
   for (std::size_t i = 0; i < elements.size(); ++i)
     field.push_back(ElementReader(key, element_path(key, i), mistakes).read(elements[i]));
@@ -197,7 +197,9 @@ void assign_list_text(Config& config, const Key& key, const std::string& text,
   if (syntax.empty()) assign_list(config, key, node, mistakes);
 }
 
-std::optional<ListPart> find_list_part(std::string_view path) {
+std::optional<ListPart> find_list_part(std::string_view given) {
+  const std::string current = current_path(given);
+  const std::string_view path = current;
   for (const Key& key : schema()) {
     if (key.elements.empty() || !path.starts_with(key.path() + ".")) continue;
     const std::string_view rest = path.substr(key.path().size() + 1);
@@ -215,16 +217,16 @@ std::optional<ListPart> find_list_part(std::string_view path) {
 
 std::optional<std::string> assign_list_part(Config& config, const ListPart& part,
                                             std::string_view text) {
-  std::vector<AttentionConfig>& list =
-      std::get<Access<std::vector<AttentionConfig>>>(part.list->field)(config);
+  std::vector<MixerConfig>& list =
+      std::get<Access<std::vector<MixerConfig>>>(part.list->field)(config);
   if (part.index > list.size() || part.index >= most_elements)
     return fmt::format("{} has {} entr{}; the next is {}", part.list->path(), list.size(),
                        list.size() == 1 ? "y" : "ies", element_path(*part.list, list.size()));
   Config scratch;
-  scratch.model.attention = {part.index < list.size() ? list[part.index] : AttentionConfig{}};
+  scratch.model.mixer = {part.index < list.size() ? list[part.index] : MixerConfig{}};
   if (auto problem = assign_value(scratch, *part.element, text)) return problem;
   if (part.index == list.size()) list.emplace_back();
-  list[part.index] = scratch.model.attention.front();
+  list[part.index] = scratch.model.mixer.front();
   return std::nullopt;
 }
 

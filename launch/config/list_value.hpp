@@ -1,5 +1,5 @@
 // Values that are lists, or maps in a list: from a node of a YAML tree, and from overrides.
-//     capture.steps=[1, 10]    model.attention.1.window=512    model.attention=[{kind: full}]
+//     capture.steps=[1, 10]    model.mixer.1.window=512    model.mixer=[{kind: full}]
 #pragma once
 
 #include <optional>
@@ -14,7 +14,7 @@ namespace switchyard {
 
 struct ValueMistake {
   Place place;
-  std::string path;     // "model.attention", or "model.attention.1.window" of a part
+  std::string path;     // "model.mixer", or "model.mixer.1.window" of a part
   std::string problem;  // what is wrong, what would be right
 };
 
@@ -28,7 +28,7 @@ void assign_list(Config& config, const Key& key, const YamlNode& node,
 void assign_list_text(Config& config, const Key& key, const std::string& text,
                       std::vector<ValueMistake>& mistakes);
 
-// A part of a list that an override names: "model.attention.1.window".
+// A part of a list that an override names: "model.mixer.1.window".
 struct ListPart {
   const Key* list;
   const Key* element;  // the part's key

@@ -84,10 +84,10 @@ void check_heads(Checker& checker, const ModelConfig& model) {
                       "hidden {}, or set head_dim",
                       model.hidden, model.num_heads,
                       multiples_around(model.hidden, model.num_heads)));
-    } else if (model.effective_head_dim() % 2 != 0) {
+    } else if (model.turns_positions() && model.effective_head_dim() % 2 != 0) {
       checker.blame({"model.head_dim", "model.hidden", "model.num_heads"},
                     fmt::format("head_dim = {}{} is odd, and rotary positions need pairs; make it "
-                                "even",
+                                "even, or choose another model.position",
                                 model.head_dim == 0 ? fmt::format("hidden / num_heads = {} / {} = ",
                                                                   model.hidden, model.num_heads)
                                                     : "",
@@ -104,26 +104,43 @@ void check_heads(Checker& checker, const ModelConfig& model) {
   }
 }
 
-void check_attention(Checker& checker, const ModelConfig& model) {
-  if (!checker.knows({"model.attention"})) return;
-  for (std::size_t i = 0; i < model.attention.size(); ++i) {
-    const AttentionConfig& attention = model.attention[i];
-    const std::string entry = model.attention.size() > 1 ? fmt::format("entry {}: ", i) : "";
-    if (attention.kind == AttentionKind::window && attention.window == 0) {
-      checker.blame({"model.attention"},
+void check_mixers(Checker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.mixer"})) return;
+  for (std::size_t i = 0; i < model.mixer.size(); ++i) {
+    const MixerConfig& mixer = model.mixer[i];
+    const std::string entry = model.mixer.size() > 1 ? fmt::format("entry {}: ", i) : "";
+    if (mixer.kind == MixerKind::window && mixer.window == 0) {
+      checker.blame({"model.mixer"},
                     fmt::format("{}kind window needs a window of at least 1 token", entry));
-    } else if (attention.kind == AttentionKind::full && attention.window != 0) {
-      checker.blame({"model.attention"},
+    } else if (mixer.kind == MixerKind::full && mixer.window != 0) {
+      checker.blame({"model.mixer"},
                     fmt::format("{}window = {} counts only with kind window, not with full; leave "
                                 "it out or change the kind",
-                                entry, attention.window));
+                                entry, mixer.window));
     }
   }
-  const auto num_entries = static_cast<std::int64_t>(model.attention.size());
+  const auto num_entries = static_cast<std::int64_t>(model.mixer.size());
   if (checker.knows({"model.num_layers"}) && num_entries > model.num_layers)
-    checker.blame({"model.attention", "model.num_layers"},
+    checker.blame({"model.mixer", "model.num_layers"},
                   fmt::format("has {} entries, one for each layer at most, and num_layers is {}",
                               num_entries, model.num_layers));
+}
+
+void check_positions(Checker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.position.kind"})) return;
+  if (checker.knows({"model.rope_scaling.kind"}) && !model.turns_positions() &&
+      model.rope_scaling.kind != kernels::RopeScaling::none)
+    checker.blame({"model.rope_scaling.kind", "model.position.kind"},
+                  fmt::format("kind = {} counts only with rotary positions, and model.position is "
+                              "{}; leave it out or write model.position: rope",
+                              name_of(model.rope_scaling.kind), name_of(model.position.kind)));
+  if (checker.knows({"model.hidden"}) && model.position.kind == PositionKind::sinusoidal &&
+      model.hidden % 2 != 0)
+    checker.blame(
+        {"model.position.kind", "model.hidden"},
+        fmt::format("hidden = {} is odd, and sinusoidal positions are pairs of a sine and "
+                    "a cosine; make it even, or choose another model.position",
+                    model.hidden));
 }
 
 void check_rope_scaling(Checker& checker, const ModelConfig& model) {
@@ -323,7 +340,8 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
                   "this build has no cuda device; write cpu or auto, or build it where the CUDA "
                   "toolkit is installed (cmake --preset cuda)");
   check_heads(checker, config.model);
-  check_attention(checker, config.model);
+  check_mixers(checker, config.model);
+  check_positions(checker, config.model);
   check_rope_scaling(checker, config.model);
   check_experts(checker, config);
   check_router(checker, config);

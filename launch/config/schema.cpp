@@ -52,10 +52,21 @@ const Key* find_key(std::string_view section, std::string_view name) {
   return nullptr;
 }
 
-const Key* find_key(std::string_view path) {
+std::string current_path(std::string_view path) {
+  static constexpr OldName old_names[] = {{"model.attention", "model.mixer"}};
+  for (const OldName& old : old_names) {
+    if (!path.starts_with(old.path)) continue;
+    const std::string_view rest = path.substr(old.path.size());
+    if (rest.empty() || rest.front() == '.') return std::string(old.now) + std::string(rest);
+  }
+  return std::string(path);
+}
+
+const Key* find_key(std::string_view given) {
+  const std::string path = current_path(given);
   const std::size_t dot = path.find('.');
-  if (dot == std::string_view::npos) return nullptr;
-  return find_key(path.substr(0, dot), path.substr(dot + 1));
+  if (dot == std::string::npos) return nullptr;
+  return find_key(std::string_view(path).substr(0, dot), std::string_view(path).substr(dot + 1));
 }
 
 const RetiredKey* find_retired_key(std::string_view path) {

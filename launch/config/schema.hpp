@@ -25,7 +25,7 @@ template <class Value>
 using Access = Value& (*)(Config&);
 using Field = std::variant<Access<std::int64_t>, Access<double>, Access<bool>, Access<std::string>,
                            AccessChoice<ChoiceRef>, Access<std::vector<std::int64_t>>,
-                           AccessChoice<ChoiceListRef>, Access<std::vector<AttentionConfig>>>;
+                           AccessChoice<ChoiceListRef>, Access<std::vector<MixerConfig>>>;
 
 // The legal numbers: from `least` (or above it, if open) to `most` (or below it, if open).
 struct Range {
@@ -76,6 +76,12 @@ struct RetiredKey {
   std::string_view advice;
 };
 
+// A key's earlier name, which files and overrides may still use. The program writes the new one.
+struct OldName {
+  std::string_view path;
+  std::string_view now;
+};
+
 struct Section {
   std::string_view name;
   std::string_view description;
@@ -91,6 +97,8 @@ const Key* find_key(std::string_view path);
 const Key* find_key(std::string_view section, std::string_view name);
 std::size_t index_of(const Key& key);                       // in schema()
 const RetiredKey* find_retired_key(std::string_view path);  // or null
+// The path with today's name for an old one: "model.mixer.1.window" for "model.attention.1.window".
+std::string current_path(std::string_view path);
 bool is_section(std::string_view name);
 const KeyGroup* find_group(std::string_view section, std::string_view name);  // or null
 

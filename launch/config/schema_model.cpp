@@ -6,32 +6,31 @@
 namespace switchyard {
 namespace {
 
-constexpr auto attention_of = &ModelConfig::attention;
+constexpr auto mixer_of = &ModelConfig::mixer;
 
-// Of one entry of model.attention; the fields reach the first.
+// Of one entry of model.mixer; the fields reach the first.
 template <auto member>
-Field attention_field() {
-  return field_at([](Config& config) -> decltype(auto) {
-    return ((config.model.*attention_of).front().*member);
-  });
+Field mixer_field() {
+  return field_at(
+      [](Config& config) -> decltype(auto) { return ((config.model.*mixer_of).front().*member); });
 }
 
-std::span<const Key> attention_keys() {
-  using C = AttentionConfig;
+std::span<const Key> mixer_keys() {
+  using C = MixerConfig;
   static const std::vector<Key> keys = {
       {.section = "model",
        .name = "kind",
-       .field = attention_field<&C::kind>(),
+       .field = mixer_field<&C::kind>(),
        .description = "`full`: all tokens before; `window`: the last `window` tokens."},
       {.section = "model",
        .name = "window",
-       .field = attention_field<&C::window>(),
+       .field = mixer_field<&C::window>(),
        .unit = "tokens",
        .range = from(0, most_tokens),
        .description = "Tokens that a token of a window layer attends to, itself included."},
       {.section = "model",
        .name = "sinks",
-       .field = attention_field<&C::sinks>(),
+       .field = mixer_field<&C::sinks>(),
        .unit = "logits",
        .range = from(0, 1024),
        .description = "Learned logits of each head that take a share of the softmax."},
@@ -153,14 +152,23 @@ void add_model(std::vector<Key>& keys) {
                   .description = "Base of the rotary position embedding."});
   add_rope_scaling(keys);
   keys.push_back({.section = "model",
-                  .name = "attention",
-                  .field = field<s, attention_of>(),
-                  .elements = attention_keys(),
+                  .name = "position.kind",
+                  .field = field<s, &ModelConfig::position, &PositionConfig::kind>(),
                   .description =
-                      "One entry, or a list that is repeated over the layers. `kind`: `full`, all "
-                      "tokens before, or `window`, the last `window` tokens, the token itself "
-                      "included; `sinks`: learned logits of each head that take a share of the "
-                      "softmax."});
+                      "How tokens learn of their place: `rope`, queries and keys of attention are "
+                      "turned by it; `absolute`, a learned vector of each of the `sequence_length` "
+                      "positions is added to the embedding; `sinusoidal`, one of sines and cosines "
+                      "is; `none`, from the causal mask alone."});
+  keys.push_back({.section = "model",
+                  .name = "mixer",
+                  .field = field<s, mixer_of>(),
+                  .elements = mixer_keys(),
+                  .description =
+                      "How the layers let tokens learn of each other (docs/mixers.md): one entry, "
+                      "or a list that is repeated over the layers. `kind`: attention to all tokens "
+                      "before (`full`) or to the last `window` tokens, the token itself included "
+                      "(`window`); `sinks`: learned logits of each head that take a share of the "
+                      "softmax. `model.attention` is its old name."});
   keys.push_back({.section = "model",
                   .name = "tie_embeddings",
                   .field = field<s, &C::tie_embeddings>(),

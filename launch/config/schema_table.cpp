@@ -245,9 +245,8 @@ std::vector<Key> all_keys() {
 }
 
 constexpr KeyGroup all_groups[] = {
-    {"model", "rope_scaling", "rope_scaling.kind"},
-    {"experts", "shared", "shared.number"},
-    {"experts", "router", "router.kind"},
+    {"model", "rope_scaling", "rope_scaling.kind"}, {"model", "position", "position.kind"},
+    {"experts", "shared", "shared.number"},         {"experts", "router", "router.kind"},
     {"parallel", "context", "context.ranks"},
 };
 

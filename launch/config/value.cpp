@@ -191,7 +191,7 @@ Problem assign(std::vector<Element>& field, const Key& key, std::string_view tex
   return {};
 }
 
-Problem assign(std::vector<AttentionConfig>& /*field*/, const Key& key, std::string_view text,
+Problem assign(std::vector<MixerConfig>& /*field*/, const Key& key, std::string_view text,
                bool /*quoted*/) {
   return fmt::format("{}, got {}", expectation(key), for_message(text));
 }
@@ -239,13 +239,16 @@ std::string format_field(const Number& value, const Key& /*key*/) {
   return fmt::format("{}", value);
 }
 
-// One map of a list, as the keys of its elements see it.
-std::string format_field(const AttentionConfig& element, const Key& key) {
+// One map of a list, as the keys of its elements see it: the first of them, and of the others those
+// that are not left at their defaults.
+std::string format_field(const MixerConfig& element, const Key& key) {
   Config config;
-  config.model.attention = {element};
+  config.model.mixer = {element};
+  Config defaults;
   std::vector<std::string> values;
   for (const Key& each : key.elements)
-    values.push_back(fmt::format("{}: {}", each.name, format_value(config, each)));
+    if (&each == &key.elements.front() || !same_value(config, defaults, each))
+      values.push_back(fmt::format("{}: {}", each.name, format_value(config, each)));
   return fmt::format("{{{}}}", fmt::join(values, ", "));
 }
 

@@ -53,7 +53,7 @@ AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequen
 std::vector<std::int64_t> windows_of(const ModelConfig& model) {
   std::vector<std::int64_t> windows;
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
-    const std::int64_t window = model.attention_of_layer(layer).effective_window();
+    const std::int64_t window = model.mixer_of_layer(layer).effective_window();
     if (std::find(windows.begin(), windows.end(), window) == windows.end())
       windows.push_back(window);
   }
@@ -140,7 +140,7 @@ AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
           make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {}
 
 AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
-                               const ModelConfig& model, const AttentionConfig& attention,
+                               const ModelConfig& model, const MixerConfig& attention,
                                DType compute)
     : device_(store.device()),
       mesh_(store.mesh()),
@@ -158,7 +158,8 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       packed_output_(store.device(), model.hidden, query_cols(model), compute) {
   expect(model.num_kv_heads > 0 && model.num_heads % model.num_kv_heads == 0,
          "a num_heads that is a multiple of num_kv_heads");
-  expect(model.effective_head_dim() > 0 && model.effective_head_dim() % 2 == 0,
+  expect(model.effective_head_dim() > 0 &&
+             (!model.turns_positions() || model.effective_head_dim() % 2 == 0),
          "an even head_dim, as rotary positions turn pairs");
 }
 
@@ -206,6 +207,7 @@ AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
 
 void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
                           const LayerContext& context) const {
+  if (!model_.turns_positions()) return;
   kernels::rope(rotated, context.rope, context.pass.rotary_positions, model_.effective_head_dim(),
                 rotation);
 }

@@ -1,6 +1,7 @@
-// Causal self-attention with grouped queries and rotary positions, over all tokens before or a
-// window of them, with learned sinks or without:
+// Causal self-attention with grouped queries, over all tokens before or a window of them, with
+// learned sinks or without:
 //   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
+// Nothing is turned unless positions are rotary (model.position).
 // Where sequences are split over context ranks, the ranks exchange what attention needs
 // (parallel/context/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. In generation keys
@@ -76,7 +77,7 @@ class AttentionMixer final : public SequenceMixer {
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
   // layer has sinks, `prefix`.sinks [A, number of sinks].
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
-                 const AttentionConfig& attention, DType compute);
+                 const MixerConfig& attention, DType compute);
 
   std::string_view kind() const override { return "attention"; }
   std::unique_ptr<MixerRecord> make_saved(std::int64_t num_tokens,

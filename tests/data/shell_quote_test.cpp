@@ -34,7 +34,7 @@ TEST(ShellQuote, AShellReadsEveryWordBack) {
                                     "a\\b",
                                     "a\nb\t'c\\",
                                     "=ls",
-                                    "model.attention=[{kind: full}]",
+                                    "model.mixer=[{kind: full}]",
                                     "a;b&c|d<e>f(g)"};
   std::string every;
   for (int byte = 1; byte < 256; ++byte) every += static_cast<char>(byte);

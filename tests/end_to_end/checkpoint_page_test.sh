@@ -14,7 +14,7 @@ train: {num_steps: 40, global_batch: 6}
 optimizer: {learning_rate: 0.003, warmup_steps: 4}
 YAML
 shape=(model.num_layers=3 model.dense_intermediate=40 model.rope_base=500 experts.every=2 experts.intermediate=24
-  "model.attention=[{kind: window, window: 20, sinks: 2}, {kind: window, window: 7}]")
+  "model.mixer=[{kind: window, window: 20, sinks: 2}, {kind: window, window: 7}]")
 expect 0 "$mpiexec" -n 3 "$switchyard" train small.yaml parallel.expert=3 "${shape[@]}"
 checkpoint=run/checkpoints/step-00000040
 

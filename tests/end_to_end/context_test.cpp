@@ -50,8 +50,8 @@ Config config_of(const ContextCase& c) {
   config.parallel.context_split.layout = c.layout;
   config.parallel.context_split.pad = c.length % (2 * c.ranks) != 0;
   if (c.model == Model::windows_and_sinks)
-    config.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
-                              {.kind = AttentionKind::full, .window = 0, .sinks = 2}};
+    config.model.mixer = {{.kind = MixerKind::window, .window = 5, .sinks = 1},
+                          {.kind = MixerKind::full, .window = 0, .sinks = 2}};
   if (c.model == Model::documents || c.model == Model::running_positions) {
     config.data.document_mask = true;
     config.data.restart_positions = c.model == Model::documents;

@@ -21,8 +21,8 @@ Config one_sequence_each(std::int64_t context) {
   config.model.hidden = 64;
   config.model.head_dim = 16;
   config.model.sequence_length = 4096;
-  config.model.attention = {{.kind = AttentionKind::window, .window = 64, .sinks = 1},
-                            {.kind = AttentionKind::full, .window = 0, .sinks = 0}};
+  config.model.mixer = {{.kind = MixerKind::window, .window = 64, .sinks = 1},
+                        {.kind = MixerKind::full, .window = 0, .sinks = 0}};
   config.model.num_layers = 4;
   config.parallel.context = context;
   config.parallel.context_split.ring = context;

@@ -94,7 +94,7 @@ if [[ $ranks -eq 1 ]]; then  # what no number of ranks changes
   expect_lines 1 "--raw and --ids exclude each other"
 
   # Windows in all layers: text goes on where the trained length ends, and what comes before stays.
-  windows=("model.attention=[{kind: window, window: 8, sinks: 1}, {kind: window, window: 20}]")
+  windows=("model.mixer=[{kind: window, window: 8, sinks: 1}, {kind: window, window: 20}]")
   expect 0 train run.output=windows "${windows[@]}" train.num_steps=10
   expect 0 "$switchyard" generate windows --ids --tokens 31 --temperature 0
   cp "$work/out" within.ids

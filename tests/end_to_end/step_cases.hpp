@@ -34,8 +34,7 @@ inline std::vector<StepCase> step_cases() {
        }},
       {"windows, sinks, documents",
        [](Config& c) {
-         c.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
-                              {.sinks = 1}};
+         c.model.mixer = {{.kind = MixerKind::window, .window = 5, .sinks = 1}, {.sinks = 1}};
          c.data.document_mask = true;
          c.data.restart_positions = true;
        }},
@@ -70,7 +69,7 @@ inline std::vector<StepCase> step_cases() {
        [](Config& c) {
          c.parallel.context_split.ring = 2;
          c.parallel.context_split.method = ContextMethod::all_gather;
-         c.model.attention = {{.kind = AttentionKind::window, .window = 7}, {}};
+         c.model.mixer = {{.kind = MixerKind::window, .window = 7}, {}};
          c.parallel.expert = 2;
        },
        2},

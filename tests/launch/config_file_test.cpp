@@ -106,10 +106,16 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "num_kv_heads: 1, 2, 4, 8"},
       {"model: {head_dim: 7}\n",
        "a.yaml:5:19: model.head_dim: head_dim = 7 is odd, and rotary positions need pairs; make it "
-       "even"},
+       "even, or choose another model.position"},
       {"model: {hidden: 12, num_heads: 4}\n",
        "a.yaml:5:17: model.hidden: head_dim = hidden / num_heads = 12 / 4 = 3 is odd, and rotary "
-       "positions need pairs; make it even"},
+       "positions need pairs; make it even, or choose another model.position"},
+      {"model: {position: none, rope_scaling: ntk}\n",
+       "a.yaml:5:39: model.rope_scaling.kind: kind = ntk counts only with rotary positions, and "
+       "model.position is none; leave it out or write model.position: rope"},
+      {"model: {hidden: 9, num_heads: 3, num_kv_heads: 1, position: sinusoidal}\n",
+       "a.yaml:5:61: model.position.kind: hidden = 9 is odd, and sinusoidal positions are pairs of "
+       "a sine and a cosine; make it even, or choose another model.position"},
       {"experts: {num_experts: 2, top_k: 3}\n",
        "a.yaml:5:34: experts.top_k: top_k = 3 is more than num_experts = 2; lower top_k or add "
        "experts"},
@@ -387,23 +393,44 @@ TEST(ConfigFile, MistakesOfOverrides) {
 TEST(ConfigFile, AListOfMapsInEveryForm) {
   const auto attention = [](std::string_view appended, const std::vector<std::string>& overrides) {
     return load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides)
-        .config.model.attention;
+        .config.model.mixer;
   };
-  using List = std::vector<AttentionConfig>;
-  const AttentionConfig full;
-  const AttentionConfig window{.kind = AttentionKind::window, .window = 64, .sinks = 2};
+  using List = std::vector<MixerConfig>;
+  const MixerConfig full;
+  const MixerConfig window{.kind = MixerKind::window, .window = 64, .sinks = 2};
   EXPECT_EQ(attention("", {}), List{full});
   EXPECT_EQ(attention("model:\n  attention: {kind: window, window: 64, sinks: 2}\n", {}),
             List{window});
   const std::string_view blocks =
       "model:\n  attention:\n    - kind: window\n      window: 64\n      sinks: 2\n    - {}\n";
   EXPECT_EQ(attention(blocks, {}), (List{window, full}));
-  EXPECT_EQ(attention(blocks, {"model.attention.1.sinks=5"}),
-            (List{window, {.kind = AttentionKind::full, .window = 0, .sinks = 5}}));
-  EXPECT_EQ(attention(blocks, {"model.attention=[{}]"}), List{full});
-  EXPECT_EQ(attention("", {"model.attention.0.kind=window", "model.attention.0.window=64",
-                           "model.attention.0.sinks=2", "model.attention.1.kind=full"}),
+  EXPECT_EQ(attention(blocks, {"model.mixer.1.sinks=5"}),
+            (List{window, {.kind = MixerKind::full, .window = 0, .sinks = 5}}));
+  EXPECT_EQ(attention(blocks, {"model.mixer=[{}]"}), List{full});
+  EXPECT_EQ(attention("", {"model.mixer.0.kind=window", "model.mixer.0.window=64",
+                           "model.mixer.0.sinks=2", "model.mixer.1.kind=full"}),
             (List{window, full}));
+}
+
+// model.attention is the earlier name of model.mixer.
+TEST(ConfigFile, AKeyWithAnEarlierNameIsReadUnderBoth) {
+  const auto mixer = [](std::string_view appended, const std::vector<std::string>& overrides) {
+    return load_config(std::string(smallest) + std::string(appended), "a.yaml", overrides)
+        .config.model.mixer;
+  };
+  const std::vector<MixerConfig> windows = {{.kind = MixerKind::window, .window = 8}};
+  EXPECT_EQ(mixer("model: {mixer: {kind: window, window: 8}}\n", {}), windows);
+  EXPECT_EQ(mixer("", {"model.attention=[{kind: window, window: 8}]"}), windows);
+  EXPECT_EQ(mixer("", {"model.attention.0.kind=window", "model.attention.0.window=8"}), windows);
+  EXPECT_EQ(mixer("model: {attention: {kind: window, window: 9}}\n", {"model.mixer.0.window=8"}),
+            windows);
+  EXPECT_EQ(mistakes_after("model:\n  mixer: {kind: full}\n  attention: {kind: full}\n"),
+            "a.yaml:7:3: model.attention: is another name of model.mixer, which line 6 sets; "
+            "remove one");
+  EXPECT_EQ(mistakes_after("", {"model.attention.0.sinks=1", "model.mixer.0.sinks=2"}),
+            "command line: model.mixer.0.sinks=2: model.mixer is another name of model.attention, "
+            "which an argument before sets; write one of them");
+  EXPECT_EQ(mistakes_after("", {"parallel.context=1", "parallel.context.ranks=1"}), "");
 }
 
 TEST(ConfigFile, MistakesInListsAndGroups) {
@@ -413,27 +440,27 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   };
   const Case cases[] = {
       {"model:\n  attention:\n    - {kind: windw}\n",
-       "a.yaml:7:14: model.attention.0.kind: 'windw' is not a choice; use full or window; did you "
+       "a.yaml:7:14: model.mixer.0.kind: 'windw' is not a choice; use full or window; did you "
        "mean window?"},
       {"model: {attention: [{}, {windows: 4}]}\n",
-       "a.yaml:5:26: model.attention.1.windows: unknown key; did you mean window?"},
+       "a.yaml:5:26: model.mixer.1.windows: unknown key; did you mean window?"},
       {"model: {attention: [{window: [4]}]}\n",
-       "a.yaml:5:30: model.attention.0.window: expected a whole number, got a list"},
+       "a.yaml:5:30: model.mixer.0.window: expected a whole number, got a list"},
       {"model: {attention: [{sinks: 1, sinks: 2}]}\n",
-       "a.yaml:5:32: model.attention.0.sinks: appears a second time; remove one"},
+       "a.yaml:5:32: model.mixer.0.sinks: appears a second time; remove one"},
       {"model: {attention: [full]}\n",
-       "a.yaml:5:21: model.attention.0: expected a map of keys and values, got a value"},
+       "a.yaml:5:21: model.mixer.0: expected a map of keys and values, got a value"},
       {"model: {attention: full}\n",
-       "a.yaml:5:20: model.attention: expected a map or a list of maps, got full"},
+       "a.yaml:5:20: model.mixer: expected a map or a list of maps, got full"},
       {"model: {attention: []}\n",
-       "a.yaml:5:20: model.attention: expected a map or a list of maps, got an empty list"},
+       "a.yaml:5:20: model.mixer: expected a map or a list of maps, got an empty list"},
       {"model: {attention: {kind: window}}\n",
-       "a.yaml:5:20: model.attention: kind window needs a window of at least 1 token"},
+       "a.yaml:5:20: model.mixer: kind window needs a window of at least 1 token"},
       {"model: {attention: [{}, {window: 8}]}\n",
-       "a.yaml:5:20: model.attention: entry 1: window = 8 counts only with kind window, not with "
+       "a.yaml:5:20: model.mixer: entry 1: window = 8 counts only with kind window, not with "
        "full; leave it out or change the kind"},
       {"model: {num_layers: 1, attention: [{}, {}]}\n",
-       "a.yaml:5:35: model.attention: has 2 entries, one for each layer at most, and num_layers is "
+       "a.yaml:5:35: model.mixer: has 2 entries, one for each layer at most, and num_layers is "
        "1"},
       {"model: {rope_scaling: {factr: 2}}\n",
        "a.yaml:5:24: model.rope_scaling.factr: unknown key; did you mean "
@@ -483,11 +510,11 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
             "contiguous; contiguous is a value of parallel.context.layout");
   EXPECT_EQ(mistakes_after("parallel: {context: {rnig: 2}}\n"),
             "a.yaml:5:22: parallel.context.rnig: unknown key; did you mean parallel.context.ring?");
-  EXPECT_EQ(mistakes_after("", {"model.attention.3.kind=full"}),
-            "command line: model.attention.3.kind=full: model.attention has 1 entry; the next is "
-            "model.attention.1");
-  EXPECT_EQ(mistakes_after("", {"model.attention=[{kind: windw}]"}),
-            "command line: model.attention=[{kind: windw}]: model.attention.0.kind: 'windw' is "
+  EXPECT_EQ(mistakes_after("", {"model.mixer.3.kind=full"}),
+            "command line: model.mixer.3.kind=full: model.mixer has 1 entry; the next is "
+            "model.mixer.1");
+  EXPECT_EQ(mistakes_after("", {"model.mixer=[{kind: windw}]"}),
+            "command line: model.mixer=[{kind: windw}]: model.mixer.0.kind: 'windw' is "
             "not a choice; use full or window; did you mean window?");
   EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
 }
@@ -553,7 +580,7 @@ TEST(ConfigFile, WhatASavedTextSets) {
   const ConfigValues expected = {{"run.precision", "bf16"},
                                  {"model.hidden", "64"},
                                  {"model.rope_scaling.factor", "2.5"},
-                                 {"model.attention", "[{kind: window, window: 9, sinks: 0}]"},
+                                 {"model.mixer", "[{kind: window, window: 9}]"},
                                  {"optimizer.learning_rate", "0.0006"},
                                  {"capture.tensors", "all"}};
   EXPECT_EQ(saved_values("model:\n  hidden: +64\n  rope_scaling:\n    factor: 2.50\n    gone: 1\n"

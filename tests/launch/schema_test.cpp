@@ -57,7 +57,8 @@ const std::set<std::string> related = {"model.hidden",
                                        "optimizer.learning_rate",
                                        "optimizer.min_learning_rate",
                                        "run.device",
-                                       "model.attention",
+                                       "model.mixer",
+                                       "model.position.kind",
                                        "model.rope_scaling.kind",
                                        "model.rope_scaling.factor",
                                        "model.rope_scaling.beta_fast",
@@ -183,29 +184,27 @@ TEST(Schema, EffectiveYamlReadsBackToTheSameConfig) {
 
 TEST(Schema, ListsOfMapsReadBack) {
   std::mt19937_64 random(8);
-  const Key& list = *find_key("model.attention");
+  const Key& list = *find_key("model.mixer");
   ASSERT_EQ(list.type_name(), "list of maps");
   for (int round = 0; round < 100; ++round) {
     Config config;
     config.model.num_layers = 8;
-    config.model.attention.clear();
+    config.model.mixer.clear();
     const std::size_t num_entries = 1 + random() % 8;
     for (std::size_t i = 0; i < num_entries; ++i) {
-      AttentionConfig entry;
+      MixerConfig entry;
       if (random() % 2 == 0)
-        entry = {.kind = AttentionKind::window,
+        entry = {.kind = MixerKind::window,
                  .window = static_cast<std::int64_t>(1 + random() % 1000)};
       entry.sinks = static_cast<std::int64_t>(random() % 3);
-      config.model.attention.push_back(entry);
+      config.model.mixer.push_back(entry);
     }
     const std::string required = "\nrun: {output: a}\ndata: {path: b}\n";
     const std::string text = "model:\n  num_layers: 8\n  attention: " + format_value(config, list);
-    EXPECT_EQ(load_config(text + required, "a.yaml").config.model.attention,
-              config.model.attention);
+    EXPECT_EQ(load_config(text + required, "a.yaml").config.model.mixer, config.model.mixer);
     const std::vector<std::string> overrides = {"model.num_layers=8",
-                                                "model.attention=" + format_value(config, list)};
-    EXPECT_EQ(load_config(required, "a.yaml", overrides).config.model.attention,
-              config.model.attention);
+                                                "model.mixer=" + format_value(config, list)};
+    EXPECT_EQ(load_config(required, "a.yaml", overrides).config.model.mixer, config.model.mixer);
   }
 }
 

@@ -35,7 +35,7 @@ TEST(StudyDrafts, ASetIsTheProductOfItsParts) {
       "  - name: a\n"
       "    set: {experts.top_k: 1}\n"
       "    grid: {experts.num_experts: [2, 4], model.hidden: [8, 16]}\n"
-      "    list: [{train.micro_batch: 1}, {model.attention: [{kind: window, window: 4}]}]\n"
+      "    list: [{train.micro_batch: 1}, {model.mixer: [{kind: window, window: 4}]}]\n"
       "    scaling: {kind: weak, ranks: [1, 3]}\n"
       "  - name: b\n");
   ASSERT_EQ(drafts.size(), 2u * 2 * 2 * 2 + 1);
@@ -43,7 +43,7 @@ TEST(StudyDrafts, ASetIsTheProductOfItsParts) {
             "experts.top_k=1 experts.num_experts=2 model.hidden=8 train.micro_batch=1 ");
   EXPECT_EQ(text_of(drafts[15]),
             "experts.top_k=1 experts.num_experts=4 model.hidden=16 "
-            "model.attention=[{kind: window, window: 4}] ");
+            "model.mixer=[{kind: window, window: 4}] ");
   EXPECT_EQ(drafts[15].ranks, 3);
   EXPECT_EQ(drafts[15].batch_factor, 3);
   EXPECT_EQ(text_of(drafts[16]), "");

@@ -68,15 +68,17 @@ TEST_P(DecoderTest, LongPromptsGoThroughInChunks) {
 INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
                                            tied_case(), dropout_case(), windows_case(),
-                                           shared_case()),
+                                           shared_case(), position_case(PositionKind::none),
+                                           position_case(PositionKind::absolute),
+                                           position_case(PositionKind::sinusoidal)),
                          [](const auto& instance) { return instance.param.name; });
 
 // Windows only, with sinks and stretched positions, in a model whose sequence_length is short.
 ModelCase windows_only_case() {
   ModelCase c = windows_case();
   c.model.sequence_length = 96;
-  c.model.attention = {{.kind = AttentionKind::window, .window = 3, .sinks = 2},
-                       {.kind = AttentionKind::window, .window = 70, .sinks = 1}};
+  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .sinks = 2},
+                   {.kind = MixerKind::window, .window = 70, .sinks = 1}};
   return c;
 }
 
@@ -134,7 +136,7 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
       OneRank rank;
       Device& device = *rank.device;
       const ModelConfig model = windows_only_case().model;
-      const AttentionConfig attention{.kind = AttentionKind::window, .window = window, .sinks = 0};
+      const MixerConfig attention{.kind = MixerKind::window, .window = window, .sinks = 0};
       ParameterStore store(device, rank.mesh);
       AttentionMixer layer(store, "attention", model, attention, compute);
       store.allocate();

@@ -34,9 +34,8 @@ inline void read_long_context(const hdf5::File& file, ModelConfig& model) {
     scaling.beta_slow = real_attribute(file.path(), "beta_slow");
   }
   if (file.has_attribute("/", "window"))
-    model.attention = {{.kind = AttentionKind::window,
-                        .window = file.integer_attribute("/", "window"),
-                        .sinks = 0}};
+    model.mixer = {
+        {.kind = MixerKind::window, .window = file.integer_attribute("/", "window"), .sinks = 0}};
 }
 
 inline ModelCase case_of(const hdf5::File& file) {

@@ -253,7 +253,7 @@ TEST(MixtralGoldenTest, AWrongFormulaIsSeen) {
       {"positions turn faster by a thousandth", [](ModelCase& c) { c.model.rope_base *= 1.001; }},
       {"a window that is one key short",
        [](ModelCase& c) {
-         c.model.attention = {{.kind = AttentionKind::window, .window = 23, .sinks = 0}};
+         c.model.mixer = {{.kind = MixerKind::window, .window = 23, .sinks = 0}};
        }},
       {"weights of experts that do not add up to one",
        [](ModelCase& c) { c.experts.normalize_top_k = false; }},

@@ -42,7 +42,9 @@ TEST_P(ReferenceTransformerTest, GradientsAreFiniteDifferences) {
 INSTANTIATE_TEST_SUITE_P(Cases, ReferenceTransformerTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
                                            tied_case(), dropout_case(), windows_case(),
-                                           shared_case()),
+                                           shared_case(), position_case(PositionKind::none),
+                                           position_case(PositionKind::absolute),
+                                           position_case(PositionKind::sinusoidal)),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

@@ -25,13 +25,13 @@ struct Kind {
 };
 
 std::vector<Kind> kinds() {
-  const auto attention = [](const AttentionConfig& config) {
+  const auto attention = [](const MixerConfig& config) {
     return [config](ParameterStore& store, const ModelConfig& model) {
       return std::make_unique<AttentionMixer>(store, "mixer", model, config, DType::f32);
     };
   };
   return {{"attention", attention({})},
-          {"window", attention({.kind = AttentionKind::window, .window = 3, .sinks = 2})}};
+          {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})}};
 }
 
 using Bytes = std::vector<std::byte>;

@@ -72,10 +72,20 @@ inline ModelCase tied_case() {
 inline ModelCase windows_case() {
   ModelCase c = mixed_case();
   c.name = "windows";
-  c.model.attention = {{.kind = AttentionKind::window, .window = 3, .sinks = 2},
-                       {.kind = AttentionKind::full, .window = 0, .sinks = 1}};
+  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .sinks = 2},
+                   {.kind = MixerKind::full, .window = 0, .sinks = 1}};
   c.model.rope_scaling.kind = kernels::RopeScaling::linear;
   c.model.rope_scaling.factor = 4;
+  return c;
+}
+
+inline ModelCase position_case(PositionKind kind) {
+  ModelCase c = mixed_case();
+  c.name = "position_" + std::string(name_of(kind));
+  c.model.position.kind = kind;
+  c.model.sequence_length = 600;
+  c.model.embedding_dropout = 0.2;
+  if (kind == PositionKind::none) c.model.head_dim = 5;  // no pairs to turn
   return c;
 }
 

@@ -208,7 +208,9 @@ TEST_P(TransformerTest, MicroBatchesAccumulateToTheWholeBatch) {
 INSTANTIATE_TEST_SUITE_P(Cases, TransformerTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
                                            tied_case(), dropout_case(), windows_case(),
-                                           shared_case()),
+                                           shared_case(), position_case(PositionKind::none),
+                                           position_case(PositionKind::absolute),
+                                           position_case(PositionKind::sinusoidal)),
                          [](const auto& instance) { return instance.param.name; });
 
 // In bf16 a value is rounded about 12 times in a block (norms, projections, attention, additions,

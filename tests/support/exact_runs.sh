@@ -43,7 +43,7 @@ features_of() {
     plain) overrides=() ;;
     dropout) overrides=(model.embedding_dropout=0.1 model.residual_dropout=0.1 experts.dropout=0.1) ;;
     documents) overrides=(data.document_mask=true data.restart_positions=true) ;;
-    windows) overrides=("model.attention=[{kind: window, window: 11, sinks: 1}, {kind: full, sinks: 2}]") ;;
+    windows) overrides=("model.mixer=[{kind: window, window: 11, sinks: 1}, {kind: full, sinks: 2}]") ;;
     tied) overrides=(model.tie_embeddings=true) ;;
     dense) overrides=(experts.every=2 model.dense_intermediate=40) ;;
     top1) overrides=(experts.top_k=1 experts.normalize_top_k=false experts.balance_weight=0.05) ;;

@@ -69,6 +69,11 @@ class Transformer {
     for (std::int64_t t = 0; t < d_stream.rows; ++t)
       for (std::int64_t h = 0; h < model_.hidden; ++h)
         table[index(tokens_[static_cast<std::size_t>(t)] * model_.hidden + h)] += d_stream.at(t, h);
+    if (model_.position.kind != PositionKind::absolute) return;
+    std::vector<double>& positions = gradients.at("position.weight");
+    for (std::int64_t t = 0; t < d_stream.rows; ++t)
+      for (std::int64_t h = 0; h < model_.hidden; ++h)
+        positions[index(t % length_ * model_.hidden + h)] += d_stream.at(t, h);
   }
 
   double total(const Losses& losses) const {
@@ -101,7 +106,7 @@ class Transformer {
                   model_.hidden);
   }
   AttentionDims dims(std::int64_t layer) {
-    const AttentionConfig& attention = model_.attention_of_layer(layer);
+    const MixerConfig& attention = model_.mixer_of_layer(layer);
     AttentionDims dims{length_, model_.num_heads, model_.num_kv_heads, model_.effective_head_dim(),
                        model_.rope_base};
     if (model_.rope_scaling.kind == kernels::RopeScaling::linear)
@@ -163,8 +168,23 @@ class Transformer {
     for (std::int64_t t = 0; t < x.rows; ++t)
       for (std::int64_t h = 0; h < model_.hidden; ++h)
         x.at(t, h) = table[index(tokens_[index(t)] * model_.hidden + h)];
+    add_positions(x);
     multiply(x, mask("embedding", model_.embedding_dropout, 1));
     return x;
+  }
+
+  void add_positions(Matrix& x) {
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      for (std::int64_t h = 0; h < model_.hidden; ++h) {
+        const std::int64_t half = model_.hidden / 2;
+        const double angle =
+            static_cast<double>(t % length_) *
+            std::pow(10000.0, -2.0 * static_cast<double>(h % half) / static_cast<double>(2 * half));
+        if (model_.position.kind == PositionKind::sinusoidal)
+          x.at(t, h) += h < half ? std::cos(angle) : std::sin(angle);
+        if (model_.position.kind == PositionKind::absolute)
+          x.at(t, h) += values.at("position.weight")[index(t % length_ * model_.hidden + h)];
+      }
   }
 
   void block_forward(std::int64_t number, Losses& losses) {
@@ -174,7 +194,7 @@ class Transformer {
     const Matrix x =
         rms_norm(stream_, norm(prefix + ".attention_norm.weight"), model_.norm_epsilon);
     layer.qkv = linear(x, qkv_weight(prefix));
-    rotate(layer.qkv, dims(number), 1);
+    if (model_.turns_positions()) rotate(layer.qkv, dims(number), 1);
     layer.attended = attention(layer.qkv, dims(number));
     Matrix delta = linear(layer.attended, output_weight(prefix));
     multiply(delta, mask(prefix + ".attention", model_.residual_dropout, 1));
@@ -225,7 +245,7 @@ class Transformer {
     multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
     const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
     Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number));
-    rotate(dqkv, dims(number), -1);
+    if (model_.turns_positions()) rotate(dqkv, dims(number), -1);
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
     d_normed = linear_backward(dqkv, x, qkv_weight(prefix));

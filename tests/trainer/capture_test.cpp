@@ -153,8 +153,8 @@ TEST(CaptureTest, HoldsTheSameUnderEveryPolicy) {
   const TemporaryFolder folder(world());
   Config config = split(capturing_config(folder.path(), world().size(), Precision::fp32));
   config.model.num_layers = 4;
-  config.model.attention = {{.kind = AttentionKind::window, .window = 5, .sinks = 1},
-                            {.kind = AttentionKind::full, .window = 0, .sinks = 0}};
+  config.model.mixer = {{.kind = MixerKind::window, .window = 5, .sinks = 1},
+                        {.kind = MixerKind::full, .window = 0, .sinks = 0}};
   const std::map<TokenKey, Row> kept = recorded(world(), config);
   for (const auto& [policy, store] : {std::pair{LayerPolicy::recompute, SpillStore::memory},
                                       {LayerPolicy::spill, SpillStore::memory},

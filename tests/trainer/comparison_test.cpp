@@ -18,7 +18,7 @@ const ConfigValues saved = {{"run.output", "a"},
                             {"model.num_heads", "4"},
                             {"model.rope_scaling.kind", "none"},
                             {"model.rope_scaling.factor", "1"},
-                            {"model.attention", "[{kind: full, window: 0}]"},
+                            {"model.mixer", "[{kind: full, window: 0}]"},
                             {"model.gone", "3"},
                             {"numerics.max_context", "1"},
                             {"experts.top_k", "2"}};
@@ -35,7 +35,7 @@ TEST(ChangedKeys, OfModelExpertsAndDataAndOnlyWhatBothHave) {
                             {"model.num_heads", "8"},
                             {"model.rope_scaling.kind", "none"},
                             {"model.rope_scaling.factor", "4"},
-                            {"model.attention", "[{kind: window, window: 9}]"},
+                            {"model.mixer", "[{kind: window, window: 9}]"},
                             {"model.new", "1"},
                             {"numerics.max_context", "24"},
                             {"experts.top_k", "1"}};
@@ -43,7 +43,7 @@ TEST(ChangedKeys, OfModelExpertsAndDataAndOnlyWhatBothHave) {
       {"run.seed", "1", "2"},
       {"model.num_heads", "4", "8"},
       {"model.rope_scaling.factor", "1", "4"},
-      {"model.attention", "[{kind: full, window: 0}]", "[{kind: window, window: 9}]"},
+      {"model.mixer", "[{kind: full, window: 0}]", "[{kind: window, window: 9}]"},
       {"numerics.max_context", "1", "24"},
       {"experts.top_k", "2", "1"}};
   EXPECT_EQ(changed_keys(saved, now), expected);

@@ -71,7 +71,7 @@ std::vector<std::string> candidates_in(const std::string& folder, Group& world) 
 
 // The configuration keys that decide which tensors a model has.
 constexpr const char* keys_of_presence =
-    "model.num_layers, model.attention, model.tie_embeddings, experts.num_experts, experts.every";
+    "model.num_layers, model.mixer, model.tie_embeddings, experts.num_experts, experts.every";
 
 // Every parameter of the model must be there under its shape, and nothing else.
 void check_tensors(const Manifest& manifest, const ParameterStore& store, const std::string& path) {

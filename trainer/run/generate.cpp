@@ -36,8 +36,11 @@ struct Room {
 
 // A layer that sees further back the longer a sequence is was trained up to sequence_length only.
 Room room_of(const ModelConfig& model) {
+  if (model.position.kind == PositionKind::absolute)
+    return {model.sequence_length,
+            fmt::format("the model has learned {} absolute positions", model.sequence_length)};
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
-    const std::int64_t window = model.attention_of_layer(layer).effective_window();
+    const std::int64_t window = model.mixer_of_layer(layer).effective_window();
     if (window > 0 && window <= model.sequence_length) continue;
     return {model.sequence_length,
             fmt::format("the model was trained on sequences of {} tokens, and layer {} {}",
