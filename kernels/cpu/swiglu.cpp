@@ -2,20 +2,13 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/swiglu.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for every target.
+#include "kernels/cpu/activation-inl.hpp"
 #include "kernels/cpu/parallel.hpp"
-#include "kernels/cpu/simd-inl.hpp"
 #include "kernels/cpu/swiglu.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::kernels::cpu::HWY_NAMESPACE {
 namespace {
-
-template <class D>
-HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
-  const auto one = hn::Set(d, 1.0f), lowest = hn::Set(d, -88.0f);
-  const auto within = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);  // keeps a NaN
-  return hn::Div(one, hn::Add(one, exp_of(d, hn::Neg(within))));
-}
 
 template <class T>
 void forward_row(const T* gate, const T* up, T* act, std::int64_t width) {
@@ -25,16 +18,14 @@ void forward_row(const T* gate, const T* up, T* act, std::int64_t width) {
   });
 }
 
-// silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
 template <class T>
 void backward_row(const T* d_act, const T* gate, const T* up, T* d_gate, T* d_up, T* act,
                   std::int64_t width) {
   for_lanes(width, [=](auto d, std::int64_t i) HWY_ATTR {
-    const auto one = hn::Set(d, 1.0f);
     const auto g = load(d, gate + i), u = load(d, up + i), gradient = load(d, d_act + i);
     const auto s = sigmoid(d, g);
     const auto silu = hn::Mul(g, s);
-    const auto slope = hn::Mul(s, hn::MulAdd(g, hn::Sub(one, s), one));
+    const auto slope = silu_slope(d, g, s);
     store(d, hn::Mul(hn::Mul(gradient, u), slope), d_gate + i);
     store(d, hn::Mul(gradient, silu), d_up + i);
     store(d, hn::Mul(silu, u), act + i);

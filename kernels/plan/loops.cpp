@@ -51,6 +51,42 @@ void sigmoid_backward(const TensorView& gate) {
   record(gate, 3 * numel(gate), 3 * bytes(gate));
 }
 
+void short_convolution_forward(const TensorView& x, const TensorView& weight, const TensorView& y) {
+  const double taps = numel(weight) / static_cast<double>(x.cols());
+  record(x, 2 * taps * numel(y), bytes(x) + bytes(y));
+}
+
+void short_convolution_backward(const TensorView& x, const TensorView& weight,
+                                const TensorView& dx) {
+  const double taps = numel(weight) / static_cast<double>(x.cols());
+  record(x, 4 * taps * numel(x), 2 * bytes(x) + bytes(dx));
+}
+
+void feature_map_forward(const TensorView& x) {
+  record(x, (exp_flops + 4) * numel(x), 2 * bytes(x));
+}
+
+void feature_map_backward(const TensorView& x) {
+  record(x, (exp_flops + 8) * numel(x), 3 * bytes(x));
+}
+
+void gated_norm_forward(const TensorView& x, const TensorView& z) {
+  record(x, 4 * numel(x) + (exp_flops + 4) * numel(z), 2 * bytes(x) + bytes(z));
+}
+
+void gated_norm_backward(const TensorView& x, const TensorView& z) {
+  record(x, 10 * numel(x) + (exp_flops + 10) * numel(z), 3 * bytes(x) + 2 * bytes(z));
+}
+
+// A logarithm counts as an exponential.
+void decay_gates_forward(const TensorView& gates) {
+  record(gates, (2 * exp_flops + 4) * numel(gates), 3 * bytes(gates));
+}
+
+void decay_gates_backward(const TensorView& dgates) {
+  record(dgates, (3 * exp_flops + 8) * numel(dgates), 4 * bytes(dgates));
+}
+
 void embedding_forward(const TensorView& out) {
   record(out, 0, numel(out) * static_cast<double>(size_of(DType::f32)) + bytes(out));
 }

@@ -18,6 +18,15 @@ void swiglu_forward(const TensorView& gate_up, const TensorView& act);
 void swiglu_backward(const TensorView& gate_up, const TensorView& act);
 void sigmoid_forward(const TensorView& gate);
 void sigmoid_backward(const TensorView& gate);
+void short_convolution_forward(const TensorView& x, const TensorView& weight, const TensorView& y);
+void short_convolution_backward(const TensorView& x, const TensorView& weight,
+                                const TensorView& dx);
+void feature_map_forward(const TensorView& x);
+void feature_map_backward(const TensorView& x);
+void gated_norm_forward(const TensorView& x, const TensorView& z);
+void gated_norm_backward(const TensorView& x, const TensorView& z);
+void decay_gates_forward(const TensorView& gates);
+void decay_gates_backward(const TensorView& dgates);
 void embedding_forward(const TensorView& out);
 void embedding_backward(const TensorView& dout);
 void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
