@@ -80,10 +80,13 @@ class TokenFileWriter {
   void add_document(Split split, std::span<const std::int32_t> tokens);
   // Tokens [begin, begin + out.size()) of a split, as added so far.
   void read_tokens(Split split, std::int64_t begin, std::span<std::int32_t> out);
+  // Where documents [first, first + out.size()) of a split end, in tokens.
+  void read_document_ends(Split split, std::int64_t first, std::span<std::int64_t> out);
   // Moves everything from token `begin` on, at least one token, to the end of the other split. A
   // document that `begin` lies inside of becomes two: its head gets an end of document.
   void move_tail(Split from, Split to, std::int64_t begin);
 
+  const Tokenizer& tokenizer() const;
   std::int64_t num_tokens(Split split) const;
   std::int64_t num_documents(Split split) const;
 

@@ -122,6 +122,10 @@ TokenFileWriter::TokenFileWriter(const std::string& folder, const Tokenizer& tok
 
 TokenFileWriter::~TokenFileWriter() = default;
 
+const Tokenizer& TokenFileWriter::tokenizer() const {
+  return state_->tokenizer;
+}
+
 std::int64_t TokenFileWriter::num_tokens(Split split) const {
   return state_->of(split).num_tokens;
 }
@@ -144,6 +148,12 @@ void TokenFileWriter::read_tokens(Split split, std::int64_t begin, std::span<std
     read_as<std::uint16_t>(tokens, begin, out);
   else
     read_as<std::int32_t>(tokens, begin, out);
+}
+
+void TokenFileWriter::read_document_ends(Split split, std::int64_t first,
+                                         std::span<std::int64_t> out) {
+  state_->of(split).document_ends.read(first * std::int64_t{sizeof(std::int64_t)},
+                                       std::as_writable_bytes(out));
 }
 
 void TokenFileWriter::move_tail(Split from, Split to, std::int64_t begin) {

@@ -2,16 +2,17 @@
 
 #include <fmt/core.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "data/files/utf8.hpp"
+#include "data/prepare/byte_source.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -108,22 +109,17 @@ InputList find_inputs(const std::vector<std::string>& inputs) {
 }
 
 TextKind text_kind_of(std::string_view path) {
-  constexpr std::string_view compressed = ".gz";
-  if (ends_with_in_any_case(path, compressed)) path.remove_suffix(compressed.size());
+  path = without_compression(path);
   for (const std::string_view end : {".jsonl", ".ndjson", ".jsonlines"})
     if (ends_with_in_any_case(path, end)) return TextKind::json_lines;
   return ends_with_in_any_case(path, ".json") ? TextKind::json : TextKind::plain;
 }
 
 struct InputFile::State {
-  struct Close {
-    void operator()(gzFile_s* opened) const { gzclose_r(opened); }
-  };
   bool refill();
   void give_back(std::string_view tail);
 
-  std::string path;
-  std::unique_ptr<gzFile_s, Close> file;
+  std::unique_ptr<ByteSource> source;
   std::string buffer;
   std::size_t next = 0;  // first byte of the buffer that no line has taken
   bool is_damaged = false;
@@ -135,14 +131,10 @@ bool InputFile::State::refill() {
   next = 0;
   const std::size_t kept = buffer.size();
   buffer.resize(kept + buffer_bytes);
-  const int count = gzread(file.get(), buffer.data() + kept, static_cast<unsigned>(buffer_bytes));
-  buffer.resize(kept + static_cast<std::size_t>(std::max(count, 0)));
-  int status = Z_OK;
-  gzerror(file.get(), &status);
-  if (status == Z_ERRNO)
-    throw IoError(fmt::format("{}: cannot read: {}", path, std::strerror(errno)));
-  is_damaged = count < 0 || (count == 0 && status == Z_BUF_ERROR);
-  return count > 0;
+  const ByteSource::Read read = source->read(std::span(buffer).subspan(kept));
+  buffer.resize(kept + read.count);
+  is_damaged = read.is_damaged;
+  return read.count > 0;
 }
 
 // The end of what a line took lies before `next` again.
@@ -153,18 +145,8 @@ void InputFile::State::give_back(std::string_view tail) {
 }
 
 InputFile::InputFile(const std::string& path) : state_(std::make_unique<State>()) {
-  state_->path = path;
-  errno = 0;
-  state_->file.reset(gzopen(path.c_str(), "rb"));
-  if (!state_->file)
-    throw IoError(
-        fmt::format("{}: cannot open: {}", path, errno != 0 ? std::strerror(errno) : "no memory"));
-  gzbuffer(state_->file.get(), buffer_bytes);
-  state_->refill();
-  // A compressed file that is damaged from its first byte on is left to next_line().
-  if (!state_->is_damaged && ends_with_in_any_case(path, ".gz") && !is_empty() &&
-      gzdirect(state_->file.get()))
-    state_->is_damaged = true;
+  state_->source = open_bytes(path);
+  state_->refill();  // a file that is damaged from its first byte on is left to next_line()
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
   if (state_->buffer.starts_with(byte_order_mark)) state_->next = byte_order_mark.size();
 }
@@ -209,7 +191,7 @@ InputFile::Line InputFile::next_line(std::string& line, std::int64_t max_bytes) 
 }
 
 std::int64_t InputFile::bytes_read() const {
-  return std::max<std::int64_t>(0, gzoffset(state_->file.get()));
+  return state_->source->bytes_read();
 }
 
 }  // namespace switchyard

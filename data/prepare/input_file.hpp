@@ -1,5 +1,5 @@
-// One input of `prepare` as lines: a plain or gzip-compressed file, read in order, in little
-// memory. Private to data/*.cpp.
+// One input of `prepare` as lines: a plain file, or one compressed by gzip or Zstandard, read in
+// order, in little memory. Private to data/*.cpp.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct InputList {
 };
 InputList find_inputs(const std::vector<std::string>& inputs);
 
-// By the name, in any case, with or without .gz behind.
+// By the name, in any case, with or without .gz or .zst behind.
 enum class TextKind : std::uint8_t {
   plain,
   json_lines,  // .jsonl, .ndjson, .jsonlines: an object a line

@@ -12,15 +12,17 @@
 #include <thread>
 #include <utility>
 
-#include "data/files/atomic_file.hpp"
+#include "data/formats/token_documents.hpp"
 #include "data/hdf5/hdf5.hpp"
 #include "data/prepare/document_reader.hpp"
+#include "data/prepare/prepared_output.hpp"
+#include "data/prepare/progress_line.hpp"
 #include "data/prepare/thread_pool.hpp"
+#include "data/prepare/token_inputs.hpp"
 #include "data/prepare/valid_split.hpp"
 #include "data/token_file.hpp"
 #include "data/tokenizer.hpp"
 #include "tensor/error.hpp"
-#include "tensor/random.hpp"
 
 namespace switchyard {
 
@@ -35,41 +37,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// A number in [0, 1) for a document, from its number and a purpose alone.
-double lot_of(std::uint64_t seed, std::string_view purpose, std::int64_t document) {
-  return random_words(random_key(seed, purpose), static_cast<std::uint64_t>(document), 0)[0] *
-         0x1p-32;
-}
-
-// Passes progress on, at most ten times a second and once at the end of a phase.
-class ProgressLine {
- public:
-  ProgressLine(const PrepareReports& reports, std::int64_t bytes_total) : reports_(reports) {
-    state_.bytes_total = bytes_total;
-  }
-  void begin(std::string_view phase) {
-    state_ = {.phase = phase, .bytes_total = state_.bytes_total};
-    show();
-  }
-  void update(std::int64_t num_documents, std::int64_t num_tokens, std::int64_t bytes_read) {
-    state_.num_documents = num_documents;
-    state_.num_tokens = num_tokens;
-    state_.bytes_read = bytes_read;
-    if (seconds_since(last_) >= 0.1) show();
-  }
-  void show() {
-    last_ = Clock::now();
-    state_.seconds = seconds_since(start_);
-    if (reports_.progress) reports_.progress(state_);
-  }
-
- private:
-  const PrepareReports& reports_;
-  PrepareProgress state_;
-  Clock::time_point start_ = Clock::now();
-  Clock::time_point last_ = start_;
-};
-
 void check_options(const PrepareOptions& options) {
   if (options.inputs.empty()) throw ConfigError("prepare: no input files or folders are named");
   if (options.output.empty()) throw ConfigError("prepare: no output file is named");
@@ -78,7 +45,7 @@ void check_options(const PrepareOptions& options) {
         fmt::format("prepare: the validation fraction {} must be at least 0 and "
                     "below 1",
                     options.valid_fraction));
-  if (options.train_vocab > 0 && options.tokenizer != "bytes")
+  if (options.train_vocab > 0 && !options.tokenizer.empty())
     throw ConfigError("prepare: either a tokenizer is given or one is trained, not both");
   if (options.num_threads < 0 || options.train_vocab < 0 || options.max_document_bytes < 16 ||
       options.tokenizer_sample_bytes < 1)
@@ -94,12 +61,14 @@ void check_options(const PrepareOptions& options) {
 // earlier call has left in a folder of texts is none.
 void set_output_apart(const PrepareOptions& options, InputList& inputs) {
   std::error_code absent;
+  const std::string bin = formats::bin_of_idx(options.output);  // which goes with an .idx
   const auto found = std::ranges::find_if(inputs.files, [&](const std::string& path) {
-    return fs::equivalent(path, options.output, absent);
+    return fs::equivalent(path, options.output, absent) ||
+           (options.output.ends_with(".idx") && fs::equivalent(path, bin, absent));
   });
   if (found == inputs.files.end()) return;
   const bool is_named = std::ranges::any_of(options.inputs, [&](const std::string& input) {
-    return fs::equivalent(input, options.output, absent);
+    return fs::equivalent(input, *found, absent);
   });
   if (is_named || !hdf5::has_signature(*found))
     throw ConfigError(fmt::format(
@@ -142,7 +111,8 @@ std::vector<std::string> sample_texts(const InputList& inputs, const PrepareOpti
 
 std::unique_ptr<Tokenizer> tokenizer_for(const InputList& inputs, const PrepareOptions& options,
                                          const PrepareReports& reports, ProgressLine& progress) {
-  if (options.train_vocab == 0) return make_tokenizer(options.tokenizer);
+  if (options.train_vocab == 0)
+    return make_tokenizer(options.tokenizer.empty() ? "bytes" : options.tokenizer);
   progress.begin("sampling");
   const std::vector<std::string> texts = sample_texts(inputs, options, progress);
   if (texts.empty())
@@ -253,14 +223,10 @@ class Pipeline {
     pending_.pop_front();
     for (const EncodedDocument& document : batch) {
       costs_.add(document);
-      writer_.add_document(split_of(num_documents_++), document.tokens);
+      writer_.add_document(
+          split_of_document(options_.seed, options_.valid_fraction, num_documents_++),
+          document.tokens);
     }
-  }
-  // The first document is always for training, so that split is never empty.
-  Split split_of(std::int64_t document) const {
-    const bool is_valid = document > 0 && lot_of(options_.seed, "validation split", document) <
-                                              options_.valid_fraction;
-    return is_valid ? Split::valid : Split::train;
   }
   std::int64_t num_tokens() const {
     return writer_.num_tokens(Split::train) + writer_.num_tokens(Split::valid);
@@ -320,37 +286,55 @@ std::string megabytes(std::int64_t bytes) {
   return fmt::format("{:.2f} MB", static_cast<double>(bytes) * 1e-6);
 }
 
+void copy_documents(const InputList& inputs, const PrepareOptions& options, TokenFileWriter& writer,
+                    std::vector<SourceCount>& sources, Complaints& complaints,
+                    ProgressLine& progress) {
+  progress.begin("copying");
+  const CopiedTokens copied = copy_tokens(inputs, options, writer, progress);
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    sources[i] = {copied.num_documents[i],
+                  static_cast<std::int64_t>(fs::file_size(inputs.files[i]))};
+  for (std::int64_t i = 0; i < copied.num_empty; ++i)
+    complaints.leave_out("empty document", inputs.files.front(), 0);
+}
+
 }  // namespace
 
 PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& reports) {
   const Clock::time_point start = Clock::now();
   check_options(options);
-  OutputFile output(options.output, options.overwrite ? Existing::replace : Existing::refuse);
+  PreparedOutput output(options);
   InputList inputs = find_inputs(options.inputs);
   set_output_apart(options, inputs);
+  const bool copies = are_token_inputs(options.inputs);
   Complaints complaints(options.strict, reports.message);
   report_odd_inputs(inputs, complaints);
 
   ProgressLine progress(reports, inputs.total_bytes);
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(inputs, options, reports, progress);
+  const std::unique_ptr<Tokenizer> tokenizer =
+      copies ? tokenizer_of_inputs(inputs, options)
+             : tokenizer_for(inputs, options, reports, progress);
+  output.check(*tokenizer);
   const fs::path folder = fs::path(options.output).parent_path();
   TokenFileWriter writer(folder.empty() ? "." : folder.string(), *tokenizer);
   std::vector<SourceCount> sources(inputs.files.size());
   EncodeCosts costs(inputs, complaints);
-  {
+  if (copies) {
+    copy_documents(inputs, options, writer, sources, complaints, progress);
+  } else {
     progress.begin("tokenizing");
     DocumentReader reader(inputs, options, complaints);
     Pipeline(*tokenizer, options, writer, costs).run(reader, sources, progress);
   }
   if (writer.num_documents(Split::train) == 0) fail_without_documents(options, complaints);
   PrepareSummary summary;
-  if (options.valid_fraction > 0 && writer.num_documents(Split::valid) == 0)
+  const bool has_splits = std::ranges::any_of(
+      options.inputs, [&](const std::string& path) { return copies && path.ends_with(".h5"); });
+  if (options.valid_fraction > 0 && writer.num_documents(Split::valid) == 0 && !has_splits)
     summary.valid_note = take_valid_from_end(writer, *tokenizer, options.valid_fraction);
 
   progress.begin("writing");
-  writer.write(output.temporary_path(), sources_json(inputs, sources));
-  summary.output_bytes = static_cast<std::int64_t>(fs::file_size(output.temporary_path()));
-  output.commit();
+  summary.output_bytes = output.write(writer, sources_json(inputs, sources));
 
   summary.output = options.output;
   summary.tokenizer = tokenizer->name();

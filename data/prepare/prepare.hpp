@@ -2,9 +2,12 @@
 // in sorted order, the same file under two names once; hidden files and backups are left out and
 // counted). NAME.jsonl and NAME.ndjson have a document a line in a field, NAME.json an array of
 // objects with that field, or such objects one after another; any other file is text, cut into
-// documents as DocumentSeparator says; a further .gz is undone. What cannot be used (bad UTF-8, a
-// binary file, an empty document, a broken JSON line) is reported with file and line, counted and
-// left out; with `strict` it is an error instead.
+// documents as DocumentSeparator says; a further .gz or .zst is undone. What cannot be used (bad
+// UTF-8, a binary file, an empty document, a broken JSON line) is reported with file and line,
+// counted and left out; with `strict` it is an error instead.
+//
+// Inputs that are named NAME.idx (Megatron, with NAME.bin), NAME.bin (nanoGPT) or NAME.h5 (token
+// files) are tokens already, and are copied; the output may be of these kinds, too.
 //
 // The output depends on the inputs and options alone, never on the number of threads, and appears
 // under its name only when it is complete.
@@ -35,8 +38,9 @@ struct PrepareOptions {
   std::vector<std::string> inputs;
   std::string output;
   bool overwrite = false;
-  std::string tokenizer = "bytes";  // what make_tokenizer() takes
-  std::int32_t train_vocab = 0;     // > 0: train a SentencePiece model of that size on the inputs
+  // What make_tokenizer() takes; empty: "bytes", or the tokenizer of token files.
+  std::string tokenizer;
+  std::int32_t train_vocab = 0;  // > 0: train a SentencePiece model of that size on the inputs
   // Of the documents, in [0, 1); of the tokens where there are too few documents.
   double valid_fraction = 0.05;
   DocumentSeparator separator = DocumentSeparator::automatic;
@@ -44,6 +48,7 @@ struct PrepareOptions {
   int num_threads = 0;              // 0: all the processor has
   std::uint64_t seed = 0;           // of the validation split and of the tokenizer's sample
   bool strict = false;
+  bool drop_ends = false;  // of .idx: documents without the token that ends them
   std::int64_t max_document_bytes = std::int64_t{64} << 20;  // longer ones are cut at a line end
   std::int64_t tokenizer_sample_bytes = std::int64_t{32} << 20;  // text a tokenizer is trained on
 };

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/random.hpp"
+
 namespace switchyard {
 
 namespace {
@@ -100,6 +102,16 @@ Cut find_cut(BackwardTokens tokens, std::int64_t num_tokens, double fraction) {
 }
 
 }  // namespace
+
+double lot_of(std::uint64_t seed, std::string_view purpose, std::int64_t document) {
+  return random_words(random_key(seed, purpose), static_cast<std::uint64_t>(document), 0)[0] *
+         0x1p-32;
+}
+
+Split split_of_document(std::uint64_t seed, double valid_fraction, std::int64_t document) {
+  const bool is_valid = document > 0 && lot_of(seed, "validation split", document) < valid_fraction;
+  return is_valid ? Split::valid : Split::train;
+}
 
 std::string take_valid_from_end(TokenFileWriter& writer, const Tokenizer& tokenizer,
                                 double fraction) {

@@ -80,9 +80,14 @@ int run_prepare(const CommandContext& context) {
       "prepare", "INPUT... --output FILE.h5",
       "Turns texts into a file of tokens. An INPUT is a text file, a .jsonl or .ndjson file with a "
       "document a line, a .json file with an array of documents or one a line, any of them with "
-      ".gz "
-      "behind, or a folder of such files (hidden files and backups in it are left out).");
-  options.add_path("output", "FILE.h5", wanted.output, "the token file to write (required)")
+      ".gz or .zst behind, or a folder of such files (hidden files and backups in it are left "
+      "out). "
+      "Or it is tokens already: NAME.idx with NAME.bin (Megatron), NAME.bin (nanoGPT), NAME.h5.");
+  options
+      .add_path(
+          "output", "FILE.h5", wanted.output,
+          "the token file to write (required); NAME.idx: with NAME.bin for Megatron, NAME.bin: for "
+          "nanoGPT")
       .add("overwrite", wanted.overwrite, "replace an existing output")
       .add_path(
           "tokenizer", "NAME", wanted.tokenizer,
@@ -103,6 +108,8 @@ int run_prepare(const CommandContext& context) {
       .add("threads", "N", num_threads, "threads; 0, the default: all that the processor has")
       .add("seed", "N", seed, "of the validation split and the tokenizer's sample (default 0)")
       .add("strict", wanted.strict, "end with an error at the first text that cannot be used")
+      .add("drop-ends", wanted.drop_ends,
+           "write an .idx whose documents lack the token that ends them")
       .add("max-document-megabytes", "N", max_document_megabytes,
            fmt::format("cut longer documents at a line end (default {})", max_document_megabytes))
       .arguments("INPUT", wanted.inputs, 1);

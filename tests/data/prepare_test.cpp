@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -237,6 +238,34 @@ TEST_F(Prepare, DamagedGzip) {
   EXPECT_LT(summary.num_train_documents, 60000);
   EXPECT_EQ(summary.skipped.at("damaged compressed file"), 2);
   EXPECT_TRUE(contains(messages_, "fake.gz:1: damaged compressed file"));
+}
+
+// Two frames behind each other, as parallel packers write them; one cut short, one of no such data.
+TEST_F(Prepare, Zstandard) {
+  const auto packed = [](const std::string& content) {
+    std::string bytes(ZSTD_compressBound(content.size()), '\0');
+    bytes.resize(ZSTD_compress(bytes.data(), bytes.size(), content.data(), content.size(), 3));
+    return bytes;
+  };
+  add("two.jsonl.zst", packed("{\"text\": \"first\"}\n{\"te") + packed("xt\": \"second\"}\n"));
+  EXPECT_EQ(run().num_train_documents, 2);
+  EXPECT_EQ(documents(), (Texts{"first", "second"}));
+
+  std::string content;
+  for (int i = 0; i < 60000; ++i) content += "line " + std::to_string(i * 7919) + "\n%\n";
+  const std::string whole = packed(content);
+  options_.inputs.clear();
+  options_.overwrite = true;
+  add("whole.zst", whole);
+  EXPECT_EQ(run().num_train_documents, 60000);
+  options_.inputs.clear();
+  add("cut.zst", std::string_view(whole).substr(0, whole.size() - 4000));
+  add("fake.zst", "not compressed");
+  const PrepareSummary summary = run();
+  EXPECT_GT(summary.num_train_documents, 10000);
+  EXPECT_LT(summary.num_train_documents, 60000);
+  EXPECT_EQ(summary.skipped.at("damaged compressed file"), 2);
+  EXPECT_TRUE(contains(messages_, "fake.zst:1: damaged compressed file"));
 }
 
 TEST_F(Prepare, SeparatorsAndLongDocuments) {
