@@ -41,6 +41,13 @@ struct SharedExpertsConfig {
   SharedGate gate = SharedGate::none;
 };
 
+// How rows reach the ranks of their experts (docs/parallelism.md).
+struct DispatchConfig {
+  // Pieces of an exchange, each with a part of every rank's experts: these compute while the next
+  // piece is on the wire. 1: all rows at once.
+  std::int64_t chunks = 1;
+};
+
 struct ExpertsConfig {
   std::int64_t num_experts = 8;
   std::int64_t top_k = 2;
@@ -67,6 +74,10 @@ struct ExpertsConfig {
   // choices, rounded up, and the others are dropped. 0: none is.
   double capacity_factor = 0;
   kernels::DropBy drop_by = kernels::DropBy::position;
+  DispatchConfig dispatch = {};
+  // Rows that a rank holds at once on the side of its experts: of more it takes part by part. 0:
+  // all that it receives.
+  std::int64_t max_rows = 0;
   bool allow_future = false;  // whether a router may be one that sees the future
 
   std::int64_t capacity_of(std::int64_t sequence_length) const {
@@ -96,6 +107,10 @@ struct ExpertsConfig {
   bool counts_step() const { return bias_rate > 0 || balance_scope == BalanceScope::step; }
   // Of the tokens as experts see them.
   std::int64_t width_of(std::int64_t hidden) const { return latent > 0 ? latent : hidden; }
+  // Whether rows between this many ranks may be taken in pieces.
+  bool has_pieces(int num_ranks) const {
+    return num_ranks > 1 && (dispatch.chunks > 1 || max_rows > 0);
+  }
   // Inside all shared experts together, which are one network; 0: there are none.
   std::int64_t shared_width() const {
     return shared.number * (shared.intermediate > 0 ? shared.intermediate : intermediate);

@@ -20,13 +20,18 @@ TensorView used(const Tensor& rows, std::int64_t num_rows) {
   return rows->slice_rows(0, num_rows);
 }
 
-std::int64_t sum_of(std::span<const std::int64_t> counts) {
-  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+// Where the rows of a piece arrived.
+TensorView order_of(const Route& route, Piece piece) {
+  return route.arrival_of_row->slice_rows(first_row_of(route, piece), end_row_of(route, piece));
 }
 
-// Rows of a piece in the expert order.
-TensorView rows_of(const TensorView& rows, const Route& route, Piece piece) {
-  return rows.slice_rows(first_row_of(route, piece), end_row_of(route, piece));
+// A part has more than half of the rows that it may have (cut_rows).
+std::int64_t most_parts(std::int64_t num_rows, std::int64_t max_rows) {
+  return 2 * num_rows / max_rows + 1;
+}
+
+std::int64_t sum_of(std::span<const std::int64_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 }
 
 }  // namespace
@@ -56,11 +61,19 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
     recv_unit_counts = Tensor(device, Purpose::communication, DType::i32,
                               {placement.num_ranks() * placement.most_places() * units.per_rank});
   }
-  arrival = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
+  const std::int64_t at_once = rows_at_once(config, placement, max_rows);
+  arrival = Tensor::growable(device, Purpose::communication, compute, {at_once, hidden});
   capacity.add(arrival);
   if (placement.num_ranks() == 1) return;
-  rows = Tensor::growable(device, Purpose::communication, compute, {max_rows, hidden});
+  rows = Tensor::growable(device, Purpose::communication, compute, {at_once, hidden});
   capacity.add(rows);
+  if (config.max_rows > 0) {
+    for (Tensor* cuts : {&received_cuts, &sent_cuts})
+      *cuts = Tensor(device, Purpose::communication, DType::i32,
+                     {placement.num_ranks() * (most_parts(max_rows, config.max_rows) + 1)});
+    sent_again =
+        Tensor(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden});
+  }
   if (sharing.num_ranks == 1) return;
   slot_numbers = Tensor(device, Purpose::communication, DType::i32, {num_tokens * config.top_k, 1});
   arrival_numbers = Tensor::growable(device, Purpose::communication, DType::i32, {max_rows, 1});
@@ -73,9 +86,15 @@ TensorView MovingRows::finish() {
   return rows_;
 }
 
+std::int64_t rows_at_once(const ExpertsConfig& config, const Placement& placement,
+                          std::int64_t most_rows) {
+  return placement.num_ranks() > 1 && config.max_rows > 0 ? std::min(config.max_rows, most_rows)
+                                                          : most_rows;
+}
+
 Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
-                       ContextSharing sharing)
-    : group_(group), placement_(placement), top_k_(top_k), sharing_(sharing) {
+                       ContextSharing sharing, std::int64_t max_rows)
+    : group_(group), placement_(placement), top_k_(top_k), sharing_(sharing), max_rows_(max_rows) {
   expect(placement.num_ranks() == group.size(), "a placement over the ranks of the group");
   expect(!placement.has_replicas(),
          "a placement without replicas: a row goes to one place, and nobody adds up the gradients "
@@ -108,6 +127,7 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
 void Dispatcher::route(const TensorView& indices, const TensorView& token_numbers, Route& route,
                        DispatchScratch& scratch, RowCapacity& capacity, bool by_unit) const {
   route.num_tokens = indices.rows();
+  route.cuts = {};
   const std::span<const std::int32_t> places =
       placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
   kernels::sort_by_expert(indices, places, scratch.counts,
@@ -123,14 +143,17 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
     route.num_sent = route.num_rows = route.num_tokens * top_k_;
   }
   capacity.require(route.num_rows);
-  if (by_unit && scratch.units.rows > 0) find_units(indices, route, scratch);
-  if (arrives_in_order()) return;
-  TensorView arrival_numbers;
-  if (sharing_.num_ranks > 1)
-    arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
-  kernels::arrival_order(counts_of_ranks, arrival_numbers,
-                         {.first = sharing_.first_rank, .size = sharing_.num_ranks},
-                         used(route.arrival_of_row, route.num_rows));
+  const bool has_units = by_unit && scratch.units.rows > 0;
+  if (has_units) find_units(indices, route, scratch);
+  if (!arrives_in_order()) {
+    TensorView arrival_numbers;
+    if (sharing_.num_ranks > 1)
+      arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
+    kernels::arrival_order(counts_of_ranks, arrival_numbers,
+                           {.first = sharing_.first_rank, .size = sharing_.num_ranks},
+                           used(route.arrival_of_row, route.num_rows));
+  }
+  if (moves_rows() && max_rows_ > 0) cut(route, scratch, has_units);
 }
 
 void Dispatcher::exchange_by_place(const TensorView& own, const TensorView& received) const {
@@ -238,14 +261,14 @@ void Dispatcher::fill_sums(Route& route) const {
 
 MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
                                       DispatchScratch& scratch, const TensorView& x_rows,
-                                      Piece piece) const {
+                                      Piece piece, bool again) const {
+  const TensorView token_of_row = used(route.token_of_row, route.num_sent);
   if (!moves_rows()) {
     expect(piece.count == 1, one_piece);
-    kernels::gather_rows(x, used(route.token_of_row, route.num_sent), x_rows);
+    kernels::gather_rows(x, token_of_row, x_rows);
     return MovingRows(x_rows);
   }
-  const TensorView slots = used(scratch.slots, route.num_sent);
-  const TensorView token_of_row = used(route.token_of_row, route.num_sent);
+  const TensorView slots = used(again ? scratch.sent_again : scratch.slots, route.num_sent);
   if (piece.count == 1) {
     kernels::gather_rows(x, token_of_row, slots);
   } else {
@@ -255,7 +278,7 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
       kernels::gather_rows(x, token_of_row.slice_rows(begin, end), slots.slice_rows(begin, end));
     }
   }
-  return start_to_experts(slots, route, used(scratch.arrival, route.num_rows), x_rows, piece);
+  return start_to_experts(slots, route, used(scratch.arrival, route.rows_at_once()), x_rows, piece);
 }
 
 MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,
@@ -272,8 +295,7 @@ MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& ro
       group_.start_all_to_all_v(slots, {to.first, to.count}, arrival, {from.first, from.count});
   const TensorView taken = rows_of(rows, route, piece);
   if (arrives_in_order()) return MovingRows(taken, std::move(event));
-  return MovingRows(taken, std::move(event), arrival,
-                    rows_of(used(route.arrival_of_row, route.num_rows), route, piece));
+  return MovingRows(taken, std::move(event), arrival, order_of(route, piece));
 }
 
 MovingRows Dispatcher::start_from_experts(const TensorView& rows, const Route& route,
@@ -282,9 +304,7 @@ MovingRows Dispatcher::start_from_experts(const TensorView& rows, const Route& r
   if (!moves_rows()) return MovingRows(rows);
   const TensorView arrival = arrives_in_order() ? rows : spare;
   if (!arrives_in_order())
-    kernels::scatter_rows(rows_of(rows, route, piece),
-                          rows_of(used(route.arrival_of_row, route.num_rows), route, piece),
-                          arrival);
+    kernels::scatter_rows(rows_of(rows, route, piece), order_of(route, piece), arrival);
   const RowRanges to = rows_from_ranks(route, group_.size(), piece);
   const RowRanges from = rows_to_ranks(route, placement_, piece);
   return MovingRows(slots, group_.start_all_to_all_v(arrival, {to.first, to.count}, slots,

@@ -15,6 +15,10 @@
 // from_experts, sum_rows; forward combine = from_experts, combine_rows; its backward =
 // combine_rows_backward, to_experts. Each movement starts with one call and ends with another, and
 // may travel in pieces.
+//
+// With max_rows no rank holds more rows at once: if one of the group receives more, all take theirs
+// in parts, one after the other (RowCuts). The receiver decides where its rows are cut and tells
+// each sender.
 // Legend as in moe_layer.hpp.
 #pragma once
 
@@ -68,7 +72,16 @@ struct DispatchScratch {
   RowUnits units;
   Tensor unit_counts;       // i32 [places, units]: rows of this rank's tokens, and those of each
   Tensor recv_unit_counts;  // rank for this one's places [P, local places, units]; exact mode only
+  // Only with max_rows: i32 [P, most parts + 1], where the rows from each rank are cut, and where
+  // those for each rank are; and [T k, H] as `slots`, for rows that travel again while gradients
+  // do.
+  Tensor received_cuts, sent_cuts;
+  Tensor sent_again;
 };
+
+// Rows that the buffers of a rank's expert side have room for at most, if it can receive most_rows.
+std::int64_t rows_at_once(const ExpertsConfig& config, const Placement& placement,
+                          std::int64_t most_rows);
 
 // Rows under way. What was given to the start stays untouched until finish(), which the ranks call
 // in the order in which they started.
@@ -93,9 +106,9 @@ class Dispatcher {
  public:
   // Ranks r and s of the group share sequences if (first_rank + r) / num_ranks equals
   // (first_rank + s) / num_ranks. The placement is over the ranks of the group, without replicas,
-  // and outlives the dispatcher.
+  // and outlives the dispatcher. max_rows: that a rank holds at once; 0: all that it receives.
   Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
-             ContextSharing sharing = {});
+             ContextSharing sharing = {}, std::int64_t max_rows = 0);
 
   // unit_rows: with exact sums, tokens of a unit.
   Route make_route(Device& device, std::int64_t num_tokens, std::int64_t unit_rows = 0) const;
@@ -105,9 +118,13 @@ class Dispatcher {
   void route(const TensorView& indices, const TensorView& token_numbers, Route& route,
              DispatchScratch& scratch, RowCapacity& capacity, bool by_unit = false) const;
 
-  // x: [T, H] -> x_rows [R, H] in expert order. Uses scratch.slots and scratch.arrival.
+  // Buffers of rows on the expert side have R rows, or of a route that is cut those of a part; then
+  // a part is worked off before the next one sets out.
+  //
+  // x: [T, H] -> x_rows [R, H] in expert order. Uses scratch.arrival and scratch.slots, or, if
+  // these hold gradients, `again`, scratch.sent_again.
   MovingRows start_dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,
-                            const TensorView& x_rows, Piece piece = {}) const;
+                            const TensorView& x_rows, Piece piece = {}, bool again = false) const;
   // slots: [T k, H] sorted rows of this rank's tokens; rows, spare: [R, H], distinct. Gives the
   // piece's rows in expert order: of `rows`, or with one rank, where nothing needs to move and
   // there are no pieces, `slots` itself.
@@ -123,6 +140,7 @@ class Dispatcher {
   std::int64_t most_rows(std::int64_t num_tokens) const {
     return max_rows_received(placement_, sharing_.most_tokens(num_tokens), top_k_);
   }
+  Group& group() const { return group_; }
   std::int64_t num_local_places() const { return placement_.num_places_of(group_.rank()); }
   bool moves_rows() const { return group_.size() > 1; }
 
@@ -139,6 +157,12 @@ class Dispatcher {
   void assume_counts(Route& route, RowCapacity& capacity) const;
   void fit_to_plan(std::span<std::int64_t> recv_counts, std::int64_t max_rows) const;
   void fill_sums(Route& route) const;
+  // Decides whether and where rows are cut. Collective.
+  void cut(Route& route, DispatchScratch& scratch, bool has_units) const;
+  void count_received(const Route& route, RowCuts& cuts) const;
+  void number_within_parts(Route& route) const;
+  void tell_cuts(const Route& route, RowCuts& cuts, DispatchScratch& scratch) const;
+  void assume_sent(const Route& route, RowCuts& cuts) const;
   TensorView exchange_token_numbers(const TensorView& token_numbers, const Route& route,
                                     DispatchScratch& scratch) const;
 
@@ -146,6 +170,7 @@ class Dispatcher {
   const Placement& placement_;
   std::int64_t top_k_;
   ContextSharing sharing_;
+  std::int64_t max_rows_;
 };
 
 }  // namespace switchyard

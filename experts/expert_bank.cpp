@@ -17,10 +17,16 @@ namespace {
 // Blocks of rows whose products are not summed over rows may cut an expert there.
 constexpr std::int64_t row_step = 64;
 
-// The weights of a block's experts.
-std::span<const PackedWeight> of(std::span<const PackedWeight> weights, const RowBlock& rows) {
-  return weights.subspan(static_cast<std::size_t>(rows.first_group),
+// The weights of a block's experts, if its first group would be `first_expert`.
+std::span<const PackedWeight> of(std::span<const PackedWeight> weights, const RowBlock& rows,
+                                 std::int64_t first_expert) {
+  return weights.subspan(static_cast<std::size_t>(first_expert + rows.first_group),
                          static_cast<std::size_t>(rows.num_groups));
+}
+
+// Of a tensor that may be none.
+TensorView rows_between(const TensorView& whole, std::int64_t begin, std::int64_t end) {
+  return whole.device == nullptr ? whole : whole.slice_rows(begin, end);
 }
 
 ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t out_features,
@@ -44,24 +50,25 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
 
 BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
                          std::int64_t intermediate, DType compute, RowCapacity* capacity,
-                         const BankUnits& units)
+                         const BankUnits& units, bool delays_weights)
     : block_rows_(kernels::block_rows(device)),
       chunk_rows_(std::max(block_rows_, min_chunk_rows)),
       block_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}),
       chunk_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}),
       units_(units) {
   add_units(device, num_experts);
-  const bool follows_rows = block_rows_ == kernels::all_rows && capacity != nullptr;
   const auto allocate = [&](Tensor& buffer, std::int64_t rows, std::int64_t cols) {
     const Shape shape{std::min(rows, max_rows), cols};
+    const bool follows_rows = rows == kernels::all_rows && capacity != nullptr;
     buffer = follows_rows ? Tensor::growable(device, Purpose::workspace, compute, shape)
                           : Tensor(device, Purpose::workspace, compute, shape);
     if (follows_rows) capacity->add(buffer);
   };
+  const std::int64_t inner_rows = delays_weights ? kernels::all_rows : chunk_rows_;
   allocate(gate_up_, block_rows_, 2 * intermediate);
-  allocate(act_, chunk_rows_, intermediate);
+  allocate(act_, inner_rows, intermediate);
   allocate(d_act_, block_rows_, intermediate);
-  allocate(d_gate_up_, chunk_rows_, 2 * intermediate);
+  allocate(d_gate_up_, inner_rows, 2 * intermediate);
 }
 
 void BankScratch::add_units(Device& device, std::int64_t num_experts) {
@@ -113,98 +120,139 @@ TensorView ExpertBank::gate_up_block(const TensorView& kept, std::int64_t begin,
                                 : scratch.gate_up_->slice_rows(0, end - begin);
 }
 
+ExpertBank::Inner ExpertBank::inner_rows(const BankScratch& scratch, std::int64_t first_row,
+                                         std::int64_t num_rows) {
+  return Inner{scratch.act_, scratch.d_gate_up_}.rows(first_row, first_row + num_rows);
+}
+
 void ExpertBank::forward(const TensorView& x, const TensorView& offsets, const TensorView& gate_up,
                          const TensorView& y, BankScratch& scratch, const Pass& pass) const {
-  const auto run_block = [&](const RowBlock& rows) {
-    const TensorView act = scratch.act_->slice_rows(0, rows.end - rows.begin);
-    const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
-    kernels::grouped_linear_forward(x.slice_rows(rows.begin, rows.end), of(gate_up_weights_, rows),
-                                    rows.offsets, block);
-    kernels::swiglu_forward(block, act);
-    kernels::grouped_linear_forward(act, of(down_weights_, rows), rows.offsets,
-                                    y.slice_rows(rows.begin, rows.end));
+  forward(all_experts(offsets, {}), x, gate_up, y, scratch, pass);
+}
+
+void ExpertBank::forward(const BankRows& rows, const TensorView& x, const TensorView& gate_up,
+                         const TensorView& y, BankScratch& scratch, const Pass& pass) const {
+  const auto run_block = [&](const RowBlock& block) {
+    const TensorView act = scratch.act_->slice_rows(0, block.end - block.begin);
+    const TensorView products = gate_up_block(gate_up, block.begin, block.end, scratch);
+    kernels::grouped_linear_forward(x.slice_rows(block.begin, block.end),
+                                    of(gate_up_weights_, block, rows.first_expert), block.offsets,
+                                    products);
+    kernels::swiglu_forward(products, act);
+    kernels::grouped_linear_forward(act, of(down_weights_, block, rows.first_expert), block.offsets,
+                                    y.slice_rows(block.begin, block.end));
     pass.poll();
   };
-  kernels::for_each_row_block(*x.device, offsets, x.rows(), num_local_experts(),
+  kernels::for_each_row_block(*x.device, rows.offsets, x.rows(), rows.num_experts,
                               scratch.block_rows_, row_step, scratch.block_offsets_, run_block);
 }
 
 void ExpertBank::backward(const TensorView& dy, const TensorView& x, const TensorView& offsets,
                           const TensorView& unit_offsets, const TensorView& gate_up,
                           const TensorView& dx, BankScratch& scratch, const Pass& pass) const {
-  const auto run_chunk = [&](const UnitBlock& chunk) {
-    const auto rows_of = [&](const TensorView& whole) {
-      return whole.device == nullptr ? whole
-                                     : whole.slice_rows(chunk.groups.begin, chunk.groups.end);
-    };
-    backward_chunk(chunk, rows_of(dy), rows_of(x), rows_of(gate_up), rows_of(dx), scratch, pass);
-  };
-  for_each_chunk(x, offsets, unit_offsets, scratch, run_chunk);
+  backward_part(all_experts(offsets, unit_offsets), dy, x, gate_up, dx, scratch, pass);
+  report_gradients(pass);
+}
+
+void ExpertBank::backward_part(const BankRows& rows, const TensorView& dy, const TensorView& x,
+                               const TensorView& gate_up, const TensorView& dx,
+                               BankScratch& scratch, const Pass& pass) const {
+  for_each_chunk(rows, x, scratch, [&](const UnitBlock& chunk) {
+    const std::int64_t begin = chunk.groups.begin, end = chunk.groups.end;
+    const TensorView dy_rows = dy.slice_rows(begin, end), x_rows = x.slice_rows(begin, end);
+    const Inner inner = inner_rows(scratch, 0, end - begin);
+    input_of_chunk(chunk.groups, rows.first_expert, dy_rows, x_rows,
+                   rows_between(gate_up, begin, end), dx.slice_rows(begin, end), inner, scratch,
+                   pass);
+    weights_of_chunk(chunk, rows.first_expert, dy_rows, x_rows, inner, pass);
+  });
+}
+
+void ExpertBank::backward_input(const BankRows& rows, std::int64_t first_row, const TensorView& dy,
+                                const TensorView& x, const TensorView& gate_up,
+                                const TensorView& dx, BankScratch& scratch,
+                                const Pass& pass) const {
+  if (x.rows() == 0) return;
+  input_of_chunk({0, x.rows(), 0, rows.num_experts, rows.offsets}, rows.first_expert, dy, x,
+                 gate_up, dx, inner_rows(scratch, first_row, x.rows()), scratch, pass);
+}
+
+void ExpertBank::backward_weights(const BankRows& rows, const TensorView& dy, const TensorView& x,
+                                  BankScratch& scratch, const Pass& pass) const {
+  for_each_chunk(rows, x, scratch, [&](const UnitBlock& chunk) {
+    const std::int64_t begin = chunk.groups.begin, end = chunk.groups.end;
+    weights_of_chunk(chunk, rows.first_expert, dy.slice_rows(begin, end), x.slice_rows(begin, end),
+                     inner_rows(scratch, begin, end - begin), pass);
+  });
+}
+
+void ExpertBank::report_gradients(const Pass& pass) const {
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
 }
 
-void ExpertBank::for_each_chunk(const TensorView& x, const TensorView& offsets,
-                                const TensorView& unit_offsets, BankScratch& scratch,
+void ExpertBank::for_each_chunk(const BankRows& rows, const TensorView& x, BankScratch& scratch,
                                 const std::function<void(const UnitBlock&)>& visit) const {
-  const std::int64_t num_experts = num_local_experts();
   if (!down_.gradient_sum().is_exact()) {
-    kernels::for_each_row_block(*x.device, offsets, x.rows(), num_experts, scratch.chunk_rows_,
-                                kernels::gradient_chunk_rows, scratch.chunk_offsets_,
-                                [&](const RowBlock& chunk) {
+    kernels::for_each_row_block(*x.device, rows.offsets, x.rows(), rows.num_experts,
+                                scratch.chunk_rows_, kernels::gradient_chunk_rows,
+                                scratch.chunk_offsets_, [&](const RowBlock& chunk) {
                                   visit({chunk, chunk.offsets});
                                 });
     return;
   }
-  if (num_experts == 0) return;
-  const bool is_whole = unit_offsets.device == nullptr;
+  if (rows.num_experts == 0) return;
+  const bool is_whole = rows.unit_offsets.device == nullptr;
   const TensorView by_unit =
       is_whole ? scratch.whole_unit_offsets_->slice_rows(0, x.rows() / scratch.units_.rows + 1)
-               : unit_offsets;
+               : rows.unit_offsets;
   const std::int64_t num_units = by_unit.numel() - 1;
   kernels::for_each_row_block(
       *x.device, by_unit, x.rows(), num_units, scratch.chunk_rows_, kernels::term_rows,
       scratch.unit_block_offsets_, [&](const RowBlock& chunk) {
-        visit(kernels::by_group(chunk, num_units / num_experts, num_experts, scratch.chunk_offsets_,
-                                scratch.chunk_unit_offsets_));
+        visit(kernels::by_group(chunk, num_units / rows.num_experts, rows.num_experts,
+                                scratch.chunk_offsets_, scratch.chunk_unit_offsets_));
       });
 }
 
-void ExpertBank::backward_chunk(const UnitBlock& chunk_by_unit, const TensorView& dy,
-                                const TensorView& x, const TensorView& gate_up,
-                                const TensorView& dx, BankScratch& scratch,
-                                const Pass& pass) const {
-  const RowBlock& chunk = chunk_by_unit.groups;
-  const std::span<const PackedWeight> gate_up_weights = of(gate_up_weights_, chunk);
-  const std::span<const PackedWeight> down_weights = of(down_weights_, chunk);
-  const TensorView act = scratch.act_->slice_rows(0, dy.rows());
-  const TensorView d_gate_up = scratch.d_gate_up_->slice_rows(0, dy.rows());
+void ExpertBank::input_of_chunk(const RowBlock& chunk, std::int64_t first_expert,
+                                const TensorView& dy, const TensorView& x,
+                                const TensorView& gate_up, const TensorView& dx, const Inner& inner,
+                                BankScratch& scratch, const Pass& pass) const {
+  const std::span<const PackedWeight> gate_up_weights = of(gate_up_weights_, chunk, first_expert);
+  const std::span<const PackedWeight> down_weights = of(down_weights_, chunk, first_expert);
   const auto run_block = [&](const RowBlock& rows) {
     const auto rows_of = [&](const TensorView& whole) {
       return whole.slice_rows(rows.begin, rows.end);
     };
     const TensorView d_act = scratch.d_act_->slice_rows(0, rows.end - rows.begin);
-    const TensorView d_gate_up_block = rows_of(d_gate_up);
+    const auto [act, d_gate_up] = inner.rows(rows.begin, rows.end);
     const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
     if (gate_up.device == nullptr)
-      kernels::grouped_linear_forward(rows_of(x), of(gate_up_weights, rows), rows.offsets, block);
-    kernels::grouped_linear_backward_input(rows_of(dy), of(down_weights, rows), rows.offsets,
+      kernels::grouped_linear_forward(rows_of(x), of(gate_up_weights, rows, 0), rows.offsets,
+                                      block);
+    kernels::grouped_linear_backward_input(rows_of(dy), of(down_weights, rows, 0), rows.offsets,
                                            d_act);
-    kernels::swiglu_backward(d_act, block, d_gate_up_block, rows_of(act));
-    kernels::grouped_linear_backward_input(d_gate_up_block, of(gate_up_weights, rows), rows.offsets,
+    kernels::swiglu_backward(d_act, block, d_gate_up, act);
+    kernels::grouped_linear_backward_input(d_gate_up, of(gate_up_weights, rows, 0), rows.offsets,
                                            rows_of(dx));
     pass.poll();
   };
   kernels::for_each_row_block(*x.device, chunk.offsets, dy.rows(), chunk.num_groups,
                               scratch.block_rows_, row_step, scratch.block_offsets_, run_block);
+}
+
+void ExpertBank::weights_of_chunk(const UnitBlock& chunk, std::int64_t first_expert,
+                                  const TensorView& dy, const TensorView& x, const Inner& inner,
+                                  const Pass& pass) const {
   const auto gradient_of = [&](const Parameter& parameter) {
+    const std::int64_t first = first_expert + chunk.groups.first_group;
     return parameter.gradient_sum().at(
-        by_expert(parameter.gradient())
-            .slice_rows(chunk.first_group, chunk.first_group + chunk.num_groups));
+        by_expert(parameter.gradient()).slice_rows(first, first + chunk.groups.num_groups));
   };
-  kernels::grouped_linear_backward_weight(dy, act, chunk_by_unit.units, gradient_of(down_));
+  kernels::grouped_linear_backward_weight(dy, inner.act, chunk.units, gradient_of(down_));
   pass.poll();
-  kernels::grouped_linear_backward_weight(d_gate_up, x, chunk_by_unit.units, gradient_of(gate_up_));
+  kernels::grouped_linear_backward_weight(inner.d_gate_up, x, chunk.units, gradient_of(gate_up_));
   pass.poll();
 }
 

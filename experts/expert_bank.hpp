@@ -47,13 +47,24 @@ struct BankUnits {
   }
 };
 
+// Rows of which a call takes those of some neighbouring experts.
+struct BankRows {
+  TensorView offsets;       // i32 [experts + 1] on the device, from 0 on; TensorView{} if the only
+                            // expert takes all rows
+  TensorView unit_offsets;  // of the backward pass, see there
+  std::int64_t first_expert = 0;
+  std::int64_t num_experts = 0;
+};
+
 class BankScratch {
  public:
   // num_experts: of the bank. For the number of threads that the kernels have now. Where all rows
   // are taken at once, the buffers follow the capacity's rows; without one they have max_rows.
+  // delays_weights: whether there is room for what the gradients of weights need of all rows, which
+  // follows the capacity.
   BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
               std::int64_t intermediate, DType compute, RowCapacity* capacity = nullptr,
-              const BankUnits& units = {});
+              const BankUnits& units = {}, bool delays_weights = false);
   // A capacity knows where the buffers are.
   BankScratch(const BankScratch&) = delete;
   BankScratch& operator=(const BankScratch&) = delete;
@@ -73,9 +84,9 @@ class BankScratch {
   BankUnits units_;
   Tensor whole_unit_offsets_;  // i32 [units + 1]: of all rows, if they are one expert's
   Tensor gate_up_;             // compute type [block, 2 I]: where the caller keeps none
-  Tensor act_;                 // compute type [chunk, I]
+  Tensor act_;                 // compute type [chunk, I], or of all rows
   Tensor d_act_;               // compute type [block, I]
-  Tensor d_gate_up_;           // compute type [chunk, 2 I]
+  Tensor d_gate_up_;           // compute type [chunk, 2 I], or of all rows
 };
 
 class ExpertBank {
@@ -98,23 +109,58 @@ class ExpertBank {
                 const TensorView& unit_offsets, const TensorView& gate_up, const TensorView& dx,
                 BankScratch& scratch, const Pass& pass) const;
 
+  // The same for the rows of some experts.
+  void forward(const BankRows& rows, const TensorView& x, const TensorView& gate_up,
+               const TensorView& y, BankScratch& scratch, const Pass& pass) const;
+  // The backward pass, gradients of weights included, of the rows of some experts, or of some rows
+  // of an expert: where these are cut (RowCuts) no bit changes. Reports no gradient.
+  void backward_part(const BankRows& rows, const TensorView& dy, const TensorView& x,
+                     const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
+                     const Pass& pass) const;
+  // In two halves, for who has delays_weights. The first writes dx of the rows of some experts,
+  // which begin at first_row among all; the second, of all rows, adds to the gradients of the
+  // weights.
+  void backward_input(const BankRows& rows, std::int64_t first_row, const TensorView& dy,
+                      const TensorView& x, const TensorView& gate_up, const TensorView& dx,
+                      BankScratch& scratch, const Pass& pass) const;
+  void backward_weights(const BankRows& rows, const TensorView& dy, const TensorView& x,
+                        BankScratch& scratch, const Pass& pass) const;
+  void report_gradients(const Pass& pass) const;
+
   std::int64_t num_local_experts() const { return std::ssize(spec_.local_experts); }
 
  private:
+  // What the gradients of weights need beside dy and x.
+  struct Inner {
+    TensorView act;
+    TensorView d_gate_up;
+    Inner rows(std::int64_t begin, std::int64_t end) const {
+      return {act.slice_rows(begin, end), d_gate_up.slice_rows(begin, end)};
+    }
+  };
+  // Of `num_rows` rows from `first_row` on.
+  static Inner inner_rows(const BankScratch& scratch, std::int64_t first_row,
+                          std::int64_t num_rows);
   // Rows [begin, end) of gate_up: a part of `kept`, or room in the scratch.
   static TensorView gate_up_block(const TensorView& kept, std::int64_t begin, std::int64_t end,
                                   const BankScratch& scratch);
+  BankRows all_experts(const TensorView& offsets, const TensorView& unit_offsets) const {
+    return {offsets, unit_offsets, 0, num_local_experts()};
+  }
   // A parameter's value or gradient with a first dim of local experts.
   TensorView by_expert(const TensorView& whole) const;
   // visit(chunk): chunks of rows whose weight gradients are taken at once, with the offsets for
-  // these.
-  void for_each_chunk(const TensorView& x, const TensorView& offsets,
-                      const TensorView& unit_offsets, BankScratch& scratch,
+  // these; groups are numbered from rows.first_expert on.
+  void for_each_chunk(const BankRows& rows, const TensorView& x, BankScratch& scratch,
                       const std::function<void(const kernels::UnitBlock&)>& visit) const;
-  // The views hold the rows of the chunk.
-  void backward_chunk(const kernels::UnitBlock& chunk, const TensorView& dy, const TensorView& x,
-                      const TensorView& gate_up, const TensorView& dx, BankScratch& scratch,
+  // All views hold the rows of the block, whose groups are experts from `first_expert` on.
+  void input_of_chunk(const kernels::RowBlock& chunk, std::int64_t first_expert,
+                      const TensorView& dy, const TensorView& x, const TensorView& gate_up,
+                      const TensorView& dx, const Inner& inner, BankScratch& scratch,
                       const Pass& pass) const;
+  void weights_of_chunk(const kernels::UnitBlock& chunk, std::int64_t first_expert,
+                        const TensorView& dy, const TensorView& x, const Inner& inner,
+                        const Pass& pass) const;
 
   BankSpec spec_;
   Parameter& gate_up_;

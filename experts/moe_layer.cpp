@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "experts/route_rows.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/permute.hpp"
 #include "tensor/error.hpp"
@@ -29,24 +30,6 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .output_std = output_std};
 }
 
-// Views of the buffers that this micro-batch uses: by slot [T k, ...], sorted rows of the slots
-// that are sent, rows on the expert side [R, ...], and by token [T, ...].
-TensorView used_slots(const Tensor& buffer, const Route& route) {
-  return buffer->slice_rows(0, route.num_tokens * route.row_of_slot->cols());
-}
-
-TensorView sent_rows(const Tensor& buffer, const Route& route) {
-  return buffer->slice_rows(0, route.num_sent);
-}
-
-TensorView used_rows(const Tensor& buffer, const Route& route) {
-  return buffer.empty() ? TensorView{} : buffer->slice_rows(0, route.num_rows);
-}
-
-TensorView used_tokens(const Tensor& buffer, const Route& route) {
-  return buffer->slice_rows(0, route.num_tokens);
-}
-
 }  // namespace
 
 MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
@@ -57,10 +40,16 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
     : router(device, config, hidden, compute, num_tokens, num_sequences, num_whole_tokens),
       dispatch(device, placement, config, config.width_of(hidden), compute, num_tokens, capacity,
                sharing, units),
-      bank(device, max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k),
-           placement.most_places(), config.intermediate, compute, &capacity,
-           BankUnits{.number = std::ssize(units.order)}),
+      bank(
+          device,
+          rows_at_once(config, placement,
+                       max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k)),
+          placement.most_places(), config.intermediate, compute, &capacity,
+          BankUnits{.number = std::ssize(units.order)},
+          config.dispatch.chunks > 1 && placement.num_ranks() > 1),
       losses(device, Purpose::workspace, DType::f64, {2}) {
+  if (config.has_pieces(placement.num_ranks()))
+    add_pieces(device, placement, compute, units, capacity);
   if (config.shared_width() > 0)
     shared.emplace(device, config, hidden, compute, num_tokens, units.rows);
   if (config.latent > 0)
@@ -70,6 +59,19 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
                    {num_tokens * config.top_k, config.width_of(hidden)});
   slot_numbers = Tensor(device, Purpose::workspace, DType::i32, {num_tokens, config.top_k});
   kernels::iota(slot_numbers);
+}
+
+void MoeLayer::Scratch::add_pieces(Device& device, const Placement& placement, DType compute,
+                                   const RowUnits& units, RowCapacity& capacity) {
+  const TensorView& arrival = dispatch.arrival;
+  const std::int64_t width = arrival.cols(), places = placement.most_places();
+  piece_offsets = Tensor(device, Purpose::workspace, DType::i32, {places + 1});
+  if (units.rows > 0)
+    piece_unit_offsets =
+        Tensor(device, Purpose::workspace, DType::i32, {places * std::ssize(units.order) + 1});
+  piece_rows = Tensor::growable(device, Purpose::communication, compute,
+                                {dispatch.arrival.max_rows(), width});
+  capacity.add(piece_rows);
 }
 
 MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
@@ -84,7 +86,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
       dropout_key_(dropout_key),
       router_(store, prefix, config, std::move(parts), hidden, num_layers, initial_std),
       dispatcher_(store.mesh().group(Axis::expert), placement, config.top_k,
-                  sharing_of(store.mesh())),
+                  sharing_of(store.mesh()), config.max_rows),
       bank_(store,
             bank_spec(prefix, config, width_, compute, placement, store.mesh().index(Axis::expert),
                       config.latent > 0 ? initial_std : output_std, initial_std)) {
@@ -106,7 +108,8 @@ MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_s
 }
 
 MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
-  const std::int64_t max_rows = dispatcher_.most_rows(num_tokens);
+  const std::int64_t max_rows =
+      rows_at_once(config_, dispatcher_.placement(), dispatcher_.most_rows(num_tokens));
   Derived derived;
   derived.x_rows = Tensor::growable(device_, Purpose::activation, compute_, {max_rows, width_});
   if (keep_gate_up)
@@ -144,8 +147,9 @@ void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, D
                        Scratch& scratch, RowCapacity& capacity, const Pass& pass) const {
   decide(x, saved, scratch, capacity, pass);
   TensorView shared_y;
-  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass,
-              [&] { shared_y = shared_->forward(x, *derived.shared, *scratch.shared, pass); });
+  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass, [&](const Pass& meanwhile) {
+    shared_y = shared_->forward(x, *derived.shared, *scratch.shared, meanwhile);
+  });
   combine(y, saved, derived, scratch, pass);
   const Profile::Scope scope(device_.profile(), Part::combine);
   if (latent_) latent_->go_up(used_tokens(derived.combined, saved.route), y);
@@ -154,8 +158,9 @@ void MoeLayer::forward(const TensorView& x, const TensorView& y, Saved& saved, D
 
 void MoeLayer::rebuild(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                        const Pass& pass) const {
-  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass,
-              [&] { shared_->rebuild(x, *derived.shared, *scratch.shared, pass); });
+  run_experts(sent_tokens(x, scratch), saved, derived, scratch, pass, [&](const Pass& meanwhile) {
+    shared_->rebuild(x, *derived.shared, *scratch.shared, meanwhile);
+  });
   if (latent_) combine({}, saved, derived, scratch, pass);
 }
 
@@ -189,39 +194,6 @@ void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCa
                     scratch.dispatch, capacity, pass.training);
 }
 
-template <class RunShared>
-void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& derived,
-                           Scratch& scratch, const Pass& pass, const RunShared& run_shared) const {
-  Profile& profile = device_.profile();
-  const Route& route = saved.route;
-  const TensorView x_rows = used_rows(derived.x_rows, route);
-  {
-    const Profile::Scope scope(profile, Part::dispatch);
-    MovingRows going = dispatcher_.start_dispatch(x, route, scratch.dispatch, x_rows);
-    if (shared_) {
-      const Profile::Scope meanwhile(profile, Part::experts);
-      run_shared();
-    }
-    going.finish();
-  }
-  const TensorView expert_out = returned_rows(saved, derived, pass);
-  const TensorView returned = drops(pass) ? sent_rows(scratch.dispatch.slots, route) : expert_out;
-  const TensorView y_rows =
-      dispatcher_.moves_rows() ? used_rows(scratch.dispatch.rows, route) : returned;
-  {
-    const Profile::Scope scope(profile, Part::experts);
-    bank_.forward(x_rows, route.offsets, used_rows(derived.gate_up, route), y_rows, scratch.bank,
-                  pass);
-  }
-  const Profile::Scope scope(profile, Part::combine);
-  MovingRows returning = dispatcher_.start_from_experts(
-      y_rows, route, used_rows(scratch.dispatch.arrival, route), returned);
-  returning.finish();
-  if (!drops(pass)) return;
-  kernels::gather_rows(returned, used_tokens(route.row_of_slot, route).flat(), expert_out);
-  drop(expert_out, pass);
-}
-
 TensorView MoeLayer::returned_rows(const Saved& saved, const Derived& derived,
                                    const Pass& pass) const {
   return drops(pass) ? used_slots(derived.expert_out, saved.route)
@@ -247,10 +219,7 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
                         const Pass& pass) const {
   Profile& profile = device_.profile();
   const Route& route = saved.route;
-  const TensorView slots = sent_rows(scratch.dispatch.slots, route);
-  const TensorView rows = used_rows(scratch.dispatch.rows, route);
-  const TensorView arrival = used_rows(scratch.dispatch.arrival, route);
-  TensorView dy_rows, shared_dx;
+  TensorView shared_dx;
   {
     const Profile::Scope scope(profile, Part::combine);
     if (latent_)
@@ -258,23 +227,13 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
                               used_tokens(scratch.latent, route), pass);
     combine_backward(latent_ ? used_tokens(scratch.latent, route) : dy, saved, derived, scratch,
                      pass);
-    MovingRows going = dispatcher_.start_to_experts(slots, route, arrival, rows);
-    if (shared_) {
-      const Profile::Scope meanwhile(profile, Part::experts);
-      shared_dx = shared_->backward(dy, x, *derived.shared, *scratch.shared, pass);
-    }
-    dy_rows = going.finish();
   }
-  const TensorView dx_rows = arrival;
-  {
-    const Profile::Scope scope(profile, Part::experts);
-    bank_.backward(dy_rows, used_rows(derived.x_rows, route), route.offsets, route.unit_offsets,
-                   used_rows(derived.gate_up, route), dx_rows, scratch.bank, pass);
-  }
+  const TensorView dx_slots =
+      run_experts_backward(x, saved, derived, scratch, pass, [&](const Pass& meanwhile) {
+        shared_dx = shared_->backward(dy, x, *derived.shared, *scratch.shared, meanwhile);
+      });
   {
     const Profile::Scope scope(profile, Part::dispatch);
-    MovingRows returning = dispatcher_.start_from_experts(dx_rows, route, rows, slots);
-    const TensorView dx_slots = returning.finish();
     const TensorView dx_sent = latent_ ? used_tokens(scratch.latent, route) : dx;
     kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx_sent);
     if (latent_) latent_->go_down_backward(dx_sent, x, dx, pass);

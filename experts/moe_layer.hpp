@@ -11,6 +11,7 @@
 // rows received by this rank, P ranks of the expert axis.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -52,6 +53,7 @@ class MoeLayer {
             std::int64_t num_tokens, std::int64_t num_sequences, const Placement& placement,
             RowCapacity& capacity, const ContextSharing& sharing = {},
             std::int64_t num_whole_tokens = 0, const RowUnits& units = {});
+
     RouterScratch router;
     DispatchScratch dispatch;
     BankScratch bank;
@@ -60,6 +62,14 @@ class MoeLayer {
     Tensor by_slot;       // [T k, W] in slot order; only with dropout
     Tensor latent;        // [T, W]: of x, then gradients; only in a latent space
     Tensor slot_numbers;  // i32 [T, k]: 0, 1, 2 ...; only with dropout
+    // Only where rows may be taken in pieces (DispatchConfig::chunks, ExpertsConfig::max_rows).
+    Tensor piece_offsets;       // i32 [local places + 1]: of the piece at hand, and
+    Tensor piece_unit_offsets;  // i32 [local places * units + 1]: of units, in exact mode
+    Tensor piece_rows;          // growable [R, W]
+
+   private:
+    void add_pieces(Device& device, const Placement& placement, DType compute,
+                    const RowUnits& units, RowCapacity& capacity);
   };
 
   // Registers the parameters `prefix`.router.weight [E, H], `prefix`.experts.gate_up.weight
@@ -106,11 +116,28 @@ class MoeLayer {
               const Pass& pass) const;
   // The tokens that are sent, [T, W].
   TensorView sent_tokens(const TensorView& x, const Scratch& scratch) const;
-  // x [T, H] -> derived: the rows go to the experts, through them and back. run_shared: called,
-  // if there are shared experts, while they are on their way.
-  template <class RunShared>
+  // The shared experts, called while rows are on their way, which the pass polls.
+  using RunShared = std::function<void(const Pass& pass)>;
+  // x [T, H] -> derived: the rows go to the experts, through them and back, at once or in pieces.
+  // Shared experts, if there are any, compute while the first are on their way.
   void run_experts(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
                    const Pass& pass, const RunShared& run_shared) const;
+  // The way back: the gradients of what the experts returned, in scratch.dispatch.slots, to those
+  // of the rows that were sent. All rows at once; in chunks, with the gradients of weights while
+  // the last ones travel; or, where rows are cut, in parts, whose x is sent again.
+  TensorView run_experts_backward(const TensorView& x, const Saved& saved, const Derived& derived,
+                                  Scratch& scratch, const Pass& pass,
+                                  const RunShared& run_shared) const;
+  TensorView backward_at_once(const Saved& saved, const Derived& derived, Scratch& scratch,
+                              const Pass& pass, const RunShared& run_shared) const;
+  TensorView backward_in_chunks(const Saved& saved, const Derived& derived, Scratch& scratch,
+                                const Pass& pass, const RunShared& run_shared) const;
+  TensorView backward_in_parts(const TensorView& x, const Saved& saved, Scratch& scratch,
+                               const Pass& pass, const RunShared& run_shared) const;
+  // In how many pieces the rows of a route go.
+  int num_pieces(const Route& route) const;
+  // For the bank. with_units: as the backward pass takes them.
+  BankRows bank_rows(const Route& route, Piece piece, Scratch& scratch, bool with_units) const;
   // What of derived.expert_out is in use.
   TensorView returned_rows(const Saved& saved, const Derived& derived, const Pass& pass) const;
   // Where the row of a choice lies there: i32 [T, k].

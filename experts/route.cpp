@@ -1,7 +1,9 @@
 #include "experts/route.hpp"
 
+#include <algorithm>
 #include <numeric>
-#include <span>
+
+#include "tensor/error.hpp"
 
 namespace switchyard {
 
@@ -25,7 +27,23 @@ std::int64_t append_run(std::int64_t begin, std::span<const std::int64_t> counts
   return begin + rows_of(0, num_places);
 }
 
+// Of a part: what rank p has between its cuts.
+std::int64_t rows_of_part(std::span<const std::int64_t> cuts, const RowCuts& all, int rank,
+                          int part) {
+  const std::size_t at =
+      static_cast<std::size_t>(rank) * all.rows.size() + static_cast<std::size_t>(part);
+  return cuts[at + 1] - cuts[at];
+}
+
 }  // namespace
+
+std::int64_t RouteCounts::rows_at_once() const {
+  if (!is_cut()) return num_rows;
+  std::int64_t most = 0;
+  for (std::size_t part = 0; part + 1 < cuts.rows.size(); ++part)
+    most = std::max(most, cuts.rows[part + 1] - cuts.rows[part]);
+  return most;
+}
 
 void Route::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "offsets", offsets);
@@ -42,7 +60,15 @@ RowRanges rows_to_ranks(const RouteCounts& route, const Placement& placement, Pi
     const auto counts = std::span(route.place_counts)
                             .subspan(static_cast<std::size_t>(placement.first_place(p)),
                                      static_cast<std::size_t>(placement.num_places_of(p)));
-    begin = append_run(begin, counts, piece, ranges);
+    if (route.is_cut()) {
+      const RowCuts& cuts = route.cuts;
+      const std::size_t at = static_cast<std::size_t>(p) * cuts.rows.size();
+      ranges.first.push_back(begin + cuts.sent[at + static_cast<std::size_t>(piece.index)]);
+      ranges.count.push_back(rows_of_part(cuts.sent, cuts, p, piece.index));
+      begin += cuts.sent[at + cuts.rows.size() - 1];
+    } else {
+      begin = append_run(begin, counts, piece, ranges);
+    }
   }
   return ranges;
 }
@@ -52,6 +78,12 @@ RowRanges rows_from_ranks(const RouteCounts& route, int num_ranks, Piece piece) 
   const auto num_local = static_cast<std::size_t>(num_local_places(route));
   std::int64_t begin = 0;
   for (int p = 0; p < num_ranks; ++p) {
+    if (route.is_cut()) {
+      ranges.first.push_back(begin);
+      ranges.count.push_back(rows_of_part(route.cuts.received, route.cuts, p, piece.index));
+      begin += ranges.count.back();
+      continue;
+    }
     const auto counts =
         std::span(route.recv_counts).subspan(static_cast<std::size_t>(p) * num_local, num_local);
     begin = append_run(begin, counts, piece, ranges);
@@ -60,11 +92,43 @@ RowRanges rows_from_ranks(const RouteCounts& route, int num_ranks, Piece piece) 
 }
 
 std::int64_t first_row_of(const RouteCounts& route, Piece piece) {
+  if (route.is_cut()) return route.cuts.rows[static_cast<std::size_t>(piece.index)];
   return route.expert_offsets[static_cast<std::size_t>(piece.begin(num_local_places(route)))];
 }
 
 std::int64_t end_row_of(const RouteCounts& route, Piece piece) {
+  if (route.is_cut()) return route.cuts.rows[static_cast<std::size_t>(piece.index) + 1];
   return route.expert_offsets[static_cast<std::size_t>(piece.end(num_local_places(route)))];
+}
+
+TensorView rows_of(const TensorView& buffer, const RouteCounts& route, Piece piece) {
+  if (!route.is_cut() && piece.count == 1) return buffer;
+  const std::int64_t begin = first_row_of(route, piece), end = end_row_of(route, piece);
+  return route.is_cut() ? buffer.slice_rows(0, end - begin) : buffer.slice_rows(begin, end);
+}
+
+ExpertRange experts_of(const RouteCounts& route, Piece piece) {
+  const std::int64_t num_places = num_local_places(route);
+  if (!route.is_cut()) return {piece.begin(num_places), piece.end(num_places)};
+  const std::int64_t begin = first_row_of(route, piece), end = end_row_of(route, piece);
+  if (begin == end) return {};
+  const std::vector<std::int64_t>& offsets = route.expert_offsets;
+  return {std::ranges::upper_bound(offsets, begin) - offsets.begin() - 1,
+          std::ranges::lower_bound(offsets, end) - offsets.begin()};
+}
+
+std::vector<std::int64_t> cut_rows(std::span<const std::int64_t> offsets, std::int64_t most_rows,
+                                   std::int64_t step) {
+  expect(step >= 1 && 2 * step <= most_rows, "parts that hold two steps");
+  std::vector<std::int64_t> cuts{0};
+  const std::int64_t num_rows = offsets.back();
+  while (num_rows - cuts.back() > most_rows) {
+    const std::int64_t end = cuts.back() + most_rows;
+    const std::int64_t group = *(std::ranges::upper_bound(offsets, end) - 1);  // its first row
+    cuts.push_back(group + (end - group) / step * step);
+  }
+  cuts.push_back(num_rows);
+  return cuts;
 }
 
 }  // namespace switchyard

@@ -4,12 +4,27 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "parallel/placement.hpp"
 #include "tensor/record_tensor.hpp"
 
 namespace switchyard {
+
+// Where the rows that ranks receive are cut, if a rank would hold too many at once
+// (experts.max_rows): every rank of the group takes its rows in the same number of parts, one after
+// the other. An expert's rows are cut where its weight's gradient may be, so no bit depends on it.
+struct RowCuts {
+  // [parts + 1], from 0 to R: where the parts of this rank's rows begin in the expert order.
+  std::vector<std::int64_t> rows;
+  // [P, parts + 1] each: the same among the sorted rows of this rank's tokens for each rank, from 0
+  // on, and among the rows from each rank.
+  std::vector<std::int64_t> sent, received;
+
+  bool empty() const { return rows.empty(); }
+  int num_parts() const { return static_cast<int>(rows.size()) - 1; }
+};
 
 // What of a route the host knows: the sizes of its exchanges. With one rank nothing travels and the
 // host reads nothing: then every slot has room for a row, and which rows are in use Route::offsets
@@ -22,6 +37,14 @@ struct RouteCounts {
   std::vector<std::int64_t> place_counts;    // [places]: rows of this rank's tokens by place
   std::vector<std::int64_t> recv_counts;     // [P, local places]: rows of each rank's tokens
   std::vector<std::int64_t> expert_offsets;  // [local places + 1] in the expert order
+  RowCuts cuts;                              // none if all ranks hold all their rows at once
+
+  bool is_cut() const { return !cuts.empty(); }
+  // Rows that a buffer of the expert side holds at once.
+  std::int64_t rows_at_once() const;
+  // Rows that the forward pass leaves for the backward one, which has none where they are cut: they
+  // travel again.
+  std::int64_t kept_rows() const { return is_cut() ? 0 : num_rows; }
 };
 
 struct Route : RouteCounts {
@@ -33,14 +56,15 @@ struct Route : RouteCounts {
                           // exact mode only
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
   Tensor token_of_row;    // i32 [T k], -1 beyond the slots that have a row
-  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived; empty when
-                          // rows arrive in expert order (one rank, or at most one local expert
-                          // and whole sequences)
+  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived, within its
+                          // part if rows are cut; empty when rows arrive in expert order (one rank,
+                          // or at most one local expert and whole sequences)
 };
 
 // A part of an exchange: the rows of the places n index / count ... n (index + 1) / count - 1 of
 // every rank, n being its number of places. So what a rank receives is a run of rows in the expert
-// order, with which its experts can begin while another piece travels. All rows by default.
+// order, with which its experts can begin while another piece travels. All rows by default. Of a
+// route that is cut, part `index` of as many as there are.
 struct Piece {
   int index = 0;
   int count = 1;
@@ -57,11 +81,27 @@ struct RowRanges {
 };
 
 // Of a piece: the rows for each rank among this rank's sorted rows, and the rows from each rank in
-// the order of arrival.
+// the order of arrival; those of a part arrive as if they were all.
 RowRanges rows_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece);
 RowRanges rows_from_ranks(const RouteCounts& route, int num_ranks, Piece piece);
 // The rows of a piece in the expert order: the first, and the one after the last.
 std::int64_t first_row_of(const RouteCounts& route, Piece piece);
 std::int64_t end_row_of(const RouteCounts& route, Piece piece);
+// The rows of a piece in a buffer of rows in the expert order, which of a route that is cut holds
+// one part.
+TensorView rows_of(const TensorView& buffer, const RouteCounts& route, Piece piece);
+// The local experts that have rows of a piece: the first, and the one after the last.
+struct ExpertRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int64_t count() const { return end - begin; }
+};
+ExpertRange experts_of(const RouteCounts& route, Piece piece);
+
+// Cuts rows in parts of at most most_rows: ascending, from 0 to the last offset. Groups, which
+// begin at `offsets`, are cut only at multiples of `step` rows from their first one; step <=
+// most_rows / 2.
+std::vector<std::int64_t> cut_rows(std::span<const std::int64_t> offsets, std::int64_t most_rows,
+                                   std::int64_t step);
 
 }  // namespace switchyard

@@ -1,9 +1,11 @@
 #include "experts/row_capacity.hpp"
 
+#include <algorithm>
+
 namespace switchyard {
 
 void RowCapacity::add(Tensor& buffer) {
-  buffer.grow_rows(rows_);
+  grow(buffer);
   buffers_.push_back(&buffer);
 }
 
@@ -16,7 +18,11 @@ RecordVisitor RowCapacity::adder() {
 void RowCapacity::require(std::int64_t rows) {
   if (planned_ || rows <= rows_) return;
   rows_ = rows;
-  for (Tensor* buffer : buffers_) buffer->grow_rows(rows);
+  for (Tensor* buffer : buffers_) grow(*buffer);
+}
+
+void RowCapacity::grow(Tensor& buffer) const {
+  buffer.grow_rows(std::min(rows_, buffer.max_rows()));
 }
 
 }  // namespace switchyard

@@ -154,7 +154,7 @@ void Block::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisitor&
 
 void Block::for_each_tensor(Saved& saved, Derived& derived, const RecordVisitor& visit) const {
   saved.for_each_tensor(visit, this);
-  derived.for_each_tensor(moe_ ? saved.moe->route.num_rows : 0, visit, this);
+  derived.for_each_tensor(moe_ ? saved.moe->route.kept_rows() : 0, visit, this);
 }
 
 void Block::add_scratch(Scratch& scratch, std::int64_t num_sequences,

@@ -7,6 +7,7 @@
 
 #include "kernels/sums.hpp"
 #include "parallel/gradient_sync.hpp"
+#include "parallel/group/group.hpp"
 #include "parallel/layer_order.hpp"
 #include "tensor/tensor.hpp"
 
@@ -53,6 +54,7 @@ struct Pass {
   ExactFigures exact;
   GradientSync* sync = nullptr;  // may be null (evaluation, generation, tests)
   LayerOrder* order = nullptr;   // may be null (generation, tests)
+  Group* exchanging = nullptr;   // whose rows are under way during the computation; may be null
 
   double total_weight() const { return target_weight > 0 ? target_weight : num_global_tokens; }
   std::int64_t whole_length() const { return split_length > 0 ? split_length : sequence_length; }
@@ -67,6 +69,7 @@ struct Pass {
   // To be called between blocks of long computations, so that exchanges under way advance.
   void poll() const {
     if (sync != nullptr) sync->progress();
+    if (exchanging != nullptr) exchanging->progress();
   }
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "experts/dispatch_mistakes.hpp"
 #include "experts/router_mistakes.hpp"
 #include "parallel/placement.hpp"
 #include "tensor/error.hpp"
@@ -102,7 +103,8 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
                          legal.context)}};
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
   if (config.run.device == RunDevice::cuda)
-    if (auto wrong = router_mistakes_on_card(config.experts); !wrong.empty()) return wrong;
+    for (const auto mistakes : {router_mistakes_on_card, dispatch_mistakes_on_card})
+      if (auto wrong = mistakes(config.experts); !wrong.empty()) return wrong;
   // A rank has the most rows where no sequence is cut: if those have numbers, it need not be chosen
   // here how to cut them.
   ParallelConfig uncut = legal;

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "cmake/built_with.hpp"
+#include "experts/dispatch_mistakes.hpp"
 #include "experts/router_mistakes.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tensor/error.hpp"
@@ -26,7 +27,8 @@ bool has_cards_for(const Topology& topology, bool are_shared) {
 RunDevice resolved_device(const Config& config, Group& world) {
   if (config.run.device != RunDevice::automatic) return config.run.device;
   if (config.numerics.exact) return RunDevice::cpu;  // not there on a card
-  if (!router_mistakes_on_card(config.experts).empty()) return RunDevice::cpu;
+  for (const auto mistakes : {router_mistakes_on_card, dispatch_mistakes_on_card})
+    if (!mistakes(config.experts).empty()) return RunDevice::cpu;
   std::int64_t is_possible = has_cards_for(world.topology(), config.parallel.share_devices) ? 1 : 0;
   std::vector<std::int64_t> everywhere(static_cast<std::size_t>(world.size()));
   world.all_gather_values({&is_possible, 1}, everywhere);

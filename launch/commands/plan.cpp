@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "experts/dispatch_mistakes.hpp"
 #include "experts/router_mistakes.hpp"
 #include "kernels/threads.hpp"
 #include "launch/commands/commands.hpp"
@@ -321,7 +322,10 @@ int run_plan(const CommandContext& context) {
   print_warnings(loaded);
   Config config = loaded.config;
   if (!target.empty()) config.run.device = target == "cuda" ? RunDevice::cuda : RunDevice::cpu;
-  if (config.run.device == RunDevice::cuda) require_none(router_mistakes_on_card(config.experts));
+  if (config.run.device == RunDevice::cuda) {
+    require_none(router_mistakes_on_card(config.experts));
+    require_none(dispatch_mistakes_on_card(config.experts));
+  }
   if (num_threads > 0) config.run.threads = num_threads;
   set_planned_threads(config.run, static_cast<int>(num_ranks));
   const std::int64_t vocab_size = vocabulary_of(loaded);

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cmake/built_with.hpp"
+#include "experts/dispatch_mistakes.hpp"
 #include "experts/router_mistakes.hpp"
 #include "tensor/error.hpp"
 #include "trainer/batch_layout.hpp"
@@ -194,8 +195,8 @@ void check_experts(Checker& checker, const Config& config) {
   }
 }
 
-void check_router(Checker& checker, const Config& config) {
-  for (ConfigMistake& mistake : router_mistakes(config.experts))
+void blame_known(Checker& checker, std::vector<ConfigMistake> mistakes) {
+  for (ConfigMistake& mistake : mistakes)
     if (std::all_of(mistake.keys.begin(), mistake.keys.end(),
                     [&](std::string_view path) { return checker.knows({path}); }))
       checker.blame(mistake.keys, std::move(mistake.text));
@@ -344,7 +345,8 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_positions(checker, config.model);
   check_rope_scaling(checker, config.model);
   check_experts(checker, config);
-  check_router(checker, config);
+  blame_known(checker, router_mistakes(config.experts));
+  blame_known(checker, dispatch_mistakes(config.experts));
   check_balance_scope(checker, config);
   check_start(checker, config.checkpoint);
   check_batch(checker, config.train);

@@ -340,6 +340,34 @@ void add_router(std::vector<Key>& keys) {
                                  "`drop_by: score`."});
 }
 
+// docs/parallelism.md has what travels.
+void add_dispatch(std::vector<Key>& keys) {
+  using C = DispatchConfig;
+  constexpr auto s = &Config::experts;
+  constexpr auto g = &ExpertsConfig::dispatch;
+  keys.push_back({.section = "experts",
+                  .name = "dispatch.chunks",
+                  .field = field<s, g, &C::chunks>(),
+                  .unit = "pieces",
+                  .range = from(1, 1'000),
+                  .description =
+                      "Pieces that an exchange of rows is cut into, each with a part of every "
+                      "rank's experts, which compute while the next piece is on the wire; the "
+                      "gradients of weights wait for the last one. No more than a rank has "
+                      "experts. Needs memory for what these gradients read. Changes no bit."});
+  keys.push_back(
+      {.section = "experts",
+       .name = "max_rows",
+       .field = field<s, &ExpertsConfig::max_rows>(),
+       .unit = "rows",
+       .range = from(0, most_tokens),
+       .description =
+           "Rows (choices of tokens) that a rank holds at once for its experts, "
+           "whatever the router does: if a rank receives more, all take theirs in parts, "
+           "and the backward pass has them sent again. Slower, with the same bits. At "
+           "least 2048; 0: all that come."});
+}
+
 }  // namespace
 
 void add_experts(std::vector<Key>& keys) {
@@ -387,6 +415,7 @@ void add_experts(std::vector<Key>& keys) {
                   .description = "The first layers, which have no experts whatever `every` says."});
   add_shared_experts(keys);
   add_router(keys);
+  add_dispatch(keys);
   keys.push_back({.section = "experts",
                   .name = "balance_weight",
                   .field = field<s, &C::balance_weight>(),

@@ -4,6 +4,8 @@
 
 #include <numeric>
 
+#include "experts/route.hpp"
+
 namespace switchyard {
 namespace {
 
@@ -28,6 +30,42 @@ TEST(RowCapacity, grows_every_buffer_in_place_and_never_shrinks) {
   capacity.require(7);
   EXPECT_EQ(capacity.rows(), 50);
   EXPECT_EQ(first->rows(), 50);
+}
+
+TEST(RowCapacity, a_buffer_of_a_part_stays_within_it) {
+  const std::unique_ptr<Device> device = make_cpu_device();
+  Tensor all = Tensor::growable(*device, Purpose::activation, DType::f32, {100, 3});
+  Tensor part = Tensor::growable(*device, Purpose::activation, DType::f32, {10, 3});
+  RowCapacity capacity;
+  capacity.add(all);
+  capacity.add(part);
+  capacity.require(50);
+  EXPECT_EQ(all->rows(), 50);
+  EXPECT_EQ(part->rows(), 10);
+  EXPECT_EQ(capacity.rows(), 50);
+}
+
+TEST(RowCuts, are_where_groups_begin_or_at_steps_in_them) {
+  const auto cuts = [](std::vector<std::int64_t> offsets, std::int64_t most_rows) {
+    return cut_rows(offsets, most_rows, 4);
+  };
+  using Cuts = std::vector<std::int64_t>;
+  EXPECT_EQ(cuts({0, 0}, 8), Cuts({0, 0}));
+  EXPECT_EQ(cuts({0, 3, 8}, 8), Cuts({0, 8}));
+  EXPECT_EQ(cuts({0, 9}, 8), Cuts({0, 8, 9}));
+  EXPECT_EQ(cuts({0, 3, 3, 20}, 8), Cuts({0, 7, 15, 20}));  // 3 + 4, then 3 + 12
+  EXPECT_EQ(cuts({0, 5, 8, 8, 11}, 9), Cuts({0, 8, 11}));   // before the group that would not fit
+  for (std::int64_t last = 0; last < 60; ++last) {
+    const std::vector<std::int64_t> offsets{0, last / 7, last / 2, last};
+    const Cuts found = cut_rows(offsets, 11, 5);
+    ASSERT_EQ(found.back(), last);
+    for (std::size_t i = 1; i < found.size(); ++i) {
+      EXPECT_LE(found[i] - found[i - 1], 11);
+      if (i + 1 < found.size()) {
+        EXPECT_GE(found[i] - found[i - 1], 11 - 5);
+      }
+    }
+  }
 }
 
 TEST(RowCapacity, a_planned_figure_stays) {

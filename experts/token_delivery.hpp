@@ -1,0 +1,114 @@
+// Ways by which tokens reach the ranks of their experts once, however many of their experts live
+// there, where dispatch by all-to-all sends a row for each choice. What arrives are tokens; rows in
+// expert order are then gathered from them, so a row has the same bits on every way.
+//
+// all_gather: every rank sends all its tokens to all others.
+// hierarchical: a token goes once to each node that has one of its experts, to the rank there that
+//   has the place in its node that the sender has in its own (its *proxy*, modulo the node's
+//   ranks); the proxy sends it on to those ranks of the node that have an expert of it. Nodes are
+//   hosts, or as many neighbouring ranks of the group as ranks_per_node says.
+//
+// What a rank must know for that, the tokens of the rows that it receives, travels once with the
+// route (4 bytes a row), and for hierarchical 8 bytes a token and node, which say for which of the
+// node's ranks it is. Legend as in moe_layer.hpp; W: the tokens' width as experts see them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "experts/config.hpp"
+#include "experts/route.hpp"
+#include "experts/row_capacity.hpp"
+#include "parallel/group/group.hpp"
+
+namespace switchyard {
+
+// The nodes of a group's ranks, and who stands for whom.
+class NodeMap {
+ public:
+  // ranks_per_node: neighbouring ranks of the group that share a node; 0: those that share a host.
+  NodeMap(const Group& group, std::int64_t ranks_per_node);
+
+  int num_nodes() const { return static_cast<int>(ranks_of_node_.size()); }
+  int node_of(int rank) const { return node_of_rank_[static_cast<std::size_t>(rank)]; }
+  std::span<const int> ranks_of(int node) const {
+    return ranks_of_node_[static_cast<std::size_t>(node)];
+  }
+  // The rank of `node` that takes what `source` sends there; of its own node the source itself.
+  int proxy(int source, int node) const;
+  // The ranks whose tokens `rank` takes for its node, ascending.
+  std::vector<int> sources_of(int rank) const;
+
+ private:
+  std::vector<int> node_of_rank_;
+  std::vector<int> place_in_node_;
+  std::vector<std::vector<int>> ranks_of_node_;
+};
+
+// Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
+struct DeliveryScratch {
+  // most_tokens: of any rank; most_rows: that a rank can receive.
+  DeliveryScratch(Device& device, const ExpertsConfig& config, int num_ranks, std::int64_t width,
+                  DType compute, std::int64_t num_tokens, std::int64_t most_tokens,
+                  std::int64_t most_rows, RowCapacity& capacity);
+  DeliveryScratch(const DeliveryScratch&) = delete;
+  DeliveryScratch& operator=(const DeliveryScratch&) = delete;
+
+  Tensor own_numbers;   // i32 [T, 1]: numbers of this rank's tokens
+  Tensor slot_numbers;  // i32 [T k, 1]: of its sorted rows
+  Tensor row_numbers;   // i32 growable [R, 1]: of the rows as they arrive
+  Tensor delivered;     // [tokens that reach this rank, W]
+  // Only hierarchical: tokens by node, as they leave; those that arrive at this rank for its node,
+  // and as they are sent on; and which ranks of a node these are for, i64 [.., 1].
+  Tensor leaving, at_node, forwarded;
+  Tensor leaving_masks, node_masks;
+  Tensor sent_sizes, heard_sizes;  // i32 [P, 1]: how many leave for each rank, arrive from each
+};
+
+class TokenDelivery {
+ public:
+  // placement: over the ranks of the group.
+  TokenDelivery(Group& group, const Placement& placement, const DispatchConfig& config,
+                std::int64_t top_k);
+
+  // Room in a route of num_tokens tokens; most_tokens: of any rank; most_rows: that it can receive.
+  void add_to(Route& route, Device& device, std::int64_t num_tokens, std::int64_t most_tokens,
+              std::int64_t most_rows) const;
+  // Fills route.delivered_row and what the host knows; rows are not cut yet. Collective.
+  void route(Route& route, DeliveryScratch& scratch, RowCapacity& capacity) const;
+  // Starts the tokens' way: x [T, W]. Who waits for it then calls `arrive`, which may send them on,
+  // and gives the tokens that reached this rank, of which route.delivered_row says the row's.
+  Event start(const TensorView& x, const Route& route, DeliveryScratch& scratch) const;
+  TensorView arrive(const Route& route, DeliveryScratch& scratch) const;
+
+ private:
+  bool is_hierarchical() const { return config_.kind == DispatchKind::hierarchical; }
+  // By receiving rank, the tokens that go there, ascending.
+  using TokenLists = std::vector<std::vector<std::int32_t>>;
+
+  void number_own_tokens(Route& route, DeliveryScratch& scratch) const;
+  // The numbers of the tokens of this rank's rows, as they arrive: i32 [R, 1].
+  TensorView exchange_numbers(const Route& route, DeliveryScratch& scratch) const;
+  // Of hierarchical. A plan, which reads nothing, takes choice j of token t for expert t k + j
+  // (modulo their number) on every rank.
+  TokenLists tokens_by_rank(const Route& route) const;
+  // What leaves for each node, and which of its ranks it is for; gives that of this rank's node.
+  std::vector<std::int64_t> leave(Route& route, DeliveryScratch& scratch,
+                                  const TokenLists& tokens) const;
+  // What arrives at this rank for its node: the masks of all of it.
+  std::vector<std::int64_t> arrive_at_node(Route& route, DeliveryScratch& scratch,
+                                           RowCapacity& capacity,
+                                           const std::vector<std::int64_t>& own_masks) const;
+  std::vector<std::int32_t> send_on(Route& route, const std::vector<std::int64_t>& masks) const;
+  // What reaches this rank, and where each row's token lies there.
+  void receive(Route& route, const TensorView& row_numbers, const TokenLists& own) const;
+
+  Group& group_;
+  const Placement& placement_;
+  DispatchConfig config_;
+  std::int64_t top_k_;
+  NodeMap nodes_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,166 @@
+// How rows travel to the experts changes no bit: chunks that travel beside the computation and
+// parts of rows that are worked off one after the other give the losses, gradients and weights of
+// all rows at once, on whole training steps of every kind, and the plan knows their bytes.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/end_to_end/small_run.hpp"
+#include "tests/support/mpi_test.hpp"
+
+namespace switchyard::test {
+namespace {
+
+constexpr std::int64_t part_rows = 2048;
+
+struct DispatchCase {
+  std::string name;
+  std::function<void(Config&)> change;
+  int least_ranks = 1;
+};
+
+// So many tokens that a rank which gets all of them has several parts; the first expert's rank
+// does.
+Config base_config() {
+  Config config = small_config(world().size());
+  config.model.sequence_length = 256;
+  config.train = {.num_steps = 2, .global_batch = 6 * world().size(), .micro_batch = 6};
+  config.experts.top_k = 1;
+  config.experts.router.kind = RouterKind::imbalanced;
+  config.experts.router.imbalance = 5;
+  return config;
+}
+
+// Of which experts no two ranks have as many, and some ranks none, on 2, 3 and 4 ranks.
+void route_by_scores(Config& config) {
+  config.experts.num_experts = 3;
+  config.experts.top_k = 2;
+  config.experts.router = {};
+}
+
+std::vector<DispatchCase> dispatch_cases() {
+  return {
+      {"all to one expert", [](Config&) {}},
+      {"two of three experts", route_by_scores},
+      {"many experts of a rank",
+       [](Config& c) {
+         c.experts.num_experts = 24;
+         c.experts.top_k = 3;
+         c.experts.router.imbalance = 6;
+         c.experts.dropout = 0.1;
+       }},
+      {"shared experts and a latent space, in bf16",
+       [](Config& c) {
+         route_by_scores(c);
+         c.experts.shared = {.number = 1, .intermediate = 9, .gate = SharedGate::sigmoid};
+         c.experts.latent = 20;
+         c.run.precision = Precision::bf16;
+       }},
+      {"recomputed", [](Config& c) { c.activations.policy = LayerPolicy::recompute; }},
+      {"spilled", [](Config& c) { c.activations.policy = LayerPolicy::spill; }},
+      {"sequences split over the ranks",
+       [](Config& c) {
+         route_by_scores(c);
+         c.parallel.context_split.ring = world().size();
+         c.train.micro_batch = c.train.global_batch;
+       },
+       2},
+      {"exact", [](Config& c) { c.numerics.exact = true; }},
+      {"exact, by scores, with units of two sequences",
+       [](Config& c) {
+         route_by_scores(c);
+         c.numerics.exact = true;
+         c.numerics.unit_sequences = 2;
+       }},
+  };
+}
+
+using Change = std::function<void(ExpertsConfig&)>;
+
+struct Way {
+  std::string name;
+  Change change;
+};
+
+std::vector<Way> ways() {
+  return {
+      {"2 chunks", [](ExpertsConfig& e) { e.dispatch.chunks = 2; }},
+      {"chunks of single experts", [](ExpertsConfig& e) { e.dispatch.chunks = 99; }},
+      {"parts", [](ExpertsConfig& e) { e.max_rows = part_rows; }},
+      {"parts in place of chunks",
+       [](ExpertsConfig& e) {
+         e.dispatch.chunks = 2;
+         e.max_rows = part_rows + 100;
+       }},
+  };
+}
+
+void expect_same_bits(SmallRun& run, SmallRun& expected) {
+  const std::vector<Bucket>& buckets = run.trainer.store().buckets();
+  const std::vector<Bucket>& wanted = expected.trainer.store().buckets();
+  ASSERT_EQ(buckets.size(), wanted.size());
+  for (std::size_t b = 0; b < buckets.size(); ++b) {
+    using Views = std::pair<TensorView, TensorView>;
+    for (const auto& [mine, theirs] : {Views(buckets[b].values, wanted[b].values),
+                                       Views(buckets[b].gradients, wanted[b].gradients)}) {
+      if (theirs.empty()) continue;
+      ASSERT_EQ(mine.num_bytes(), theirs.num_bytes());
+      EXPECT_EQ(std::memcmp(mine.data, theirs.data, static_cast<std::size_t>(theirs.num_bytes())),
+                0)
+          << "bucket " << b;
+    }
+  }
+}
+
+TEST(Dispatch, NoWayOfTravellingChangesABit) {
+  for (const DispatchCase& each : dispatch_cases()) {
+    if (world().size() < each.least_ranks) continue;
+    SCOPED_TRACE(each.name);
+    Config config = base_config();
+    each.change(config);
+    SmallRun expected(world(), config);
+    const std::vector<StepResult> wanted = expected.train(1, 2);
+    const std::int64_t rows = expected.trainer.agree_on_rows();
+    for (const Way& way : ways()) {
+      SCOPED_TRACE(way.name);
+      Config other = config;
+      way.change(other.experts);
+      SmallRun run(world(), other);
+      const std::vector<StepResult> steps = run.train(1, 2);
+      for (std::size_t i = 0; i < steps.size(); ++i) {
+        EXPECT_EQ(steps[i].loss, wanted[i].loss);
+        EXPECT_EQ(steps[i].gradient_norm, wanted[i].gradient_norm);
+      }
+      expect_same_bits(run, expected);
+      EXPECT_EQ(run.trainer.agree_on_rows(), rows);
+      const Plan plan = make_plan(other, world().size(), vocab_size, rows);
+      EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
+    }
+  }
+}
+
+// Whatever the router does: where all rows go to one rank, it holds no more of them at once.
+TEST(Dispatch, MemoryIsBoundedWhereAllTokensGoToOneRank) {
+  if (world().size() == 1) GTEST_SKIP() << "nothing travels";
+  Config config = base_config();
+  config.experts.max_rows = part_rows;
+  const auto bytes_with = [&](std::int64_t rows) {
+    return make_plan(config, world().size(), vocab_size, rows).fullest().peak_bytes;
+  };
+  const std::int64_t most = worst_case_rows(config, world().size());
+  ASSERT_GT(most, 1.4 * part_rows);
+  // What still grows are 4 bytes a row and layer, where each arrived, and its rounding to blocks.
+  const std::int64_t order = config.model.num_layers * (4 * (most - part_rows) + 4096);
+  EXPECT_LE(bytes_with(most), bytes_with(part_rows) + order);
+  Config unbounded = config;
+  unbounded.experts.max_rows = 0;
+  SmallRun run(world(), config), whole(world(), unbounded);
+  run.train(1, 1);
+  whole.train(1, 1);
+  EXPECT_EQ(run.trainer.agree_on_rows(), 1536 * world().size());
+  EXPECT_EQ(bytes_with(1536 * world().size()), run.trainer.peak_memory_bytes());
+  EXPECT_LT(run.trainer.peak_memory_bytes() + 1'000'000, whole.trainer.peak_memory_bytes());
+}
+
+}  // namespace
+}  // namespace switchyard::test
