@@ -41,8 +41,18 @@ struct SharedExpertsConfig {
   SharedGate gate = SharedGate::none;
 };
 
-// How rows reach the ranks of their experts (docs/parallelism.md).
+// How tokens reach the ranks of their experts (docs/parallelism.md). all_to_all: a row for each
+// choice; the others send a token once, to all ranks or by way of nodes
+// (experts/token_delivery.hpp). What experts return comes back as rows on all ways.
+enum class DispatchKind : std::uint8_t { all_to_all, all_gather, hierarchical };
+constexpr std::array<std::string_view, 3> choice_names(DispatchKind) {
+  return {"all_to_all", "all_gather", "hierarchical"};
+}
+
 struct DispatchConfig {
+  DispatchKind kind = DispatchKind::all_to_all;
+  // hierarchical: neighbouring ranks of an expert group that make a node; 0: those of a host.
+  std::int64_t ranks_per_node = 0;
   // Pieces of an exchange, each with a part of every rank's experts: these compute while the next
   // piece is on the wire. 1: all rows at once.
   std::int64_t chunks = 1;

@@ -74,6 +74,9 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
     sent_again =
         Tensor(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden});
   }
+  if (config.dispatch.kind != DispatchKind::all_to_all)
+    delivery.emplace(device, config, placement.num_ranks(), hidden, compute, num_tokens,
+                     sharing.most_tokens(num_tokens), max_rows, capacity);
   if (sharing.num_ranks == 1) return;
   slot_numbers = Tensor(device, Purpose::communication, DType::i32, {num_tokens * config.top_k, 1});
   arrival_numbers = Tensor::growable(device, Purpose::communication, DType::i32, {max_rows, 1});
@@ -82,6 +85,7 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
 
 TensorView MovingRows::finish() {
   if (rows_.device != nullptr) event_.wait(rows_.device->compute_stream());
+  if (arrive_) arrival_ = arrive_();
   if (!order_.empty()) kernels::gather_rows(arrival_, order_, rows_);
   return rows_;
 }
@@ -93,12 +97,14 @@ std::int64_t rows_at_once(const ExpertsConfig& config, const Placement& placemen
 }
 
 Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
-                       ContextSharing sharing, std::int64_t max_rows)
+                       ContextSharing sharing, const DispatchConfig& config, std::int64_t max_rows)
     : group_(group), placement_(placement), top_k_(top_k), sharing_(sharing), max_rows_(max_rows) {
   expect(placement.num_ranks() == group.size(), "a placement over the ranks of the group");
   expect(!placement.has_replicas(),
          "a placement without replicas: a row goes to one place, and nobody adds up the gradients "
          "of several");
+  if (moves_rows() && config.kind != DispatchKind::all_to_all)
+    delivery_.emplace(group, placement, config, top_k);
 }
 
 Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
@@ -117,6 +123,9 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
   if (!arrives_in_order())
     route.arrival_of_row =
         Tensor::growable(device, Purpose::activation, DType::i32, {most_rows(num_tokens)});
+  if (delivery_)
+    delivery_->add_to(route, device, num_tokens, sharing_.most_tokens(num_tokens),
+                      most_rows(num_tokens));
   if (!moves_rows()) return route;
   route.place_counts.resize(static_cast<std::size_t>(placement_.num_places()));
   route.recv_counts.resize(static_cast<std::size_t>(group_.size() * num_local_places()));
@@ -153,6 +162,7 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
                            {.first = sharing_.first_rank, .size = sharing_.num_ranks},
                            used(route.arrival_of_row, route.num_rows));
   }
+  if (delivery_) delivery_->route(route, *scratch.delivery, capacity);
   if (moves_rows() && max_rows_ > 0) cut(route, scratch, has_units);
 }
 
@@ -268,6 +278,7 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
     kernels::gather_rows(x, token_of_row, x_rows);
     return MovingRows(x_rows);
   }
+  if (delivery_) return start_delivery(x, route, scratch, x_rows, piece);
   const TensorView slots = used(again ? scratch.sent_again : scratch.slots, route.num_sent);
   if (piece.count == 1) {
     kernels::gather_rows(x, token_of_row, slots);
@@ -279,6 +290,21 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
     }
   }
   return start_to_experts(slots, route, used(scratch.arrival, route.rows_at_once()), x_rows, piece);
+}
+
+MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
+                                      DispatchScratch& scratch, const TensorView& x_rows,
+                                      Piece piece) const {
+  const TensorView order =
+      route.delivered_row->slice_rows(first_row_of(route, piece), end_row_of(route, piece));
+  DeliveryScratch& delivery = *scratch.delivery;
+  const bool is_first = piece.index == 0;
+  MovingRows moving(rows_of(x_rows, route, piece),
+                    is_first ? delivery_->start(x, route, delivery) : Event(),
+                    used(delivery.delivered, route.delivery.num_delivered), order);
+  if (is_first)
+    moving.arrive_ = [this, &route, &delivery] { return delivery_->arrive(route, delivery); };
+  return moving;
 }
 
 MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,

@@ -22,12 +22,15 @@
 // Legend as in moe_layer.hpp.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "experts/config.hpp"
 #include "experts/route.hpp"
 #include "experts/row_capacity.hpp"
+#include "experts/token_delivery.hpp"
 #include "parallel/mesh.hpp"
 
 namespace switchyard {
@@ -77,6 +80,7 @@ struct DispatchScratch {
   // do.
   Tensor received_cuts, sent_cuts;
   Tensor sent_again;
+  std::optional<DeliveryScratch> delivery;  // only where tokens travel once
 };
 
 // Rows that the buffers of a rank's expert side have room for at most, if it can receive most_rows.
@@ -100,6 +104,7 @@ class MovingRows {
 
   TensorView rows_, arrival_, order_;
   Event event_;
+  std::function<TensorView()> arrive_;  // what gives `arrival`, if more is to be done for it
 };
 
 class Dispatcher {
@@ -108,7 +113,8 @@ class Dispatcher {
   // (first_rank + s) / num_ranks. The placement is over the ranks of the group, without replicas,
   // and outlives the dispatcher. max_rows: that a rank holds at once; 0: all that it receives.
   Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
-             ContextSharing sharing = {}, std::int64_t max_rows = 0);
+             ContextSharing sharing = {}, const DispatchConfig& config = {},
+             std::int64_t max_rows = 0);
 
   // unit_rows: with exact sums, tokens of a unit.
   Route make_route(Device& device, std::int64_t num_tokens, std::int64_t unit_rows = 0) const;
@@ -152,6 +158,8 @@ class Dispatcher {
   void exchange_by_place(const TensorView& own, const TensorView& received) const;
   TensorView exchange_counts(DispatchScratch& scratch) const;
   void find_units(const TensorView& indices, Route& route, DispatchScratch& scratch) const;
+  MovingRows start_delivery(const TensorView& x, const Route& route, DispatchScratch& scratch,
+                            const TensorView& x_rows, Piece piece) const;
   void read_counts(const DispatchScratch& scratch, const TensorView& recv_counts, Route& route,
                    RowCapacity& capacity) const;
   void assume_counts(Route& route, RowCapacity& capacity) const;
@@ -171,6 +179,7 @@ class Dispatcher {
   std::int64_t top_k_;
   ContextSharing sharing_;
   std::int64_t max_rows_;
+  std::optional<TokenDelivery> delivery_;
 };
 
 }  // namespace switchyard

@@ -86,7 +86,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
       dropout_key_(dropout_key),
       router_(store, prefix, config, std::move(parts), hidden, num_layers, initial_std),
       dispatcher_(store.mesh().group(Axis::expert), placement, config.top_k,
-                  sharing_of(store.mesh()), config.max_rows),
+                  sharing_of(store.mesh()), config.dispatch, config.max_rows),
       bank_(store,
             bank_spec(prefix, config, width_, compute, placement, store.mesh().index(Axis::expert),
                       config.latent > 0 ? initial_std : output_std, initial_std)) {

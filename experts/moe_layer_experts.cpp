@@ -58,7 +58,7 @@ BankRows MoeLayer::bank_rows(const Route& route, Piece piece, Scratch& scratch,
                 experts.begin,
                 experts.count()};
   write(rows.offsets, experts.begin, route.expert_offsets);
-  if (!has_units) return rows;
+  if (!has_units || experts.count() == 0) return rows;
   const std::int64_t units = (route.unit_offsets->numel() - 1) / bank_.num_local_experts();
   rows.unit_offsets = scratch.piece_unit_offsets->slice_rows(0, experts.count() * units + 1);
   if (device_.is_plan()) return rows;

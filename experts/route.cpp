@@ -51,6 +51,9 @@ void Route::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "row_of_slot", row_of_slot);
   visit_tensor(visit, "token_of_row", token_of_row);
   visit_rows(visit, "arrival_of_row", arrival_of_row, num_rows);
+  visit_rows(visit, "delivered_row", delivered_row, num_rows);
+  visit_tensor(visit, "leaving_token", leaving_token);
+  visit_rows(visit, "forwarded_row", forwarded_row, delivery.num_forwarded);
 }
 
 RowRanges rows_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece) {

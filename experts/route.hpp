@@ -26,6 +26,23 @@ struct RowCuts {
   int num_parts() const { return static_cast<int>(rows.size()) - 1; }
 };
 
+// Rows by rank, as Group::start_all_to_all_v takes them.
+struct RowRanges {
+  std::vector<std::int64_t> first;
+  std::vector<std::int64_t> count;
+};
+
+// Of tokens that travel once (token_delivery.hpp): the sizes of the exchanges. all_gather has one,
+// hierarchical another within the node.
+struct DeliveryCounts {
+  RowRanges leaving, arriving;     // own tokens to each rank, and those from each
+  RowRanges forwarded, delivered;  // those sent on to each rank, and what comes from each
+  std::int64_t num_leaving = 0;
+  std::int64_t num_arriving = 0;
+  std::int64_t num_forwarded = 0;
+  std::int64_t num_delivered = 0;  // tokens that have reached this rank in the end
+};
+
 // What of a route the host knows: the sizes of its exchanges. With one rank nothing travels and the
 // host reads nothing: then every slot has room for a row, and which rows are in use Route::offsets
 // tells.
@@ -37,6 +54,7 @@ struct RouteCounts {
   std::vector<std::int64_t> place_counts;    // [places]: rows of this rank's tokens by place
   std::vector<std::int64_t> recv_counts;     // [P, local places]: rows of each rank's tokens
   std::vector<std::int64_t> expert_offsets;  // [local places + 1] in the expert order
+  DeliveryCounts delivery;                   // empty with all_to_all
   RowCuts cuts;                              // none if all ranks hold all their rows at once
 
   bool is_cut() const { return !cuts.empty(); }
@@ -59,6 +77,10 @@ struct Route : RouteCounts {
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived, within its
                           // part if rows are cut; empty when rows arrive in expert order (one rank,
                           // or at most one local expert and whole sequences)
+  // Only where tokens travel once. i32: the token of a row of the expert order among those that
+  // have reached this rank, growable [R]; with hierarchical the tokens that leave, node by node,
+  // and which of those that arrive are sent on, by rank.
+  Tensor delivered_row, leaving_token, forwarded_row;
 };
 
 // A part of an exchange: the rows of the places n index / count ... n (index + 1) / count - 1 of
@@ -72,12 +94,6 @@ struct Piece {
   // The first of `num_places` places, and the one after the last.
   std::int64_t begin(std::int64_t num_places) const { return num_places * index / count; }
   std::int64_t end(std::int64_t num_places) const { return num_places * (index + 1) / count; }
-};
-
-// Rows by rank, as Group::start_all_to_all_v takes them.
-struct RowRanges {
-  std::vector<std::int64_t> first;
-  std::vector<std::int64_t> count;
 };
 
 // Of a piece: the rows for each rank among this rank's sorted rows, and the rows from each rank in

@@ -22,9 +22,8 @@ TensorView as_column(const TensorView& vector) {
 }
 
 void write_numbers(const TensorView& to, std::span<const std::int32_t> numbers) {
-  kernels::write_from_host<std::int32_t>(to, [&](std::span<std::int32_t> written) {
-    std::ranges::copy(numbers, written.begin());
-  });
+  kernels::write_from_host<std::int32_t>(
+      to, [&](std::span<std::int32_t> written) { std::ranges::copy(numbers, written.begin()); });
 }
 
 RowRanges empty_ranges(int num_ranks) {
@@ -42,7 +41,18 @@ std::int64_t place_in_order(RowRanges& ranges) {
   return row;
 }
 
-RankRows rows_of(const RowRanges& ranges) {
+// Of a plan, whose buffers have a given number of rows: takes rows away until they fit.
+std::int64_t fit_to_plan(RowRanges& ranges, std::int64_t num_rows, const RowCapacity& capacity) {
+  std::int64_t excess = capacity.is_planned() ? num_rows - capacity.rows() : 0;
+  for (std::size_t p = 0; p < ranges.count.size() && excess > 0; ++p) {
+    const std::int64_t taken = std::min(excess, ranges.count[p]);
+    ranges.count[p] -= taken;
+    excess -= taken;
+  }
+  return place_in_order(ranges);
+}
+
+RankRows by_rank(const RowRanges& ranges) {
   return {ranges.first, ranges.count};
 }
 
@@ -52,8 +62,8 @@ NodeMap::NodeMap(const Group& group, std::int64_t ranks_per_node) {
   node_of_rank_.resize(static_cast<std::size_t>(group.size()));
   place_in_node_.resize(node_of_rank_.size());
   for (int rank = 0; rank < group.size(); ++rank) {
-    const auto node = static_cast<std::size_t>(
-        ranks_per_node > 0 ? rank / ranks_per_node : group.topology().host_of(rank));
+    const auto node = static_cast<std::size_t>(ranks_per_node > 0 ? rank / ranks_per_node
+                                                                  : group.topology().host_of(rank));
     if (node >= ranks_of_node_.size()) ranks_of_node_.resize(node + 1);
     node_of_rank_[static_cast<std::size_t>(rank)] = static_cast<int>(node);
     place_in_node_[static_cast<std::size_t>(rank)] = static_cast<int>(ranks_of_node_[node].size());
@@ -136,10 +146,13 @@ void TokenDelivery::route(Route& route, DeliveryScratch& scratch, RowCapacity& c
     const TokenLists tokens = tokens_by_rank(route);
     const std::vector<std::int64_t> own_masks = leave(route, scratch, tokens);
     const std::vector<std::int64_t> masks = arrive_at_node(route, scratch, capacity, own_masks);
+    DeliveryCounts& counts = route.delivery;
     const std::vector<std::int32_t> forwarded = send_on(route, masks);
-    capacity.require(route.delivery.num_forwarded);
-    write_numbers(first_rows(route.forwarded_row, route.delivery.num_forwarded), forwarded);
+    capacity.require(counts.num_forwarded);
+    counts.num_forwarded = fit_to_plan(counts.forwarded, counts.num_forwarded, capacity);
+    write_numbers(first_rows(route.forwarded_row, counts.num_forwarded), forwarded);
     receive(route, row_numbers, tokens);
+    counts.num_delivered = fit_to_plan(counts.delivered, counts.num_delivered, capacity);
   } else if (!route.arrival_of_row.empty()) {
     kernels::gather_rows(row_numbers, first_rows(route.arrival_of_row, route.num_rows),
                          as_column(first_rows(route.delivered_row, route.num_rows)));
@@ -184,7 +197,7 @@ TokenDelivery::TokenLists TokenDelivery::tokens_by_rank(const Route& route) cons
     for (std::int64_t slot = 0; slot < route.num_tokens * top_k_; ++slot) {
       const std::int64_t expert = slot % placement_.num_experts();
       const std::int64_t place = placement_.place_of_expert()[static_cast<std::size_t>(expert)];
-      tokens[static_cast<std::size_t>(placement_.rank_of_place(place))].push_back(
+      tokens[static_cast<std::size_t>(placement_.rank_of(place))].push_back(
           static_cast<std::int32_t>(slot / top_k_));
     }
   } else {
@@ -256,10 +269,11 @@ std::vector<std::int64_t> TokenDelivery::arrive_at_node(
   }
   counts.num_arriving = place_in_order(counts.arriving);
   capacity.require(counts.num_arriving);
+  counts.num_arriving = fit_to_plan(counts.arriving, counts.num_arriving, capacity);
   const TensorView received = first_rows(scratch.node_masks, counts.num_arriving);
   group_
       .start_all_to_all_v(first_rows(scratch.leaving_masks, counts.num_leaving),
-                          rows_of(counts.leaving), received, rows_of(counts.arriving))
+                          by_rank(counts.leaving), received, by_rank(counts.arriving))
       .wait(received.device->compute_stream());
   if (!is_plan) {
     const kernels::HostContents<std::int64_t> masks(received.flat());
@@ -268,6 +282,7 @@ std::vector<std::int64_t> TokenDelivery::arrive_at_node(
   std::vector<std::int64_t> assumed;
   while (std::ssize(assumed) < counts.num_arriving)
     assumed.insert(assumed.end(), own_masks.begin(), own_masks.end());
+  assumed.resize(static_cast<std::size_t>(counts.num_arriving));
   return assumed;
 }
 
@@ -307,8 +322,7 @@ void TokenDelivery::receive(Route& route, const TensorView& row_numbers,
       const std::int64_t end = source + 1 < first.size() ? first[source + 1] : route.num_rows;
       from[source].assign(numbers.begin() + first[source], numbers.begin() + end);
       std::ranges::sort(from[source]);
-      from[source].erase(std::unique(from[source].begin(), from[source].end()),
-                         from[source].end());
+      from[source].erase(std::unique(from[source].begin(), from[source].end()), from[source].end());
     }
   }
   counts.delivered = empty_ranges(group_.size());
@@ -332,7 +346,8 @@ void TokenDelivery::receive(Route& route, const TensorView& row_numbers,
     for (std::int64_t at = first[source]; at < end; ++at) {
       const auto i = static_cast<std::size_t>(at);
       const auto found = std::ranges::lower_bound(from[source], numbers[i]);
-      place[i] = static_cast<std::int32_t>(begin_of_source[source] + (found - from[source].begin()));
+      place[i] =
+          static_cast<std::int32_t>(begin_of_source[source] + (found - from[source].begin()));
     }
   }
   const TensorView delivered_row = first_rows(route.delivered_row, route.num_rows);
@@ -340,7 +355,8 @@ void TokenDelivery::receive(Route& route, const TensorView& row_numbers,
   const kernels::HostContents<std::int32_t> arrival(
       first_rows(route.arrival_of_row, route.num_rows));
   std::vector<std::int32_t> in_order;
-  for (const std::int32_t at : arrival.span()) in_order.push_back(place[static_cast<std::size_t>(at)]);
+  for (const std::int32_t at : arrival.span())
+    in_order.push_back(place[static_cast<std::size_t>(at)]);
   write_numbers(delivered_row, in_order);
 }
 
@@ -348,14 +364,14 @@ Event TokenDelivery::start(const TensorView& x, const Route& route,
                            DeliveryScratch& scratch) const {
   const DeliveryCounts& counts = route.delivery;
   if (!is_hierarchical())
-    return group_.start_all_to_all_v(x, rows_of(counts.leaving),
+    return group_.start_all_to_all_v(x, by_rank(counts.leaving),
                                      first_rows(scratch.delivered, counts.num_delivered),
-                                     rows_of(counts.arriving));
+                                     by_rank(counts.arriving));
   const TensorView leaving = first_rows(scratch.leaving, counts.num_leaving);
   kernels::gather_rows(x, first_rows(route.leaving_token, counts.num_leaving), leaving);
-  return group_.start_all_to_all_v(leaving, rows_of(counts.leaving),
+  return group_.start_all_to_all_v(leaving, by_rank(counts.leaving),
                                    first_rows(scratch.at_node, counts.num_arriving),
-                                   rows_of(counts.arriving));
+                                   by_rank(counts.arriving));
 }
 
 TensorView TokenDelivery::arrive(const Route& route, DeliveryScratch& scratch) const {
@@ -366,8 +382,8 @@ TensorView TokenDelivery::arrive(const Route& route, DeliveryScratch& scratch) c
   kernels::gather_rows(first_rows(scratch.at_node, counts.num_arriving),
                        first_rows(route.forwarded_row, counts.num_forwarded), forwarded);
   group_
-      .start_all_to_all_v(forwarded, rows_of(counts.forwarded), delivered,
-                          rows_of(counts.delivered))
+      .start_all_to_all_v(forwarded, by_rank(counts.forwarded), delivered,
+                          by_rank(counts.delivered))
       .wait(delivered.device->compute_stream());
   return delivered;
 }

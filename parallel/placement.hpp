@@ -6,6 +6,7 @@
 // rank.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -31,6 +32,10 @@ class Placement {
   bool is_in_order() const { return in_order_; }
 
   std::int64_t first_place(int rank) const { return first_place_[static_cast<std::size_t>(rank)]; }
+  int rank_of(std::int64_t place) const {
+    return static_cast<int>(std::ranges::upper_bound(first_place_, place) - first_place_.begin()) -
+           1;
+  }
   std::int64_t num_places_of(int rank) const { return first_place(rank + 1) - first_place(rank); }
   std::int64_t most_places() const;  // of any rank
   std::span<const std::int64_t> experts_of(int rank) const;

@@ -345,6 +345,27 @@ void add_dispatch(std::vector<Key>& keys) {
   using C = DispatchConfig;
   constexpr auto s = &Config::experts;
   constexpr auto g = &ExpertsConfig::dispatch;
+  keys.push_back(
+      {.section = "experts",
+       .name = "dispatch.kind",
+       .field = field<s, g, &C::kind>(),
+       .description =
+           "How tokens reach the ranks of their experts. `all_to_all`: once for each expert; "
+           "`all_gather`: every token once to every rank, fewer bytes where a token has more "
+           "experts "
+           "than there are ranks; `hierarchical`: once to each node that has experts of it, from "
+           "where it is sent on, fewer bytes between nodes. What the experts return comes back "
+           "once "
+           "for each expert. The kind changes no bit of a result (docs/parallelism.md)."});
+  keys.push_back(
+      {.section = "experts",
+       .name = "dispatch.ranks_per_node",
+       .field = field<s, g, &C::ranks_per_node>(),
+       .unit = "ranks",
+       .range = from(0, 63),
+       .description =
+           "With `hierarchical`: neighbouring ranks of an expert group that make a node; "
+           "0: those of a host. A plan knows no hosts and takes all ranks for one."});
   keys.push_back({.section = "experts",
                   .name = "dispatch.chunks",
                   .field = field<s, g, &C::chunks>(),

@@ -12,6 +12,8 @@ namespace switchyard::test {
 namespace {
 
 constexpr std::int64_t part_rows = 2048;
+constexpr std::int64_t length = 240;       // divides by 1, 2, 3 and 4 ranks that share sequences
+constexpr std::int64_t num_sequences = 6;  // of a rank
 
 struct DispatchCase {
   std::string name;
@@ -23,8 +25,9 @@ struct DispatchCase {
 // does.
 Config base_config() {
   Config config = small_config(world().size());
-  config.model.sequence_length = 256;
-  config.train = {.num_steps = 2, .global_batch = 6 * world().size(), .micro_batch = 6};
+  config.model.sequence_length = length;
+  config.train = {
+      .num_steps = 1, .global_batch = num_sequences * world().size(), .micro_batch = num_sequences};
   config.experts.top_k = 1;
   config.experts.router.kind = RouterKind::imbalanced;
   config.experts.router.imbalance = 5;
@@ -87,6 +90,24 @@ std::vector<Way> ways() {
       {"2 chunks", [](ExpertsConfig& e) { e.dispatch.chunks = 2; }},
       {"chunks of single experts", [](ExpertsConfig& e) { e.dispatch.chunks = 99; }},
       {"parts", [](ExpertsConfig& e) { e.max_rows = part_rows; }},
+      {"all_gather", [](ExpertsConfig& e) { e.dispatch.kind = DispatchKind::all_gather; }},
+      {"all_gather in chunks",
+       [](ExpertsConfig& e) { e.dispatch = {.kind = DispatchKind::all_gather, .chunks = 3}; }},
+      {"all_gather in parts",
+       [](ExpertsConfig& e) {
+         e.dispatch.kind = DispatchKind::all_gather;
+         e.max_rows = part_rows;
+       }},
+      {"hierarchical, on this host",
+       [](ExpertsConfig& e) { e.dispatch.kind = DispatchKind::hierarchical; }},
+      {"hierarchical, every rank a node",
+       [](ExpertsConfig& e) {
+         e.dispatch = {.kind = DispatchKind::hierarchical, .ranks_per_node = 1};
+       }},
+      {"hierarchical, nodes of two ranks, in chunks",
+       [](ExpertsConfig& e) {
+         e.dispatch = {.kind = DispatchKind::hierarchical, .ranks_per_node = 2, .chunks = 2};
+       }},
       {"parts in place of chunks",
        [](ExpertsConfig& e) {
          e.dispatch.chunks = 2;
@@ -119,21 +140,27 @@ TEST(Dispatch, NoWayOfTravellingChangesABit) {
     Config config = base_config();
     each.change(config);
     SmallRun expected(world(), config);
-    const std::vector<StepResult> wanted = expected.train(1, 2);
+    const std::vector<StepResult> wanted = expected.train(1, 1);
     const std::int64_t rows = expected.trainer.agree_on_rows();
     for (const Way& way : ways()) {
       SCOPED_TRACE(way.name);
       Config other = config;
       way.change(other.experts);
       SmallRun run(world(), other);
-      const std::vector<StepResult> steps = run.train(1, 2);
+      const std::vector<StepResult> steps = run.train(1, 1);
       for (std::size_t i = 0; i < steps.size(); ++i) {
         EXPECT_EQ(steps[i].loss, wanted[i].loss);
         EXPECT_EQ(steps[i].gradient_norm, wanted[i].gradient_norm);
       }
       expect_same_bits(run, expected);
-      EXPECT_EQ(run.trainer.agree_on_rows(), rows);
-      const Plan plan = make_plan(other, world().size(), vocab_size, rows);
+      // A rank of `hierarchical` may hold more rows for the others of its node than come to it.
+      const std::int64_t held = run.trainer.agree_on_rows();
+      if (other.experts.dispatch.kind == DispatchKind::hierarchical) {
+        EXPECT_GE(held, rows);
+      } else {
+        EXPECT_EQ(held, rows);
+      }
+      const Plan plan = make_plan(other, world().size(), vocab_size, held);
       EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
     }
   }
@@ -143,12 +170,14 @@ TEST(Dispatch, NoWayOfTravellingChangesABit) {
 TEST(Dispatch, MemoryIsBoundedWhereAllTokensGoToOneRank) {
   if (world().size() == 1) GTEST_SKIP() << "nothing travels";
   Config config = base_config();
+  config.model.num_layers = 6;
+  config.experts.intermediate = 96;
   config.experts.max_rows = part_rows;
   const auto bytes_with = [&](std::int64_t rows) {
     return make_plan(config, world().size(), vocab_size, rows).fullest().peak_bytes;
   };
   const std::int64_t most = worst_case_rows(config, world().size());
-  ASSERT_GT(most, 1.4 * part_rows);
+  ASSERT_GT(most, part_rows + 500);
   // What still grows are 4 bytes a row and layer, where each arrived, and its rounding to blocks.
   const std::int64_t order = config.model.num_layers * (4 * (most - part_rows) + 4096);
   EXPECT_LE(bytes_with(most), bytes_with(part_rows) + order);
@@ -157,8 +186,8 @@ TEST(Dispatch, MemoryIsBoundedWhereAllTokensGoToOneRank) {
   SmallRun run(world(), config), whole(world(), unbounded);
   run.train(1, 1);
   whole.train(1, 1);
-  EXPECT_EQ(run.trainer.agree_on_rows(), 1536 * world().size());
-  EXPECT_EQ(bytes_with(1536 * world().size()), run.trainer.peak_memory_bytes());
+  EXPECT_EQ(run.trainer.agree_on_rows(), num_sequences * length * world().size());
+  EXPECT_EQ(bytes_with(num_sequences * length * world().size()), run.trainer.peak_memory_bytes());
   EXPECT_LT(run.trainer.peak_memory_bytes() + 1'000'000, whole.trainer.peak_memory_bytes());
 }
 
