@@ -164,6 +164,10 @@ void add_disturbed(Report& report, Group& world, double alone, const std::vector
 
 void run_step(Group& world, const Config& given, const std::string& name, const Repeats& repeats,
               bool disturb, const Output& output) {
+  if (given.experts.router.replays())
+    throw ConfigError(
+        "experts.router.replay: bench step has made-up tokens, which no trace knows; leave it out, "
+        "or write kind balanced or imbalanced for a given load");
   set_threads(given.run, world);
   Config config = given;
   config.parallel = resolved_parallel(config, world.size());

@@ -113,6 +113,10 @@ struct ExpertsConfig {
     return balance_reduction == BalanceReduction::sum ? weight * static_cast<double>(num_moe_layers)
                                                       : weight;
   }
+  // Whether a choice may be taken back after it was made.
+  bool may_drop() const {
+    return router.kind == RouterKind::gshard || capacity_factor > 0 || router.replays();
+  }
   // Whether the choices of a whole step are counted.
   bool counts_step() const { return bias_rate > 0 || balance_scope == BalanceScope::step; }
   // Of the tokens as experts see them.

@@ -49,7 +49,7 @@ GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t
     logits = Tensor(device, Purpose::activation, DType::f32, by_expert);
   if (config.router.kind == RouterKind::noisy_top_k)
     noise = Tensor(device, Purpose::activation, DType::f32, by_expert);
-  if (config.router.kind == RouterKind::gshard || config.capacity_factor > 0)
+  if (config.may_drop())
     considered = Tensor(device, Purpose::activation, DType::i32, {num_tokens, config.top_k});
 }
 
@@ -145,11 +145,15 @@ void Router::choose_in_whole_sequences(const RoutedTokens& tokens, const TensorV
   kernels::gather_rows(whole_indices, numbers, indices);
 }
 
-void Router::choose(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
+void Router::select(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
                     RouterScratch& scratch) const {
   const std::int64_t num_tokens = logits.rows();
   const TensorView scores = rows_of(gate.scores, num_tokens);
   const TensorView indices = rows_of(gate.indices, num_tokens);
+  if (replays(tokens.pass)) {
+    expect(!scratch.replayed.considered.empty(), "choices for the layer that replays them");
+    return kernels::copy(scratch.replayed.considered.slice_rows(0, num_tokens), indices);
+  }
   TensorView judged = scores;
   if (parts_.select->looks_at_logits()) {
     judged = rows_of(scratch.logits, num_tokens);
@@ -159,6 +163,14 @@ void Router::choose(const RoutedTokens& tokens, const TensorView& logits, GateRe
     choose_in_whole_sequences(tokens, judged, indices, scratch);
   else
     parts_.select->choose(tokens, judged, indices);
+}
+
+void Router::choose(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
+                    RouterScratch& scratch) const {
+  const std::int64_t num_tokens = logits.rows();
+  const TensorView scores = rows_of(gate.scores, num_tokens);
+  const TensorView indices = rows_of(gate.indices, num_tokens);
+  select(tokens, logits, gate, scratch);
   const TensorView weights = rows_of(gate.weights, num_tokens);
   parts_.weigh->forward(scores, indices, weights);
   if (gate.considered.empty()) return;
@@ -189,7 +201,14 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
     if (context_.size() > 1) context_.all_reduce(score_sums, ReduceOp::sum);
   }
   count(counts, scratch, pass);
-  if (config_.capacity_factor > 0 && pass.training)
+  drop(scores, indices, scratch, pass);
+}
+
+void Router::drop(const TensorView& scores, const TensorView& indices, const RouterScratch& scratch,
+                  const Pass& pass) const {
+  if (replays(pass))
+    kernels::copy(scratch.replayed.indices.slice_rows(0, indices.rows()), indices);
+  else if (config_.capacity_factor > 0 && pass.training)
     kernels::drop_over_capacity(scores, pass.sequence_length,
                                 config_.capacity_of(pass.sequence_length), config_.drop_by,
                                 indices);

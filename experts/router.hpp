@@ -29,7 +29,7 @@ struct GateRecord {
   Tensor scores;      // f32 [T, E]
   Tensor logits;      // f32 [T, E]; only where their gradient needs them (sigmoid)
   Tensor noise;       // f32 [T, E]: the raw noise of noisy top-k, before its softplus; or none
-  Tensor considered;  // i32 [T, k]: the choices before some were given up; only where they are
+  Tensor considered;  // i32 [T, k]: the choices before some were given up; only where they may be
   Tensor lse;         // f32 [T]: log sum exp of a token's logits
   Tensor indices;     // i32 [T, k]: chosen experts, or -1
   Tensor weights;     // f32 [T, k]: of the choices in the layer's output
@@ -51,6 +51,13 @@ struct RouterScratch {
   // i64 [E]: where the layer at work counts the slots of this rank's tokens since the step began,
   // dropped ones included. Of whoever runs the layers; empty: nobody counts.
   TensorView step_counts;
+  // i32 [T, k] each: the choices that the layer at work takes over while training, before some
+  // were given up and after. Of whoever runs the layers; empty: it chooses itself.
+  struct Replayed {
+    TensorView considered;
+    TensorView indices;
+  };
+  Replayed replayed;
   Tensor hidden_f32;  // of the projections: x, then dx
   // Of whole sequences, where these are split and the choice looks at all of one:
   Tensor whole_scores;   // f32 [tokens, E]
@@ -83,10 +90,16 @@ class Router {
 
  private:
   Jitter jitter_of(const Pass& pass, std::int64_t num_tokens) const;
+  bool replays(const Pass& pass) const { return config_.router.replays() && pass.training; }
+  // What is dropped of the choices, when they are counted.
+  void drop(const TensorView& scores, const TensorView& indices, const RouterScratch& scratch,
+            const Pass& pass) const;
   bool adds_noise(const Pass& pass) const { return noise_.has_value() && pass.training; }
   void project(const TensorView& x, const TensorView& logits, GateRecord& gate,
                RouterScratch& scratch, const Pass& pass) const;
   void choose(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
+              RouterScratch& scratch) const;
+  void select(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
               RouterScratch& scratch) const;
   void choose_in_whole_sequences(const RoutedTokens& tokens, const TensorView& scores,
                                  const TensorView& indices, RouterScratch& scratch) const;

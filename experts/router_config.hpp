@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "kernels/select.hpp"
@@ -57,12 +58,16 @@ struct RouterConfig {
   double capacity = 0;   // expert_choice: experts that a token has on average; 0: top_k
   double imbalance = 2;  // imbalanced: the fullest expert's load by the mean
   BalanceOver balance_over = BalanceOver::sequence;
+  // The trace whose choices training takes over, or "none". Everything but the choice is computed
+  // as ever.
+  std::string replay = "none";
 
   // A token's experts depend on tokens that come after it.
   bool sees_future() const {
     return kind == RouterKind::sinkhorn || kind == RouterKind::base ||
            kind == RouterKind::expert_choice;
   }
+  bool replays() const { return replay != "none"; }
   // The choice looks at scores, so the router has weights that learn.
   bool has_weights() const { return kind != RouterKind::hash; }
   // What kernels for a card there are.

@@ -22,6 +22,8 @@ int main(int argc, char** argv) {
        switchyard::run_checkpoint},
       {"upcycle", "make a model with experts of a dense one", Processes::one,
        switchyard::run_upcycle},
+      {"trace", "the load and co-activation of experts in a trace of routing", Processes::one,
+       switchyard::run_trace},
       {"report", "one page of figures and tables from runs", Processes::one,
        switchyard::run_report},
       {"doctor", "what the machines of a job have, and what is wrong with them",

@@ -65,7 +65,16 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
   if (num_loads > 0 && model.experts_config().counts_step())
     choices_ = Tensor(model.device(), Purpose::workspace, DType::i64,
                       {num_loads, model.experts_config().num_experts});
+  if (num_loads > 0 && model.experts_config().router.replays())
+    for (Tensor* choices : {&replayed_considered_, &replayed_indices_})
+      *choices = Tensor(model.device(), Purpose::workspace, DType::i32,
+                        {num_loads, num_sequences * length, top_k_});
   set_documents({});
+}
+
+RouterScratch::Replayed Activations::replayed() const {
+  if (replayed_indices_.empty()) return {};
+  return {replayed_considered_, replayed_indices_};
 }
 
 void Activations::set_documents(kernels::DocumentStarts document_starts) {
@@ -81,6 +90,8 @@ void Activations::begin_count(std::size_t layer) {
   const std::int64_t row = load_row_[layer];
   scratch_.moe->router.step_counts =
       choices_.empty() ? TensorView{} : choices_->slice_rows(row, row + 1).flat();
+  if (replayed_indices_.empty()) return;
+  scratch_.moe->router.replayed = {replayed_considered_.view()[row], replayed_indices_.view()[row]};
 }
 
 void Activations::add_load(std::size_t layer) {

@@ -10,6 +10,7 @@
 #include "model/activation_observer.hpp"
 #include "model/head.hpp"
 #include "model/layer_records.hpp"
+#include "model/routing_observer.hpp"
 
 namespace switchyard {
 
@@ -45,6 +46,12 @@ class Activations {
   // Told of chosen tensors by the passes that train() makes from now on; null: by none.
   void observe_with(ActivationObserver* observer) { observer_ = observer; }
   ActivationObserver* observer() const { return observer_; }
+  // The same of the routers' decisions.
+  void observe_routing_with(RoutingObserver* observer) { routing_observer_ = observer; }
+  RoutingObserver* routing_observer() const { return routing_observer_; }
+  // i32 [layers with experts, T, k] each: where the choices of the next training pass are to lie,
+  // if routers take them over (RouterScratch::Replayed); else empty.
+  RouterScratch::Replayed replayed() const;
   // Bytes that passes moved to the store of spilled layers and back, so far.
   double bytes_spilled() const { return records_.bytes_spilled(); }
   // i64 [layers with experts, places + 1]: the rows of this rank's tokens by place of the expert,
@@ -62,6 +69,8 @@ class Activations {
   Block::Scratch& scratch() { return scratch_; }
   PositionEmbedding::Scratch& positions() { return positions_; }
   Output& output() { return output_; }
+  // The number of a layer with experts among those.
+  std::int64_t moe_layer(std::size_t layer) const { return load_row_[layer]; }
   // To be called before and after the forward pass of each layer with experts.
   void begin_count(std::size_t layer);
   void add_load(std::size_t layer);
@@ -82,7 +91,9 @@ class Activations {
   std::vector<std::int64_t> load_row_;  // by layer: its row of loads_
   Tensor loads_;
   Tensor choices_;
+  Tensor replayed_considered_, replayed_indices_;  // or none
   ActivationObserver* observer_ = nullptr;
+  RoutingObserver* routing_observer_ = nullptr;
 };
 
 }  // namespace switchyard

@@ -134,13 +134,17 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     const Profile::LayerScope here(device().profile(), static_cast<std::int64_t>(layer), false);
     const auto [saved, derived] = records.begin_forward(layer, pass);
     pass.needs(layers_.blocks[layer]);
-    if (blocks_[layer]->has_experts()) activations.begin_count(layer);
+    const bool has_experts = blocks_[layer]->has_experts();
+    if (has_experts) activations.begin_count(layer);
     blocks_[layer]->forward(stream, delta, saved, derived, scratch, pass);
     stream = derived.stream;
     delta = scratch.delta;
     if (observer != nullptr) show(*observer, layer, records);
+    if (has_experts && keeps && activations.routing_observer() != nullptr)
+      activations.routing_observer()->observe(activations.moe_layer(layer), saved.moe->gate,
+                                              batch.tokens.numel(), pass);
     records.end_forward(layer, keeps);
-    if (blocks_[layer]->has_experts()) activations.add_load(layer);
+    if (has_experts) activations.add_load(layer);
   }
   pass.needs(layers_.output);
   const Profile::Scope scope(device().profile(), Part::embedding);

@@ -101,6 +101,13 @@ struct CaptureConfig {
   std::vector<ObservedTensor> tensors;  // empty: all
 };
 
+// What the routers of chosen steps decided, written to RUN/routing.
+struct TraceConfig {
+  bool routing = false;
+  std::vector<std::int64_t> steps;  // empty: none
+  bool traces_routing() const { return routing && !steps.empty(); }
+};
+
 // A time line of chosen steps, written to RUN/traces.
 struct ProfileConfig {
   std::vector<std::int64_t> steps;  // empty: none
@@ -163,6 +170,7 @@ struct Config {
   NumericsConfig numerics;
   ActivationsConfig activations;
   CaptureConfig capture;
+  TraceConfig trace;
   ProfileConfig profile;
   MetricsConfig metrics;
   EvaluateConfig evaluate;

@@ -51,6 +51,9 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       activation_store_(make_activation_store(device, config, mesh.group(Axis::world).rank())),
       activations_(model_, layout_.micro_batch, sequence_split_of(config, mesh.config()),
                    activation_options(config, activation_store_.get(), planned_rows)),
+      routing_record_(config.trace.traces_routing()
+                          ? std::make_unique<RoutingRecord>(device, config, layout_)
+                          : nullptr),
       objective_(layout_),
       batch_(device, layout_, objective_, mesh.degree(Axis::context) > 1,
              config.data.restart_positions),
@@ -82,7 +85,7 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
     const bool stands_for_others = takes_alike_once_ && num_taken == 1 && !is_last;
     const std::int64_t times = stands_for_others ? num_micro_steps - 2 : 1;
     const Profile::Repeat repeat(device_.profile(), times);
-    const TokenBatch& batch = next_batch(source);
+    const TokenBatch& batch = next_batch(source, step);
     pass.micro_step = num_taken;
     if (is_last) sync_.arm();
     model_.train(batch, activations_, pass, report_.losses());
@@ -154,9 +157,14 @@ Pass Trainer::pass_of(std::int64_t step, bool training) {
   return pass;
 }
 
-const TokenBatch& Trainer::next_batch(BatchSource& source) {
+const TokenBatch& Trainer::next_batch(BatchSource& source, std::int64_t step) {
   Profile::Scope scope(device_.profile(), Part::data);
-  return upload(source.next());
+  const Batch batch = source.next();
+  if (config_.experts.router.replays() && !device_.is_plan()) {
+    expect(replay_ != nullptr, "a trace to replay");
+    replay_->load(step, batch, activations_.replayed());
+  }
+  return upload(batch);
 }
 
 const TokenBatch& Trainer::upload(const Batch& batch) {

@@ -21,6 +21,8 @@
 #include "trainer/config.hpp"
 #include "trainer/device_batch.hpp"
 #include "trainer/load_statistics.hpp"
+#include "trainer/routing/routing_record.hpp"
+#include "trainer/routing/routing_replay.hpp"
 #include "trainer/step_report.hpp"
 
 namespace switchyard {
@@ -72,6 +74,13 @@ class Trainer {
   void reserve_rows(std::int64_t rows) { activations_.reserve_rows(rows); }
   // Tells `observer` (null: nobody) of the activations of steps from now on.
   void observe_with(ActivationObserver* observer) { activations_.observe_with(observer); }
+  // Whether routing_record(), which runs with `trace.routing` have, observes steps from now on.
+  void record_routing(bool records) {
+    activations_.observe_routing_with(records ? routing_record_.get() : nullptr);
+  }
+  const RoutingRecord* routing_record() const { return routing_record_.get(); }
+  // Of runs with experts.router.replay, before the first step.
+  void replay_routing(std::unique_ptr<RoutingReplay> replay) { replay_ = std::move(replay); }
   // Bytes that this rank moved to the store of spilled records and back, so far.
   double bytes_spilled() const { return activations_.bytes_spilled(); }
   // Null if nothing is spilled.
@@ -91,7 +100,7 @@ class Trainer {
 
  private:
   Pass pass_of(std::int64_t step, bool training);
-  const TokenBatch& next_batch(BatchSource& source);
+  const TokenBatch& next_batch(BatchSource& source, std::int64_t step);
   const TokenBatch& upload(const Batch& batch);
   // What exact sums over so many sequences are still to be divided by.
   std::array<double, 3> loss_scale_of(std::int64_t num_sequences) const;
@@ -115,6 +124,8 @@ class Trainer {
   AdamW optimizer_;
   std::unique_ptr<ActivationStore> activation_store_;  // null if nothing is spilled
   Activations activations_;
+  std::unique_ptr<RoutingRecord> routing_record_;  // null: nothing is traced
+  std::unique_ptr<RoutingReplay> replay_;          // null: routers choose
   CausalObjective objective_;
   DeviceBatch batch_;
   StepReport report_;

@@ -17,6 +17,7 @@ int run_plan(const CommandContext& context);
 int run_prepare(const CommandContext& context);
 int run_report(const CommandContext& context);
 int run_sweep(const CommandContext& context);
+int run_trace(const CommandContext& context);
 int run_train(const CommandContext& context);
 int run_upcycle(const CommandContext& context);
 

@@ -315,6 +315,36 @@ void check_activations(Checker& checker, const Config& config) {
                     config.activations.memory_megabytes, name_of(config.activations.policy)));
 }
 
+bool has_experts(const Config& config) {
+  return config.experts.num_experts > 0 &&
+         config.experts.any_layer_has_experts(config.model.num_layers);
+}
+
+void check_trace(Checker& checker, const Config& config) {
+  if (!checker.knows({"trace.routing", "trace.steps"})) return;
+  const TraceConfig& trace = config.trace;
+  if (trace.routing && trace.steps.empty())
+    checker.blame({"trace.steps", "trace.routing"},
+                  "routing = true traces no step without steps; write those to trace, as 10..20");
+  if (!trace.routing && !trace.steps.empty())
+    checker.blame({"trace.routing", "trace.steps"},
+                  "steps count only with routing: true; write it or leave steps out");
+  if (!checker.knows({"experts.num_experts", "experts.every", "experts.first_dense",
+                      "model.num_layers", "experts.router.replay"}))
+    return;
+  if (trace.traces_routing() && !has_experts(config))
+    checker.blame({"trace.routing", "experts.num_experts"},
+                  "the model has no layer with experts, so that there is nothing to trace; leave "
+                  "trace out");
+  const std::string& replay = config.experts.router.replay;
+  if (!config.experts.router.replays() || !trace.traces_routing()) return;
+  if (replay == config.run.output || replay == config.run.output + "/routing")
+    checker.blame({"experts.router.replay", "run.output", "trace.routing"},
+                  fmt::format("{} would be replaced by the trace of this run; choose another "
+                              "run.output or leave trace out",
+                              replay));
+}
+
 // The batch that is left for one data rank, given a legal mesh.
 void check_batch_of_ranks(Checker& checker, const Config& config, std::int64_t data) {
   const TrainConfig& train = config.train;
@@ -352,6 +382,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_batch(checker, config.train);
   check_schedule(checker, config);
   check_activations(checker, config);
+  check_trace(checker, config);
   check_exact(checker, config);
   return checker.take();
 }

@@ -317,6 +317,14 @@ void add_router(std::vector<Key>& keys) {
                                  "balance: those of each `sequence`, so that no layout and no "
                                  "batch changes a choice."});
   keys.push_back({.section = "experts",
+                  .name = "router.replay",
+                  .field = field<s, g, &C::replay>(),
+                  .unit = "none or path",
+                  .description = "A trace of routing (docs/traces.md), or the run that has it: "
+                                 "while training, each token goes to the experts that it had "
+                                 "there, on any layout. Scores, weights and losses are computed "
+                                 "as ever."});
+  keys.push_back({.section = "experts",
                   .name = "capacity_factor",
                   .field = field<s, &ExpertsConfig::capacity_factor>(),
                   .range = from(0, million),

@@ -103,6 +103,23 @@ void add_capture(std::vector<Key>& keys) {
                                  "`gate_probs`: the router's probabilities."});
 }
 
+void add_trace(std::vector<Key>& keys) {
+  using C = TraceConfig;
+  constexpr auto s = &Config::trace;
+  keys.push_back({.section = "trace",
+                  .name = "routing",
+                  .field = field<s, &C::routing>(),
+                  .description = "Whether the routers' decisions in `steps` are written to "
+                                 "`routing/` in the run's folder (docs/traces.md)."});
+  keys.push_back({.section = "trace",
+                  .name = "steps",
+                  .field = field<s, &C::steps>(),
+                  .unit = "steps",
+                  .range = from(1, 1e12),
+                  .empty_word = "none",
+                  .description = "Steps that are traced: `10..20`, or `[10, 20..22]`."});
+}
+
 void add_profile(std::vector<Key>& keys) {
   keys.push_back({.section = "profile",
                   .name = "steps",

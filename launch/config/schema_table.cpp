@@ -236,6 +236,7 @@ std::vector<Key> all_keys() {
   add_numerics(keys);
   add_activations(keys);
   add_capture(keys);
+  add_trace(keys);
   add_profile(keys);
   add_metrics(keys);
   add_evaluate(keys);
@@ -263,6 +264,7 @@ constexpr Section all_sections[] = {
     {"numerics", "Exact mode: the same bits whatever the layout (docs/numerics.md)."},
     {"activations", "What layers do with the activations that the backward pass reads."},
     {"capture", "Activations of chosen steps, written to files."},
+    {"trace", "Experts and weights of every token of chosen steps, written to files."},
     {"profile", "A time line of chosen steps (docs/reports.md)."},
     {"metrics", "Forms of the metrics beside `metrics.jsonl`."},
     {"evaluate", "Loss on the validation split while training."},

@@ -22,6 +22,7 @@ train: {num_steps: 3, global_batch: 4, micro_batch: 2}
 evaluate: {every: 2, num_sequences: 4}
 checkpoint: {every: 2, keep: 2}
 capture: {steps: [2], layers: [0], tensors: [hidden]}
+trace: {routing: true, steps: 1..2}
 YAML
 expect 0 "$switchyard" train small.yaml
 dense=(experts.num_experts=0 model.dense_intermediate=32)
@@ -48,6 +49,7 @@ checkpoint | prints | checkpoint verify run
 upcycle    | prints | upcycle dense small.yaml --output new
 sweep      | prints | sweep study.yaml
 fit        | prints | fit points.csv --law tokens --bootstrap 4
+trace      | prints | trace show run --coactivation pairs.csv --load load.csv
 report     | prints | report run --output page.html
 doctor     | prints | doctor
 bench      | prints | bench linear --sizes 8x8x8 --warmup 1 --steps 1
@@ -64,7 +66,7 @@ contents() {
   local file
   (cd "$1" && find . -type f | sort) | while IFS= read -r file; do
     case $file in
-      */checkpoints/* | */step-*/* | */captures/* | */watch/*) echo "$file" ;;  # with times in them; `same_run` looks
+      */checkpoints/* | */step-*/* | */captures/* | */routing/* | */watch/*) echo "$file" ;;  # with times in them; `same_run` looks
       *.h5 | *.bin | *.yaml | *.txt) echo "$file $(sha256sum <"$1/$file")" ;;
       *) echo "$file $(sed -E 's/[0-9a-f]{8,}|[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?/N/g; s#("directory": "[^"]*/)(whole|broken)"#\1"#' "$1/$file" | sort | sha256sum)" ;;
     esac

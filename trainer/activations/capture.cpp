@@ -224,19 +224,11 @@ std::string Capture::finish() {
 }
 
 void Capture::publish() {
-  std::vector<std::int64_t> segments;  // at most two
-  for (const PositionRange& segment : layout_.local_segments())
-    segments.insert(segments.end(), {segment.begin, segment.count});
-  segments.resize(4, 0);
-  const auto num_ranks = static_cast<std::size_t>(world_.size());
-  std::vector<std::int64_t> all_ids(sequence_ids_.size() * num_ranks);
-  std::vector<std::int64_t> all_segments(segments.size() * num_ranks);
-  world_.all_gather_values(sequence_ids_, all_ids);
-  world_.all_gather_values(segments, all_segments);
+  const WholeSequences sequences(sequence_ids_, layout_, world_);
   run_together(world_, [&] {
     if (world_.rank() != 0) return;
     with_io_errors([&] {
-      write_whole_file(temporary_folder() + "/capture.h5", all_ids, all_segments);
+      write_whole_file(temporary_folder() + "/capture.h5", sequences);
       sync_folder(temporary_folder());
       fs::remove_all(path_of(step_));  // of a course of the run that was left
       fs::rename(temporary_folder(), path_of(step_));
@@ -245,47 +237,21 @@ void Capture::publish() {
   });
 }
 
-void Capture::write_whole_file(const std::string& path, const std::vector<std::int64_t>& all_ids,
-                               const std::vector<std::int64_t>& all_segments) const {
-  std::vector<std::int64_t> ids = all_ids;
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  const auto row_of = [&](std::int64_t id) {
-    return std::lower_bound(ids.begin(), ids.end(), id) - ids.begin();
-  };
-  const std::int64_t num_local = std::ssize(sequence_ids_);
-  require_free_space(temporary_folder(), overhead_bytes + std::ssize(all_ids) * 4096,
+void Capture::write_whole_file(const std::string& path, const WholeSequences& sequences) const {
+  const auto num_sequences = std::ssize(sequences.ids());
+  const std::int64_t num_pieces = std::ssize(sequence_ids_) * world_.size();
+  require_free_space(temporary_folder(), overhead_bytes + num_pieces * 4096,
                      "a capture of activations");
   hdf5::File file = hdf5::File::create(path);
   file.set_attribute("/", "step", step_);
   file.set_attribute("/", "num_ranks", static_cast<std::int64_t>(world_.size()));
-  file.create_dataset("sequence_ids", {std::ssize(ids)}, hdf5::ElementType::i64)
-      .write_all<std::int64_t>(ids);
+  file.create_dataset("sequence_ids", {num_sequences}, hdf5::ElementType::i64)
+      .write_all<std::int64_t>(sequences.ids());
   for (const Source& source : sources_) {
-    hdf5::VirtualDataset whole({std::ssize(ids), layout_.sequence_length, source.num_cols},
+    hdf5::VirtualDataset whole({num_sequences, layout_.sequence_length, source.num_cols},
                                hdf5::ElementType::f32);
-    for (int rank = 0; rank < world_.size(); ++rank) {
-      const std::int64_t* mine = &all_ids[static_cast<std::size_t>(rank * num_local)];
-      const std::int64_t* segments = &all_segments[static_cast<std::size_t>(rank) * 4];
-      const std::int64_t length = segments[1] + segments[3];
-      const Shape shape{num_local, length, source.num_cols};
-      for (std::int64_t begin = 0; begin < num_local;) {
-        std::int64_t end = begin + 1;  // of sequences that follow each other in the whole, too
-        while (end < num_local && row_of(mine[end]) == row_of(mine[begin]) + end - begin) ++end;
-        std::int64_t offset = 0;
-        for (std::int64_t segment = 0; segment < 2; ++segment) {
-          const std::int64_t count = segments[2 * segment + 1];
-          hdf5::Box from = hdf5::Box::rows(shape, begin, end - begin);
-          hdf5::Box to = hdf5::Box::rows(whole.shape(), row_of(mine[begin]), end - begin);
-          from.begin[1] = offset;
-          to.begin[1] = segments[2 * segment];
-          from.count[1] = to.count[1] = count;
-          whole.map(rank_file_name(rank), dataset_name(source), shape, from, to);
-          offset += count;
-        }
-        begin = end;
-      }
-    }
+    for (int rank = 0; rank < world_.size(); ++rank)
+      sequences.map_rank(whole, rank, 0, rank_file_name(rank), dataset_name(source));
     file.create_dataset(dataset_name(source), whole);
   }
   file.close_synced();

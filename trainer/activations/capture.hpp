@@ -20,6 +20,7 @@
 #include "parallel/group/group.hpp"
 #include "trainer/activations/copy_thread.hpp"
 #include "trainer/config.hpp"
+#include "trainer/whole_sequences.hpp"
 
 namespace switchyard {
 
@@ -65,8 +66,7 @@ class Capture final : public ActivationObserver {
   void write_ready_chunks();
   bool is_complete() const { return num_written_ == num_chunks_ && has_ended_; }
   void publish();
-  void write_whole_file(const std::string& path, const std::vector<std::int64_t>& all_ids,
-                        const std::vector<std::int64_t>& all_segments) const;
+  void write_whole_file(const std::string& path, const WholeSequences& sequences) const;
   std::string temporary_folder() const { return path_of(step_) + ".tmp"; }
 
   std::string folder_;

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 constexpr std::array names_of_a_run = {
     "run.json",      "run.lock",    "config.yaml", "tokenizer.bin", "metrics.jsonl",
     "restarts.json", "exit.json",   "logs",        "checkpoints",   "captures",
-    "watch",         "record.json", "traces",      "events"};
+    "watch",         "record.json", "traces",      "events",        "routing"};
 constexpr std::int64_t max_bytes = 1 << 16;
 
 bool is_there(const std::string& path) {

@@ -61,6 +61,7 @@ ExitCode Run::train(const TokenFile& tokens) {
   if (!is_saved() && state_.step > first_step) save();
   if (capture_) note_capture(capture_->finish());
   if (trace_) note_trace(trace_->finish());
+  if (routing_trace_) note_routing(routing_trace_->finish());
   record_planned_memory();
   summarize(first_step, seconds_since(started), stopped);
   return stopped ? ExitCode::stopped : ExitCode::done;
@@ -93,6 +94,7 @@ void Run::start(const TokenFile& tokens) {
   if (config_.numerics.exact) arithmetic_ = arithmetic_record(world_);
   resume(tokens);
   const std::optional<RestartMetrics> restart = find_restart();
+  prepare_routing();
   loader_->seek(state_.step, state_.data_position);
   source_ = std::make_unique<LoaderSource>(*loader_);
   run_together(world_, [&] {
@@ -114,6 +116,20 @@ void Run::start(const TokenFile& tokens) {
   progress_ = std::make_unique<RunProgress>(std::cout, std::move(columns), state_.step + 1,
                                             config_.train.num_steps);
   note(describe(plan));
+}
+
+void Run::prepare_routing() {
+  if (config_.experts.router.replays() && trainer().model().num_moe_layers() > 0) {
+    std::unique_ptr<RoutingReplay> replay;
+    run_together(world_, [&] {
+      replay = std::make_unique<RoutingReplay>(config_, trainer().batch_layout());
+      replay->require(state_.step + 1, config_.train.num_steps, state_.data_position);
+    });
+    trainer().replay_routing(std::move(replay));
+  }
+  if (config_.trace.traces_routing())
+    routing_trace_ =
+        std::make_unique<TraceWriter>(config_, trainer().batch_layout(), state_.step, world_);
 }
 
 void Run::measure_peak() {
@@ -200,6 +216,8 @@ void Run::take_step() {
   slow_ranks_.begin_step();
   const bool captures = capture_ && capture_->wants(state_.step + 1);
   if (captures) begin_capture();
+  const bool traces_routing = routing_trace_ && routing_trace_->wants(state_.step + 1);
+  trainer().record_routing(traces_routing);
   if (outputs_) outputs_->begin_step();
   const bool traces = trace_ && trace_->wants(state_.step + 1);
   if (traces) trace_->begin_step(state_.step + 1);
@@ -208,6 +226,7 @@ void Run::take_step() {
   const double seconds = seconds_since(started);
   if (traces) trace_->end_step();
   if (captures) end_capture();
+  if (traces_routing) routing_trace_->write(state_.step + 1, *trainer().routing_record());
   const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
   state_.step += 1;
   state_.num_tokens += tokens;
@@ -219,6 +238,7 @@ void Run::take_step() {
   write_metrics(seconds, static_cast<double>(tokens) / seconds);
   if (capture_) note_capture(capture_->advance());
   if (trace_) note_trace(trace_->advance());
+  if (routing_trace_) note_routing(routing_trace_->advance(state_.step));
   if (!progress_) return;
   progress_->step({.step = state_.step,
                    .loss = last_.loss,
@@ -251,6 +271,10 @@ void Run::note_capture(const std::string& path) {
 
 void Run::note_trace(const std::string& path) {
   if (!path.empty()) note(fmt::format("traced steps in {}", path));
+}
+
+void Run::note_routing(const std::string& path) {
+  if (!path.empty()) note(fmt::format("traced routing in {}", path));
 }
 
 void Run::write_metrics(double seconds, double tokens_per_second) {
@@ -294,6 +318,7 @@ void Run::evaluate() {
 void Run::save() {
   watchdog_.enter(RunSection::checkpoint);
   const StopSignal::Saving saving(stop_);
+  if (routing_trace_) note_routing(routing_trace_->finish());
   const SaveResult saved = save_checkpoint({.folder = checkpoints_,
                                             .state = state_,
                                             .configuration = start_.configuration.yaml,

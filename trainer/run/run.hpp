@@ -12,6 +12,7 @@
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/checkpoint/resume.hpp"
 #include "trainer/plan.hpp"
+#include "trainer/routing/trace_writer.hpp"
 #include "trainer/run/course.hpp"
 #include "trainer/run/progress.hpp"
 #include "trainer/run/rank_log.hpp"
@@ -61,6 +62,9 @@ class Run {
   void end_capture();
   void note_capture(const std::string& path);
   void note_trace(const std::string& path);
+  void note_routing(const std::string& path);
+  // What traces of routing the run reads and writes.
+  void prepare_routing();
   void write_metrics(double seconds, double tokens_per_second);
   void evaluate();
   void save();
@@ -99,7 +103,8 @@ class Run {
   std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<RunOutputs> outputs_;
-  std::unique_ptr<StepTrace> trace_;  // null: no step is to be traced
+  std::unique_ptr<StepTrace> trace_;            // null: no step is to be traced
+  std::unique_ptr<TraceWriter> routing_trace_;  // the same, of routing
   std::unique_ptr<RunProgress> progress_;
   TrainState state_;
   StepResult last_;
