@@ -16,7 +16,8 @@ void check(const GatedNorm& norm, const TensorView& x, const TensorView& z,
   expect_matrix(y, x.dtype, x.rows(), x.cols(), "y like x");
   expect(z.empty() == (norm.gate == GateFunction::none), "z with a gate, and without one none");
   if (!z.empty()) expect_matrix(z, x.dtype, x.rows(), x.cols(), "z like x");
-  expect_vector(weight, DType::f32, norm.width, "weight: f32 [width]");
+  expect_vector(weight, DType::f32, weight.numel() == x.cols() ? x.cols() : norm.width,
+                "weight: f32 [width], or of each column");
 }
 
 }  // namespace
@@ -38,7 +39,7 @@ void gated_norm_backward(const GatedNorm& norm, const TensorView& dy, const Tens
   check(norm, x, z, weight, dy);
   check(norm, x, dz, dweight, dx);
   expect(workspace.dtype == DType::u8 && workspace.is_contiguous() &&
-             workspace.num_bytes() >= gated_norm_workspace_bytes(norm.width),
+             workspace.num_bytes() >= gated_norm_workspace_bytes(weight.numel()),
          "a workspace of gated_norm_workspace_bytes");
   dispatch(
       *x.device,
@@ -46,8 +47,8 @@ void gated_norm_backward(const GatedNorm& norm, const TensorView& dy, const Tens
       [&] { plan::gated_norm_backward(x, z); });
 }
 
-std::int64_t gated_norm_workspace_bytes(std::int64_t width) {
-  return cpu::gated_norm_row_chunks * width * size_of(DType::f32);
+std::int64_t gated_norm_workspace_bytes(std::int64_t num_weights) {
+  return cpu::gated_norm_row_chunks * num_weights * size_of(DType::f32);
 }
 
 }  // namespace switchyard::kernels

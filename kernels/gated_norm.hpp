@@ -3,7 +3,7 @@
 //   y = n(x) weight f(z)      gated DeltaNet, retention (Sun et al. 2023), lightning attention
 //   y = n(x f(z)) weight      gate_first: Mamba-2 (Dao and Gu 2024)
 // f: sigmoid, silu, or 1 for none, where z is empty. x, z, y: [T, C] of one type (f32 or bf16), C a
-// multiple of width; weight: f32 [width]. Arithmetic in fp32.
+// multiple of width; weight: f32 [width], of all norms of a row, or [C]. Arithmetic in fp32.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,12 @@ struct GatedNorm {
 // y is written.
 void gated_norm_forward(const GatedNorm& norm, const TensorView& x, const TensorView& z,
                         const TensorView& weight, const TensorView& y);
-// dx, dz: written; dx may be dy. dweight: f32 [width], added to in an order that no number of
-// threads changes. workspace: u8, at least gated_norm_workspace_bytes(width).
+// dx, dz: written; dx may be dy. dweight: f32, like weight, added to in an order that no number of
+// threads changes. workspace: u8, at least gated_norm_workspace_bytes(elements of the weight).
 void gated_norm_backward(const GatedNorm& norm, const TensorView& dy, const TensorView& x,
                          const TensorView& z, const TensorView& weight, const TensorView& dx,
                          const TensorView& dz, const TensorView& dweight,
                          const TensorView& workspace);
-std::int64_t gated_norm_workspace_bytes(std::int64_t width);
+std::int64_t gated_norm_workspace_bytes(std::int64_t num_weights);
 
 }  // namespace switchyard::kernels

@@ -3,7 +3,7 @@
 #include "experts/row_units.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
-#include "model/mixers/attention.hpp"
+#include "model/mixers/make_mixer.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"
 #include "model/rope_spec.hpp"
@@ -68,8 +68,7 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
       mixer_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".attention")),
       feed_forward_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".feed_forward")),
       mixer_norm_(store.add(norm_spec(layer_name(index) + ".attention_norm.weight", model.hidden))),
-      mixer_(std::make_unique<AttentionMixer>(store, layer_name(index) + ".attention", model,
-                                              model.mixer_of_layer(index), compute)),
+      mixer_(make_mixer(store, layer_name(index), model, index, compute)),
       feed_forward_norm_(
           store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
   const std::string name = layer_name(index);

@@ -12,10 +12,19 @@
 namespace switchyard {
 
 // How a layer lets tokens learn of each other (docs/mixers.md). full: attention to all tokens
-// before; window: to the last `window` tokens.
-enum class MixerKind : std::uint8_t { full, window };
-constexpr std::array<std::string_view, 2> choice_names(MixerKind) {
-  return {"full", "window"};
+// before; window: to the last `window` tokens. The others know a state of fixed size of them.
+enum class MixerKind : std::uint8_t {
+  full,
+  window,
+  linear,
+  retention,
+  lightning,
+  ssd,
+  delta,
+  gated_delta,
+};
+constexpr std::array<std::string_view, 8> choice_names(MixerKind) {
+  return {"full", "window", "linear", "retention", "lightning", "ssd", "delta", "gated_delta"};
 }
 
 // How tokens learn of their place. rope: queries and keys of attention are turned by it
@@ -37,8 +46,18 @@ struct MixerConfig {
   MixerKind kind = MixerKind::full;
   std::int64_t window = 0;  // tokens, the query's own included
   std::int64_t sinks = 0;   // learned logits a head that take a share of the softmax
+  // Of recurrent kinds.
+  std::int64_t conv = 0;         // taps of a convolution over queries, keys and values; 0: none
+  std::int64_t heads = 0;        // 0: num_heads
+  std::int64_t groups = 0;       // heads of queries and keys; 0: heads, of ssd 1
+  std::int64_t key_width = 0;    // of a head; 0: that of attention's heads
+  std::int64_t value_width = 0;  // likewise
+  std::int64_t chunk = 64;       // tokens that are computed together
+  bool negative_eigenvalues = false;  // delta rule: betas up to 2
 
-  // 0: no limit
+  bool is_attention() const { return kind == MixerKind::full || kind == MixerKind::window; }
+  bool has_delta_rule() const { return kind == MixerKind::delta || kind == MixerKind::gated_delta; }
+  // Of attention; 0: no limit
   std::int64_t effective_window() const { return kind == MixerKind::window ? window : 0; }
   bool operator==(const MixerConfig&) const = default;
 };
@@ -83,6 +102,11 @@ struct ModelConfig {
   double effective_embedding_std() const { return embedding_std > 0 ? embedding_std : initial_std; }
   const MixerConfig& mixer_of_layer(std::int64_t layer) const {
     return mixer[static_cast<std::size_t>(layer) % mixer.size()];
+  }
+  bool has_recurrent_mixer() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (!mixer_of_layer(layer).is_attention()) return true;
+    return false;
   }
   std::int64_t effective_head_dim() const { return head_dim > 0 ? head_dim : hidden / num_heads; }
 };

@@ -63,7 +63,7 @@ class SequenceMixer {
   virtual ~SequenceMixer() = default;
 
   // "attention": what mixers that may share scratch and records have in common. Begins the names of
-  // a record's tensors. Lives as long as the program.
+  // a record's tensors. Lives as long as the mixer.
   virtual std::string_view kind() const = 0;
 
   // Buffers for num_sequences sequences, of which this rank holds num_tokens tokens together.

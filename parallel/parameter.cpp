@@ -59,6 +59,12 @@ void initialize(const Parameter& parameter, std::uint64_t seed) {
   const TensorView& value = parameter.value();
   if (value.empty()) return;
   kernels::write_from_host<float>(value, [&](std::span<float> values) {
+    if (spec.initial == Initial::given) {
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = spec.initial_values[static_cast<std::size_t>(
+            parameter.global_index(static_cast<std::int64_t>(i)))];
+      return;
+    }
     if (spec.initial != Initial::normal) {
       std::ranges::fill(values, spec.initial == Initial::ones ? 1.0f : 0.0f);
       return;
@@ -83,6 +89,9 @@ Parameter::Parameter(ParameterSpec spec, int index, int layer)
   expect(spec_.global_shape.num_dims() > 0, "a parameter with dims");
   if (!spec_.slice) spec_.slice = Slice::whole(spec_.global_shape);
   spec_.slice->expect_inside(spec_.global_shape);
+  expect(spec_.initial != Initial::given ||
+             std::ssize(spec_.initial_values) == spec_.global_shape.numel(),
+         "an initial value of each element");
 }
 
 Parameter& ParameterStore::add(ParameterSpec spec) {

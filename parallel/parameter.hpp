@@ -24,7 +24,7 @@
 
 namespace switchyard {
 
-enum class Initial : std::uint8_t { normal, ones, zeros };
+enum class Initial : std::uint8_t { normal, ones, zeros, given };
 
 enum class ParameterKind : std::uint8_t {
   trained,
@@ -46,6 +46,7 @@ struct ParameterSpec {
   bool decay = true;  // weight decay; not for norms and biases
   Initial initial = Initial::normal;
   float initial_std = 0.02f;
+  std::vector<float> initial_values = {};  // given: of each element of the global tensor
 };
 
 class Parameter {

@@ -26,7 +26,8 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   problem.compute = config.run.precision == Precision::bf16 ? DType::bf16 : DType::f32;
   problem.windows.clear();
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer)
-    problem.windows.push_back(config.model.mixer_of_layer(layer).effective_window());
+    if (config.model.mixer_of_layer(layer).is_attention())
+      problem.windows.push_back(config.model.mixer_of_layer(layer).effective_window());
   return problem;
 }
 
@@ -102,6 +103,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
                          "{} ranks share; write 1, or leave capacity_factor out",
                          legal.context)}};
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
+  if (config.run.device == RunDevice::cuda && config.model.has_recurrent_mixer())
+    return {{{"run.device", "model.mixer"},
+             "recurrent mixers are there on the CPU only; write run.device: cpu, or mixers of kind "
+             "full or window"}};
   if (config.run.device == RunDevice::cuda)
     for (const auto mistakes : {router_mistakes_on_card, dispatch_mistakes_on_card})
       if (auto wrong = mistakes(config.experts); !wrong.empty()) return wrong;

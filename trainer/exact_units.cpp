@@ -66,6 +66,11 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
     blame({"run.device", "numerics.exact"},
           "exact mode is there on the CPU only: the products of a card do not keep a row's bits; "
           "write run.device: cpu, or numerics.exact: false");
+  if (config.model.has_recurrent_mixer())
+    blame({"model.mixer", "numerics.exact"},
+          "a recurrence adds up its chunks from where a rank's part of a sequence begins, so that "
+          "its last bits depend on the layout, and numerics.exact forbids that; write mixers of "
+          "kind full or window, or numerics.exact: false");
   if (numerics.max_context > 1 && numerics.unit_sequences > 1)
     blame({"numerics.unit_sequences", "numerics.max_context"},
           fmt::format("a unit is unit_sequences = {} sequences, or with max_context = {} a part of "

@@ -115,41 +115,48 @@ void with_kind(const GatedNorm& norm, Body&& body) {
   }
 }
 
+// weight: of all norms of a row, or the part of each.
 template <class T>
 void forward_rows(const GatedNorm& norm, const TensorView& x, const TensorView& z,
-                  const float* weight, const TensorView& y, std::int64_t begin, std::int64_t end) {
+                  const TensorView& weight, const TensorView& y, std::int64_t begin,
+                  std::int64_t end) {
   const Rows<T> in = rows_of<T>(x), out = rows_of<T>(y);
   const Rows<T> gates = z.empty() ? in : rows_of<T>(z);
+  const float* const weights = weight.as<float>();
+  const std::int64_t stride = weight.numel() == x.cols() ? 1 : 0;
   with_kind(norm, [&]<GateFunction gate, bool first>() {
     for (std::int64_t t = begin; t < end; ++t)
       for (std::int64_t c = 0; c < x.cols(); c += norm.width)
-        forward_row<gate, first>(in[t] + c, gates[t] + c, weight, out[t] + c, norm.width,
-                                 norm.epsilon);
+        forward_row<gate, first>(in[t] + c, gates[t] + c, weights + stride * c, out[t] + c,
+                                 norm.width, norm.epsilon);
   });
 }
 
 template <class T>
 void backward_rows(const GatedNorm& norm, const TensorView& dy, const TensorView& x,
-                   const TensorView& z, const float* weight, const TensorView& dx,
+                   const TensorView& z, const TensorView& weight, const TensorView& dx,
                    const TensorView& dz, float* dweight, std::int64_t begin, std::int64_t end) {
   const Rows<T> gradient = rows_of<T>(dy), in = rows_of<T>(x), d_in = rows_of<T>(dx);
   const Rows<T> gates = z.empty() ? in : rows_of<T>(z), d_gates = z.empty() ? d_in : rows_of<T>(dz);
+  const float* const weights = weight.as<float>();
+  const std::int64_t stride = weight.numel() == x.cols() ? 1 : 0;
   with_kind(norm, [&]<GateFunction gate, bool first>() {
     for (std::int64_t t = begin; t < end; ++t)
       for (std::int64_t c = 0; c < x.cols(); c += norm.width)
-        backward_row<gate, first>(gradient[t] + c, in[t] + c, gates[t] + c, weight, d_in[t] + c,
-                                  d_gates[t] + c, dweight, norm.width, norm.epsilon);
+        backward_row<gate, first>(gradient[t] + c, in[t] + c, gates[t] + c, weights + stride * c,
+                                  d_in[t] + c, d_gates[t] + c, dweight + stride * c, norm.width,
+                                  norm.epsilon);
   });
 }
 
-void forward(const GatedNorm& norm, const TensorView& x, const TensorView& z, const float* weight,
-             const TensorView& y, std::int64_t begin, std::int64_t end) {
+void forward(const GatedNorm& norm, const TensorView& x, const TensorView& z,
+             const TensorView& weight, const TensorView& y, std::int64_t begin, std::int64_t end) {
   const auto rows = x.dtype == DType::f32 ? forward_rows<float> : forward_rows<BFloat16>;
   rows(norm, x, z, weight, y, begin, end);
 }
 
 void backward(const GatedNorm& norm, const TensorView& dy, const TensorView& x, const TensorView& z,
-              const float* weight, const TensorView& dx, const TensorView& dz, float* dweight,
+              const TensorView& weight, const TensorView& dx, const TensorView& dz, float* dweight,
               std::int64_t begin, std::int64_t end) {
   const auto rows = x.dtype == DType::f32 ? backward_rows<float> : backward_rows<BFloat16>;
   rows(norm, dy, x, z, weight, dx, dz, dweight, begin, end);
@@ -172,7 +179,7 @@ void gated_norm_forward(const GatedNorm& norm, const TensorView& x, const Tensor
                         const TensorView& weight, const TensorView& y) {
   const auto rows = HWY_DYNAMIC_DISPATCH(forward);
   parallel_rows(x.rows(), x.cols(), [&](std::int64_t begin, std::int64_t end) {
-    rows(norm, x, z, weight.as<float>(), y, begin, end);
+    rows(norm, x, z, weight, y, begin, end);
   });
 }
 
@@ -185,12 +192,12 @@ void gated_norm_backward(const GatedNorm& norm, const TensorView& dy, const Tens
   const std::int64_t per_chunk = (x.rows() + gated_norm_row_chunks - 1) / gated_norm_row_chunks;
   const std::int64_t num_chunks = (x.rows() + per_chunk - 1) / per_chunk;
   parallel_blocks(x.rows(), per_chunk, [&](std::int64_t begin, std::int64_t end) {
-    float* const partial = partials + begin / per_chunk * norm.width;
-    std::fill_n(partial, norm.width, 0.0f);
-    rows(norm, dy, x, z, weight.as<float>(), dx, dz, partial, begin, end);
+    float* const partial = partials + begin / per_chunk * weight.numel();
+    std::fill_n(partial, weight.numel(), 0.0f);
+    rows(norm, dy, x, z, weight, dx, dz, partial, begin, end);
   });
   for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk)
-    accumulate_span(dweight.as<float>(), partials + chunk * norm.width, norm.width);
+    accumulate_span(dweight.as<float>(), partials + chunk * weight.numel(), weight.numel());
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -11,7 +11,8 @@ namespace {
 
 double bytes_of(std::initializer_list<const TensorView*> views) {
   double bytes = 0;
-  for (const TensorView* view : views) bytes += static_cast<double>(view->num_bytes());
+  for (const TensorView* view : views)
+    if (!view->empty()) bytes += static_cast<double>(view->num_bytes());
   return bytes;
 }
 

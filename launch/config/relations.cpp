@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <limits>
 #include <string_view>
+#include <tuple>
 
 #include "cmake/built_with.hpp"
 #include "experts/dispatch_mistakes.hpp"
@@ -105,20 +106,61 @@ void check_heads(Checker& checker, const ModelConfig& model) {
   }
 }
 
+// What of an entry of model.mixer counts with other kinds only.
+std::string idle_value(const MixerConfig& mixer) {
+  const auto counts_with = [&](std::string_view value, std::string_view kinds) {
+    return fmt::format("{} counts only with {}, not with {}; leave it out or change the kind",
+                       value, kinds, name_of(mixer.kind));
+  };
+  if (mixer.kind != MixerKind::window && mixer.window != 0)
+    return counts_with(fmt::format("window = {}", mixer.window), "kind window");
+  if (!mixer.is_attention() && mixer.sinks != 0)
+    return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
+  if (!mixer.has_delta_rule() && mixer.negative_eigenvalues)
+    return counts_with("negative_eigenvalues", "kind delta or gated_delta");
+  if (!mixer.is_attention()) return {};
+  const MixerConfig defaults;
+  for (const auto& [name, value, idle] : {std::tuple{"conv", mixer.conv, defaults.conv},
+                                          {"heads", mixer.heads, defaults.heads},
+                                          {"groups", mixer.groups, defaults.groups},
+                                          {"key_width", mixer.key_width, defaults.key_width},
+                                          {"value_width", mixer.value_width, defaults.value_width},
+                                          {"chunk", mixer.chunk, defaults.chunk}})
+    if (value != idle) return counts_with(fmt::format("{} = {}", name, value), "a recurrence");
+  return {};
+}
+
+// Of a recurrence, whose sizes follow in part from attention's.
+std::string wrong_sizes(const MixerConfig& mixer, const ModelConfig& model) {
+  const std::int64_t heads = mixer.heads > 0 ? mixer.heads : model.num_heads;
+  if (mixer.groups > 0 && heads % mixer.groups != 0)
+    return fmt::format("heads / groups = {} / {} is not whole; legal groups: {}", heads,
+                       mixer.groups, divisors(heads));
+  if (mixer.kind == MixerKind::retention && model.turns_positions() && mixer.key_width > 0 &&
+      mixer.key_width != model.effective_head_dim())
+    return fmt::format(
+        "key_width = {} of a retention is not head_dim = {}, as wide as rotary "
+        "positions turn; leave it out, or choose another model.position",
+        mixer.key_width, model.effective_head_dim());
+  return {};
+}
+
 void check_mixers(Checker& checker, const ModelConfig& model) {
   if (!checker.knows({"model.mixer"})) return;
+  const bool knows_heads =
+      checker.knows({"model.num_heads", "model.head_dim", "model.hidden", "model.position.kind"});
   for (std::size_t i = 0; i < model.mixer.size(); ++i) {
     const MixerConfig& mixer = model.mixer[i];
     const std::string entry = model.mixer.size() > 1 ? fmt::format("entry {}: ", i) : "";
-    if (mixer.kind == MixerKind::window && mixer.window == 0) {
+    if (mixer.kind == MixerKind::window && mixer.window == 0)
       checker.blame({"model.mixer"},
                     fmt::format("{}kind window needs a window of at least 1 token", entry));
-    } else if (mixer.kind == MixerKind::full && mixer.window != 0) {
-      checker.blame({"model.mixer"},
-                    fmt::format("{}window = {} counts only with kind window, not with full; leave "
-                                "it out or change the kind",
-                                entry, mixer.window));
-    }
+    if (const std::string idle = idle_value(mixer); !idle.empty())
+      checker.blame({"model.mixer"}, entry + idle);
+    else if (!mixer.is_attention() && knows_heads)
+      if (const std::string wrong = wrong_sizes(mixer, model); !wrong.empty())
+        checker.blame({"model.mixer", "model.num_heads", "model.head_dim", "model.position.kind"},
+                      entry + wrong);
   }
   const auto num_entries = static_cast<std::int64_t>(model.mixer.size());
   if (checker.knows({"model.num_layers"}) && num_entries > model.num_layers)

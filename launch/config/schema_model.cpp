@@ -21,7 +21,7 @@ std::span<const Key> mixer_keys() {
       {.section = "model",
        .name = "kind",
        .field = mixer_field<&C::kind>(),
-       .description = "`full`: all tokens before; `window`: the last `window` tokens."},
+       .description = "Attention, or a recurrence."},
       {.section = "model",
        .name = "window",
        .field = mixer_field<&C::window>(),
@@ -34,6 +34,46 @@ std::span<const Key> mixer_keys() {
        .unit = "logits",
        .range = from(0, 1024),
        .description = "Learned logits of each head that take a share of the softmax."},
+      {.section = "model",
+       .name = "conv",
+       .field = mixer_field<&C::conv>(),
+       .unit = "taps",
+       .range = from(0, 64),
+       .description = "Taps of a causal convolution over queries, keys and values; 0: none."},
+      {.section = "model",
+       .name = "heads",
+       .field = mixer_field<&C::heads>(),
+       .unit = "heads",
+       .range = from(0, 10'000),
+       .description = "Heads of a recurrence; 0: `num_heads`."},
+      {.section = "model",
+       .name = "groups",
+       .field = mixer_field<&C::groups>(),
+       .unit = "heads",
+       .range = from(0, 10'000),
+       .description = "Heads of queries and keys; 0: as many as of values, of `ssd` 1."},
+      {.section = "model",
+       .name = "key_width",
+       .field = mixer_field<&C::key_width>(),
+       .unit = "elements",
+       .range = from(0, 1'024),
+       .description = "Width of queries and keys of a head (Mamba's state); 0: `head_dim`."},
+      {.section = "model",
+       .name = "value_width",
+       .field = mixer_field<&C::value_width>(),
+       .unit = "elements",
+       .range = from(0, 1'024),
+       .description = "Width of values of a head; 0: `head_dim`."},
+      {.section = "model",
+       .name = "chunk",
+       .field = mixer_field<&C::chunk>(),
+       .unit = "tokens",
+       .range = from(1, 1'024),
+       .description = "Tokens of a recurrence that are computed together."},
+      {.section = "model",
+       .name = "negative_eigenvalues",
+       .field = mixer_field<&C::negative_eigenvalues>(),
+       .description = "Of the delta rule: betas go up to 2."},
   };
   return keys;
 }
@@ -167,8 +207,12 @@ void add_model(std::vector<Key>& keys) {
                       "How the layers let tokens learn of each other (docs/mixers.md): one entry, "
                       "or a list that is repeated over the layers. `kind`: attention to all tokens "
                       "before (`full`) or to the last `window` tokens, the token itself included "
-                      "(`window`); `sinks`: learned logits of each head that take a share of the "
-                      "softmax. `model.attention` is its old name."});
+                      "(`window`), with `sinks`, learned logits of each head that take a share of "
+                      "the softmax; or a recurrence with a state of fixed size: linear attention "
+                      "(`linear`), `retention`, `lightning`, Mamba-2 (`ssd`), DeltaNet (`delta`), "
+                      "gated DeltaNet (`gated_delta`), with `heads` of `key_width` and "
+                      "`value_width`, `groups` of them sharing queries and keys, and a convolution "
+                      "of `conv` taps. `model.attention` is its old name."});
   keys.push_back({.section = "model",
                   .name = "tie_embeddings",
                   .field = field<s, &C::tie_embeddings>(),

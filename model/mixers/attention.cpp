@@ -53,6 +53,7 @@ AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequen
 std::vector<std::int64_t> windows_of(const ModelConfig& model) {
   std::vector<std::int64_t> windows;
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
+    if (!model.mixer_of_layer(layer).is_attention()) continue;
     const std::int64_t window = model.mixer_of_layer(layer).effective_window();
     if (std::find(windows.begin(), windows.end(), window) == windows.end())
       windows.push_back(window);

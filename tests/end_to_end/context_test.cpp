@@ -27,13 +27,15 @@ struct ContextCase {
   std::int64_t length = 16;
   Model model = Model::full;
   RouterConfig router = {};
+  std::vector<MixerConfig> mixers = {};  // instead of the model's
 
   std::string describe() const {
     return "context " + std::to_string(ranks) + ", ulysses " + std::to_string(ulysses) +
            ", expert " + std::to_string(expert) + ", " + std::string(name_of(method)) + ", " +
            std::string(name_of(layout)) + ", length " + std::to_string(length) + ", model " +
            std::to_string(static_cast<int>(model)) + ", router " +
-           std::string(name_of(router.kind));
+           std::string(name_of(router.kind)) + ", mixers from " +
+           (mixers.empty() ? "full" : std::string(name_of(mixers.front().kind)));
   }
 };
 
@@ -57,6 +59,11 @@ Config config_of(const ContextCase& c) {
     config.data.restart_positions = c.model == Model::documents;
     // A document of one token sees itself alone, and with small embeddings its residual stream may
     // come near zero: the norm's gradient would then show rounding enlarged.
+    config.model.embedding_std = 0.5;
+  }
+  if (!c.mixers.empty()) {
+    config.model.mixer = c.mixers;
+    // The norm of a head's outputs would enlarge the rounding of small ones.
     config.model.embedding_std = 0.5;
   }
   return config;
@@ -168,6 +175,53 @@ TEST(Context, TwentyStepsOfOtherSchemesEqualOneRank) {
                       .length = 4 * ranks + 1,
                       .model = Model::documents},
                      20);
+}
+
+// Each recurrent kind beside a window.
+std::vector<std::vector<MixerConfig>> hybrids() {
+  const MixerConfig window{.kind = MixerKind::window, .window = 5};
+  return {
+      {{.kind = MixerKind::linear, .conv = 4, .chunk = 4}, window},
+      {{.kind = MixerKind::retention, .chunk = 4}, window},
+      {{.kind = MixerKind::lightning, .conv = 2, .chunk = 4}, window},
+      {{.kind = MixerKind::ssd, .conv = 4, .heads = 3, .key_width = 6, .chunk = 4}, window},
+      {{.kind = MixerKind::delta, .conv = 4, .chunk = 4}, window},
+      {{.kind = MixerKind::gated_delta, .conv = 4, .heads = 6, .groups = 3, .chunk = 4}, window},
+  };
+}
+
+// Twenty steps of each kind in one layout, some in the other.
+TEST(Context, TwentyStepsOfEveryRecurrentMixerEqualOneRank) {
+  if (is_tested_on_card()) GTEST_SKIP() << "recurrent mixers are for the CPU";
+  const std::int64_t ranks = world().size();
+  bool is_zigzag = true;
+  for (const std::vector<MixerConfig>& mixers : hybrids()) {
+    for (const SequenceLayout layout : {SequenceLayout::zigzag, SequenceLayout::contiguous}) {
+      const bool is_long = (layout == SequenceLayout::zigzag) == is_zigzag;
+      expect_as_one_rank({.ranks = ranks,
+                          .expert = ranks,
+                          .layout = layout,
+                          .length = 8 * ranks,
+                          .mixers = mixers},
+                         is_long ? 20 : 3);
+    }
+    is_zigzag = !is_zigzag;
+  }
+}
+
+TEST(Context, RecurrentMixersWithDocumentsAndUnequalPartsEqualOneRank) {
+  if (is_tested_on_card()) GTEST_SKIP() << "recurrent mixers are for the CPU";
+  const std::int64_t ranks = world().size();
+  for (const std::vector<MixerConfig>& mixers : hybrids()) {
+    expect_as_one_rank({.ranks = ranks,
+                        .ulysses = ranks % 2 == 0 ? 2 : 1,
+                        .length = 8 * ranks,
+                        .model = Model::documents,
+                        .mixers = mixers},
+                       3);
+    // Runs that are shorter than the convolution, and of unequal lengths.
+    expect_as_one_rank({.ranks = ranks, .length = 3 * ranks + 1, .mixers = mixers}, 2);
+  }
 }
 
 // Degrees that are neither 1 nor all ranks, and differ: context 3 x expert 2 on 6 ranks, 4 x 2 and
@@ -317,6 +371,37 @@ TEST(Context, ActivationPoliciesAreBitwiseAlike) {
   const std::vector<double> kept = losses(LayerPolicy::keep);
   EXPECT_EQ(losses(LayerPolicy::recompute), kept);
   EXPECT_EQ(losses(LayerPolicy::spill), kept);
+}
+
+TEST(Context, RecurrentMixersUnderEveryPolicyAndAsPlanned) {
+  if (is_tested_on_card()) GTEST_SKIP() << "recurrent mixers are for the CPU";
+  const std::int64_t ranks = world().size();
+  for (const std::vector<MixerConfig>& mixers : hybrids()) {
+    const auto losses = [&](LayerPolicy policy) {
+      Config config = config_of({.ranks = ranks,
+                                 .expert = ranks,
+                                 .length = 8 * ranks + 1,
+                                 .model = Model::documents,
+                                 .mixers = mixers});
+      config.model.num_layers = 4;
+      config.run.precision = Precision::bf16;
+      config.activations.policy = policy;
+      config.activations.store = SpillStore::memory;
+      SmallRun run(world(), config);
+      std::vector<double> values;
+      for (const StepResult& step : train(run, 1, 2)) {
+        values.push_back(step.loss);
+        values.push_back(step.gradient_norm);
+      }
+      const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
+      EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes())
+          << name_of(policy) << ", " << name_of(mixers.front().kind);
+      return values;
+    };
+    const std::vector<double> kept = losses(LayerPolicy::keep);
+    EXPECT_EQ(losses(LayerPolicy::recompute), kept) << name_of(mixers.front().kind);
+    EXPECT_EQ(losses(LayerPolicy::spill), kept) << name_of(mixers.front().kind);
+  }
 }
 
 TEST(Context, PlannedBytesEqualAllocatedBytes) {

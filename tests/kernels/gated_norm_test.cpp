@@ -27,7 +27,7 @@ Doubles normed(const GatedNorm& norm, const Doubles& x, const Doubles& z, const 
     const double rstd =
         1 / std::sqrt(squares / static_cast<double>(width) + static_cast<double>(norm.epsilon));
     for (std::size_t i = begin; i < begin + width; ++i)
-      y.push_back(inner(i) * rstd * weight[i - begin] *
+      y.push_back(inner(i) * rstd * weight[i % weight.size()] *
                   (norm.gate_first ? 1 : gate_of(norm.gate, z[i])));
   }
   return y;
@@ -91,6 +91,28 @@ TEST(GatedNormTest, BackwardIsTheGradient) {
     for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] += before[i];
     expect_close(dweight, wanted, 1e-5);
   });
+}
+
+// Mamba-2: norms of groups of heads, a weight for each column.
+TEST(GatedNormTest, AWeightForEachColumn) {
+  const GatedNorm norm{.width = 5, .gate = GateFunction::silu, .gate_first = true};
+  const Operand x(DType::f32, 3, 15, 1), z(DType::f32, 3, 15, 2), dy(DType::f32, 3, 15, 3);
+  const Operand y(DType::f32, 3, 15), dx(DType::f32, 3, 15), dz(DType::f32, 3, 15);
+  const Operand weight = vector_of(15, 4), dweight = vector_of(15, 5);
+  dweight.set(Doubles(15, 0.0));
+  gated_norm_forward(norm, x, z, weight.view().flat(), y);
+  expect_close(y, normed(norm, x.values(), z.values(), weight.values()), 4e-6);
+  const Tensor workspace(tested(), Purpose::workspace, DType::u8,
+                         {kernels::gated_norm_workspace_bytes(15)});
+  gated_norm_backward(norm, dy, x, z, weight.view().flat(), dx, dz, dweight.view().flat(),
+                      workspace);
+  expect_close(dweight,
+               reference::numerical_gradient(
+                   [&](const Doubles& at) {
+                     return reference::dot(normed(norm, x.values(), z.values(), at), dy.values());
+                   },
+                   weight.values()),
+               1e-5);
 }
 
 TEST(GatedNormTest, ThreadsChangeNoBit) {

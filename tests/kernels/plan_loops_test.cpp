@@ -6,10 +6,14 @@
 #include "kernels/balance.hpp"
 #include "kernels/choice_counts.hpp"
 #include "kernels/cross_entropy.hpp"
+#include "kernels/decay_gates.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/feature_map.hpp"
+#include "kernels/gated_norm.hpp"
 #include "kernels/group_offsets.hpp"
 #include "kernels/key_ranges.hpp"
+#include "kernels/linear_recurrence.hpp"
 #include "kernels/permute.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
@@ -18,6 +22,7 @@
 #include "kernels/select.hpp"
 #include "kernels/select_fixed.hpp"
 #include "kernels/select_sequences.hpp"
+#include "kernels/short_convolution.hpp"
 #include "kernels/step_figures.hpp"
 #include "kernels/sums.hpp"
 #include "kernels/swiglu.hpp"
@@ -46,6 +51,70 @@ class PlanLoops : public testing::Test {
  protected:
   Device& device() { return *device_; }
 };
+
+// Chunks of 16 tokens, keys of 8 and values of 5, 6 heads: by the formulas of the header.
+TEST_F(PlanLoops, LinearRecurrence) {
+  const PositionRange run{0, 64};
+  for (const bool delta : {false, true}) {
+    const RecurrenceShape shape{.num_sequences = 2,
+                                .runs = {&run, 1},
+                                .num_heads = 6,
+                                .num_groups = 3,
+                                .key_width = 8,
+                                .value_width = 5,
+                                .chunk = 16,
+                                .delta = delta};
+    const Tensor q = make(DType::bf16, {128, 24}), k = make(DType::bf16, {128, 24});
+    const Tensor v = make(DType::bf16, {128, 30}), out = make(DType::bf16, {128, 30});
+    const Tensor betas = make(DType::f32, {128, 6}), dbetas = make(DType::f32, {128, 6});
+    const Tensor workspace =
+        make(DType::u8, {recurrence_workspace_bytes(shape, device().target())});
+    const RecurrenceInputs inputs{
+        .q = q, .k = k, .v = v, .betas = delta ? betas.view() : TensorView{}};
+    const double pairs = 16 * (8 + 5), state = 8 * 5;
+    const double token_bytes = delta ? 128 * 6 * 4 : 0, rows = 128 * (24 + 24 + 30) * 2;
+    EXPECT_EQ(bytes_of([&] { recurrence_forward(shape, inputs, {}, {.out = out}, {}, workspace); }),
+              rows + 128 * 30 * 2 + token_bytes);
+    EXPECT_DOUBLE_EQ(
+        device().profile().total_work().flops,
+        2 * 64 * 6 * (4 * state + pairs + (delta ? 2 * state + pairs + 16.0 * 16 / 3 : 0)));
+    EXPECT_EQ(bytes_of([&] {
+                recurrence_backward(
+                    shape, inputs, {}, {.out = out}, out, {},
+                    {.dq = q, .dk = k, .dv = v, .dbetas = delta ? dbetas.view() : TensorView{}}, {},
+                    workspace);
+              }),
+              2 * rows + 128 * 30 * 2 + 2 * token_bytes);
+    EXPECT_DOUBLE_EQ(
+        device().profile().total_work().flops,
+        2 * 64 * 6 * (delta ? 16 * state + 5.5 * pairs : 10 * state + 16 * (3 * 8 + 2 * 5)));
+  }
+}
+
+TEST_F(PlanLoops, LoopsOfRecurrentMixers) {
+  const PositionRange rows{0, 8};
+  const Tensor x = make(DType::bf16, {16, 12}), dx = make(DType::f32, {16, 12});
+  const Tensor weight = make(DType::f32, {12, 4}), dweight = make(DType::f32, {12, 4});
+  const ConvolutionShape shape{
+      .num_sequences = 2, .held = {&rows, 1}, .read = {&rows, 1}, .channels = 12, .width = 4};
+  EXPECT_EQ(bytes_of([&] { short_convolution_forward(shape, x, weight, {}, x); }), 2 * 16 * 12 * 2);
+  EXPECT_EQ(device().profile().total_work().flops, 2 * 4 * 16 * 12);
+  EXPECT_EQ(bytes_of([&] { short_convolution_backward(shape, x, x, weight, dx, dweight, {}); }),
+            2 * 16 * 12 * 2 + 16 * 12 * 4);
+  EXPECT_EQ(bytes_of([&] { feature_map_forward(FeatureMap::silu, x, 6, x); }), 2 * 16 * 12 * 2);
+  EXPECT_EQ(bytes_of([&] { feature_map_backward(FeatureMap::silu, x, x, 6, x); }), 3 * 16 * 12 * 2);
+  const GatedNorm norm{.width = 6, .gate = GateFunction::silu};
+  const Tensor gain = make(DType::f32, {6}), dgain = make(DType::f32, {6});
+  const Tensor workspace = make(DType::u8, {gated_norm_workspace_bytes(6)});
+  EXPECT_EQ(bytes_of([&] { gated_norm_forward(norm, x, x, gain, x); }), 3 * 16 * 12 * 2);
+  EXPECT_EQ(bytes_of([&] { gated_norm_backward(norm, x, x, x, gain, x, x, dgain, workspace); }),
+            5 * 16 * 12 * 2);
+  const Tensor heads = make(DType::f32, {12});
+  EXPECT_GT(bytes_of([&] { decay_gates_forward(x, heads, heads, dx, dx); }), 0);
+  EXPECT_GT(bytes_of([&] { decay_gates_backward(dx, dx, x, heads, heads, x, heads, heads); }), 0);
+  EXPECT_GT(bytes_of([&] { beta_gates_forward(x, 1, dx); }), 0);
+  EXPECT_GT(bytes_of([&] { beta_gates_backward(dx, dx, 1, x); }), 0);
+}
 
 TEST_F(PlanLoops, KeyRangesAndPositions) {
   const std::vector<PositionRange> rows = {{0, 8}};

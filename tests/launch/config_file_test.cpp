@@ -440,8 +440,8 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
   };
   const Case cases[] = {
       {"model:\n  attention:\n    - {kind: windw}\n",
-       "a.yaml:7:14: model.mixer.0.kind: 'windw' is not a choice; use full or window; did you "
-       "mean window?"},
+       "a.yaml:7:14: model.mixer.0.kind: 'windw' is not a choice; use full, window, linear, "
+       "retention, lightning, ssd, delta or gated_delta; did you mean window?"},
       {"model: {attention: [{}, {windows: 4}]}\n",
        "a.yaml:5:26: model.mixer.1.windows: unknown key; did you mean window?"},
       {"model: {attention: [{window: [4]}]}\n",
@@ -456,6 +456,21 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
        "a.yaml:5:20: model.mixer: expected a map or a list of maps, got an empty list"},
       {"model: {attention: {kind: window}}\n",
        "a.yaml:5:20: model.mixer: kind window needs a window of at least 1 token"},
+      {"model: {mixer: {conv: 4}}\n",
+       "a.yaml:5:16: model.mixer: conv = 4 counts only with a recurrence, not with full; leave it "
+       "out or change the kind"},
+      {"model: {mixer: [{}, {kind: ssd, sinks: 1}]}\n",
+       "a.yaml:5:16: model.mixer: entry 1: sinks = 1 counts only with kind full or window, not "
+       "with "
+       "ssd; leave it out or change the kind"},
+      {"model: {mixer: {kind: ssd, negative_eigenvalues: true}}\n",
+       "a.yaml:5:16: model.mixer: negative_eigenvalues counts only with kind delta or gated_delta, "
+       "not with ssd; leave it out or change the kind"},
+      {"model: {mixer: {kind: delta, heads: 6, groups: 4}}\n",
+       "a.yaml:5:16: model.mixer: heads / groups = 6 / 4 is not whole; legal groups: 1, 2, 3, 6"},
+      {"model: {mixer: {kind: retention, key_width: 10}}\n",
+       "a.yaml:5:16: model.mixer: key_width = 10 of a retention is not head_dim = 64, as wide as "
+       "rotary positions turn; leave it out, or choose another model.position"},
       {"model: {attention: [{}, {window: 8}]}\n",
        "a.yaml:5:20: model.mixer: entry 1: window = 8 counts only with kind window, not with "
        "full; leave it out or change the kind"},
@@ -515,7 +530,8 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
             "model.mixer.1");
   EXPECT_EQ(mistakes_after("", {"model.mixer=[{kind: windw}]"}),
             "command line: model.mixer=[{kind: windw}]: model.mixer.0.kind: 'windw' is "
-            "not a choice; use full or window; did you mean window?");
+            "not a choice; use full, window, linear, retention, lightning, ssd, delta or "
+            "gated_delta; did you mean window?");
   EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
 }
 
@@ -618,6 +634,12 @@ TEST(ConfigFile, RanksThatDoNotFit) {
             Lines{"a.yaml:5:31: parallel.context.ulysses: 4 ranks cannot share 6 heads and 2 kv "
                   "heads: it must divide model.num_heads, and divide model.num_kv_heads or be a "
                   "multiple of it; ulysses may be 1, 2, 6"});
+  EXPECT_EQ(
+      problems("model: {mixer: {kind: ssd}}\nnumerics: {exact: true}\n", 1),
+      Lines{"a.yaml:5:16: model.mixer: a recurrence adds up its chunks from where a rank's "
+            "part of a sequence begins, so that its last bits depend on the layout, and "
+            "numerics.exact forbids that; write mixers of kind full or window, or "
+            "numerics.exact: false"});
   // Tokens of a micro-batch and rows of a rank have 32-bit numbers.
   EXPECT_EQ(
       problems("model: {sequence_length: 1000000}\ntrain: {global_batch: 4000, micro_batch: "

@@ -65,6 +65,15 @@ TEST_P(DecoderTest, LongPromptsGoThroughInChunks) {
   EXPECT_LT(relative_error(logits.data(), full, logits.size()), 1e-5);
 }
 
+// Recurrent layers between such with attention.
+std::vector<ModelCase> hybrid_cases() {
+  std::vector<ModelCase> cases;
+  for (const MixerConfig& mixer : recurrent_mixers()) cases.push_back(hybrid_case(mixer));
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Hybrids, DecoderTest, ::testing::ValuesIn(hybrid_cases()),
+                         [](const auto& instance) { return instance.param.name; });
+
 INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                          ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
                                            tied_case(), dropout_case(), windows_case(),

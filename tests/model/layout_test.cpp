@@ -17,7 +17,10 @@ std::vector<ModelCase> cases() {
   few_experts.name = "few_experts";
   few_experts.experts.num_experts = 2;
   few_experts.experts.top_k = 1;
-  return {mixed_case(), tied_case(), dropout_case(), few_experts, shared_case()};
+  std::vector<ModelCase> all = {mixed_case(), tied_case(), dropout_case(), few_experts,
+                                shared_case()};
+  if (!is_tested_on_card()) all.push_back(hybrid_case(recurrent_mixers().back()));
+  return all;
 }
 
 std::vector<std::int64_t> legal_expert_degrees() {

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "model/mixers/attention.hpp"
+#include "model/mixers/recurrent.hpp"
 #include "model/rope_spec.hpp"
 #include "tests/model/small_model.hpp"
 
@@ -30,8 +31,16 @@ std::vector<Kind> kinds() {
       return std::make_unique<AttentionMixer>(store, "mixer", model, config, DType::f32);
     };
   };
-  return {{"attention", attention({})},
-          {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})}};
+  std::vector<Kind> all = {
+      {"attention", attention({})},
+      {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})}};
+  for (const MixerConfig& config : recurrent_mixers())
+    all.push_back(
+        {std::string(name_of(config.kind)), [config](ParameterStore& store, ModelConfig model) {
+           model.mixer = {config};
+           return std::make_unique<RecurrentMixer>(store, "mixer", model, 0, DType::f32);
+         }});
+  return all;
 }
 
 using Bytes = std::vector<std::byte>;

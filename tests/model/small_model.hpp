@@ -89,6 +89,38 @@ inline ModelCase position_case(PositionKind kind) {
   return c;
 }
 
+// One entry of model.mixer for each recurrent kind: with convolutions and without, heads that share
+// keys, widths that differ, chunks that a short sequence has several of.
+inline std::vector<MixerConfig> recurrent_mixers() {
+  return {
+      {.kind = MixerKind::linear, .conv = 4, .chunk = 4},
+      {.kind = MixerKind::retention, .value_width = 7, .chunk = 3},
+      {.kind = MixerKind::lightning, .conv = 2},
+      {.kind = MixerKind::ssd,
+       .conv = 4,
+       .heads = 4,
+       .groups = 2,
+       .key_width = 5,
+       .value_width = 3,
+       .chunk = 4},
+      {.kind = MixerKind::delta, .conv = 3, .chunk = 4},
+      {.kind = MixerKind::gated_delta,
+       .conv = 4,
+       .heads = 4,
+       .groups = 2,
+       .chunk = 4,
+       .negative_eigenvalues = true},
+  };
+}
+
+// A recurrent layer, then one with attention.
+inline ModelCase hybrid_case(const MixerConfig& mixer) {
+  ModelCase c = mixed_case();
+  c.name = "hybrid_" + std::string(name_of(mixer.kind));
+  c.model.mixer = {mixer, {.kind = MixerKind::window, .window = 3}};
+  return c;
+}
+
 inline ModelCase dropout_case() {
   ModelCase c = mixed_case();
   c.name = "dropout";
@@ -203,7 +235,8 @@ class SmallModel {
   }
   void vary_gains() {
     for (const Parameter& parameter : store.parameters()) {
-      if (parameter.spec().initial == Initial::normal) continue;
+      if (parameter.spec().initial == Initial::normal || parameter.spec().initial == Initial::given)
+        continue;
       const std::span<float> gains = parameter.value().span<float>();
       for (std::size_t h = 0; h < gains.size(); ++h)
         gains[h] += 0.1f * static_cast<float>(static_cast<int>(h * h % 7) - 3);

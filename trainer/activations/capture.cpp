@@ -80,6 +80,9 @@ void Capture::choose_sources(const Config& config) {
     if (!is_chosen(config.capture.layers, layer)) continue;
     for (const auto& [which, num_cols] : tensors) {
       if (!is_chosen(config.capture.tensors, which)) continue;
+      if (which == ObservedTensor::attention_lse &&
+          !config.model.mixer_of_layer(layer).is_attention())
+        continue;
       if (which == ObservedTensor::gate_probs && !config.experts.layer_has_experts(layer)) continue;
       sources_.push_back({layer, which, num_cols, {}});
     }

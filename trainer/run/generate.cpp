@@ -40,6 +40,7 @@ Room room_of(const ModelConfig& model) {
     return {model.sequence_length,
             fmt::format("the model has learned {} absolute positions", model.sequence_length)};
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
+    if (!model.mixer_of_layer(layer).is_attention()) continue;
     const std::int64_t window = model.mixer_of_layer(layer).effective_window();
     if (window > 0 && window <= model.sequence_length) continue;
     return {model.sequence_length,

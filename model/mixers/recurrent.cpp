@@ -1,0 +1,507 @@
+#include "model/mixers/recurrent.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/decay_gates.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/host_copy.hpp"
+#include "model/parameter_spec.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+// Keys of the configuration that decide the shapes of the weights.
+constexpr const char* shape_keys = "model.mixer, model.num_heads, model.head_dim, model.hidden";
+
+kernels::RecurrenceShape shape_with(const RecurrentForm& form, std::int64_t num_sequences,
+                                    std::span<const PositionRange> runs) {
+  return {.num_sequences = num_sequences,
+          .runs = runs,
+          .num_heads = form.num_heads,
+          .num_groups = form.num_groups,
+          .key_width = form.key_width,
+          .value_width = form.value_width,
+          .chunk = form.chunk,
+          .scale = form.scale,
+          .delta = form.delta,
+          .normalized = form.normalized};
+}
+
+Tensor make_workspace(Device& device, const kernels::RecurrenceShape& shape) {
+  return {device,
+          Purpose::workspace,
+          DType::u8,
+          {kernels::recurrence_workspace_bytes(shape, device.target())}};
+}
+
+// Of each head. They do not decay, as in Mamba.
+ParameterSpec head_spec(std::string name, std::vector<float> values) {
+  ParameterSpec spec =
+      weight_spec(std::move(name), {static_cast<std::int64_t>(values.size())}, shape_keys, 0);
+  spec.decay = false;
+  spec.initial = Initial::given;
+  spec.initial_values = std::move(values);
+  return spec;
+}
+
+// log 1, log 2 ... log A, as Hugging Face's Mamba2 starts.
+std::vector<float> initial_rates(std::int64_t num_heads) {
+  std::vector<float> rates;
+  for (std::int64_t h = 1; h <= num_heads; ++h)
+    rates.push_back(static_cast<float>(std::log(static_cast<double>(h))));
+  return rates;
+}
+
+// Steps from 0.001 to 0.1, evenly in their logarithms (Gu and Dao 2023): softplus's inverse of
+// them.
+std::vector<float> initial_rate_biases(std::int64_t num_heads) {
+  std::vector<float> biases;
+  for (std::int64_t h = 0; h < num_heads; ++h) {
+    const double place = (static_cast<double>(h) + 0.5) / static_cast<double>(num_heads);
+    const double step = std::exp(std::log(1e-3) + place * (std::log(0.1) - std::log(1e-3)));
+    biases.push_back(static_cast<float>(step + std::log(-std::expm1(-step))));
+  }
+  return biases;
+}
+
+// "ssd" of the first entry of the kind in model.mixer, "ssd_2" of entry 2, which may have other
+// sizes.
+std::string name_of_entry(const ModelConfig& model, std::int64_t layer) {
+  const MixerConfig& own = model.mixer_of_layer(layer);
+  const std::string name(name_of(own.kind));
+  std::size_t first_of_kind = model.mixer.size();
+  for (std::size_t i = 0; i < model.mixer.size(); ++i) {
+    if (model.mixer[i].kind != own.kind) continue;
+    first_of_kind = std::min(first_of_kind, i);
+    if (model.mixer[i] == own) return i == first_of_kind ? name : name + "_" + std::to_string(i);
+  }
+  return name;
+}
+
+// Rows [distance, end) of a tensor become its rows [0, end - distance).
+void move_up(const TensorView& rows, std::int64_t distance) {
+  for (std::int64_t from = distance; from < rows.rows(); from += distance) {
+    const std::int64_t to = std::min(from + distance, rows.rows());
+    kernels::copy(rows.slice_rows(from, to), rows.slice_rows(from - distance, to - distance));
+  }
+}
+
+}  // namespace
+
+void RecurrentMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
+  for (const auto& [name, tensor] : {std::pair{"halo", &halo},
+                                     {"states", &states},
+                                     {"transitions", &transitions},
+                                     {"out", &out},
+                                     {"denominators", &denominators}})
+    if (!tensor->empty()) visit_tensor(visit, name, *tensor);
+}
+
+void RecurrentMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
+  for (const auto& [name, tensor] : {std::pair{"projected", &projected},
+                                     {"convolved", &convolved},
+                                     {"steps", &steps},
+                                     {"gates", &gates},
+                                     {"betas", &betas}})
+    if (!tensor->empty()) visit_tensor(visit, name, *tensor);
+}
+
+RecurrentMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const RecurrentForm& form,
+                                 DType compute, std::int64_t sequences, const SequenceSplit& split)
+    : num_sequences(sequences), held(split.segments(mesh.index(Axis::context))) {
+  const std::int64_t num_tokens = num_sequences * num_positions(held);
+  const auto rows = [&](DType dtype, std::int64_t cols) {
+    return Tensor(device, Purpose::workspace, dtype, {num_tokens, cols});
+  };
+  if (form.conv > 0)
+    conv.emplace(device, mesh, compute, num_sequences, split, form.mixed_cols(), form.conv);
+  const kernels::RecurrenceShape shape = shape_with(form, num_sequences, held);
+  if (split.num_ranks() > 1) {
+    progress.emplace(mesh.config().context_split.progress, device.compute_stream());
+    scan.emplace(device, mesh.group(Axis::context), split, most_runs(mesh), shape, *progress);
+    d_end = Tensor(device, Purpose::workspace, DType::f32,
+                   {shape.num_runs() * num_sequences * form.num_heads, shape.state_size()});
+  }
+  mapped = rows(compute, form.mixed_cols());
+  d_mapped = rows(compute, form.mixed_cols());
+  d_projected = rows(compute, form.num_cols());
+  dout = rows(compute, form.value_cols());
+  if (form.has_norm) {
+    normed = rows(compute, form.value_cols());
+    norm_workspace = Tensor(device, Purpose::workspace, DType::u8,
+                            {kernels::gated_norm_workspace_bytes(form.norm_weights)});
+  }
+  if (form.has_steps) dsteps = rows(DType::f32, form.num_heads);
+  if (form.learns_decay) dgates = rows(DType::f32, form.num_heads);
+  if (form.delta) dbetas = rows(DType::f32, form.num_heads);
+  workspace = make_workspace(device, shape);
+}
+
+void RecurrentMixer::Scratch::set_documents(kernels::DocumentStarts starts) {
+  document_starts.assign(starts.begin(), starts.end());
+  if (conv) conv->document_starts = document_starts;
+}
+
+RecurrentMixer::Cache::Cache(Device& device, const RecurrentForm& form, DType compute) {
+  const kernels::RecurrenceShape shape = shape_with(form, 1, {});
+  state_ = Tensor(device, Purpose::activation, DType::f32, {form.num_heads, shape.state_size()});
+  if (form.conv > 1)
+    rows_ = Tensor(device, Purpose::activation, compute, {form.conv - 1, form.mixed_cols()});
+  clear();
+}
+
+void RecurrentMixer::Cache::clear() {
+  kernels::fill_zero(state_);
+  if (!rows_.empty()) kernels::fill_zero(rows_);
+}
+
+RecurrentMixer::RecurrentMixer(ParameterStore& store, const std::string& prefix,
+                               const ModelConfig& model, std::int64_t layer, DType compute)
+    : device_(store.device()),
+      mesh_(store.mesh()),
+      form_(recurrent_form(model, layer)),
+      kind_(name_of_entry(model, layer)),
+      compute_(compute),
+      in_(store.add(weight_spec(prefix + ".in.weight", {form_.num_cols(), model.hidden}, shape_keys,
+                                model.initial_std))) {
+  expect(form_.num_heads % form_.num_groups == 0, "a number of heads that the groups divide");
+  expect(!form_.rotates || form_.key_width == model.effective_head_dim(),
+         "keys as wide as a head, which positions turn");
+  if (form_.conv > 0) conv_.emplace(store, prefix, form_.mixed_cols(), form_.conv, form_.conv_bias);
+  if (form_.has_norm) {
+    ParameterSpec spec = norm_spec(prefix + ".norm.weight", form_.norm_weights);
+    spec.keys = shape_keys;
+    norm_ = &store.add(std::move(spec));
+  }
+  if (form_.learns_decay) {
+    rate_ = &store.add(head_spec(prefix + ".decay.rate", initial_rates(form_.num_heads)));
+    rate_bias_ =
+        &store.add(head_spec(prefix + ".decay.bias", initial_rate_biases(form_.num_heads)));
+  }
+  if (form_.has_steps)
+    skip_ = &store.add(head_spec(
+        prefix + ".skip", std::vector<float>(static_cast<std::size_t>(form_.num_heads), 1.0f)));
+  output_ = &store.add(weight_spec(prefix + ".output.weight", {model.hidden, form_.value_cols()},
+                                   shape_keys, residual_std(model)));
+  packed_in_ = kernels::PackedWeight(device_, form_.num_cols(), model.hidden, compute);
+  packed_output_ = kernels::PackedWeight(device_, model.hidden, form_.value_cols(), compute);
+  if (form_.decay.empty()) return;
+  decay_ = Tensor(device_, Purpose::workspace, DType::f32, {1, form_.num_heads});
+  kernels::write_from_host<float>(
+      decay_, [&](std::span<float> values) { std::ranges::copy(form_.decay, values.begin()); });
+}
+
+std::unique_ptr<MixerRecord> RecurrentMixer::make_saved(std::int64_t num_tokens,
+                                                        std::int64_t num_sequences) const {
+  auto saved = std::make_unique<Saved>();
+  const auto make = [&](DType dtype, const Shape& shape) {
+    return Tensor(device_, Purpose::activation, dtype, shape);
+  };
+  if (const std::int64_t ranks = mesh_.degree(Axis::context); ranks > 1) {
+    const kernels::RecurrenceShape shape = shape_with(form_, num_sequences, {});
+    const std::int64_t rows = most_runs(mesh_) * num_sequences * form_.num_heads;
+    saved->states = make(DType::f32, {rows, shape.state_size()});
+    saved->transitions = make(DType::f32, {ranks * rows, shape.transition_size()});
+    if (conv_ && form_.conv > 1) saved->halo = conv_->make_halo(compute_, num_sequences);
+  }
+  saved->out = make(compute_, {num_tokens, form_.value_cols()});
+  if (form_.normalized) saved->denominators = make(DType::f32, {num_tokens, form_.num_heads});
+  return saved;
+}
+
+namespace {
+
+RecurrentMixer::Derived derived_of(Device& device, const RecurrentForm& form, DType compute,
+                                   std::int64_t num_tokens, Purpose purpose) {
+  RecurrentMixer::Derived derived;
+  const auto rows = [&](DType dtype, std::int64_t cols) {
+    return Tensor(device, purpose, dtype, {num_tokens, cols});
+  };
+  derived.projected = rows(compute, form.num_cols());
+  if (form.conv > 0) derived.convolved = rows(compute, form.mixed_cols());
+  if (form.has_steps) derived.steps = rows(DType::f32, form.num_heads);
+  if (form.learns_decay) derived.gates = rows(DType::f32, form.num_heads);
+  if (form.delta) derived.betas = rows(DType::f32, form.num_heads);
+  return derived;
+}
+
+}  // namespace
+
+std::unique_ptr<MixerRecord> RecurrentMixer::make_derived(std::int64_t num_tokens,
+                                                          std::int64_t /*num_sequences*/) const {
+  return std::make_unique<Derived>(
+      derived_of(device_, form_, compute_, num_tokens, Purpose::activation));
+}
+
+std::unique_ptr<MixerScratch> RecurrentMixer::make_scratch(std::int64_t num_sequences,
+                                                           const SequenceSplit& split) const {
+  return std::make_unique<Scratch>(device_, mesh_, form_, compute_, num_sequences, split);
+}
+
+std::unique_ptr<MixerCache> RecurrentMixer::make_cache(std::int64_t /*max_length*/,
+                                                       std::int64_t /*max_new_tokens*/) const {
+  return std::make_unique<Cache>(device_, form_, compute_);
+}
+
+RecurrentMixer::ExtendScratch::ExtendScratch(Device& device, const RecurrentForm& form,
+                                             DType compute, std::int64_t num_tokens)
+    : derived(derived_of(device, form, compute, num_tokens, Purpose::workspace)) {
+  const auto rows_of = [&](DType dtype, std::int64_t count, std::int64_t cols) {
+    return Tensor(device, Purpose::workspace, dtype, {count, cols});
+  };
+  saved.out = rows_of(compute, num_tokens, form.value_cols());
+  if (form.normalized) saved.denominators = rows_of(DType::f32, num_tokens, form.num_heads);
+  if (form.conv > 0) rows = rows_of(compute, form.conv - 1 + num_tokens, form.mixed_cols());
+  mapped = rows_of(compute, num_tokens, form.mixed_cols());
+  if (form.has_norm) normed = rows_of(compute, num_tokens, form.value_cols());
+  const PositionRange run{0, num_tokens};
+  workspace = make_workspace(device, shape_with(form, 1, {&run, 1}));
+}
+
+std::unique_ptr<MixerScratch> RecurrentMixer::make_extend_scratch(
+    std::int64_t num_tokens, std::int64_t /*max_length*/) const {
+  return std::make_unique<ExtendScratch>(device_, form_, compute_, num_tokens);
+}
+
+void RecurrentMixer::pack_weights() {
+  packed_in_.pack(in_.value());
+  packed_output_.pack(output_->value());
+}
+
+RecurrentMixer::Mixed RecurrentMixer::mixed_of(const TensorView& rows) const {
+  const std::int64_t k = form_.key_cols(), v = 2 * k;
+  return {rows.slice_cols(0, k), rows.slice_cols(k, v), rows.slice_cols(v, form_.mixed_cols()),
+          rows.slice_cols(0, v)};
+}
+
+TensorView RecurrentMixer::mixed_in(const TensorView& projected) const {
+  return columns(projected, 0, form_.mixed_cols());
+}
+
+TensorView RecurrentMixer::gate_in(const TensorView& projected) const {
+  if (!form_.has_gate()) return {};
+  return columns(projected, form_.gate_begin(), form_.value_cols());
+}
+
+TensorView RecurrentMixer::source_of(const Derived& derived) const {
+  return conv_ ? derived.convolved.view() : mixed_in(derived.projected);
+}
+
+void RecurrentMixer::make_gates(const Derived& derived) const {
+  if (form_.learns_decay)
+    kernels::decay_gates_forward(columns(derived.projected, form_.decay_begin(), form_.num_heads),
+                                 rate_->value(), rate_bias_->value(),
+                                 derived.steps.empty() ? TensorView{} : derived.steps.view(),
+                                 derived.gates);
+  if (form_.delta)
+    kernels::beta_gates_forward(columns(derived.projected, form_.beta_begin(), form_.num_heads),
+                                form_.most_beta, derived.betas);
+}
+
+void RecurrentMixer::turn(const Mixed& mixed, kernels::Rotation rotation,
+                          const LayerContext& context) const {
+  if (!form_.rotates) return;
+  kernels::rope(mixed.keys, context.rope, context.pass.rotary_positions, form_.key_width, rotation);
+}
+
+void RecurrentMixer::map(const TensorView& source, const TensorView& mapped,
+                         const LayerContext& context) const {
+  const Mixed from = mixed_of(source), to = mixed_of(mapped);
+  kernels::feature_map_forward(form_.key_map, from.keys, form_.key_width, to.keys);
+  kernels::feature_map_forward(form_.value_map, from.v, form_.value_width, to.v);
+  turn(to, kernels::Rotation::forward, context);
+}
+
+kernels::RecurrenceInputs RecurrentMixer::inputs_of(const TensorView& mapped,
+                                                    const Derived& derived) const {
+  const Mixed mixed = mixed_of(mapped);
+  kernels::RecurrenceInputs inputs{.q = mixed.q, .k = mixed.k, .v = mixed.v};
+  if (form_.learns_decay) inputs.gates = derived.gates;
+  if (!decay_.empty()) inputs.gates = decay_;
+  if (form_.delta) inputs.betas = derived.betas;
+  if (form_.has_steps) {
+    inputs.steps = derived.steps;
+    inputs.skip = skip_->value();
+  }
+  return inputs;
+}
+
+kernels::RecurrenceOutputs RecurrentMixer::outputs_of(const Saved& saved) const {
+  return {.out = saved.out,
+          .denominators = form_.normalized ? saved.denominators.view() : TensorView{}};
+}
+
+TensorView RecurrentMixer::normed_of(const Saved& saved, const Derived& derived,
+                                     const Tensor& normed) const {
+  if (!form_.has_norm) return saved.out;
+  kernels::gated_norm_forward(form_.norm, saved.out, gate_in(derived.projected), norm_->value(),
+                              normed);
+  return normed;
+}
+
+namespace {
+
+// Of a micro-batch in training.
+kernels::RecurrenceShape shape_of(const RecurrentForm& form,
+                                  const RecurrentMixer::Scratch& scratch) {
+  kernels::RecurrenceShape shape = shape_with(form, scratch.num_sequences, scratch.held);
+  shape.document_starts = scratch.document_starts;
+  return shape;
+}
+
+// The states of this rank's runs; none where a sequence is whole.
+TensorView states_of(const kernels::RecurrenceShape& shape, const RecurrentMixer::Saved& saved) {
+  if (saved.states.empty()) return {};
+  return saved.states->slice_rows(0, shape.num_runs() * shape.num_sequences * shape.num_heads);
+}
+
+}  // namespace
+
+void RecurrentMixer::forward(const TensorView& x, const TensorView& y, MixerRecord& saved_record,
+                             MixerRecord& derived_record, const LayerContext& context) const {
+  auto& saved = dynamic_cast<Saved&>(saved_record);
+  auto& derived = dynamic_cast<Derived&>(derived_record);
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
+  const kernels::Poll poll = [&context] { context.poll(); };
+  kernels::linear_forward(x, packed_in_, derived.projected);
+  poll();
+  if (conv_)
+    conv_->forward(mixed_in(derived.projected), derived.convolved, saved.halo, *scratch.conv);
+  make_gates(derived);
+  map(source_of(derived), scratch.mapped, context);
+  const kernels::RecurrenceShape shape = shape_of(form_, scratch);
+  const kernels::RecurrenceInputs inputs = inputs_of(scratch.mapped, derived);
+  const TensorView states = states_of(shape, saved);
+  if (scratch.scan)
+    scratch.scan->forward(shape, inputs, states, saved.transitions, scratch.workspace, poll);
+  kernels::recurrence_forward(shape, inputs, states, outputs_of(saved), {}, scratch.workspace,
+                              poll);
+  kernels::linear_forward(normed_of(saved, derived, scratch.normed), packed_output_, y);
+}
+
+void RecurrentMixer::rebuild(const TensorView& x, const TensorView& y,
+                             const MixerRecord& saved_record, MixerRecord& derived_record,
+                             const LayerContext& context) const {
+  const auto& saved = dynamic_cast<const Saved&>(saved_record);
+  auto& derived = dynamic_cast<Derived&>(derived_record);
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
+  kernels::linear_forward(x, packed_in_, derived.projected);
+  context.poll();
+  if (conv_)
+    conv_->rebuild(mixed_in(derived.projected), derived.convolved, saved.halo, *scratch.conv);
+  make_gates(derived);
+  kernels::linear_forward(normed_of(saved, derived, scratch.normed), packed_output_, y);
+}
+
+void RecurrentMixer::differentiate_gates(const Derived& derived, const Scratch& scratch,
+                                         const LayerContext& context) const {
+  if (form_.learns_decay) {
+    kernels::decay_gates_backward(
+        scratch.dgates, form_.has_steps ? scratch.dsteps.view() : TensorView{},
+        columns(derived.projected, form_.decay_begin(), form_.num_heads), rate_->value(),
+        rate_bias_->value(), columns(scratch.d_projected, form_.decay_begin(), form_.num_heads),
+        rate_->gradient(), rate_bias_->gradient());
+    context.gradient_ready(*rate_);
+    context.gradient_ready(*rate_bias_);
+  }
+  if (form_.delta)
+    kernels::beta_gates_backward(scratch.dbetas, derived.betas, form_.most_beta,
+                                 columns(scratch.d_projected, form_.beta_begin(), form_.num_heads));
+}
+
+void RecurrentMixer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
+                              const MixerRecord& saved_record, const MixerRecord& derived_record,
+                              const LayerContext& context) const {
+  const auto& saved = dynamic_cast<const Saved&>(saved_record);
+  const auto& derived = dynamic_cast<const Derived&>(derived_record);
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
+  const kernels::Poll poll = [&context] { context.poll(); };
+  kernels::linear_backward_weight(dy, normed_of(saved, derived, scratch.normed),
+                                  output_->gradient_sum());
+  context.gradient_ready(*output_);
+  kernels::linear_backward_input(dy, packed_output_, scratch.dout);
+  poll();
+  if (form_.has_norm) {
+    kernels::gated_norm_backward(form_.norm, scratch.dout, saved.out, gate_in(derived.projected),
+                                 norm_->value(), scratch.dout, gate_in(scratch.d_projected),
+                                 norm_->gradient(), scratch.norm_workspace);
+    context.gradient_ready(*norm_);
+  }
+  map(source_of(derived), scratch.mapped, context);
+  const kernels::RecurrenceShape shape = shape_of(form_, scratch);
+  const kernels::RecurrenceInputs inputs = inputs_of(scratch.mapped, derived);
+  TensorView d_end;
+  if (scratch.scan) {
+    d_end = scratch.d_end;
+    scratch.scan->backward(shape, inputs, outputs_of(saved), scratch.dout, saved.transitions, d_end,
+                           scratch.workspace, poll);
+  }
+  const Mixed d_mapped = mixed_of(scratch.d_mapped);
+  const auto wanted = [](const Tensor& tensor) {
+    return tensor.empty() ? TensorView{} : tensor.view();
+  };
+  kernels::recurrence_backward(shape, inputs, states_of(shape, saved), outputs_of(saved),
+                               scratch.dout, d_end,
+                               {.dq = d_mapped.q,
+                                .dk = d_mapped.k,
+                                .dv = d_mapped.v,
+                                .dgates = wanted(scratch.dgates),
+                                .dbetas = wanted(scratch.dbetas),
+                                .dsteps = wanted(scratch.dsteps),
+                                .dskip = skip_ == nullptr ? TensorView{} : skip_->gradient()},
+                               {}, scratch.workspace, poll);
+  if (skip_ != nullptr) context.gradient_ready(*skip_);
+  turn(d_mapped, kernels::Rotation::backward, context);
+  const Mixed source = mixed_of(source_of(derived));
+  const TensorView d_mixed = mixed_in(scratch.d_projected);
+  const Mixed d_source = mixed_of(conv_ ? scratch.d_mapped.view() : d_mixed);
+  kernels::feature_map_backward(form_.key_map, d_mapped.keys, source.keys, form_.key_width,
+                                d_source.keys);
+  kernels::feature_map_backward(form_.value_map, d_mapped.v, source.v, form_.value_width,
+                                d_source.v);
+  if (conv_)
+    conv_->backward(scratch.d_mapped, mixed_in(derived.projected), d_mixed, saved.halo,
+                    *scratch.conv, context);
+  differentiate_gates(derived, scratch, context);
+  poll();
+  kernels::linear_backward_weight(scratch.d_projected, x, in_.gradient_sum());
+  context.gradient_ready(in_);
+  kernels::linear_backward_input(scratch.d_projected, packed_in_, dx);
+}
+
+void RecurrentMixer::extend(const TensorView& x, const TensorView& y, std::int64_t num_cached,
+                            MixerCache& any_cache, const LayerContext& context) const {
+  auto& cache = dynamic_cast<Cache&>(any_cache);
+  auto& scratch = dynamic_cast<ExtendScratch&>(context.scratch);
+  const Derived& derived = scratch.derived;
+  kernels::linear_forward(x, packed_in_, derived.projected);
+  if (conv_) {
+    const std::int64_t num_before = std::min(form_.conv - 1, num_cached);
+    const std::int64_t num_rows = num_before + x.rows();
+    const TensorView rows = scratch.rows->slice_rows(0, num_rows);
+    if (num_before > 0)
+      kernels::copy(cache.rows()->slice_rows(form_.conv - 1 - num_before, form_.conv - 1),
+                    rows.slice_rows(0, num_before));
+    kernels::copy(mixed_in(derived.projected), rows.slice_rows(num_before, num_rows));
+    conv_->extend(rows, derived.convolved, num_cached);
+    // The cache keeps the last rows, those of now behind those of before.
+    const std::int64_t num_new = std::min(form_.conv - 1, x.rows());
+    if (num_new > 0) {
+      if (num_new < form_.conv - 1) move_up(cache.rows(), num_new);
+      kernels::copy(rows.slice_rows(num_rows - num_new, num_rows),
+                    cache.rows()->slice_rows(form_.conv - 1 - num_new, form_.conv - 1));
+    }
+  }
+  make_gates(derived);
+  map(source_of(derived), scratch.mapped, context);
+  const PositionRange run{num_cached, x.rows()};
+  kernels::recurrence_forward(shape_with(form_, 1, {&run, 1}), inputs_of(scratch.mapped, derived),
+                              cache.state(), outputs_of(scratch.saved), cache.state(),
+                              scratch.workspace);
+  kernels::linear_forward(normed_of(scratch.saved, derived, scratch.normed), packed_output_, y);
+}
+
+}  // namespace switchyard

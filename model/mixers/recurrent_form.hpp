@@ -1,0 +1,51 @@
+// What the kinds of recurrent mixers differ in (docs/mixers.md has their formulas): sizes, what is
+// done to queries, keys and values before the recurrence, where its gates come from, and what is
+// done to its outputs.
+#pragma once
+
+#include <vector>
+
+#include "kernels/feature_map.hpp"
+#include "kernels/gated_norm.hpp"
+#include "kernels/linear_recurrence.hpp"
+#include "model/config.hpp"
+
+namespace switchyard {
+
+struct RecurrentForm {
+  std::int64_t num_heads = 0;   // A, of values
+  std::int64_t num_groups = 0;  // G, of queries and keys
+  std::int64_t key_width = 0;
+  std::int64_t value_width = 0;
+  std::int64_t chunk = 64;
+  std::int64_t conv = 0;  // taps of the convolution over queries, keys and values; 0: none
+  bool conv_bias = false;
+  kernels::FeatureMap key_map = kernels::FeatureMap::identity;  // of queries and keys
+  kernels::FeatureMap value_map = kernels::FeatureMap::identity;
+  bool rotates = false;  // queries and keys, by position
+  float scale = 1;
+  bool delta = false;
+  bool normalized = false;
+  float most_beta = 1;
+  std::vector<float> decay = {};  // of each head, for all tokens; empty: none or learned
+  bool learns_decay = false;
+  bool has_steps = false;  // Mamba-2: values times the step, and a skip of values
+  bool has_norm = false;
+  kernels::GatedNorm norm = {};
+  std::int64_t norm_weights = 0;  // of a head, which all share, or of all columns
+
+  bool has_gate() const { return norm.gate != kernels::GateFunction::none; }
+  // Columns of the projection, in this order.
+  std::int64_t key_cols() const { return num_groups * key_width; }  // of q; of k
+  std::int64_t value_cols() const { return num_heads * value_width; }
+  std::int64_t mixed_cols() const { return 2 * key_cols() + value_cols(); }  // q, k, v
+  std::int64_t gate_begin() const { return mixed_cols(); }                   // z
+  std::int64_t decay_begin() const { return gate_begin() + (has_gate() ? value_cols() : 0); }
+  std::int64_t beta_begin() const { return decay_begin() + (learns_decay ? num_heads : 0); }
+  std::int64_t num_cols() const { return beta_begin() + (delta ? num_heads : 0); }
+};
+
+// Of a layer whose mixer is recurrent.
+RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer);
+
+}  // namespace switchyard
