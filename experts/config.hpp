@@ -9,6 +9,7 @@
 
 #include "experts/router_config.hpp"
 #include "kernels/select_sequences.hpp"
+#include "kernels/wire_rows.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {
@@ -53,6 +54,12 @@ struct DispatchConfig {
   DispatchKind kind = DispatchKind::all_to_all;
   // hierarchical: neighbouring ranks of an expert group that make a node; 0: those of a host.
   std::int64_t ranks_per_node = 0;
+  // What rows are on the wire. fp8: tokens on their way to experts; what these return, and
+  // gradients, are bf16.
+  kernels::WireFormat wire = kernels::WireFormat::compute;
+  kernels::WireFormat wire_back() const {
+    return wire == kernels::WireFormat::fp8 ? kernels::WireFormat::bf16 : wire;
+  }
   // Pieces of an exchange, each with a part of every rank's experts: these compute while the next
   // piece is on the wire. 1: all rows at once.
   std::int64_t chunks = 1;

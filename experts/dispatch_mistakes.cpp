@@ -43,6 +43,11 @@ std::vector<ConfigMistake> dispatch_mistakes(const ExpertsConfig& config) {
         {"experts.max_rows", "experts.dispatch.kind"},
         "with kind hierarchical a rank also holds tokens for the others of its node, which "
         "max_rows does not bound; write max_rows: 0, or another kind");
+  if (dispatch.wire != kernels::WireFormat::compute && dispatch.kind != DispatchKind::all_to_all)
+    mistakes.add({"experts.dispatch.wire", "experts.dispatch.kind"},
+                 fmt::format("rows are packed for the wire by kind all_to_all alone; write wire: "
+                             "compute in place of {}, or kind: all_to_all in place of {}",
+                             name_of(dispatch.wire), name_of(dispatch.kind)));
   return mistakes.take();
 }
 
@@ -58,6 +63,10 @@ std::vector<ConfigMistake> dispatch_mistakes_on_card(const ExpertsConfig& config
   if (dispatch.chunks > 1)
     mistakes.add({"experts.dispatch.chunks", "run.device"},
                  "on a card all rows travel at once; write chunks: 1 or run.device: cpu");
+  if (dispatch.wire != kernels::WireFormat::compute)
+    mistakes.add(
+        {"experts.dispatch.wire", "run.device"},
+        "on a card rows are not packed for the wire; write wire: compute or run.device: cpu");
   if (config.max_rows > 0)
     mistakes.add({"experts.max_rows", "run.device"},
                  "on a card a rank holds all its rows; write max_rows: 0 or run.device: cpu");

@@ -20,6 +20,22 @@ TensorView used(const Tensor& rows, std::int64_t num_rows) {
   return rows->slice_rows(0, num_rows);
 }
 
+void pack(const TensorView& rows, const RowRanges& ranges, const WireRows& wire,
+          const TensorView& packed) {
+  for (std::size_t p = 0; p < ranges.first.size(); ++p) {
+    const std::int64_t begin = ranges.first[p], end = begin + ranges.count[p];
+    kernels::pack_rows(rows.slice_rows(begin, end), wire.format, packed.slice_rows(begin, end));
+  }
+}
+
+void unpack(const TensorView& packed, const RowRanges& ranges, const WireRows& wire,
+            const TensorView& rows) {
+  for (std::size_t p = 0; p < ranges.first.size(); ++p) {
+    const std::int64_t begin = ranges.first[p], end = begin + ranges.count[p];
+    kernels::unpack_rows(packed.slice_rows(begin, end), wire.format, rows.slice_rows(begin, end));
+  }
+}
+
 // Where the rows of a piece arrived.
 TensorView order_of(const Route& route, Piece piece) {
   return route.arrival_of_row->slice_rows(first_row_of(route, piece), end_row_of(route, piece));
@@ -45,15 +61,16 @@ ContextSharing sharing_of(const Mesh& mesh) {
 }
 
 DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
-                                 const ExpertsConfig& config, std::int64_t hidden, DType compute,
+                                 const ExpertsConfig& experts, std::int64_t hidden, DType compute,
                                  std::int64_t num_tokens, RowCapacity& capacity,
                                  const ContextSharing& sharing, RowUnits row_units)
     : counts(device, Purpose::communication, DType::i32, {placement.num_places()}),
       recv_counts(device, Purpose::communication, DType::i32,
                   {placement.num_ranks() * placement.most_places()}),
-      slots(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden}) {
+      slots(device, Purpose::communication, compute, {num_tokens * experts.top_k, hidden}),
+      config(experts.dispatch) {
   const std::int64_t max_rows =
-      max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k);
+      max_rows_received(placement, sharing.most_tokens(num_tokens), experts.top_k);
   units = std::move(row_units);
   if (units.rows > 0) {
     unit_counts = Tensor(device, Purpose::communication, DType::i32,
@@ -61,26 +78,48 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
     recv_unit_counts = Tensor(device, Purpose::communication, DType::i32,
                               {placement.num_ranks() * placement.most_places() * units.per_rank});
   }
-  const std::int64_t at_once = rows_at_once(config, placement, max_rows);
+  const std::int64_t at_once = rows_at_once(experts, placement, max_rows);
   arrival = Tensor::growable(device, Purpose::communication, compute, {at_once, hidden});
   capacity.add(arrival);
   if (placement.num_ranks() == 1) return;
   rows = Tensor::growable(device, Purpose::communication, compute, {at_once, hidden});
   capacity.add(rows);
-  if (config.max_rows > 0) {
+  if (experts.max_rows > 0) {
     for (Tensor* cuts : {&received_cuts, &sent_cuts})
       *cuts = Tensor(device, Purpose::communication, DType::i32,
-                     {placement.num_ranks() * (most_parts(max_rows, config.max_rows) + 1)});
+                     {placement.num_ranks() * (most_parts(max_rows, experts.max_rows) + 1)});
     sent_again =
-        Tensor(device, Purpose::communication, compute, {num_tokens * config.top_k, hidden});
+        Tensor(device, Purpose::communication, compute, {num_tokens * experts.top_k, hidden});
   }
-  if (config.dispatch.kind != DispatchKind::all_to_all)
-    delivery.emplace(device, config, placement.num_ranks(), hidden, compute, num_tokens,
+  add_wire(device, compute, hidden, num_tokens * experts.top_k, at_once, capacity);
+  if (config.kind != DispatchKind::all_to_all)
+    delivery.emplace(device, experts, placement.num_ranks(), hidden, compute, num_tokens,
                      sharing.most_tokens(num_tokens), max_rows, capacity);
   if (sharing.num_ranks == 1) return;
-  slot_numbers = Tensor(device, Purpose::communication, DType::i32, {num_tokens * config.top_k, 1});
+  slot_numbers =
+      Tensor(device, Purpose::communication, DType::i32, {num_tokens * experts.top_k, 1});
   arrival_numbers = Tensor::growable(device, Purpose::communication, DType::i32, {max_rows, 1});
   capacity.add(arrival_numbers);
+}
+
+void DispatchScratch::add_wire(Device& device, DType compute, std::int64_t hidden,
+                               std::int64_t num_slots, std::int64_t at_once,
+                               RowCapacity& capacity) {
+  const auto add = [&](kernels::WireFormat format, Tensor& wire_slots, Tensor& received) {
+    if (!kernels::is_packed(format, compute)) return;
+    const std::int64_t bytes = kernels::wire_row_bytes(format, compute, hidden);
+    wire_slots = Tensor(device, Purpose::communication, DType::u8, {num_slots, bytes});
+    received = Tensor::growable(device, Purpose::communication, DType::u8, {at_once, bytes});
+    capacity.add(received);
+  };
+  add(config.wire, out_slots, out_rows);
+  add(config.wire_back(), back_slots, back_rows);
+}
+
+WireRows DispatchScratch::wire_rows(kernels::WireFormat format, const Tensor& slots,
+                                    const Tensor& rows) {
+  if (slots.empty()) return {};
+  return {format, slots->cols(), slots, rows};
 }
 
 TensorView MovingRows::finish() {
@@ -289,7 +328,8 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
       kernels::gather_rows(x, token_of_row.slice_rows(begin, end), slots.slice_rows(begin, end));
     }
   }
-  return start_to_experts(slots, route, used(scratch.arrival, route.rows_at_once()), x_rows, piece);
+  return start_to_experts(slots, route, used(scratch.arrival, route.rows_at_once()), x_rows, piece,
+                          scratch.wire_out());
 }
 
 MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
@@ -309,7 +349,7 @@ MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
 
 MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,
                                         const TensorView& spare, const TensorView& rows,
-                                        Piece piece) const {
+                                        Piece piece, const WireRows& wire) const {
   if (!moves_rows()) {
     expect(piece.count == 1, one_piece);
     return MovingRows(slots);
@@ -317,24 +357,41 @@ MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& ro
   const TensorView arrival = arrives_in_order() ? rows : spare;
   const RowRanges to = rows_to_ranks(route, placement_, piece);
   const RowRanges from = rows_from_ranks(route, group_.size(), piece);
+  if (wire.is_used()) pack(slots, to, wire, wire.slots);
   Event event =
-      group_.start_all_to_all_v(slots, {to.first, to.count}, arrival, {from.first, from.count});
+      group_.start_all_to_all_v(wire.is_used() ? wire.slots : slots, {to.first, to.count},
+                                wire.is_used() ? wire.rows : arrival, {from.first, from.count});
   const TensorView taken = rows_of(rows, route, piece);
-  if (arrives_in_order()) return MovingRows(taken, std::move(event));
-  return MovingRows(taken, std::move(event), arrival, order_of(route, piece));
+  MovingRows moving = arrives_in_order()
+                          ? MovingRows(taken, std::move(event))
+                          : MovingRows(taken, std::move(event), arrival, order_of(route, piece));
+  if (wire.is_used())
+    moving.arrive_ = [=] {
+      unpack(wire.rows, from, wire, arrival);
+      return arrival;
+    };
+  return moving;
 }
 
 MovingRows Dispatcher::start_from_experts(const TensorView& rows, const Route& route,
                                           const TensorView& spare, const TensorView& slots,
-                                          Piece piece) const {
+                                          Piece piece, const WireRows& wire) const {
   if (!moves_rows()) return MovingRows(rows);
   const TensorView arrival = arrives_in_order() ? rows : spare;
   if (!arrives_in_order())
     kernels::scatter_rows(rows_of(rows, route, piece), order_of(route, piece), arrival);
   const RowRanges to = rows_from_ranks(route, group_.size(), piece);
   const RowRanges from = rows_to_ranks(route, placement_, piece);
-  return MovingRows(slots, group_.start_all_to_all_v(arrival, {to.first, to.count}, slots,
-                                                     {from.first, from.count}));
+  if (wire.is_used()) pack(arrival, to, wire, wire.rows);
+  MovingRows moving(slots, group_.start_all_to_all_v(
+                               wire.is_used() ? wire.rows : arrival, {to.first, to.count},
+                               wire.is_used() ? wire.slots : slots, {from.first, from.count}));
+  if (wire.is_used())
+    moving.arrive_ = [=] {
+      unpack(wire.slots, from, wire, slots);
+      return slots;
+    };
+  return moving;
 }
 
 }  // namespace switchyard

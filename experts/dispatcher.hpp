@@ -57,6 +57,15 @@ struct RowUnits {
                                     // number on that rank
 };
 
+// Room for rows as they travel; empty if they do so unchanged (kernels/wire_rows.hpp).
+struct WireRows {
+  kernels::WireFormat format = kernels::WireFormat::compute;
+  std::int64_t row_bytes = 0;
+  TensorView slots;  // u8 [T k, row_bytes]
+  TensorView rows;   // u8 [R, row_bytes]
+  bool is_used() const { return row_bytes > 0; }
+};
+
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
 struct DispatchScratch {
   DispatchScratch(Device& device, const Placement& placement, const ExpertsConfig& config,
@@ -80,7 +89,17 @@ struct DispatchScratch {
   // do.
   Tensor received_cuts, sent_cuts;
   Tensor sent_again;
+  Tensor out_slots, out_rows, back_slots, back_rows;  // of WireRows
+  DispatchConfig config;
+  // Of tokens on their way to experts, and of all that travels otherwise.
+  WireRows wire_out() const { return wire_rows(config.wire, out_slots, out_rows); }
+  WireRows wire_back() const { return wire_rows(config.wire_back(), back_slots, back_rows); }
   std::optional<DeliveryScratch> delivery;  // only where tokens travel once
+
+ private:
+  static WireRows wire_rows(kernels::WireFormat format, const Tensor& slots, const Tensor& rows);
+  void add_wire(Device& device, DType compute, std::int64_t hidden, std::int64_t num_slots,
+                std::int64_t at_once, RowCapacity& capacity);
 };
 
 // Rows that the buffers of a rank's expert side have room for at most, if it can receive most_rows.
@@ -135,11 +154,13 @@ class Dispatcher {
   // piece's rows in expert order: of `rows`, or with one rank, where nothing needs to move and
   // there are no pieces, `slots` itself.
   MovingRows start_to_experts(const TensorView& slots, const Route& route, const TensorView& spare,
-                              const TensorView& rows, Piece piece = {}) const;
+                              const TensorView& rows, Piece piece = {},
+                              const WireRows& wire = {}) const;
   // The way back: the piece's part of `rows` is read. Gives all of `slots`, of which the piece's
   // rows are then written, or with one rank `rows` itself.
   MovingRows start_from_experts(const TensorView& rows, const Route& route, const TensorView& spare,
-                                const TensorView& slots, Piece piece = {}) const;
+                                const TensorView& slots, Piece piece = {},
+                                const WireRows& wire = {}) const;
 
   const Placement& placement() const { return placement_; }
   // Room for the rows of a layer, if this rank has num_tokens tokens.

@@ -105,7 +105,8 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
                     meanwhile);
     }
     const Profile::Scope scope(profile, Part::combine);
-    returning.push_back(dispatcher_.start_from_experts(y_rows, route, arrival, returned, piece));
+    returning.push_back(dispatcher_.start_from_experts(y_rows, route, arrival, returned, piece,
+                                                       scratch.dispatch.wire_back()));
     if (overlaps) continue;
     returning.back().finish();
     returning.clear();
@@ -138,7 +139,8 @@ TensorView MoeLayer::backward_at_once(const Saved& saved, const Derived& derived
   TensorView dy_rows;
   {
     const Profile::Scope scope(profile, Part::combine);
-    MovingRows going = dispatcher_.start_to_experts(slots, route, arrival, rows);
+    MovingRows going =
+        dispatcher_.start_to_experts(slots, route, arrival, rows, {}, scratch.dispatch.wire_back());
     if (shared_) {
       const Profile::Scope shared(profile, Part::experts);
       run_shared(pass);
@@ -152,7 +154,9 @@ TensorView MoeLayer::backward_at_once(const Saved& saved, const Derived& derived
                    used_rows(derived.gate_up, route), dx_rows, scratch.bank, pass);
   }
   const Profile::Scope scope(profile, Part::dispatch);
-  return dispatcher_.start_from_experts(dx_rows, route, rows, slots).finish();
+  return dispatcher_
+      .start_from_experts(dx_rows, route, rows, slots, {}, scratch.dispatch.wire_back())
+      .finish();
 }
 
 // Rows of dy stay where they are until the gradients of weights are taken, so what goes back has
@@ -171,7 +175,8 @@ TensorView MoeLayer::backward_in_chunks(const Saved& saved, const Derived& deriv
   const TensorView gate_up = used_rows(derived.gate_up, route);
   const auto start = [&](int index) {
     const Profile::Scope scope(profile, Part::combine);
-    return dispatcher_.start_to_experts(slots, route, arrival, dy_rows, {index, count});
+    return dispatcher_.start_to_experts(slots, route, arrival, dy_rows, {index, count},
+                                        scratch.dispatch.wire_back());
   };
   MovingRows going = start(0);
   if (shared_) {
@@ -194,7 +199,8 @@ TensorView MoeLayer::backward_in_chunks(const Saved& saved, const Derived& deriv
                            scratch.bank, pass);
     }
     const Profile::Scope scope(profile, Part::dispatch);
-    returning.push_back(dispatcher_.start_from_experts(dx_rows, route, arrival, slots, piece));
+    returning.push_back(dispatcher_.start_from_experts(dx_rows, route, arrival, slots, piece,
+                                                       scratch.dispatch.wire_back()));
   }
   {
     const Profile::Scope scope(profile, Part::experts);
@@ -230,7 +236,9 @@ TensorView MoeLayer::backward_in_parts(const TensorView& x, const Saved& saved, 
     }
     {
       const Profile::Scope scope(profile, Part::combine);
-      dispatcher_.start_to_experts(slots, route, arrival, dy_rows, piece).finish();
+      dispatcher_
+          .start_to_experts(slots, route, arrival, dy_rows, piece, scratch.dispatch.wire_back())
+          .finish();
     }
     const TensorView dx_rows = arrival;
     {
@@ -240,7 +248,9 @@ TensorView MoeLayer::backward_in_parts(const TensorView& x, const Saved& saved, 
                           rows_of(dx_rows, route, piece), scratch.bank, pass);
     }
     const Profile::Scope scope(profile, Part::dispatch);
-    dispatcher_.start_from_experts(dx_rows, route, dy_rows, slots, piece).finish();
+    dispatcher_
+        .start_from_experts(dx_rows, route, dy_rows, slots, piece, scratch.dispatch.wire_back())
+        .finish();
   }
   bank_.report_gradients(pass);
   return slots;

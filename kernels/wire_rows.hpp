@@ -1,6 +1,6 @@
 // Rows as they travel, in fewer bytes than they are computed with.
 //
-// bf16: rounded to nearest, ties to even: an element is off by at most 2^-9 of itself.
+// bf16: rounded to nearest, ties to even: an element is off by at most 2^-8 of itself.
 // fp8: e4m3 of the Open Compute Project (OFP8, 2023: 4 bits of exponent, 3 of mantissa, largest
 //   value 448, no infinity) with a scale in fp32 for each block of 128 elements of a row:
 //     scale = largest |x| of the block / 448,   code = x / scale, rounded to nearest, ties to even

@@ -209,6 +209,10 @@ void group_offsets(const TensorView& counts, const TensorView& offsets) {
   record(offsets, 0, bytes(counts) + bytes(offsets));
 }
 
+void convert_rows(const TensorView& from, const TensorView& to) {
+  record(to, 0, bytes(from) + bytes(to));
+}
+
 void gather_rows(const TensorView& dst) {
   record(dst, 0, 2 * bytes(dst));
 }

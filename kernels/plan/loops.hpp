@@ -59,6 +59,7 @@ void move_selection_bias(const TensorView& bias);
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row);
 void group_offsets(const TensorView& counts, const TensorView& offsets);
 void gather_rows(const TensorView& dst);
+void convert_rows(const TensorView& from, const TensorView& to);
 void scatter_rows(const TensorView& src);
 void combine_rows(const TensorView& rows, const TensorView& out);
 void combine_rows_backward(const TensorView& dout, const TensorView& rows);

@@ -323,6 +323,13 @@ void check_exact(Checker& checker, const Config& config) {
   if (checker.knows({"parallel.context.method"}))
     for (ConfigMistake& mistake : method_mistakes(exact_parallel(config).context_split))
       checker.blame(mistake.keys, std::move(mistake.text));
+  if (checker.knows({"experts.dispatch.wire"}) &&
+      config.experts.dispatch.wire != kernels::WireFormat::compute)
+    checker.blame({"experts.dispatch.wire", "numerics.exact"},
+                  fmt::format("wire {} rounds what travels, and how much travels follows from the "
+                              "layout, which numerics.exact forbids; write compute, or "
+                              "numerics.exact: false",
+                              name_of(config.experts.dispatch.wire)));
   if (checker.knows({"experts.balance_scope"}) &&
       config.experts.balance_scope != BalanceScope::sequence)
     checker.blame(

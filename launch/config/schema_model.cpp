@@ -414,10 +414,19 @@ void add_dispatch(std::vector<Key>& keys) {
        .name = "dispatch.ranks_per_node",
        .field = field<s, g, &C::ranks_per_node>(),
        .unit = "ranks",
-       .range = from(0, 63),
+       .range = from(0, million),
        .description =
            "With `hierarchical`: neighbouring ranks of an expert group that make a node; "
            "0: those of a host. A plan knows no hosts and takes all ranks for one."});
+  keys.push_back(
+      {.section = "experts",
+       .name = "dispatch.wire",
+       .field = field<s, g, &C::wire>(),
+       .description =
+           "What rows are on the wire. `compute`: as they are computed with; `bf16`: rounded to "
+           "that; "
+           "`fp8`: tokens on their way to experts as e4m3 with a scale for each 128 elements, what "
+           "the experts return and gradients as bf16. The errors are in docs/parallelism.md."});
   keys.push_back({.section = "experts",
                   .name = "dispatch.chunks",
                   .field = field<s, g, &C::chunks>(),

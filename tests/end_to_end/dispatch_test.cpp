@@ -166,6 +166,96 @@ TEST(Dispatch, NoWayOfTravellingChangesABit) {
   }
 }
 
+double norm(const TensorView& view) {
+  double sum = 0;
+  const TensorView flat = view.flat();
+  for (const float value : flat.span<float>()) sum += double{value} * value;
+  return std::sqrt(sum);
+}
+
+// Of all gradients of this rank, beside those of unpacked rows.
+double gradient_difference(SmallRun& run, SmallRun& expected) {
+  const std::vector<Bucket>& buckets = run.trainer.store().buckets();
+  const std::vector<Bucket>& wanted = expected.trainer.store().buckets();
+  double difference = 0, whole = 0;
+  for (std::size_t b = 0; b < buckets.size(); ++b) {
+    if (wanted[b].gradients.empty()) continue;
+    const auto mine = buckets[b].gradients->span<float>(),
+               theirs = wanted[b].gradients->span<float>();
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      difference += std::pow(double{mine[i]} - theirs[i], 2);
+    whole += std::pow(norm(wanted[b].gradients), 2);
+  }
+  return std::sqrt(difference / whole);
+}
+
+// Rows in fewer bytes: the plan counts them, and losses and gradients change by what the format
+// rounds, in chunks and in parts, too. bf16 is off by 2^-8 at most on each of a layer's four ways,
+// fp8 by 2^-4 on one and by bf16 on the others; the gradients of all parameters change by less,
+// since what experts add is a small part of the stream here.
+TEST(Dispatch, PackedRowsChangeResultsByTheirRounding) {
+  Config config = base_config();
+  config.experts.num_experts = 12;
+  config.experts.top_k = 2;
+  config.experts.router.imbalance = 4;
+  SmallRun expected(world(), config);
+  const double wanted = expected.train(1, 1).front().loss;
+  const Plan unpacked = make_plan(config, world().size(), vocab_size);
+  for (const auto& [wire, bound, share] :
+       {std::tuple(kernels::WireFormat::bf16, 0.0005, 0.5),
+        std::tuple(kernels::WireFormat::fp8, 0.005, (36.0 / 128 + 3 * 0.5) / 4)})
+    for (const std::int64_t chunks : {1, 3})
+      for (const std::int64_t max_rows : {std::int64_t{0}, part_rows}) {
+        SCOPED_TRACE(testing::Message()
+                     << name_of(wire) << ", " << chunks << " chunks, max_rows " << max_rows);
+        Config other = config;
+        other.experts.dispatch = {.wire = wire, .chunks = chunks};
+        other.experts.max_rows = max_rows;
+        SmallRun run(world(), other);
+        const double loss = run.train(1, 1).front().loss;
+        const double difference = gradient_difference(run, expected);
+        const Plan plan = make_plan(other, world().size(), vocab_size, run.trainer.agree_on_rows());
+        EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
+        if (world().size() == 1) {
+          EXPECT_EQ(loss, wanted);
+          EXPECT_EQ(difference, 0);
+          continue;
+        }
+        EXPECT_NEAR(loss, wanted, bound * wanted / 10);
+        EXPECT_LT(difference, bound);
+        EXPECT_GT(difference, bound / 100);
+        if (max_rows > 0) continue;  // these travel again
+        const auto bytes = [](const Plan& of) {
+          double sum = 0;
+          for (const Part part : {Part::dispatch, Part::combine})
+            sum += of.fullest().step[static_cast<std::size_t>(part)].wire_bytes -
+                   of.fullest().step[static_cast<std::size_t>(part)].control_bytes;
+          return sum;
+        };
+        EXPECT_NEAR(bytes(make_plan(other, world().size(), vocab_size)) / bytes(unpacked), share,
+                    1e-6);
+      }
+}
+
+// Nodes of more ranks than a word has bits. Token t of a rank has the experts 2 t and 2 t + 1, one
+// of each rank in turn: its 64 tokens go to one node each, 32 to the other one, where two ranks
+// have them. Rank 0 passes on as many tokens of its own as of the other node's first rank.
+TEST(Dispatch, PlansKnowNodesOfManyRanks) {
+  Config config = small_config(128);
+  config.model.sequence_length = 64;
+  config.experts.num_experts = 128;
+  config.train = {.num_steps = 1, .global_batch = 128, .micro_batch = 1};
+  const auto sent = [&](const DispatchConfig& dispatch) {
+    config.experts.dispatch = dispatch;
+    const RankPlan& rank = make_plan(config, 128, vocab_size).ranks.front();
+    const Work& work = rank.step[static_cast<std::size_t>(Part::dispatch)];
+    return work.wire_bytes - work.control_bytes;
+  };
+  const double rows = 32 + (2 * 64 - 2) - (2 * 64 - 1);  // to the node and on, but not to oneself
+  EXPECT_EQ(sent({.kind = DispatchKind::hierarchical, .ranks_per_node = 64}) - sent({}),
+            rows * static_cast<double>(config.model.num_layers * config.model.hidden) * 4);
+}
+
 // Whatever the router does: where all rows go to one rank, it holds no more of them at once.
 TEST(Dispatch, MemoryIsBoundedWhereAllTokensGoToOneRank) {
   if (world().size() == 1) GTEST_SKIP() << "nothing travels";

@@ -55,5 +55,8 @@ expect_lines 1 "write allow_future: true if that is meant, or another kind"
 [[ ! -e refused ]] || fail "a refused run left a folder"
 expect 2 "$switchyard" plan small.yaml --ranks 1 --target cuda experts.router.kind=gshard
 expect_lines 1 "on a card there are the kinds top_k, hash and balanced"
+expect 2 "$switchyard" plan small.yaml --ranks 1 --target cuda experts.dispatch.kind=hierarchical experts.dispatch.chunks=2
+expect_lines 1 "on a card tokens travel by all_to_all; write that in place of hierarchical"
+expect_lines 1 "on a card all rows travel at once; write chunks: 1"
 expect 0 "$switchyard" plan small.yaml --ranks 1 --target cuda experts.router.kind=balanced
 finish

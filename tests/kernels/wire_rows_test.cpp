@@ -97,7 +97,7 @@ TEST_P(WireRows, ArriveWithinTheirBounds) {
           largest = std::max(largest, std::abs(at(rows, row, i)));
         const float value = at(rows, row, col), size = std::abs(value);
         const float bound =
-            format == WireFormat::bf16 ? size / 512 : std::max(size / 16, largest / 448 / 1024);
+            format == WireFormat::bf16 ? size / 256 : std::max(size / 16, largest / 448 / 1024);
         // Beside it the roundings of the scale, of the quotient and of the product.
         const float rest = size * (dtype == DType::f32 ? 4e-7f : 1.0f / 256);
         ASSERT_LE(std::abs(at(back, row, col) - value), bound + rest) << row << ", " << col;

@@ -176,6 +176,23 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
        "a.yaml:5:26: experts.balance_scope: global_batch x sequence_length x top_k = 1000000 x "
        "2048 x "
        "2 is more than 2147483647 choices, which balance_scope step can count; write sequence"},
+      {"experts: {max_rows: 100}\n",
+       "a.yaml:5:21: experts.max_rows: max_rows = 100 is too few: parts of fewer than 2048 rows "
+       "would have to cut sums of weight gradients; write at least 2048, or 0 for all rows at "
+       "once"},
+      {"experts: {dispatch: {ranks_per_node: 2}}\n",
+       "a.yaml:5:38: experts.dispatch.ranks_per_node: ranks_per_node = 2 counts only with kind "
+       "hierarchical, not with all_to_all; leave it out or change the kind"},
+      {"experts: {max_rows: 4096, dispatch: hierarchical}\n",
+       "a.yaml:5:21: experts.max_rows: with kind hierarchical a rank also holds tokens for "
+       "the others of its node, which max_rows does not bound; write max_rows: 0, or another kind"},
+      {"experts: {dispatch: {kind: all_gather, wire: fp8}}\n",
+       "a.yaml:5:46: experts.dispatch.wire: rows are packed for the wire by kind all_to_all alone; "
+       "write wire: compute in place of fp8, or kind: all_to_all in place of all_gather"},
+      {"numerics: {exact: true}\nexperts: {dispatch: {wire: bf16}}\n",
+       "a.yaml:6:28: experts.dispatch.wire: wire bf16 rounds what travels, and how much travels "
+       "follows from the layout, which numerics.exact forbids; write compute, or numerics.exact: "
+       "false"},
       {"experts: {drop_by: score}\n",
        "a.yaml:5:20: experts.drop_by: drop_by counts only with a capacity_factor above 0; set it "
        "or "
