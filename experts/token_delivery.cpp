@@ -11,7 +11,22 @@ namespace switchyard {
 
 namespace {
 
-constexpr int most_ranks_of_node = 63;  // bits of a mask
+// A mask has a bit for each rank of a node, so many in a word; as many words as an expert group of
+// num_ranks can need.
+constexpr std::int64_t bits_of_word = 62;
+
+std::int64_t num_words(int num_ranks) {
+  return (num_ranks + bits_of_word - 1) / bits_of_word;
+}
+
+// Rank `index` of its node in a mask.
+struct Bit {
+  std::size_t word;
+  std::int64_t value;
+  explicit Bit(std::int64_t index)
+      : word(static_cast<std::size_t>(index / bits_of_word)),
+        value(std::int64_t{1} << index % bits_of_word) {}
+};
 
 TensorView first_rows(const Tensor& buffer, std::int64_t num_rows) {
   return buffer->slice_rows(0, num_rows);
@@ -70,8 +85,7 @@ NodeMap::NodeMap(const Group& group, std::int64_t ranks_per_node) {
     ranks_of_node_[node].push_back(rank);
   }
   for (const std::vector<int>& ranks : ranks_of_node_)
-    expect(!ranks.empty() && std::ssize(ranks) <= most_ranks_of_node,
-           "nodes of 1 to 63 ranks of experts");
+    expect(!ranks.empty(), "nodes that have ranks");
 }
 
 int NodeMap::proxy(int source, int node) const {
@@ -116,12 +130,12 @@ DeliveryScratch::DeliveryScratch(Device& device, const ExpertsConfig& config, in
   }
   const std::int64_t most_nodes = std::min<std::int64_t>(config.top_k, num_ranks);
   leaving = fixed(compute, num_tokens * most_nodes, width);
-  leaving_masks = fixed(DType::i64, num_tokens * most_nodes, 1);
+  leaving_masks = fixed(DType::i64, num_tokens * most_nodes, num_words(num_ranks));
   sent_sizes = fixed(DType::i32, num_ranks, 1);
   heard_sizes = fixed(DType::i32, num_ranks, 1);
   grow(delivered, compute, most_rows, width);
   grow(at_node, compute, all_tokens, width);
-  grow(node_masks, DType::i64, all_tokens, 1);
+  grow(node_masks, DType::i64, all_tokens, num_words(num_ranks));
   grow(forwarded, compute, all_tokens * most_nodes, width);
 }
 
@@ -221,26 +235,30 @@ std::vector<std::int64_t> TokenDelivery::leave(Route& route, DeliveryScratch& sc
                                                const TokenLists& tokens) const {
   DeliveryCounts& counts = route.delivery;
   counts.leaving = empty_ranges(group_.size());
+  const auto words = static_cast<std::size_t>(num_words(group_.size()));
   std::vector<std::int32_t> leaving;
   std::vector<std::int64_t> masks, own_masks;
   for (int node = 0; node < nodes_.num_nodes(); ++node) {
-    std::vector<std::int64_t> of_token(static_cast<std::size_t>(route.num_tokens), 0);
-    std::int64_t bit = 1;
-    for (const int rank : nodes_.ranks_of(node)) {
-      for (const std::int32_t token : tokens[static_cast<std::size_t>(rank)])
-        of_token[static_cast<std::size_t>(token)] |= bit;
-      bit *= 2;
+    std::vector<std::int64_t> of_token(static_cast<std::size_t>(route.num_tokens) * words, 0);
+    const std::span<const int> ranks = nodes_.ranks_of(node);
+    for (std::size_t i = 0; i < ranks.size(); ++i) {
+      const Bit bit(static_cast<std::int64_t>(i));
+      for (const std::int32_t token : tokens[static_cast<std::size_t>(ranks[i])])
+        of_token[static_cast<std::size_t>(token) * words + bit.word] |= bit.value;
     }
     const auto proxy = static_cast<std::size_t>(nodes_.proxy(group_.rank(), node));
     counts.leaving.first[proxy] = std::ssize(leaving);
-    for (std::size_t token = 0; token < of_token.size(); ++token) {
-      if (of_token[token] == 0) continue;
+    for (std::int64_t token = 0; token < route.num_tokens; ++token) {
+      const auto mask = std::span(of_token).subspan(static_cast<std::size_t>(token) * words, words);
+      if (std::ranges::count(mask, 0) == std::ssize(mask)) continue;
       leaving.push_back(static_cast<std::int32_t>(token));
-      masks.push_back(of_token[token]);
+      masks.insert(masks.end(), mask.begin(), mask.end());
     }
     counts.leaving.count[proxy] = std::ssize(leaving) - counts.leaving.first[proxy];
     if (node == nodes_.node_of(group_.rank()))
-      own_masks.assign(masks.begin() + counts.leaving.first[proxy], masks.end());
+      own_masks.assign(
+          masks.begin() + counts.leaving.first[proxy] * static_cast<std::int64_t>(words),
+          masks.end());
   }
   counts.num_leaving = std::ssize(leaving);
   write_numbers(first_rows(route.leaving_token, counts.num_leaving), leaving);
@@ -255,6 +273,7 @@ std::vector<std::int64_t> TokenDelivery::arrive_at_node(
     const std::vector<std::int64_t>& own_masks) const {
   DeliveryCounts& counts = route.delivery;
   const bool is_plan = route.offsets->device->is_plan();
+  const std::int64_t words = num_words(group_.size());
   const std::vector<std::int32_t> sizes(counts.leaving.count.begin(), counts.leaving.count.end());
   write_numbers(scratch.sent_sizes->flat(), sizes);
   const std::vector<std::int64_t> one(static_cast<std::size_t>(group_.size()), 1);
@@ -262,7 +281,7 @@ std::vector<std::int64_t> TokenDelivery::arrive_at_node(
   counts.arriving = empty_ranges(group_.size());
   if (is_plan) {
     for (const int source : nodes_.sources_of(group_.rank()))
-      counts.arriving.count[static_cast<std::size_t>(source)] = std::ssize(own_masks);
+      counts.arriving.count[static_cast<std::size_t>(source)] = std::ssize(own_masks) / words;
   } else {
     const kernels::HostContents<std::int32_t> heard(scratch.heard_sizes->flat());
     std::ranges::copy(heard.span(), counts.arriving.count.begin());
@@ -280,9 +299,9 @@ std::vector<std::int64_t> TokenDelivery::arrive_at_node(
     return {masks.span().begin(), masks.span().end()};
   }
   std::vector<std::int64_t> assumed;
-  while (std::ssize(assumed) < counts.num_arriving)
+  while (std::ssize(assumed) < counts.num_arriving * words)
     assumed.insert(assumed.end(), own_masks.begin(), own_masks.end());
-  assumed.resize(static_cast<std::size_t>(counts.num_arriving));
+  assumed.resize(static_cast<std::size_t>(counts.num_arriving * words));
   return assumed;
 }
 
@@ -290,15 +309,17 @@ std::vector<std::int32_t> TokenDelivery::send_on(Route& route,
                                                  const std::vector<std::int64_t>& masks) const {
   DeliveryCounts& counts = route.delivery;
   counts.forwarded = empty_ranges(group_.size());
+  const auto words = static_cast<std::size_t>(num_words(group_.size()));
   std::vector<std::int32_t> rows;
-  std::int64_t bit = 1;
-  for (const int rank : nodes_.ranks_of(nodes_.node_of(group_.rank()))) {
-    const auto p = static_cast<std::size_t>(rank);
+  const std::span<const int> ranks = nodes_.ranks_of(nodes_.node_of(group_.rank()));
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    const auto p = static_cast<std::size_t>(ranks[i]);
+    const Bit bit(static_cast<std::int64_t>(i));
     counts.forwarded.first[p] = std::ssize(rows);
-    for (std::size_t row = 0; row < masks.size(); ++row)
-      if ((masks[row] & bit) != 0) rows.push_back(static_cast<std::int32_t>(row));
+    for (std::size_t row = 0; row * words < masks.size(); ++row)
+      if ((masks[row * words + bit.word] & bit.value) != 0)
+        rows.push_back(static_cast<std::int32_t>(row));
     counts.forwarded.count[p] = std::ssize(rows) - counts.forwarded.first[p];
-    bit *= 2;
   }
   counts.num_forwarded = std::ssize(rows);
   return rows;

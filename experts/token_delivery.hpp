@@ -9,8 +9,9 @@
 //   hosts, or as many neighbouring ranks of the group as ranks_per_node says.
 //
 // What a rank must know for that, the tokens of the rows that it receives, travels once with the
-// route (4 bytes a row), and for hierarchical 8 bytes a token and node, which say for which of the
-// node's ranks it is. Legend as in moe_layer.hpp; W: the tokens' width as experts see them.
+// route (4 bytes a row), and for hierarchical 8 bytes a token and node for each 62 ranks of the
+// group, which say for which of the node's ranks it is. Legend as in moe_layer.hpp; W: the tokens'
+// width as experts see them.
 #pragma once
 
 #include <cstdint>
@@ -60,7 +61,7 @@ struct DeliveryScratch {
   Tensor row_numbers;   // i32 growable [R, 1]: of the rows as they arrive
   Tensor delivered;     // [tokens that reach this rank, W]
   // Only hierarchical: tokens by node, as they leave; those that arrive at this rank for its node,
-  // and as they are sent on; and which ranks of a node these are for, i64 [.., 1].
+  // and as they are sent on; and which ranks of a node these are for, i64 [.., words].
   Tensor leaving, at_node, forwarded;
   Tensor leaving_masks, node_masks;
   Tensor sent_sizes, heard_sizes;  // i32 [P, 1]: how many leave for each rank, arrive from each
