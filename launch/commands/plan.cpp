@@ -11,6 +11,7 @@
 #include "kernels/threads.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/commands/context_table.hpp"
+#include "launch/commands/dispatch_table.hpp"
 #include "launch/commands/run_data.hpp"
 #include "launch/commands/table_text.hpp"
 #include "launch/config/config_file.hpp"
@@ -145,6 +146,12 @@ struct MemoryOptions {
   std::int64_t ranks_per_node = 0;
 };
 
+int ranks_of_node(const MemoryOptions& options, int num_ranks) {
+  return static_cast<int>(std::min<std::int64_t>(num_ranks, options.ranks_per_node == 0
+                                                                ? Cores::of_this_process().num_cores
+                                                                : options.ranks_per_node));
+}
+
 // Nodes that are not told are taken to be like this host.
 RankMemory memory_of_rank(const MemoryOptions& options, int num_ranks) {
   if (options.gib_of_rank > 0) {
@@ -153,8 +160,7 @@ RankMemory memory_of_rank(const MemoryOptions& options, int num_ranks) {
             "as --memory says"};
   }
   const bool assumes_ranks = options.ranks_per_node == 0;
-  const auto ranks_per_node = static_cast<int>(std::min<std::int64_t>(
-      num_ranks, assumes_ranks ? Cores::of_this_process().num_cores : options.ranks_per_node));
+  const int ranks_per_node = ranks_of_node(options, num_ranks);
   const std::string ranks_text =
       fmt::format("{} {} on a node{}", ranks_per_node, ranks_per_node == 1 ? "rank" : "ranks",
                   assumes_ranks && num_ranks > 1 ? ", one for each core here" : "");
@@ -362,6 +368,10 @@ int run_plan(const CommandContext& context) {
           : fmt::format("{} threads a rank", kernels::num_threads()));
   std::cout << memory_text(plan) << '\n' << work_text(plan) << '\n' << control_text(plan);
   if (plan.parallel.context > 1) std::cout << context_table(problem, plan.parallel) << '\n';
+  if (const std::string table =
+          dispatch_table(config, ranks_of_node(memory_options, plan.num_ranks));
+      !table.empty())
+    std::cout << table << '\n';
   if (rows == 0) std::cout << imbalance_text(config, plan, vocab_size) << '\n';
   std::cout << fit_text(config, plan, vocab_size, memory, rows) << std::flush;
   return 0;
