@@ -66,9 +66,10 @@ class Problem {
 struct Operation {
   const char* name;
   void (Problem::*run)();
+  bool is_backward;
 };
-constexpr Operation operations[] = {{"forward", &Problem::forward},
-                                    {"backward", &Problem::backward}};
+constexpr Operation operations[] = {{"forward", &Problem::forward, false},
+                                    {"backward", &Problem::backward, true}};
 
 std::int64_t largest_load(const std::vector<std::int64_t>& offsets) {
   std::int64_t largest = 0;
@@ -77,7 +78,13 @@ std::int64_t largest_load(const std::vector<std::int64_t>& offsets) {
   return largest;
 }
 
-void measure_size(Group& world, const ExpertsSize& size, DType precision, double ceiling,
+// Of all ranks: products, and bytes copied, a second.
+struct Ceilings {
+  double products;
+  double copies;
+};
+
+void measure_size(Group& world, const ExpertsSize& size, DType precision, const Ceilings& ceilings,
                   const Repeats& repeats, Report& report) {
   const std::unique_ptr<Device> device = make_cpu_device();
   const std::unique_ptr<Device> plan = make_plan_device();
@@ -96,6 +103,8 @@ void measure_size(Group& world, const ExpertsSize& size, DType precision, double
       const double flops = plan->profile().total_work().flops;
       const Times times = measure(world, repeats, [&] { (problem.*operation.run)(); });
       const double rate = world.size() * flops / times.median;
+      const double bytes = least_bytes(size, precision, operation.is_backward);
+      const double bound = std::min(ceilings.products, flops / bytes * ceilings.copies);
       std::vector<Value> row{std::string(precision_name(precision)),
                              size.num_experts,
                              size.num_rows,
@@ -106,7 +115,7 @@ void measure_size(Group& world, const ExpertsSize& size, DType precision, double
                              std::string(operation.name)};
       append(row, times);
       row.insert(row.end(), {world.size() * static_cast<double>(size.num_rows) / times.median, rate,
-                             rate / ceiling});
+                             rate / ceilings.products, bound, rate / bound});
       report.row(row);
     }
   }
@@ -132,6 +141,16 @@ std::vector<std::int64_t> expert_offsets(std::int64_t num_experts, std::int64_t 
   return offsets;
 }
 
+double least_bytes(const ExpertsSize& size, DType precision, bool backward) {
+  const double element = static_cast<double>(size_of(precision));
+  const auto rows = static_cast<double>(size.num_rows), hidden = static_cast<double>(size.hidden),
+             inner = static_cast<double>(size.intermediate);
+  const double weights = static_cast<double>(size.num_experts) * 3 * inner * hidden;
+  const double moved = rows * ((backward ? 3 : 2) * hidden + 2 * inner) * element;
+  const double gradients = backward ? 2.0 * 4 * weights : 0;
+  return moved + weights * element + gradients;
+}
+
 void run_experts(Group& world, const ExpertsOptions& options, const Repeats& repeats,
                  const Output& output) {
   Report report(world, output, "experts");
@@ -139,20 +158,30 @@ void run_experts(Group& world, const ExpertsOptions& options, const Repeats& rep
       "SwiGLU: 6 hidden intermediate FLOPs a row forward, 12 backward with weight gradients");
   report.note("skewed: expert e gets rows as 1 / (e + 1); fullest: rows of the fullest expert");
   const std::unique_ptr<Device> device = make_cpu_device();
-  std::vector<double> ceilings;
+  report.note(
+      "bound: the smaller of the product ceiling and operations over the least bytes at the "
+      "copying "
+      "rate");
+  const double copies = measure_copies(world, *device);
+  report.ceiling("copies", copies, "B/s");
+  std::vector<Ceilings> ceilings;
   for (const DType precision : options.precisions) {
-    ceilings.push_back(measure_products(world, *device, precision));
-    report.ceiling(std::string(precision_name(precision)) + " products", ceilings.back(), "FLOP/s");
+    ceilings.push_back({measure_products(world, *device, precision), copies});
+    report.ceiling(std::string(precision_name(precision)) + " products", ceilings.back().products,
+                   "FLOP/s");
   }
   std::vector<Column> columns{
       {"type", "precision", -6},      {"experts", "num_experts", 7},        {"rows", "num_rows", 8},
       {"hidden", "hidden", 8},        {"intermediate", "intermediate", 14}, {"load", "load", -9},
       {"fullest", "fullest_rows", 8}, {"operation", "operation", -9}};
   for (const Column& column : time_columns("ms")) columns.push_back(column);
-  columns.insert(columns.end(),
-                 {{.heading = "rows/s", .key = "rows_per_second", .width = 10, .num_decimals = 0},
-                  rate_column(),
-                  share_column()});
+  columns.insert(
+      columns.end(),
+      {{.heading = "rows/s", .key = "rows_per_second", .width = 10, .num_decimals = 0},
+       rate_column(),
+       share_column(),
+       {.heading = "bound GFLOP/s", .key = "bound_flops_per_second", .width = 13, .scale = 1e-9},
+       {.heading = "% of bound", .key = "bound_share", .scale = 100}});
   report.columns(columns);
   for (std::size_t i = 0; i < options.precisions.size(); ++i)
     for (const ExpertsSize& size : options.sizes)

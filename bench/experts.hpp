@@ -19,9 +19,9 @@ struct ExpertsOptions {
   std::vector<DType> precisions{DType::f32, DType::bf16};
   std::vector<ExpertsSize> sizes{
       {16, 16384, 512, 1024},  // configs/bench/moe_216m.yaml on one rank
-      {16, 1024, 512, 1024},   // few rows to an expert: weights weigh more
-      {64, 16384, 512, 256},   // many small experts
-      {8, 4096, 1024, 2048},   // larger ones
+      {16, 1024, 512, 1024},   // few rows to an expert, 64 to 256: weights weigh more
+      {16, 2048, 512, 1024},  {16, 4096, 512, 1024}, {64, 16384, 512, 256},  // many small experts
+      {8, 4096, 1024, 2048},                                                 // larger ones
   };
 };
 
@@ -30,6 +30,10 @@ enum class Load : std::uint8_t { balanced, skewed };
 // allow. Skewed: expert e gets a share as 1 / (e + 1), the load of a router without balance loss.
 std::vector<std::int64_t> expert_offsets(std::int64_t num_experts, std::int64_t num_rows,
                                          Load load);
+
+// What a pass has to move between memory and processor: rows in and out, what the forward pass
+// leaves of each (gate and up), weights once and, backward, their fp32 gradients read and written.
+double least_bytes(const ExpertsSize& size, DType precision, bool backward);
 
 // Collective; each rank has a bank of its own, all work at once.
 void run_experts(Group& world, const ExpertsOptions& options, const Repeats& repeats,

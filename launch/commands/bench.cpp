@@ -10,6 +10,7 @@
 
 #include "bench/all_to_all.hpp"
 #include "bench/attention.hpp"
+#include "bench/dispatch.hpp"
 #include "bench/experts.hpp"
 #include "bench/linear.hpp"
 #include "bench/ring.hpp"
@@ -150,6 +151,26 @@ void bench_experts(const CommandContext& context, const Request& request,
   bench::run_experts(context.session->world(), options, request.repeats, output);
 }
 
+void require_ranks(const CommandContext& context, const std::string& name) {
+  if (context.session->world().size() < 2)
+    throw UsageError("bench",
+                     fmt::format("bench {0} measures an exchange between ranks and needs two at "
+                                 "least: mpirun -n 2 switchyard bench {0}",
+                                 name));
+}
+
+void bench_dispatch(const CommandContext& context, const Request& request,
+                    const bench::Output& output) {
+  const auto options =
+      options_of<bench::DispatchOptions, 4>("dispatch", request, "TOKENSxHIDDENxEXPERTSxTOP_K");
+  for (const bench::DispatchSize& size : options.sizes)
+    if (size.top_k > size.num_experts)
+      throw UsageError("bench", fmt::format("--sizes: top_k {} is more than the {} experts",
+                                            size.top_k, size.num_experts));
+  require_ranks(context, "dispatch");
+  bench::run_dispatch(context.session->world(), options, request.repeats, output);
+}
+
 void bench_all_to_all(const CommandContext& context, const Request& request,
                       const bench::Output& output) {
   refuse_arguments("all_to_all", request);
@@ -157,10 +178,7 @@ void bench_all_to_all(const CommandContext& context, const Request& request,
     throw UsageError("bench", "bench all_to_all moves bytes and takes no --precision");
   bench::AllToAllOptions options;
   replace_sizes<1>(options.sizes, request, "BYTES");
-  if (context.session->world().size() < 2)
-    throw UsageError("bench",
-                     "bench all_to_all measures an exchange between ranks and needs two at least: "
-                     "mpirun -n 2 switchyard bench all_to_all");
+  require_ranks(context, "all_to_all");
   bench::run_all_to_all(context.session->world(), options, request.repeats, output);
 }
 
@@ -255,11 +273,12 @@ struct Benchmark {
   std::string_view name;
   void (*run)(const CommandContext& context, const Request& request, const bench::Output& output);
 };
-constexpr std::array<Benchmark, 6> benchmarks{{{"step", bench_step},
+constexpr std::array<Benchmark, 7> benchmarks{{{"step", bench_step},
                                                {"linear", bench_linear},
                                                {"attention", bench_attention},
                                                {"experts", bench_experts},
                                                {"all_to_all", bench_all_to_all},
+                                               {"dispatch", bench_dispatch},
                                                {"ring", bench_ring}}};
 
 constexpr const char* description =
@@ -274,6 +293,7 @@ constexpr const char* description =
     "  experts     a bank of SwiGLU experts under balanced and skewed loads, forward and backward\n"
     "  all_to_all  the exchange between ranks, 4 KiB to 16 MiB a rank, with a check of what "
     "arrived\n"
+    "  dispatch    tokens to the ranks of their experts and back, by every kind of dispatch\n"
     "  ring        attention of one sequence that the ranks share, beside what one rank attains\n"
     "\n"
     "docs/performance.md tells what the columns mean.";
@@ -308,10 +328,11 @@ int run_bench(const CommandContext& context) {
       .add("limit", "SECONDS", limit,
            "without progress of any rank, then the ranks that hang are named; 0: none (1800)")
       .add("precision", "TYPE", request.precision,
-           "fp32 or bf16 alone, for linear, attention, experts and ring")
+           "fp32 or bf16 alone, for linear, attention, experts, dispatch and ring")
       .add("sizes", "SIZE,...", request.sizes,
            "other sizes than the benchmark's own: ROWSxOUTxIN, "
-           "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE or BYTES")
+           "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE, "
+           "TOKENSxHIDDENxEXPERTSxTOP_K or BYTES")
       .add("disturb", request.disturb,
            "step: measure again while another program keeps one core busy")
       .add("lengths", "N,...", request.lengths, "ring: positions of the sequence")

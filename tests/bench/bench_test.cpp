@@ -127,6 +127,9 @@ TEST(Bench, ExpertsUnderBothLoads) {
     // The planner also counts the activation's few operations.
     EXPECT_GE(flops(row), products * world().size() * (1 - 1e-6));
     EXPECT_LE(flops(row), products * world().size() * 1.3);
+    EXPECT_GT(row.at("bound_share"), 0);
+    EXPECT_GE(row.at("bound_share").get<double>(),
+              row.at("ceiling_share").get<double>() * (1 - 1e-12));
     EXPECT_NEAR(row.at("rows_per_second").get<double>() * row.at("median_seconds").get<double>(),
                 50.0 * world().size(), 1e-6);
   }
@@ -156,6 +159,14 @@ TEST(Bench, StepTableEndsWithTheSummary) {
   for (const char* line :
        {"experts ", "optimizer ", "step   ", "throughput ", "lower bound ", "memory "})
     EXPECT_GE(count_lines(text, line), 1) << line;
+}
+
+// By hand: 10 rows of 4 elements in, 4 out (backward 4 more), 2 x 3 of gate and up; 2 experts with
+// 3 x 3 x 4 weights.
+TEST(Bench, LeastBytesOfExperts) {
+  const bench::ExpertsSize size{2, 10, 4, 3};
+  EXPECT_EQ(least_bytes(size, DType::f32, false), (10 * (4 + 4 + 6) + 72) * 4);
+  EXPECT_EQ(least_bytes(size, DType::bf16, true), (10 * (4 + 4 + 4 + 6) + 72) * 2 + 72 * 8);
 }
 
 TEST(Bench, OffsetsCoverTheRows) {

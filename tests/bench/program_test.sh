@@ -8,7 +8,7 @@ cd "$work" || exit 1
 # mpirun waits that long after a failure, even when nobody is left.
 export OMPI_MCA_odls_base_sigkill_timeout=0
 run() { expect "$1" "$mpiexec" -n "$ranks" "$switchyard" bench "${@:2}"; }
-names="step, linear, attention, experts, all_to_all, ring"
+names="step, linear, attention, experts, all_to_all, dispatch, ring"
 
 run 2
 expect_lines 1 "switchyard: bench: the benchmark's name is missing; there are $names"
@@ -45,7 +45,7 @@ expect_lines 1 "--layout: 'striped' is not a choice; use zigzag or contiguous"
 run 2 ring --heads 3 --kv-heads 2
 expect_lines 1 "--heads 3 must be a multiple of --kv-heads 2"
 expect 0 "$switchyard" bench --help
-for name in step linear attention experts all_to_all ring; do
+for name in step linear attention experts all_to_all dispatch ring; do
   grep -q "^  $name " <<<"$out" || fail "the help does not tell what $name measures: $out"
 done
 
