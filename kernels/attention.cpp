@@ -15,6 +15,7 @@ void check_shape(const AttentionShape& s) {
   expect(s.num_kv_heads > 0 && s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0,
          "a number of heads that the kv heads divide");
   expect(s.head_dim > 0 && s.scale > 0, "a positive head_dim and scale");
+  expect(s.slopes.empty() || std::ssize(s.slopes) == s.num_heads, "a slope of each head, or none");
   expect(s.held_queries.empty() || s.held_queries.back().end() <= s.query_length,
          "held queries below query_length");
   expect(s.held_keys.empty() || s.held_keys.back().end() <= s.key_length,
@@ -25,6 +26,7 @@ void check_shape(const AttentionShape& s) {
 void expect_everything_held(const AttentionShape& s) {
   expect(s.held_queries.empty() && s.held_keys.empty(),
          "whole sequences: attention of a share of them is for the CPU");
+  expect(s.slopes.empty(), "no slopes: distances are for the CPU");
 }
 
 void check_queries(const AttentionShape& s, const TensorView& view, DType dtype) {

@@ -1,15 +1,17 @@
 // Attention with grouped queries over a range of keys for each query, in blocks with an online
 // softmax: no [L, L] matrix exists, and blocks that no query sees cost nothing.
 //   out = softmax(scale * q k^T over the range) v       lse = log sum exp(scale * q k^T)
-// Running maximum, sum, output accumulator and every gradient accumulator are fp32 (Dao et al.,
-// "FlashAttention", 2022). The keys may come in parts, one call each: outputs in fp32 are merged by
-// their log-sum-exps (Merge), and a part's gradients need only the whole row's lse and delta.
-// Deterministic: every sum has a fixed order whatever the number of threads.
-// A call may have a share of whole sequences ("held"): their lengths and ranges are still those of
-// all queries and keys, and so are the blocks, at fixed positions of the whole sequence. Every
-// result then has the bits that a call with everything has: out, lse and dq if all keys are held
-// that the held queries see, dk and dv if all queries are held that see the held keys. A block of
-// which only some rows are held is computed as a whole. On the CPU only.
+// Scores may be lowered by distance, slope * (position of the query - that of the key), with a
+// slope of each head (ALiBi: Press et al. 2022); on the CPU only. Running maximum, sum, output
+// accumulator and every gradient accumulator are fp32 (Dao et al., "FlashAttention", 2022). The
+// keys may come in parts, one call each: outputs in fp32 are merged by their log-sum-exps (Merge),
+// and a part's gradients need only the whole row's lse and delta. Deterministic: every sum has a
+// fixed order whatever the number of threads. A call may have a share of whole sequences ("held"):
+// their lengths and ranges are still those of all queries and keys, and so are the blocks, at fixed
+// positions of the whole sequence. Every result then has the bits that a call with everything has:
+// out, lse and dq if all keys are held that the held queries see, dk and dv if all queries are held
+// that see the held keys. A block of which only some rows are held is computed as a whole. On the
+// CPU only.
 #pragma once
 
 #include <span>
@@ -34,6 +36,13 @@ struct AttentionShape {
   // num_sequences * num_held_keys().
   std::span<const PositionRange> held_queries = {};
   std::span<const PositionRange> held_keys = {};
+
+  // By head; empty: nothing is lowered. Borrowed.
+  std::span<const float> slopes = {};
+  // Positions of the rows of queries and of keys, ascending and apart, for distances; empty: a row
+  // is at its number. Of held shares rows are whole sequences'. Borrowed.
+  std::span<const PositionRange> query_positions = {};
+  std::span<const PositionRange> key_positions = {};
 
   std::int64_t num_held_queries() const {
     return held_queries.empty() ? query_length : num_positions(held_queries);

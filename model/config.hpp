@@ -29,10 +29,11 @@ constexpr std::array<std::string_view, 8> choice_names(MixerKind) {
 
 // How tokens learn of their place. rope: queries and keys of attention are turned by it
 // (kernels/rope.hpp); absolute, sinusoidal: a vector is added to the embedding, learned or of
-// sines and cosines (model/position_embedding.hpp); none: from the causal mask alone.
-enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal };
-constexpr std::array<std::string_view, 4> choice_names(PositionKind) {
-  return {"rope", "none", "absolute", "sinusoidal"};
+// sines and cosines (model/position_embedding.hpp); alibi: scores of attention are lowered by
+// distance; none: from the causal mask alone.
+enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal, alibi };
+constexpr std::array<std::string_view, 5> choice_names(PositionKind) {
+  return {"rope", "none", "absolute", "sinusoidal", "alibi"};
 }
 
 // What a layer does with the activations that its backward pass reads (model/layer_records.hpp).

@@ -110,6 +110,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
   if (config.run.device == RunDevice::cuda)
     for (const auto mistakes : {router_mistakes_on_card, dispatch_mistakes_on_card})
       if (auto wrong = mistakes(config.experts); !wrong.empty()) return wrong;
+  if (config.run.device == RunDevice::cuda && config.model.position.kind == PositionKind::alibi)
+    return {{{"run.device", "model.position.kind"},
+             "attention that lowers scores by distance (alibi) is there on the CPU only; write "
+             "run.device: cpu, or another model.position"}};
   // A rank has the most rows where no sequence is cut: if those have numbers, it need not be chosen
   // here how to cut them.
   ParallelConfig uncut = legal;

@@ -175,6 +175,7 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                              .b_transposed = true};
   multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores), s.scratchpad);
   multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs), s.scratchpad);
+  b.lower_by_distance(g, queries, part.keys, s.scores);
   b.find_visible(g.sequence, queries, part.keys, s.from, s.to);
   hide_rows_without_keys(of_queries.lse, rows, s);
   softmax_block_backward({.scores = s.scores,

@@ -1,6 +1,7 @@
 #include "kernels/cpu/attention_blocks.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numbers>
 
@@ -37,6 +38,15 @@ bool holds_any(std::span<const PositionRange> held, const Range& positions) {
   return std::ranges::any_of(held, [&](const PositionRange& range) {
     return range.begin < positions.end() && positions.begin < range.end();
   });
+}
+
+// The position of a row of a sequence, where rows hold these.
+std::int64_t position_of(std::span<const PositionRange> positions, std::int64_t row) {
+  for (const PositionRange& range : positions) {
+    if (row < range.count) return range.begin + row;
+    row -= range.count;
+  }
+  return row;  // of padding, which nobody sees; of all rows, where nothing is said
 }
 
 void check_ranges(const AttentionShape& s, const std::int32_t* first, const std::int32_t* end) {
@@ -155,6 +165,26 @@ void AttentionBlocks::find_visible(std::int64_t sequence, const Range& queries, 
   const std::int64_t rows = group() * queries.count;
   std::fill(from + rows, from + padded_rows(queries.count), 0);
   std::fill(to + rows, to + padded_rows(queries.count), 0);
+}
+
+void AttentionBlocks::lower_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
+                                        float* scores) const {
+  if (shape_.slopes.empty()) return;
+  std::array<std::int32_t, max_keys_of_block> positions;
+  for (std::int64_t j = 0; j < keys.count; ++j)
+    positions[static_cast<std::size_t>(j)] =
+        static_cast<std::int32_t>(position_of(shape_.key_positions, keys.begin + j));
+  float* row = scores;
+  for (std::int64_t h = 0; h < group(); ++h) {
+    const float slope =
+        shape_.slopes[static_cast<std::size_t>(g.kv_head * group() + h)] / shape_.scale;
+    for (std::int64_t i = 0; i < queries.count; ++i, row += padded_keys(keys.count)) {
+      const auto own =
+          static_cast<std::int32_t>(position_of(shape_.query_positions, queries.begin + i));
+      for (std::int64_t j = 0; j < keys.count; ++j)
+        row[j] -= slope * static_cast<float>(own - positions[static_cast<std::size_t>(j)]);
+    }
+  }
 }
 
 std::int64_t AttentionBlocks::query_row(std::int64_t sequence, std::int64_t query) const {

@@ -83,6 +83,11 @@ class AttentionBlocks {
   void find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
                     std::int32_t* from, std::int32_t* to) const;
 
+  // Lowers the scores [padded rows, padded keys] of a query block by their distances; such as are
+  // multiplied by the scale afterwards. Nothing without slopes.
+  void lower_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
+                         float* scores) const;
+
   // Queries (of all heads of the group) and keys as dense padded blocks in the operand type; zeros
   // for those that are not held.
   void gather_queries(const TensorView& from, const HeadGroup& g, const Range& queries,

@@ -198,7 +198,8 @@ void add_model(std::vector<Key>& keys) {
                       "How tokens learn of their place: `rope`, queries and keys of attention are "
                       "turned by it; `absolute`, a learned vector of each of the `sequence_length` "
                       "positions is added to the embedding; `sinusoidal`, one of sines and cosines "
-                      "is; `none`, from the causal mask alone."});
+                      "is; `alibi`, scores of attention are lowered by distance, at a rate of each "
+                      "head; `none`, from the causal mask alone."});
   keys.push_back({.section = "model",
                   .name = "mixer",
                   .field = field<s, mixer_of>(),

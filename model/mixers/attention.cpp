@@ -1,6 +1,7 @@
 #include "model/mixers/attention.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "kernels/attention_sink.hpp"
@@ -28,6 +29,23 @@ float attention_scale(const ModelConfig& model) {
   return static_cast<float>(1 / std::sqrt(static_cast<double>(model.effective_head_dim())));
 }
 
+// Of each head: 2^{-8 h / A} for h = 1 ... A if A is a power of two; else those of the power below,
+// then every second one of the power above (Press et al. 2022, as their code and Hugging Face's
+// Bloom have it). None unless positions are told so.
+std::vector<float> alibi_slopes(const ModelConfig& model) {
+  std::vector<float> slopes;
+  if (model.position.kind != PositionKind::alibi) return slopes;
+  const auto power =
+      static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(model.num_heads)));
+  const auto slope = [](std::int64_t h, std::int64_t of) {
+    return static_cast<float>(std::exp2(-8.0 * static_cast<double>(h) / static_cast<double>(of)));
+  };
+  for (std::int64_t h = 1; h <= power; ++h) slopes.push_back(slope(h, power));
+  for (std::int64_t h = 1; std::ssize(slopes) < model.num_heads; h += 2)
+    slopes.push_back(slope(h, 2 * power));
+  return slopes;
+}
+
 kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t num_sequences,
                                         std::int64_t query_length, std::int64_t key_length) {
   kernels::AttentionShape shape;
@@ -46,7 +64,8 @@ AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequen
           .num_heads = model.num_heads,
           .num_kv_heads = model.num_kv_heads,
           .head_dim = model.effective_head_dim(),
-          .scale = attention_scale(model)};
+          .scale = attention_scale(model),
+          .slopes = alibi_slopes(model)};
 }
 
 // Of the model's layers, each once.
@@ -147,6 +166,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       mesh_(store.mesh()),
       model_(model),
       window_(attention.effective_window()),
+      slopes_(alibi_slopes(model)),
       compute_(compute),
       qkv_(store.add(weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden},
                                  shape_keys, model.initial_std))),
@@ -283,8 +303,11 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
                               .query_offset = offset,
                               .window = window_},
                              scratch.first_keys, scratch.end_keys);
-  kernels::attention_forward(attention_shape(model_, 1, num_tokens, length), heads.q,
-                             cache.keys()->slice_rows(0, length),
+  kernels::AttentionShape shape = attention_shape(model_, 1, num_tokens, length);
+  const PositionRange of_queries{offset, num_tokens};
+  shape.slopes = slopes_;
+  shape.query_positions = {&of_queries, 1};
+  kernels::attention_forward(shape, heads.q, cache.keys()->slice_rows(0, length),
                              cache.values()->slice_rows(0, length), key_ranges, scratch.out,
                              scratch.lse, kernels::Merge::replace, scratch.workspace);
   if (sinks_ != nullptr)

@@ -1,7 +1,8 @@
 // Causal self-attention with grouped queries, over all tokens before or a window of them, with
 // learned sinks or without:
 //   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
-// Nothing is turned unless positions are rotary (model.position).
+// Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
+// lowered by its slope times the distance.
 // Where sequences are split over context ranks, the ranks exchange what attention needs
 // (parallel/context/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. In generation keys
@@ -116,7 +117,8 @@ class AttentionMixer final : public SequenceMixer {
   Device& device_;
   const Mesh& mesh_;
   ModelConfig model_;
-  std::int64_t window_;  // 0: none
+  std::int64_t window_;        // 0: none
+  std::vector<float> slopes_;  // by head, of ALiBi; none: nothing is lowered by distance
   DType compute_;
   Parameter& qkv_;
   Parameter& output_;

@@ -32,9 +32,13 @@ std::vector<std::int64_t> local_of_ulysses(const SequenceSplit& split, int ring_
   return num_local;
 }
 
-AttentionSizes share_of(AttentionSizes sizes, int num_ranks) {
+AttentionSizes share_of(AttentionSizes sizes, int num_ranks, int rank) {
   sizes.num_heads = HeadExchange::heads_each(sizes.num_heads, num_ranks);
   sizes.num_kv_heads = HeadExchange::heads_each(sizes.num_kv_heads, num_ranks);
+  if (!sizes.slopes.empty()) {
+    const auto first = sizes.slopes.begin() + rank * sizes.num_heads;
+    sizes.slopes = {first, first + sizes.num_heads};
+  }
   return sizes;
 }
 
@@ -89,7 +93,7 @@ std::vector<ConfigMistake> head_mistakes(std::int64_t num_heads, std::int64_t nu
 ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSizes& all,
                                DType compute, const SequenceSplit& split, int ring_rank,
                                ExchangeProgress& progress)
-    : sizes(share_of(all, ulysses.size())),
+    : sizes(share_of(all, ulysses.size(), ulysses.rank())),
       gradient_type(all.num_kv_heads < ulysses.size() ? DType::f32 : compute),
       exchange(ulysses, device, all.num_sequences, local_of_ulysses(split, ring_rank),
                std::max({2 * (sizes.query_cols() + sizes.key_cols()) * size_of(compute),

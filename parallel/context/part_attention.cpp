@@ -14,7 +14,8 @@ kernels::AttentionShape shape_with(const AttentionSizes& sizes, std::int64_t num
           .num_heads = sizes.num_heads,
           .num_kv_heads = sizes.num_kv_heads,
           .head_dim = sizes.head_dim,
-          .scale = sizes.scale};
+          .scale = sizes.scale,
+          .slopes = sizes.slopes};
 }
 
 }  // namespace
@@ -40,8 +41,13 @@ void PartAttention::set_documents(kernels::DocumentStarts document_starts) {
 }
 
 kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part) const {
-  if (!part.of_whole_sequences)
-    return shape_with(sizes_, num_positions(part.queries), part.key_length);
+  if (!part.of_whole_sequences) {
+    kernels::AttentionShape shape =
+        shape_with(sizes_, num_positions(part.queries), part.key_length);
+    shape.query_positions = part.queries;
+    shape.key_positions = part.keys;
+    return shape;
+  }
   kernels::AttentionShape whole = shape_with(sizes_, length_, length_);
   whole.held_queries = part.queries;
   whole.held_keys = part.keys;

@@ -24,6 +24,7 @@ struct AttentionSizes {
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
   float scale = 1.0f;
+  std::vector<float> slopes = {};  // by head; none: scores do not depend on distances
 
   std::int64_t query_cols() const { return num_heads * head_dim; }
   std::int64_t key_cols() const { return num_kv_heads * head_dim; }

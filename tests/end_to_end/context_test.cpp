@@ -16,7 +16,7 @@ namespace {
 
 constexpr double tolerance = 1e-5;  // relative, fp32
 
-enum class Model { full, windows_and_sinks, documents, running_positions };
+enum class Model { full, windows_and_sinks, documents, running_positions, alibi };
 
 struct ContextCase {
   std::int64_t ranks = 1;
@@ -60,6 +60,10 @@ Config config_of(const ContextCase& c) {
     // A document of one token sees itself alone, and with small embeddings its residual stream may
     // come near zero: the norm's gradient would then show rounding enlarged.
     config.model.embedding_std = 0.5;
+  }
+  if (c.model == Model::alibi) {
+    config.model.position.kind = PositionKind::alibi;
+    config.model.mixer = {{.kind = MixerKind::window, .window = 5}, {}};
   }
   if (!c.mixers.empty()) {
     config.model.mixer = c.mixers;
@@ -268,10 +272,11 @@ TEST(Context, ProgressByAThreadKeepsTheBits) {
 
 TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
   const std::int64_t ranks = world().size();
-  for (const Model model :
-       {Model::full, Model::windows_and_sinks, Model::documents, Model::running_positions})
+  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents,
+                            Model::running_positions, Model::alibi})
     for (const std::int64_t ulysses : divisors(ranks)) {
       if (4 % ulysses != 0) continue;  // heads
+      if (model == Model::alibi && is_tested_on_card()) continue;
       for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather})
         expect_as_one_rank(
             {.ranks = ranks,
@@ -287,7 +292,7 @@ TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
 
 TEST(Context, PaddedSplitsAreExact) {
   const std::int64_t ranks = world().size();
-  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents})
+  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents, Model::alibi})
     for (const std::int64_t length : {6 * ranks + 1, 6 * ranks + 2 * ranks - 1})
       expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = length, .model = model}, 1);
 }

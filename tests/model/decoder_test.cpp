@@ -79,7 +79,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                                            tied_case(), dropout_case(), windows_case(),
                                            shared_case(), position_case(PositionKind::none),
                                            position_case(PositionKind::absolute),
-                                           position_case(PositionKind::sinusoidal)),
+                                           position_case(PositionKind::sinusoidal),
+                                           position_case(PositionKind::alibi)),
                          [](const auto& instance) { return instance.param.name; });
 
 // Windows only, with sinks and stretched positions, in a model whose sequence_length is short.

@@ -44,7 +44,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, ReferenceTransformerTest,
                                            tied_case(), dropout_case(), windows_case(),
                                            shared_case(), position_case(PositionKind::none),
                                            position_case(PositionKind::absolute),
-                                           position_case(PositionKind::sinusoidal)),
+                                           position_case(PositionKind::sinusoidal),
+                                           position_case(PositionKind::alibi)),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

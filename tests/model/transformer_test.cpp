@@ -210,7 +210,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, TransformerTest,
                                            tied_case(), dropout_case(), windows_case(),
                                            shared_case(), position_case(PositionKind::none),
                                            position_case(PositionKind::absolute),
-                                           position_case(PositionKind::sinusoidal)),
+                                           position_case(PositionKind::sinusoidal),
+                                           position_case(PositionKind::alibi)),
                          [](const auto& instance) { return instance.param.name; });
 
 // In bf16 a value is rounded about 12 times in a block (norms, projections, attention, additions,

@@ -108,6 +108,19 @@ struct AttentionDims {
   double rope_factor = 1;   // positions are divided by it
   std::int64_t window = 0;  // keys that a query sees, its own included; 0: all before
   Weight sinks = {};        // [num_heads, number of sinks]; none if in is 0
+  bool has_alibi = false;
+
+  // ALiBi's, as Hugging Face's build_alibi_tensor of Bloom has them.
+  double slope(std::int64_t head) const {
+    if (!has_alibi) return 0;
+    std::int64_t power = 1;
+    while (2 * power <= num_heads) power *= 2;
+    const auto base = [](std::int64_t of) {
+      return std::pow(2.0, -std::pow(2.0, -(std::log2(static_cast<double>(of)) - 3)));
+    };
+    if (head < power) return std::pow(base(power), static_cast<double>(head + 1));
+    return std::pow(base(2 * power), static_cast<double>(2 * (head - power) + 1));
+  }
 
   bool sees(std::int64_t query, std::int64_t key) const {
     return key <= query && (window == 0 || query - key < window);
@@ -147,7 +160,8 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDim
     double dot = 0;
     for (std::int64_t d = 0; d < dims.head_dim; ++d)
       dot += qkv.at(first + i, dims.q(head) + d) * qkv.at(first + j, dims.k(head) + d);
-    probs.push_back(dims.sees(i, j) ? dot / std::sqrt(static_cast<double>(dims.head_dim))
+    probs.push_back(dims.sees(i, j) ? dot / std::sqrt(static_cast<double>(dims.head_dim)) -
+                                          dims.slope(head) * static_cast<double>(i - j)
                                     : -std::numeric_limits<double>::infinity());
   }
   for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)

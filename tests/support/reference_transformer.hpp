@@ -112,6 +112,7 @@ class Transformer {
     if (model_.rope_scaling.kind == kernels::RopeScaling::linear)
       dims.rope_factor = model_.rope_scaling.factor;
     dims.window = attention.effective_window();
+    dims.has_alibi = model_.position.kind == PositionKind::alibi;
     if (attention.sinks > 0)
       dims.sinks = weight(prefix_of(layer) + ".attention.sinks", model_.num_heads, attention.sinks);
     return dims;
