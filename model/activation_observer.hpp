@@ -9,7 +9,7 @@
 
 namespace switchyard {
 
-// Each is a tensor that the layer's record names (name_in_record).
+// Each is a tensor that the layer's record names (is_named).
 enum class ObservedTensor : std::uint8_t {
   hidden,         // [T, H] compute type: the residual stream as it enters the layer
   attention_lse,  // f32 [T, num_heads]
@@ -19,16 +19,16 @@ constexpr std::array<std::string_view, 3> choice_names(ObservedTensor) {
   return {"hidden", "attention_lse", "gate_probs"};
 }
 
-constexpr std::string_view name_in_record(ObservedTensor which) {
+constexpr bool is_named(ObservedTensor which, std::string_view name_in_record) {
   switch (which) {
     case ObservedTensor::hidden:
-      return "stream";
-    case ObservedTensor::attention_lse:
-      return "attention.lse";
+      return name_in_record == "stream";
+    case ObservedTensor::attention_lse:  // of attention, with a convolution or without
+      return name_in_record.starts_with("attention") && name_in_record.ends_with(".lse");
     case ObservedTensor::gate_probs:
-      return "moe.gate.scores";
+      return name_in_record == "moe.gate.scores";
   }
-  return {};
+  return false;
 }
 
 class ActivationObserver {

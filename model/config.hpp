@@ -47,13 +47,13 @@ struct MixerConfig {
   MixerKind kind = MixerKind::full;
   std::int64_t window = 0;  // tokens, the query's own included
   std::int64_t sinks = 0;   // learned logits a head that take a share of the softmax
+  std::int64_t conv = 0;    // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
-  std::int64_t conv = 0;         // taps of a convolution over queries, keys and values; 0: none
-  std::int64_t heads = 0;        // 0: num_heads
-  std::int64_t groups = 0;       // heads of queries and keys; 0: heads, of ssd 1
-  std::int64_t key_width = 0;    // of a head; 0: that of attention's heads
-  std::int64_t value_width = 0;  // likewise
-  std::int64_t chunk = 64;       // tokens that are computed together
+  std::int64_t heads = 0;             // 0: num_heads
+  std::int64_t groups = 0;            // heads of queries and keys; 0: heads, of ssd 1
+  std::int64_t key_width = 0;         // of a head; 0: that of attention's heads
+  std::int64_t value_width = 0;       // likewise
+  std::int64_t chunk = 64;            // tokens that are computed together
   bool negative_eigenvalues = false;  // delta rule: betas up to 2
 
   bool is_attention() const { return kind == MixerKind::full || kind == MixerKind::window; }
@@ -103,6 +103,11 @@ struct ModelConfig {
   double effective_embedding_std() const { return embedding_std > 0 ? embedding_std : initial_std; }
   const MixerConfig& mixer_of_layer(std::int64_t layer) const {
     return mixer[static_cast<std::size_t>(layer) % mixer.size()];
+  }
+  bool has_convolution() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).conv > 0) return true;
+    return false;
   }
   bool has_recurrent_mixer() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)

@@ -22,7 +22,7 @@ void show(ActivationObserver& observer, std::size_t layer, LayerRecords& records
   records.for_each_tensor(layer, [&](const RecordTensor& part) {
     for (const ObservedTensor which :
          {ObservedTensor::hidden, ObservedTensor::attention_lse, ObservedTensor::gate_probs})
-      if (part.name == name_in_record(which))
+      if (is_named(which, part.name))
         observer.observe(static_cast<std::int64_t>(layer), which, *part.tensor);
   });
 }

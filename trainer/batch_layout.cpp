@@ -110,6 +110,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
   if (config.run.device == RunDevice::cuda)
     for (const auto mistakes : {router_mistakes_on_card, dispatch_mistakes_on_card})
       if (auto wrong = mistakes(config.experts); !wrong.empty()) return wrong;
+  if (config.run.device == RunDevice::cuda && config.model.has_convolution())
+    return {{{"run.device", "model.mixer"},
+             "convolutions in front of mixers are there on the CPU only; write run.device: cpu, or "
+             "leave conv out"}};
   if (config.run.device == RunDevice::cuda && config.model.position.kind == PositionKind::alibi)
     return {{{"run.device", "model.position.kind"},
              "attention that lowers scores by distance (alibi) is there on the CPU only; write "

@@ -66,6 +66,11 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
     blame({"run.device", "numerics.exact"},
           "exact mode is there on the CPU only: the products of a card do not keep a row's bits; "
           "write run.device: cpu, or numerics.exact: false");
+  if (config.model.has_convolution())
+    blame({"model.mixer", "numerics.exact"},
+          "the gradient of a convolution's taps is summed over a rank's rows in fp32, so that its "
+          "last bits depend on the layout, and numerics.exact forbids that; leave conv out, or "
+          "write numerics.exact: false");
   if (config.model.has_recurrent_mixer())
     blame({"model.mixer", "numerics.exact"},
           "a recurrence adds up its chunks from where a rank's part of a sequence begins, so that "

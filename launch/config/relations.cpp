@@ -120,8 +120,7 @@ std::string idle_value(const MixerConfig& mixer) {
     return counts_with("negative_eigenvalues", "kind delta or gated_delta");
   if (!mixer.is_attention()) return {};
   const MixerConfig defaults;
-  for (const auto& [name, value, idle] : {std::tuple{"conv", mixer.conv, defaults.conv},
-                                          {"heads", mixer.heads, defaults.heads},
+  for (const auto& [name, value, idle] : {std::tuple{"heads", mixer.heads, defaults.heads},
                                           {"groups", mixer.groups, defaults.groups},
                                           {"key_width", mixer.key_width, defaults.key_width},
                                           {"value_width", mixer.value_width, defaults.value_width},

@@ -200,20 +200,21 @@ void add_model(std::vector<Key>& keys) {
                       "positions is added to the embedding; `sinusoidal`, one of sines and cosines "
                       "is; `alibi`, scores of attention are lowered by distance, at a rate of each "
                       "head; `none`, from the causal mask alone."});
-  keys.push_back({.section = "model",
-                  .name = "mixer",
-                  .field = field<s, mixer_of>(),
-                  .elements = mixer_keys(),
-                  .description =
-                      "How the layers let tokens learn of each other (docs/mixers.md): one entry, "
-                      "or a list that is repeated over the layers. `kind`: attention to all tokens "
-                      "before (`full`) or to the last `window` tokens, the token itself included "
-                      "(`window`), with `sinks`, learned logits of each head that take a share of "
-                      "the softmax; or a recurrence with a state of fixed size: linear attention "
-                      "(`linear`), `retention`, `lightning`, Mamba-2 (`ssd`), DeltaNet (`delta`), "
-                      "gated DeltaNet (`gated_delta`), with `heads` of `key_width` and "
-                      "`value_width`, `groups` of them sharing queries and keys, and a convolution "
-                      "of `conv` taps. `model.attention` is its old name."});
+  keys.push_back(
+      {.section = "model",
+       .name = "mixer",
+       .field = field<s, mixer_of>(),
+       .elements = mixer_keys(),
+       .description =
+           "How the layers let tokens learn of each other (docs/mixers.md): one entry, "
+           "or a list that is repeated over the layers. `kind`: attention to all tokens "
+           "before (`full`) or to the last `window` tokens, the token itself included "
+           "(`window`), with `sinks`, learned logits of each head that take a share of "
+           "the softmax; or a recurrence with a state of fixed size: linear attention "
+           "(`linear`), `retention`, `lightning`, Mamba-2 (`ssd`), DeltaNet (`delta`), "
+           "gated DeltaNet (`gated_delta`), with `heads` of `key_width` and "
+           "`value_width`, `groups` of them sharing queries and keys. All kinds may have "
+           "a convolution of `conv` taps in front. `model.attention` is its old name."});
   keys.push_back({.section = "model",
                   .name = "tie_embeddings",
                   .field = field<s, &C::tie_embeddings>(),

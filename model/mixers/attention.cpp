@@ -108,29 +108,37 @@ constexpr const char* shape_keys =
 void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "out", out);
   visit_tensor(visit, "lse", lse);
+  if (!halo.empty()) visit_tensor(visit, "halo", halo);
 }
 
 void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
+  if (!projected.empty()) visit_tensor(visit, "projected", projected);
   visit_tensor(visit, "qkv", qkv);
 }
 
 AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
-                                 DType compute, std::int64_t num_sequences,
+                                 std::int64_t conv_width, DType compute, std::int64_t num_sequences,
                                  const SequenceSplit& split)
     : attention(device, mesh, attention_sizes(model, num_sequences), compute, split,
                 windows_of(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
+  if (conv_width > 0)
+    conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), conv_width);
 }
 
 void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_starts) {
   attention.begin(document_starts);
+  if (conv) conv->document_starts.assign(document_starts.begin(), document_starts.end());
 }
 
 AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model, std::int64_t window,
-                             DType compute, std::int64_t max_length, std::int64_t max_new_tokens)
+                             std::int64_t conv, DType compute, std::int64_t max_length,
+                             std::int64_t max_new_tokens)
     : window_(window) {
+  if (conv > 1)
+    last_rows_ = Tensor(device, Purpose::activation, compute, {conv - 1, qkv_cols(model)});
   const std::int64_t rows =
       window > 0 ? std::min(max_length, window + cache_step + max_new_tokens) : max_length;
   keys_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
@@ -149,15 +157,19 @@ void AttentionMixer::Cache::make_room(std::int64_t num_cached, std::int64_t num_
 }
 
 AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
-                                             DType compute, std::int64_t num_tokens,
-                                             std::int64_t max_length)
+                                             std::int64_t conv, DType compute,
+                                             std::int64_t num_tokens, std::int64_t max_length)
     : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
       out(device, Purpose::workspace, compute, {num_tokens, query_cols(model)}),
       lse(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads}),
       first_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
       end_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
       workspace(
-          make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {}
+          make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {
+  if (conv == 0) return;
+  projected = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
+  rows = Tensor(device, Purpose::workspace, compute, {conv - 1 + num_tokens, qkv_cols(model)});
+}
 
 AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
                                const ModelConfig& model, const MixerConfig& attention,
@@ -167,6 +179,8 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       model_(model),
       window_(attention.effective_window()),
       slopes_(alibi_slopes(model)),
+      conv_width_(attention.conv),
+      kind_(attention.conv == 0 ? "attention" : "attention_conv" + std::to_string(attention.conv)),
       compute_(compute),
       qkv_(store.add(weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden},
                                  shape_keys, model.initial_std))),
@@ -182,11 +196,13 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
   expect(model.effective_head_dim() > 0 &&
              (!model.turns_positions() || model.effective_head_dim() % 2 == 0),
          "an even head_dim, as rotary positions turn pairs");
+  if (conv_width_ > 0) conv_.emplace(store, prefix, qkv_cols(model), conv_width_, false);
 }
 
 std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
-                                                        std::int64_t /*num_sequences*/) const {
+                                                        std::int64_t num_sequences) const {
   auto saved = std::make_unique<Saved>();
+  if (conv_width_ > 1) saved->halo = conv_->make_halo(compute_, num_sequences);
   saved->out = Tensor(device_, Purpose::activation, compute_, {num_tokens, query_cols(model_)});
   saved->lse = Tensor(device_, Purpose::activation, DType::f32, {num_tokens, model_.num_heads});
   return saved;
@@ -195,23 +211,29 @@ std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
 std::unique_ptr<MixerRecord> AttentionMixer::make_derived(std::int64_t num_tokens,
                                                           std::int64_t /*num_sequences*/) const {
   auto derived = std::make_unique<Derived>();
+  if (conv_)
+    derived->projected =
+        Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
   derived->qkv = Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
   return derived;
 }
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequences,
                                                            const SequenceSplit& split) const {
-  return std::make_unique<Scratch>(device_, mesh_, model_, compute_, num_sequences, split);
+  return std::make_unique<Scratch>(device_, mesh_, model_, conv_width_, compute_, num_sequences,
+                                   split);
 }
 
 std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
                                                        std::int64_t max_new_tokens) const {
-  return std::make_unique<Cache>(device_, model_, window_, compute_, max_length, max_new_tokens);
+  return std::make_unique<Cache>(device_, model_, window_, conv_width_, compute_, max_length,
+                                 max_new_tokens);
 }
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
                                                                   std::int64_t max_length) const {
-  return std::make_unique<ExtendScratch>(device_, model_, compute_, num_tokens, max_length);
+  return std::make_unique<ExtendScratch>(device_, model_, conv_width_, compute_, num_tokens,
+                                         max_length);
 }
 
 void AttentionMixer::pack_weights() {
@@ -233,19 +255,15 @@ void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
                 rotation);
 }
 
-void AttentionMixer::project(const TensorView& x, const TensorView& qkv,
-                             const LayerContext& context) const {
-  kernels::linear_forward(x, packed_qkv_, qkv);
-  turn(heads_of(qkv).rotated, kernels::Rotation::forward, context);
-}
-
 void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerRecord& saved_record,
                              MixerRecord& derived_record, const LayerContext& context) const {
   auto& saved = dynamic_cast<Saved&>(saved_record);
   auto& derived = dynamic_cast<Derived&>(derived_record);
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
-  project(x, derived.qkv, context);
+  kernels::linear_forward(x, packed_qkv_, projected_in(derived));
+  if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
+  turn(heads.rotated, kernels::Rotation::forward, context);
   scratch.attention.forward(window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
                             [&context] { context.poll(); });
   context.poll();
@@ -255,9 +273,15 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
 void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
                              const MixerRecord& saved_record, MixerRecord& derived_record,
                              const LayerContext& context) const {
-  project(x, dynamic_cast<Derived&>(derived_record).qkv, context);
+  const auto& saved = dynamic_cast<const Saved&>(saved_record);
+  auto& derived = dynamic_cast<Derived&>(derived_record);
+  kernels::linear_forward(x, packed_qkv_, projected_in(derived));
+  if (conv_)
+    conv_->rebuild(derived.projected, derived.qkv, saved.halo,
+                   *dynamic_cast<Scratch&>(context.scratch).conv);
+  turn(heads_of(derived.qkv).rotated, kernels::Rotation::forward, context);
   context.poll();
-  kernels::linear_forward(dynamic_cast<const Saved&>(saved_record).out, packed_output_, y);
+  kernels::linear_forward(saved.out, packed_output_, y);
 }
 
 void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
@@ -278,6 +302,9 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
                              gradients.k, gradients.v, [&context] { context.poll(); });
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
   turn(gradients.rotated, kernels::Rotation::backward, context);
+  if (conv_)
+    conv_->backward(scratch.dqkv, derived.projected, scratch.dqkv, saved.halo, *scratch.conv,
+                    context);
   context.poll();
   kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient_sum());
   context.gradient_ready(qkv_);
@@ -293,7 +320,10 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   const std::int64_t offset = num_cached - cache.first();  // rows of the cache in use
   const std::int64_t length = offset + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
-  project(x, scratch.qkv, context);
+  kernels::linear_forward(x, packed_qkv_, conv_ ? scratch.projected : scratch.qkv);
+  if (conv_)
+    conv_->extend(scratch.projected, scratch.qkv, cache.last_rows(), scratch.rows, num_cached);
+  turn(heads.rotated, kernels::Rotation::forward, context);
   kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
   kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
   const kernels::KeyRanges key_ranges =

@@ -1,6 +1,7 @@
 // Causal self-attention with grouped queries, over all tokens before or a window of them, with
 // learned sinks or without:
 //   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
+// A layer may convolve q, k and v over the last tokens before that.
 // Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
 // lowered by its slope times the distance.
 // Where sequences are split over context ranks, the ranks exchange what attention needs
@@ -10,11 +11,13 @@
 // D head_dim, A num_heads, G num_kv_heads.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "kernels/attention.hpp"
 #include "kernels/linear.hpp"
 #include "model/config.hpp"
+#include "model/mixers/causal_convolution.hpp"
 #include "model/sequence_mixer.hpp"
 #include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
@@ -24,22 +27,26 @@ namespace switchyard {
 class AttentionMixer final : public SequenceMixer {
  public:
   struct Saved final : MixerRecord {
-    Tensor out;  // [T, A D]: of the attention, before Wout
-    Tensor lse;  // f32 [T, A]
+    Tensor out;   // [T, A D]: of the attention, before Wout
+    Tensor lse;   // f32 [T, A]
+    Tensor halo;  // rows before this rank's runs, of the convolution; if there is one, and split
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
   struct Derived final : MixerRecord {
-    Tensor qkv;  // [T, (A + 2 G) D], q and k after the rotation
+    Tensor projected;  // [T, (A + 2 G) D]: before the convolution; if there is one
+    Tensor qkv;        // [T, (A + 2 G) D], q and k after the rotation
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
   struct Scratch final : MixerScratch {
-    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model, DType compute,
-            std::int64_t num_sequences, const SequenceSplit& split);
+    // conv: taps of the convolution, 0 for none.
+    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model, std::int64_t conv,
+            DType compute, std::int64_t num_sequences, const SequenceSplit& split);
     void set_documents(kernels::DocumentStarts document_starts) override;
 
     ContextAttention attention;
+    std::optional<CausalConvolution::Scratch> conv;
     Tensor dqkv;  // [T, (A + 2 G) D]
     Tensor dout;  // [T, A D]
   };
@@ -47,9 +54,9 @@ class AttentionMixer final : public SequenceMixer {
   // window may still show, so that its size is bounded however long the sequence becomes.
   class Cache final : public MixerCache {
    public:
-    // window: of the layer, 0 for none. At most max_new_tokens are added at a time.
-    Cache(Device& device, const ModelConfig& model, std::int64_t window, DType compute,
-          std::int64_t max_length, std::int64_t max_new_tokens);
+    // window, conv: of the layer, 0 for none. At most max_new_tokens are added at a time.
+    Cache(Device& device, const ModelConfig& model, std::int64_t window, std::int64_t conv,
+          DType compute, std::int64_t max_length, std::int64_t max_new_tokens);
     // Room for `num_tokens` behind the `num_cached` tokens of the sequence: what no later token
     // sees makes way.
     void make_room(std::int64_t num_cached, std::int64_t num_tokens);
@@ -57,17 +64,21 @@ class AttentionMixer final : public SequenceMixer {
     void clear() override { first_ = 0; }
     const Tensor& keys() const { return keys_; }
     const Tensor& values() const { return values_; }
+    const Tensor& last_rows() const { return last_rows_; }
 
    private:
     std::int64_t window_;
     std::int64_t first_ = 0;
-    Tensor keys_;    // [rows, G D]
-    Tensor values_;  // [rows, G D]
+    Tensor keys_;       // [rows, G D]
+    Tensor values_;     // [rows, G D]
+    Tensor last_rows_;  // [w - 1, (A + 2 G) D]: the last before the convolution
   };
   // Buffers for `num_tokens` new tokens of a sequence of at most max_length.
   struct ExtendScratch final : MixerScratch {
-    ExtendScratch(Device& device, const ModelConfig& model, DType compute, std::int64_t num_tokens,
-                  std::int64_t max_length);
+    ExtendScratch(Device& device, const ModelConfig& model, std::int64_t conv, DType compute,
+                  std::int64_t num_tokens, std::int64_t max_length);
+    Tensor projected;             // [num_tokens, (A + 2 G) D], with a convolution
+    Tensor rows;                  // [w - 1 + num_tokens, (A + 2 G) D], likewise
     Tensor qkv;                   // [num_tokens, (A + 2 G) D]
     Tensor out;                   // [num_tokens, A D]
     Tensor lse;                   // f32 [num_tokens, A]
@@ -76,11 +87,11 @@ class AttentionMixer final : public SequenceMixer {
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
-  // layer has sinks, `prefix`.sinks [A, number of sinks].
+  // layer has them, `prefix`.sinks [A, number of sinks] and `prefix`.conv.weight [(A + 2 G) D, w].
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                  const MixerConfig& attention, DType compute);
 
-  std::string_view kind() const override { return "attention"; }
+  std::string_view kind() const override { return kind_; }
   std::unique_ptr<MixerRecord> make_saved(std::int64_t num_tokens,
                                           std::int64_t num_sequences) const override;
   std::unique_ptr<MixerRecord> make_derived(std::int64_t num_tokens,
@@ -110,7 +121,10 @@ class AttentionMixer final : public SequenceMixer {
   };
   Heads heads_of(const TensorView& qkv) const;
   TensorView sinks() const { return sinks_ == nullptr ? TensorView{} : sinks_->value(); }
-  void project(const TensorView& x, const TensorView& qkv, const LayerContext& context) const;
+  // Where the projection goes: to the convolution, or at once to q, k and v.
+  TensorView projected_in(const Derived& derived) const {
+    return conv_ ? derived.projected.view() : derived.qkv.view();
+  }
   void turn(const TensorView& rotated, kernels::Rotation rotation,
             const LayerContext& context) const;
 
@@ -119,10 +133,13 @@ class AttentionMixer final : public SequenceMixer {
   ModelConfig model_;
   std::int64_t window_;        // 0: none
   std::vector<float> slopes_;  // by head, of ALiBi; none: nothing is lowered by distance
+  std::int64_t conv_width_;    // 0: no convolution
+  std::string kind_;
   DType compute_;
   Parameter& qkv_;
   Parameter& output_;
   Parameter* sinks_;  // null: none
+  std::optional<CausalConvolution> conv_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

@@ -1,5 +1,6 @@
 #include "model/mixers/causal_convolution.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/elementwise.hpp"
@@ -34,6 +35,14 @@ void for_each_stretch(std::span<const PositionRange> held, std::span<const Posit
       row += end - p;
       p = end;
     }
+}
+
+// Rows [distance, end) of a tensor become its rows [0, end - distance).
+void move_up(const TensorView& rows, std::int64_t distance) {
+  for (std::int64_t from = distance; from < rows.rows(); from += distance) {
+    const std::int64_t to = std::min(from + distance, rows.rows());
+    kernels::copy(rows.slice_rows(from, to), rows.slice_rows(from - distance, to - distance));
+  }
 }
 
 ParameterSpec bias_spec(std::string name, std::int64_t channels) {
@@ -161,16 +170,28 @@ void CausalConvolution::backward(const TensorView& dy, const TensorView& x, cons
   scratch.exchange->take_own(scratch.dx, dx);
 }
 
-void CausalConvolution::extend(const TensorView& x, const TensorView& y,
-                               std::int64_t num_cached) const {
-  const PositionRange held{num_cached, y.rows()};
-  const PositionRange read{num_cached + y.rows() - x.rows(), x.rows()};
+void CausalConvolution::extend(const TensorView& x, const TensorView& y, const Tensor& last,
+                               const Tensor& rows, std::int64_t num_cached) const {
+  const std::int64_t most = width_ - 1;
+  const std::int64_t num_before = std::min(most, num_cached);
+  const std::int64_t num_rows = num_before + x.rows();
+  const TensorView all = rows->slice_rows(0, num_rows);
+  if (num_before > 0)
+    kernels::copy(last->slice_rows(most - num_before, most), all.slice_rows(0, num_before));
+  kernels::copy(x, all.slice_rows(num_before, num_rows));
+  const PositionRange held{num_cached, x.rows()};
+  const PositionRange read{num_cached - num_before, num_rows};
   kernels::short_convolution_forward({.num_sequences = 1,
                                       .held = {&held, 1},
                                       .read = {&read, 1},
                                       .channels = channels_,
                                       .width = width_},
-                                     x, weight_.value(), bias(), y);
+                                     all, weight_.value(), bias(), y);
+  const std::int64_t num_new = std::min(most, x.rows());
+  if (num_new == 0) return;
+  if (num_new < most) move_up(last, num_new);
+  kernels::copy(all.slice_rows(num_rows - num_new, num_rows),
+                last->slice_rows(most - num_new, most));
 }
 
 }  // namespace switchyard

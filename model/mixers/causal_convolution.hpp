@@ -47,11 +47,13 @@ class CausalConvolution {
   // The same without an exchange: reads halo.
   void rebuild(const TensorView& x, const TensorView& y, const Tensor& halo,
                Scratch& scratch) const;
-  // dx: written. Gradients are added to, and reported ready.
+  // dx: written, may be dy. Gradients are added to, and reported ready.
   void backward(const TensorView& dy, const TensorView& x, const TensorView& dx, const Tensor& halo,
                 Scratch& scratch, const LayerContext& context) const;
-  // Generation: x [min(num_cached, w - 1) + n, c], the rows before and n new ones; y [n, c].
-  void extend(const TensorView& x, const TensorView& y, std::int64_t num_cached) const;
+  // Generation: x, y [n, c], the tokens that follow num_cached others. last [w - 1, c]: of these
+  // the last rows of x, and then of all. rows [w - 1 + n, c]: scratch.
+  void extend(const TensorView& x, const TensorView& y, const Tensor& last, const Tensor& rows,
+              std::int64_t num_cached) const;
   std::int64_t width() const { return width_; }
 
  private:

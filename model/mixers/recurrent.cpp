@@ -81,14 +81,6 @@ std::string name_of_entry(const ModelConfig& model, std::int64_t layer) {
   return name;
 }
 
-// Rows [distance, end) of a tensor become its rows [0, end - distance).
-void move_up(const TensorView& rows, std::int64_t distance) {
-  for (std::int64_t from = distance; from < rows.rows(); from += distance) {
-    const std::int64_t to = std::min(from + distance, rows.rows());
-    kernels::copy(rows.slice_rows(from, to), rows.slice_rows(from - distance, to - distance));
-  }
-}
-
 }  // namespace
 
 void RecurrentMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
@@ -478,23 +470,9 @@ void RecurrentMixer::extend(const TensorView& x, const TensorView& y, std::int64
   auto& scratch = dynamic_cast<ExtendScratch&>(context.scratch);
   const Derived& derived = scratch.derived;
   kernels::linear_forward(x, packed_in_, derived.projected);
-  if (conv_) {
-    const std::int64_t num_before = std::min(form_.conv - 1, num_cached);
-    const std::int64_t num_rows = num_before + x.rows();
-    const TensorView rows = scratch.rows->slice_rows(0, num_rows);
-    if (num_before > 0)
-      kernels::copy(cache.rows()->slice_rows(form_.conv - 1 - num_before, form_.conv - 1),
-                    rows.slice_rows(0, num_before));
-    kernels::copy(mixed_in(derived.projected), rows.slice_rows(num_before, num_rows));
-    conv_->extend(rows, derived.convolved, num_cached);
-    // The cache keeps the last rows, those of now behind those of before.
-    const std::int64_t num_new = std::min(form_.conv - 1, x.rows());
-    if (num_new > 0) {
-      if (num_new < form_.conv - 1) move_up(cache.rows(), num_new);
-      kernels::copy(rows.slice_rows(num_rows - num_new, num_rows),
-                    cache.rows()->slice_rows(form_.conv - 1 - num_new, form_.conv - 1));
-    }
-  }
+  if (conv_)
+    conv_->extend(mixed_in(derived.projected), derived.convolved, cache.rows(), scratch.rows,
+                  num_cached);
   make_gates(derived);
   map(source_of(derived), scratch.mapped, context);
   const PositionRange run{num_cached, x.rows()};

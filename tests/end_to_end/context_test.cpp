@@ -181,10 +181,11 @@ TEST(Context, TwentyStepsOfOtherSchemesEqualOneRank) {
                      20);
 }
 
-// Each recurrent kind beside a window.
+// Attention behind a convolution, and each recurrent kind, beside a window.
 std::vector<std::vector<MixerConfig>> hybrids() {
   const MixerConfig window{.kind = MixerKind::window, .window = 5};
   return {
+      {{.conv = 4}, window},
       {{.kind = MixerKind::linear, .conv = 4, .chunk = 4}, window},
       {{.kind = MixerKind::retention, .chunk = 4}, window},
       {{.kind = MixerKind::lightning, .conv = 2, .chunk = 4}, window},

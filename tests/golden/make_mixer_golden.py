@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Writes golden HDF5 files of recurrent mixers alone, computed by Hugging Face's code: x, what the mixer makes of it,
+"""Writes golden HDF5 files of mixers alone, computed by Hugging Face's code: x, what the mixer makes of it,
 every weight, and the gradients of <output, dy>. tests/model/mixer_golden_test.cpp reads every such file.
 
-Mamba-2 (ssd), MiniMax's lightning attention, Qwen3-Next's gated DeltaNet.
+Mamba-2 (ssd), MiniMax's lightning attention, Qwen3-Next's gated DeltaNet, Bloom's attention with ALiBi.
 
 Needs: python3 with torch, transformers and h5py, and no flash-linear-attention, whose kernels want a card; made with
 5.24.0 and torch 2.15. The tests themselves need none.
 
   ./make_mixer_golden.py FOLDER
 
-Files: mamba2.h5, minimax.h5, qwen3_next.h5. Names of datasets are those of the program's parameters behind the layer's
+Files: mamba2.h5, minimax.h5, qwen3_next.h5, bloom.h5. Names of datasets are those of the program's parameters behind the layer's
 prefix: in.weight, conv.weight, decay.rate ...; "d NAME" is a gradient. Rows of in.weight: queries, keys, values, gate,
 decays, betas.
 """
@@ -17,7 +17,8 @@ import sys
 
 import h5py
 import torch
-from transformers import Mamba2Config, MiniMaxConfig, Qwen3NextConfig
+from transformers import BloomConfig, Mamba2Config, MiniMaxConfig, Qwen3NextConfig
+from transformers.models.bloom.modeling_bloom import BloomAttention, build_alibi_tensor
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
@@ -46,19 +47,19 @@ def joined(pairs):
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
-def write(path, module, generator, attributes, parts):
-    x = torch.randn(SEQUENCES, LENGTH, HIDDEN, generator=generator).requires_grad_()
-    dy = torch.randn(SEQUENCES, LENGTH, HIDDEN, generator=generator)
+def write(path, module, generator, attributes, parts, hidden=HIDDEN):
+    x = torch.randn(SEQUENCES, LENGTH, hidden, generator=generator).requires_grad_()
+    dy = torch.randn(SEQUENCES, LENGTH, hidden, generator=generator)
     y = module(x)
     y.backward(dy)
     with h5py.File(path, "w", libver="latest") as file:
-        sizes = dict(hidden=HIDDEN, length=LENGTH, sequences=SEQUENCES, layers=LAYERS, layer=LAYER)
+        sizes = dict(hidden=hidden, length=LENGTH, sequences=SEQUENCES, layers=LAYERS, layer=LAYER)
         for key, value in {**sizes, **attributes}.items():
             if isinstance(value, str):
                 file.attrs.create(key, value, dtype=h5py.string_dtype("ascii", 16))
             else:
                 file.attrs.create(key, value, dtype="i8")
-        flat = lambda t: t.detach().reshape(SEQUENCES * LENGTH, HIDDEN).numpy()
+        flat = lambda t: t.detach().reshape(SEQUENCES * LENGTH, hidden).numpy()
         file["x"], file["d x"], file["y"], file["dy"] = flat(x), flat(x.grad), flat(y), flat(dy)
         for name, (value, gradient) in parts().items():
             file[name], file["d " + name] = value.numpy(), gradient.numpy()
@@ -145,9 +146,34 @@ def qwen3_next(folder, generator):
                epsilon_e9=1000), parts)
 
 
+def bloom(folder, generator):
+    heads, width = 6, 3  # no power of two: slopes of two series
+    hidden = heads * width
+    config = BloomConfig(hidden_size=hidden, n_head=heads, hidden_dropout=0.0, attention_dropout=0.0)
+    module = randomize(BloomAttention(config, 0), generator).eval()
+    with torch.no_grad():
+        module.query_key_value.bias.zero_()
+        module.dense.bias.zero_()
+    alibi = build_alibi_tensor(torch.ones(SEQUENCES, LENGTH), heads, torch.float32)
+    mask = torch.full((LENGTH, LENGTH), float("-inf")).triu(1)[None, None]
+    forward = module.forward
+    module.forward = lambda x: forward(x, torch.zeros_like(x), alibi, mask)[0]
+    # Rows of query_key_value: of each head its q, k, v.
+    of = lambda part: [(h * 3 * width + part * width, width) for h in range(heads)]
+
+    def parts():
+        return {
+            "qkv.weight": rows(module.query_key_value.weight, of(0) + of(1) + of(2)),
+            "output.weight": whole(module.dense.weight),
+        }
+
+    write(f"{folder}/bloom.h5", module, generator,
+          dict(kind="full", heads=heads, groups=0, key_width=0, value_width=width, conv=0, epsilon_e9=1000), parts, hidden)
+
+
 def main():
     generator = torch.Generator().manual_seed(16)
-    for make in (mamba2, minimax, qwen3_next):
+    for make in (mamba2, minimax, qwen3_next, bloom):
         make(sys.argv[1], generator)
 
 

@@ -473,8 +473,8 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
        "a.yaml:5:20: model.mixer: expected a map or a list of maps, got an empty list"},
       {"model: {attention: {kind: window}}\n",
        "a.yaml:5:20: model.mixer: kind window needs a window of at least 1 token"},
-      {"model: {mixer: {conv: 4}}\n",
-       "a.yaml:5:16: model.mixer: conv = 4 counts only with a recurrence, not with full; leave it "
+      {"model: {mixer: {heads: 4}}\n",
+       "a.yaml:5:16: model.mixer: heads = 4 counts only with a recurrence, not with full; leave it "
        "out or change the kind"},
       {"model: {mixer: [{}, {kind: ssd, sinks: 1}]}\n",
        "a.yaml:5:16: model.mixer: entry 1: sinks = 1 counts only with kind full or window, not "
@@ -651,12 +651,15 @@ TEST(ConfigFile, RanksThatDoNotFit) {
             Lines{"a.yaml:5:31: parallel.context.ulysses: 4 ranks cannot share 6 heads and 2 kv "
                   "heads: it must divide model.num_heads, and divide model.num_kv_heads or be a "
                   "multiple of it; ulysses may be 1, 2, 6"});
-  EXPECT_EQ(
-      problems("model: {mixer: {kind: ssd}}\nnumerics: {exact: true}\n", 1),
-      Lines{"a.yaml:5:16: model.mixer: a recurrence adds up its chunks from where a rank's "
-            "part of a sequence begins, so that its last bits depend on the layout, and "
-            "numerics.exact forbids that; write mixers of kind full or window, or "
-            "numerics.exact: false"});
+  EXPECT_EQ(problems("model: {mixer: {kind: ssd}}\nnumerics: {exact: true}\n", 1),
+            Lines{"a.yaml:5:16: model.mixer: a recurrence adds up its chunks from where a rank's "
+                  "part of a sequence begins, so that its last bits depend on the layout, and "
+                  "numerics.exact forbids that; write mixers of kind full or window, or "
+                  "numerics.exact: false"});
+  EXPECT_EQ(problems("model: {mixer: {conv: 4}}\nnumerics: {exact: true}\n", 1),
+            Lines{"a.yaml:5:16: model.mixer: the gradient of a convolution's taps is summed over "
+                  "a rank's rows in fp32, so that its last bits depend on the layout, and "
+                  "numerics.exact forbids that; leave conv out, or write numerics.exact: false"});
   // Tokens of a micro-batch and rows of a rank have 32-bit numbers.
   EXPECT_EQ(
       problems("model: {sequence_length: 1000000}\ntrain: {global_batch: 4000, micro_batch: "

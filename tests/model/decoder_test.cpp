@@ -80,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
                                            shared_case(), position_case(PositionKind::none),
                                            position_case(PositionKind::absolute),
                                            position_case(PositionKind::sinusoidal),
-                                           position_case(PositionKind::alibi)),
+                                           position_case(PositionKind::alibi), convolved_case()),
                          [](const auto& instance) { return instance.param.name; });
 
 // Windows only, with sinks and stretched positions, in a model whose sequence_length is short.
@@ -153,12 +153,12 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
       store.initialize(3);
       layer.pack_weights();
       const kernels::RopeTable rope(device, length, model.effective_head_dim(), rope_spec(model));
-      AttentionMixer::Cache bounded(device, model, window, compute, length, 256);
-      AttentionMixer::Cache whole(device, model, 0, compute, length, 256);
+      AttentionMixer::Cache bounded(device, model, window, 0, compute, length, 256);
+      AttentionMixer::Cache whole(device, model, 0, 0, compute, length, 256);
       for (std::int64_t at = 0; at < length;) {
         const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
         const std::int64_t num = std::min(count, length - at);
-        AttentionMixer::ExtendScratch scratch(device, model, compute, num, length);
+        AttentionMixer::ExtendScratch scratch(device, model, 0, compute, num, length);
         const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
         Tensor y[2];
         std::vector<std::int32_t> positions(static_cast<std::size_t>(num));

@@ -1,4 +1,4 @@
-// Recurrent mixers of Hugging Face against ours, from golden files
+// Mixers of Hugging Face against ours, from golden files
 // (tests/golden/make_mixer_golden.py): outputs, and the gradients of x and of every weight.
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 
 #include "data/hdf5/hdf5.hpp"
 #include "kernels/host_copy.hpp"
+#include "model/mixers/attention.hpp"
 #include "model/mixers/recurrent.hpp"
 #include "tests/model/small_model.hpp"
 
@@ -33,7 +34,14 @@ class GoldenMixer : public ::testing::TestWithParam<std::string> {
                      .key_width = number("key_width"),
                      .value_width = number("value_width"),
                      .chunk = 8}};
-    mixer_.emplace(store_, "mixer", model_, number("layer"), DType::f32);
+    if (model_.mixer.front().is_attention()) {
+      model_.position.kind = PositionKind::alibi;
+      mixer_ = std::make_unique<AttentionMixer>(store_, "mixer", model_, model_.mixer.front(),
+                                                DType::f32);
+    } else {
+      mixer_ =
+          std::make_unique<RecurrentMixer>(store_, "mixer", model_, number("layer"), DType::f32);
+    }
     store_.allocate();
     for (const Parameter& parameter : store_.parameters())
       kernels::copy_from_host<float>(read(parameter.name().substr(6)), parameter.value());
@@ -57,7 +65,7 @@ class GoldenMixer : public ::testing::TestWithParam<std::string> {
   OneRank rank_;
   ModelConfig model_;
   ParameterStore store_{*rank_.device, rank_.mesh};
-  std::optional<RecurrentMixer> mixer_;
+  std::unique_ptr<SequenceMixer> mixer_;
 };
 
 TEST_P(GoldenMixer, OutputAndEveryGradientAreThoseOfHuggingFace) {
@@ -70,6 +78,7 @@ TEST_P(GoldenMixer, OutputAndEveryGradientAreThoseOfHuggingFace) {
   const auto saved = mixer_->make_saved(num_tokens, num_sequences);
   const auto derived = mixer_->make_derived(num_tokens, num_sequences);
   const auto scratch = mixer_->make_scratch(num_sequences, SequenceSplit(length));
+  scratch->set_documents({});
   const kernels::RopeTable no_rope;
   const Pass pass;
   const LayerContext context{pass, number("layer"), no_rope, *scratch};
@@ -82,7 +91,7 @@ TEST_P(GoldenMixer, OutputAndEveryGradientAreThoseOfHuggingFace) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenMixer,
-                         ::testing::Values("mamba2.h5", "minimax.h5", "qwen3_next.h5"),
+                         ::testing::Values("mamba2.h5", "minimax.h5", "qwen3_next.h5", "bloom.h5"),
                          [](const auto& each) {
                            return each.param.substr(0, each.param.find('.'));
                          });

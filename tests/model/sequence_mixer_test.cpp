@@ -33,7 +33,8 @@ std::vector<Kind> kinds() {
   };
   std::vector<Kind> all = {
       {"attention", attention({})},
-      {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})}};
+      {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
+      {"convolved", attention({.conv = 4})}};
   for (const MixerConfig& config : recurrent_mixers())
     all.push_back(
         {std::string(name_of(config.kind)), [config](ParameterStore& store, ModelConfig model) {

@@ -121,6 +121,14 @@ inline ModelCase hybrid_case(const MixerConfig& mixer) {
   return c;
 }
 
+// Attention behind a convolution, and without one.
+inline ModelCase convolved_case() {
+  ModelCase c = mixed_case();
+  c.name = "convolved";
+  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .conv = 4}, {}};
+  return c;
+}
+
 inline ModelCase dropout_case() {
   ModelCase c = mixed_case();
   c.name = "dropout";

@@ -92,7 +92,7 @@ class Transformer {
 
  private:
   struct Layer {
-    Matrix attention_stream, qkv, attended, feed_forward_stream, normed;
+    Matrix attention_stream, projected, qkv, attended, feed_forward_stream, normed;
     test::ReferenceMoe::Forward routed;  // of a layer with experts
   };
 
@@ -174,6 +174,40 @@ class Transformer {
     return x;
   }
 
+  // Calls each(row, row of the tap, tap, index of its weight) for all taps that count.
+  template <class Each>
+  void for_each_tap(std::int64_t number, const Matrix& rows, Each&& each) {
+    const std::int64_t taps = model_.mixer_of_layer(number).conv;
+    for (std::int64_t t = 0; t < rows.rows; ++t)
+      for (std::int64_t j = 0; j < taps && j <= t % length_; ++j)
+        for (std::int64_t c = 0; c < rows.cols; ++c)
+          each(t, t - j, c, index(c * taps + taps - 1 - j));
+  }
+  static std::string conv_name(std::int64_t number) {
+    return prefix_of(number) + ".attention.conv.weight";
+  }
+  void convolve(std::int64_t number, const Matrix& from, Matrix& to) {
+    if (model_.mixer_of_layer(number).conv == 0) return;
+    to = Matrix(from.rows, from.cols);
+    const std::vector<double>& weight = values.at(conv_name(number));
+    for_each_tap(number, from,
+                 [&](std::int64_t t, std::int64_t tap, std::int64_t c, std::size_t w) {
+                   to.at(t, c) += weight[w] * from.at(tap, c);
+                 });
+  }
+  Matrix convolve_backward(std::int64_t number, const Matrix& from, const Matrix& d_to) {
+    if (model_.mixer_of_layer(number).conv == 0) return d_to;
+    Matrix d_from(from.rows, from.cols);
+    const std::vector<double>& weight = values.at(conv_name(number));
+    std::vector<double>& gradient = gradients.at(conv_name(number));
+    for_each_tap(number, from,
+                 [&](std::int64_t t, std::int64_t tap, std::int64_t c, std::size_t w) {
+                   d_from.at(tap, c) += weight[w] * d_to.at(t, c);
+                   gradient[w] += d_to.at(t, c) * from.at(tap, c);
+                 });
+    return d_from;
+  }
+
   void add_positions(Matrix& x) {
     for (std::int64_t t = 0; t < x.rows; ++t)
       for (std::int64_t h = 0; h < model_.hidden; ++h) {
@@ -194,7 +228,8 @@ class Transformer {
     layer.attention_stream = stream_;
     const Matrix x =
         rms_norm(stream_, norm(prefix + ".attention_norm.weight"), model_.norm_epsilon);
-    layer.qkv = linear(x, qkv_weight(prefix));
+    layer.projected = layer.qkv = linear(x, qkv_weight(prefix));
+    convolve(number, layer.projected, layer.qkv);
     if (model_.turns_positions()) rotate(layer.qkv, dims(number), 1);
     layer.attended = attention(layer.qkv, dims(number));
     Matrix delta = linear(layer.attended, output_weight(prefix));
@@ -247,6 +282,7 @@ class Transformer {
     const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
     Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number));
     if (model_.turns_positions()) rotate(dqkv, dims(number), -1);
+    dqkv = convolve_backward(number, layer.projected, dqkv);
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
     d_normed = linear_backward(dqkv, x, qkv_weight(prefix));

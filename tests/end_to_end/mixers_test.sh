@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The program with recurrent mixers: sequences split over ranks, another layout that goes on, evaluation, generation beyond
+# the trained length, the plan, the key's old name.
+#   mixers_test.sh MPIEXEC SWITCHYARD RANKS
+set -uo pipefail
+mpiexec=$1 switchyard=$2 ranks=$3
+source "$(dirname "$0")/../launch/expect.sh"
+source "$(dirname "$0")/../support/small_run.sh"
+cd "$work" || exit 1
+
+write_config small.yaml <<'YAML'
+train: {num_steps: 8, global_batch: 8, micro_batch: 2}
+optimizer: {learning_rate: 0.003, warmup_steps: 2}
+checkpoint: {every: 4, keep: 4}
+YAML
+prepare_corpus "$switchyard"
+value() { sed -nE "s/.*\"$2\": ([^,}]+).*/\1/p" "$1/metrics.jsonl" | tail -n 1; }
+near() { awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; if (d < 0) d = -d; exit !(a > 0 && d <= 1e-4 * a) }'; }
+losses() { sed -nE 's/.*"step": ([0-9]+).*"loss": ([0-9.]+).*/\1 \2/p' "$1/metrics.jsonl"; }
+
+for kinds in "{kind: gated_delta, conv: 4}, {kind: full, conv: 4}" "{kind: ssd, conv: 4}, {kind: linear}"; do
+  name=${kinds:7:3}
+  mixer="model.mixer=[$kinds]"
+  context=("$mixer" parallel.context="$ranks" parallel.expert="$ranks" run.output="$name")
+  expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${context[@]}"
+  expect 0 "$switchyard" train small.yaml "$mixer" run.output="$name-alone"
+  while read -r step split alone; do
+    near "$split" "$alone" || fail "$name: step $step: loss $split on $ranks ranks, $alone on one"
+  done < <(join <(losses "$name") <(losses "$name-alone"))
+  [[ $(losses "$name" | wc -l) -eq 8 ]] || fail "$name: not eight losses"
+
+  # What is planned is what is used.
+  expect 0 "$switchyard" plan small.yaml "${context[@]}" --ranks "$ranks" --rows "$(value "$name" max_rows)"
+  planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+  [[ $planned == "$(value "$name" memory_bytes)" ]] || fail "$name: planned $planned, used $(value "$name" memory_bytes)"
+
+  # One rank goes on from what all ranks saved, with the key's old name, and recomputes.
+  rm -r "$name"/checkpoints/step-00000008
+  expect 0 "$switchyard" train small.yaml "model.attention=[$kinds]" run.output="$name" activations.policy=recompute
+  [[ $out == *"resuming from step 4"* && $err != *"model."* ]] || fail "$name: did not go on: $out $err"
+  near "$(losses "$name" | tail -n 1 | cut -d' ' -f2)" "$(losses "$name-alone" | tail -n 1 | cut -d' ' -f2)" ||
+    fail "$name: other losses after going on"
+
+  expect 0 "$switchyard" generate "$name-alone" --ids --tokens 20 --temperature 0
+  cp "$work/out" first.ids
+  expect 0 "$switchyard" generate "$name-alone" --ids --tokens 31 --temperature 0
+  head -n "$(wc -l < first.ids)" "$work/out" | cmp -s - first.ids || fail "$name: other tokens when more are asked for"
+done
+
+# Without attention nothing ends at the trained length of 32 tokens.
+[[ $(wc -l < "$work/out") -gt 32 || -s $work/out ]] || fail "no tokens: $out"
+expect 0 "$switchyard" generate ssd-alone --ids --tokens 200 --temperature 1 --seed 3
+[[ $err != *"was trained on sequences"* ]] || fail "a recurrence ended at the trained length: $err"
+
+# Exact runs keep their bits whoever holds which positions, also where these are told by distance or by a table.
+bits() { sed -nE 's/.*("loss": [0-9.e-]+).*("grad_norm": [0-9.e-]+).*/\1 \2/p' "$1/metrics.jsonl"; }
+for position in alibi absolute sinusoidal none; do
+  exact=("model.position=$position" "model.mixer=[{kind: window, window: 9}, {}]" numerics.exact=true
+    numerics.max_context="$ranks" train.num_steps=3)
+  expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${exact[@]}" parallel.context="$ranks" run.output="$position"
+  expect 0 "$switchyard" train small.yaml "${exact[@]}" run.output="$position-alone"
+  [[ $(bits "$position" | wc -l) -eq 3 ]] || fail "$position: not three steps"
+  diff <(bits "$position") <(bits "$position-alone") || fail "$position: other bits on $ranks ranks"
+done
+
+# Refused before any work, with the reason.
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: ssd}" numerics.exact=true
+expect_lines 1 "numerics.exact forbids that"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: ssd, window: 4}"
+expect_lines 1 "window = 4 counts only with kind window"
+finish
