@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "experts/router_config.hpp"
 #include "kernels/select_sequences.hpp"
@@ -65,6 +66,15 @@ struct DispatchConfig {
   std::int64_t chunks = 1;
 };
 
+// Which experts live on which rank of the expert axis (parallel/placement.hpp).
+struct PlacementConfig {
+  std::vector<std::int64_t> order;  // the experts by place: each once; empty: in order
+  std::int64_t every = 0;           // steps after which experts move to where loads are alike; 0:
+                                    // they stay
+  double least_gain = 0.02;  // rows that an exchange of two experts must take off the fullest rank,
+                             // as a share of the mean rank's
+};
+
 struct ExpertsConfig {
   std::int64_t num_experts = 8;
   std::int64_t top_k = 2;
@@ -87,6 +97,7 @@ struct ExpertsConfig {
 
   SharedExpertsConfig shared = {};
   RouterConfig router = {};
+  PlacementConfig placement = {};
   // While training, of each sequence of L tokens an expert takes at most capacity_factor L k / E
   // choices, rounded up, and the others are dropped. 0: none is.
   double capacity_factor = 0;

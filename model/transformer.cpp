@@ -29,11 +29,11 @@ void show(ActivationObserver& observer, std::size_t layer, LayerRecords& records
 
 }  // namespace
 
-Transformer::Transformer(ParameterStore& store, const Placement& placement,
+Transformer::Transformer(ParameterStore& store, const std::vector<Placement>& placements,
                          const ModelConfig& model, const ExpertsConfig& experts, DType compute,
                          std::uint64_t seed, std::int64_t vocab_size_used)
     : store_(store),
-      placement_(placement),
+      placements_(placements),
       model_(model),
       experts_(experts),
       compute_(compute),
@@ -45,10 +45,14 @@ Transformer::Transformer(ParameterStore& store, const Placement& placement,
       &store.add(weight_spec("embedding.weight", {model.vocab_size, model.hidden},
                              "model.vocab_size, model.hidden", model.effective_embedding_std()));
   positions_.emplace(store, model);
+  expect(placements.size() == 1 || std::ssize(placements) == num_moe_layers(),
+         "a placement for each layer with experts, or one for all");
+  auto placement = placements.begin();
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
     layers_.blocks.push_back(store.begin_layer());
-    blocks_.push_back(std::make_unique<Block>(store, layer, model, experts, placement, compute,
+    blocks_.push_back(std::make_unique<Block>(store, layer, model, experts, *placement, compute,
                                               seed, num_moe_layers()));
+    if (blocks_.back()->has_experts() && placement + 1 != placements.end()) ++placement;
   }
   layers_.output = store.begin_layer();
   final_norm_ = &store.add(norm_spec("final_norm.weight", model.hidden));
@@ -224,7 +228,7 @@ Generation Transformer::make_generation(std::int64_t max_length,
 
 std::unique_ptr<Block::ExtendState> Transformer::make_extend_state(std::int64_t num_tokens,
                                                                    std::int64_t max_length) const {
-  auto state = std::make_unique<Block::ExtendState>(device(), placement_, model_, experts_,
+  auto state = std::make_unique<Block::ExtendState>(device(), placement(), model_, experts_,
                                                     compute_, num_tokens);
   state->positions.emplace(device(), model_, compute_, num_tokens, max_length);
   for (const auto& block : blocks_) block->add_extend_buffers(*state, num_tokens, max_length);

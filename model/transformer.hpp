@@ -52,12 +52,12 @@ struct Generation {
 
 class Transformer {
  public:
-  // placement: of the experts of every layer; outlives the model. Registers all parameters in
-  // forward order. store.allocate() comes after, then weights are
-  // initialised or loaded, then pack_weights().
-  Transformer(ParameterStore& store, const Placement& placement, const ModelConfig& model,
-              const ExpertsConfig& experts, DType compute, std::uint64_t seed,
-              std::int64_t vocab_size_used);
+  // placements: of the layers with experts, in their order, or one for all; they outlive the model,
+  // and may change between steps (trainer/placement). Registers all parameters in forward order.
+  // store.allocate() comes after, then weights are initialised or loaded, then pack_weights().
+  Transformer(ParameterStore& store, const std::vector<Placement>& placements,
+              const ModelConfig& model, const ExpertsConfig& experts, DType compute,
+              std::uint64_t seed, std::int64_t vocab_size_used);
   ~Transformer();
 
   // The compute copies of all weights, from the parameters' values. After every change of those.
@@ -91,7 +91,8 @@ class Transformer {
 
   Device& device() const { return store_.device(); }
   const Mesh& mesh() const { return store_.mesh(); }
-  const Placement& placement() const { return placement_; }
+  // Of the first layer with experts: all have the same numbers of places.
+  const Placement& placement() const { return placements_.front(); }
   DType compute() const { return compute_; }
   // Tokens of a unit of exact sums; 0: none.
   std::int64_t unit_rows() const { return store_.unit_rows(); }
@@ -114,7 +115,7 @@ class Transformer {
                  Block::Normed& normed) const;
 
   ParameterStore& store_;
-  const Placement& placement_;
+  const std::vector<Placement>& placements_;
   ModelConfig model_;
   ExpertsConfig experts_;
   DType compute_;

@@ -187,6 +187,14 @@ void ParameterStore::zero_gradients() {
   if (exact_) kernels::fill_zero(overflows_);
 }
 
+void ParameterStore::rearrange(Parameter& parameter, std::span<const std::int64_t> indices) {
+  Slice slice = Slice::of(parameter.slice().dim(), indices);
+  expect(slice.num_held() == parameter.slice().num_held(),
+         "as many indices as the rank held before");
+  slice.expect_inside(parameter.spec().global_shape);
+  parameter.spec_.slice = std::move(slice);
+}
+
 std::vector<OwnedRange> ParameterStore::owned_ranges() const {
   std::vector<OwnedRange> ranges;
   for (const Bucket& bucket : buckets_) {

@@ -14,6 +14,7 @@
 #include <deque>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -148,6 +149,9 @@ class ParameterStore {
   // Nothing happens on the plan device.
   void initialize(std::uint64_t seed);
   void zero_gradients();
+  // This rank now holds these indices of the parameter's dim that is cut, in this order, as many as
+  // before. Whoever calls it moves the elements.
+  void rearrange(Parameter& parameter, std::span<const std::int64_t> indices);
 
   const std::deque<Parameter>& parameters() const { return parameters_; }
   // In the order in which a backward pass completes them.

@@ -9,12 +9,18 @@
 namespace switchyard {
 
 Placement Placement::contiguous(std::int64_t num_experts, int num_ranks) {
+  std::vector<std::int64_t> experts(static_cast<std::size_t>(num_experts));
+  std::iota(experts.begin(), experts.end(), std::int64_t{0});
+  return in_order_of(experts, num_ranks);
+}
+
+Placement Placement::in_order_of(std::span<const std::int64_t> experts_by_place, int num_ranks) {
+  const std::int64_t num_experts = std::ssize(experts_by_place);
   std::vector<std::vector<std::int64_t>> experts_of_rank;
   for (std::int64_t rank = 0; rank < num_ranks; ++rank) {
-    const std::int64_t begin = rank * num_experts / num_ranks;
-    std::vector<std::int64_t>& experts = experts_of_rank.emplace_back(
-        static_cast<std::size_t>((rank + 1) * num_experts / num_ranks - begin));
-    std::iota(experts.begin(), experts.end(), begin);
+    const auto begin = experts_by_place.begin() + rank * num_experts / num_ranks;
+    const auto end = experts_by_place.begin() + (rank + 1) * num_experts / num_ranks;
+    experts_of_rank.emplace_back(begin, end);
   }
   return {num_experts, experts_of_rank};
 }

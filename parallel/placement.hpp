@@ -19,6 +19,8 @@ class Placement {
   // experts floor(r E / P) ... floor((r + 1) E / P) - 1. E need not be a multiple of P; with E < P
   // some ranks hold none.
   static Placement contiguous(std::int64_t num_experts, int num_ranks);
+  // The same numbers of places, but at place p the expert experts_by_place[p]: each once.
+  static Placement in_order_of(std::span<const std::int64_t> experts_by_place, int num_ranks);
   // experts_of_rank[r]: the experts at rank r's places. InternalError unless all are experts, each
   // has a place and no rank holds one twice.
   Placement(std::int64_t num_experts,
@@ -44,6 +46,10 @@ class Placement {
   }
   // The first place of each expert: [E].
   std::span<const std::int32_t> place_of_expert() const { return place_of_expert_; }
+  // The rank of the first place of an expert.
+  int rank_of_expert(std::int64_t expert) const {
+    return rank_of(place_of_expert_[static_cast<std::size_t>(expert)]);
+  }
 
  private:
   std::int64_t num_experts_;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "trainer/placement/layer_placements.hpp"
 #include "trainer/run_device.hpp"
 #include "trainer/trainer.hpp"
 
@@ -83,7 +84,7 @@ RankKind kind_of(const Config& config, int rank) {
   const std::int64_t num_tokens =
       context_problem(config, config.parallel).num_sequences *
       sequence_split_of(config, config.parallel).num_local(kind.context_rank);
-  const Placement placement = placement_of(config);
+  const Placement placement = placement_of(config.experts, config.parallel.expert);
   for (const std::int64_t expert : placement.experts_of(rank % placement.num_ranks()))
     kind.rows_of_experts.push_back(
         balanced_slots(num_tokens * config.experts.top_k, config.experts.num_experts, expert));
@@ -161,7 +162,7 @@ RowBounds row_bounds(const Config& given, int num_ranks) {
   const std::int64_t num_sequences = batch_layout_of(config, mesh).micro_batch;
   const std::int64_t top_k = config.experts.top_k;
   const std::int64_t expert = config.parallel.expert;
-  const Placement placement = placement_of(config);
+  const Placement placement = placement_of(config.experts, config.parallel.expert);
   const std::int64_t most_positions = sequence_split_of(config, config.parallel).max_local();
   RowBounds bounds;
   bounds.most = num_sequences * most_positions * expert * std::min(top_k, placement.most_places());

@@ -11,6 +11,7 @@
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 #include "trainer/exact_units.hpp"
+#include "trainer/placement/layer_placements.hpp"
 #include "trainer/schedule.hpp"
 
 namespace switchyard {
@@ -23,15 +24,18 @@ ParameterStore& allocated(ParameterStore& store, std::int64_t seed) {
   return store;
 }
 
+std::unique_ptr<ExpertMover> make_mover(ParameterStore& store, AdamW& optimizer,
+                                        std::vector<Placement>& placements, const Config& config) {
+  const bool moves = config.experts.placement.every > 0 && config.parallel.expert > 1 &&
+                     config.experts.any_layer_has_experts(config.model.num_layers);
+  if (!moves) return nullptr;
+  return std::make_unique<ExpertMover>(store, optimizer, placements, config.experts.placement);
+}
+
 }  // namespace
 
 DType compute_dtype(const RunConfig& run) {
   return run.precision == Precision::bf16 ? DType::bf16 : DType::f32;
-}
-
-Placement placement_of(const Config& config) {
-  return Placement::contiguous(config.experts.num_experts,
-                               static_cast<int>(config.parallel.expert));
 }
 
 Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
@@ -41,13 +45,15 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       mesh_(mesh),
       config_(config),
       layout_(batch_layout_of(config, mesh)),
-      placement_(placement ? std::move(*placement) : placement_of(config)),
+      placements_(layer_placements(
+          config, placement ? *placement : placement_of(config.experts, config.parallel.expert))),
       store_(device, mesh, exact_sum_of(config)),
-      model_(store_, placement_, config.model, config.experts, compute_dtype(config.run),
+      model_(store_, placements_, config.model, config.experts, compute_dtype(config.run),
              static_cast<std::uint64_t>(config.run.seed), vocab_size_used),
       sync_(allocated(store_, config.run.seed)),
       order_(store_.num_layers()),
       optimizer_(store_, config.optimizer),
+      mover_(make_mover(store_, optimizer_, placements_, config)),
       activation_store_(make_activation_store(device, config, mesh.group(Axis::world).rank())),
       activations_(model_, layout_.micro_batch, sequence_split_of(config, mesh.config()),
                    activation_options(config, activation_store_.get(), planned_rows)),
@@ -101,7 +107,18 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
   StepResult result = read_report();
   result.learning_rate = learning_rate;
   require_finite(result, step);
+  move_experts(step, result);
   return result;
+}
+
+// Experts that had many rows since the last time leave ranks that had more than others.
+void Trainer::move_experts(std::int64_t step, StepResult& result) {
+  if (!mover_ || device_.is_plan()) return;
+  mover_->count(activations_.loads());
+  if (!mover_->is_due(step)) return;
+  const Profile::Scope scope(device_.profile(), Part::optimizer);
+  result.moved = mover_->move();
+  if (result.moved->num_layers > 0) model_.pack_weights();
 }
 
 EvaluationResult Trainer::evaluate(const FixedBatches& batches) {

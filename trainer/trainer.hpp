@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
@@ -21,6 +22,7 @@
 #include "trainer/config.hpp"
 #include "trainer/device_batch.hpp"
 #include "trainer/load_statistics.hpp"
+#include "trainer/placement/expert_mover.hpp"
 #include "trainer/routing/routing_record.hpp"
 #include "trainer/routing/routing_replay.hpp"
 #include "trainer/step_report.hpp"
@@ -34,7 +36,8 @@ struct StepResult {
   double gradient_norm = 0;  // of the whole model, before clipping
   double learning_rate = 0;
   ExpertLoad load;
-  GatheredReport report;  // what the ranks told each other
+  std::optional<PlacementChange> moved;  // if it was time for experts to move after the step
+  GatheredReport report;                 // what the ranks told each other
 };
 
 // What a caller adds to this rank's report: called when it is about to be sent.
@@ -48,8 +51,8 @@ struct EvaluationResult {
 class Trainer {
  public:
   // config.parallel is resolved; vocab_size_used: ids the tokenizer may give. planned_rows: plan
-  // device only, see RowCapacity. placement: where the experts of every layer live, in order unless
-  // given. The weights are initialised and packed.
+  // device only, see RowCapacity. placement: where the experts of every layer live at first, as
+  // experts.placement says unless given. The weights are initialised and packed.
   Trainer(Device& device, const Mesh& mesh, const Config& config, std::int64_t vocab_size_used,
           std::int64_t planned_rows = 0, std::optional<Placement> placement = {});
 
@@ -95,6 +98,8 @@ class Trainer {
   ParameterStore& store() { return store_; }
   AdamW& optimizer() { return optimizer_; }
   const Transformer& model() const { return model_; }
+  // Where experts live now: of the layers with experts, in their order, one at least.
+  const std::vector<Placement>& placements() const { return placements_; }
   const Config& config() const { return config_; }
   Device& device() { return device_; }
 
@@ -107,6 +112,7 @@ class Trainer {
   void exchange_report(const AddToReport& add);
   void update(std::int64_t step, double learning_rate);
   StepResult read_report();
+  void move_experts(std::int64_t step, StepResult& result);
   void take_rows(GatheredReport& report);
   // The names of parameters whose exact sums overflowed on any rank. Collective.
   std::string overflowed() const;
@@ -116,12 +122,13 @@ class Trainer {
   const Mesh& mesh_;
   Config config_;
   BatchLayout layout_;
-  Placement placement_;
+  std::vector<Placement> placements_;  // of the layers with experts
   ParameterStore store_;
   Transformer model_;
   GradientSync sync_;
   LayerOrder order_;
   AdamW optimizer_;
+  std::unique_ptr<ExpertMover> mover_;                 // null if experts stay
   std::unique_ptr<ActivationStore> activation_store_;  // null if nothing is spilled
   Activations activations_;
   std::unique_ptr<RoutingRecord> routing_record_;  // null: nothing is traced
@@ -137,8 +144,5 @@ class Trainer {
 };
 
 DType compute_dtype(const RunConfig& run);
-// Where the experts of every layer live unless somebody says otherwise. config.parallel is
-// resolved.
-Placement placement_of(const Config& config);
 
 }  // namespace switchyard

@@ -236,6 +236,22 @@ void check_experts(Checker& checker, const Config& config) {
   }
 }
 
+void check_placement(Checker& checker, const Config& config) {
+  if (!checker.knows({"experts.num_experts", "experts.placement.order"})) return;
+  std::vector<std::int64_t> order = config.experts.placement.order;
+  if (order.empty()) return;
+  std::ranges::sort(order);
+  const auto expected = static_cast<std::size_t>(config.experts.num_experts);
+  bool each_once = order.size() == expected;
+  for (std::size_t i = 0; each_once && i < expected; ++i)
+    each_once = order[i] == static_cast<std::int64_t>(i);
+  if (!each_once)
+    checker.blame({"experts.placement.order", "experts.num_experts"},
+                  fmt::format("order has to name each of the num_experts = {} experts once, from 0 "
+                              "to {}, or be left out",
+                              config.experts.num_experts, config.experts.num_experts - 1));
+}
+
 void blame_known(Checker& checker, std::vector<ConfigMistake> mistakes) {
   for (ConfigMistake& mistake : mistakes)
     if (std::all_of(mistake.keys.begin(), mistake.keys.end(),
@@ -425,6 +441,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_experts(checker, config);
   blame_known(checker, router_mistakes(config.experts));
   blame_known(checker, dispatch_mistakes(config.experts));
+  check_placement(checker, config);
   check_balance_scope(checker, config);
   check_start(checker, config.checkpoint);
   check_batch(checker, config.train);

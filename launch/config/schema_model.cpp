@@ -261,6 +261,36 @@ void add_model(std::vector<Key>& keys) {
 
 namespace {
 
+// Which experts live where.
+void add_placement(std::vector<Key>& keys) {
+  using C = PlacementConfig;
+  constexpr auto s = &Config::experts;
+  constexpr auto g = &ExpertsConfig::placement;
+  keys.push_back({.section = "experts",
+                  .name = "placement.order",
+                  .field = field<s, g, &C::order>(),
+                  .range = from(0, million),
+                  .empty_word = "in_order",
+                  .description = "The experts in the order of their places: the first ones live on "
+                                 "the first rank of the expert axis, and so on. Each once; "
+                                 "`in_order`: 0, 1, 2 ... Changes no result."});
+  keys.push_back({.section = "experts",
+                  .name = "placement.every",
+                  .field = field<s, g, &C::every>(),
+                  .unit = "steps",
+                  .range = from(0, million),
+                  .description = "After so many steps experts change places between ranks, layer "
+                                 "by layer, so that the ranks have alike loads, as measured since "
+                                 "the last time. Weights and moments move with them; what a step "
+                                 "computes stays the same. 0: experts stay."});
+  keys.push_back({.section = "experts",
+                  .name = "placement.least_gain",
+                  .field = field<s, g, &C::least_gain>(),
+                  .range = from(0, 1),
+                  .description = "Two experts change places only if that takes at least this share "
+                                 "of the mean rank's rows off the fullest rank."});
+}
+
 void add_shared_experts(std::vector<Key>& keys) {
   using C = SharedExpertsConfig;
   constexpr auto s = &Config::experts;
@@ -500,6 +530,7 @@ void add_experts(std::vector<Key>& keys) {
   add_shared_experts(keys);
   add_router(keys);
   add_dispatch(keys);
+  add_placement(keys);
   keys.push_back({.section = "experts",
                   .name = "balance_weight",
                   .field = field<s, &C::balance_weight>(),

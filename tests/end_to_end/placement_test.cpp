@@ -114,5 +114,62 @@ TEST(Placement, CheckpointsLoadUnderAnyOther) {
   }
 }
 
+double distance(const std::vector<double>& actual, const std::vector<double>& wanted) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    difference += (actual[i] - wanted[i]) * (actual[i] - wanted[i]);
+    size += wanted[i] * wanted[i];
+  }
+  return std::sqrt(difference / size);
+}
+
+// Experts that move while a run goes on take their weights and moments with them: the steps are
+// those of a run whose experts stay, in exact mode bit for bit.
+TEST(Placement, MovingExpertsChangesNoStep) {
+  for (const MakeConfig make_config : all_configs)
+    for (const bool exact : {false, true})
+      for (const std::int64_t expert : divisors(world().size())) {
+        SCOPED_TRACE(::testing::Message() << "expert " << expert << ", exact " << exact);
+        Config config = make_config(expert);
+        config.numerics.exact = exact;
+        SmallRun staying(world(), config);
+        config.experts.placement.every = 2;
+        config.experts.placement.least_gain = 0;
+        SmallRun moving(world(), config);
+        std::int64_t num_moved = 0;
+        for (std::int64_t step = 1; step <= 8; ++step) {
+          const StepResult wanted = staying.train(step, step).front();
+          const StepResult result = moving.train(step, step).front();
+          EXPECT_EQ(result.load.by_layer, wanted.load.by_layer);
+          if (exact) {
+            EXPECT_EQ(result.loss, wanted.loss) << "step " << step;
+            EXPECT_EQ(result.gradient_norm, wanted.gradient_norm) << "step " << step;
+          } else {
+            expect_near(result.loss, wanted.loss, "step " + std::to_string(step));
+            expect_near(result.gradient_norm, wanted.gradient_norm, "norm");
+          }
+          EXPECT_EQ(result.moved.has_value(), expert > 1 && step % 2 == 0);
+          if (!result.moved) continue;
+          num_moved += result.moved->num_experts;
+          EXPECT_LE(result.moved->imbalance_after, result.moved->imbalance_before);
+          // gate, up and down of an expert on every replica, and two moments once.
+          const std::int64_t numel = 3 * config.model.hidden * config.experts.intermediate;
+          const auto replicas = static_cast<std::int64_t>(world().size()) / expert;
+          EXPECT_LE(result.moved->bytes,
+                    static_cast<double>(result.moved->num_experts * numel * 4 * (replicas + 2)) +
+                        static_cast<double>(2 * 4 * numel * config.experts.num_experts *
+                                            result.moved->num_layers));
+        }
+        // Three experts on three ranks or four have nothing to change places for.
+        if (make_config == small_config || expert < 3) {
+          EXPECT_EQ(num_moved > 0, expert > 1);
+        }
+        if (exact)
+          EXPECT_EQ(everything(moving), everything(staying));
+        else
+          EXPECT_LT(distance(everything(moving), everything(staying)), tolerance);
+      }
+}
+
 }  // namespace
 }  // namespace switchyard::test

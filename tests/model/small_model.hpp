@@ -206,9 +206,9 @@ class SmallModel {
   static constexpr std::uint64_t seed = 17;
 
   SmallModel(Device& device, const Mesh& mesh, const ModelCase& c, DType compute = DType::f32)
-      : placement(Placement::contiguous(c.experts.num_experts, mesh.degree(Axis::expert))),
+      : placements{Placement::contiguous(c.experts.num_experts, mesh.degree(Axis::expert))},
         store(device, mesh),
-        model(store, placement, c.model, c.experts, compute, seed, c.vocab_size_used),
+        model(store, placements, c.model, c.experts, compute, seed, c.vocab_size_used),
         losses_(device, Purpose::workspace, DType::f64, {num_losses}) {
     store.allocate();
     store.initialize(seed);
@@ -228,7 +228,7 @@ class SmallModel {
     });
   }
 
-  Placement placement;
+  std::vector<Placement> placements;
   ParameterStore store;
   Transformer model;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "parallel/placement_choice.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -72,6 +73,56 @@ TEST(Placement, most_rows_follow_from_different_choices) {
   EXPECT_EQ(most_rows(5, 4, 3), 80);
   EXPECT_EQ(most_rows(3, 4, 3), 40);
   EXPECT_EQ(most_rows(8, 1, 3), 30);
+}
+
+// Rows that differ widely from expert to expert, the same for the same seed.
+std::vector<std::int64_t> made_up_rows(std::int64_t num_experts, std::uint64_t seed) {
+  std::vector<std::int64_t> rows;
+  std::uint64_t state = seed * 2654435761 + 1;
+  for (std::int64_t expert = 0; expert < num_experts; ++expert) {
+    state = state * 6364136223846793005 + 1442695040888963407;
+    const auto draw = static_cast<std::int64_t>(state >> 54);  // below 1024
+    rows.push_back(draw * draw / 1024);
+  }
+  return rows;
+}
+
+TEST(Placement, a_balanced_one_gives_ranks_alike_loads) {
+  const std::vector<std::int64_t> rows = {10, 9, 1, 0};
+  const Placement now = Placement::contiguous(4, 2);
+  EXPECT_DOUBLE_EQ(rank_imbalance(now, rows), 1.9);
+  const Placement then = balanced_placement(now, rows, 0);
+  EXPECT_DOUBLE_EQ(rank_imbalance(then, rows), 1.0);
+  // Only if the exchange is worth it: it takes 0.9 of the mean off the fullest rank.
+  EXPECT_DOUBLE_EQ(rank_imbalance(balanced_placement(now, rows, 0.95), rows), 1.9);
+  EXPECT_DOUBLE_EQ(rank_imbalance(balanced_placement(now, rows, 0.85), rows), 1.0);
+  EXPECT_DOUBLE_EQ(rank_imbalance(now, std::vector<std::int64_t>(4)), 1.0);
+}
+
+TEST(Placement, a_balanced_one_keeps_places_and_moves_what_helps) {
+  for (const int num_ranks : {1, 2, 3, 5})
+    for (const std::int64_t num_experts : {3, 8, 17, 64})
+      for (std::uint64_t seed = 0; seed < 8; ++seed) {
+        const std::vector<std::int64_t> rows = made_up_rows(num_experts, seed);
+        const Placement now = Placement::contiguous(num_experts, num_ranks);
+        const Placement then = balanced_placement(now, rows, 0);
+        const double before = rank_imbalance(now, rows), after = rank_imbalance(then, rows);
+        EXPECT_LE(after, before);
+        // With several experts a rank there is always something to exchange for.
+        if (num_ranks > 1 && num_experts >= 8 * num_ranks) {
+          EXPECT_LT(after, 1.1) << num_ranks;
+        }
+        for (int rank = 0; rank < num_ranks; ++rank) {
+          EXPECT_EQ(then.num_places_of(rank), now.num_places_of(rank));
+          for (std::int64_t expert : now.experts_of(rank))
+            if (then.rank_of_expert(expert) == rank) {
+              EXPECT_EQ(then.place_of_expert()[static_cast<std::size_t>(expert)],
+                        now.place_of_expert()[static_cast<std::size_t>(expert)]);
+            }
+        }
+        const Placement again = balanced_placement(then, rows, 0);
+        EXPECT_TRUE(std::ranges::equal(again.place_of_expert(), then.place_of_expert()));
+      }
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #   compare_runs FOLDER REFERENCE    curves and the last checkpoint's digest; fails with the first difference
 #   draw N                 sets $drawn to one of 0 ... N - 1: a fixed sequence, from $seed on
 source "$(dirname "${BASH_SOURCE[0]}")/small_run.sh"
-model_features=(plain dropout documents windows tied dense top1 uneven kv_heads shared biased bf16)
+model_features=(plain dropout documents windows tied dense top1 uneven kv_heads shared biased moving bf16)
 # One of them in a model: kinds of routers.
 router_features=(sigmoid noisy gshard sinkhorn base expert_choice latent)
 num_steps=${num_steps:-50}
@@ -56,6 +56,7 @@ features_of() {
     sinkhorn | base | expert_choice) overrides=(experts.router.kind="$1" experts.allow_future=true) ;;
     latent) overrides=(experts.latent=16) ;;
     biased) overrides=(experts.bias_rate=0.001) ;;
+    moving) overrides=(experts.placement.every=7 experts.placement.least_gain=0) ;;
     kv_heads) overrides=(model.num_heads=8 model.num_kv_heads=4) ;;
     bf16) overrides=(run.precision=bf16) ;;
     *) echo "exact_runs: no feature $1" >&2; exit 2 ;;

@@ -12,6 +12,7 @@
 #include "trainer/checkpoint/comparison.hpp"
 #include "trainer/checkpoint/place.hpp"
 #include "trainer/checkpoint/reader.hpp"
+#include "trainer/placement/layer_placements.hpp"
 
 namespace switchyard {
 namespace {
@@ -230,9 +231,10 @@ Upcycled upcycle(const Config& given, const ConfigText& configuration,
     Upcycler upcycler(reader, config, options);
     const std::unique_ptr<Device> device = make_cpu_device();
     const Mesh mesh(*alone, {.data = 1, .context = 1, .expert = 1});
-    const Placement placement = Placement::contiguous(config.experts.num_experts, 1);
+    const std::vector<Placement> placements =
+        layer_placements(config, placement_of(config.experts, 1));
     ParameterStore store(*device, mesh);
-    const Transformer model(store, placement, config.model, config.experts, DType::f32,
+    const Transformer model(store, placements, config.model, config.experts, DType::f32,
                             static_cast<std::uint64_t>(config.run.seed), config.model.vocab_size);
     store.allocate();
     store.initialize(static_cast<std::uint64_t>(config.run.seed));

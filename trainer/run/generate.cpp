@@ -8,6 +8,7 @@
 #include "model/decoder.hpp"
 #include "model/sampling.hpp"
 #include "tensor/error.hpp"
+#include "trainer/placement/layer_placements.hpp"
 #include "trainer/run_device.hpp"
 #include "trainer/trainer.hpp"
 
@@ -119,9 +120,9 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
   const std::unique_ptr<Device> device = make_run_device(config, *world);
   const Mesh mesh(*world, {.data = 1, .context = 1, .expert = 1});
   ParameterStore store(*device, mesh);
-  const Placement placement =
-      Placement::contiguous(config.experts.num_experts, mesh.degree(Axis::expert));
-  Transformer model(store, placement, config.model, config.experts, compute_dtype(config.run),
+  const std::vector<Placement> placements =
+      layer_placements(config, placement_of(config.experts, mesh.degree(Axis::expert)));
+  Transformer model(store, placements, config.model, config.experts, compute_dtype(config.run),
                     static_cast<std::uint64_t>(config.run.seed), tokenizer.vocab_size());
   store.allocate();
   load_checkpoint(options.checkpoint, store, nullptr, *world);

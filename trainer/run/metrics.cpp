@@ -12,6 +12,7 @@
 
 #include "data/files/atomic_file.hpp"
 #include "tensor/error.hpp"
+#include "trainer/number_text.hpp"
 
 namespace switchyard {
 namespace {
@@ -66,7 +67,7 @@ Line parse_line(std::string_view text) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return {};
   const std::int64_t step = json["step"].get<std::int64_t>();
-  return {.complete = step >= 0, .restart = json.contains("event"), .step = step};
+  return {.complete = step >= 0, .restart = json.value("event", "") == "restart", .step = step};
 }
 
 // Calls visit(text, line) for every line. One without its end was not finished, even if what is
@@ -111,6 +112,27 @@ std::string to_json(const RestartMetrics& m) {
       "\"lost_seconds\": {:.1f}, \"reason\": {}}}",
       m.restarts, m.step, m.lost_steps, m.lost_seconds,
       reason.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+std::string to_json(const PlacementMetrics& m) {
+  return fmt::format(
+      "{{\"event\": \"placement\", \"step\": {}, \"layers\": {}, \"experts\": {}, \"bytes\": {}, "
+      "\"seconds\": {}, \"imbalance_before\": {:.4g}, \"imbalance_after\": {:.4g}}}",
+      m.step, m.change.num_layers, m.change.num_experts, number(m.change.bytes),
+      number(m.change.seconds), m.change.imbalance_before, m.change.imbalance_after);
+}
+
+std::string to_sentence(const PlacementMetrics& m) {
+  const PlacementChange& change = m.change;
+  if (change.num_layers == 0)
+    return fmt::format("step {}  experts stay: the fullest rank has {:.2f} times the mean's rows",
+                       m.step, change.imbalance_before);
+  return fmt::format(
+      "step {}  {} experts of {} layers moved to another rank, {} in {:.2f} s; the fullest rank "
+      "had "
+      "{:.2f} times the mean's rows, so placed it would have had {:.2f}",
+      m.step, change.num_experts, change.num_layers, format_bytes(change.bytes), change.seconds,
+      change.imbalance_before, change.imbalance_after);
 }
 
 std::int64_t last_step_in(const std::string& path) {

@@ -1,5 +1,6 @@
-// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation and
-// for a restart of the run (the only lines with the key "event": readers of steps pass over them).
+// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation,
+// and for a restart of the run and experts that moved (those with the key "event": readers of steps
+// pass over them).
 // Floating-point numbers are written with the fewest digits that read back as the same double; JSON
 // has no NaN or infinities, so these are the strings "nan", "inf" and "-inf". Every line is handed
 // to the system as it is written.
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "tensor/profile.hpp"
+#include "trainer/placement/expert_mover.hpp"
 
 namespace switchyard {
 
@@ -63,9 +65,17 @@ struct RestartMetrics {
   std::string reason;       // why the earlier start ended: "SIGUSR1", an error's message, ...
 };
 
+// Experts that changed places after a step.
+struct PlacementMetrics {
+  std::int64_t step = 0;
+  PlacementChange change;
+};
+
 std::string to_json(const StepMetrics& metrics);  // one line, without its end
 std::string to_json(const EvaluationMetrics& metrics);
 std::string to_json(const RestartMetrics& metrics);
+std::string to_json(const PlacementMetrics& metrics);
+std::string to_sentence(const PlacementMetrics& metrics);
 
 // The last step with a complete line in the file at `path`; 0 if there is none or no file.
 std::int64_t last_step_in(const std::string& path);
@@ -86,6 +96,7 @@ class MetricsWriter {
   void write(const StepMetrics& metrics) { append(to_json(metrics)); }
   void write(const EvaluationMetrics& metrics) { append(to_json(metrics)); }
   void write(const RestartMetrics& metrics) { append(to_json(metrics)); }
+  void write(const PlacementMetrics& metrics) { append(to_json(metrics)); }
   std::int64_t num_cut() const { return num_cut_; }  // lines cut when it was opened
 
  private:

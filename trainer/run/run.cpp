@@ -236,6 +236,7 @@ void Run::take_step() {
     note(sentence);
   slow_ranks_.end_step();
   write_metrics(seconds, static_cast<double>(tokens) / seconds);
+  if (last_.moved) note_placement();
   if (capture_) note_capture(capture_->advance());
   if (trace_) note_trace(trace_->advance());
   if (routing_trace_) note_routing(routing_trace_->advance(state_.step));
@@ -267,6 +268,12 @@ void Run::end_capture() {
 
 void Run::note_capture(const std::string& path) {
   if (!path.empty()) note(fmt::format("captured activations in {}", path));
+}
+
+void Run::note_placement() {
+  const PlacementMetrics line{.step = state_.step, .change = *last_.moved};
+  if (outputs_) outputs_->write(line);
+  note(to_sentence(line));
 }
 
 void Run::note_trace(const std::string& path) {

@@ -61,6 +61,7 @@ class Run {
   void begin_capture();
   void end_capture();
   void note_capture(const std::string& path);
+  void note_placement();
   void note_trace(const std::string& path);
   void note_routing(const std::string& path);
   // What traces of routing the run reads and writes.

@@ -25,6 +25,7 @@ class RunOutputs {
   void write(StepMetrics line);
   void write(const EvaluationMetrics& line);
   void write(const RestartMetrics& line) { metrics_.write(line); }
+  void write(const PlacementMetrics& line) { metrics_.write(line); }
 
  private:
   MetricsWriter metrics_;
