@@ -128,7 +128,7 @@ std::string to_sentence(const PlacementMetrics& m) {
     return fmt::format("step {}  experts stay: the fullest rank has {:.2f} times the mean's rows",
                        m.step, change.imbalance_before);
   return fmt::format(
-      "step {}  {} experts of {} layers moved to another rank, {} in {:.2f} s; the fullest rank "
+      "step {}  moved {} experts (of layers: {}) to other ranks, {} in {:.2f} s; the fullest rank "
       "had "
       "{:.2f} times the mean's rows, so placed it would have had {:.2f}",
       m.step, change.num_experts, change.num_layers, format_bytes(change.bytes), change.seconds,
