@@ -62,7 +62,7 @@ dense          1 2 4    experts.num_experts=0 model.dense_intermediate=40
 varied         1 2 4    parallel.expert=RANKS model.num_layers=3 model.num_kv_heads=1 model.tie_embeddings=true model.embedding_std=0.5 model.dense_intermediate=40 model.embedding_dropout=0.1 model.residual_dropout=0.1 experts.num_experts=3 experts.top_k=1 experts.normalize_top_k=false experts.every=2 experts.balance_weight=0.05 experts.dropout=0.1 optimizer.schedule=constant_decay optimizer.decay_steps=1 optimizer.clip_norm=0.1
 wide           1 2      model.hidden=128 model.num_layers=1 model.sequence_length=256 experts.num_experts=8 experts.intermediate=192 train.global_batch=8 train.micro_batch=0 parallel.expert=RANKS
 long           1        model.num_layers=1 model.sequence_length=2304 train.global_batch=1 train.micro_batch=0
-windows        1 2      model.mixer=[{kind:\ window,\ window:\ 5,\ sinks:\ 1},{kind:\ full,\ sinks:\ 2}]
+windows        1 2      model.attention=[{kind:\ window,\ window:\ 5,\ sinks:\ 1},{kind:\ full,\ sinks:\ 2}]
 documents      1 2      data.document_mask=true data.restart_positions=true model.embedding_std=0.5
 yarn           1        model.rope_scaling.kind=yarn model.rope_scaling.factor=4 model.rope_scaling.original_length=8
 recompute      1 2      activations.policy=recompute
@@ -74,7 +74,7 @@ ring_thread    2        parallel.context.ranks=2 parallel.context.ring=2 paralle
 gather         2 3 4    parallel.context.ranks=RANKS parallel.context.ring=RANKS parallel.context.method=all_gather parallel.context.pad=true
 ulysses        2 4      parallel.context.ranks=RANKS parallel.context.ulysses=RANKS parallel.context.ring=1 model.num_kv_heads=4
 ring_ulysses   4        parallel.context.ranks=4 parallel.context.ring=2 parallel.context.ulysses=2 parallel.context.method=ring
-ring_windows   2 3      parallel.context.ranks=RANKS parallel.context.ring=RANKS parallel.context.method=ring parallel.context.pad=true model.mixer=[{kind:\ window,\ window:\ 5,\ sinks:\ 1},{kind:\ full,\ sinks:\ 2}]
+ring_windows   2 3      parallel.context.ranks=RANKS parallel.context.ring=RANKS parallel.context.method=ring parallel.context.pad=true model.attention=[{kind:\ window,\ window:\ 5,\ sinks:\ 1},{kind:\ full,\ sinks:\ 2}]
 ring_documents 2 4      parallel.context.ranks=RANKS parallel.context.ring=RANKS parallel.context.method=ring parallel.expert=RANKS data.document_mask=true data.restart_positions=true model.embedding_std=0.5
 ring_spill     2        parallel.context.ranks=2 parallel.context.ring=2 parallel.context.method=ring parallel.expert=2 activations.policy=spill model.num_layers=4
 KINDS

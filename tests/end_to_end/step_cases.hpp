@@ -38,6 +38,23 @@ inline std::vector<StepCase> step_cases() {
          c.data.document_mask = true;
          c.data.restart_positions = true;
        }},
+      {"recurrent mixers and a convolution, documents",
+       [](Config& c) {
+         c.model.num_layers = 4;
+         c.model.mixer = {{.kind = MixerKind::gated_delta, .conv = 4, .chunk = 4},
+                          {.kind = MixerKind::ssd, .conv = 4, .chunk = 4},
+                          {.kind = MixerKind::linear, .chunk = 4},
+                          {.conv = 3}};
+         c.model.position.kind = PositionKind::alibi;
+         c.data.document_mask = true;
+         c.parallel.context_split.ring = world().size();
+       }},
+      {"positions as sines and cosines",
+       [](Config& c) {
+         c.model.position.kind = PositionKind::sinusoidal;
+         c.data.document_mask = true;
+         c.data.restart_positions = true;
+       }},
       {"dropout, dense layers between",
        [](Config& c) {
          c = varied_config(world().size() == 2 ? 2 : 1);
@@ -82,11 +99,17 @@ inline Config config_of(const StepCase& each) {
   return config;
 }
 
+// Whether there are kernels for all of it on a card.
+inline bool runs_on_card(const Config& config) {
+  return config.experts.router.runs_on_card() && !config.model.has_recurrent_mixer() &&
+         !config.model.has_convolution() && config.model.position.kind != PositionKind::alibi;
+}
+
 inline std::vector<StepCase> cases_here() {
   std::vector<StepCase> here;
   for (const StepCase& each : step_cases())
     if ((each.num_ranks == 0 || each.num_ranks == world().size()) &&
-        (!is_tested_on_card() || config_of(each).experts.router.runs_on_card()))
+        (!is_tested_on_card() || runs_on_card(config_of(each))))
       here.push_back(each);
   return here;
 }
