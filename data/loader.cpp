@@ -7,6 +7,8 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <numeric>
+#include <optional>
 #include <stop_token>
 #include <thread>
 #include <utility>
@@ -26,6 +28,7 @@ Batch empty_batch(const BatchLayout& layout) {
   batch.tokens.resize(num_tokens);
   batch.targets.resize(num_tokens);
   batch.sequence_ids.resize(static_cast<std::size_t>(layout.micro_batch));
+  if (layout.with_weights) batch.weights.resize(num_tokens);
   return batch;
 }
 
@@ -49,9 +52,52 @@ void read_row(const PackedSequences& sequences, const BatchLayout& layout, std::
     const auto count = static_cast<std::size_t>(segment.count);
     sequences.read(sequence, segment.begin, std::span(batch.tokens).subspan(next, count),
                    std::span(batch.targets).subspan(next, count));
+    if (layout.with_weights)
+      sequences.read_weights(sequence, segment.begin,
+                             std::span(batch.weights).subspan(next, count));
     next += count;
   }
   if (layout.with_documents) batch.document_starts.push_back(sequences.document_starts(sequence));
+}
+
+// A token file's split in training order.
+struct Corpus {
+  Corpus(const std::string& path, Split split, const BatchLayout& layout, std::uint64_t seed)
+      : file(path),
+        sequences(open_sequences(file, split, layout)),
+        order(sequences.num_sequences(), seed) {}
+  // Sample number `sample` of this corpus.
+  std::int64_t sequence(std::int64_t sample) const {
+    const std::int64_t size = sequences.num_sequences();
+    return order(sample / size, sample % size);
+  }
+
+  TokenFile file;
+  PackedSequences sequences;  // borrows the file
+  EpochPermutation order;
+};
+using Corpora = std::vector<std::unique_ptr<const Corpus>>;
+
+// The corpora of a mixture, each in an order of its own.
+Corpora open_corpora(const TokenFile& file, Split split, const BatchLayout& layout,
+                     std::uint64_t seed, const std::vector<MixtureEntry>& mixture) {
+  Corpora corpora;
+  for (const MixtureEntry& entry : mixture) {
+    const std::uint64_t own_seed = random_words(random_key(seed, "corpus"), corpora.size(), 0)[0];
+    corpora.push_back(std::make_unique<Corpus>(entry.path, split, layout, own_seed));
+    if (corpora.back()->file.tokenizer().serialize() != file.tokenizer().serialize())
+      throw DataError(
+          fmt::format("{}: has another tokenizer than {}: its ids mean other texts; prepare it "
+                      "with --tokenizer {}",
+                      entry.path, file.path(), file.path()));
+  }
+  return corpora;
+}
+
+std::vector<std::int64_t> sizes_of(const Corpora& corpora) {
+  std::vector<std::int64_t> sizes;
+  for (const auto& corpus : corpora) sizes.push_back(corpus->sequences.num_sequences());
+  return sizes;
 }
 
 }  // namespace
@@ -86,20 +132,32 @@ void BatchLayout::validate() const {
 }
 
 struct Loader::State {
-  State(const std::string& path, Split split, const BatchLayout& batch_layout, std::uint64_t seed)
-      : file(path),
-        layout(batch_layout),
-        sequences(open_sequences(file, split, layout)),
-        order(sequences.num_sequences(), seed),
-        worker([this](const std::stop_token& stop) { work(stop); }) {}
+  State(const std::string& path, Split split, const BatchLayout& batch_layout, std::uint64_t seed,
+        const std::vector<MixtureEntry>& entries)
+      : layout(batch_layout) {
+    if (entries.empty()) {
+      corpora.push_back(std::make_unique<Corpus>(path, split, layout, seed));
+    } else {
+      named = std::make_unique<TokenFile>(path);
+      corpora = open_corpora(*named, split, layout, seed, entries);
+      mixture.emplace(entries, sizes_of(corpora), seed);
+    }
+    worker = std::jthread([this](const std::stop_token& stop) { work(stop); });
+  }
 
-  Batch make(std::int64_t number, std::int64_t first_sequence) const;
+  Batch make(std::int64_t number, std::int64_t first_sequence);
+  // The corpus and its sequence that sample g is.
+  std::pair<const Corpus&, std::int64_t> find(std::int64_t sample) const;
+  double targets_of_step(std::int64_t first_sample);
   void work(const std::stop_token& stop);
 
-  const TokenFile file;
   const BatchLayout layout;
-  const PackedSequences sequences;
-  const EpochPermutation order;
+  Corpora corpora;
+  std::unique_ptr<const TokenFile> named;  // data.path, where it is not the one corpus
+  std::optional<Mixture> mixture;          // of several corpora
+  // Of the step whose batches the thread makes: its first sample and its targets.
+  std::int64_t counted_step = -1;
+  double counted_targets = 0;
 
   std::mutex mutex;                     // guards everything below
   std::condition_variable_any room;     // the queue got shorter, or the position moved
@@ -116,18 +174,38 @@ struct Loader::State {
 
 // Micro-batch `number` of this rank, counted from the beginning of the run; g counts from
 // `first_sequence` on.
-Batch Loader::State::make(std::int64_t number, std::int64_t first_sequence) const {
+Batch Loader::State::make(std::int64_t number, std::int64_t first_sequence) {
+  const std::int64_t step = number / layout.num_micro_steps();
   const std::int64_t first =
-      first_sequence +
-      first_sample(layout, number / layout.num_micro_steps(), number % layout.num_micro_steps());
+      first_sequence + first_sample(layout, step, number % layout.num_micro_steps());
   Batch batch = empty_batch(layout);
   for (std::int64_t row = 0; row < layout.micro_batch; ++row) {
-    const std::int64_t sample = first + row;
-    const std::int64_t epoch = sample / sequences.num_sequences();
-    read_row(sequences, layout, order(epoch, sample % sequences.num_sequences()), row, batch);
-    batch.sequence_ids[static_cast<std::size_t>(row)] = sample;
+    const auto [corpus, sequence] = find(first + row);
+    read_row(corpus.sequences, layout, sequence, row, batch);
+    batch.sequence_ids[static_cast<std::size_t>(row)] = first + row;
   }
+  if (layout.with_weights)
+    batch.num_targets = targets_of_step(first_sequence + step * layout.global_batch);
   return batch;
+}
+
+std::pair<const Corpus&, std::int64_t> Loader::State::find(std::int64_t sample) const {
+  const Mixture::Place place = mixture ? (*mixture)(sample) : Mixture::Place{0, sample};
+  const Corpus& corpus = *corpora[place.corpus];
+  return {corpus, corpus.sequence(place.sample)};
+}
+
+// Every rank counts the whole step, a byte a token: that costs less than an exchange.
+double Loader::State::targets_of_step(std::int64_t first_sample) {
+  if (counted_step == first_sample) return counted_targets;
+  std::int64_t count = 0;
+  for (std::int64_t sample = first_sample; sample < first_sample + layout.global_batch; ++sample) {
+    const auto [corpus, sequence] = find(sample);
+    count += corpus.sequences.num_targets(sequence);
+  }
+  counted_step = first_sample;
+  counted_targets = static_cast<double>(count);
+  return counted_targets;
 }
 
 void Loader::State::work(const std::stop_token& stop) {
@@ -156,20 +234,21 @@ void Loader::State::work(const std::stop_token& stop) {
   }
 }
 
-Loader::Loader(const std::string& path, Split split, const BatchLayout& layout,
-               std::uint64_t seed) {
+Loader::Loader(const std::string& path, Split split, const BatchLayout& layout, std::uint64_t seed,
+               const std::vector<MixtureEntry>& mixture) {
   layout.validate();
-  state_ = std::make_unique<State>(path, split, layout, seed);
+  state_ = std::make_unique<State>(path, split, layout, seed, mixture);
 }
 
 Loader::~Loader() = default;
 
 const TokenFile& Loader::file() const {
-  return state_->file;
+  return state_->named ? *state_->named : state_->corpora.front()->file;
 }
 
 std::int64_t Loader::num_sequences() const {
-  return state_->sequences.num_sequences();
+  const std::vector<std::int64_t> sizes = sizes_of(state_->corpora);
+  return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
 }
 
 std::int64_t Loader::step() const {
@@ -209,6 +288,15 @@ FixedBatches::FixedBatches(const TokenFile& file, Split split, const BatchLayout
       num_sequences_(num_sequences > 0 ? std::min(num_sequences, sequences_.num_sequences())
                                        : sequences_.num_sequences()) {
   layout.validate();
+  if (!layout.with_weights) {
+    num_targets_ = static_cast<double>(num_sequences_ * layout.sequence_length);
+    return;
+  }
+  for (std::int64_t sequence = 0; sequence < num_sequences_; ++sequence)
+    num_targets_ += static_cast<double>(sequences_.num_targets(sequence));
+  if (num_targets_ == 0)
+    throw DataError(fmt::format("{}: the loss mask of the {} split lets no target count",
+                                file.path(), name_of(split)));
 }
 
 std::int64_t FixedBatches::num_micro_steps() const {
@@ -231,6 +319,7 @@ Batch FixedBatches::batch(std::int64_t micro_step) const {
   }
   if (layout_.with_documents) batch.document_starts.resize(batch.sequence_ids.size());
   batch.num_padding = layout_.micro_batch - (end - begin);
+  if (layout_.with_weights) batch.num_targets = num_targets_;
   return batch;
 }
 

@@ -4,7 +4,8 @@
 // so the sequences of a step are the same on every layout, and each rank's rows are in the order of
 // g. The position in the data is one number, the sequences that all steps before took: s *
 // global_batch, or what seek() says after steps of another size. Where a sequence is split over
-// ranks, each reads the tokens of its own segments alone.
+// ranks, each reads the tokens of its own segments alone. Of several corpora a formula of g tells
+// which one the sequence is of (data/mixture.hpp).
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 
 #include "tensor/position_range.hpp"
 
+#include "data/mixture.hpp"
 #include "data/sampler.hpp"
 #include "data/token_file.hpp"
 
@@ -27,6 +29,10 @@ struct Batch {
   // [S]: the positions above 0 of the whole sequence at which a document begins, ascending; empty
   // unless the layout asks for documents.
   std::vector<std::vector<std::int32_t>> document_starts;
+  // [S * n], where the layout asks for weights: how much each target counts, 0 or 1.
+  std::vector<float> weights;
+  // The sum of the weights of all targets of the whole step, or of the evaluation, on all ranks.
+  double num_targets = 0;
   // The last rows that stand for no sequence, where an evaluation's last sequences do not fill all
   // ranks. Their tokens and targets are 0, their ids -1: they count nowhere and reach no expert.
   std::int64_t num_padding = 0;
@@ -41,6 +47,7 @@ struct BatchLayout {
   // What this rank holds of every sequence: ascending, apart; empty: all of it.
   std::vector<PositionRange> segments = {};
   bool with_documents = false;  // whether batches tell where documents begin
+  bool with_weights = false;    // whether targets count by the file's loss mask
 
   std::int64_t local_length() const;  // n: positions of a sequence that this rank holds
   std::vector<PositionRange> local_segments() const;  // never empty
@@ -54,14 +61,16 @@ struct BatchLayout {
 // position g % num_sequences of epoch g / num_sequences.
 class Loader {
  public:
-  // Opens the file (HDF5, in the calling thread). Starts at step 0.
-  Loader(const std::string& path, Split split, const BatchLayout& layout, std::uint64_t seed);
+  // Opens the file (HDF5, in the calling thread). Starts at step 0. With a mixture the sequences
+  // are those of its corpora, whose tokenizer must be the file's: DataError.
+  Loader(const std::string& path, Split split, const BatchLayout& layout, std::uint64_t seed,
+         const std::vector<MixtureEntry>& mixture = {});
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
   const TokenFile& file() const;
-  std::int64_t num_sequences() const;  // of an epoch
+  std::int64_t num_sequences() const;  // of an epoch; of a mixture: of all corpora
   std::int64_t step() const;           // that the next batch belongs to
 
   // The micro-batches of a step in order, then those of the next step. An error of the reading
@@ -87,13 +96,15 @@ class FixedBatches {
                std::int64_t num_sequences = 0);
 
   std::int64_t num_sequences() const { return num_sequences_; }
-  std::int64_t num_micro_steps() const;  // the same on every rank
+  double num_targets() const { return num_targets_; }  // that count
+  std::int64_t num_micro_steps() const;                // the same on every rank
   Batch batch(std::int64_t micro_step) const;
 
  private:
   PackedSequences sequences_;
   BatchLayout layout_;
   std::int64_t num_sequences_;
+  double num_targets_ = 0;
 };
 
 }  // namespace switchyard

@@ -76,6 +76,19 @@ void PackedSequences::read(std::int64_t sequence, std::int64_t begin,
   std::copy_n(stretch.begin() + 1, count, targets.begin());
 }
 
+void PackedSequences::read_weights(std::int64_t sequence, std::int64_t begin,
+                                   std::span<float> weights) const {
+  std::vector<std::uint8_t> mask(weights.size());
+  file_.read_mask(split_, sequence * sequence_length_ + begin + 1, mask);
+  std::copy(mask.begin(), mask.end(), weights.begin());
+}
+
+std::int64_t PackedSequences::num_targets(std::int64_t sequence) const {
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(sequence_length_));
+  file_.read_mask(split_, sequence * sequence_length_ + 1, mask);
+  return std::count(mask.begin(), mask.end(), std::uint8_t{1});
+}
+
 void PackedSequences::load_documents() {
   document_offsets_ = file_.document_offsets(split_);
 }

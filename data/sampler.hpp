@@ -43,6 +43,11 @@ class PackedSequences {
   void read(std::int64_t sequence, std::int64_t begin, std::span<std::int32_t> tokens,
             std::span<std::int32_t> targets) const;
 
+  // How much each target of these positions counts: 1, or 0 by the file's loss mask. Any thread.
+  void read_weights(std::int64_t sequence, std::int64_t begin, std::span<float> weights) const;
+  // The sum of them over a whole sequence. Any thread.
+  std::int64_t num_targets(std::int64_t sequence) const;
+
   // Reads where the split's documents begin, 8 bytes a document (HDF5, in the calling thread).
   void load_documents();
   // After load_documents(): the positions above 0 of a sequence at which a document begins,

@@ -1,11 +1,16 @@
 // The HDF5 token file: what `prepare` writes and training reads.
 //
-//   /                        attributes format = "switchyard tokens", version = 1, vocab_size,
+//   /                        attributes format = "switchyard tokens", version = 1 (2 with a
+//                            loss mask, lest a program that knows none pass it over), vocab_size,
 //                            end_of_document, tokenizer (its name)
 //   /tokenizer               u8: Tokenizer::serialize()
 //   /sources                 u8: JSON, one object a source file: path, documents, bytes
 //   /train/tokens            u16 (vocabularies up to 65536) or i32, contiguous, [num_tokens];
 //                            attribute xxh3: of the whole split, 16 hexadecimal digits
+//   /train/loss_mask         u8 [num_tokens], only where some tokens are not to be learned: 1, or 0
+//   for
+//                            a token that is read and never a target; xxh3 as above
+//   /train/mask_checksums    u64: as block_checksums
 //   /train/block_checksums   u64: XXH3 of each 1 MiB block of tokens, the last one shorter
 //   /train/document_offsets  i64 [num_documents + 1]: where documents begin; last = num_tokens
 //   /valid/...               the same
@@ -58,6 +63,11 @@ class TokenFile {
   // since it was opened.
   void read(Split split, std::int64_t begin, std::span<std::int32_t> out) const;
 
+  // Whether some tokens are not to be learned, in any split.
+  bool has_loss_mask() const;
+  // For tokens as in read() 1, or 0 where one is never a target; all 1 without a mask.
+  void read_mask(Split split, std::int64_t begin, std::span<std::uint8_t> out) const;
+
   // Recomputes the checksums of all blocks and of the whole splits.
   void verify() const;
 
@@ -76,8 +86,11 @@ class TokenFileWriter {
   TokenFileWriter(const TokenFileWriter&) = delete;
   TokenFileWriter& operator=(const TokenFileWriter&) = delete;
 
-  // A document's tokens; end of document is added here.
-  void add_document(Split split, std::span<const std::int32_t> tokens);
+  // A document's tokens; end of document is added here. mask: 1, or 0 for a token that is never a
+  // target; empty: all are. End of document is one.
+  void add_document(Split split, std::span<const std::int32_t> tokens,
+                    std::span<const std::uint8_t> mask = {});
+  bool has_loss_mask() const;
   // Tokens [begin, begin + out.size()) of a split, as added so far.
   void read_tokens(Split split, std::int64_t begin, std::span<std::int32_t> out);
   // Where documents [first, first + out.size()) of a split end, in tokens.

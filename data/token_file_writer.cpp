@@ -15,8 +15,10 @@ namespace switchyard {
 namespace {
 
 struct SplitSpool {
-  explicit SplitSpool(const std::string& folder) : tokens(folder), document_ends(folder) {}
+  explicit SplitSpool(const std::string& folder)
+      : tokens(folder), mask(folder), document_ends(folder) {}
   Spool tokens;         // u16 or i32
+  Spool mask;           // u8; the first tokens, all others are targets
   Spool document_ends;  // i64, in tokens
   std::int64_t num_tokens = 0;
   std::int64_t num_documents = 0;
@@ -50,26 +52,35 @@ void append_end(SplitSpool& split, std::int64_t end) {
   split.document_ends.append(std::as_bytes(std::span(&end, 1)));
 }
 
-// Tokens block by block, and the checksums of the blocks and of the whole.
-void write_tokens(hdf5::File& file, Split split, SplitSpool& spool, std::int64_t bytes_per_token) {
-  const auto type = bytes_per_token == 2 ? hdf5::ElementType::u16 : hdf5::ElementType::i32;
-  hdf5::Dataset tokens =
-      file.create_dataset(token_format::in_split(split, "tokens"), {spool.num_tokens}, type,
-                          {.layout = hdf5::Layout::contiguous});
-  const std::int64_t block_tokens = token_format::block_bytes / bytes_per_token;
+// What fills the mask of tokens that were added without one.
+void fill_mask(SplitSpool& split) {
+  const std::vector<std::byte> ones(1 << 16, std::byte{1});
+  while (split.mask.size() < split.num_tokens)
+    split.mask.append(std::span(ones).first(static_cast<std::size_t>(
+        std::min(std::ssize(ones), split.num_tokens - split.mask.size()))));
+}
+
+// A spool block by block, and the checksums of the blocks and of the whole.
+void write_checked(hdf5::File& file, Split split, Spool& spool, std::string_view name,
+                   std::string_view checksum_name, hdf5::ElementType type,
+                   std::int64_t element_bytes) {
+  const std::int64_t count = spool.size() / element_bytes;
+  hdf5::Dataset values = file.create_dataset(token_format::in_split(split, name), {count}, type,
+                                             {.layout = hdf5::Layout::contiguous});
+  const std::int64_t block_elements = token_format::block_bytes / element_bytes;
   std::vector<std::byte> block;
   std::vector<std::uint64_t> block_checksums;
   Checksum whole;
-  for (std::int64_t begin = 0; begin < spool.num_tokens; begin += block_tokens) {
-    const std::int64_t count = std::min(block_tokens, spool.num_tokens - begin);
-    block.resize(static_cast<std::size_t>(count * bytes_per_token));
-    spool.tokens.read(begin * bytes_per_token, block);
-    tokens.write(hdf5::Box::rows(tokens.shape(), begin, count), block.data());
+  for (std::int64_t begin = 0; begin < count; begin += block_elements) {
+    const std::int64_t now = std::min(block_elements, count - begin);
+    block.resize(static_cast<std::size_t>(now * element_bytes));
+    spool.read(begin * element_bytes, block);
+    values.write(hdf5::Box::rows(values.shape(), begin, now), block.data());
     block_checksums.push_back(checksum_of(block));
     whole.add(block);
   }
-  tokens.set_attribute("xxh3", checksum_text(whole.value()));
-  hdf5::Dataset checksums = file.create_dataset(token_format::in_split(split, "block_checksums"),
+  values.set_attribute("xxh3", checksum_text(whole.value()));
+  hdf5::Dataset checksums = file.create_dataset(token_format::in_split(split, checksum_name),
                                                 {static_cast<std::int64_t>(block_checksums.size())},
                                                 hdf5::ElementType::u64);
   checksums.write_all<std::uint64_t>(block_checksums);
@@ -115,6 +126,7 @@ struct TokenFileWriter::State {
   const Tokenizer& tokenizer;
   std::int64_t bytes_per_token;
   SplitSpool train, valid;
+  bool has_mask = false;
 };
 
 TokenFileWriter::TokenFileWriter(const std::string& folder, const Tokenizer& tokenizer)
@@ -134,12 +146,24 @@ std::int64_t TokenFileWriter::num_documents(Split split) const {
   return state_->of(split).num_documents;
 }
 
-void TokenFileWriter::add_document(Split split, std::span<const std::int32_t> tokens) {
+bool TokenFileWriter::has_loss_mask() const {
+  return state_->has_mask;
+}
+
+void TokenFileWriter::add_document(Split split, std::span<const std::int32_t> tokens,
+                                   std::span<const std::uint8_t> mask) {
+  expect(mask.empty() || mask.size() == tokens.size(), "a mask of every token");
   const std::int32_t vocab_size = state_->tokenizer.vocab_size();
   expect(std::all_of(tokens.begin(), tokens.end(),
                      [&](std::int32_t token) { return token >= 0 && token < vocab_size; }),
          "tokens of the tokenizer's vocabulary");
-  state_->close_document(state_->of(split), tokens);
+  SplitSpool& spool = state_->of(split);
+  if (std::ranges::find(mask, 0) != mask.end()) {
+    fill_mask(spool);
+    spool.mask.append(std::as_bytes(mask));
+    state_->has_mask = true;
+  }
+  state_->close_document(spool, tokens);
 }
 
 void TokenFileWriter::read_tokens(Split split, std::int64_t begin, std::span<std::int32_t> out) {
@@ -174,6 +198,15 @@ void TokenFileWriter::move_tail(Split from, Split to, std::int64_t begin) {
     source.tokens.read(at, block);
     target.tokens.append(block);
   }
+  if (state_->has_mask) {
+    fill_mask(source);
+    fill_mask(target);
+    block.resize(static_cast<std::size_t>(source.num_tokens - begin));
+    source.mask.read(begin, block);
+    target.mask.append(block);
+    source.mask.truncate(begin);
+  }
+
   for (std::int64_t document = first; document < source.num_documents; ++document)
     append_end(target, target.num_tokens + end_of(source, document) - begin);
   target.num_tokens += source.num_tokens - begin;
@@ -191,21 +224,31 @@ void TokenFileWriter::write(const std::string& path, std::string_view sources_js
   const std::string blob = tokenizer.serialize();
   constexpr std::int64_t slack = std::int64_t{8} << 20;  // HDF5's metadata, checksums, padding
   std::int64_t bytes = slack + static_cast<std::int64_t>(blob.size() + sources_json.size());
-  for (Split split : {Split::train, Split::valid})
-    bytes += state_->of(split).tokens.size() + state_->of(split).document_ends.size();
+  for (Split split : {Split::train, Split::valid}) {
+    if (state_->has_mask) fill_mask(state_->of(split));
+    bytes += state_->of(split).tokens.size() + state_->of(split).mask.size() +
+             state_->of(split).document_ends.size();
+  }
   const std::string folder = std::filesystem::path(path).parent_path().string();
   require_free_space(folder.empty() ? "." : folder, bytes, "the token file");
 
   hdf5::File file = hdf5::File::create(path);
   file.set_attribute("/", "format", token_format::name);
-  file.set_attribute("/", "version", token_format::version);
+  file.set_attribute("/", "version",
+                     state_->has_mask ? token_format::version_with_mask : token_format::version);
   file.set_attribute("/", "vocab_size", std::int64_t{tokenizer.vocab_size()});
   file.set_attribute("/", "end_of_document", std::int64_t{tokenizer.end_of_document()});
   file.set_attribute("/", "tokenizer", tokenizer.name());
   hdf5::write_text(file, "tokenizer", blob);
   hdf5::write_text(file, "sources", sources_json);
   for (Split split : {Split::train, Split::valid}) {
-    write_tokens(file, split, state_->of(split), state_->bytes_per_token);
+    SplitSpool& spool = state_->of(split);
+    write_checked(file, split, spool.tokens, "tokens", "block_checksums",
+                  state_->bytes_per_token == 2 ? hdf5::ElementType::u16 : hdf5::ElementType::i32,
+                  state_->bytes_per_token);
+    if (state_->has_mask)
+      write_checked(file, split, spool.mask, "loss_mask", "mask_checksums", hdf5::ElementType::u8,
+                    1);
     write_offsets(file, split, state_->of(split));
   }
   file.close_synced();

@@ -12,6 +12,7 @@ namespace switchyard::token_format {
 
 inline constexpr std::string_view name = "switchyard tokens";
 inline constexpr std::int64_t version = 1;
+inline constexpr std::int64_t version_with_mask = 2;
 inline constexpr std::int64_t block_bytes = std::int64_t{1} << 20;
 inline constexpr std::int32_t max_u16_vocab = 65536;
 

@@ -137,6 +137,7 @@ BatchLayout batch_layout_of(const Config& config, const Mesh& mesh) {
   for (const PositionRange& segment :
        sequence_split_of(config, mesh.config()).segments(mesh.index(Axis::context)))
     layout.segments.push_back({segment.begin, segment.count});
+  layout.with_weights = config.data.loss_mask;
   layout.with_documents = config.data.document_mask || config.data.restart_positions;
   layout.validate();
   return layout;

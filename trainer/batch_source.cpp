@@ -22,6 +22,7 @@ Batch RandomSource::next() {
         batch.targets.push_back(token(first + row, segment.begin + i + 1));
       }
   }
+  if (layout_.with_weights) batch.weights.assign(batch.targets.size(), 1);
   if (layout_.with_documents) batch.document_starts.resize(batch.sequence_ids.size());
   return batch;
 }

@@ -39,6 +39,8 @@ struct RunConfig {
 
 struct DataConfig {
   std::string path;                // a token file written by `switchyard prepare`; required
+  std::string mixture = "none";    // the corpora to train on (data/mixture.hpp); none: path alone
+  bool loss_mask = false;          // targets count by the mask in the token files
   bool document_mask = false;      // no token attends to another document
   bool restart_positions = false;  // rotary positions count from the beginning of each document
 };

@@ -28,22 +28,27 @@ class Objective {
   // On the plan device a batch has no tokens, and the examples neither.
   virtual Examples examples(const Batch& batch) = 0;
   // The sum of the weights of all targets of `num_sequences` whole sequences, on all ranks: what
-  // the losses and gradients of a step are divided by. Known before its first micro-step.
+  // the losses and gradients of a step are divided by. Known since examples() of any of its
+  // batches.
   virtual double total_weight(std::int64_t num_sequences) const = 0;
 };
 
-// After every token the next one, whatever it is. Rows of padding have no target.
+// After every token the next one. Each counts 1, or what the batches' weights say where the layout
+// has them (a loss mask). Rows of padding have no target.
 class CausalObjective final : public Objective {
  public:
   // layout: of the batches.
   explicit CausalObjective(const BatchLayout& layout) : layout_(layout) {}
-  bool has_weights() const override { return false; }
+  bool has_weights() const override { return layout_.with_weights; }
   Examples examples(const Batch& batch) override;
+  // With weights: what the last batch said of its step or evaluation; before the first one, and on
+  // the plan device, as if all counted.
   double total_weight(std::int64_t num_sequences) const override;
 
  private:
   BatchLayout layout_;
   std::vector<std::int32_t> targets_;  // of a batch with padding
+  double num_targets_ = 0;             // of the last batch
 };
 
 }  // namespace switchyard

@@ -240,6 +240,9 @@ bool DocumentReader::take_text(const std::string& json, Document& document) {
     leave_out("bad UTF-8", document.line);
     return false;
   }
+  const auto has_prompt = [&](const nlohmann::json& object) {
+    return !options_.prompt_field.empty() && object.contains(options_.prompt_field);
+  };
   const nlohmann::json value = nlohmann::json::parse(json, nullptr, false);
   if (value.is_discarded()) {
     leave_out("broken JSON", document.line);
@@ -249,8 +252,12 @@ bool DocumentReader::take_text(const std::string& json, Document& document) {
                           values_ ? "value" : "line", fields_of(value), values_ ? json_forms : ""));
   } else if (!value.at(options_.text_field).is_string()) {
     leave_out("field is not a text", document.line, options_.text_field);
+  } else if (has_prompt(value) && !value.at(options_.prompt_field).is_string()) {
+    leave_out("field is not a text", document.line, options_.prompt_field);
   } else {
-    document.text = value.at(options_.text_field).get<std::string>();
+    if (has_prompt(value)) document.text = value.at(options_.prompt_field).get<std::string>();
+    document.prompt = document.text.size();
+    document.text += value.at(options_.text_field).get<std::string>();
     return true;
   }
   return false;

@@ -39,9 +39,10 @@ class Complaints {
 };
 
 struct Document {
-  std::string text;       // valid UTF-8 without NUL, not blank
-  std::size_t file = 0;   // index into the files
-  std::int64_t line = 0;  // where it begins, from 1
+  std::string text;        // valid UTF-8 without NUL, not blank
+  std::size_t prompt = 0;  // its first bytes, which are read and not learned
+  std::size_t file = 0;    // index into the files
+  std::int64_t line = 0;   // where it begins, from 1
 };
 
 class DocumentReader {

@@ -124,6 +124,7 @@ std::unique_ptr<Tokenizer> tokenizer_for(const InputList& inputs, const PrepareO
 
 struct EncodedDocument {
   std::vector<std::int32_t> tokens;
+  std::vector<std::uint8_t> mask;  // empty: all are learned
   EncodeNotes notes;
   std::size_t file = 0;
   std::int64_t line = 0;
@@ -138,6 +139,14 @@ EncodedBatch encode(const Tokenizer& tokenizer, const std::vector<Document>& doc
     batch[i].tokens = tokenizer.begin_of_document();
     const std::vector<std::int32_t> text = tokenizer.encode(documents[i].text, batch[i].notes);
     batch[i].tokens.insert(batch[i].tokens.end(), text.begin(), text.end());
+    if (documents[i].prompt == 0) continue;
+    // A token over the border belongs to the text that is learned, as far as the prompt alone has
+    // fewer tokens without it.
+    const std::size_t prompt =
+        tokenizer.encode(std::string_view(documents[i].text).substr(0, documents[i].prompt)).size();
+    batch[i].mask.assign(batch[i].tokens.size(), 1);
+    std::fill_n(batch[i].mask.begin(),
+                std::min(batch[i].tokens.size(), batch[i].tokens.size() - text.size() + prompt), 0);
   }
   return batch;
 }
@@ -225,7 +234,7 @@ class Pipeline {
       costs_.add(document);
       writer_.add_document(
           split_of_document(options_.seed, options_.valid_fraction, num_documents_++),
-          document.tokens);
+          document.tokens, document.mask);
     }
   }
   std::int64_t num_tokens() const {

@@ -45,8 +45,10 @@ struct PrepareOptions {
   double valid_fraction = 0.05;
   DocumentSeparator separator = DocumentSeparator::automatic;
   std::string text_field = "text";  // of .jsonl, .ndjson, .json
-  int num_threads = 0;              // 0: all the processor has
-  std::uint64_t seed = 0;           // of the validation split and of the tokenizer's sample
+  // A field with a text before that one, whose tokens the loss mask leaves out; empty: none.
+  std::string prompt_field;
+  int num_threads = 0;     // 0: all the processor has
+  std::uint64_t seed = 0;  // of the validation split and of the tokenizer's sample
   bool strict = false;
   bool drop_ends = false;  // of .idx: documents without the token that ends them
   std::int64_t max_document_bytes = std::int64_t{64} << 20;  // longer ones are cut at a line end

@@ -1,9 +1,12 @@
 #include "data/prepare/prepared_output.hpp"
 
+#include <fmt/core.h>
+
 #include <filesystem>
 
 #include "data/formats/token_documents.hpp"
 #include "data/formats/token_output.hpp"
+#include "tensor/error.hpp"
 
 namespace switchyard {
 
@@ -40,6 +43,11 @@ void PreparedOutput::check(const Tokenizer& tokenizer) const {
 }
 
 std::int64_t PreparedOutput::write(TokenFileWriter& writer, const std::string& sources_json) {
+  if (kind_ != Kind::token_file && writer.has_loss_mask())
+    throw DataError(
+        fmt::format("{}: a file of this form cannot hold the loss mask that the tokens "
+                    "have; write a token file (.h5)",
+                    files_.front()->path()));
   if (kind_ == Kind::token_file) {
     writer.write(files_.front()->temporary_path(), sources_json);
   } else {

@@ -36,17 +36,24 @@ class Copier {
 
   void copy_token_file(const std::string& path) {
     const TokenFile file(path);
+    mask_.clear();
     for (const Split split : {Split::train, Split::valid}) {
       const std::vector<std::int64_t> offsets = file.document_offsets(split);
       for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
         tokens_.resize(static_cast<std::size_t>(offsets[i + 1] - offsets[i]));
         file.read(split, offsets[i], tokens_);
+        if (file.has_loss_mask()) {
+          mask_.resize(tokens_.size());
+          file.read_mask(split, offsets[i], mask_);
+        }
         if (!tokens_.empty() && tokens_.back() == file.end_of_document()) tokens_.pop_back();
+        if (!mask_.empty()) mask_.resize(tokens_.size());
         add(split, offsets[i] * file.bytes_per_token());
       }
     }
   }
   void copy(formats::TokenDocuments& documents) {
+    mask_.clear();
     while (documents.next(tokens_))
       add(split_of_document(options_.seed, options_.valid_fraction, num_documents_),
           documents.bytes_read());
@@ -63,7 +70,7 @@ class Copier {
       ++num_empty_;
       return;
     }
-    writer_.add_document(split, tokens_);
+    writer_.add_document(split, tokens_, mask_);
     ++num_documents_;
     progress_.update(num_documents_,
                      writer_.num_tokens(Split::train) + writer_.num_tokens(Split::valid),
@@ -74,6 +81,7 @@ class Copier {
   TokenFileWriter& writer_;
   ProgressLine& progress_;
   std::vector<std::int32_t> tokens_;
+  std::vector<std::uint8_t> mask_;  // of a token file that has one
   std::int64_t num_documents_ = 0;
   std::int64_t num_empty_ = 0;
   std::int64_t finished_bytes_ = 0;

@@ -105,6 +105,8 @@ int run_prepare(const CommandContext& context) {
            "line) or none (a file is a document)")
       .add("text-field", "NAME", wanted.text_field,
            fmt::format("field of JSON objects with the text (default {})", wanted.text_field))
+      .add("prompt-field", "NAME", wanted.prompt_field,
+           "field of JSON objects with a text before it that is read and not learned (a loss mask)")
       .add("threads", "N", num_threads, "threads; 0, the default: all that the processor has")
       .add("seed", "N", seed, "of the validation split and the tokenizer's sample (default 0)")
       .add("strict", wanted.strict, "end with an error at the first text that cannot be used")

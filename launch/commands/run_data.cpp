@@ -6,6 +6,7 @@
 #include <string>
 
 #include "data/files/shell_quote.hpp"
+#include "data/mixture.hpp"
 #include "data/token_file.hpp"
 #include "launch/config/schema.hpp"
 #include "tensor/error.hpp"
@@ -13,19 +14,31 @@
 
 namespace switchyard {
 
-std::int64_t vocab_size_of_data(const LoadedConfig& loaded) {
-  const std::string& path = loaded.config.data.path;
+namespace {
+
+// The token file that a key names, whose error tells the key and its place.
+TokenFile open_corpus(const LoadedConfig& loaded, const char* key, const std::string& path) {
   try {
-    return TokenFile(path).vocab_size();
+    return TokenFile(path);
   } catch (const Error& error) {
     std::string problem =
-        fmt::format("{} (data.path, {})", error.what(), loaded.origin_text(*find_key("data.path")));
+        fmt::format("{} ({}, {})", error.what(), key, loaded.origin_text(*find_key(key)));
     std::error_code ignored;
     if (!std::filesystem::exists(path, ignored))
       problem += fmt::format("; make it with `switchyard prepare TEXTS... --output {}`",
                              quote_for_shell(path));
     throw_error(error.code(), problem);
   }
+}
+
+}  // namespace
+
+std::int64_t vocab_size_of_data(const LoadedConfig& loaded) {
+  const DataConfig& data = loaded.config.data;
+  const std::int64_t vocab_size = open_corpus(loaded, "data.path", data.path).vocab_size();
+  for (const MixtureEntry& entry : parse_mixture(data.mixture))
+    open_corpus(loaded, "data.mixture", entry.path);
+  return vocab_size;
 }
 
 }  // namespace switchyard

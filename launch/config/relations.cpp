@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "cmake/built_with.hpp"
+#include "data/mixture.hpp"
 #include "experts/dispatch_mistakes.hpp"
 #include "experts/router_mistakes.hpp"
 #include "tensor/error.hpp"
@@ -252,6 +253,20 @@ void check_placement(Checker& checker, const Config& config) {
                               config.experts.num_experts, config.experts.num_experts - 1));
 }
 
+void check_data(Checker& checker, const Config& config) {
+  if (checker.knows({"data.loss_mask", "numerics.exact"}) && config.data.loss_mask &&
+      config.numerics.exact)
+    checker.blame({"data.loss_mask", "numerics.exact"},
+                  "exact sums are divided by the same number of tokens in every step, which a loss "
+                  "mask changes; write loss_mask: false or exact: false");
+  if (!checker.knows({"data.mixture"})) return;
+  try {
+    parse_mixture(config.data.mixture);
+  } catch (const ConfigError& error) {
+    checker.blame({"data.mixture"}, error.what());
+  }
+}
+
 void blame_known(Checker& checker, std::vector<ConfigMistake> mistakes) {
   for (ConfigMistake& mistake : mistakes)
     if (std::all_of(mistake.keys.begin(), mistake.keys.end(),
@@ -434,6 +449,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
     checker.blame({"run.device"},
                   "this build has no cuda device; write cpu or auto, or build it where the CUDA "
                   "toolkit is installed (cmake --preset cuda)");
+  check_data(checker, config);
   check_heads(checker, config.model);
   check_mixers(checker, config.model);
   check_positions(checker, config.model);

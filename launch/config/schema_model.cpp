@@ -123,8 +123,24 @@ void add_data(std::vector<Key>& keys) {
                   .name = "path",
                   .field = field<s, &C::path>(),
                   .unit = "path",
-                  .description = "Token file written by `switchyard prepare`.",
+                  .description = "Token file written by `switchyard prepare`. Its tokenizer is the "
+                                 "run's, its validation split is evaluated, and its training split "
+                                 "is trained on unless there is a `mixture`.",
                   .is_required = true});
+  keys.push_back({.section = "data",
+                  .name = "mixture",
+                  .field = field<s, &C::mixture>(),
+                  .unit = "none or corpora",
+                  .description =
+                      "Corpora to train on together: `\"web.h5 0.7, code.h5 0.3\"`, each "
+                      "with its weight, or `\"web.h5 1 epoch, code.h5 4 epochs\"`. "
+                      "`none`: `path` alone."});
+  keys.push_back({.section = "data",
+                  .name = "loss_mask",
+                  .field = field<s, &C::loss_mask>(),
+                  .description = "Whether tokens count in the loss, in training and evaluation, as "
+                                 "the token file's loss mask says (`prepare --prompt-field`). "
+                                 "Token files without one count all."});
   keys.push_back({.section = "data",
                   .name = "document_mask",
                   .field = field<s, &C::document_mask>(),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -135,6 +136,130 @@ TEST_F(LoaderTest, TheGlobalBatchIsTheSameOnEveryLayout) {
       }
     }
   }
+}
+
+// Two corpora whose tokens tell them apart: 1 to 4 ranks and a seek give the same samples, each
+// corpus goes through its epochs, and the shares are those asked for, within five standard
+// deviations of drawing without putting back, which are none at the end of a block.
+TEST_F(LoaderTest, AMixtureIsTheSameOnEveryLayout) {
+  const auto tokenizer = make_byte_tokenizer();
+  for (const auto& [name, token] : {std::pair("a.h5", 1), std::pair("b.h5", 2)}) {
+    TokenFileWriter writer(folder_, *tokenizer);
+    for (int i = 0; i < 40; ++i)
+      writer.add_document(Split::train, std::vector<std::int32_t>(15, token * 100 + i));
+    writer.write(path(name), "[]");
+  }
+  const auto mixture = parse_mixture(path("a.h5") + " 3, " + path("b.h5") + " 1");
+  constexpr std::int64_t global = 12, num_steps = 40;
+  std::map<std::int64_t, std::vector<std::int32_t>> wanted;
+  for (int size : {1, 2, 3, 4}) {
+    std::map<std::int64_t, std::vector<std::int32_t>> rows;
+    for (int rank = 0; rank < size; ++rank) {
+      Loader loader(path("t.h5"), Split::train, layout(global, 1, rank, size), 5, mixture);
+      EXPECT_EQ(loader.file().path(), path("t.h5"));
+      EXPECT_EQ(loader.num_sequences(), 2 * 39);
+      for (std::int64_t i = 0; i < num_steps * global / size; ++i) {
+        const Batch batch = loader.next();
+        rows[batch.sequence_ids[0]] = batch.tokens;
+      }
+      loader.seek(7, 7 * global);
+      const Batch again = loader.next();
+      EXPECT_EQ(again.tokens, rows[again.sequence_ids[0]]);
+    }
+    if (size == 1) wanted = rows;
+    EXPECT_EQ(rows, wanted);
+  }
+  std::map<std::vector<std::int32_t>, int> times;
+  double first_corpus = 0;
+  for (const auto& [sample, row] : wanted) {
+    ++times[row];
+    first_corpus += row[0] < 200 && row[0] != 256 ? 1 : 0;
+  }
+  const double num_samples = num_steps * global;
+  EXPECT_NEAR(first_corpus, 0.75 * num_samples, 5 * std::sqrt(num_samples * 0.75 * 0.25));
+  EXPECT_EQ(times.size(), 78u);
+  for (const auto& [row, count] : times) {
+    const double epochs = num_samples * (row[0] < 200 ? 0.75 : 0.25) / 39;
+    EXPECT_NEAR(count, epochs, 1.5) << row[0];
+  }
+}
+
+// A mask of every third token, on 1 to 4 ranks, in training and in an evaluation with padding.
+TEST_F(LoaderTest, WeightsFollowTheLossMask) {
+  const auto tokenizer = make_byte_tokenizer();
+  TokenFileWriter writer(folder_, *tokenizer);
+  std::vector<std::uint8_t> mask;
+  for (int i = 0; i < 700; ++i) mask.push_back(i % 3 == 0 ? 0 : 1);
+  for (const Split split : {Split::train, Split::valid})
+    writer.add_document(split, tokens_from(0, 700), mask);
+  writer.write(path("m.h5"), "[]");
+  mask.push_back(1);  // the end
+  const TokenFile file(path("m.h5"));
+  const auto layout_of = [&](int rank, int size) {
+    BatchLayout masked = layout(12, 1, rank, size);
+    masked.with_weights = true;
+    masked.segments = {{1, 5}, {9, 7}};
+    return masked;
+  };
+  const auto expect_weights = [&](const Batch& batch, std::int64_t sequence) {
+    std::vector<float> wanted;
+    for (const int position : {1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15})
+      wanted.push_back(mask[static_cast<std::size_t>(16 * sequence + position + 1)]);
+    EXPECT_EQ(batch.weights, wanted);
+  };
+  const PackedSequences sequences(file, Split::train, 16);
+  const EpochPermutation order(sequences.num_sequences(), 5);
+  for (int size : {1, 2, 3, 4}) {
+    for (int rank = 0; rank < size; ++rank) {
+      Loader loader(path("m.h5"), Split::train, layout_of(rank, size), 5);
+      for (std::int64_t i = 0; i < 3 * 12 / size; ++i) {
+        const Batch batch = loader.next();
+        const std::int64_t g = batch.sequence_ids[0];
+        expect_weights(batch, order(0, g));
+        double targets = 0;
+        for (std::int64_t sample = g / 12 * 12; sample < g / 12 * 12 + 12; ++sample)
+          for (std::int64_t k = 1; k <= 16; ++k)
+            targets += mask[static_cast<std::size_t>(16 * order(0, sample) + k)];
+        EXPECT_EQ(batch.num_targets, targets);
+      }
+      const FixedBatches batches(file, Split::valid, layout_of(rank, size));
+      EXPECT_EQ(batches.num_targets(), std::count(mask.begin() + 1, mask.begin() + 16 * 43 + 1, 1));
+      for (std::int64_t i = 0; i < batches.num_micro_steps(); ++i) {
+        const Batch batch = batches.batch(i);
+        if (batch.num_padding == 0) expect_weights(batch, batch.sequence_ids[0]);
+        EXPECT_EQ(batch.num_targets, batches.num_targets());
+      }
+    }
+  }
+}
+
+TEST_F(LoaderTest, SharesOfAMixtureAreExactAfterABlock) {
+  const auto entries = parse_mixture("a 1, b 2.5, c 0.00001");
+  const std::vector<std::int64_t> sizes{10, 20, 30};
+  const Mixture mixture(entries, sizes, 3);
+  std::vector<std::set<std::int64_t>> samples(3);
+  for (std::int64_t g = 0; g < 2 * Mixture::block; ++g) {
+    const Mixture::Place place = mixture(g);
+    EXPECT_TRUE(samples[place.corpus].insert(place.sample).second);
+  }
+  for (std::size_t corpus = 0; corpus < 3; ++corpus) {
+    EXPECT_EQ(static_cast<double>(samples[corpus].size()),
+              mixture.share(corpus) * 2 * Mixture::block);
+    EXPECT_EQ(*samples[corpus].rbegin(), std::ssize(samples[corpus]) - 1);
+  }
+  EXPECT_NEAR(mixture.share(0), 1 / 3.50001, 1e-4);
+  EXPECT_EQ(samples[2].size(), 2u);  // one place of a block at least
+  const Mixture epochs(parse_mixture("a 1 epoch, b 3 epochs, c 2 epochs"), sizes, 3);
+  EXPECT_NEAR(epochs.share(1), 60.0 / 130, 1e-4);
+}
+
+TEST(MixtureTest, MistakesAreTold) {
+  EXPECT_TRUE(parse_mixture("none").empty());
+  EXPECT_EQ(parse_mixture(" my file.h5  0.5 , b.h5 2"),
+            (std::vector<MixtureEntry>{{"my file.h5", 0.5, false}, {"b.h5", 2, false}}));
+  for (const char* wrong : {"a.h5", "a.h5 0", "a.h5 -1", "a.h5 nan", "a.h5 x", "a.h5 1,", ",",
+                            "epochs", "a.h5 1, a.h5 2", "a.h5 1 epoch, b.h5 2"})
+    EXPECT_THROW(parse_mixture(wrong), ConfigError) << wrong;
 }
 
 // The parts of a sequence that ranks hold, put together, are the whole: inputs, and targets that

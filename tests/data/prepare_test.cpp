@@ -268,6 +268,67 @@ TEST_F(Prepare, Zstandard) {
   EXPECT_TRUE(contains(messages_, "fake.zst:1: damaged compressed file"));
 }
 
+// The tokens of a prompt are read and not learned; texts without one are learned whole, as are
+// ends.
+TEST_F(Prepare, PromptsAreMasked) {
+  add("chat.jsonl",
+      "{\"prompt\": \"2+2=\", \"text\": \"4\"}\n{\"text\": \"plain\"}\n"
+      "{\"prompt\": \"\", \"text\": \"x\"}\n{\"prompt\": 5, \"text\": \"y\"}\n"
+      "{\"prompt\": \"\xC3\xA9\", \"text\": \"z\"}\n");
+  options_.prompt_field = "prompt";
+  EXPECT_EQ(run().skipped.at("field is not a text"), 1);
+  const auto masks_of = [](const std::string& path) {
+    const TokenFile file(path);
+    file.verify();
+    EXPECT_TRUE(file.has_loss_mask());
+    std::string text;
+    for (Split split : {Split::train, Split::valid}) {
+      std::vector<std::uint8_t> mask(static_cast<std::size_t>(file.num_tokens(split)));
+      file.read_mask(split, 0, mask);
+      for (const std::uint8_t value : mask) text += static_cast<char>('0' + value);
+      if (!mask.empty()) {  // a part is a part of the whole
+        std::vector<std::uint8_t> part(mask.size() - 1);
+        file.read_mask(split, 1, part);
+        EXPECT_TRUE(std::equal(part.begin(), part.end(), mask.begin() + 1));
+      }
+    }
+    return text;
+  };
+  EXPECT_EQ(documents(), (Texts{"2+2=4", "plain", "x", "\xC3\xA9z"}));
+  EXPECT_EQ(masks_of(options_.output),
+            "000011"
+            "111111"
+            "11"
+            "0011");
+
+  // Copied with the tokens, moved with the end that becomes the validation split, and refused where
+  // it would be lost.
+  options_ = {};
+  options_.inputs = {path("out.h5")};
+  options_.output = path("copy.h5");
+  run();
+  EXPECT_EQ(masks_of(path("copy.h5")),
+            "000011"
+            "111111"
+            "11"
+            "0011");
+  options_.output = path("copy.idx");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "cannot hold the loss mask"));
+  options_ = {};
+  add("two.jsonl",
+      "{\"text\": \"first\\nsecond\\nthird\\nfourth\\n\"}\n"
+      "{\"prompt\": \"question\\n\", \"text\": \"answer\\n\"}\n");
+  options_.prompt_field = "prompt";
+  options_.output = path("tail.h5");
+  options_.valid_fraction = 0.3;
+  run();
+  const TokenFile tail(path("tail.h5"));
+  ASSERT_GT(tail.num_tokens(Split::valid), 0);
+  std::string all = masks_of(path("tail.h5"));
+  std::erase(all, '1');
+  EXPECT_EQ(all.size(), 9u) << "the prompt's tokens, in either split";
+}
+
 TEST_F(Prepare, SeparatorsAndLongDocuments) {
   add("a.txt", "one\n\n\ntwo\n%\nthree");
   options_.overwrite = true;

@@ -248,7 +248,7 @@ TEST_F(TokenFileTest, MalformedFilesAreRefusedWithAReason) {
     return message_of<DataError>([&] { TokenFile{file}; });
   };
   EXPECT_NO_THROW(TokenFile(write_by_hand("right.h5", 1, tokens, {0, 3, 5})));
-  EXPECT_TRUE(contains(reason(write_by_hand("a.h5", 2, tokens, {0, 3, 5})), "version 2"));
+  EXPECT_TRUE(contains(reason(write_by_hand("a.h5", 3, tokens, {0, 3, 5})), "version 3"));
   EXPECT_TRUE(contains(reason(write_by_hand("b.h5", 1, tokens, {0, 4, 3, 5})), "does not follow"));
   EXPECT_TRUE(contains(reason(write_by_hand("c.h5", 1, tokens, {0, 3, 6})), "end at token 6"));
   EXPECT_TRUE(contains(reason(write_by_hand("d.h5", 1, tokens, {1, 3, 5})), "[0] = 1"));

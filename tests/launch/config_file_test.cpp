@@ -9,6 +9,7 @@
 #include "cmake/built_with.hpp"
 #include "launch/config/list_value.hpp"
 #include "launch/config/value.hpp"
+#include "tensor/random.hpp"
 #include "tests/launch/config_cases.hpp"
 
 namespace switchyard {
@@ -743,6 +744,35 @@ TEST(ConfigFile, AVocabularyBelowTheTokenizers) {
   EXPECT_EQ(message({"model.vocab_size=200"}), "command line: model.vocab_size=200: " + problem);
   EXPECT_EQ(message({"model.vocab_size=257"}), "");
   EXPECT_EQ(message({"model.vocab_size=0"}), "");
+}
+
+// Files with random bytes exchanged, left out or doubled: read, or refused with a message.
+TEST(ConfigFile, DamagedFilesDoNoHarm) {
+  const std::string whole =
+      std::string(smallest) +
+      "  mixture: \"a.h5 1, b.h5 2\"\nmodel: {hidden: 64, num_layers: 2, mixer: [{window: 8}, "
+      "{}]}\n"
+      "experts:\n  top_k: 2\n  router: {score: sigmoid}\n# words\nparallel:\n  context: 2\n";
+  const RandomKey key = random_key(23, "damage");
+  int num_read = 0;
+  for (std::uint64_t trial = 0; trial < 5000; ++trial) {
+    std::string text = whole;
+    for (std::uint64_t change = 0; change <= trial % 4; ++change) {
+      const auto words = random_words(key, trial, change);
+      const std::size_t at = words[0] % text.size();
+      if (words[1] % 4 == 0)
+        text.erase(at, words[2] % 9);
+      else if (words[1] % 4 == 1)
+        text.insert(at, text.substr(words[2] % text.size(), words[3] % 30));
+      else
+        text[at] = static_cast<char>(words[2]);
+      if (text.empty()) text = " ";
+    }
+    const std::string mistakes = mistakes_of(text);
+    num_read += mistakes.empty() ? 1 : 0;
+  }
+  EXPECT_GT(num_read, 100);
+  EXPECT_LT(num_read, 4000);
 }
 
 }  // namespace

@@ -49,6 +49,19 @@ TEST(CausalObjectiveTest, EveryTokenIsFollowedByTheNextAndPaddingByNothing) {
   EXPECT_TRUE(std::ranges::equal(objective.examples(batch).targets, batch.targets));
 }
 
+TEST(CausalObjectiveTest, WeightsAreTheBatchesAndSumUpToWhatTheBatchesSay) {
+  BatchLayout layout = small_layout();
+  layout.with_weights = true;
+  CausalObjective objective(layout);
+  EXPECT_TRUE(objective.has_weights());
+  EXPECT_EQ(objective.total_weight(4), 12);
+  Batch batch = small_batch();
+  batch.weights = {0, 1, 1, 0, 0, 1};
+  batch.num_targets = 7;
+  EXPECT_TRUE(std::ranges::equal(objective.examples(batch).weights, batch.weights));
+  EXPECT_EQ(objective.total_weight(4), 7);
+}
+
 // Learns to repeat each token, later ones more than earlier ones.
 class RepeatObjective final : public Objective {
  public:

@@ -80,11 +80,15 @@ void Run::start(const TokenFile& tokens) {
   const BatchLayout layout = trainer().batch_layout();
   run_together(world_, [&] {
     loader_ = std::make_unique<Loader>(config_.data.path, Split::train, layout,
-                                       static_cast<std::uint64_t>(config_.run.seed));
+                                       static_cast<std::uint64_t>(config_.run.seed),
+                                       parse_mixture(config_.data.mixture));
     if (config_.evaluate.every > 0)
       validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout,
                                                    config_.evaluate.num_sequences);
   });
+  if (tokens.has_loss_mask() && !config_.data.loss_mask)
+    note(fmt::format("{} has a loss mask, which data.loss_mask: false leaves unused",
+                     tokens.path()));
   if (!config_.capture.steps.empty()) capture_ = std::make_unique<Capture>(config_, layout, world_);
   if (!config_.profile.steps.empty())
     trace_ = std::make_unique<StepTrace>(config_.profile.steps, config_.run.output + "/traces",
