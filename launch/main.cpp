@@ -11,6 +11,8 @@ int main(int argc, char** argv) {
        switchyard::run_train},
       {"eval", "the validation loss of a run", Processes::all_ranks, switchyard::run_eval},
       {"generate", "text from a trained model", Processes::one, switchyard::run_generate},
+      {"score", "how probable a trained model finds texts", Processes::all_ranks,
+       switchyard::run_score},
       {"plan", "memory, work and traffic of a layout, without running it", Processes::one,
        switchyard::run_plan},
       {"sweep", "the points of a study: plan, run and collect them", Processes::one,

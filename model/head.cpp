@@ -94,12 +94,14 @@ void Head::add_loss(const Scratch& scratch, const Pass& pass, const TensorView& 
 }
 
 void Head::evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
-                    Scratch& scratch, const Pass& pass, const TensorView& loss) const {
+                    Scratch& scratch, const Pass& pass, const TensorView& loss,
+                    const SeeLogits& see) const {
   const std::int64_t chunk = scratch.logits->rows();
   for_each_row_piece(*x.device, x.rows(), chunk, [&](std::int64_t begin, std::int64_t end) {
     const TensorView logits = scratch.logits->slice_rows(0, end - begin);
     kernels::linear_forward(x.slice_rows(begin, end), packed_, logits);
     losses_of(targets, begin, end, 1.0f, {}, scratch);
+    if (see) see(begin, logits);
   });
   if (!token_losses.empty()) kernels::copy(scratch.losses, token_losses.flat());
   add_loss(scratch, pass, loss);

@@ -5,6 +5,8 @@
 // change the bits of any row. Legend: T tokens, H hidden, V columns of the head, padding included.
 #pragma once
 
+#include <functional>
+
 #include "kernels/linear.hpp"
 #include "model/config.hpp"
 #include "parallel/parameter.hpp"
@@ -40,10 +42,13 @@ class Head {
   // gradient, and adds to the weight's gradient.
   void train(const TensorView& x, const Targets& targets, const TensorView& dx, Scratch& scratch,
              const Pass& pass, const TensorView& loss) const;
+  // Shown the logits of each chunk, f32 [rows, V], and the token that its first row is of.
+  using SeeLogits = std::function<void(std::int64_t begin, const TensorView& logits)>;
   // The loss alone. token_losses: f32 with T elements, written if not empty, times their
-  // weights.
+  // weights. see: may be empty.
   void evaluate(const TensorView& x, const Targets& targets, const TensorView& token_losses,
-                Scratch& scratch, const Pass& pass, const TensorView& loss) const;
+                Scratch& scratch, const Pass& pass, const TensorView& loss,
+                const SeeLogits& see = {}) const;
   // out: f32 [T, V].
   void logits(const TensorView& x, const TensorView& out) const;
 

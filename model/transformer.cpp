@@ -92,13 +92,14 @@ void Transformer::train(const TokenBatch& batch, Activations& activations, const
 }
 
 void Transformer::evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
-                           const TensorView& losses, const TensorView& token_losses) const {
+                           const TensorView& losses, const TensorView& token_losses,
+                           const Head::SeeLogits& see) const {
   forward(batch, activations, pass, false);
   add_auxiliary_losses(activations, pass, losses);
   const Profile::Scope scope(device().profile(), Part::head);
   Activations::Output& output = activations.output();
   head_->evaluate(output.norm.normed, targets_of(batch), token_losses, output.head, pass,
-                  losses.slice_rows(0, 1));
+                  losses.slice_rows(0, 1), see);
 }
 
 void Transformer::logits(const TokenBatch& batch, Activations& activations, const Pass& pass,

@@ -66,9 +66,10 @@ class Transformer {
   // Forward and backward of one micro-batch: adds to the gradients and to losses, f64 [num_losses].
   void train(const TokenBatch& batch, Activations& activations, const Pass& pass,
              const TensorView& losses) const;
-  // Forward alone. token_losses (f32 [S L]) is written if not empty.
+  // Forward alone. token_losses (f32 [S L]) is written if not empty; see: Head::evaluate.
   void evaluate(const TokenBatch& batch, Activations& activations, const Pass& pass,
-                const TensorView& losses, const TensorView& token_losses = {}) const;
+                const TensorView& losses, const TensorView& token_losses = {},
+                const Head::SeeLogits& see = {}) const;
   // Logits f32 [S L, V] of a whole batch: for tests and small inputs only.
   void logits(const TokenBatch& batch, Activations& activations, const Pass& pass,
               const TensorView& out) const;

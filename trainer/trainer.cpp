@@ -7,6 +7,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cross_entropy.hpp"
 #include "kernels/host_copy.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
@@ -92,6 +93,7 @@ StepResult Trainer::step(std::int64_t step, BatchSource& source, const AddToRepo
     const std::int64_t times = stands_for_others ? num_micro_steps - 2 : 1;
     const Profile::Repeat repeat(device_.profile(), times);
     const TokenBatch& batch = next_batch(source, step);
+    pass.target_weight = objective_.total_weight(layout_.global_batch);
     pass.micro_step = num_taken;
     if (is_last) sync_.arm();
     model_.train(batch, activations_, pass, report_.losses());
@@ -124,10 +126,10 @@ void Trainer::move_experts(std::int64_t step, StepResult& result) {
 EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   Pass pass = pass_of(0, false);
   EvaluationResult result;
-  result.num_tokens = batches.num_sequences() * layout_.sequence_length;
+  result.num_tokens = static_cast<std::int64_t>(batches.num_targets());
   pass.num_global_sequences = static_cast<double>(batches.num_sequences());
-  pass.num_global_tokens = static_cast<double>(result.num_tokens);
-  pass.target_weight = objective_.total_weight(batches.num_sequences());
+  pass.num_global_tokens = static_cast<double>(batches.num_sequences() * layout_.sequence_length);
+  pass.target_weight = batches.num_targets();
   pass.exact = exact_figures_of(config_, batches.num_sequences(), model_.num_moe_layers());
   report_.begin();
   for (std::int64_t micro_step = 0; micro_step < batches.num_micro_steps(); ++micro_step) {
@@ -139,6 +141,29 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   mesh_.group(Axis::dense_replica).all_reduce_values({&result.loss, 1}, ReduceOp::sum);
   result.loss *= loss_scale_of(batches.num_sequences())[0];
   return result;
+}
+
+TokenScores Trainer::score(const Batch& batch) {
+  Pass pass = pass_of(0, false);
+  pass.num_padding = batch.num_padding;
+  const std::size_t num_tokens = batch.tokens.size();
+  TokenScores scores{std::vector<float>(num_tokens), std::vector<bool>(num_tokens)};
+  const Tensor losses(device_, Purpose::workspace, DType::f32,
+                      {static_cast<std::int64_t>(num_tokens)});
+  const auto see = [&](std::int64_t begin, const TensorView& logits) {
+    for (std::int64_t row = 0; row < logits.rows(); ++row) {
+      const auto token = static_cast<std::size_t>(begin + row);
+      if (batch.targets[token] == kernels::no_target) continue;
+      const kernels::HostContents<float> all(logits.slice_rows(row, row + 1));
+      const auto words = all.span().first(static_cast<std::size_t>(model_.vocab_size_used()));
+      scores.is_greedy[token] =
+          std::ranges::max_element(words) - words.begin() == batch.targets[token];
+    }
+  };
+  report_.begin();
+  model_.evaluate(upload(batch), activations_, pass, report_.losses(), losses, see);
+  kernels::copy_to_host<float>(losses, scores.losses);
+  return scores;
 }
 
 BatchLayout Trainer::batch_layout() const {

@@ -45,7 +45,14 @@ using AddToReport = std::function<void(HostFigures&)>;
 
 struct EvaluationResult {
   double loss = 0;  // mean cross-entropy a token, nats
-  std::int64_t num_tokens = 0;
+  std::int64_t num_tokens = 0;  // targets that count
+};
+
+// Of the tokens of a batch, [S n].
+struct TokenScores {
+  std::vector<float> losses;  // -log p of the target, nats; 0 where there is none
+  std::vector<bool>
+      is_greedy;  // whether the target is the most probable token, of equals the first
 };
 
 class Trainer {
@@ -66,8 +73,12 @@ class Trainer {
   // taken, and recorded as often as there are. For all else, each is taken.
   void take_alike_micro_steps_once() { takes_alike_once_ = true; }
 
-  // Mean cross-entropy over the tokens of all sequences of `batches`; collective.
+  // Mean cross-entropy over the targets that count of all sequences of `batches`; collective.
   EvaluationResult evaluate(const FixedBatches& batches);
+
+  // What the model makes of each token of a batch by itself. Collective, with as many batches on
+  // all ranks.
+  TokenScores score(const Batch& batch);
 
   BatchLayout batch_layout() const;
   // Rows received by the fullest rank in a layer so far, over all ranks. Every rank now has room

@@ -16,6 +16,7 @@ int run_generate(const CommandContext& context);
 int run_plan(const CommandContext& context);
 int run_prepare(const CommandContext& context);
 int run_report(const CommandContext& context);
+int run_score(const CommandContext& context);
 int run_sweep(const CommandContext& context);
 int run_trace(const CommandContext& context);
 int run_train(const CommandContext& context);

@@ -37,12 +37,15 @@ for ((part = 0; part < 8; ++part)); do
 done > texts/long.txt
 cd ..
 
+printf '{"text": "The 4 tokens"}\n' > rows.jsonl
+
 # COMMAND | prints: what it prints is its result; leaves: what it leaves in its folder is | the words
 table='
 prepare    | prints | prepare texts --output tokens.h5
 train      | leaves | train small.yaml run.output=new
 eval       | prints | eval small.yaml
 generate   | prints | generate run --prompt The --tokens 4
+score      | prints | score run rows.jsonl
 plan       | prints | plan small.yaml
 config     | prints | config small.yaml
 checkpoint | prints | checkpoint verify run
