@@ -43,11 +43,6 @@ std::vector<ConfigMistake> dispatch_mistakes(const ExpertsConfig& config) {
         {"experts.max_rows", "experts.dispatch.kind"},
         "with kind hierarchical a rank also holds tokens for the others of its node, which "
         "max_rows does not bound; write max_rows: 0, or another kind");
-  if (dispatch.wire != kernels::WireFormat::compute && dispatch.kind != DispatchKind::all_to_all)
-    mistakes.add({"experts.dispatch.wire", "experts.dispatch.kind"},
-                 fmt::format("rows are packed for the wire by kind all_to_all alone; write wire: "
-                             "compute in place of {}, or kind: all_to_all in place of {}",
-                             name_of(dispatch.wire), name_of(dispatch.kind)));
   return mistakes.take();
 }
 

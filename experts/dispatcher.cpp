@@ -112,7 +112,7 @@ void DispatchScratch::add_wire(Device& device, DType compute, std::int64_t hidde
     received = Tensor::growable(device, Purpose::communication, DType::u8, {at_once, bytes});
     capacity.add(received);
   };
-  add(config.wire, out_slots, out_rows);
+  if (config.kind == DispatchKind::all_to_all) add(config.wire, out_slots, out_rows);
   add(config.wire_back(), back_slots, back_rows);
 }
 
@@ -341,7 +341,7 @@ MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
   const bool is_first = piece.index == 0;
   MovingRows moving(rows_of(x_rows, route, piece),
                     is_first ? delivery_->start(x, route, delivery) : Event(),
-                    used(delivery.delivered, route.delivery.num_delivered), order);
+                    delivery.tokens(route.delivery.num_delivered), order);
   if (is_first)
     moving.arrive_ = [this, &route, &delivery] { return delivery_->arrive(route, delivery); };
   return moving;

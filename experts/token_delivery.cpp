@@ -5,6 +5,7 @@
 
 #include "kernels/host_copy.hpp"
 #include "kernels/permute.hpp"
+#include "kernels/wire_rows.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -34,6 +35,10 @@ TensorView first_rows(const Tensor& buffer, std::int64_t num_rows) {
 
 TensorView as_column(const TensorView& vector) {
   return vector.reshape({vector.numel(), 1});
+}
+
+TensorView as_bytes(const TensorView& rows) {
+  return rows.reinterpret(DType::u8, {rows.rows(), rows.cols() * size_of(rows.dtype)});
 }
 
 void write_numbers(const TensorView& to, std::span<const std::int32_t> numbers) {
@@ -121,10 +126,24 @@ DeliveryScratch::DeliveryScratch(Device& device, const ExpertsConfig& config, in
     capacity.add(tensor);
   };
   const std::int64_t all_tokens = most_tokens * num_ranks;
+  const bool is_hierarchical = config.dispatch.kind == DispatchKind::hierarchical;
+  const DType unpacked_type = compute;
+  const std::int64_t unpacked_width = width;
+  const bool is_packed = kernels::is_packed(config.dispatch.wire, compute);
+  if (is_packed) {
+    format = config.dispatch.wire;
+    width = kernels::wire_row_bytes(format, compute, width) / size_of(DType::i32);
+    compute = DType::i32;
+    packed = fixed(compute, num_tokens, width);
+    if (is_hierarchical)
+      grow(unpacked, unpacked_type, most_rows, unpacked_width);
+    else
+      unpacked = fixed(unpacked_type, all_tokens, unpacked_width);
+  }
   slot_numbers = fixed(DType::i32, num_tokens * config.top_k, 1);
   own_numbers = fixed(DType::i32, num_tokens, 1);
   grow(row_numbers, DType::i32, most_rows, 1);
-  if (config.dispatch.kind == DispatchKind::all_gather) {
+  if (!is_hierarchical) {
     delivered = fixed(compute, all_tokens, width);
     return;
   }
@@ -384,12 +403,17 @@ void TokenDelivery::receive(Route& route, const TensorView& row_numbers,
 Event TokenDelivery::start(const TensorView& x, const Route& route,
                            DeliveryScratch& scratch) const {
   const DeliveryCounts& counts = route.delivery;
+  TensorView sent = x;
+  if (!scratch.packed.empty()) {
+    sent = first_rows(scratch.packed, x.rows());
+    kernels::pack_rows(x, scratch.format, as_bytes(sent));
+  }
   if (!is_hierarchical())
-    return group_.start_all_to_all_v(x, by_rank(counts.leaving),
+    return group_.start_all_to_all_v(sent, by_rank(counts.leaving),
                                      first_rows(scratch.delivered, counts.num_delivered),
                                      by_rank(counts.arriving));
   const TensorView leaving = first_rows(scratch.leaving, counts.num_leaving);
-  kernels::gather_rows(x, first_rows(route.leaving_token, counts.num_leaving), leaving);
+  kernels::gather_rows(sent, first_rows(route.leaving_token, counts.num_leaving), leaving);
   return group_.start_all_to_all_v(leaving, by_rank(counts.leaving),
                                    first_rows(scratch.at_node, counts.num_arriving),
                                    by_rank(counts.arriving));
@@ -398,15 +422,18 @@ Event TokenDelivery::start(const TensorView& x, const Route& route,
 TensorView TokenDelivery::arrive(const Route& route, DeliveryScratch& scratch) const {
   const DeliveryCounts& counts = route.delivery;
   const TensorView delivered = first_rows(scratch.delivered, counts.num_delivered);
-  if (!is_hierarchical()) return delivered;
-  const TensorView forwarded = first_rows(scratch.forwarded, counts.num_forwarded);
-  kernels::gather_rows(first_rows(scratch.at_node, counts.num_arriving),
-                       first_rows(route.forwarded_row, counts.num_forwarded), forwarded);
-  group_
-      .start_all_to_all_v(forwarded, by_rank(counts.forwarded), delivered,
-                          by_rank(counts.delivered))
-      .wait(delivered.device->compute_stream());
-  return delivered;
+  if (is_hierarchical()) {
+    const TensorView forwarded = first_rows(scratch.forwarded, counts.num_forwarded);
+    kernels::gather_rows(first_rows(scratch.at_node, counts.num_arriving),
+                         first_rows(route.forwarded_row, counts.num_forwarded), forwarded);
+    group_
+        .start_all_to_all_v(forwarded, by_rank(counts.forwarded), delivered,
+                            by_rank(counts.delivered))
+        .wait(delivered.device->compute_stream());
+  }
+  const TensorView tokens = scratch.tokens(counts.num_delivered);
+  if (!scratch.packed.empty()) kernels::unpack_rows(as_bytes(delivered), scratch.format, tokens);
+  return tokens;
 }
 
 }  // namespace switchyard

@@ -56,10 +56,20 @@ struct DeliveryScratch {
   DeliveryScratch(const DeliveryScratch&) = delete;
   DeliveryScratch& operator=(const DeliveryScratch&) = delete;
 
+  // The tokens that have reached this rank, as they are computed with.
+  TensorView tokens(std::int64_t num_tokens) const {
+    return (unpacked.empty() ? delivered : unpacked)->slice_rows(0, num_tokens);
+  }
+
+  // What tokens are on the way: rows of the compute type, or packed ones as i32 (kernels that move
+  // rows know no bytes).
+  kernels::WireFormat format = kernels::WireFormat::compute;
+  Tensor packed;        // own tokens; empty, as is `unpacked`, if they travel unchanged
+  Tensor unpacked;      // [tokens that reach this rank, W]
   Tensor own_numbers;   // i32 [T, 1]: numbers of this rank's tokens
   Tensor slot_numbers;  // i32 [T k, 1]: of its sorted rows
   Tensor row_numbers;   // i32 growable [R, 1]: of the rows as they arrive
-  Tensor delivered;     // [tokens that reach this rank, W]
+  Tensor delivered;     // tokens that reach this rank
   // Only hierarchical: tokens by node, as they leave; those that arrive at this rank for its node,
   // and as they are sent on; and which ranks of a node these are for, i64 [.., words].
   Tensor leaving, at_node, forwarded;

@@ -348,6 +348,24 @@ void check_schedule(Checker& checker, const Config& config) {
   }
 }
 
+void check_wire(Checker& checker, const Config& config) {
+  const DispatchConfig& dispatch = config.experts.dispatch;
+  if (!checker.knows(
+          {"experts.dispatch.wire", "experts.dispatch.kind", "experts.latent", "model.hidden"}))
+    return;
+  const std::int64_t width = config.experts.width_of(config.model.hidden);
+  if (dispatch.kind == DispatchKind::all_to_all || dispatch.wire == kernels::WireFormat::compute ||
+      width % 4 == 0)
+    return;
+  checker.blame(
+      {"experts.dispatch.wire", "experts.dispatch.kind", "experts.latent", "model.hidden"},
+      fmt::format(
+          "with kind {} packed tokens travel in words of 4 bytes, and tokens of {} elements "
+          "(experts.latent, or model.hidden) do not fill them; make those a multiple of 4, "
+          "or write wire: compute or kind: all_to_all",
+          name_of(dispatch.kind), width));
+}
+
 void check_exact(Checker& checker, const Config& config) {
   if (!checker.knows({"numerics.exact"}) || !config.numerics.exact) return;
   if (checker.knows({"parallel.context.method"}))
@@ -458,6 +476,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   blame_known(checker, router_mistakes(config.experts));
   blame_known(checker, dispatch_mistakes(config.experts));
   check_placement(checker, config);
+  check_wire(checker, config);
   check_balance_scope(checker, config);
   check_start(checker, config.checkpoint);
   check_batch(checker, config.train);

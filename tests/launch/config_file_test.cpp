@@ -187,9 +187,11 @@ TEST(ConfigFile, RelationsPrintTheirEquation) {
       {"experts: {max_rows: 4096, dispatch: hierarchical}\n",
        "a.yaml:5:21: experts.max_rows: with kind hierarchical a rank also holds tokens for "
        "the others of its node, which max_rows does not bound; write max_rows: 0, or another kind"},
-      {"experts: {dispatch: {kind: all_gather, wire: fp8}}\n",
-       "a.yaml:5:46: experts.dispatch.wire: rows are packed for the wire by kind all_to_all alone; "
-       "write wire: compute in place of fp8, or kind: all_to_all in place of all_gather"},
+      {"experts: {latent: 30, dispatch: {kind: all_gather, wire: fp8}}\n",
+       "a.yaml:5:58: experts.dispatch.wire: with kind all_gather packed tokens travel in words of "
+       "4 "
+       "bytes, and tokens of 30 elements (experts.latent, or model.hidden) do not fill them; make "
+       "those a multiple of 4, or write wire: compute or kind: all_to_all"},
       {"numerics: {exact: true}\nexperts: {dispatch: {wire: bf16}}\n",
        "a.yaml:6:28: experts.dispatch.wire: wire bf16 rounds what travels, and how much travels "
        "follows from the layout, which numerics.exact forbids; write compute, or numerics.exact: "
