@@ -191,6 +191,7 @@ class Dispatcher {
   void count_received(const Route& route, RowCuts& cuts) const;
   void number_within_parts(Route& route) const;
   void tell_cuts(const Route& route, RowCuts& cuts, DispatchScratch& scratch) const;
+  std::int64_t assumed_parts(const Route& route, bool has_units) const;
   void assume_sent(const Route& route, RowCuts& cuts) const;
   TensorView exchange_token_numbers(const TensorView& token_numbers, const Route& route,
                                     DispatchScratch& scratch) const;

@@ -9,6 +9,11 @@ namespace switchyard {
 
 namespace {
 
+// Where the sums of a weight's gradient are cut anyway (kernels/grouped_linear.hpp).
+std::int64_t step_of_cuts(bool has_units) {
+  return has_units ? kernels::term_rows : kernels::gradient_chunk_rows;
+}
+
 // The rank whose rows begin at or before a row; `first` of each rank ascends.
 std::size_t rank_of(std::span<const std::int64_t> first, std::int64_t row) {
   return static_cast<std::size_t>(std::ranges::upper_bound(first, row) - first.begin() - 1);
@@ -17,17 +22,16 @@ std::size_t rank_of(std::span<const std::int64_t> first, std::int64_t row) {
 }  // namespace
 
 void Dispatcher::cut(Route& route, DispatchScratch& scratch, bool has_units) const {
-  // Where no rows of a weight's gradient are summed in one go (kernels/grouped_linear.hpp).
   RowCuts cuts;
   if (has_units && !route.unit_offsets->device->is_plan()) {
     const kernels::HostContents<std::int32_t> units(route.unit_offsets);
     const std::vector<std::int64_t> offsets(units.span().begin(), units.span().end());
-    cuts.rows = cut_rows(offsets, max_rows_, kernels::term_rows);
+    cuts.rows = cut_rows(offsets, max_rows_, step_of_cuts(true));
   } else {
-    cuts.rows = cut_rows(route.expert_offsets, max_rows_,
-                         has_units ? kernels::term_rows : kernels::gradient_chunk_rows);
+    cuts.rows = cut_rows(route.expert_offsets, max_rows_, step_of_cuts(has_units));
   }
-  std::int64_t agreed = cuts.num_parts();
+  const bool is_plan = route.offsets->device->is_plan();
+  std::int64_t agreed = is_plan ? assumed_parts(route, has_units) : cuts.num_parts();
   group_.all_reduce_values(std::span(&agreed, 1), ReduceOp::max);
   if (agreed == 1) return;
   cuts.rows.resize(static_cast<std::size_t>(agreed) + 1, route.num_rows);
@@ -35,6 +39,19 @@ void Dispatcher::cut(Route& route, DispatchScratch& scratch, bool has_units) con
   tell_cuts(route, cuts, scratch);
   route.cuts = std::move(cuts);
   number_within_parts(route);
+}
+
+// Of a plan, in which every rank sends what this one does: the parts of the rank with the most.
+std::int64_t Dispatcher::assumed_parts(const Route& route, bool has_units) const {
+  std::int64_t most = 1, place = 0;
+  for (int rank = 0; rank < group_.size(); ++rank) {
+    std::vector<std::int64_t> offsets{0};
+    for (; place < placement_.first_place(rank + 1); ++place)
+      offsets.push_back(offsets.back() +
+                        group_.size() * route.place_counts[static_cast<std::size_t>(place)]);
+    most = std::max(most, std::ssize(cut_rows(offsets, max_rows_, step_of_cuts(has_units))) - 1);
+  }
+  return most;
 }
 
 // How many rows of each rank are before each cut.
@@ -45,8 +62,8 @@ void Dispatcher::count_received(const Route& route, RowCuts& cuts) const {
   const auto before = [&](std::size_t rank, std::size_t part) -> std::int64_t& {
     return cuts.received[rank * cuts.rows.size() + part];
   };
-  const bool is_plan = route.offsets->device->is_plan();
-  if (sharing_.num_ranks == 1 || is_plan) {  // by place, then by rank; a plan takes that for all
+  if (sharing_.num_ranks == 1 ||
+      route.offsets->device->is_plan()) {  // by place, then by rank; a plan takes that for all
     for (std::size_t part = 1; part < cuts.rows.size(); ++part) {
       std::int64_t left = cuts.rows[part];
       for (std::size_t i = 0; i < num_local * num_ranks; ++i) {

@@ -68,9 +68,11 @@ RankPlan plan_of(PlannedRank& planned, int rank) {
 }
 
 // What the record of a rank depends on, beside what all ranks share: its part of a sequence and
-// the rows that each of its experts receives of a rank's tokens. Ranks of one kind plan the same.
+// the rows that each of its experts receives of a rank's tokens; and where tokens go node by node,
+// for what it sends, its place among the nodes. Ranks of one kind plan the same.
 struct RankKind {
   int context_rank = 0;
+  int expert_rank = 0;
   std::vector<std::int64_t> rows_of_experts;
 
   auto operator<=>(const RankKind&) const = default;
@@ -216,7 +218,9 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
   plan.tokens_per_step = config.train.global_batch * config.model.sequence_length;
   std::map<RankKind, PlannedKind> known;
   for (int rank = 0; rank < num_kinds(config.parallel); ++rank) {
-    const RankKind kind = kind_of(config, rank);
+    RankKind kind = kind_of(config, rank);
+    if (config.experts.dispatch.kind == DispatchKind::hierarchical)
+      kind.expert_rank = rank % static_cast<int>(config.parallel.expert);
     if (const auto same = known.find(kind); same != known.end()) {
       const auto& [owned, places] = same->second;
       if (const auto place = places.find(owned.count(rank, config.parallel.expert));

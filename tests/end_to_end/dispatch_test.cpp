@@ -166,6 +166,31 @@ TEST(Dispatch, NoWayOfTravellingChangesABit) {
   }
 }
 
+// Where routing is even, as a plan assumes: rank for rank, ranks without experts among them.
+TEST(Dispatch, PlansSendWhatRunsSend) {
+  for (const std::int64_t num_experts : {3, 8}) {
+    Config config = base_config();
+    config.experts.num_experts = num_experts;
+    config.experts.top_k = 2;
+    config.experts.router = {.kind = RouterKind::balanced};
+    for (const Way& way : ways()) {
+      SCOPED_TRACE(testing::Message() << num_experts << " experts, " << way.name);
+      Config other = config;
+      way.change(other.experts);
+      SmallRun run(world(), other);
+      run.device->profile().reset();
+      run.train(1, 1);
+      const Plan plan = make_plan(other, world().size(), vocab_size);
+      for (const Part part : {Part::dispatch, Part::combine})
+        EXPECT_EQ(run.device->profile().work(part).wire_bytes,
+                  plan.ranks[static_cast<std::size_t>(world().rank())]
+                      .step[static_cast<std::size_t>(part)]
+                      .wire_bytes)
+            << name_of(part);
+    }
+  }
+}
+
 double norm(const TensorView& view) {
   double sum = 0;
   const TensorView flat = view.flat();
@@ -234,6 +259,18 @@ TEST(Dispatch, PackedRowsChangeResultsByTheirRounding) {
         };
         EXPECT_NEAR(bytes(make_plan(other, world().size(), vocab_size)) / bytes(unpacked), share,
                     1e-6);
+        // A token is packed as its rows are.
+        for (const DispatchKind kind : {DispatchKind::all_gather, DispatchKind::hierarchical}) {
+          SCOPED_TRACE(name_of(kind));
+          other.experts.dispatch.kind = kind;
+          SmallRun once(world(), other);
+          once.train(1, 1);
+          expect_same_bits(once, run);
+          EXPECT_EQ(make_plan(other, world().size(), vocab_size, once.trainer.agree_on_rows())
+                        .fullest()
+                        .peak_bytes,
+                    once.trainer.peak_memory_bytes());
+        }
       }
 }
 
