@@ -107,4 +107,18 @@ RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer) {
   return form;
 }
 
+kernels::RecurrenceShape recurrence_shape(const RecurrentForm& form, std::int64_t num_sequences,
+                                          std::span<const PositionRange> runs) {
+  return {.num_sequences = num_sequences,
+          .runs = runs,
+          .num_heads = form.num_heads,
+          .num_groups = form.num_groups,
+          .key_width = form.key_width,
+          .value_width = form.value_width,
+          .chunk = form.chunk,
+          .scale = form.scale,
+          .delta = form.delta,
+          .normalized = form.normalized};
+}
+
 }  // namespace switchyard

@@ -3,6 +3,7 @@
 // done to its outputs.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "kernels/feature_map.hpp"
@@ -47,5 +48,9 @@ struct RecurrentForm {
 
 // Of a layer whose mixer is recurrent.
 RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer);
+
+// For rows at these positions of each sequence; without documents.
+kernels::RecurrenceShape recurrence_shape(const RecurrentForm& form, std::int64_t num_sequences,
+                                          std::span<const PositionRange> runs);
 
 }  // namespace switchyard
