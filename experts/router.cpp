@@ -8,6 +8,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/permute.hpp"
 #include "kernels/router_noise.hpp"
+#include "kernels/routing_figures.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -190,6 +191,8 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   parts_.score->forward(tokens, logits, scores, rows_of(gate.lse, num_tokens));
   choose(tokens, logits, gate, scratch);
   const TensorView shares = parts_.score->shares(scores, room);
+  if (projection_ && pass.training && !scratch.entropy.empty())
+    kernels::add_entropy(shares, scratch.entropy);
   const TensorView indices = rows_of(gate.indices, num_tokens);
   const TensorView counts = rows_of(gate.counts, num_sequences);
   const TensorView score_sums = rows_of(gate.score_sums, num_sequences);

@@ -51,6 +51,8 @@ struct RouterScratch {
   // i64 [E]: where the layer at work counts the slots of this rank's tokens since the step began,
   // dropped ones included. Of whoever runs the layers; empty: nobody counts.
   TensorView step_counts;
+  // i64 [1]: where it adds up the entropies of tokens (kernels/routing_figures.hpp); the same.
+  TensorView entropy;
   // i32 [T, k] each: the choices that the layer at work takes over while training, before some
   // were given up and after. Of whoever runs the layers; empty: it chooses itself.
   struct Replayed {

@@ -1,7 +1,12 @@
 #include "model/activations.hpp"
 
+#include <algorithm>
+
+#include "experts/token_delivery.hpp"
 #include "kernels/balance.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/host_copy.hpp"
+#include "kernels/routing_figures.hpp"
 #include "model/transformer.hpp"
 
 namespace switchyard {
@@ -15,6 +20,17 @@ std::int64_t balanced_rows(const ExpertsConfig& experts, const Placement& placem
   const std::int64_t slots = num_tokens * experts.top_k;
   const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
   return placement.num_ranks() * placement.most_places() * slots_of_expert;
+}
+
+// By place: 1 where its rank is not on this rank's node.
+Tensor far_places(Device& device, const Placement& placement, const NodeMap& nodes, int own_rank) {
+  Tensor is_far(device, Purpose::workspace, DType::i32, {placement.num_places()});
+  kernels::write_from_host<std::int32_t>(is_far, [&](std::span<std::int32_t> places) {
+    for (int rank = 0; rank < placement.num_ranks(); ++rank)
+      std::fill_n(places.begin() + placement.first_place(rank), placement.num_places_of(rank),
+                  nodes.node_of(rank) == nodes.node_of(own_rank) ? 0 : 1);
+  });
+  return is_far;
 }
 
 Activations::Output make_output(const Transformer& model, std::int64_t num_tokens) {
@@ -59,9 +75,14 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
     load_row_.push_back(num_loads);
     if (block->has_experts()) ++num_loads;
   }
-  if (num_loads > 0)
+  if (num_loads > 0) {
     loads_ = Tensor(model.device(), Purpose::workspace, DType::i64,
-                    {num_loads, model.placement().num_places() + 1});
+                    {num_loads, model.placement().num_places() + 3});
+    const Group& expert = model.mesh().group(Axis::expert);
+    is_far_ =
+        far_places(model.device(), model.placement(),
+                   NodeMap(expert, model.experts_config().dispatch.ranks_per_node), expert.rank());
+  }
   if (num_loads > 0 && model.experts_config().counts_step())
     choices_ = Tensor(model.device(), Purpose::workspace, DType::i64,
                       {num_loads, model.experts_config().num_experts});
@@ -90,14 +111,20 @@ void Activations::begin_count(std::size_t layer) {
   const std::int64_t row = load_row_[layer];
   scratch_.moe->router.step_counts =
       choices_.empty() ? TensorView{} : choices_->slice_rows(row, row + 1).flat();
+  const TensorView load = loads_.view()[row];
+  scratch_.moe->router.entropy = load.slice_rows(load.numel() - 1, load.numel());
   if (replayed_indices_.empty()) return;
   scratch_.moe->router.replayed = {replayed_considered_.view()[row], replayed_indices_.view()[row]};
 }
 
 void Activations::add_load(std::size_t layer) {
   const std::int64_t row = load_row_[layer];
-  kernels::add_expert_load(scratch_.moe->dispatch.counts, records_.num_tokens(layer) * top_k_,
-                           loads_->slice_rows(row, row + 1).flat());
+  const TensorView& counts = scratch_.moe->dispatch.counts;
+  const TensorView load = loads_.view()[row];
+  const std::int64_t num_places = is_far_->numel();
+  kernels::add_expert_load(counts, records_.num_tokens(layer) * top_k_,
+                           load.slice_rows(0, num_places + 1));
+  kernels::add_marked(counts, is_far_, load.slice_rows(num_places + 1, num_places + 2));
 }
 
 }  // namespace switchyard

@@ -54,8 +54,10 @@ class Activations {
   RouterScratch::Replayed replayed() const;
   // Bytes that passes moved to the store of spilled layers and back, so far.
   double bytes_spilled() const { return records_.bytes_spilled(); }
-  // i64 [layers with experts, places + 1]: the rows of this rank's tokens by place of the expert,
-  // and the slots that were dropped, of all passes since clear_loads(). Empty without experts.
+  // i64 [layers with experts, places + 3]: of all passes since clear_loads(), of this rank's
+  // tokens, the rows by place of the expert, the slots that were dropped, the rows whose expert is
+  // on another node, and the entropies of the routers' shares while training
+  // (kernels/routing_figures.hpp). Empty without experts.
   TensorView loads() const { return loads_.empty() ? TensorView{} : loads_.view(); }
   // i64 [layers with experts, experts]: the slots of this rank's tokens by expert, dropped ones
   // included, of all passes since clear_loads(). Empty unless the configuration asks for them.
@@ -90,6 +92,7 @@ class Activations {
   std::int64_t top_k_;
   std::vector<std::int64_t> load_row_;  // by layer: its row of loads_
   Tensor loads_;
+  Tensor is_far_;  // i32 [places]: whether it is on another node
   Tensor choices_;
   Tensor replayed_considered_, replayed_indices_;  // or none
   ActivationObserver* observer_ = nullptr;

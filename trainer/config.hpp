@@ -115,9 +115,10 @@ struct ProfileConfig {
   std::vector<std::int64_t> steps;  // empty: none
 };
 
-// Forms of the metrics beside metrics.jsonl.
+// What metrics.jsonl has, and forms beside it.
 struct MetricsConfig {
-  bool tensorboard = false;  // event files in RUN/events
+  bool tensorboard = false;        // event files in RUN/events
+  std::int64_t layers_every = 20;  // steps between the rows of layers with experts; 0: none
 };
 
 struct EvaluateConfig {

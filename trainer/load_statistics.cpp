@@ -1,35 +1,84 @@
 #include "trainer/load_statistics.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "kernels/host_copy.hpp"
+#include "kernels/routing_figures.hpp"
 
 namespace switchyard {
 
-ExpertLoad read_load(const TensorView& loads) {
+namespace {
+
+double quotient(double part, double whole) {
+  return whole > 0 ? part / whole : 0;
+}
+
+// counts: a layer's, as Activations::loads.
+LayerLoad load_of(std::span<const std::int64_t> counts, const Placement& placement,
+                  std::int64_t num_tokens) {
+  LayerLoad load;
+  load.rows.resize(static_cast<std::size_t>(placement.num_experts()));
+  for (std::int64_t place = 0; place < placement.num_places(); ++place)
+    load.rows[static_cast<std::size_t>(placement.expert_at(place))] +=
+        counts[static_cast<std::size_t>(place)];
+  const std::span<const std::int64_t> others = counts.last(3);  // dropped, far, entropies
+  const auto num_experts = static_cast<double>(load.rows.size());
+  const auto total =
+      static_cast<double>(std::accumulate(load.rows.begin(), load.rows.end(), std::int64_t{0}));
+  const double mean = total / num_experts;
+  double squares = 0;
+  for (const std::int64_t rows : load.rows)
+    squares += (static_cast<double>(rows) - mean) * (static_cast<double>(rows) - mean);
+  if (total > 0)
+    load.max_over_mean =
+        static_cast<double>(*std::ranges::max_element(load.rows)) * num_experts / total;
+  load.variation = quotient(std::sqrt(squares / num_experts), mean);
+  load.num_idle = std::ranges::count(load.rows, 0);
+  load.dropped_fraction =
+      quotient(static_cast<double>(others[0]), total + static_cast<double>(others[0]));
+  load.far_fraction = quotient(static_cast<double>(others[1]), total);
+  load.entropy = quotient(static_cast<double>(others[2]) * kernels::entropy_unit,
+                          static_cast<double>(num_tokens));
+  return load;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> LayerLoad::percent_of_mean() const {
+  const auto total =
+      static_cast<double>(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  std::vector<std::int64_t> percent;
+  for (const std::int64_t count : rows)
+    percent.push_back(std::llround(
+        quotient(100 * static_cast<double>(count) * static_cast<double>(rows.size()), total)));
+  return percent;
+}
+
+ExpertLoad read_load(const TensorView& loads, std::span<const Placement> placements,
+                     std::int64_t num_tokens) {
   ExpertLoad load;
   if (loads.empty()) return load;
   std::vector<std::int64_t> counts(static_cast<std::size_t>(loads.numel()));
   kernels::copy_to_host<std::int64_t>(loads, counts);
-  const std::int64_t num_experts = loads.cols() - 1;
-  std::int64_t num_rows = 0, num_dropped = 0;
-  for (auto begin = counts.begin(); begin != counts.end(); begin += loads.cols()) {
-    const auto end = begin + num_experts;
-    const std::int64_t total = std::accumulate(begin, end, std::int64_t{0});
-    const double max_over_mean = total > 0 ? static_cast<double>(*std::max_element(begin, end)) *
-                                                 static_cast<double>(num_experts) /
-                                                 static_cast<double>(total)
-                                           : 1.0;
-    load.max_over_mean = std::max(load.max_over_mean, max_over_mean);
-    load.by_layer.push_back(max_over_mean);
-    num_rows += total;
-    num_dropped += *end;
+  const auto row_length = static_cast<std::size_t>(loads.cols());
+  double num_rows = 0, num_dropped = 0;
+  for (std::size_t begin = 0; begin < counts.size(); begin += row_length) {
+    const std::span<const std::int64_t> row = std::span(counts).subspan(begin, row_length);
+    const std::size_t placement = placements.size() == 1 ? 0 : load.layers.size();
+    load.layers.push_back(load_of(row, placements[placement], num_tokens));
+    const LayerLoad& layer = load.layers.back();
+    load.by_layer.push_back(layer.max_over_mean);
+    num_rows +=
+        static_cast<double>(std::accumulate(layer.rows.begin(), layer.rows.end(), std::int64_t{0}));
+    num_dropped += static_cast<double>(row[row_length - 3]);
   }
-  if (num_dropped > 0)
-    load.dropped_fraction =
-        static_cast<double>(num_dropped) / static_cast<double>(num_rows + num_dropped);
+  load.worst = std::ranges::max_element(load.by_layer) - load.by_layer.begin();
+  load.max_over_mean = load.by_layer[static_cast<std::size_t>(load.worst)];
+  load.dropped_fraction = quotient(num_dropped, num_rows + num_dropped);
   return load;
 }
 

@@ -258,7 +258,8 @@ StepResult Trainer::read_report() {
   result.losses = {sums.cross_entropy, sums.balance, sums.z};
   result.loss = result.report.loss;
   result.gradient_norm = result.report.gradient_norm;
-  result.load = read_load(activations_.loads());
+  result.load =
+      read_load(activations_.loads(), placements_, layout_.global_batch * layout_.sequence_length);
   take_rows(result.report);
   return result;
 }

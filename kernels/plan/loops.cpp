@@ -184,6 +184,14 @@ void add_expert_load(const TensorView& load) {
   record(load, numel(load), 2 * bytes(load) + bytes(load) / 2);
 }
 
+void add_entropy(const TensorView& shares) {
+  record(shares, 10 * numel(shares), bytes(shares));
+}
+
+void add_marked(const TensorView& counts) {
+  record(counts, numel(counts), 2 * bytes(counts));
+}
+
 void sum_counts(const TensorView& counts, const TensorView& totals) {
   record(totals, numel(counts), bytes(counts) + bytes(totals));
 }

@@ -52,6 +52,8 @@ void sort_by_expert(const TensorView& counts, const TensorView& indices);
 void add_auxiliary_losses(const TensorView& counts, const TensorView& lse);
 void balance_slopes(const TensorView& slopes);
 void add_expert_load(const TensorView& load);
+void add_entropy(const TensorView& shares);
+void add_marked(const TensorView& counts);
 void sum_counts(const TensorView& counts, const TensorView& totals);
 void add_counts(const TensorView& counts);
 void spread_counts(const TensorView& counts);

@@ -139,6 +139,15 @@ void add_metrics(std::vector<Key>& keys) {
                   .description =
                       "Also writes event files for TensorBoard to `events/` in the run's "
                       "folder."});
+  keys.push_back({.section = "metrics",
+                  .name = "layers_every",
+                  .field = field<&Config::metrics, &MetricsConfig::layers_every>(),
+                  .unit = "steps",
+                  .range = from(0, 1e12),
+                  .description =
+                      "Steps between the rows of `metrics.jsonl` that tell of each layer with "
+                      "experts: load of every expert, drops, the router's entropy, seconds "
+                      "(docs/reports.md). 0: none."});
 }
 
 void add_evaluate(std::vector<Key>& keys) {

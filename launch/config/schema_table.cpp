@@ -266,7 +266,7 @@ constexpr Section all_sections[] = {
     {"capture", "Activations of chosen steps, written to files."},
     {"trace", "Experts and weights of every token of chosen steps, written to files."},
     {"profile", "A time line of chosen steps (docs/reports.md)."},
-    {"metrics", "Forms of the metrics beside `metrics.jsonl`."},
+    {"metrics", "What `metrics.jsonl` has, and forms beside it."},
     {"evaluate", "Loss on the validation split while training."},
     {"checkpoint", "Saving and resuming."},
     {"watchdog",

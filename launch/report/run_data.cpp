@@ -57,7 +57,20 @@ StepData step_of(const Json& line) {
   return step;
 }
 
+// Of the last step that has such lines, which come after all before.
+void take_layer(RunData& run, const Json& line) {
+  const auto loads = line.find("load_percent");
+  if (loads == line.end() || !loads->is_array()) return;
+  if (run.layers_step != number(line, "step")) run.layers.clear();
+  run.layers_step = number(line, "step");
+  LayerData& layer = run.layers.emplace_back(LayerData{.layer = number(line, "layer")});
+  for (const Json& load : *loads)
+    layer.loads.push_back(load.is_number() ? load.get<double>() / 100 : unknown);
+}
+
 void take_line(RunData& run, const Json& line) {
+  if (text(line, "event") == "layer") return take_layer(run, line);
+  if (line.contains("event") && text(line, "event") != "restart") return;
   if (line.contains("event")) {
     run.restarts.push_back({.step = number(line, "step"),
                             .lost_steps = number(line, "lost_steps"),

@@ -35,6 +35,12 @@ struct StepData {
   std::optional<std::array<double, num_parts>> part_seconds{};  // of rank 0
 };
 
+// The load of every expert of a layer, by their mean.
+struct LayerData {
+  double layer = 0;
+  std::vector<double> loads{};
+};
+
 struct Evaluation {
   double step = 0;
   double loss = unknown;
@@ -74,6 +80,8 @@ struct RunData {
   std::string name;    // what figures call it
   std::string ending;  // "done", or how else it ended
   std::vector<StepData> steps{};
+  double layers_step = unknown;     // of the layers' rows:
+  std::vector<LayerData> layers{};  // of the last step that has some
   std::vector<Evaluation> evaluations{};
   std::vector<Restart> restarts{};
   std::string config_text{};

@@ -268,6 +268,33 @@ std::string memory_figures(const std::vector<RunData>& runs) {
                       "No run here has recorded its plan: record.json is missing.");
 }
 
+// Of runs with rows of layers: every expert in the last step that has them.
+std::string expert_maps(const std::vector<RunData>& runs, std::size_t most_maps) {
+  std::string out;
+  std::size_t num_maps = 0;
+  for (const RunData& run : runs) {
+    if (run.layers.empty() || num_maps == most_maps) continue;
+    HeatMap map{.values = {},
+                .row_names = {},
+                .x_first = 0,
+                .x_last = static_cast<double>(run.layers.front().loads.size()) - 1,
+                .least = 0};
+    for (const LayerData& layer : run.layers) {
+      map.row_names.push_back(fmt::format("{}", layer.layer));
+      map.values.push_back(layer.loads);
+    }
+    ++num_maps;
+    out +=
+        heat_map({.id = fmt::format("expert-map-{}", num_maps),
+                  .caption = "Load by layer and expert: " + run.name,
+                  .note = fmt::format("Rows over the layer's mean, in step {}.", run.layers_step),
+                  .x = {.label = "expert"},
+                  .y = {.label = "layer"}},
+                 map, "");
+  }
+  return out;
+}
+
 std::string load_figures(const std::vector<RunData>& runs, const Palette& palette) {
   std::string out = curves(runs, palette,
                            {.id = "load",
@@ -284,6 +311,7 @@ std::string load_figures(const std::vector<RunData>& runs, const Palette& palett
                  .y = {.label = "share of all", .from_zero = true}},
                 [](const StepData& s) { return s.dropped_fraction; });
   constexpr std::size_t most_maps = 4, num_columns = 120;
+  out += expert_maps(runs, most_maps);
   std::size_t num_maps = 0;
   for (const RunData& run : runs) {
     std::vector<const StepData*> steps;

@@ -18,6 +18,7 @@
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
 #include "kernels/router_noise.hpp"
+#include "kernels/routing_figures.hpp"
 #include "kernels/score.hpp"
 #include "kernels/select.hpp"
 #include "kernels/select_fixed.hpp"
@@ -224,6 +225,8 @@ TEST_F(PlanLoops, Routing) {
                decision = make(DType::f32, {2});
   EXPECT_EQ(bytes_of([&] { sum_counts(counts, chosen); }), 32 + 32);
   EXPECT_EQ(bytes_of([&] { add_counts(chosen, chosen); }), 3 * 32);
+  EXPECT_EQ(bytes_of([&] { add_entropy(logits, chosen->slice_rows(0, 1)); }), 128);
+  EXPECT_EQ(bytes_of([&] { add_marked(totals, totals, chosen->slice_rows(0, 1)); }), 2 * 16);
   EXPECT_EQ(bytes_of([&] { spread_counts(chosen, counts); }), 32);
   EXPECT_EQ(bytes_of([&] { move_selection_bias(chosen, decision, 0.1f, bias); }), 4 * 16);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, {}, {}, order); }), 64);

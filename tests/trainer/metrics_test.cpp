@@ -70,6 +70,39 @@ TEST(Metrics, PartsAndLayersAreThereWhereTheyAreKnown) {
   EXPECT_EQ(json["part_seconds"], nlohmann::ordered_json({{"attention", 0.01235}, {"spill", 2}}));
 }
 
+TEST(Metrics, ALayersRowHasWhatIsKnown) {
+  const LayerMetrics bare{.step = 20, .layer = 3, .load_percent = {150, 50}};
+  EXPECT_EQ(to_json(bare),
+            "{\"event\": \"layer\", \"step\": 20, \"layer\": 3, \"load_max_over_mean\": 1, "
+            "\"load_variation\": 0, \"idle_experts\": 0, \"dropped_fraction\": 0, "
+            "\"other_nodes_fraction\": 0, \"load_percent\": [150, 50]}");
+  LayerMetrics full = bare;
+  full.entropy = 1.23456;
+  full.expert_seconds = 0.5;
+  full.exchange_seconds = 0.25;
+  full.wait_seconds = 0;
+  const auto json = nlohmann::ordered_json::parse(to_json(full));
+  EXPECT_EQ(json["router_entropy"], 1.235);
+  EXPECT_EQ(json["expert_seconds"], 0.5);
+  EXPECT_EQ(json["exchange_seconds"], 0.25);
+  EXPECT_EQ(json["wait_seconds"], 0);
+}
+
+// They are of their step, and not of a restart, which stays.
+TEST(Metrics, ResumeCutsTheRowsOfLayersWithTheirStep) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  {
+    MetricsWriter writer(path, 0);
+    writer.write(StepMetrics{.step = 1});
+    writer.write(LayerMetrics{.step = 1, .load_percent = {100}});
+    writer.write(StepMetrics{.step = 2});
+    writer.write(LayerMetrics{.step = 2, .load_percent = {100}});
+  }
+  EXPECT_EQ(MetricsWriter(path, 1).num_cut(), 2);
+  EXPECT_EQ(last_step_in(path), 1);
+}
+
 TEST(Metrics, ResumeCutsTheLinesAfterTheRestoredStep) {
   const TemporaryFolder folder;
   const std::string path = folder / "metrics.jsonl";

@@ -57,6 +57,13 @@ TEST(RunProgress, TheLine) {
             "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42");
   EXPECT_EQ(format_progress_line({1, 3, 9.01, 10, {}, 1, {}}),
             "step 1/3  loss 9.010  10 tok/s  balance 1.00");
+  EXPECT_EQ(format_progress_line({.step = 1,
+                                  .num_steps = 3,
+                                  .loss = 9.01,
+                                  .tokens_per_second = 10,
+                                  .balance = 1.5,
+                                  .balance_layer = 7}),
+            "step 1/3  loss 9.010  10 tok/s  balance 1.50 layer 7");
 }
 
 TEST(RunProgress, RatesLeaveOutTheFirstStepsAndForgetOldOnes) {

@@ -1,6 +1,7 @@
 #include "trainer/run/metrics.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -45,6 +46,11 @@ std::string load_field(const std::vector<double>& by_layer) {
   return fmt::format(", \"load_by_layer\": [{}]", values);
 }
 
+// Rounded to four digits.
+std::string rounded_field(std::string_view name, const std::optional<double>& value) {
+  return value ? fmt::format(", \"{}\": {:.4g}", name, *value) : std::string();
+}
+
 std::string part_field(const std::optional<PartSeconds>& seconds) {
   if (!seconds) return {};
   std::string values;
@@ -67,7 +73,7 @@ Line parse_line(std::string_view text) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return {};
   const std::int64_t step = json["step"].get<std::int64_t>();
-  return {.complete = step >= 0, .restart = json.value("event", "") == "restart", .step = step};
+  return {.complete = step >= 0, .restart = json.contains("event") && json["event"] == "restart", .step = step};
 }
 
 // Calls visit(text, line) for every line. One without its end was not finished, even if what is
@@ -103,6 +109,20 @@ std::string to_json(const StepMetrics& m) {
 std::string to_json(const EvaluationMetrics& m) {
   return fmt::format("{{\"step\": {}, \"validation_loss\": {}}}", m.step,
                      number(m.validation_loss));
+}
+
+std::string to_json(const LayerMetrics& m) {
+  return fmt::format(
+      "{{\"event\": \"layer\", \"step\": {}, \"layer\": {}{}{}, \"idle_experts\": {}{}{}{}{}{}{}, "
+      "\"load_percent\": [{}]}}",
+      m.step, m.layer, rounded_field("load_max_over_mean", m.load_max_over_mean),
+      rounded_field("load_variation", m.load_variation), m.num_idle,
+      rounded_field("router_entropy", m.entropy),
+      rounded_field("dropped_fraction", m.dropped_fraction),
+      rounded_field("other_nodes_fraction", m.other_nodes_fraction),
+      rounded_field("expert_seconds", m.expert_seconds),
+      rounded_field("exchange_seconds", m.exchange_seconds),
+      rounded_field("wait_seconds", m.wait_seconds), fmt::join(m.load_percent, ", "));
 }
 
 std::string to_json(const RestartMetrics& m) {

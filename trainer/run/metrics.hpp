@@ -1,9 +1,9 @@
-// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation,
-// and for a restart of the run and experts that moved (those with the key "event": readers of steps
-// pass over them).
-// Floating-point numbers are written with the fewest digits that read back as the same double; JSON
-// has no NaN or infinities, so these are the strings "nan", "inf" and "-inf". Every line is handed
-// to the system as it is written.
+// metrics.jsonl: one JSON object a line, one line a step, and a further line for an evaluation, for
+// each layer with experts now and then, for a restart of the run and for experts that moved (the
+// last three have the key "event": readers of steps pass over them). Floating-point numbers are
+// written with the fewest digits that read back as the same double; JSON has no NaN or infinities,
+// so these are the strings "nan", "inf" and "-inf". Every line is handed to the system as it is
+// written.
 #pragma once
 
 #include <array>
@@ -56,6 +56,22 @@ struct EvaluationMetrics {
   double validation_loss = 0;
 };
 
+// A layer with experts, of a step.
+struct LayerMetrics {
+  std::int64_t step = 0;
+  std::int64_t layer = 0;
+  double load_max_over_mean = 1;
+  double load_variation = 0;           // standard deviation of the experts' rows by their mean
+  std::int64_t num_idle = 0;           // experts without a row
+  std::optional<double> entropy = {};  // of the router's shares, nats, mean over tokens
+  double dropped_fraction = 0;         // of the choices
+  double other_nodes_fraction = 0;     // of the rows: their experts are on other nodes
+  std::optional<double> expert_seconds = {};    // of computation, mean over ranks
+  std::optional<double> exchange_seconds = {};  // of dispatch and combine, of the quickest rank
+  std::optional<double> wait_seconds = {};      // by which other ranks took longer, mean over ranks
+  std::vector<std::int64_t> load_percent = {};  // rows by expert, of their mean
+};
+
 // A start that went on with a run whose earlier start had not finished it.
 struct RestartMetrics {
   std::int64_t restarts = 0;    // of this run so far, this one included
@@ -73,6 +89,7 @@ struct PlacementMetrics {
 
 std::string to_json(const StepMetrics& metrics);  // one line, without its end
 std::string to_json(const EvaluationMetrics& metrics);
+std::string to_json(const LayerMetrics& metrics);
 std::string to_json(const RestartMetrics& metrics);
 std::string to_json(const PlacementMetrics& metrics);
 std::string to_sentence(const PlacementMetrics& metrics);
@@ -95,6 +112,7 @@ class MetricsWriter {
 
   void write(const StepMetrics& metrics) { append(to_json(metrics)); }
   void write(const EvaluationMetrics& metrics) { append(to_json(metrics)); }
+  void write(const LayerMetrics& metrics) { append(to_json(metrics)); }
   void write(const RestartMetrics& metrics) { append(to_json(metrics)); }
   void write(const PlacementMetrics& metrics) { append(to_json(metrics)); }
   std::int64_t num_cut() const { return num_cut_; }  // lines cut when it was opened

@@ -31,7 +31,8 @@ std::string format_progress_line(const ProgressLine& line, std::size_t columns) 
       fmt::format("loss {:.3f}", line.loss),
       fmt::format("{} tok/s", format_count(line.tokens_per_second)),
       line.peak_share ? fmt::format("{} of peak", percent(*line.peak_share)) : "",
-      fmt::format("balance {:.2f}", line.balance),
+      fmt::format("balance {:.2f}", line.balance) +
+          (line.balance_layer ? fmt::format(" layer {}", *line.balance_layer) : ""),
       line.eta_seconds ? fmt::format("ETA {}", format_duration(*line.eta_seconds)) : ""};
   const auto joined = [&parts] {
     std::string text;
@@ -82,8 +83,12 @@ RunProgress::RunProgress(std::ostream& out, Columns columns, std::int64_t first_
 void RunProgress::step(const Step& step) {
   rates_.add(step.num_tokens, step.seconds);
   since_line_ += step.seconds;
-  ProgressLine line{step.step, num_steps_,   step.loss, rates_.tokens_per_second(),
-                    {},        step.balance, {}};
+  ProgressLine line{.step = step.step,
+                    .num_steps = num_steps_,
+                    .loss = step.loss,
+                    .tokens_per_second = rates_.tokens_per_second(),
+                    .balance = step.balance,
+                    .balance_layer = step.balance_layer};
   if (step.flops_per_token && step.peak_flops_per_second && *step.peak_flops_per_second > 0)
     line.peak_share = line.tokens_per_second * *step.flops_per_token / *step.peak_flops_per_second;
   line.eta_seconds = rates_.seconds_per_step() * static_cast<double>(num_steps_ - step.step);

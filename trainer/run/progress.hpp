@@ -21,11 +21,13 @@ struct ProgressLine {
   double tokens_per_second = 0;
   std::optional<double> peak_share =
       std::nullopt;    // of the arithmetic peak, 1 is all of it; none if unknown
-  double balance = 0;  // load, maximum over mean
+  double balance = 0;  // load, maximum over mean, of the worst layer
   std::optional<double> eta_seconds = std::nullopt;
+  std::optional<std::int64_t> balance_layer =
+      std::nullopt;  // which that is, where there are others
 };
-// "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08  ETA 00:42", without the parts
-// that do not fit into `columns`: the balance goes first, the step last.
+// "step 120/300  loss 3.412  1.9k tok/s  41% of peak  balance 1.08 layer 3  ETA 00:42", without the
+// parts that do not fit into `columns`: the balance goes first, the step last.
 std::string format_progress_line(const ProgressLine& line, std::size_t columns = 1000);
 
 // Rates over the last steps, without the first ones of a process (which allocate and warm up).
@@ -66,6 +68,7 @@ class RunProgress {
     std::int64_t step = 0;
     double loss = 0;
     double balance = 0;
+    std::optional<std::int64_t> balance_layer = std::nullopt;
     double num_tokens = 0;  // of this step
     double seconds = 0;     // of this step
     std::optional<double> flops_per_token = std::nullopt;

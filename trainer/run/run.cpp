@@ -93,6 +93,7 @@ void Run::start(const TokenFile& tokens) {
   if (!config_.profile.steps.empty())
     trace_ = std::make_unique<StepTrace>(config_.profile.steps, config_.run.output + "/traces",
                                          world_, collectives_, *rank_->device);
+  layer_meter_ = std::make_unique<LayerMeter>(*rank_->device, moe_layers_of(config_), world_);
   measure_peak();
   corpus_ = corpus_record(tokens);
   if (config_.numerics.exact) arithmetic_ = arithmetic_record(world_);
@@ -225,10 +226,14 @@ void Run::take_step() {
   if (outputs_) outputs_->begin_step();
   const bool traces = trace_ && trace_->wants(state_.step + 1);
   if (traces) trace_->begin_step(state_.step + 1);
+  const bool measures_layers = shows_layers(state_.step + 1) && !traces;
+  if (measures_layers) layer_meter_->begin_step();
   const Clock::time_point started = Clock::now();
   last_ = trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
   const double seconds = seconds_since(started);
   if (traces) trace_->end_step();
+  std::vector<LayerSeconds> layer_seconds;
+  if (measures_layers) layer_seconds = layer_meter_->end_step();
   if (captures) end_capture();
   if (traces_routing) routing_trace_->write(state_.step + 1, *trainer().routing_record());
   const std::int64_t tokens = config_.train.global_batch * config_.model.sequence_length;
@@ -241,6 +246,7 @@ void Run::take_step() {
   slow_ranks_.end_step();
   write_metrics(seconds, static_cast<double>(tokens) / seconds);
   if (last_.moved) note_placement();
+  if (outputs_ && shows_layers(state_.step)) write_layers(layer_seconds);
   if (capture_) note_capture(capture_->advance());
   if (trace_) note_trace(trace_->advance());
   if (routing_trace_) note_routing(routing_trace_->advance(state_.step));
@@ -248,6 +254,7 @@ void Run::take_step() {
   progress_->step({.step = state_.step,
                    .loss = last_.loss,
                    .balance = last_.load.max_over_mean,
+                   .balance_layer = worst_layer(),
                    .num_tokens = static_cast<double>(tokens),
                    .seconds = seconds,
                    .flops_per_token = flops_per_token_,
@@ -311,6 +318,39 @@ void Run::write_metrics(double seconds, double tokens_per_second) {
                               .dropped_fraction = last_.load.dropped_fraction,
                               .spill = spill,
                               .load_by_layer = last_.load.by_layer});
+}
+
+bool Run::shows_layers(std::int64_t step) const {
+  const std::int64_t every = config_.metrics.layers_every;
+  return every > 0 && step % every == 0 && config_.experts.num_experts > 0 &&
+         config_.experts.any_layer_has_experts(config_.model.num_layers);
+}
+
+void Run::write_layers(const std::vector<LayerSeconds>& seconds) {
+  const std::vector<std::int64_t> layers = moe_layers_of(config_);
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const LayerLoad& load = last_.load.layers[i];
+    LayerMetrics line{.step = state_.step,
+                      .layer = layers[i],
+                      .load_max_over_mean = load.max_over_mean,
+                      .load_variation = load.variation,
+                      .num_idle = load.num_idle,
+                      .dropped_fraction = load.dropped_fraction,
+                      .other_nodes_fraction = load.far_fraction,
+                      .load_percent = load.percent_of_mean()};
+    if (config_.experts.router.has_weights()) line.entropy = load.entropy;
+    if (!seconds.empty()) {
+      line.expert_seconds = seconds[i].experts;
+      line.exchange_seconds = seconds[i].exchange;
+      line.wait_seconds = seconds[i].wait;
+    }
+    outputs_->write(line);
+  }
+}
+
+std::optional<std::int64_t> Run::worst_layer() const {
+  if (last_.load.layers.size() < 2) return std::nullopt;
+  return moe_layers_of(config_)[static_cast<std::size_t>(last_.load.worst)];
 }
 
 void Run::evaluate() {

@@ -14,6 +14,7 @@
 #include "trainer/plan.hpp"
 #include "trainer/routing/trace_writer.hpp"
 #include "trainer/run/course.hpp"
+#include "trainer/run/layer_meter.hpp"
 #include "trainer/run/progress.hpp"
 #include "trainer/run/rank_log.hpp"
 #include "trainer/run/restart_history.hpp"
@@ -67,6 +68,12 @@ class Run {
   // What traces of routing the run reads and writes.
   void prepare_routing();
   void write_metrics(double seconds, double tokens_per_second);
+  // seconds: by layer with experts; empty: not measured in this step.
+  void write_layers(const std::vector<LayerSeconds>& seconds);
+  // Whether the step has rows of its layers with experts.
+  bool shows_layers(std::int64_t step) const;
+  // With experts, the one of the largest load; none if there are no others.
+  std::optional<std::int64_t> worst_layer() const;
   void evaluate();
   void save();
   // The signal of which the ranks told each other in the step.
@@ -104,7 +111,8 @@ class Run {
   std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;
   std::unique_ptr<RunOutputs> outputs_;
-  std::unique_ptr<StepTrace> trace_;            // null: no step is to be traced
+  std::unique_ptr<StepTrace> trace_;  // null: no step is to be traced
+  std::unique_ptr<LayerMeter> layer_meter_;
   std::unique_ptr<TraceWriter> routing_trace_;  // the same, of routing
   std::unique_ptr<RunProgress> progress_;
   TrainState state_;

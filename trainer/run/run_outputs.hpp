@@ -24,6 +24,7 @@ class RunOutputs {
   // A line of the step that has ended; its parts are filled in here.
   void write(StepMetrics line);
   void write(const EvaluationMetrics& line);
+  void write(const LayerMetrics& line) { metrics_.write(line); }
   void write(const RestartMetrics& line) { metrics_.write(line); }
   void write(const PlacementMetrics& line) { metrics_.write(line); }
 
