@@ -85,11 +85,7 @@ Corpora open_corpora(const TokenFile& file, Split split, const BatchLayout& layo
   for (const MixtureEntry& entry : mixture) {
     const std::uint64_t own_seed = random_words(random_key(seed, "corpus"), corpora.size(), 0)[0];
     corpora.push_back(std::make_unique<Corpus>(entry.path, split, layout, own_seed));
-    if (corpora.back()->file.tokenizer().serialize() != file.tokenizer().serialize())
-      throw DataError(
-          fmt::format("{}: has another tokenizer than {}: its ids mean other texts; prepare it "
-                      "with --tokenizer {}",
-                      entry.path, file.path(), file.path()));
+    require_same_tokenizer(corpora.back()->file, file);
   }
   return corpora;
 }

@@ -86,6 +86,13 @@ std::vector<MixtureEntry> parse_mixture(std::string_view text) {
   return entries;
 }
 
+void require_same_tokenizer(const TokenFile& corpus, const TokenFile& named) {
+  if (corpus.tokenizer().serialize() == named.tokenizer().serialize()) return;
+  throw DataError(fmt::format(
+      "{}: has another tokenizer than {}: its ids mean other texts; prepare it with --tokenizer {}",
+      corpus.path(), named.path(), named.path()));
+}
+
 Mixture::Mixture(std::span<const MixtureEntry> entries, std::span<const std::int64_t> num_sequences,
                  std::uint64_t seed) {
   expect(!entries.empty() && entries.size() == num_sequences.size(), "corpora and their sizes");

@@ -32,6 +32,9 @@ struct MixtureEntry {
 // ConfigError says what is wrong.
 std::vector<MixtureEntry> parse_mixture(std::string_view text);
 
+// DataError if a corpus has another tokenizer than the token file that names the run's (data.path).
+void require_same_tokenizer(const TokenFile& corpus, const TokenFile& named);
+
 class Mixture {
  public:
   // num_sequences: of each entry's corpus.

@@ -35,10 +35,10 @@ TokenFile open_corpus(const LoadedConfig& loaded, const char* key, const std::st
 
 std::int64_t vocab_size_of_data(const LoadedConfig& loaded) {
   const DataConfig& data = loaded.config.data;
-  const std::int64_t vocab_size = open_corpus(loaded, "data.path", data.path).vocab_size();
+  const TokenFile named = open_corpus(loaded, "data.path", data.path);
   for (const MixtureEntry& entry : parse_mixture(data.mixture))
-    open_corpus(loaded, "data.mixture", entry.path);
-  return vocab_size;
+    require_same_tokenizer(open_corpus(loaded, "data.mixture", entry.path), named);
+  return named.vocab_size();
 }
 
 }  // namespace switchyard

@@ -20,7 +20,7 @@ train() {
   (($1 == 1)) || start=("$mpiexec" -n "$1")
   "${start[@]}" "$switchyard" train small.yaml "$mixture" run.output="$2" "${@:3}"
 }
-digest() { "$switchyard" checkpoint show "$1" --digest; }
+digest() { "$switchyard" checkpoint show "$1" --digest | cut -d ' ' -f 1; }
 
 for ((n = 1; n <= ranks; ++n)); do expect 0 train "$n" "run-$n"; done
 wanted=$(digest run-1)
@@ -41,7 +41,7 @@ expect 0 train 1 alone data.mixture=none
 [[ $(digest alone) != "$wanted" ]] || fail "a mixture changes nothing"
 
 expect 2 train 1 wrong 'data.mixture=corpus.h5 0.7, code.h5'
-expect_lines 1 'data.mixture: "code.h5" is not a corpus with its share; write "FILE.h5 WEIGHT, FILE.h5 WEIGHT"'
+expect_lines 1 'code.h5: "code.h5" is not a corpus with its share; write "FILE.h5 WEIGHT, FILE.h5 WEIGHT"'
 expect 2 train 1 wrong 'data.mixture=corpus.h5 1, code.h5 2 epochs'
 expect_lines 1 'corpus.h5 has a weight, code.h5 has epochs: give weights to all, or epochs to all'
 expect 6 train 1 wrong 'data.mixture=corpus.h5 1, none.h5 2'
@@ -49,5 +49,5 @@ expect_lines 1 'none.h5'
 expect 0 "$switchyard" prepare code.txt --output other.h5 --train-tokenizer 300
 expect 3 train 1 wrong 'data.mixture=corpus.h5 1, other.h5 2'
 expect_lines 1 "other.h5: has another tokenizer than corpus.h5"
-[[ ! -e wrong/checkpoints ]] || fail "a refused run left checkpoints"
+[[ ! -e wrong ]] || fail "a refused run left a folder"
 finish
