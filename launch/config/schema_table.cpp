@@ -248,7 +248,8 @@ std::vector<Key> all_keys() {
 constexpr KeyGroup all_groups[] = {
     {"model", "rope_scaling", "rope_scaling.kind"}, {"model", "position", "position.kind"},
     {"experts", "shared", "shared.number"},         {"experts", "router", "router.kind"},
-    {"experts", "dispatch", "dispatch.kind"},       {"parallel", "context", "context.ranks"},
+    {"experts", "dispatch", "dispatch.kind"},       {"experts", "placement", "placement.order"},
+    {"parallel", "context", "context.ranks"},
 };
 
 constexpr Section all_sections[] = {
