@@ -24,8 +24,8 @@ std::size_t piece(std::int64_t bytes) {
 
 }  // namespace
 
-OpenFile::OpenFile(std::string path) : path_(std::move(path)) {
-  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+OpenFile::OpenFile(std::string path, Access access) : path_(std::move(path)) {
+  descriptor_ = ::open(path_.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC);
   if (descriptor_ < 0)
     throw IoError(fmt::format("{}: cannot be opened: {}", path_, std::strerror(errno)));
 }

@@ -11,9 +11,11 @@ namespace switchyard {
 
 class OpenFile {
  public:
+  enum class Access : std::uint8_t { read, read_and_write };
+
   OpenFile() = default;
-  // Opens an existing file for reading and writing.
-  explicit OpenFile(std::string path);
+  // Opens an existing file.
+  explicit OpenFile(std::string path, Access access = Access::read_and_write);
   ~OpenFile();
   OpenFile(OpenFile&& other) noexcept
       : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}

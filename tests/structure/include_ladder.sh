@@ -20,12 +20,12 @@ declare -A below=(
 # A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
 declare -A brothers=(
   [tensor/cuda]="" [kernels/cpu]="" [kernels/cuda]="" [kernels/plan]="cpu cuda"
-  [data/files]="" [data/hdf5]="files" [data/bpe]="" [data/formats]="files"
+  [data/files]="" [data/hdf5]="files" [data/bpe]="" [data/formats]="files" [data/safetensors]="files"
   [data/prepare]="files formats hdf5"
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/placement]="" [trainer/checkpoint]="placement" [trainer/routing]="" [trainer/watch]=""
-  [trainer/run]="activations checkpoint placement routing watch"
+  [trainer/run]="activations checkpoint placement routing watch" [trainer/families]="checkpoint run"
   [launch/config]="" [launch/doctor]="" [launch/study]="" [launch/fit]="study"
   [launch/report]="config fit study" [launch/sweep]="config report study"
   [launch/commands]="config doctor fit report study sweep"
