@@ -29,12 +29,31 @@ double index_of_turns(const RopeSpec& spec, std::int64_t head_dim, double turns)
 // 1 where a frequency stays, 0 where it is divided by the factor, for each i.
 std::vector<double> kept_shares(const RopeSpec& spec, std::int64_t head_dim) {
   const double last = static_cast<double>(head_dim - 1);
-  const double low = std::max(0.0, std::floor(index_of_turns(spec, head_dim, spec.beta_fast)));
-  const double high = std::min(last, std::ceil(index_of_turns(spec, head_dim, spec.beta_slow)));
+  double low = index_of_turns(spec, head_dim, spec.beta_fast);
+  double high = index_of_turns(spec, head_dim, spec.beta_slow);
+  if (spec.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(0.0, low);
+  high = std::min(last, high);
   const double width = high > low ? high - low : 0.001;  // a step rather than a division by 0
   std::vector<double> shares;
   for (std::int64_t i = 0; i < head_dim / 2; ++i)
     shares.push_back(1 - std::clamp((static_cast<double>(i) - low) / width, 0.0, 1.0));
+  return shares;
+}
+
+// The same of llama3.
+std::vector<double> kept_shares_by_turns(const RopeSpec& spec, const std::vector<double>& plain) {
+  expect(spec.beta_fast > spec.beta_slow, "beta_fast above beta_slow");
+  std::vector<double> shares;
+  for (const double frequency : plain) {
+    const double turns =
+        static_cast<double>(spec.original_length) * frequency / (2 * std::numbers::pi);
+    shares.push_back(
+        std::clamp((turns - spec.beta_slow) / (spec.beta_fast - spec.beta_slow), 0.0, 1.0));
+  }
   return shares;
 }
 
@@ -65,17 +84,26 @@ std::vector<double> rope_frequencies(const RopeSpec& spec, std::int64_t head_dim
     frequencies.push_back(std::pow(base_of(spec, head_dim), -2 * fraction(i, head_dim)));
   if (spec.scaling == RopeScaling::linear)
     for (double& frequency : frequencies) frequency /= spec.factor;
-  if (spec.scaling == RopeScaling::yarn) {
-    expect(spec.original_length > 0, "the original length for yarn");
-    const std::vector<double> kept = kept_shares(spec, head_dim);
+  if (spec.scaling == RopeScaling::yarn || spec.scaling == RopeScaling::llama3) {
+    expect(spec.original_length > 0, "the original length for yarn and llama3");
+    const std::vector<double> kept = spec.scaling == RopeScaling::yarn
+                                         ? kept_shares(spec, head_dim)
+                                         : kept_shares_by_turns(spec, frequencies);
     for (std::size_t i = 0; i < kept.size(); ++i)
       frequencies[i] *= kept[i] + (1 - kept[i]) / spec.factor;
   }
   return frequencies;
 }
 
+double yarn_magnitude(double factor, double mscale) {
+  return 0.1 * mscale * std::log(factor) + 1;
+}
+
 double rope_magnitude(const RopeSpec& spec) {
-  return spec.scaling == RopeScaling::yarn ? 0.1 * std::log(spec.factor) + 1 : 1;
+  if (spec.scaling != RopeScaling::yarn) return 1;
+  if (spec.mscale == 0 || spec.mscale_all_dim == 0) return yarn_magnitude(spec.factor, 1);
+  return yarn_magnitude(spec.factor, spec.mscale) /
+         yarn_magnitude(spec.factor, spec.mscale_all_dim);
 }
 
 RopeTable::RopeTable(Device& device, std::int64_t positions, std::int64_t head_dim,

@@ -15,21 +15,26 @@ namespace switchyard::kernels {
 // How frequencies change so that a model trained on original_length positions reads `factor` times
 // as many. linear: divided by factor (Chen et al. 2023). ntk: base * factor^(D / (D - 2)). yarn:
 // those that turn more than beta_fast times over original_length stay, those that turn less than
-// beta_slow times are divided by factor, a ramp between; cos and sin times 0.1 ln(factor) + 1
-// (Peng et al. 2023).
-enum class RopeScaling : std::uint8_t { none, linear, ntk, yarn };
-constexpr std::array<std::string_view, 4> choice_names(RopeScaling) {
-  return {"none", "linear", "ntk", "yarn"};
+// beta_slow times are divided by factor, a ramp over the indices between; cos and sin times 0.1
+// ln(factor) + 1 (Peng et al. 2023). llama3: the same with a ramp over the turns, and cos and sin
+// as they are (Llama 3.1; high_freq_factor is beta_fast, low_freq_factor beta_slow).
+enum class RopeScaling : std::uint8_t { none, linear, ntk, yarn, llama3 };
+constexpr std::array<std::string_view, 5> choice_names(RopeScaling) {
+  return {"none", "linear", "ntk", "yarn", "llama3"};
 }
 
 struct RopeSpec {
   double base = 10000;
   RopeScaling scaling = RopeScaling::none;
   double factor = 1;                 // at least 1
-  std::int64_t original_length = 0;  // yarn only; positions
-  double beta_fast = 32;             // yarn only; turns
+  std::int64_t original_length = 0;  // yarn and llama3; positions
+  double beta_fast = 32;             // yarn and llama3; turns
   double beta_slow = 1;
+  bool truncate = true;  // yarn only; the ramp begins and ends at whole indices
+  double mscale = 0;     // yarn only; both above 0: cos and sin times m(mscale) / m(mscale_all_dim)
+  double mscale_all_dim = 0;
 };
+double yarn_magnitude(double factor, double mscale);  // m(mscale) = 0.1 mscale ln(factor) + 1
 std::vector<double> rope_frequencies(const RopeSpec& spec, std::int64_t head_dim);  // [D / 2]
 double rope_magnitude(const RopeSpec& spec);  // of cos and sin: 1, except for yarn
 

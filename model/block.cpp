@@ -30,7 +30,7 @@ Block::Scratch::Scratch(Device& device, const Mesh& mesh, const Placement& place
                         RowCapacity& row_capacity, std::int64_t unit_rows)
     : capacity(row_capacity) {
   if (model.turns_positions())
-    rope = kernels::RopeTable(device, split.length(), model.effective_head_dim(), rope_spec(model));
+    rope = kernels::RopeTable(device, split.length(), model.rope_dim(), rope_spec(model));
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   delta = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});
   d_normed = Tensor(device, Purpose::workspace, compute, {num_tokens, model.hidden});

@@ -36,6 +36,12 @@ constexpr std::array<std::string_view, 5> choice_names(PositionKind) {
   return {"rope", "none", "absolute", "sinusoidal", "alibi"};
 }
 
+// Which RMSNorm queries and keys go through before they turn (model/mixers/query_key_norm.hpp).
+enum class QkNorm : std::uint8_t { none, head, whole };
+constexpr std::array<std::string_view, 3> choice_names(QkNorm) {
+  return {"none", "head", "whole"};
+}
+
 // What a layer does with the activations that its backward pass reads (model/layer_records.hpp).
 enum class LayerPolicy : std::uint8_t { keep, recompute, spill };
 constexpr std::array<std::string_view, 3> choice_names(LayerPolicy) {
@@ -67,9 +73,23 @@ struct MixerConfig {
 struct RopeScalingConfig {
   kernels::RopeScaling kind = kernels::RopeScaling::none;
   double factor = 1;                 // how many times longer
-  std::int64_t original_length = 0;  // yarn: positions before scaling
-  double beta_fast = 32;             // yarn: turns over original_length
+  std::int64_t original_length = 0;  // yarn, llama3: positions before scaling
+  double beta_fast = 32;             // yarn, llama3: turns over original_length
   double beta_slow = 1;
+  bool truncate = true;  // yarn: the ramp begins and ends at whole indices
+  // yarn as DeepSeek-V2 has it, with m(s) = 0.1 s ln(factor) + 1; 0: not so. cos and sin are
+  // multiplied by m(mscale) / m(mscale_all_dim), scores of latent attention by m(mscale_all_dim)^2.
+  double mscale = 0;
+  double mscale_all_dim = 0;
+};
+
+// Multi-head latent attention (model/mixers/latent_attention.hpp), in elements.
+struct LatentConfig {
+  std::int64_t kv_rank = 0;  // of the vector that keys and values are made of; 0: other attention
+  std::int64_t q_rank = 0;   // of the one that queries are made of; 0: of the token itself
+  std::int64_t nope_dim = 128;  // of a head's query and key: without positions
+  std::int64_t rope_dim = 64;   // with them
+  std::int64_t value_dim = 128;
 };
 
 struct PositionConfig {
@@ -88,6 +108,10 @@ struct ModelConfig {
   RopeScalingConfig rope_scaling = {};
   PositionConfig position = {};
   std::vector<MixerConfig> mixer = {{}};  // repeated over the layers
+  bool qkv_bias = false;
+  bool output_bias = false;  // of attention
+  QkNorm qk_norm = QkNorm::none;
+  LatentConfig latent = {};
   bool tie_embeddings = false;
   double norm_epsilon = 1e-6;
   std::int64_t dense_intermediate = 1024;  // of layers without experts
@@ -114,7 +138,15 @@ struct ModelConfig {
       if (!mixer_of_layer(layer).is_attention()) return true;
     return false;
   }
-  std::int64_t effective_head_dim() const { return head_dim > 0 ? head_dim : hidden / num_heads; }
+  bool has_latent_attention() const { return latent.kv_rank > 0; }
+  std::int64_t effective_head_dim() const {
+    if (has_latent_attention()) return latent.nope_dim + latent.rope_dim;
+    return head_dim > 0 ? head_dim : hidden / num_heads;
+  }
+  // Elements of a head that turn.
+  std::int64_t rope_dim() const {
+    return has_latent_attention() ? latent.rope_dim : effective_head_dim();
+  }
 };
 
 }  // namespace switchyard

@@ -31,6 +31,14 @@ inline ParameterSpec norm_spec(std::string name, std::int64_t hidden) {
   return spec;
 }
 
+// A vector added to the rows of a product: starts at zero, does not decay.
+inline ParameterSpec bias_spec(std::string name, std::int64_t width, std::string keys) {
+  ParameterSpec spec = weight_spec(std::move(name), {width}, std::move(keys), 0);
+  spec.decay = false;
+  spec.initial = Initial::zeros;
+  return spec;
+}
+
 // Sink logits of each head: start at zero, do not decay.
 inline ParameterSpec sink_spec(std::string name, std::int64_t num_heads, std::int64_t num_sinks) {
   ParameterSpec spec =

@@ -8,4 +8,8 @@ namespace switchyard {
 
 kernels::RopeSpec rope_spec(const ModelConfig& model);
 
+// What scores of queries and keys are multiplied by: 1 / sqrt(head_dim), and more where YaRN is
+// DeepSeek's (model/config.hpp).
+float attention_scale(const ModelConfig& model);
+
 }  // namespace switchyard

@@ -221,7 +221,7 @@ Generation Transformer::make_generation(std::int64_t max_length,
   generation.max_length = max_length;
   if (model_.turns_positions())
     generation.rope =
-        kernels::RopeTable(device(), max_length, model_.effective_head_dim(), rope_spec(model_));
+        kernels::RopeTable(device(), max_length, model_.rope_dim(), rope_spec(model_));
   for (const auto& block : blocks_)
     generation.caches.push_back(block->make_cache(max_length, max_new_tokens));
   return generation;

@@ -79,7 +79,8 @@ std::string multiples_around(std::int64_t number, std::int64_t step) {
 }
 
 void check_heads(Checker& checker, const ModelConfig& model) {
-  if (checker.knows({"model.hidden", "model.num_heads", "model.head_dim"})) {
+  if (!model.has_latent_attention() &&
+      checker.knows({"model.hidden", "model.num_heads", "model.head_dim"})) {
     if (model.head_dim == 0 && model.hidden % model.num_heads != 0) {
       checker.blame(
           {"model.hidden", "model.num_heads", "model.head_dim"},
@@ -169,6 +170,36 @@ void check_mixers(Checker& checker, const ModelConfig& model) {
                               num_entries, model.num_layers));
 }
 
+// Latent attention goes with few of the other keys of attention.
+void check_latent(Checker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.latent.kv_rank"}) || !model.has_latent_attention()) return;
+  const LatentConfig& latent = model.latent;
+  if (checker.knows({"model.latent.rope_dim"}) && latent.rope_dim % 2 != 0)
+    checker.blame({"model.latent.rope_dim"},
+                  fmt::format("rope_dim = {} is odd, and rotary positions need pairs; make it even",
+                              latent.rope_dim));
+  if (checker.knows({"model.latent.value_dim", "model.latent.nope_dim", "model.latent.rope_dim"}) &&
+      latent.value_dim > latent.nope_dim + latent.rope_dim)
+    checker.blame({"model.latent.value_dim"},
+                  fmt::format("value_dim = {} is more than nope_dim + rope_dim = {} + {}; lower it",
+                              latent.value_dim, latent.nope_dim, latent.rope_dim));
+  const auto refuse = [&](std::string_view key, bool is_set, std::string_view remedy) {
+    if (checker.knows({key}) && is_set)
+      checker.blame({key, "model.latent.kv_rank"},
+                    fmt::format("latent attention (kv_rank = {}) goes without it; {}",
+                                latent.kv_rank, remedy));
+  };
+  refuse("model.mixer", model.mixer.size() != 1 || !(model.mixer.front() == MixerConfig{}),
+         "leave it out");
+  refuse("model.position.kind", !model.turns_positions(), "write rope");
+  refuse("model.qk_norm", model.qk_norm != QkNorm::none, "write none");
+  refuse("model.qkv_bias", model.qkv_bias, "write false");
+  refuse("model.output_bias", model.output_bias, "write false");
+  refuse("model.head_dim", model.head_dim != 0, "write 0: latent.nope_dim and rope_dim say it");
+  refuse("model.num_kv_heads", model.num_kv_heads != model.num_heads,
+         "write as many as num_heads: every head has keys of its own");
+}
+
 void check_positions(Checker& checker, const ModelConfig& model) {
   if (!checker.knows({"model.position.kind"})) return;
   if (checker.knows({"model.rope_scaling.kind"}) && !model.turns_positions() &&
@@ -193,14 +224,16 @@ void check_rope_scaling(Checker& checker, const ModelConfig& model) {
       scaling.factor != 1)
     checker.blame(
         {"model.rope_scaling.factor"},
-        fmt::format("factor = {} counts only with kind linear, ntk or yarn, not with none",
+        fmt::format("factor = {} counts only with kind linear, ntk, yarn or llama3, not with none",
                     scaling.factor));
-  if (checker.knows({"model.rope_scaling.original_length"}) &&
-      scaling.kind == kernels::RopeScaling::yarn && scaling.original_length == 0)
+  if (scaling.kind != kernels::RopeScaling::yarn && scaling.kind != kernels::RopeScaling::llama3)
+    return;
+  if (checker.knows({"model.rope_scaling.original_length"}) && scaling.original_length == 0)
     checker.blame({"model.rope_scaling.original_length", "model.rope_scaling.kind"},
-                  "kind yarn needs original_length, the sequence length before scaling");
+                  fmt::format("kind {} needs original_length, the sequence length before scaling",
+                              name_of(scaling.kind)));
   if (checker.knows({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"}) &&
-      scaling.kind == kernels::RopeScaling::yarn && scaling.beta_fast <= scaling.beta_slow)
+      scaling.beta_fast <= scaling.beta_slow)
     checker.blame({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"},
                   fmt::format("beta_fast = {} must be above beta_slow = {}", scaling.beta_fast,
                               scaling.beta_slow));
@@ -472,6 +505,7 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
   check_mixers(checker, config.model);
   check_positions(checker, config.model);
   check_rope_scaling(checker, config.model);
+  check_latent(checker, config.model);
   check_experts(checker, config);
   blame_known(checker, router_mistakes(config.experts));
   blame_known(checker, dispatch_mistakes(config.experts));

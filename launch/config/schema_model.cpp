@@ -85,9 +85,11 @@ void add_rope_scaling(std::vector<Key>& keys) {
   keys.push_back({.section = "model",
                   .name = "rope_scaling.kind",
                   .field = field<s, g, &C::kind>(),
-                  .description = "How rotary frequencies stretch to sequences longer than those "
-                                 "that the model was trained on: positions divided by `factor`, "
-                                 "another base, or YaRN, by part of the spectrum."});
+                  .description =
+                      "How rotary frequencies stretch to sequences longer than those "
+                      "that the model was trained on: positions divided by `factor`, "
+                      "another base, or by part of the spectrum, as YaRN and Llama 3.1 do "
+                      "it."});
   keys.push_back({.section = "model",
                   .name = "rope_scaling.factor",
                   .field = field<s, g, &C::factor>(),
@@ -98,20 +100,88 @@ void add_rope_scaling(std::vector<Key>& keys) {
                   .field = field<s, g, &C::original_length>(),
                   .unit = "tokens",
                   .range = from(0, most_tokens),
-                  .description = "With `yarn`: the sequence length before scaling."});
+                  .description = "With `yarn` and `llama3`: the sequence length before scaling."});
   keys.push_back({.section = "model",
                   .name = "rope_scaling.beta_fast",
                   .field = field<s, g, &C::beta_fast>(),
                   .unit = "turns",
                   .range = above(0),
-                  .description = "With `yarn`: pairs that turn more often than that over "
-                                 "`original_length` keep their frequency."});
+                  .description =
+                      "With `yarn` and `llama3`: pairs that turn more often than that over "
+                      "`original_length` keep their frequency (Llama 3.1: 4, which it "
+                      "calls high_freq_factor)."});
   keys.push_back({.section = "model",
                   .name = "rope_scaling.beta_slow",
                   .field = field<s, g, &C::beta_slow>(),
                   .unit = "turns",
                   .range = above(0),
-                  .description = "With `yarn`: pairs that turn less often are scaled in full."});
+                  .description =
+                      "With `yarn` and `llama3`: pairs that turn less often are scaled in "
+                      "full (low_freq_factor)."});
+}
+
+void add_rope_scaling_of_deepseek(std::vector<Key>& keys) {
+  using C = RopeScalingConfig;
+  constexpr auto s = &Config::model;
+  constexpr auto g = &ModelConfig::rope_scaling;
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.truncate",
+                  .field = field<s, g, &C::truncate>(),
+                  .description = "With `yarn`: whether the ramp between the two begins and ends at "
+                                 "whole pairs (gpt-oss: `false`)."});
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.mscale",
+                  .field = field<s, g, &C::mscale>(),
+                  .range = from(0, 1000),
+                  .description =
+                      "With `yarn` and `mscale_all_dim`, as DeepSeek-V2 has them: cos and "
+                      "sin are multiplied by m(`mscale`) / m(`mscale_all_dim`), with "
+                      "m(s) = 0.1 s ln(`factor`) + 1; 0: by m(1)."});
+  keys.push_back({.section = "model",
+                  .name = "rope_scaling.mscale_all_dim",
+                  .field = field<s, g, &C::mscale_all_dim>(),
+                  .range = from(0, 1000),
+                  .description = "See `mscale`; scores of `model.latent` are multiplied by its "
+                                 "m^2."});
+}
+
+void add_latent(std::vector<Key>& keys) {
+  using C = LatentConfig;
+  constexpr auto s = &Config::model;
+  constexpr auto g = &ModelConfig::latent;
+  keys.push_back({.section = "model",
+                  .name = "latent.kv_rank",
+                  .field = field<s, g, &C::kv_rank>(),
+                  .unit = "elements",
+                  .range = from(0, million),
+                  .description = "Width of the vector that a token's keys and values are made of "
+                                 "(multi-head latent attention, DeepSeek-V2), all that generation "
+                                 "keeps beside one shared key; 0: attention without it."});
+  keys.push_back({.section = "model",
+                  .name = "latent.q_rank",
+                  .field = field<s, g, &C::q_rank>(),
+                  .unit = "elements",
+                  .range = from(0, million),
+                  .description = "Width of the vector that queries are made of; 0: they are made "
+                                 "of the token itself."});
+  keys.push_back({.section = "model",
+                  .name = "latent.nope_dim",
+                  .field = field<s, g, &C::nope_dim>(),
+                  .unit = "elements",
+                  .range = from(1, 10'000),
+                  .description = "Of a head's query and key: the part without positions."});
+  keys.push_back({.section = "model",
+                  .name = "latent.rope_dim",
+                  .field = field<s, g, &C::rope_dim>(),
+                  .unit = "elements",
+                  .range = from(2, 10'000),
+                  .description = "The part that turns; its key is shared by all heads."});
+  keys.push_back({.section = "model",
+                  .name = "latent.value_dim",
+                  .field = field<s, g, &C::value_dim>(),
+                  .unit = "elements",
+                  .range = from(1, 10'000),
+                  .description = "Of a head's value; at most `nope_dim` + `rope_dim`."});
 }
 
 }  // namespace
@@ -207,6 +277,8 @@ void add_model(std::vector<Key>& keys) {
                   .range = above(1),
                   .description = "Base of the rotary position embedding."});
   add_rope_scaling(keys);
+  add_rope_scaling_of_deepseek(keys);
+  add_latent(keys);
   keys.push_back({.section = "model",
                   .name = "position.kind",
                   .field = field<s, &ModelConfig::position, &PositionConfig::kind>(),
@@ -231,6 +303,22 @@ void add_model(std::vector<Key>& keys) {
            "gated DeltaNet (`gated_delta`), with `heads` of `key_width` and "
            "`value_width`, `groups` of them sharing queries and keys. All kinds may have "
            "a convolution of `conv` taps in front. `model.attention` is its old name."});
+  keys.push_back({.section = "model",
+                  .name = "qkv_bias",
+                  .field = field<s, &C::qkv_bias>(),
+                  .description = "Whether a learned vector is added to queries, keys and values "
+                                 "(Qwen2)."});
+  keys.push_back({.section = "model",
+                  .name = "output_bias",
+                  .field = field<s, &C::output_bias>(),
+                  .description = "Whether a learned vector is added to what attention returns "
+                                 "(gpt-oss)."});
+  keys.push_back({.section = "model",
+                  .name = "qk_norm",
+                  .field = field<s, &C::qk_norm>(),
+                  .description = "RMSNorm of queries and keys before they turn: `none`, of each "
+                                 "`head` with one gain for all of them (Qwen3), or of the `whole` "
+                                 "row (OLMoE)."});
   keys.push_back({.section = "model",
                   .name = "tie_embeddings",
                   .field = field<s, &C::tie_embeddings>(),

@@ -249,7 +249,7 @@ constexpr KeyGroup all_groups[] = {
     {"model", "rope_scaling", "rope_scaling.kind"}, {"model", "position", "position.kind"},
     {"experts", "shared", "shared.number"},         {"experts", "router", "router.kind"},
     {"experts", "dispatch", "dispatch.kind"},       {"experts", "placement", "placement.order"},
-    {"parallel", "context", "context.ranks"},
+    {"model", "latent", "latent.kv_rank"},          {"parallel", "context", "context.ranks"},
 };
 
 constexpr Section all_sections[] = {

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "kernels/attention_sink.hpp"
 #include "kernels/elementwise.hpp"
 #include "model/parameter_spec.hpp"
+#include "model/rope_spec.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -23,10 +25,6 @@ std::int64_t key_cols(const ModelConfig& model) {
 
 std::int64_t qkv_cols(const ModelConfig& model) {
   return query_cols(model) + 2 * key_cols(model);
-}
-
-float attention_scale(const ModelConfig& model) {
-  return static_cast<float>(1 / std::sqrt(static_cast<double>(model.effective_head_dim())));
 }
 
 // Of each head: 2^{-8 h / A} for h = 1 ... A if A is a power of two; else those of the power below,
@@ -103,6 +101,12 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
 constexpr const char* shape_keys =
     "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
 
+std::optional<RowBias> make_bias(ParameterStore& store, bool wanted, const std::string& name,
+                                 std::int64_t width, DType compute) {
+  if (!wanted) return std::nullopt;
+  return std::optional<RowBias>(std::in_place, store, bias_spec(name, width, shape_keys), compute);
+}
+
 }  // namespace
 
 void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
@@ -114,6 +118,7 @@ void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
 void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
   if (!projected.empty()) visit_tensor(visit, "projected", projected);
   visit_tensor(visit, "qkv", qkv);
+  norm.for_each_tensor(visit);
 }
 
 AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
@@ -124,6 +129,7 @@ AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelCo
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
+  if (model.qkv_bias || model.output_bias) ones = RowBias::make_ones(device, num_tokens, compute);
   if (conv_width > 0)
     conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), conv_width);
 }
@@ -158,7 +164,8 @@ void AttentionMixer::Cache::make_room(std::int64_t num_cached, std::int64_t num_
 
 AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
                                              std::int64_t conv, DType compute,
-                                             std::int64_t num_tokens, std::int64_t max_length)
+                                             std::int64_t num_tokens, std::int64_t max_length,
+                                             const std::optional<QueryKeyNorm>& query_key_norm)
     : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
       out(device, Purpose::workspace, compute, {num_tokens, query_cols(model)}),
       lse(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads}),
@@ -166,6 +173,7 @@ AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
       end_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
       workspace(
           make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {
+  if (query_key_norm) norm = query_key_norm->make_derived(num_tokens, compute, Purpose::workspace);
   if (conv == 0) return;
   projected = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   rows = Tensor(device, Purpose::workspace, compute, {conv - 1 + num_tokens, qkv_cols(model)});
@@ -189,6 +197,9 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       sinks_(attention.sinks == 0
                  ? nullptr
                  : &store.add(sink_spec(prefix + ".sinks", model.num_heads, attention.sinks))),
+      qkv_bias_(make_bias(store, model.qkv_bias, prefix + ".qkv.bias", qkv_cols(model), compute)),
+      output_bias_(
+          make_bias(store, model.output_bias, prefix + ".output.bias", model.hidden, compute)),
       packed_qkv_(store.device(), qkv_cols(model), model.hidden, compute),
       packed_output_(store.device(), model.hidden, query_cols(model), compute) {
   expect(model.num_kv_heads > 0 && model.num_heads % model.num_kv_heads == 0,
@@ -197,6 +208,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
              (!model.turns_positions() || model.effective_head_dim() % 2 == 0),
          "an even head_dim, as rotary positions turn pairs");
   if (conv_width_ > 0) conv_.emplace(store, prefix, qkv_cols(model), conv_width_, false);
+  if (model.qk_norm != QkNorm::none) norm_.emplace(store, prefix, model);
 }
 
 std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
@@ -215,13 +227,20 @@ std::unique_ptr<MixerRecord> AttentionMixer::make_derived(std::int64_t num_token
     derived->projected =
         Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
   derived->qkv = Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
+  if (norm_) derived->norm = norm_->make_derived(num_tokens, compute_, Purpose::activation);
   return derived;
 }
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequences,
                                                            const SequenceSplit& split) const {
-  return std::make_unique<Scratch>(device_, mesh_, model_, conv_width_, compute_, num_sequences,
-                                   split);
+  auto scratch = std::make_unique<Scratch>(device_, mesh_, model_, conv_width_, compute_,
+                                           num_sequences, split);
+  if (norm_) {
+    scratch->d_normed = Tensor(device_, Purpose::workspace, compute_,
+                               {scratch->dqkv->rows(), query_cols(model_) + key_cols(model_)});
+    scratch->norm_workspace = norm_->make_workspace();
+  }
+  return scratch;
 }
 
 std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
@@ -233,12 +252,14 @@ std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
 std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
                                                                   std::int64_t max_length) const {
   return std::make_unique<ExtendScratch>(device_, model_, conv_width_, compute_, num_tokens,
-                                         max_length);
+                                         max_length, norm_);
 }
 
 void AttentionMixer::pack_weights() {
   packed_qkv_.pack(qkv_.value());
   packed_output_.pack(output_.value());
+  if (qkv_bias_) qkv_bias_->pack_weights();
+  if (output_bias_) output_bias_->pack_weights();
 }
 
 AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
@@ -255,19 +276,35 @@ void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
                 rotation);
 }
 
+void AttentionMixer::project(const TensorView& x, const TensorView& projected) const {
+  kernels::linear_forward(x, packed_qkv_, projected);
+  if (qkv_bias_) qkv_bias_->add_to(projected);
+}
+
+void AttentionMixer::norm_and_turn(const TensorView& rotated, QueryKeyNorm::Derived& norm,
+                                   const LayerContext& context) const {
+  if (norm_) norm_->forward(rotated, norm);
+  turn(rotated, kernels::Rotation::forward, context);
+}
+
+void AttentionMixer::project_output(const TensorView& out, const TensorView& y) const {
+  kernels::linear_forward(out, packed_output_, y);
+  if (output_bias_) output_bias_->add_to(y);
+}
+
 void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerRecord& saved_record,
                              MixerRecord& derived_record, const LayerContext& context) const {
   auto& saved = dynamic_cast<Saved&>(saved_record);
   auto& derived = dynamic_cast<Derived&>(derived_record);
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
-  kernels::linear_forward(x, packed_qkv_, projected_in(derived));
+  project(x, projected_in(derived));
   if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
-  turn(heads.rotated, kernels::Rotation::forward, context);
+  norm_and_turn(heads.rotated, derived.norm, context);
   scratch.attention.forward(window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
                             [&context] { context.poll(); });
   context.poll();
-  kernels::linear_forward(saved.out, packed_output_, y);
+  project_output(saved.out, y);
 }
 
 void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
@@ -275,13 +312,13 @@ void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
                              const LayerContext& context) const {
   const auto& saved = dynamic_cast<const Saved&>(saved_record);
   auto& derived = dynamic_cast<Derived&>(derived_record);
-  kernels::linear_forward(x, packed_qkv_, projected_in(derived));
+  project(x, projected_in(derived));
   if (conv_)
     conv_->rebuild(derived.projected, derived.qkv, saved.halo,
                    *dynamic_cast<Scratch&>(context.scratch).conv);
-  turn(heads_of(derived.qkv).rotated, kernels::Rotation::forward, context);
+  norm_and_turn(heads_of(derived.qkv).rotated, derived.norm, context);
   context.poll();
-  kernels::linear_forward(saved.out, packed_output_, y);
+  project_output(saved.out, y);
 }
 
 void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
@@ -292,20 +329,27 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
   const Heads gradients = heads_of(scratch.dqkv);
+  // Of queries and keys as they were turned: behind the norm, if there is one.
+  const TensorView turned = norm_ ? scratch.d_normed.view() : gradients.rotated;
+  const std::int64_t keys_begin = query_cols(model_);
   kernels::linear_backward_weight(dy, saved.out, output_.gradient_sum());
   context.gradient_ready(output_);
+  if (output_bias_) output_bias_->backward(dy, scratch.ones, context.pass);
   kernels::linear_backward_input(dy, packed_output_, scratch.dout);
   context.poll();
-  scratch.attention.backward(window_, sinks(),
-                             sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q,
-                             heads.k, heads.v, saved.out, saved.lse, scratch.dout, gradients.q,
-                             gradients.k, gradients.v, [&context] { context.poll(); });
+  scratch.attention.backward(
+      window_, sinks(), sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q, heads.k,
+      heads.v, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
+      turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); });
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
-  turn(gradients.rotated, kernels::Rotation::backward, context);
+  turn(turned, kernels::Rotation::backward, context);
+  if (norm_)
+    norm_->backward(turned, derived.norm, gradients.rotated, scratch.norm_workspace, context.pass);
   if (conv_)
     conv_->backward(scratch.dqkv, derived.projected, scratch.dqkv, saved.halo, *scratch.conv,
                     context);
   context.poll();
+  if (qkv_bias_) qkv_bias_->backward(scratch.dqkv, scratch.ones, context.pass);
   kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient_sum());
   context.gradient_ready(qkv_);
   kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
@@ -320,10 +364,10 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   const std::int64_t offset = num_cached - cache.first();  // rows of the cache in use
   const std::int64_t length = offset + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
-  kernels::linear_forward(x, packed_qkv_, conv_ ? scratch.projected : scratch.qkv);
+  project(x, conv_ ? scratch.projected : scratch.qkv);
   if (conv_)
     conv_->extend(scratch.projected, scratch.qkv, cache.last_rows(), scratch.rows, num_cached);
-  turn(heads.rotated, kernels::Rotation::forward, context);
+  norm_and_turn(heads.rotated, scratch.norm, context);
   kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
   kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
   const kernels::KeyRanges key_ranges =
@@ -342,7 +386,7 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
                              scratch.lse, kernels::Merge::replace, scratch.workspace);
   if (sinks_ != nullptr)
     kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);
-  kernels::linear_forward(scratch.out, packed_output_, y);
+  project_output(scratch.out, y);
 }
 
 }  // namespace switchyard

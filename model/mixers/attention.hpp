@@ -1,6 +1,6 @@
 // Causal self-attention with grouped queries, over all tokens before or a window of them, with
 // learned sinks or without:
-//   [q k v] = x Wqkv^T      q, k turned by position      y = attention(q, k, v) Wout^T
+//   [q k v] = x Wqkv^T      q, k [normed and] turned by position      y = attention(q, k, v) Wout^T
 // A layer may convolve q, k and v over the last tokens before that.
 // Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
 // lowered by its slope times the distance.
@@ -14,10 +14,12 @@
 #include <optional>
 #include <string>
 
+#include "experts/row_bias.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/linear.hpp"
 #include "model/config.hpp"
 #include "model/mixers/causal_convolution.hpp"
+#include "model/mixers/query_key_norm.hpp"
 #include "model/sequence_mixer.hpp"
 #include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
@@ -34,8 +36,9 @@ class AttentionMixer final : public SequenceMixer {
     void for_each_tensor(const RecordVisitor& visit) override;
   };
   struct Derived final : MixerRecord {
-    Tensor projected;  // [T, (A + 2 G) D]: before the convolution; if there is one
-    Tensor qkv;        // [T, (A + 2 G) D], q and k after the rotation
+    Tensor projected;            // [T, (A + 2 G) D]: before the convolution; if there is one
+    Tensor qkv;                  // [T, (A + 2 G) D], q and k after the rotation
+    QueryKeyNorm::Derived norm;  // if there is one
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
@@ -47,8 +50,11 @@ class AttentionMixer final : public SequenceMixer {
 
     ContextAttention attention;
     std::optional<CausalConvolution::Scratch> conv;
-    Tensor dqkv;  // [T, (A + 2 G) D]
-    Tensor dout;  // [T, A D]
+    Tensor dqkv;            // [T, (A + 2 G) D]
+    Tensor dout;            // [T, A D]
+    Tensor ones;            // of biases; only with some
+    Tensor d_normed;        // [T, (A + G) D]: only with a norm
+    Tensor norm_workspace;  // likewise
   };
   // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
   // window may still show, so that its size is bounded however long the sequence becomes.
@@ -76,10 +82,12 @@ class AttentionMixer final : public SequenceMixer {
   // Buffers for `num_tokens` new tokens of a sequence of at most max_length.
   struct ExtendScratch final : MixerScratch {
     ExtendScratch(Device& device, const ModelConfig& model, std::int64_t conv, DType compute,
-                  std::int64_t num_tokens, std::int64_t max_length);
+                  std::int64_t num_tokens, std::int64_t max_length,
+                  const std::optional<QueryKeyNorm>& query_key_norm);
     Tensor projected;             // [num_tokens, (A + 2 G) D], with a convolution
     Tensor rows;                  // [w - 1 + num_tokens, (A + 2 G) D], likewise
     Tensor qkv;                   // [num_tokens, (A + 2 G) D]
+    QueryKeyNorm::Derived norm;   // only with one
     Tensor out;                   // [num_tokens, A D]
     Tensor lse;                   // f32 [num_tokens, A]
     Tensor first_keys, end_keys;  // i32 [num_tokens]
@@ -87,7 +95,8 @@ class AttentionMixer final : public SequenceMixer {
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
-  // layer has them, `prefix`.sinks [A, number of sinks] and `prefix`.conv.weight [(A + 2 G) D, w].
+  // layer has them, `prefix`.sinks [A, number of sinks] and `prefix`.conv.weight [(A + 2 G) D, w];
+  // with biases `prefix`.qkv.bias and `prefix`.output.bias; with a norm what QueryKeyNorm does.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                  const MixerConfig& attention, DType compute);
 
@@ -127,6 +136,10 @@ class AttentionMixer final : public SequenceMixer {
   }
   void turn(const TensorView& rotated, kernels::Rotation rotation,
             const LayerContext& context) const;
+  void project(const TensorView& x, const TensorView& projected) const;
+  void norm_and_turn(const TensorView& rotated, QueryKeyNorm::Derived& norm,
+                     const LayerContext& context) const;
+  void project_output(const TensorView& out, const TensorView& y) const;
 
   Device& device_;
   const Mesh& mesh_;
@@ -140,6 +153,8 @@ class AttentionMixer final : public SequenceMixer {
   Parameter& output_;
   Parameter* sinks_;  // null: none
   std::optional<CausalConvolution> conv_;
+  std::optional<RowBias> qkv_bias_, output_bias_;
+  std::optional<QueryKeyNorm> norm_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

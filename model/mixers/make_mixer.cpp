@@ -1,6 +1,7 @@
 #include "model/mixers/make_mixer.hpp"
 
 #include "model/mixers/attention.hpp"
+#include "model/mixers/latent_attention.hpp"
 #include "model/mixers/recurrent.hpp"
 
 namespace switchyard {
@@ -9,6 +10,8 @@ std::unique_ptr<SequenceMixer> make_mixer(ParameterStore& store, const std::stri
                                           const ModelConfig& model, std::int64_t layer,
                                           DType compute) {
   const MixerConfig& mixer = model.mixer_of_layer(layer);
+  if (mixer.is_attention() && model.has_latent_attention())
+    return std::make_unique<LatentAttentionMixer>(store, layer_name + ".attention", model, compute);
   if (mixer.is_attention())
     return std::make_unique<AttentionMixer>(store, layer_name + ".attention", model, mixer,
                                             compute);

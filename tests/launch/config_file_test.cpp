@@ -504,12 +504,22 @@ TEST(ConfigFile, MistakesInListsAndGroups) {
        "a.yaml:5:30: model.rope_scaling.kind: kind yarn needs original_length, the sequence length "
        "before scaling"},
       {"model: {rope_scaling: {factor: 4}}\n",
-       "a.yaml:5:32: model.rope_scaling.factor: factor = 4 counts only with kind linear, ntk or "
-       "yarn, not with none"},
+       "a.yaml:5:32: model.rope_scaling.factor: factor = 4 counts only with kind linear, ntk, "
+       "yarn or llama3, not with none"},
+      {"model: {rope_scaling: {kind: llama3, factor: 4, original_length: 64, beta_fast: 1}}\n",
+       "a.yaml:5:81: model.rope_scaling.beta_fast: beta_fast = 1 must be above beta_slow = 1"},
+      {"model: {latent: 8, num_kv_heads: 4, qk_norm: head}\n",
+       "a.yaml:5:46: model.qk_norm: latent attention (kv_rank = 8) goes without it; write none"},
+      {"model: {latent: {kv_rank: 8, value_dim: 200}, num_kv_heads: 4}\n",
+       "a.yaml:5:41: model.latent.value_dim: value_dim = 200 is more than nope_dim + rope_dim = "
+       "128 "
+       "+ 64; lower it"},
       {"model: {rope_scaling: {kind: linear, factor: 0.5}}\n",
        "a.yaml:5:46: model.rope_scaling.factor: must be at least 1 and at most 1000000, got 0.5"},
       {"model: {rope_scaling: [linear]}\n",
-       "a.yaml:5:23: model.rope_scaling.kind: expected one of none, linear, ntk, yarn, got a list"},
+       "a.yaml:5:23: model.rope_scaling.kind: expected one of none, linear, ntk, yarn, llama3, got "
+       "a "
+       "list"},
       {"model: {rope_scaling.factor: 2}\n",
        "a.yaml:5:9: model.rope_scaling.factor: unknown key; write maps, not dots, in a file"},
       {"model: {factor: 2}\n",

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "model/mixers/attention.hpp"
+#include "model/mixers/latent_attention.hpp"
 #include "model/mixers/recurrent.hpp"
 #include "model/rope_spec.hpp"
 #include "tests/model/small_model.hpp"
@@ -31,8 +32,33 @@ std::vector<Kind> kinds() {
       return std::make_unique<AttentionMixer>(store, "mixer", model, config, DType::f32);
     };
   };
+  const auto changed = [](QkNorm norm, bool bias) {
+    return [norm, bias](ParameterStore& store, const ModelConfig& model) {
+      ModelConfig own = model;
+      own.qk_norm = norm;
+      own.qkv_bias = own.output_bias = bias;
+      return std::make_unique<AttentionMixer>(store, "mixer", own,
+                                              MixerConfig{.conv = bias ? 3 : 0}, DType::f32);
+    };
+  };
+  const auto latent = [](std::int64_t q_rank) {
+    return [q_rank](ParameterStore& store, const ModelConfig& model) {
+      ModelConfig own = model;
+      own.num_kv_heads = own.num_heads;
+      own.latent = {.kv_rank = 9,
+                    .q_rank = q_rank,
+                    .nope_dim = 4,
+                    .rope_dim = model.effective_head_dim(),
+                    .value_dim = 5};
+      return std::make_unique<LatentAttentionMixer>(store, "mixer", own, DType::f32);
+    };
+  };
   std::vector<Kind> all = {
       {"attention", attention({})},
+      {"latent", latent(7)},
+      {"latent_without_query_rank", latent(0)},
+      {"head_norm_biases_and_convolution", changed(QkNorm::head, true)},
+      {"whole_norm", changed(QkNorm::whole, false)},
       {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
       {"convolved", attention({.conv = 4})}};
   for (const MixerConfig& config : recurrent_mixers())

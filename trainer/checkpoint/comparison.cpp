@@ -36,9 +36,10 @@ bool is_of_training_alone(const std::string& key) {
 // Keys whose every change makes other matrices, or cuts the same ones in another way, which no
 // shape would tell. Of the rest of the shapes load_checkpoint() tells.
 bool is_refused(const std::string& key) {
-  constexpr std::string_view refused[] = {"model.hidden",    "model.num_layers",
-                                          "model.num_heads", "model.num_kv_heads",
-                                          "model.head_dim",  "model.tie_embeddings"};
+  constexpr std::string_view refused[] = {
+      "model.hidden",          "model.num_layers",      "model.num_heads",
+      "model.num_kv_heads",    "model.head_dim",        "model.tie_embeddings",
+      "model.latent.nope_dim", "model.latent.rope_dim", "model.latent.value_dim"};
   return std::find(std::begin(refused), std::end(refused), key) != std::end(refused);
 }
 
