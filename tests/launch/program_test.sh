@@ -21,7 +21,7 @@ help=$out
 expect 0 "$switchyard" config --help --bogus
 [[ $out == "$help" ]] || fail "config --help is not help config"
 expect 2 "$switchyard" help confg
-for command in prepare train eval generate score plan sweep fit config checkpoint upcycle trace report doctor bench; do
+for command in prepare train eval generate score plan sweep fit config checkpoint upcycle import export trace report doctor bench; do
   expect 0 "$switchyard" "$command" --help
   [[ $out == "switchyard $command "* && $out == *"Options:"* && -z $err ]] || fail "$command --help: $out $err"
   [[ $command == doctor ]] || {

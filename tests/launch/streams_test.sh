@@ -8,6 +8,7 @@ set -uo pipefail
 switchyard=$(realpath "$1")
 launch=$(realpath "$(dirname "$0")/../../launch")
 data=$(realpath "$(dirname "$0")/data")
+golden=$(realpath "$(dirname "$0")/../golden/families/mixtral")
 source "$(dirname "$0")/expect.sh"
 source "$(dirname "$0")/../support/small_run.sh"
 cd "$work" || exit 1
@@ -52,6 +53,8 @@ checkpoint | prints | checkpoint verify run
 upcycle    | prints | upcycle dense small.yaml --output new
 sweep      | prints | sweep study.yaml
 fit        | prints | fit points.csv --law tokens --bootstrap 4
+import     | leaves | import '"$golden"' --output new
+export     | leaves | export run --output published --dtype f32
 trace      | prints | trace show run --coactivation pairs.csv --load load.csv
 report     | prints | report run --output page.html
 doctor     | prints | doctor

@@ -1,0 +1,219 @@
+#include "trainer/families/export.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+
+#include "data/files/atomic_file.hpp"
+#include "data/safetensors/folder.hpp"
+#include "data/safetensors/numbers.hpp"
+#include "tensor/error.hpp"
+#include "trainer/checkpoint/checkpoint_files.hpp"
+#include "trainer/checkpoint/reader.hpp"
+#include "trainer/families/import.hpp"
+#include "trainer/families/new_folder.hpp"
+#include "trainer/families/progress_report.hpp"
+#include "trainer/families/tensor_map.hpp"
+
+namespace switchyard {
+
+namespace {
+
+namespace fs = std::filesystem;
+using safetensors::ElementType;
+
+constexpr std::int64_t block_numel = 4 << 20;  // elements in memory at a time
+constexpr const char* config_name = "config.json";
+constexpr const char* generation_config_name = "generation_config.json";
+
+// RUN/hugging_face of RUN/checkpoints/step-N.
+std::string kept_folder_of(const std::string& checkpoint) {
+  const fs::path path = fs::absolute(checkpoint).lexically_normal();
+  const fs::path folder = path.has_filename() ? path : path.parent_path();
+  return (folder.parent_path().parent_path() / kept_folder_name).string();
+}
+
+std::optional<ConfigJson> kept_config(const std::string& kept) {
+  const std::string path = kept + "/" + config_name;
+  if (!fs::exists(path)) return std::nullopt;
+  return ConfigJson(read_file(path, std::int64_t{1} << 24), path);
+}
+
+ElementType element_type(ExportedType type) {
+  switch (type) {
+    case ExportedType::bf16:
+      return ElementType::bf16;
+    case ExportedType::f16:
+      return ElementType::f16;
+    case ExportedType::f32:
+      break;
+  }
+  return ElementType::f32;
+}
+
+struct ChosenFamily {
+  const Family* family = nullptr;
+  ConfigJson json;
+};
+
+ChosenFamily choose_family(const Config& config, const std::string& wanted,
+                           const std::optional<ConfigJson>& kept) {
+  std::string reasons;
+  const auto can_say = [&](const Family& family, ChosenFamily& choice) {
+    std::vector<std::string> unsayable;
+    choice = {&family, write_config(family, config, unsayable)};
+    if (!unsayable.empty())
+      reasons += fmt::format("\n  {}: {}", family.name, fmt::join(unsayable, ", "));
+    return unsayable.empty();
+  };
+  const std::string first = !wanted.empty() ? wanted
+                            : kept          ? kept->text("model_type", std::string())
+                                            : std::string();
+  ChosenFamily choice;
+  if (!first.empty() && can_say(family_of(first), choice)) return choice;
+  if (wanted.empty())
+    for (const Family& family : families())
+      if (family.name != first && can_say(family, choice)) return choice;
+  throw ConfigError(
+      fmt::format("no family of published models has a config.json for this model; the keys that "
+                  "differ, by family:{}",
+                  reasons));
+}
+
+// What the model's mathematics leaves open comes from the model that it was made of.
+void add_kept_keys(const std::optional<ConfigJson>& kept, ElementType type, ConfigJson& json) {
+  json.set_text("torch_dtype", type == ElementType::f32   ? "float32"
+                               : type == ElementType::f16 ? "float16"
+                                                          : "bfloat16");
+  if (!kept) return;
+  for (const char* key :
+       {"bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings"})
+    json.copy(key, *kept);
+}
+
+std::string generation_text(const ConfigJson& config) {
+  ConfigJson json;
+  json.set_flag("_from_model_config", true);
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) json.copy(key, config);
+  return json.dump();
+}
+
+// A part of a published tensor, and where it lies in the checkpoint.
+struct Source {
+  const SavedTensor* saved = nullptr;
+  const MappedTensor* part = nullptr;
+  ElementType type = ElementType::f32;  // what is not trained stays as it is
+};
+
+std::vector<Source> sources_of(const CheckpointReader& reader,
+                               const std::vector<MappedParameter>& parameters, ElementType type) {
+  std::vector<Source> sources;
+  for (const MappedParameter& parameter : parameters) {
+    const SavedTensor* saved = reader.manifest().find(parameter.ours);
+    if (saved == nullptr || saved->shape != parameter.shape)
+      throw CheckpointError(
+          fmt::format("{}: by its configuration the model has a tensor {} {}; the checkpoint {}",
+                      reader.folder(), parameter.ours, parameter.shape.to_string(),
+                      saved == nullptr ? "has none" : "has one " + saved->shape.to_string()));
+    for (const MappedTensor& part : parameter.parts)
+      sources.push_back(
+          {saved, &part, parameter.kind == ParameterKind::trained ? type : ElementType::f32});
+  }
+  return sources;
+}
+
+void write_part(CheckpointReader& reader, const Source& source, safetensors::Writer& writer) {
+  std::vector<float> numbers, reordered;
+  std::vector<std::byte> bytes;
+  const MappedTensor& part = *source.part;
+  const std::int64_t step = part.is_reordered() ? part.numel : block_numel;
+  for (std::int64_t at = 0; at < part.numel; at += step) {
+    numbers.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
+    reader.read(SavedPart::value, *source.saved, part.our_begin + at, numbers);
+    if (part.is_reordered()) {
+      reordered.resize(numbers.size());
+      to_theirs(part, numbers, reordered);
+      std::swap(numbers, reordered);
+    }
+    bytes.resize(numbers.size() * static_cast<std::size_t>(size_of(source.type)));
+    safetensors::from_floats(numbers, source.type, bytes);
+    writer.write(bytes);
+  }
+}
+
+std::vector<safetensors::Shard> write_weights(CheckpointReader& reader,
+                                              const std::vector<Source>& sources,
+                                              const ExportOptions& options,
+                                              const std::string& folder, const Report& report) {
+  std::vector<safetensors::TensorInfo> tensors;
+  std::int64_t num_elements = 0, num_bytes = 0;
+  for (const Source& source : sources) {
+    // The parts of a tensor follow each other.
+    if (tensors.empty() || tensors.back().name != source.part->theirs)
+      tensors.push_back(
+          {.name = source.part->theirs, .type = source.type, .shape = source.part->shape});
+    num_elements += source.part->numel;
+    num_bytes += source.part->numel * size_of(source.type);
+  }
+  std::vector<safetensors::Shard> shards = safetensors::plan_shards(tensors, options.shard_bytes);
+  require_free_space(folder, num_bytes, "the weights");
+  ProgressReport progress("exported", num_elements, report);
+  auto source = sources.begin();
+  for (const safetensors::Shard& shard : shards) {
+    safetensors::Writer writer(folder + "/" + shard.file, shard.tensors, {{"format", "pt"}});
+    for (const safetensors::TensorInfo& tensor : shard.tensors)
+      for (; source != sources.end() && source->part->theirs == tensor.name; ++source) {
+        write_part(reader, *source, writer);
+        progress.add(source->part->numel);
+      }
+    writer.finish();
+  }
+  return shards;
+}
+
+void copy_kept_files(const std::string& kept, const std::string& folder) {
+  std::error_code error;
+  if (!fs::is_directory(kept, error)) return;
+  for (const fs::directory_entry& entry : fs::directory_iterator(kept))
+    if (entry.is_regular_file() && entry.path().filename() != config_name)
+      fs::copy_file(entry.path(), fs::path(folder) / entry.path().filename());
+}
+
+}  // namespace
+
+Exported export_model(const Config& config, const ExportOptions& options, const Report& report) {
+  const std::string kept_folder = kept_folder_of(options.checkpoint);
+  const std::optional<ConfigJson> kept = kept_config(kept_folder);
+  ChosenFamily choice = choose_family(config, options.family, kept);
+  add_kept_keys(kept, element_type(options.type), choice.json);
+  const std::vector<MappedParameter> parameters = map_parameters(*choice.family, config);
+  CheckpointReader reader(options.checkpoint);
+  const std::vector<Source> sources = sources_of(reader, parameters, element_type(options.type));
+
+  Exported exported;
+  exported.family = choice.family->name;
+  NewFolder made(options.output);
+  with_io_errors([&] {
+    const std::string& folder = made.temporary();
+    const std::vector<safetensors::Shard> shards =
+        write_weights(reader, sources, options, folder, report);
+    exported.num_files = shards.size();
+    for (const safetensors::Shard& shard : shards)
+      exported.num_tensors += std::ssize(shard.tensors);
+    for (const Source& source : sources)
+      exported.num_bytes += source.part->numel * size_of(source.type);
+    if (shards.size() > 1)
+      write_file_atomically(folder + "/" + safetensors::index_name,
+                            safetensors::index_text(shards));
+    write_file_atomically(folder + "/" + config_name, choice.json.dump());
+    copy_kept_files(kept_folder, folder);
+    if (!fs::exists(folder + "/" + generation_config_name))
+      write_file_atomically(folder + "/" + generation_config_name, generation_text(choice.json));
+    made.publish();
+  });
+  return exported;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,226 @@
+#include "trainer/families/import.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "data/files/atomic_file.hpp"
+#include "data/safetensors/folder.hpp"
+#include "tensor/error.hpp"
+#include "trainer/checkpoint/weights_writer.hpp"
+#include "trainer/families/new_folder.hpp"
+#include "trainer/families/progress_report.hpp"
+#include "trainer/families/published_tensor.hpp"
+#include "trainer/families/tensor_map.hpp"
+#include "trainer/run/run_marker.hpp"
+
+namespace switchyard {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t block_numel = 4 << 20;  // elements in memory at a time
+constexpr const char* tied_head = "lm_head.weight";
+// Of config.json: no logit depends on them.
+constexpr std::string_view keys_of_no_concern[] = {
+    "architectures",  "attention_dropout",    "bos_token_id", "dtype",     "eos_token_id",
+    "pad_token_id",   "output_router_logits", "torch_dtype",  "use_cache", "transformers_version",
+    "pretraining_tp", "_name_or_path",        "auto_map"};
+
+// `*` stands for anything.
+bool matches(std::string_view name, std::string_view pattern) {
+  const std::size_t star = pattern.find('*');
+  if (star == std::string_view::npos) return name == pattern;
+  if (!name.starts_with(pattern.substr(0, star))) return false;
+  const std::string_view rest = pattern.substr(star + 1);
+  for (std::size_t at = star; at <= name.size(); ++at)
+    if (matches(name.substr(at), rest)) return true;
+  return false;
+}
+
+std::string reason_to_skip(const Family& family, const Config& config, std::string_view name) {
+  if (config.model.tie_embeddings && name == tied_head)
+    return "tie_word_embeddings: the embedding is the head";
+  for (const Family::Skipped& skipped : family.skipped)
+    if (matches(name, with_number(skipped.pattern, "{n}", config.model.num_layers)))
+      return std::string(skipped.reason);
+  return {};
+}
+
+// What is wrong with the tensors of a folder, all of it, and what is skipped.
+class TensorCheck {
+ public:
+  TensorCheck(const Places& places, const Nearest& nearest) : places_(places), nearest_(nearest) {}
+
+  void check(const std::vector<MappedParameter>& parameters, const Family& family,
+             const Config& config, const Report& report) {
+    std::vector<const MappedTensor*> missing;
+    for (const MappedParameter& parameter : parameters)
+      for (const MappedTensor& part : parameter.parts) {
+        used_.insert(part.theirs);
+        used_.insert(part.theirs + PublishedTensor::scale_ending);
+        const auto place = places_.find(part.theirs);
+        if (place == places_.end())
+          missing.push_back(&part);
+        else
+          check_shape(part, place->second);
+      }
+    find_unknown(family, config, report);
+    for (const MappedTensor* part : missing)
+      blame(fmt::format("tensor {} {} is missing{}", part->theirs,
+                        safetensors::shape_text(part->shape), suggestion(part->theirs, unknown_)));
+    std::vector<std::string_view> names;
+    for (const MappedTensor* part : missing) names.push_back(part->theirs);
+    for (const std::string_view name : unknown_)
+      blame(fmt::format("tensor {} is unknown to family {}{}", name, family.name,
+                        suggestion(name, names)));
+    if (mistakes_ > 0)
+      throw DataError(
+          fmt::format("{}{}", text_,
+                      mistakes_ > most_told
+                          ? fmt::format("\n... and {} more of the kind", mistakes_ - most_told)
+                          : ""));
+  }
+
+ private:
+  static constexpr int most_told = 20;
+
+  void blame(const std::string& mistake) {
+    if (++mistakes_ <= most_told) text_ += (text_.empty() ? "" : "\n") + mistake;
+  }
+
+  std::string suggestion(std::string_view name,
+                         std::span<const std::string_view> candidates) const {
+    const std::optional<std::string> near = nearest_(name, candidates);
+    return near ? fmt::format("; the nearest is {}", *near) : "";
+  }
+
+  void check_shape(const MappedTensor& part, const safetensors::Folder::Place& place) {
+    if (place.tensor->shape != part.shape)
+      blame(fmt::format("{}: tensor {} has shape {}, and by config.json it should have {}",
+                        place.file->path(), part.theirs,
+                        safetensors::shape_text(place.tensor->shape),
+                        safetensors::shape_text(part.shape)));
+  }
+
+  void find_unknown(const Family& family, const Config& config, const Report& report) {
+    for (const auto& [name, place] : places_) {
+      if (used_.contains(name)) continue;
+      const std::string reason = reason_to_skip(family, config, name);
+      if (reason.empty())
+        unknown_.push_back(name);
+      else
+        report(fmt::format("skipped: {} ({})", name, reason));
+    }
+  }
+
+  const Places& places_;
+  const Nearest& nearest_;
+  std::set<std::string, std::less<>> used_;
+  std::vector<std::string_view> unknown_;
+  std::string text_;
+  int mistakes_ = 0;
+};
+
+void copy_weights(const std::vector<MappedParameter>& parameters, const Places& places,
+                  WeightsWriter& writer, ProgressReport& progress) {
+  std::vector<float> block, reordered;
+  for (const MappedParameter& parameter : parameters) {
+    writer.begin_tensor();
+    for (const MappedTensor& part : parameter.parts) {
+      const PublishedTensor tensor(places, part.theirs);
+      const std::int64_t step = part.is_reordered() ? part.numel : block_numel;
+      for (std::int64_t at = 0; at < part.numel; at += step) {
+        block.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
+        tensor.read(part.their_begin + at, block);
+        if (part.is_reordered()) {
+          reordered.resize(block.size());
+          to_ours(part, block, reordered);
+          std::swap(block, reordered);
+        }
+        writer.write(block);
+      }
+      progress.add(part.numel);
+    }
+  }
+}
+
+// What the model came with beside its weights.
+void keep_other_files(const std::string& source, const std::string& kept) {
+  fs::create_directories(kept);
+  for (const fs::directory_entry& entry : fs::directory_iterator(source)) {
+    const std::string name = entry.path().filename().string();
+    constexpr std::string_view endings[] = {".json", ".model", ".txt", ".jinja", ".tiktoken"};
+    const bool is_kept =
+        name != safetensors::index_name && entry.is_regular_file() &&
+        std::ranges::any_of(endings, [&](std::string_view end) { return name.ends_with(end); });
+    if (is_kept) fs::copy_file(entry.path(), fs::path(kept) / name);
+  }
+}
+
+SaveRequest request_of(const ImportOptions& options, const std::string& folder) {
+  SaveRequest request;
+  request.folder = folder + "/checkpoints";
+  request.configuration = options.configuration;
+  request.lineage = {
+      {fs::absolute(options.source).lexically_normal().string(), "", 0, 0, "weights, imported"}};
+  return request;
+}
+
+}  // namespace
+
+PublishedModel read_published_model(const std::string& folder) {
+  const std::string path = (fs::path(folder) / "config.json").string();
+  if (!fs::exists(path))
+    throw DataError(
+        fmt::format("{}: is missing; name the folder that holds config.json and the "
+                    "weights (*.safetensors)",
+                    path));
+  const ConfigJson json(read_file(path, std::int64_t{1} << 24), path);
+  if (const ConfigJson quantization = json.object("quantization_config");
+      quantization.text("quant_method", std::string("fp8")) != "fp8")
+    quantization.refuse("quant_method", "of quantized weights only fp8 in blocks can be read");
+  PublishedModel model;
+  model.family = &family_of(json.text("model_type"));
+  model.family->read(json, model.config);
+  model.unread_keys = json.unread_keys();
+  std::erase_if(model.unread_keys, [](const std::string& key) {
+    return std::ranges::find(keys_of_no_concern, key) != std::end(keys_of_no_concern);
+  });
+  return model;
+}
+
+Imported import_model(const Family& family, const Config& config, const ImportOptions& options,
+                      const Nearest& nearest, const Report& report) {
+  const safetensors::Folder folder(options.source);
+  const std::vector<MappedParameter> parameters = map_parameters(family, config);
+  TensorCheck(folder.tensors(), nearest).check(parameters, family, config, report);
+
+  Imported imported;
+  imported.num_bytes = folder.num_bytes();
+  std::vector<SavedTensor> tensors;
+  std::int64_t num_elements = 0;
+  for (const MappedParameter& parameter : parameters) {
+    tensors.push_back({parameter.ours, parameter.shape, parameter.kind, {}});
+    imported.num_tensors += std::ssize(parameter.parts);
+    num_elements += parameter.shape.numel();
+  }
+  NewFolder made(options.output);
+  with_io_errors([&] {
+    WeightsWriter writer(request_of(options, made.temporary()), std::move(tensors));
+    ProgressReport progress("imported", num_elements, report);
+    copy_weights(parameters, folder.tensors(), writer, progress);
+    const std::string checkpoint = writer.finish().path;
+    imported.checkpoint = options.output + checkpoint.substr(made.temporary().size());
+    write_file_atomically(made.temporary() + "/config.yaml", options.configuration);
+    keep_other_files(options.source, made.temporary() + "/" + kept_folder_name);
+    write_run_marker(made.temporary(), {});
+    made.publish();
+  });
+  return imported;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,33 @@
+// What the config.json of several families have in common.
+#pragma once
+
+#include "trainer/config.hpp"
+#include "trainer/families/config_json.hpp"
+
+namespace switchyard {
+
+// What a family takes where config.json leaves it out.
+struct CommonDefaults {
+  std::int64_t num_kv_heads = 0;  // 0: num_attention_heads
+  std::int64_t head_dim = 0;      // 0: hidden_size / num_attention_heads
+  bool has_head_dim = true;       // whether there is such a key
+  double norm_epsilon = 1e-6;
+  double rope_theta = 10000;
+};
+
+// hidden_size, heads, norm, rotary positions, vocabulary, ties; a model without experts.
+void read_common(const ConfigJson& json, const CommonDefaults& defaults, Config& config);
+void write_common(const Config& config, ConfigJson& json);
+
+// `sliding`: of each layer. layer_types, where a file has it, says more.
+void read_windows(const ConfigJson& json, bool has_window, std::int64_t first_sliding,
+                  Config& config);
+void write_layer_types(const Config& config, ConfigJson& json);
+// Of the layers with windows; 0: there are none.
+std::int64_t window_of(const ModelConfig& model);
+
+// decoder_sparse_step and mlp_only_layers.
+void read_sparse_layers(const ConfigJson& json, Config& config);
+void write_sparse_layers(const Config& config, ConfigJson& json);
+
+}  // namespace switchyard

@@ -1,0 +1,163 @@
+#include "trainer/families/tensor_map.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "model/transformer.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+std::string replaced(std::string_view text, std::string_view mark, std::string_view by) {
+  std::string result(text);
+  if (const std::size_t at = result.find(mark); at != std::string::npos)
+    result.replace(at, mark.size(), by);
+  return result;
+}
+
+// "layers.3.x" becomes "layers.{l}.x", and `layer` 3.
+std::string pattern_of(const std::string& name, std::string& layer) {
+  constexpr std::string_view start = "layers.";
+  if (!name.starts_with(start)) return name;
+  const std::size_t end = name.find('.', start.size());
+  layer = name.substr(start.size(), end - start.size());
+  return std::string(start) + "{l}" + name.substr(end);
+}
+
+struct RowRange {
+  std::int64_t begin = 0, end = 0;
+};
+
+// num_rows: of the parameter, or of one expert's part of it.
+RowRange rows_of(TensorPart part, std::int64_t num_rows, const ModelConfig& model) {
+  const std::int64_t query_end = model.num_heads * model.effective_head_dim();
+  const std::int64_t key_end = query_end + model.num_kv_heads * model.effective_head_dim();
+  switch (part) {
+    case TensorPart::query:
+      return {0, query_end};
+    case TensorPart::key:
+      return {query_end, key_end};
+    case TensorPart::value:
+      return {key_end, num_rows};
+    case TensorPart::gate:
+      return {0, num_rows / 2};
+    case TensorPart::up:
+      return {num_rows / 2, num_rows};
+    default:
+      break;
+  }
+  return {0, num_rows};
+}
+
+// Pairs that turn are neighbours in published rows, and half of their number apart in ours
+// (kernels/rope.hpp). rows: of heads that are `width` wide and turn behind their first `still`.
+std::vector<std::int64_t> rows_of_turned_pairs(std::int64_t num_rows, std::int64_t width,
+                                               std::int64_t still) {
+  const std::int64_t half = (width - still) / 2;
+  std::vector<std::int64_t> row_of;
+  for (std::int64_t row = 0; row < num_rows; ++row) {
+    const std::int64_t head = row / width * width, at = row % width - still;
+    row_of.push_back(at < 0 ? row : head + still + at / 2 + at % 2 * half);
+  }
+  return row_of;
+}
+
+std::vector<std::int64_t> row_order(TensorPart part, std::int64_t num_rows,
+                                    const ModelConfig& model) {
+  if (part == TensorPart::latent_query)
+    return rows_of_turned_pairs(num_rows, model.effective_head_dim(), model.latent.nope_dim);
+  if (part == TensorPart::latent_key)
+    return rows_of_turned_pairs(num_rows, num_rows, model.latent.kv_rank);
+  return {};
+}
+
+// visit(theirs, ours): the place of every element.
+template <class Visit>
+void for_each_element(const MappedTensor& part, const Visit& visit) {
+  const std::int64_t num_rows = part.numel / part.num_cols;
+  for (std::int64_t row = 0; row < num_rows; ++row) {
+    const std::int64_t our_row =
+        part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)];
+    for (std::int64_t col = 0; col < part.num_cols; ++col)
+      visit(static_cast<std::size_t>(part.is_transposed ? col * num_rows + row
+                                                        : row * part.num_cols + col),
+            static_cast<std::size_t>(our_row * part.num_cols + col));
+  }
+}
+
+void add_parts(const NameRule& rule, const std::string& layer, const ModelConfig& model,
+               MappedParameter& parameter) {
+  const bool by_expert = rule.theirs.find("{e}") != std::string_view::npos;
+  const int first_dim = by_expert ? 1 : 0;
+  const std::int64_t num_rows = parameter.shape[first_dim];
+  const std::int64_t num_cols =
+      parameter.shape.num_dims() > first_dim + 1 ? parameter.shape[first_dim + 1] : 1;
+  const RowRange rows = rows_of(rule.part, num_rows, model);
+  for (std::int64_t expert = 0; expert < (by_expert ? parameter.shape[0] : 1); ++expert) {
+    MappedTensor part;
+    part.theirs = with_number(replaced(rule.theirs, "{l}", layer), "{e}", expert);
+    part.numel = (rows.end - rows.begin) * num_cols;
+    part.our_begin = (expert * num_rows + rows.begin) * num_cols;
+    part.num_cols = num_cols;
+    part.row_of = row_order(rule.part, num_rows, model);
+    if (rule.part == TensorPart::flat) {
+      part.shape = {part.numel};
+    } else {
+      part.shape = {rows.end - rows.begin};
+      if (parameter.shape.num_dims() > first_dim + 1) part.shape.push_back(num_cols);
+    }
+    parameter.parts.push_back(std::move(part));
+  }
+}
+
+void map_parameter(const Family& family, const ModelConfig& model, MappedParameter& parameter) {
+  std::string layer;
+  const std::string pattern = pattern_of(parameter.ours, layer);
+  for (const NameRule& rule : family.names)
+    if (rule.ours == pattern) add_parts(rule, layer, model, parameter);
+  std::ranges::sort(parameter.parts, {}, &MappedTensor::our_begin);
+  std::int64_t end = 0;
+  for (const MappedTensor& part : parameter.parts) {
+    expect(part.our_begin == end, "parts of a parameter that follow each other");
+    end += part.numel;
+  }
+  if (end != parameter.shape.numel())
+    throw DataError(
+        fmt::format("family {} has no name for the parameter {}", family.name, parameter.ours));
+}
+
+}  // namespace
+
+std::string with_number(std::string_view text, std::string_view mark, std::int64_t number) {
+  return replaced(text, mark, std::to_string(number));
+}
+
+void to_ours(const MappedTensor& part, std::span<const float> theirs, std::span<float> ours) {
+  for_each_element(part, [&](std::size_t their, std::size_t our) { ours[our] = theirs[their]; });
+}
+
+void to_theirs(const MappedTensor& part, std::span<const float> ours, std::span<float> theirs) {
+  for_each_element(part, [&](std::size_t their, std::size_t our) { theirs[their] = ours[our]; });
+}
+
+std::vector<MappedParameter> map_parameters(const Family& family, const Config& config) {
+  const std::unique_ptr<Device> device = make_plan_device();
+  const Mesh mesh(*device, 0, 1, {.data = 1, .context = 1, .expert = 1});
+  const Placement placement = Placement::contiguous(config.experts.num_experts, 1);
+  ParameterStore store(*device, mesh);
+  const Transformer model(store, placement, config.model, config.experts, DType::f32, 0,
+                          config.model.vocab_size);
+  std::vector<MappedParameter> parameters;
+  for (const Parameter& parameter : store.parameters()) {
+    const ParameterSpec& spec = parameter.spec();
+    parameters.push_back({parameter.name(), spec.global_shape, spec.kind, {}});
+    map_parameter(family, config.model, parameters.back());
+  }
+  return parameters;
+}
+
+}  // namespace switchyard
