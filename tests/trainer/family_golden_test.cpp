@@ -17,6 +17,7 @@
 #include "tests/support/temporary_folder.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/inspect.hpp"
+#include "trainer/checkpoint/kept_tokenizer.hpp"
 #include "trainer/families/export.hpp"
 #include "trainer/families/import.hpp"
 #include "trainer/families/tensor_map.hpp"
@@ -291,6 +292,18 @@ TEST(FamilyGoldenTest, EveryFamilyAgrees) {
   }
 }
 
+// Three letters and a pair of them.
+std::string tokenizer_json() {
+  return R"({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+    "normalizer": {"type": "NFC"},
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                      "use_regex": true},
+    "post_processor": null, "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false,
+              "byte_fallback": false, "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3},
+              "merges": ["a b"]}})";
+}
+
 std::string refusal_of_import(const GoldenCase& golden, const std::string& source) {
   const TemporaryFolder folder;
   const Nearest first = [](std::string_view, std::span<const std::string_view> names) {
@@ -354,6 +367,31 @@ TEST(FamilyGoldenTest, WrongTensorsAreNamed) {
                                  .shape = {4}});
             }),
             "");
+}
+
+// The tokenizer becomes the run's, its file comes out as it went in; one that cannot be read is
+// told, and the weights come in all the same.
+TEST(FamilyGoldenTest, TheTokenizerTravels) {
+  if (world().size() > 1) return;
+  const GoldenCase golden("mistral");
+  const TemporaryFolder folder;
+  for (const bool is_sound : {true, false}) {
+    const std::string name = is_sound ? "sound" : "broken";
+    const std::string source = folder / (name + "_source"), run = folder / (name + "_run");
+    fs::copy(golden.folder(), source);
+    const std::string tokenizer = is_sound ? tokenizer_json() : "{}";
+    write_contents(source + "/tokenizer.json", tokenizer);
+    std::string said;
+    import_model(golden.family(), golden.config(),
+                 {.source = source, .output = run, .configuration = ""}, no_suggestion,
+                 [&](const std::string& text) { said += text; });
+    const std::string checkpoint = run + "/checkpoints/step-00000000";
+    EXPECT_EQ(kept_tokenizer(checkpoint).has_value(), is_sound);
+    EXPECT_EQ(said.find("the tokenizer cannot be read") == std::string::npos, is_sound) << said;
+    export_model(golden.config(), {.checkpoint = checkpoint, .output = run + "_out", .family = {}},
+                 silent);
+    EXPECT_EQ(contents_of(run + "_out/tokenizer.json"), tokenizer);
+  }
 }
 
 TEST(FamilyGoldenTest, WhatAFamilyCannotSayIsToldByKey) {

@@ -8,7 +8,9 @@
 
 #include "data/files/atomic_file.hpp"
 #include "data/safetensors/folder.hpp"
+#include "data/tokenizer.hpp"
 #include "tensor/error.hpp"
+#include "trainer/checkpoint/kept_tokenizer.hpp"
 #include "trainer/checkpoint/weights_writer.hpp"
 #include "trainer/families/new_folder.hpp"
 #include "trainer/families/progress_report.hpp"
@@ -161,6 +163,21 @@ void keep_other_files(const std::string& source, const std::string& kept) {
   }
 }
 
+// The tokenizer becomes the run's, so that `generate` and a corpus made with it need no other file.
+void keep_own_tokenizer(const std::string& source, const std::string& folder,
+                        const Report& report) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
+    const std::string path = (fs::path(source) / name).string();
+    if (!fs::exists(path)) continue;
+    try {
+      return keep_tokenizer(folder, *make_tokenizer(path));
+    } catch (const Error& error) {
+      report(fmt::format("the tokenizer cannot be read, and the run is without one: {}",
+                         error.what()));
+    }
+  }
+}
+
 SaveRequest request_of(const ImportOptions& options, const std::string& folder) {
   SaveRequest request;
   request.folder = folder + "/checkpoints";
@@ -217,6 +234,7 @@ Imported import_model(const Family& family, const Config& config, const ImportOp
     imported.checkpoint = options.output + checkpoint.substr(made.temporary().size());
     write_file_atomically(made.temporary() + "/config.yaml", options.configuration);
     keep_other_files(options.source, made.temporary() + "/" + kept_folder_name);
+    keep_own_tokenizer(options.source, made.temporary(), report);
     write_run_marker(made.temporary(), {});
     made.publish();
   });
