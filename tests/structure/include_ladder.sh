@@ -25,7 +25,7 @@ declare -A brothers=(
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/placement]="" [trainer/checkpoint]="placement" [trainer/routing]="" [trainer/watch]=""
-  [trainer/run]="activations checkpoint placement routing watch" [trainer/families]="checkpoint run"
+  [trainer/run]="activations checkpoint placement routing watch" [trainer/families]="checkpoint placement run"
   [launch/config]="" [launch/doctor]="" [launch/study]="" [launch/fit]="study"
   [launch/report]="config fit study" [launch/sweep]="config report study"
   [launch/commands]="config doctor fit report study sweep"

@@ -7,6 +7,7 @@
 
 #include "model/transformer.hpp"
 #include "tensor/error.hpp"
+#include "trainer/placement/layer_placements.hpp"
 
 namespace switchyard {
 
@@ -147,9 +148,10 @@ void to_theirs(const MappedTensor& part, std::span<const float> ours, std::span<
 std::vector<MappedParameter> map_parameters(const Family& family, const Config& config) {
   const std::unique_ptr<Device> device = make_plan_device();
   const Mesh mesh(*device, 0, 1, {.data = 1, .context = 1, .expert = 1});
-  const Placement placement = Placement::contiguous(config.experts.num_experts, 1);
+  const std::vector<Placement> placements =
+      layer_placements(config, Placement::contiguous(config.experts.num_experts, 1));
   ParameterStore store(*device, mesh);
-  const Transformer model(store, placement, config.model, config.experts, DType::f32, 0,
+  const Transformer model(store, placements, config.model, config.experts, DType::f32, 0,
                           config.model.vocab_size);
   std::vector<MappedParameter> parameters;
   for (const Parameter& parameter : store.parameters()) {
