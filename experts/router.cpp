@@ -76,7 +76,7 @@ RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::i
       hidden_f32(config.router.jitter > 0
                      ? TokenProjection::make_jitter_room(device, num_tokens, hidden)
                      : TokenProjection::make_room(device, num_tokens, hidden, compute)) {
-  if (num_whole_tokens == 0 || !config.router.sees_future()) return;
+  if (num_whole_tokens == 0 || !(config.router.sees_future() || config.capacity_factor > 0)) return;
   whole_scores =
       Tensor(device, Purpose::communication, DType::f32, {num_whole_tokens, config.num_experts});
   whole_indices = Tensor(device, Purpose::workspace, DType::i32, {num_whole_tokens, config.top_k});
@@ -129,17 +129,22 @@ void Router::project(const TensorView& x, const TensorView& logits, GateRecord& 
                             sequence_ids_of(pass, x.rows()), logits);
 }
 
+TensorView Router::whole_of(const Tensor& room, const TensorView& rows, const Pass& pass) const {
+  const std::int64_t num_whole = num_sequences_of(rows.rows(), pass) * pass.whole_length();
+  const TensorView whole = room->slice_rows(0, num_whole);
+  // Each row is one rank's and zero elsewhere, so that the sum is exact.
+  kernels::fill_zero(whole);
+  kernels::scatter_rows(rows, pass.token_numbers.slice_rows(0, rows.rows()), whole);
+  context_.all_reduce(whole, ReduceOp::sum);
+  return whole;
+}
+
 void Router::choose_in_whole_sequences(const RoutedTokens& tokens, const TensorView& scores,
                                        const TensorView& indices, RouterScratch& scratch) const {
   const Pass& pass = tokens.pass;
-  const std::int64_t num_whole = num_sequences_of(scores.rows(), pass) * pass.whole_length();
-  const TensorView whole_scores = scratch.whole_scores->slice_rows(0, num_whole);
-  const TensorView whole_indices = scratch.whole_indices->slice_rows(0, num_whole);
+  const TensorView whole_scores = whole_of(scratch.whole_scores, scores, pass);
+  const TensorView whole_indices = scratch.whole_indices->slice_rows(0, whole_scores.rows());
   const TensorView numbers = pass.token_numbers.slice_rows(0, scores.rows());
-  // Each row is one rank's and zero elsewhere, so that the sum is exact.
-  kernels::fill_zero(whole_scores);
-  kernels::scatter_rows(scores, numbers, whole_scores);
-  context_.all_reduce(whole_scores, ReduceOp::sum);
   Pass whole = pass;
   whole.sequence_length = pass.whole_length();
   parts_.select->choose({tokens.x, whole, tokens.bias}, whole_scores, whole_indices);
@@ -211,10 +216,26 @@ void Router::drop(const TensorView& scores, const TensorView& indices, const Rou
                   const Pass& pass) const {
   if (replays(pass))
     kernels::copy(scratch.replayed.indices.slice_rows(0, indices.rows()), indices);
+  else if (config_.capacity_factor > 0 && pass.training && context_.size() > 1)
+    drop_in_whole_sequences(scores, indices, scratch, pass);
   else if (config_.capacity_factor > 0 && pass.training)
     kernels::drop_over_capacity(scores, pass.sequence_length,
                                 config_.capacity_of(pass.sequence_length), config_.drop_by,
                                 indices);
+}
+
+void Router::drop_in_whole_sequences(const TensorView& scores, const TensorView& indices,
+                                     const RouterScratch& scratch, const Pass& pass) const {
+  const std::int64_t length = pass.whole_length();
+  const TensorView whole_indices = whole_of(scratch.whole_indices, indices, pass);
+  TensorView whole_scores = scratch.whole_scores->slice_rows(0, whole_indices.rows());
+  if (config_.drop_by == kernels::DropBy::score)
+    whole_scores = whole_of(scratch.whole_scores, scores, pass);
+  else
+    kernels::fill_zero(whole_scores);  // which then decide nothing
+  kernels::drop_over_capacity(whole_scores, length, config_.capacity_of(length), config_.drop_by,
+                              whole_indices);
+  kernels::gather_rows(whole_indices, pass.token_numbers.slice_rows(0, indices.rows()), indices);
 }
 
 // An evaluation has no steps, and nobody asks for its balance beyond a sequence.

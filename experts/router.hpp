@@ -61,7 +61,7 @@ struct RouterScratch {
   };
   Replayed replayed;
   Tensor hidden_f32;  // of the projections: x, then dx
-  // Of whole sequences, where these are split and the choice looks at all of one:
+  // Of whole sequences, where these are split and what is chosen or dropped depends on all of one:
   Tensor whole_scores;   // f32 [tokens, E]
   Tensor whole_indices;  // i32 [tokens, k]
 };
@@ -103,6 +103,10 @@ class Router {
               RouterScratch& scratch) const;
   void select(const RoutedTokens& tokens, const TensorView& logits, GateRecord& gate,
               RouterScratch& scratch) const;
+  // rows: of this rank's tokens -> those of the sequences' tokens on all context ranks, in `room`.
+  TensorView whole_of(const Tensor& room, const TensorView& rows, const Pass& pass) const;
+  void drop_in_whole_sequences(const TensorView& scores, const TensorView& indices,
+                               const RouterScratch& scratch, const Pass& pass) const;
   void choose_in_whole_sequences(const RoutedTokens& tokens, const TensorView& scores,
                                  const TensorView& indices, RouterScratch& scratch) const;
   // Whose slots a row of gate.counts tells, and how many such rows the step has.

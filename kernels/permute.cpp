@@ -48,7 +48,7 @@ void gather_rows(const TensorView& src, const TensorView& index, const TensorVie
 
 void scatter_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {
   if (src.empty()) return;
-  expect(is_float(src.dtype), "rows of type f32 or bf16");
+  expect(is_float(src.dtype) || src.dtype == DType::i32, "rows of type f32, bf16 or i32");
   expect_vector(index, DType::i32, src.rows(), "index i32 [m]");
   expect(dst.dtype == src.dtype && dst.cols() == src.cols(), "dst [n, H] like src");
   dispatch(

@@ -22,7 +22,7 @@ void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> pla
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst);
 
 // dst[index[i]] = src[i], for an index without repeats: the inverse of gather_rows. Nothing is
-// written for -1, nor to rows that no index names. f32 or bf16.
+// written for -1, nor to rows that no index names. f32, bf16 or i32.
 void scatter_rows(const TensorView& src, const TensorView& index, const TensorView& dst);
 
 // out[t] = sum over j of weights[t, j] * rows[row_of_slot[t, j]], j ascending, in fp32, then

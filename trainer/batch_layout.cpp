@@ -97,11 +97,6 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     auto wrong = context_mistakes(context_problem(config, legal), exact_parallel(config));
     if (!wrong.empty()) return wrong;
   }
-  if (legal.context > 1 && config.experts.num_experts > 0 && config.experts.capacity_factor > 0)
-    return {{{"parallel.context.ranks", "experts.capacity_factor"},
-             fmt::format("which choices are dropped is decided in whole sequences, which context = "
-                         "{} ranks share; write 1, or leave capacity_factor out",
-                         legal.context)}};
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
   if (config.run.device == RunDevice::cuda && config.model.has_recurrent_mixer())
     return {{{"run.device", "model.mixer"},

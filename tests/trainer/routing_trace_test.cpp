@@ -124,11 +124,10 @@ TEST(RoutingTraceTest, HasTheSameContentOnEveryLayout) {
   }
 }
 
-// What a router may be, and which of them cannot be on split sequences.
+// What a router may be.
 struct Kind {
   std::string name;
   void (*set)(ExpertsConfig&);
-  bool splits = true;
 };
 const std::vector<Kind> kinds = {
     {"top_k", [](ExpertsConfig& c) { c.bias_rate = 0.01; }},
@@ -140,20 +139,32 @@ const std::vector<Kind> kinds = {
        c.allow_future = true;
      }},
     {"hash", [](ExpertsConfig& c) { c.router.kind = RouterKind::hash; }},
-    {"capacity", [](ExpertsConfig& c) { c.capacity_factor = 0.6; }, false},
+    {"capacity", [](ExpertsConfig& c) { c.capacity_factor = 0.6; }},
+    {"by score",
+     [](ExpertsConfig& c) {
+       c.capacity_factor = 1;
+       c.drop_by = kernels::DropBy::score;
+       c.allow_future = true;
+     }},
 };
 
 TEST(RoutingTraceTest, ReplayReproducesTheRunOnOtherLayouts) {
   for (const Kind& kind : kinds) {
     const std::int64_t ranks = world().size();
     const TemporaryFolder folder(world());
-    Config config = traced_config(folder.path(), ranks, kind.splits ? ranks : 1);
+    Config config = traced_config(folder.path(), ranks, ranks);
     kind.set(config.experts);
     const std::vector<StepResult> expected = run(world(), config);
     config.trace = {};
+    {
+      SCOPED_TRACE(kind.name + " on one rank, which chooses");
+      Config free = config;
+      free.parallel.expert = free.parallel.context = 1;
+      const std::unique_ptr<Group> alone = make_local_group("world");
+      expect_same_losses(run(*alone, free), expected);
+    }
     config.experts.router.replay = folder.path();
     for (const auto& [expert, context] : layouts()) {
-      if (context > 1 && !kind.splits) continue;
       SCOPED_TRACE(fmt::format("{}, expert {}, context {}", kind.name, expert, context));
       config.parallel.expert = expert;
       config.parallel.context = context;
