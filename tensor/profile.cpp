@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "tensor/work_record.hpp"
+
 namespace switchyard {
 
 std::string_view name_of(Part part) {
@@ -99,6 +101,22 @@ void Profile::record(const Work& work) {
                  .control_messages = times * work.control_messages};
   work_[index(current())] += all;
   work_ever_ += all;
+}
+
+std::int64_t Profile::note(const WorkUnit& unit) {
+  if (work_record_ == nullptr) return 0;
+  return work_record_->add(unit, {.part = current(),
+                                  .backward = place_ != nullptr && place_->backward,
+                                  .layer = place_ != nullptr ? place_->layer : -1,
+                                  .times = times_});
+}
+
+void Profile::note_wait(std::int64_t exchange) {
+  if (work_record_ == nullptr) return;
+  work_record_->add_wait(exchange, {.part = current(),
+                                    .backward = place_ != nullptr && place_->backward,
+                                    .layer = place_ != nullptr ? place_->layer : -1,
+                                    .times = times_});
 }
 
 double Profile::seconds(Part part) {

@@ -62,6 +62,9 @@ struct PartMark {
   bool backward = false;
 };
 
+class WorkRecord;
+struct WorkUnit;
+
 class Profile {
  public:
   // Marks a part from construction to destruction.
@@ -137,6 +140,13 @@ class Profile {
   void enter_step(std::int64_t step);
   void reset();                   // all figures to zero, the clock starts now
   void record(const Work& work);  // adds to the current part, as often as a Repeat says
+  // From now on what is done is noted in `record`, too, in its order (tensor/work_record.hpp);
+  // null: no longer. Of plan devices. `record` outlives that.
+  void keep_work_in(WorkRecord* record) { work_record_ = record; }
+  bool keeps_work() const { return work_record_ != nullptr; }
+  // Adds to the record alone, if one is kept. An exchange's number is returned; else 0.
+  std::int64_t note(const WorkUnit& unit);
+  void note_wait(std::int64_t exchange);         // of the compute stream
   std::int64_t times() const { return times_; }  // that what is recorded now counts
   // Up to now. The host waits for the stream.
   double seconds(Part part);
@@ -171,6 +181,7 @@ class Profile {
   StepPlace* place_ = nullptr;  // may be null: nobody watches
   bool in_control_ = false;
   std::vector<PartMark>* marks_ = nullptr;  // may be null
+  WorkRecord* work_record_ = nullptr;       // likewise
 };
 
 }  // namespace switchyard

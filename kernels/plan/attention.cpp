@@ -1,5 +1,6 @@
 #include "kernels/plan/attention.hpp"
 
+#include <cmath>
 #include <initializer_list>
 
 #include "kernels/plan/record.hpp"
@@ -11,6 +12,12 @@ namespace {
 // Multiply-adds of one product of every visible pair's vectors, in all heads.
 double multiply_adds(const AttentionShape& shape, const KeyRanges& ranges) {
   return ranges.num_pairs * static_cast<double>(shape.num_heads * shape.head_dim);
+}
+
+WorkDims dims_of(const AttentionShape& shape, const KeyRanges& ranges) {
+  const std::int64_t rows = shape.num_sequences * shape.query_length;
+  const double mean_keys = rows > 0 ? ranges.num_pairs / static_cast<double>(rows) : 0;
+  return {rows, std::llround(mean_keys), shape.num_heads, shape.head_dim};
 }
 
 double numel(const TensorView& view) {
@@ -28,7 +35,8 @@ double bytes_of(std::initializer_list<const TensorView*> views) {
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                        const TensorView& v, const KeyRanges& ranges, const TensorView& out,
                        const TensorView& lse) {
-  record(q, 4.0 * multiply_adds(shape, ranges), bytes_of({&q, &k, &v, &out, &lse}));
+  record(q, 4.0 * multiply_adds(shape, ranges), bytes_of({&q, &k, &v, &out, &lse}),
+         dims_of(shape, ranges));
 }
 
 void attention_delta(const TensorView& out, const TensorView& dout, const TensorView& delta) {
@@ -51,7 +59,7 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
     products += 4.0;
     bytes += bytes_of({&gradients.dk, &gradients.dv});
   }
-  record(q, products * multiply_adds(shape, ranges), bytes);
+  record(q, products * multiply_adds(shape, ranges), bytes, dims_of(shape, ranges));
 }
 
 void attention_sink_forward(const TensorView& out, const TensorView& lse) {

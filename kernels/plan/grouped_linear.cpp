@@ -2,18 +2,23 @@
 
 #include <algorithm>
 
-#include "kernels/plan/linear.hpp"
+#include "kernels/plan/record.hpp"
 
 namespace switchyard::kernels::plan {
 
 namespace {
 
-// visit(group, begin, end) for the groups with rows.
-template <class Visit>
-void for_each_group(std::int64_t num_groups, std::int64_t num_rows, Visit&& visit) {
-  const std::vector<std::int64_t> offsets = even_offsets(num_groups, num_rows);
-  for (std::size_t g = 0; g + 1 < offsets.size(); ++g)
-    if (offsets[g] < offsets[g + 1]) visit(g, offsets[g], offsets[g + 1]);
+double bytes_of(const TensorView& view) {
+  return static_cast<double>(view.num_bytes());
+}
+
+// Of even groups: those with rows.
+std::int64_t num_in_use(std::int64_t num_groups, std::int64_t num_rows) {
+  return std::min(num_groups, num_rows);
+}
+
+double product_flops(std::int64_t rows, std::int64_t out, std::int64_t in) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(out) * static_cast<double>(in);
 }
 
 }  // namespace
@@ -27,27 +32,29 @@ std::vector<std::int64_t> even_offsets(std::int64_t num_groups, std::int64_t num
 
 void grouped_linear_forward(const TensorView& x, std::span<const PackedWeight> weights,
                             const TensorView& y) {
-  for_each_group(
-      std::ssize(weights), x.rows(), [&](std::size_t g, std::int64_t begin, std::int64_t end) {
-        plan::linear_forward(x.slice_rows(begin, end), weights[g], y.slice_rows(begin, end));
-      });
+  const std::int64_t groups = num_in_use(std::ssize(weights), x.rows());
+  record(x, product_flops(x.rows(), y.cols(), x.cols()),
+         bytes_of(x) + static_cast<double>(groups) * bytes_of(weights[0].forward_layout()) +
+             bytes_of(y),
+         {groups, x.rows(), y.cols(), x.cols()});
 }
 
 void grouped_linear_backward_input(const TensorView& dy, std::span<const PackedWeight> weights,
                                    const TensorView& dx, Accumulate accumulate) {
-  for_each_group(std::ssize(weights), dy.rows(),
-                 [&](std::size_t g, std::int64_t begin, std::int64_t end) {
-                   plan::linear_backward_input(dy.slice_rows(begin, end), weights[g],
-                                               dx.slice_rows(begin, end), accumulate);
-                 });
+  const std::int64_t groups = num_in_use(std::ssize(weights), dy.rows());
+  const int num_passes = accumulate == Accumulate::yes ? 2 : 1;
+  record(dy, product_flops(dy.rows(), dy.cols(), dx.cols()),
+         bytes_of(dy) + static_cast<double>(groups) * bytes_of(weights[0].backward_layout()) +
+             num_passes * bytes_of(dx),
+         {groups, dy.rows(), dy.cols(), dx.cols()});
 }
 
 void grouped_linear_backward_weight(const TensorView& dy, const TensorView& x,
                                     const TensorView& dw) {
-  for_each_group(dw.shape[0], dy.rows(), [&](std::size_t g, std::int64_t begin, std::int64_t end) {
-    plan::linear_backward_weight(dy.slice_rows(begin, end), x.slice_rows(begin, end),
-                                 dw[static_cast<std::int64_t>(g)]);
-  });
+  const std::int64_t groups = num_in_use(dw.shape[0], dy.rows());
+  record(dy, product_flops(dy.rows(), dy.cols(), x.cols()),
+         bytes_of(dy) + bytes_of(x) + 2.0 * static_cast<double>(groups) * bytes_of(dw[0]),
+         {groups, dy.rows(), dy.cols(), x.cols()});
 }
 
 }  // namespace switchyard::kernels::plan

@@ -24,19 +24,21 @@ void pack_weight(const TensorView& weight, const TensorView& forward, const Tens
 
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y) {
   record(x, product_flops(x.rows(), y.cols(), x.cols()),
-         bytes_of(x) + bytes_of(weight.forward_layout()) + bytes_of(y));
+         bytes_of(x) + bytes_of(weight.forward_layout()) + bytes_of(y),
+         {x.rows(), y.cols(), x.cols()});
 }
 
 void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
                            Accumulate accumulate) {
   const int num_passes = accumulate == Accumulate::yes ? 2 : 1;
   record(dy, product_flops(dy.rows(), dy.cols(), dx.cols()),
-         bytes_of(dy) + bytes_of(weight.backward_layout()) + num_passes * bytes_of(dx));
+         bytes_of(dy) + bytes_of(weight.backward_layout()) + num_passes * bytes_of(dx),
+         {dy.rows(), dy.cols(), dx.cols()});
 }
 
 void linear_backward_weight(const TensorView& dy, const TensorView& x, const TensorView& dw) {
   record(dy, product_flops(dy.rows(), dy.cols(), x.cols()),
-         bytes_of(dy) + bytes_of(x) + 2.0 * bytes_of(dw));
+         bytes_of(dy) + bytes_of(x) + 2.0 * bytes_of(dw), {dy.rows(), dy.cols(), x.cols()});
 }
 
 }  // namespace switchyard::kernels::plan

@@ -277,10 +277,15 @@ void dropout(const TensorView& x) {
 
 // Reads four arrays and writes three.
 void adamw(std::span<const AdamWTensor> tensors) {
-  for (const AdamWTensor& tensor : tensors)
-    if (!tensor.value.empty())
-      record(tensor.value, 16 * numel(tensor.value),
-             6 * bytes(tensor.value) + bytes(tensor.gradient));
+  const TensorView* any = nullptr;
+  double elements = 0, moved = 0;
+  for (const AdamWTensor& tensor : tensors) {
+    if (tensor.value.empty()) continue;
+    any = &tensor.value;
+    elements += numel(tensor.value);
+    moved += 6 * bytes(tensor.value) + bytes(tensor.gradient);
+  }
+  if (any != nullptr) record(*any, 16 * elements, moved);
 }
 
 void add_sum(const TensorView& values) {
@@ -288,8 +293,15 @@ void add_sum(const TensorView& values) {
 }
 
 void add_sum_of_squares(std::span<const TensorView> tensors) {
-  for (const TensorView& x : tensors)
-    if (!x.empty()) record(x, 2 * numel(x), bytes(x));
+  const TensorView* any = nullptr;
+  double elements = 0, read = 0;
+  for (const TensorView& x : tensors) {
+    if (x.empty()) continue;
+    any = &x;
+    elements += numel(x);
+    read += bytes(x);
+  }
+  if (any != nullptr) record(*any, 2 * elements, read);
 }
 
 void add_quotients(const TensorView& values) {
