@@ -115,6 +115,11 @@ struct ProfileConfig {
   std::vector<std::int64_t> steps;  // empty: none
 };
 
+// What the seconds of a step are foretold by.
+struct PlanConfig {
+  std::string profile = "auto";  // auto: this user's, if it is of this machine; none; or a file
+};
+
 // What metrics.jsonl has, and forms beside it.
 struct MetricsConfig {
   bool tensorboard = false;        // event files in RUN/events
@@ -175,6 +180,7 @@ struct Config {
   CaptureConfig capture;
   TraceConfig trace;
   ProfileConfig profile;
+  PlanConfig plan;
   MetricsConfig metrics;
   EvaluateConfig evaluate;
   CheckpointConfig checkpoint;

@@ -27,6 +27,7 @@ struct PlannedRank {
         mesh(*device, rank, num_ranks, config.parallel),
         trainer(*device, mesh, config, vocab_size_used, planned_rows) {}
 
+  StepPlace place;  // of the step, for its record
   std::unique_ptr<Device> device;
   Mesh mesh;
   Trainer trainer;
@@ -46,14 +47,29 @@ class EmptyBatches final : public BatchSource {
   Batch batch_;
 };
 
-RankPlan plan_of(PlannedRank& planned, int rank) {
+// Takes the step and keeps its record, if that is asked for.
+std::shared_ptr<const WorkRecord> take_step(PlannedRank& planned, StepRecords records) {
   EmptyBatches source(planned.trainer.batch_layout());
-  planned.device->profile().reset();
-  planned.trainer.take_alike_micro_steps_once();
+  Profile& profile = planned.device->profile();
+  profile.reset();
+  if (records != StepRecords::full) planned.trainer.take_alike_micro_steps_once();
+  std::shared_ptr<WorkRecord> record;
+  if (records != StepRecords::none) {
+    record = std::make_shared<WorkRecord>();
+    profile.publish_to(planned.place);
+    profile.keep_work_in(record.get());
+  }
   planned.trainer.step(1, source);
+  profile.keep_work_in(nullptr);
+  return record;
+}
+
+RankPlan plan_of(PlannedRank& planned, int rank, StepRecords records = StepRecords::none) {
+  const std::shared_ptr<const WorkRecord> record = take_step(planned, records);
 
   RankPlan plan;
   plan.rank = rank;
+  plan.record = record;
   for (int part = 0; part < num_parts; ++part)
     plan.step[static_cast<std::size_t>(part)] =
         planned.device->profile().work(static_cast<Part>(part));
@@ -208,20 +224,53 @@ double Plan::step_wire_bytes() const {
   return sum * num_ranks / static_cast<double>(ranks.size());
 }
 
-Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
-               std::int64_t planned_rows) {
-  Config config = given;
-  config.parallel = resolved_parallel(config, num_ranks);
+namespace {
+
+// What is the same for all ranks; config.parallel is resolved.
+Plan plan_of_layout(const Config& config, int num_ranks) {
   Plan plan;
   plan.num_ranks = num_ranks;
   plan.parallel = config.parallel;
   plan.tokens_per_step = config.train.global_batch * config.model.sequence_length;
+  return plan;
+}
+
+void add_model(Plan& plan, const Config& config, PlannedRank& planned) {
+  const ParameterStore& store = planned.trainer.store();
+  plan.num_parameters = store.num_global_elements();
+  plan.num_state_elements = store.num_global_elements(ParameterKind::state);
+  plan.num_active_parameters = active_parameters(config.experts, store);
+  plan.num_micro_steps = planned.trainer.batch_layout().num_micro_steps();
+}
+
+}  // namespace
+
+Plan plan_first_rank(const Config& given, int num_ranks, std::int64_t vocab_size_used,
+                     StepRecords records, std::int64_t memory_limit) {
+  Config config = given;
+  config.parallel = resolved_parallel(config, num_ranks);
+  Plan plan = plan_of_layout(config, num_ranks);
+  PlannedRank planned(config, 0, num_ranks, vocab_size_used, 0);
+  add_model(plan, config, planned);
+  const std::int64_t held = planned.device->memory().peak_total();
+  if (memory_limit > 0 && held > memory_limit)
+    plan.ranks.push_back({.rank = 0, .peak_bytes = held});
+  else
+    plan.ranks.push_back(plan_of(planned, 0, records));
+  return plan;
+}
+
+Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
+               std::int64_t planned_rows, StepRecords records) {
+  Config config = given;
+  config.parallel = resolved_parallel(config, num_ranks);
+  Plan plan = plan_of_layout(config, num_ranks);
   std::map<RankKind, PlannedKind> known;
   for (int rank = 0; rank < num_kinds(config.parallel); ++rank) {
     RankKind kind = kind_of(config, rank);
     if (config.experts.dispatch.kind == DispatchKind::hierarchical)
       kind.expert_rank = rank % static_cast<int>(config.parallel.expert);
-    if (const auto same = known.find(kind); same != known.end()) {
+    if (const auto same = known.find(kind); same != known.end() && records != StepRecords::full) {
       const auto& [owned, places] = same->second;
       if (const auto place = places.find(owned.count(rank, config.parallel.expert));
           place != places.end()) {
@@ -231,14 +280,11 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
       }
     }
     PlannedRank planned(config, rank, num_ranks, vocab_size_used, planned_rows);
-    plan.ranks.push_back(plan_of(planned, rank));
+    plan.ranks.push_back(plan_of(planned, rank, records));
     const ParameterStore& store = planned.trainer.store();
     PlannedKind& first = known.emplace(kind, PlannedKind{OwnedElements(store)}).first->second;
     first.places.emplace(first.owned.count(rank, config.parallel.expert), plan.ranks.size() - 1);
-    plan.num_parameters = store.num_global_elements();
-    plan.num_state_elements = store.num_global_elements(ParameterKind::state);
-    plan.num_active_parameters = active_parameters(config.experts, store);
-    plan.num_micro_steps = planned.trainer.batch_layout().num_micro_steps();
+    add_model(plan, config, planned);
   }
   return plan;
 }

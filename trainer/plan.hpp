@@ -5,10 +5,12 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "tensor/memory_ledger.hpp"
 #include "tensor/profile.hpp"
+#include "tensor/work_record.hpp"
 #include "trainer/config.hpp"
 
 namespace switchyard {
@@ -22,6 +24,8 @@ struct RankPlan {
   std::int64_t max_rows = 0;        // rows assumed received by the fullest rank in a layer
   std::array<Work, num_parts> step{};
   double spilled_bytes = 0;  // to the store of spilled activations and back, in a step
+  // What the rank does in a step, in order; null unless asked for. Ranks alike share one.
+  std::shared_ptr<const WorkRecord> record = nullptr;
 
   Work step_total() const;
 };
@@ -44,9 +48,23 @@ struct Plan {
   double step_wire_bytes() const;
 };
 
+// What a plan keeps of the steps.
+enum class StepRecords : std::uint8_t {
+  none,
+  alike_once,  // micro-steps that are alike are one item each, which says how often it stands
+  full,        // every micro-step, and every rank by itself
+};
+
 // ConfigError if the layout does not hold on num_ranks. planned_rows 0: balanced routing.
 Plan make_plan(const Config& config, int num_ranks, std::int64_t vocab_size_used,
-               std::int64_t planned_rows = 0);
+               std::int64_t planned_rows = 0, StepRecords records = StepRecords::none);
+
+// The plan of rank 0 alone, which in a layout with balanced routing stands for all but for what
+// does not divide: for a search, which looks at many layouts. Without a step if what the rank holds
+// before it is above memory_limit already (0: no limit): peak_bytes is that then, and there is no
+// record.
+Plan plan_first_rank(const Config& config, int num_ranks, std::int64_t vocab_size_used,
+                     StepRecords records, std::int64_t memory_limit);
 
 // The peak of the fullest rank if the fullest received that many rows (at least 1) in a layer.
 std::int64_t peak_bytes_with_rows(const Config& config, int num_ranks, std::int64_t vocab_size_used,

@@ -24,11 +24,11 @@ declare -A brothers=(
   [data/prepare]="files formats hdf5"
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
-  [trainer/activations]="" [trainer/placement]="" [trainer/checkpoint]="placement" [trainer/routing]="" [trainer/watch]=""
-  [trainer/run]="activations checkpoint placement routing watch" [trainer/families]="checkpoint placement run"
-  [launch/config]="" [launch/doctor]="" [launch/study]="" [launch/fit]="study"
+  [trainer/activations]="" [trainer/placement]="" [trainer/checkpoint]="placement" [trainer/pricing]="" [trainer/routing]="" [trainer/watch]=""
+  [trainer/run]="activations checkpoint placement pricing routing watch" [trainer/families]="checkpoint placement run"
+  [launch/config]="" [launch/doctor]="" [launch/pricing]="config" [launch/study]="" [launch/fit]="study"
   [launch/report]="config fit study" [launch/sweep]="config report study"
-  [launch/commands]="config doctor fit report study sweep"
+  [launch/commands]="config doctor fit pricing report study sweep"
 )
 # header pattern -> folders (or files) that may include it
 declare -A home=(

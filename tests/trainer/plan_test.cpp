@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "tests/end_to_end/small_run.hpp"
+#include "trainer/pricing/step_prediction.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -101,6 +102,89 @@ TEST(Plan, HasTheFiguresOfAllMicroStepsOfAllRanks) {
       expect_same(rank, recorded_in_full(config, c.num_ranks, rank.rank));
     }
   }
+}
+
+// Figures of no machine, so that nothing of a step is free or hidden by something larger.
+MachineProfile some_machine() {
+  MachineProfile profile;
+  profile.path = "some machine";
+  MachineSetting& setting = profile.settings.emplace_back();
+  setting.ranks_per_host = 3;
+  setting.plain = {{{DType::f32, 3e9}, {DType::bf16, 7e9}}, 2e9, 3e-6};
+  setting.links[0]["any"] = {2e-6, 1e9};
+  setting.links[1]["any"] = {2e-5, 3e8};
+  setting.overlap_slowdown = 0.3;
+  return profile;
+}
+
+// Of each case as it is, and on other layouts of its ranks: some 50 in all.
+std::vector<Case> priced_cases() {
+  std::vector<Case> all = cases();
+  for (const MakeConfig make : all_configs)
+    for (const int num_ranks : {1, 2, 3, 4, 6, 8})
+      for (const std::int64_t expert : {1, 2, 4})
+        for (const std::int64_t context : {1, 2}) {
+          if (num_ranks % expert != 0 || num_ranks % context != 0) continue;
+          Case c{"expert " + std::to_string(expert), num_ranks, make(1)};
+          c.config.parallel = {};
+          c.config.parallel.expert = expert;
+          c.config.parallel.context = context;
+          c.config.parallel.context_split.pad = true;
+          c.config.train.global_batch = 24;
+          c.config.train.micro_batch = 1;
+          all.push_back(std::move(c));
+        }
+  return all;
+}
+
+TEST(Plan, IsPricedAsTheFullRecordIs) {
+  const MachineProfile machine = some_machine();
+  int num_layouts = 0;
+  for (const Case& c : priced_cases()) {
+    SCOPED_TRACE(c.name + ", ranks " + std::to_string(c.num_ranks));
+    const auto predicted = [&](StepRecords records) {
+      const Plan plan = make_plan(c.config, c.num_ranks, vocab_size, 0, records);
+      return predict_step(plan, compute_dtype(c.config.run), machine, machine.settings.front(),
+                          {.imbalance = 1.5});
+    };
+    const StepPrediction once = predicted(StepRecords::alike_once);
+    const StepPrediction full = predicted(StepRecords::full);
+    EXPECT_GT(once.seconds, 0);
+    EXPECT_NEAR(once.seconds, full.seconds, 1e-9 * full.seconds);
+    for (std::size_t part = 0; part < num_parts; ++part) {
+      SCOPED_TRACE(name_of(static_cast<Part>(part)));
+      EXPECT_NEAR(once.times.parts[part], full.times.parts[part], 1e-9 * full.seconds);
+      EXPECT_NEAR(once.times.exchanges[part], full.times.exchanges[part], 1e-9 * full.seconds);
+    }
+    for (std::size_t link = 0; link < num_link_classes; ++link)
+      EXPECT_NEAR(once.link_bytes[link], full.link_bytes[link], 1e-9 * full.link_bytes[link]);
+    ++num_layouts;
+  }
+  EXPECT_GE(num_layouts, 50);
+}
+
+TEST(Plan, RecordsWhatItsFiguresCount) {
+  const Case c = cases().front();
+  const Plan plan = make_plan(c.config, c.num_ranks, vocab_size, 0, StepRecords::alike_once);
+  const RankPlan& rank = plan.ranks.front();
+  double flops = 0, bytes = 0, wire_bytes = 0;
+  std::int64_t num_waits = 0;
+  for (const WorkItem& item : rank.record->items()) {
+    if (item.what == WorkItem::What::wait) {
+      ++num_waits;
+      EXPECT_LT(item.unit, rank.record->num_exchanges());
+      continue;
+    }
+    const WorkUnit& unit = rank.record->works()[static_cast<std::size_t>(item.unit)];
+    EXPECT_FALSE(unit.kind.empty());
+    flops += static_cast<double>(item.times) * unit.flops;
+    bytes += static_cast<double>(item.times) * unit.bytes;
+    if (unit.kind != "values") wire_bytes += static_cast<double>(item.times) * unit.wire_bytes;
+  }
+  EXPECT_EQ(flops, rank.step_total().flops);
+  EXPECT_EQ(bytes, rank.step_total().bytes);
+  EXPECT_EQ(wire_bytes, rank.step_total().wire_bytes);
+  EXPECT_GT(num_waits, 0);
 }
 
 TEST(Plan, KnowsThePeakOfGivenRows) {

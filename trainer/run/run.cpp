@@ -63,6 +63,7 @@ ExitCode Run::train(const TokenFile& tokens) {
   if (trace_) note_trace(trace_->finish());
   if (routing_trace_) note_routing(routing_trace_->finish());
   record_planned_memory();
+  note_parting();
   summarize(first_step, seconds_since(started), stopped);
   return stopped ? ExitCode::stopped : ExitCode::done;
 }
@@ -70,7 +71,8 @@ ExitCode Run::train(const TokenFile& tokens) {
 void Run::start(const TokenFile& tokens) {
   record_start();
   std::unique_ptr<Device> device = make_device_together(world_, config_);
-  plan_ = make_plan(config_, world_.size(), tokens.vocab_size());
+  plan_ = make_plan(config_, world_.size(), tokens.vocab_size(), 0,
+                    start_.machine.profile ? StepRecords::alike_once : StepRecords::none);
   const Plan& plan = plan_;
   vocab_size_ = tokens.vocab_size();
   require_memory(world_, config_, plan);
@@ -109,6 +111,10 @@ void Run::start(const TokenFile& tokens) {
       folder_->mark({.course = course_.id, .begun_by = course_.begun_by});
     folder_->write_config(start_.configuration.yaml);
     record_ = record_of_start();
+    prediction_ = std::make_unique<PredictionMeter>(
+        plan_, config_, start_.machine,
+        RanksOfHost{world_.topology().num_local_ranks(), kernels::num_threads()},
+        rank_->device->profile());
     write_record();
     keep_tokenizer(folder_->path(), tokens.tokenizer());
   });
@@ -200,20 +206,29 @@ RunRecord Run::record_of_start() const {
 }
 
 void Run::write_record(const std::optional<PlannedAtRows>& at_rows) const {
-  write_run_record(folder_->path(), record_, world_.topology(), plan_, at_rows);
+  write_run_record(folder_->path(), record_, world_.topology(), plan_, prediction_->result(),
+                   at_rows);
 }
 
 void Run::record_planned_memory() {
-  if (folder_ == nullptr || state_.max_rows == 0) return;
+  if (folder_ == nullptr) return;
   // A run that took no step has those of the run before it, which may have had another layout.
   const std::int64_t rows = std::min(state_.max_rows, worst_case_rows(config_, world_.size()));
+  std::optional<PlannedAtRows> at_rows;
+  if (rows > 0)
+    at_rows = {.rows = rows,
+               .memory_bytes = peak_bytes_with_rows(config_, world_.size(), vocab_size_, rows)};
   try {
-    write_record(PlannedAtRows{
-        .rows = rows,
-        .memory_bytes = peak_bytes_with_rows(config_, world_.size(), vocab_size_, rows)});
+    write_record(at_rows);
   } catch (const IoError& error) {  // the run itself is whole
     note(error.what());
   }
+}
+
+void Run::note_parting() {
+  if (!prediction_ || !prediction_->is_on()) return;
+  const std::string text = parting_text(prediction_->result());
+  if (!text.empty()) note(text);
 }
 
 void Run::take_step() {
@@ -224,6 +239,7 @@ void Run::take_step() {
   const bool traces_routing = routing_trace_ && routing_trace_->wants(state_.step + 1);
   trainer().record_routing(traces_routing);
   if (outputs_) outputs_->begin_step();
+  if (prediction_) prediction_->begin_step();
   const bool traces = trace_ && trace_->wants(state_.step + 1);
   if (traces) trace_->begin_step(state_.step + 1);
   const bool measures_layers = shows_layers(state_.step + 1) && !traces;
@@ -231,6 +247,7 @@ void Run::take_step() {
   const Clock::time_point started = Clock::now();
   last_ = trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
   const double seconds = seconds_since(started);
+  if (prediction_) prediction_->end_step(seconds, last_.load.by_layer);
   if (traces) trace_->end_step();
   std::vector<LayerSeconds> layer_seconds;
   if (measures_layers) layer_seconds = layer_meter_->end_step();

@@ -15,6 +15,7 @@
 #include "trainer/routing/trace_writer.hpp"
 #include "trainer/run/course.hpp"
 #include "trainer/run/layer_meter.hpp"
+#include "trainer/run/prediction_meter.hpp"
 #include "trainer/run/progress.hpp"
 #include "trainer/run/rank_log.hpp"
 #include "trainer/run/restart_history.hpp"
@@ -54,6 +55,8 @@ class Run {
   void write_record(const std::optional<PlannedAtRows>& at_rows = std::nullopt) const;
   // What the plan says of the rows that the ranks received: rank 0 plans once more.
   void record_planned_memory();
+  // What the steps took against what the plan foretold, if it did: kept and, where they part, told.
+  void note_parting();
 
   void take_step();
   // What the run wants all ranks to know. A signal may reach one rank only, or the ranks at
@@ -114,6 +117,7 @@ class Run {
   std::unique_ptr<StepTrace> trace_;  // null: no step is to be traced
   std::unique_ptr<LayerMeter> layer_meter_;
   std::unique_ptr<TraceWriter> routing_trace_;  // the same, of routing
+  std::unique_ptr<PredictionMeter> prediction_;
   std::unique_ptr<RunProgress> progress_;
   TrainState state_;
   StepResult last_;

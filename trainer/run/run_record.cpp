@@ -43,10 +43,30 @@ Json planned_by(const Plan& plan, const std::optional<PlannedAtRows>& at_rows) {
   return planned;
 }
 
+Json parts_of(const PartSeconds& seconds) {
+  Json parts = Json::object();
+  for (std::size_t part = 0; part < num_parts; ++part)
+    if (seconds[part] > 0) parts[std::string(name_of(static_cast<Part>(part)))] = seconds[part];
+  return parts;
+}
+
+Json predicted_by(const PredictedSteps& steps) {
+  if (steps.profile.empty()) return {{"why_not", steps.why_not}};
+  Json json = {{"profile", steps.profile},
+               {"imbalance", steps.imbalance},
+               {"step_seconds", steps.step},
+               {"parts", parts_of(steps.parts)}};
+  if (steps.num_measured > 0)
+    json["measured"] = {{"num_steps", steps.num_measured},
+                        {"step_seconds", steps.measured_step},
+                        {"parts", parts_of(steps.measured_parts)}};
+  return json;
+}
+
 }  // namespace
 
 void write_run_record(const std::string& run_folder, const RunRecord& record,
-                      const Topology& topology, const Plan& plan,
+                      const Topology& topology, const Plan& plan, const PredictedSteps& predicted,
                       const std::optional<PlannedAtRows>& at_rows) {
   const Json json = {{"format", "switchyard record"},
                      {"format_version", 1},
@@ -69,7 +89,8 @@ void write_run_record(const std::string& run_folder, const RunRecord& record,
                      {"num_active_parameters", plan.num_active_parameters},
                      {"tokens_per_step", plan.tokens_per_step},
                      {"num_micro_steps", plan.num_micro_steps},
-                     {"planned", planned_by(plan, at_rows)}};
+                     {"planned", planned_by(plan, at_rows)},
+                     {"predicted", predicted_by(predicted)}};
   write_file_atomically(run_folder + "/record.json",
                         json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }

@@ -8,6 +8,7 @@
 
 #include "parallel/group/topology.hpp"
 #include "trainer/plan.hpp"
+#include "trainer/run/prediction_meter.hpp"
 
 namespace switchyard {
 
@@ -30,7 +31,7 @@ struct PlannedAtRows {
 
 // Atomic; IoError.
 void write_run_record(const std::string& run_folder, const RunRecord& record,
-                      const Topology& topology, const Plan& plan,
+                      const Topology& topology, const Plan& plan, const PredictedSteps& predicted,
                       const std::optional<PlannedAtRows>& at_rows = std::nullopt);
 
 }  // namespace switchyard

@@ -9,6 +9,7 @@
 #include "tensor/error.hpp"
 #include "trainer/config.hpp"
 #include "trainer/config_text.hpp"
+#include "trainer/run/prediction_meter.hpp"
 #include "trainer/run/run_marker.hpp"
 #include "trainer/watch/stop_signal.hpp"
 
@@ -23,6 +24,7 @@ struct RunStart {
   std::string version;           // of the program, and the libraries it was built with
   std::string plot_script;       // likewise, what draws a run; empty: it is not here
   BatchJob job;
+  RunMachine machine{};  // on rank 0
 };
 
 // Collective over `world`. `collectives`: the log of the world, which the watchdog reads. Returns
