@@ -1,0 +1,437 @@
+#include "bench/kernel_cases.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <memory>
+
+#include "bench/measure.hpp"
+#include "kernels/adamw.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/balance.hpp"
+#include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/grouped_linear.hpp"
+#include "kernels/host_copy.hpp"
+#include "kernels/key_ranges.hpp"
+#include "kernels/linear.hpp"
+#include "kernels/permute.hpp"
+#include "kernels/rms_norm.hpp"
+#include "kernels/rope.hpp"
+#include "kernels/score.hpp"
+#include "kernels/select.hpp"
+#include "kernels/sums.hpp"
+#include "kernels/swiglu.hpp"
+#include "kernels/weigh.hpp"
+
+namespace switchyard::bench {
+
+namespace {
+
+constexpr std::int64_t hidden = 512;
+constexpr std::int64_t head_dim_of_rows = 64;
+constexpr std::int64_t num_experts = 16;
+constexpr std::int64_t top_k = 2;
+constexpr std::int64_t vocabulary = 4096;
+
+// Tensors that a call holds.
+class Operands {
+ public:
+  explicit Operands(Device& device) : device_(&device) {}
+
+  TensorView make(DType dtype, const Shape& shape) {
+    tensors_.emplace_back(*device_, Purpose::workspace, dtype, shape);
+    const TensorView view = tensors_.back();
+    if (dtype == DType::f32 || dtype == DType::bf16)
+      fill_random(view, static_cast<std::uint32_t>(tensors_.size()));
+    return view;
+  }
+  // i32 [n]: 0, 1, 2, ..., or those modulo `below`.
+  TensorView numbers(std::int64_t n, std::int64_t below = 0) {
+    const TensorView view = make(DType::i32, {n});
+    if (!device_->is_plan())
+      kernels::write_from_host<std::int32_t>(view, [&](std::span<std::int32_t> to) {
+        for (std::int64_t i = 0; i < n; ++i)
+          to[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(below > 0 ? i % below : i);
+      });
+    return view;
+  }
+  // i32 [rows, top_k]: of random scores, which are then given, too.
+  TensorView choices(std::int64_t rows, TensorView* scores = nullptr) {
+    const TensorView drawn = make(DType::f32, {rows, num_experts});
+    const TensorView indices = make(DType::i32, {rows, top_k});
+    kernels::select_top_k(drawn, indices);
+    if (scores != nullptr) *scores = drawn;
+    return indices;
+  }
+  Device& device() const { return *device_; }
+
+ private:
+  Device* device_;
+  std::vector<Tensor> tensors_;
+};
+
+// The call, with its operands, which live as long.
+template <class Call>
+KernelCall owning(const std::shared_ptr<Operands>& operands, Call call) {
+  return [operands, call = std::move(call)] { call(); };
+}
+
+using Held = std::shared_ptr<Operands>;
+Held operands_on(Device& device) {
+  return std::make_shared<Operands>(device);
+}
+
+KernelCall rms_norm_forward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView x = o->make(dtype, {rows, hidden}), y = o->make(dtype, {rows, hidden});
+  const TensorView weight = o->make(DType::f32, {hidden}), rstd = o->make(DType::f32, {rows});
+  return owning(o, [=] { kernels::rms_norm_forward(x, weight, 1e-6f, y, rstd); });
+}
+
+KernelCall add_rms_norm_forward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView x = o->make(dtype, {rows, hidden}), delta = o->make(dtype, {rows, hidden});
+  const TensorView sum = o->make(dtype, {rows, hidden}), y = o->make(dtype, {rows, hidden});
+  const TensorView weight = o->make(DType::f32, {hidden}), rstd = o->make(DType::f32, {rows});
+  return owning(o, [=] { kernels::add_rms_norm_forward(x, delta, weight, 1e-6f, sum, y, rstd); });
+}
+
+KernelCall rms_norm_backward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView x = o->make(dtype, {rows, hidden}), dy = o->make(dtype, {rows, hidden});
+  const TensorView dx = o->make(dtype, {rows, hidden});
+  const TensorView weight = o->make(DType::f32, {hidden}), dweight = o->make(DType::f32, {hidden});
+  const TensorView rstd = o->make(DType::f32, {rows});
+  const TensorView workspace =
+      o->make(DType::u8, {kernels::rms_norm_workspace_bytes(device, hidden)});
+  return owning(
+      o, [=] { kernels::rms_norm_backward(dy, x, weight, rstd, dy, dx, dweight, workspace); });
+}
+
+KernelCall rope(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView x = o->make(dtype, {rows, hidden});
+  const TensorView positions = o->numbers(rows, 4096);
+  const auto table =
+      std::make_shared<kernels::RopeTable>(device, 4096, head_dim_of_rows, kernels::RopeSpec{});
+  return owning(o, [=] {
+    kernels::rope(x, *table, positions, head_dim_of_rows, kernels::Rotation::forward);
+  });
+}
+
+KernelCall swiglu_forward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView gate_up = o->make(dtype, {rows, 2 * hidden}),
+                   act = o->make(dtype, {rows, hidden});
+  return owning(o, [=] { kernels::swiglu_forward(gate_up, act); });
+}
+
+KernelCall swiglu_backward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView gate_up = o->make(dtype, {rows, 2 * hidden}),
+                   act = o->make(dtype, {rows, hidden});
+  const TensorView d_act = o->make(dtype, {rows, hidden});
+  const TensorView d_gate_up = o->make(dtype, {rows, 2 * hidden});
+  return owning(o, [=] { kernels::swiglu_backward(d_act, gate_up, d_gate_up, act); });
+}
+
+KernelCall embedding_forward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView table = o->make(DType::f32, {vocabulary, hidden});
+  const TensorView out = o->make(dtype, {rows, hidden}), tokens = o->numbers(rows, 251);
+  return owning(o, [=] { kernels::embedding_forward(tokens, table, out); });
+}
+
+KernelCall embedding_backward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView table = o->make(DType::f32, {vocabulary, hidden});
+  const TensorView dout = o->make(dtype, {rows, hidden}), tokens = o->numbers(rows, 251);
+  return owning(o, [=] { kernels::embedding_backward(tokens, dout, table); });
+}
+
+KernelCall cross_entropy(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView logits = o->make(DType::f32, {rows, hidden});
+  const TensorView dlogits = o->make(dtype, {rows, hidden}), losses = o->make(DType::f32, {rows});
+  const TensorView targets = o->numbers(rows, 251);
+  return owning(
+      o, [=] { kernels::softmax_cross_entropy(logits, targets, hidden, 1.0f, losses, dlogits); });
+}
+
+KernelCall score_softmax(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  const TensorView logits = o->make(DType::f32, {rows, num_experts});
+  const TensorView scores = o->make(DType::f32, {rows, num_experts}),
+                   lse = o->make(DType::f32, {rows});
+  return owning(o, [=] { kernels::score_softmax(logits, scores, lse); });
+}
+
+KernelCall score_softmax_backward(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  const TensorView indices = o->choices(rows);
+  const TensorView dchosen = o->make(DType::f32, {rows, top_k}), lse = o->make(DType::f32, {rows});
+  const TensorView slopes = o->make(DType::f32, {1, num_experts});
+  const TensorView scores = o->make(DType::f32, {rows, num_experts});
+  const TensorView dlogits = o->make(DType::f32, {rows, num_experts});
+  return owning(o, [=] {
+    kernels::score_softmax_backward(dchosen, indices, slopes, 0.1f, scores, lse, dlogits);
+  });
+}
+
+KernelCall select_top_k(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  TensorView scores;
+  const TensorView indices = o->choices(rows, &scores);
+  return owning(o, [=] { kernels::select_top_k(scores, indices); });
+}
+
+KernelCall weigh(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  TensorView scores;
+  const TensorView indices = o->choices(rows, &scores);
+  const TensorView weights = o->make(DType::f32, {rows, top_k});
+  return owning(o, [=] { kernels::weigh(scores, indices, {.renormalize = true}, weights); });
+}
+
+KernelCall weigh_backward(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  TensorView scores;
+  const TensorView indices = o->choices(rows, &scores);
+  const TensorView dweights = o->make(DType::f32, {rows, top_k});
+  const TensorView dchosen = o->make(DType::f32, {rows, top_k});
+  return owning(o, [=] {
+    kernels::weigh_backward(dweights, scores, indices, {.renormalize = true}, dchosen);
+  });
+}
+
+KernelCall balance_statistics(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  TensorView scores;
+  const TensorView indices = o->choices(rows, &scores);
+  const TensorView counts = o->make(DType::i32, {1, num_experts});
+  const TensorView sums = o->make(DType::f32, {1, num_experts});
+  return owning(o, [=] { kernels::balance_statistics(scores, indices, rows, counts, sums); });
+}
+
+// The rows of tokens for their experts, in the order that the sort gives.
+struct SortedRows {
+  TensorView indices, counts, row_of_slot, token_of_row;
+};
+SortedRows sorted_rows(Operands& o, std::int64_t rows) {
+  const SortedRows sorted{o.choices(rows), o.make(DType::i32, {num_experts}),
+                          o.make(DType::i32, {rows, top_k}), o.make(DType::i32, {rows * top_k})};
+  kernels::sort_by_expert(sorted.indices, {}, sorted.counts, sorted.row_of_slot,
+                          sorted.token_of_row);
+  return sorted;
+}
+
+KernelCall sort_by_expert(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  const SortedRows s = sorted_rows(*o, rows);
+  return owning(
+      o, [=] { kernels::sort_by_expert(s.indices, {}, s.counts, s.row_of_slot, s.token_of_row); });
+}
+
+KernelCall gather_rows(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const SortedRows s = sorted_rows(*o, rows);
+  const TensorView src = o->make(dtype, {rows, hidden}),
+                   dst = o->make(dtype, {rows * top_k, hidden});
+  return owning(o, [=] { kernels::gather_rows(src, s.token_of_row, dst); });
+}
+
+KernelCall scatter_rows(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const SortedRows s = sorted_rows(*o, rows);
+  const TensorView src = o->make(dtype, {rows * top_k, hidden});
+  const TensorView dst = o->make(dtype, {rows * top_k, hidden});
+  return owning(o, [=] { kernels::scatter_rows(src, s.row_of_slot.flat(), dst); });
+}
+
+KernelCall combine_rows(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const SortedRows s = sorted_rows(*o, rows);
+  const TensorView from = o->make(dtype, {rows * top_k, hidden}),
+                   out = o->make(dtype, {rows, hidden});
+  const TensorView weights = o->make(DType::f32, {rows, top_k});
+  return owning(o, [=] { kernels::combine_rows(from, s.row_of_slot, weights, out); });
+}
+
+KernelCall combine_rows_backward(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const SortedRows s = sorted_rows(*o, rows);
+  const TensorView dout = o->make(dtype, {rows, hidden}),
+                   from = o->make(dtype, {rows * top_k, hidden});
+  const TensorView drows = o->make(dtype, {rows * top_k, hidden});
+  const TensorView weights = o->make(DType::f32, {rows, top_k});
+  const TensorView dweights = o->make(DType::f32, {rows, top_k});
+  return owning(o, [=] {
+    kernels::combine_rows_backward(dout, from, s.row_of_slot, weights, drows, dweights);
+  });
+}
+
+KernelCall sum_rows(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const SortedRows s = sorted_rows(*o, rows);
+  const TensorView from = o->make(dtype, {rows * top_k, hidden}),
+                   out = o->make(dtype, {rows, hidden});
+  return owning(o, [=] { kernels::sum_rows(from, s.row_of_slot, out); });
+}
+
+KernelCall copy(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView src = o->make(dtype, {rows, hidden}), dst = o->make(dtype, {rows, hidden});
+  return owning(o, [=] { kernels::copy(src, dst); });
+}
+
+KernelCall add(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView a = o->make(dtype, {rows, hidden}), b = o->make(dtype, {rows, hidden});
+  return owning(o, [=] { kernels::add(a, b, a); });
+}
+
+KernelCall fill_zero(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView x = o->make(dtype, {rows, hidden});
+  return owning(o, [=] { kernels::fill_zero(x); });
+}
+
+KernelCall adamw(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  const auto make = [&] { return o->make(DType::f32, {rows * hidden}); };
+  const auto tensor = std::make_shared<std::array<kernels::AdamWTensor, 1>>();
+  (*tensor)[0] = {make(), make(), make(), make(), 0.1f};
+  kernels::fill_zero((*tensor)[0].moment2);  // squares, which are not negative
+  const TensorView decision = o->make(DType::f32, {2});
+  return owning(o, [=] { kernels::adamw(*tensor, {.learning_rate = 1e-6f}, decision); });
+}
+
+KernelCall add_sum_of_squares(Device& device, std::int64_t rows, DType) {
+  const Held o = operands_on(device);
+  const auto tensors = std::make_shared<std::array<TensorView, 1>>();
+  (*tensors)[0] = o->make(DType::f32, {rows * hidden});
+  const TensorView into = o->make(DType::f64, {1});
+  return owning(o, [=] { kernels::add_sum_of_squares(*tensors, into); });
+}
+
+KernelCall pack_weight(Device& device, std::int64_t rows, DType compute) {
+  const Held o = operands_on(device);
+  const TensorView weight = o->make(DType::f32, {std::max<std::int64_t>(rows, 8), hidden});
+  const auto packed =
+      std::make_shared<kernels::PackedWeight>(device, weight.rows(), hidden, compute);
+  return owning(o, [=] { packed->pack(weight); });
+}
+
+KernelCall attention_delta(Device& device, std::int64_t rows, DType dtype) {
+  const Held o = operands_on(device);
+  const TensorView out = o->make(dtype, {rows, hidden}), dout = o->make(dtype, {rows, hidden});
+  const TensorView delta = o->make(DType::f32, {rows, hidden / head_dim_of_rows});
+  return owning(o, [=] { kernels::attention_delta(out, dout, head_dim_of_rows, delta); });
+}
+
+}  // namespace
+
+std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::int64_t out,
+                                      std::int64_t in, DType compute) {
+  const Held o = operands_on(device);
+  const auto weight = std::make_shared<kernels::PackedWeight>(device, out, in, compute);
+  const TensorView values = o->make(DType::f32, {out, in}), dw = o->make(DType::f32, {out, in});
+  weight->pack(values);
+  const TensorView x = o->make(compute, {rows, in}), y = o->make(compute, {rows, out});
+  return {owning(o, [=] { kernels::linear_forward(x, *weight, y); }),
+          owning(o, [=] { kernels::linear_backward_input(y, *weight, x); }),
+          owning(o, [=] { kernels::linear_backward_weight(y, x, dw); })};
+}
+
+std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
+                                      std::int64_t rows_of_group, std::int64_t out, std::int64_t in,
+                                      DType compute) {
+  const Held o = operands_on(device);
+  const auto weights = std::make_shared<std::vector<kernels::PackedWeight>>();
+  const TensorView values = o->make(DType::f32, {out, in});
+  for (std::int64_t g = 0; g < groups; ++g)
+    weights->emplace_back(device, out, in, compute).pack(values);
+  kernels::reserve_grouped_linear(device, out, in, compute);
+  const TensorView dw = o->make(DType::f32, {groups, out, in});
+  const std::int64_t rows = groups * rows_of_group;
+  const TensorView x = o->make(compute, {rows, in}), y = o->make(compute, {rows, out});
+  const TensorView offsets = o->make(DType::i32, {groups + 1});
+  if (!device.is_plan())
+    kernels::write_from_host<std::int32_t>(offsets, [&](std::span<std::int32_t> to) {
+      for (std::size_t g = 0; g < to.size(); ++g)
+        to[g] = static_cast<std::int32_t>(static_cast<std::int64_t>(g) * rows_of_group);
+    });
+  return {owning(o, [=] { kernels::grouped_linear_forward(x, *weights, offsets, y); }),
+          owning(o, [=] { kernels::grouped_linear_backward_input(y, *weights, offsets, x); }),
+          owning(o, [=] { kernels::grouped_linear_backward_weight(y, x, offsets, dw); })};
+}
+
+std::vector<KernelCall> attention_calls(Device& device, std::int64_t length, std::int64_t head_dim,
+                                        DType compute) {
+  constexpr std::int64_t num_heads = 8, num_kv_heads = 4;
+  const Held o = operands_on(device);
+  kernels::AttentionShape shape;
+  shape.num_sequences = 1;
+  shape.query_length = shape.key_length = length;
+  shape.num_heads = num_heads;
+  shape.num_kv_heads = num_kv_heads;
+  shape.head_dim = head_dim;
+  shape.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const auto queries = [&] { return o->make(compute, {length, num_heads * head_dim}); };
+  const auto keys = [&] { return o->make(compute, {length, num_kv_heads * head_dim}); };
+  const TensorView q = queries(), out = queries(), dout = queries(), dq = queries();
+  const TensorView k = keys(), v = keys(), dk = keys(), dv = keys();
+  const TensorView lse = o->make(DType::f32, {length, num_heads});
+  const TensorView delta = o->make(DType::f32, {length, num_heads});
+  const TensorView workspace =
+      o->make(DType::u8, {kernels::attention_workspace_bytes(shape, compute, device.target())});
+  const kernels::KeyRanges ranges =
+      kernels::causal_ranges({.num_sequences = 1, .query_length = length, .key_length = length},
+                             o->make(DType::i32, {length}), o->make(DType::i32, {length}));
+  const auto forward = [=] {
+    kernels::attention_forward(shape, q, k, v, ranges, out, lse, kernels::Merge::replace,
+                               workspace);
+  };
+  if (!device.is_plan()) forward();  // the backward pass reads its results
+  return {owning(o, forward), owning(o, [=] {
+            kernels::attention_backward(shape, q, k, v, ranges, lse, delta, dout, {dq, dk, dv},
+                                        workspace);
+          })};
+}
+
+const std::vector<LoopCase>& loop_cases() {
+  static const std::vector<LoopCase> cases = {
+      {"rms_norm_forward", true, rms_norm_forward},
+      {"add_rms_norm_forward", true, add_rms_norm_forward},
+      {"rms_norm_backward", true, rms_norm_backward},
+      {"rope", true, rope},
+      {"swiglu_forward", true, swiglu_forward},
+      {"swiglu_backward", true, swiglu_backward},
+      {"embedding_forward", true, embedding_forward},
+      {"embedding_backward", true, embedding_backward},
+      {"softmax_cross_entropy", false, cross_entropy},
+      {"score_softmax", false, score_softmax},
+      {"score_softmax_backward", false, score_softmax_backward},
+      {"select_top_k", false, select_top_k},
+      {"weigh", false, weigh},
+      {"weigh_backward", false, weigh_backward},
+      {"balance_statistics", false, balance_statistics},
+      {"sort_by_expert", false, sort_by_expert},
+      {"gather_rows", true, gather_rows},
+      {"scatter_rows", true, scatter_rows},
+      {"combine_rows", true, combine_rows},
+      {"combine_rows_backward", true, combine_rows_backward},
+      {"sum_rows", true, sum_rows},
+      {"copy", true, copy},
+      {"add", true, add},
+      {"fill_zero", false, fill_zero},
+      {"adamw", false, adamw},
+      {"add_sum_of_squares", false, add_sum_of_squares},
+      {"pack_weight", false, pack_weight},
+      {"attention_delta", true, attention_delta}};
+  return cases;
+}
+
+}  // namespace switchyard::bench

@@ -1,0 +1,38 @@
+// The kernels that a machine's profile has rates of, each with operands of its own: made on the
+// processor to be timed, and on the plan device to learn under which kind and size a step's record
+// knows them. So a case's name and its work are what the plan twin says, and nothing here.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "tensor/device.hpp"
+#include "tensor/dtype.hpp"
+
+namespace switchyard::bench {
+
+// One call of a kernel on operands that it owns.
+using KernelCall = std::function<void()>;
+
+// The three products of a weight, in the order forward, backward_input, backward_weight.
+std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::int64_t out,
+                                      std::int64_t in, DType compute);
+// The same over `groups` groups with as many rows each.
+std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
+                                      std::int64_t rows_of_group, std::int64_t out, std::int64_t in,
+                                      DType compute);
+// Causal attention of one sequence: forward, backward.
+std::vector<KernelCall> attention_calls(Device& device, std::int64_t length, std::int64_t head_dim,
+                                        DType compute);
+
+// The loops: rows of 512 elements, or what the kernel has in their place.
+struct LoopCase {
+  std::string_view name;  // for messages
+  bool has_bf16 = false;  // else of f32 alone
+  std::function<KernelCall(Device& device, std::int64_t rows, DType dtype)> make;
+};
+const std::vector<LoopCase>& loop_cases();
+
+}  // namespace switchyard::bench
