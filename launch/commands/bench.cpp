@@ -15,6 +15,7 @@
 #include "bench/linear.hpp"
 #include "bench/ring.hpp"
 #include "bench/step.hpp"
+#include "launch/commands/bench_machine.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
@@ -33,7 +34,8 @@ struct Request {
   std::optional<Precision> precision;  // none: both
   std::string sizes;                   // empty: the benchmark's own
   bench::Repeats repeats;
-  bool disturb = false;  // of bench step alone
+  bool disturb = false;         // of bench step alone
+  BenchMachineOptions machine;  // of bench machine alone
   // Of bench ring alone; not given: the benchmark's own.
   std::optional<std::string> lengths, scheme;
   std::optional<SequenceLayout> layout;
@@ -250,7 +252,21 @@ void bench_ring(const CommandContext& context, const Request& request,
   bench::run_ring(world, options, request.repeats, output);
 }
 
+void bench_machine(const CommandContext& context, const Request& request, const bench::Output&) {
+  refuse_arguments("machine", request);
+  if (request.precision || !request.sizes.empty())
+    throw UsageError("bench", "bench machine takes no --precision and no --sizes");
+  bench_machine(context, request.machine);
+}
+
 // Options that one benchmark alone understands.
+void refuse_machine_options(const std::string& name, const Request& request) {
+  if (!request.machine.output.empty() || !request.machine.name.empty() || request.machine.quick)
+    throw UsageError("bench", fmt::format("--output, --name and --quick are options of bench "
+                                          "machine; bench {} has none",
+                                          name));
+}
+
 void refuse_disturb(const std::string& name, const Request& request) {
   if (request.disturb)
     throw UsageError("bench",
@@ -273,13 +289,14 @@ struct Benchmark {
   std::string_view name;
   void (*run)(const CommandContext& context, const Request& request, const bench::Output& output);
 };
-constexpr std::array<Benchmark, 7> benchmarks{{{"step", bench_step},
+constexpr std::array<Benchmark, 8> benchmarks{{{"step", bench_step},
                                                {"linear", bench_linear},
                                                {"attention", bench_attention},
                                                {"experts", bench_experts},
                                                {"all_to_all", bench_all_to_all},
                                                {"dispatch", bench_dispatch},
-                                               {"ring", bench_ring}}};
+                                               {"ring", bench_ring},
+                                               {"machine", bench_machine}}};
 
 constexpr const char* description =
     "Measures speed on made-up data and prints it beside the ceiling measured in the same run.\n"
@@ -295,6 +312,9 @@ constexpr const char* description =
     "arrived\n"
     "  dispatch    tokens to the ranks of their experts and back, by every kind of dispatch\n"
     "  ring        attention of one sequence that the ranks share, beside what one rank attains\n"
+    "  machine     all that the plan's seconds are made of, into a profile (docs/planning.md); in "
+    "some\n"
+    "              minutes, and once for each number of ranks on a host that is used\n"
     "\n"
     "docs/performance.md tells what the columns mean.";
 
@@ -345,6 +365,11 @@ int run_bench(const CommandContext& context) {
       .add("heads", "N", request.heads, "ring: query heads (8)")
       .add("kv-heads", "N", request.kv_heads, "ring: kv heads (2)")
       .add("head-dim", "N", request.head_dim, "ring: elements of a head (64)")
+      .add_path("output", "FILE", request.machine.output,
+                "machine: the profile (~/.config/switchyard/profile.yaml, where plan.profile: auto "
+                "looks); settings of other numbers of ranks in it stay")
+      .add("name", "TEXT", request.machine.name, "machine: of the profile (the processor's)")
+      .add("quick", request.machine.quick, "machine: coarse grids, for a try in seconds")
       .arguments("NAME", arguments);
   if (!options.parse(context.arguments)) return 0;
   constexpr std::int64_t most = 1'000'000;
@@ -355,6 +380,7 @@ int run_bench(const CommandContext& context) {
   const Benchmark& benchmark = find_benchmark(arguments);
   request.arguments.assign(arguments.begin() + 1, arguments.end());
   if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
+  if (benchmark.name != "machine") refuse_machine_options(std::string(benchmark.name), request);
   if (benchmark.name != "step") refuse_disturb(std::string(benchmark.name), request);
   Group& world = context.session->world();
   set_threads(RunConfig{}, world);

@@ -6,19 +6,22 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/files/atomic_file.hpp"
 #include "experts/dispatch_mistakes.hpp"
 #include "experts/router_mistakes.hpp"
 #include "kernels/threads.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/commands/context_table.hpp"
 #include "launch/commands/dispatch_table.hpp"
+#include "launch/commands/plan_machine.hpp"
+#include "launch/commands/plan_remedies.hpp"
+#include "launch/commands/plan_search.hpp"
 #include "launch/commands/run_data.hpp"
 #include "launch/commands/table_text.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
-#include "parallel/cores.hpp"
+#include "launch/pricing/predicted_trace.hpp"
 #include "trainer/batch_layout.hpp"
-#include "trainer/memory_limit.hpp"
 #include "trainer/number_text.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/run/run_setup.hpp"
@@ -133,52 +136,6 @@ std::string imbalance_text(const Config& config, const Plan& balanced, std::int6
          table_text(rows);
 }
 
-// What a rank of the job may use, and in words why.
-struct RankMemory {
-  std::int64_t bytes = 0;  // 0: nobody knows
-  std::string reason;
-};
-
-// What the command line says of it; empty or 0: nothing.
-struct MemoryOptions {
-  double gib_of_rank = 0;
-  std::string of_node;
-  std::int64_t ranks_per_node = 0;
-};
-
-int ranks_of_node(const MemoryOptions& options, int num_ranks) {
-  return static_cast<int>(std::min<std::int64_t>(num_ranks, options.ranks_per_node == 0
-                                                                ? Cores::of_this_process().num_cores
-                                                                : options.ranks_per_node));
-}
-
-// Nodes that are not told are taken to be like this host.
-RankMemory memory_of_rank(const MemoryOptions& options, int num_ranks) {
-  if (options.gib_of_rank > 0) {
-    constexpr double most_gib = 1 << 30;
-    return {static_cast<std::int64_t>(std::min(options.gib_of_rank, most_gib) * (1 << 30)),
-            "as --memory says"};
-  }
-  const bool assumes_ranks = options.ranks_per_node == 0;
-  const int ranks_per_node = ranks_of_node(options, num_ranks);
-  const std::string ranks_text =
-      fmt::format("{} {} on a node{}", ranks_per_node, ranks_per_node == 1 ? "rank" : "ranks",
-                  assumes_ranks && num_ranks > 1 ? ", one for each core here" : "");
-  if (!options.of_node.empty()) {
-    const std::int64_t of_node = parse_bytes(options.of_node).value_or(0);
-    return {of_node / ranks_per_node,
-            fmt::format("{} of a node, {}{}", format_bytes(static_cast<double>(of_node)),
-                        ranks_text, assumes_ranks ? " (assumed; --ranks-per-node)" : "")};
-  }
-  const MemoryLimit limit = available_memory().for_each_of(ranks_per_node);
-  if (limit.total == 0) return {};
-  return {
-      limit.available,
-      fmt::format("assumed: nodes like this host, on which {}, {}, leaves so much for each rank; "
-                  "{}; say otherwise with --node-memory, --ranks-per-node",
-                  limit.name, format_bytes(static_cast<double>(limit.total)), ranks_text)};
-}
-
 // Whether the plan fits, and with experts, up to which rows. planned_rows 0: none were given.
 std::string fit_text(const Config& config, const Plan& plan, std::int64_t vocab_size,
                      const RankMemory& memory, std::int64_t planned_rows) {
@@ -223,7 +180,7 @@ nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
 }
 
 void print_json(const Plan& plan, std::string_view target, const ContextProblem& problem,
-                const RankMemory& memory) {
+                const RankMemory& memory, const std::optional<PlannedSeconds>& seconds) {
   nlohmann::ordered_json json;
   json["num_ranks"] = plan.num_ranks;
   json["target"] = target;
@@ -244,6 +201,7 @@ void print_json(const Plan& plan, std::string_view target, const ContextProblem&
     json["memory_of_rank"] = {{"bytes", memory.bytes},
                               {"reason", memory.reason},
                               {"fits", plan.fullest().peak_bytes <= memory.bytes}};
+  if (seconds) json["seconds"] = nlohmann::ordered_json::parse(seconds_json(plan, *seconds));
   for (const RankPlan& rank : plan.ranks) {
     nlohmann::ordered_json entry;
     entry["rank"] = rank.rank;
@@ -272,19 +230,6 @@ std::int64_t vocabulary_of(const LoadedConfig& loaded) {
   return configured > 0 ? configured : vocab_size_of_data(loaded);
 }
 
-void require_right(const MemoryOptions& options) {
-  if (!(options.gib_of_rank >= 0)) throw UsageError("plan", "--memory must be at least 0");
-  if (options.ranks_per_node < 0) throw UsageError("plan", "--ranks-per-node must be at least 1");
-  if (!options.of_node.empty() && parse_bytes(options.of_node).value_or(0) == 0)
-    throw UsageError("plan", fmt::format("--node-memory {}: expected a size as 512GiB, 1.5TB, 64G "
-                                         "or a number of bytes",
-                                         options.of_node));
-  if (options.gib_of_rank > 0 && (!options.of_node.empty() || options.ranks_per_node > 0))
-    throw UsageError("plan",
-                     "--memory is of a rank, --node-memory and --ranks-per-node are of a "
-                     "node: give one or the other");
-}
-
 }  // namespace
 
 int run_plan(const CommandContext& context) {
@@ -293,11 +238,16 @@ int run_plan(const CommandContext& context) {
   std::int64_t num_threads = 0;
   std::string target;
   MemoryOptions memory_options;
+  SecondsOptions seconds_options;
+  std::string trace;
+  bool search = false;
+  std::int64_t most_shown = 10;
   bool json = false;
   std::vector<std::string> arguments;
   Options options("plan", "CONFIG [key.path=value ...]",
                   "Prints what a layout needs, from the trainer's own code on a device without "
-                  "memory: parameters, memory by purpose, work and bytes on the wire.");
+                  "memory: parameters, memory by purpose, work and bytes on the wire; and, with a "
+                  "machine's profile (`switchyard bench machine`, configs/clusters), the seconds.");
   options.add("ranks", "N", num_ranks, "ranks of the job (default 1)")
       .add("rows", "N", rows,
            "rows received by the fullest rank in a layer (a run's max_rows); "
@@ -311,6 +261,21 @@ int run_plan(const CommandContext& context) {
            "ranks that share a node's memory (default: one for each core here)")
       .add("memory", "GIB", memory_options.gib_of_rank,
            "memory a rank may use, instead of those two")
+      .add_path("cluster", "FILE", seconds_options.cluster,
+                "profile of the machine that the seconds are of (default: plan.profile)")
+      .add("imbalance", "LOAD", seconds_options.imbalance,
+           "balanced, rows of the fullest rank over the mean (1.4), or a run's folder, whose load "
+           "is taken on to this layout (default: balanced)")
+      .add("tokens", "N", seconds_options.num_tokens,
+           "of a run, whose hours and energy are then told, too: 1e12")
+      .add("extrapolate", seconds_options.extrapolate,
+           "price also what is far outside the measured sizes and settings")
+      .add_path("trace", "FILE", trace,
+                "write the time line of the foretold step, for Perfetto; needs a profile")
+      .add("search", search,
+           "rank all legal layouts, micro-batches and activation policies that fit into memory by "
+           "their seconds; needs a profile")
+      .add("top", "N", most_shown, "layouts that --search shows (10)")
       .add("json", json, "print JSON, with every kind of rank")
       .arguments("CONFIG", arguments, 1);
   if (!options.parse(context.arguments)) return 0;
@@ -322,20 +287,45 @@ int run_plan(const CommandContext& context) {
     throw UsageError("plan", "--target must be cpu or cuda");
   require_right(memory_options);
   if (rows < 0) throw UsageError("plan", "--rows must be at least 0");
+  if (most_shown < 1) throw UsageError("plan", "--top must be at least 1");
+  if (!(seconds_options.num_tokens >= 0)) throw UsageError("plan", "--tokens must be at least 0");
 
   const LoadedConfig loaded = read_config(arguments.front(), std::span(arguments).subspan(1));
   require_valid_for_ranks(loaded, num_ranks);
   print_warnings(loaded);
   Config config = loaded.config;
   if (!target.empty()) config.run.device = target == "cuda" ? RunDevice::cuda : RunDevice::cpu;
+  if (num_threads > 0) config.run.threads = num_threads;
+  set_planned_threads(config.run, static_cast<int>(num_ranks));
+  const PlanMachine machine =
+      machine_of(seconds_options, memory_options, static_cast<int>(num_ranks), num_threads > 0,
+                 !target.empty(), config);
+  set_planned_threads(config.run, static_cast<int>(num_ranks));
   if (config.run.device == RunDevice::cuda) {
     require_none(router_mistakes_on_card(config.experts));
     require_none(dispatch_mistakes_on_card(config.experts));
   }
-  if (num_threads > 0) config.run.threads = num_threads;
-  set_planned_threads(config.run, static_cast<int>(num_ranks));
   const std::int64_t vocab_size = vocabulary_of(loaded);
   config.model.vocab_size = vocab_size;
+  if ((search || !trace.empty()) && machine.setting == nullptr)
+    throw ConfigError(fmt::format("{} is of seconds, and there are none: {}",
+                                  search ? "--search" : "--trace", machine.found.why_not));
+  if (search) {
+    LoadedConfig searched = loaded;
+    searched.config = config;
+    const SearchResult result = search_layouts(
+        {.loaded = searched,
+         .num_ranks = static_cast<int>(num_ranks),
+         .vocab_size = vocab_size,
+         .memory_bytes = memory_of_rank(memory_options, static_cast<int>(num_ranks), machine).bytes,
+         .profile = *machine.found.profile,
+         .setting = *machine.setting,
+         .options = {.extrapolate = seconds_options.extrapolate,
+                     .imbalance = read_imbalance(seconds_options.imbalance, config).factor}});
+    std::cout << (json ? search_json(result, most_shown) + "\n" : search_text(result, most_shown))
+              << std::flush;
+    return 0;
+  }
   if (rows > 0) {
     const std::int64_t most = worst_case_rows(config, static_cast<int>(num_ranks));
     if (rows > most)
@@ -349,12 +339,23 @@ int run_plan(const CommandContext& context) {
                                    "routing: {}",
                                    rows, least));
   }
-  const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows);
+  const Plan plan = make_plan(config, static_cast<int>(num_ranks), vocab_size, rows,
+                              machine.setting == nullptr ? StepRecords::none
+                              : trace.empty()            ? StepRecords::alike_once
+                                                         : StepRecords::full);
   config.parallel = plan.parallel;  // chosen once
   const ContextProblem problem = context_problem(config, plan.parallel);
-  const RankMemory memory = memory_of_rank(memory_options, plan.num_ranks);
+  const RankMemory memory = memory_of_rank(memory_options, plan.num_ranks, machine);
+  const std::optional<PlannedSeconds> seconds = seconds_of(plan, config, machine, seconds_options);
+  if (!trace.empty()) {
+    constexpr std::size_t most_ranks = 16;
+    write_file_atomically(trace,
+                          predicted_trace(plan, *machine.found.profile, *machine.setting,
+                                          {.imbalance = seconds->step.imbalance}, most_ranks));
+  }
   if (json) {
-    print_json(plan, config.run.device == RunDevice::cuda ? "cuda" : "cpu", problem, memory);
+    print_json(plan, config.run.device == RunDevice::cuda ? "cuda" : "cpu", problem, memory,
+               seconds);
     return 0;
   }
   std::cout << fmt::format(
@@ -373,7 +374,17 @@ int run_plan(const CommandContext& context) {
       !table.empty())
     std::cout << table << '\n';
   if (rows == 0) std::cout << imbalance_text(config, plan, vocab_size) << '\n';
-  std::cout << fit_text(config, plan, vocab_size, memory, rows) << std::flush;
+  std::cout << fit_text(config, plan, vocab_size, memory, rows);
+  if (memory.bytes > 0 && plan.fullest().peak_bytes > memory.bytes) {
+    LoadedConfig changed = loaded;
+    changed.config = config;
+    changed.config.parallel = loaded.config.parallel;
+    std::cout << remedies_text(changed, plan.num_ranks, vocab_size, memory.bytes);
+  }
+  std::cout << '\n';
+  std::cout << (seconds ? seconds_text(plan, *seconds)
+                        : fmt::format("No seconds: {}\n", machine.found.why_not))
+            << std::flush;
   return 0;
 }
 

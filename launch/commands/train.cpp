@@ -10,6 +10,7 @@
 #include "launch/commands/run_data.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/options.hpp"
+#include "launch/pricing/find_profile.hpp"
 #include "launch/program_place.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/run/evaluation_run.hpp"
@@ -63,6 +64,17 @@ std::string continue_command(const CommandContext& context, const LoadedConfig& 
          quote_all_for_shell(words);
 }
 
+// Rank 0 foretells; a profile that is named must be one, for all ranks.
+RunMachine machine_of(Group& world, const LoadedConfig& loaded) {
+  RunMachine machine;
+  run_together(world, [&] {
+    if (world.rank() != 0) return;
+    FoundProfile found = find_profile(loaded.config.plan.profile);
+    machine = {std::move(found.profile), std::move(found.why_not)};
+  });
+  return machine;
+}
+
 // What draws a run, for the shell; empty: it is not here.
 std::string plot_script() {
   const std::string script = script_of_launch("plot.sh");
@@ -89,7 +101,8 @@ int run_train(const CommandContext& context) {
                                   " " + quote_all_for_shell(context.arguments),
                        .version = version_text(),
                        .plot_script = plot_script(),
-                       .job = detect_batch_job()};
+                       .job = detect_batch_job(),
+                       .machine = machine_of(context.session->world(), loaded)};
   // What a run leaves lies in its folder: a reader of its words that goes away (`| head`) does not
   // end it, nor do words that found no room make it fail.
   std::signal(SIGPIPE, SIG_IGN);

@@ -69,6 +69,7 @@ void add_activations(std::vector<Key>& keys);
 void add_capture(std::vector<Key>& keys);
 void add_trace(std::vector<Key>& keys);
 void add_profile(std::vector<Key>& keys);
+void add_plan(std::vector<Key>& keys);
 void add_metrics(std::vector<Key>& keys);
 void add_evaluate(std::vector<Key>& keys);
 void add_checkpoint(std::vector<Key>& keys);

@@ -132,6 +132,17 @@ void add_profile(std::vector<Key>& keys) {
                       "`traces/` in the run's folder, for Perfetto: `10..12`."});
 }
 
+void add_plan(std::vector<Key>& keys) {
+  keys.push_back({.section = "plan",
+                  .name = "profile",
+                  .field = field<&Config::plan, &PlanConfig::profile>(),
+                  .unit = "auto, none or path",
+                  .description =
+                      "The machine's profile, as `switchyard bench machine` measures it; `auto`: "
+                      "~/.config/switchyard/profile.yaml, if it is of this kind of processor. "
+                      "Without one no seconds are foretold."});
+}
+
 void add_metrics(std::vector<Key>& keys) {
   keys.push_back({.section = "metrics",
                   .name = "tensorboard",

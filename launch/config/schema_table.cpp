@@ -238,6 +238,7 @@ std::vector<Key> all_keys() {
   add_capture(keys);
   add_trace(keys);
   add_profile(keys);
+  add_plan(keys);
   add_metrics(keys);
   add_evaluate(keys);
   add_checkpoint(keys);
@@ -267,6 +268,7 @@ constexpr Section all_sections[] = {
     {"capture", "Activations of chosen steps, written to files."},
     {"trace", "Experts and weights of every token of chosen steps, written to files."},
     {"profile", "A time line of chosen steps (docs/reports.md)."},
+    {"plan", "What foretells the seconds of a step (docs/planning.md)."},
     {"metrics", "What `metrics.jsonl` has, and forms beside it."},
     {"evaluate", "Loss on the validation split while training."},
     {"checkpoint", "Saving and resuming."},

@@ -49,6 +49,8 @@ std::string runs_page(const std::vector<RunData>& runs, const std::string& comma
   sections.add("experts", "Load of the experts", figures(load_figures(runs, palette)));
   sections.add("memory", "Memory beside the plan",
                memory_table(runs) + figures(memory_figures(runs)));
+  if (const std::string predicted = prediction_table(runs); !predicted.empty())
+    sections.add("prediction", "Seconds beside the plan", predicted);
   sections.add("restarts", "Restarts and lost time", restarts_table(runs));
   sections.add("repeat", "How to repeat it", repeat_text(runs));
   return sections.page(

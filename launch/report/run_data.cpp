@@ -149,6 +149,22 @@ void take_plan(RecordData& record, const Json& planned) {
   }
 }
 
+PredictedData predicted_in(const Json& json) {
+  PredictedData predicted{.profile = text(json, "profile"),
+                          .why_not = text(json, "why_not"),
+                          .imbalance = number(json, "imbalance"),
+                          .step = number(json, "step_seconds")};
+  if (const auto parts = json.find("parts"); parts != json.end() && parts->is_object())
+    predicted.parts = parts_in(*parts);
+  if (const auto measured = json.find("measured");
+      measured != json.end() && measured->is_object()) {
+    predicted.measured_step = number(*measured, "step_seconds");
+    if (const auto parts = measured->find("parts"); parts != measured->end() && parts->is_object())
+      predicted.measured_parts = parts_in(*parts);
+  }
+  return predicted;
+}
+
 void take_record(RunData& run, const std::string& file) {
   const Json json = Json::parse(file, nullptr, false);
   if (!json.is_object()) {
@@ -174,6 +190,8 @@ void take_record(RunData& run, const std::string& file) {
   }
   if (const auto planned = json.find("planned"); planned != json.end() && planned->is_object())
     take_plan(record, *planned);
+  if (const auto foretold = json.find("predicted"); foretold != json.end() && foretold->is_object())
+    record.predicted = predicted_in(*foretold);
   run.record = std::move(record);
 }
 

@@ -53,6 +53,15 @@ struct Restart {
   std::string reason;
 };
 
+// What was foretold of a run's steps, and what they took. Seconds.
+struct PredictedData {
+  std::string profile;  // empty: nothing was foretold
+  std::string why_not;  // then
+  double imbalance = unknown;
+  double step = unknown, measured_step = unknown;
+  std::array<double, num_parts> parts{}, measured_parts{};
+};
+
 // record.json (trainer/run/run_record.hpp)
 struct RecordData {
   std::string command, directory, version, device, time, hosts;
@@ -67,6 +76,7 @@ struct RecordData {
   double planned_memory_at_rows = unknown;
   std::array<double, num_parts> part_flops{};  // of a step, all ranks
   std::array<double, num_parts> part_wire_bytes{};
+  PredictedData predicted{};
 };
 
 // One exchange between ranks in a traced step.

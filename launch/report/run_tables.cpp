@@ -187,6 +187,43 @@ std::string parts_table(const RunData& run) {
                                  "the mean rank's FLOPs over those seconds.");
 }
 
+std::string prediction_table(const std::vector<RunData>& runs) {
+  constexpr double most_apart = 0.15;
+  Table table{.heads = {"run", "part", "foretold, s", "measured, s", "measured / foretold"},
+              .rows = {}};
+  std::string words;
+  for (const RunData& run : runs) {
+    if (!run.record) continue;
+    const PredictedData& predicted = run.record->predicted;
+    if (predicted.profile.empty()) {
+      if (!predicted.why_not.empty())
+        words += paragraph(
+            fmt::format("{}: no seconds were foretold: {}.", run.name, predicted.why_not));
+      continue;
+    }
+    const auto add = [&](const std::string& part, double foretold, double measured) {
+      table.rows.push_back({run.name, part, plain_cell(foretold), plain_cell(measured),
+                            plain_cell(foretold > 0 ? measured / foretold : unknown, 3)});
+    };
+    for (std::size_t part = 0; part < num_parts; ++part)
+      if (predicted.parts[part] > 0 || predicted.measured_parts[part] > 0)
+        add(std::string(name_of(static_cast<Part>(part))), predicted.parts[part],
+            predicted.measured_parts[part]);
+    add("step", predicted.step, predicted.measured_step);
+    const double ratio = predicted.measured_step / predicted.step;
+    if (std::abs(ratio - 1) > most_apart)
+      words += paragraph(fmt::format(
+          "Warning: the steps of {} took {:.2f} times what the plan foretold. Other work on the "
+          "machine, a profile of another machine, or a part that is priced badly: see the parts.",
+          run.name, ratio));
+  }
+  if (table.rows.empty()) return {};  // without a profile there is nothing to compare
+  return words + table_html(table) +
+         paragraph(
+             "Foretold: the record of the plan, priced by the machine's profile, with the "
+             "load of the experts that was measured. Measured: medians of rank 0's steps.");
+}
+
 std::string restarts_table(const std::vector<RunData>& runs) {
   Table table{.heads = {"run", "restart", "from step", "lost steps", "lost time",
                         "why the start before ended"},

@@ -17,6 +17,9 @@ std::string differences_table(const std::vector<RunData>& runs);
 std::string memory_table(const std::vector<RunData>& runs);
 // Of a single run: seconds, work and bytes on the wire of each part.
 std::string parts_table(const RunData& run);
+// What steps took beside what the plan foretold, by part, with a warning where they part by over
+// 15 %. Empty if nothing was foretold of any of them.
+std::string prediction_table(const std::vector<RunData>& runs);
 std::string restarts_table(const std::vector<RunData>& runs);
 // Empty if nothing is.
 std::string missing_text(const std::vector<RunData>& runs);

@@ -10,7 +10,7 @@
 #include "launch/config/config_file.hpp"
 #include "launch/config/list_value.hpp"
 #include "launch/config/value.hpp"
-#include "launch/sweep/map_reader.hpp"
+#include "launch/config/map_reader.hpp"
 
 namespace switchyard {
 namespace {

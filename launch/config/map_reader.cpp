@@ -1,4 +1,4 @@
-#include "launch/sweep/map_reader.hpp"
+#include "launch/config/map_reader.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
