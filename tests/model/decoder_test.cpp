@@ -158,7 +158,7 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
       for (std::int64_t at = 0; at < length;) {
         const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
         const std::int64_t num = std::min(count, length - at);
-        AttentionMixer::ExtendScratch scratch(device, model, 0, compute, num, length);
+        AttentionMixer::ExtendScratch scratch(device, model, 0, compute, num, length, std::nullopt);
         const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
         Tensor y[2];
         std::vector<std::int32_t> positions(static_cast<std::size_t>(num));
