@@ -30,7 +30,7 @@ switchyard \- trains mixture\-of\-experts language models on many ranks
 ROFF
   for command in "${commands[@]}"; do
     printf '.SS %s\n.nf\n' "$(sed "$text" <<<"$command")"
-    "$switchyard" "$command" --help | sed "$text" | fold -s -w 100
+    "$switchyard" "$command" --help | fold -s -w 100 | sed "$text"  # lines are cut before their beginnings count
     printf '.fi\n'
   done
   cat <<'ROFF'

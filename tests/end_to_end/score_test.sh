@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# switchyard score: the same numbers on 1 to RANKS ranks, equal to the validation loss where both are of the same tokens,
+# switchyard score: the same numbers on 1 to RANKS ranks, losses of masked files on them,
 # windows of long texts, and rows that are told to be wrong.
 #   score_test.sh MPIEXEC SWITCHYARD RANKS
 set -uo pipefail
@@ -49,7 +49,7 @@ done > greedy.jsonl
 expect 0 "$switchyard" score run greedy.jsonl
 [[ $out == *'"is_greedy":true'*$'\n'*'"is_greedy":false'* ]] || fail "greedy ($character): $out"
 
-# Prompts that are masked: the validation loss is the mean over the same tokens that score adds up.
+# Prompts that are masked: the validation loss is that of the other tokens, the same on any number of ranks.
 for ((i = 0; i < 40; ++i)); do
   printf '{"prompt": "The %d tokens of", "text": " sequence %d"}\n' $((i % 9)) $((i % 7))
 done > tasks.jsonl
