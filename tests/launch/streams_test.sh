@@ -26,7 +26,7 @@ capture: {steps: [2], layers: [0], tensors: [hidden]}
 trace: {routing: true, steps: 1..2}
 YAML
 expect 0 "$switchyard" train small.yaml
-dense=(experts.num_experts=0 model.dense_intermediate=32)
+dense=(experts.num_experts=0 model.dense_intermediate=32 trace.routing=false trace.steps=none)
 expect 0 "$switchyard" train small.yaml run.output=dense "${dense[@]}" train.num_steps=1
 echo 'study: {name: small, output: runs/small, config: small.yaml, seeds: [1, 2]}
 sets: [{name: experts, grid: {experts.num_experts: [2]}}]' >study.yaml
@@ -36,9 +36,8 @@ for ((part = 0; part < 8; ++part)); do
   yes "A line of part $part, one of very many that are alike." | head -c 1100000
   printf '\n%%\n \n%%\n'
 done > texts/long.txt
-cd ..
-
 printf '{"text": "The 4 tokens"}\n' > rows.jsonl
+cd ..
 
 # COMMAND | prints: what it prints is its result; leaves: what it leaves in its folder is | the words
 table='
@@ -53,8 +52,8 @@ checkpoint | prints | checkpoint verify run
 upcycle    | prints | upcycle dense small.yaml --output new
 sweep      | prints | sweep study.yaml
 fit        | prints | fit points.csv --law tokens --bootstrap 4
-import     | leaves | import '"$golden"' --output new
-export     | leaves | export run --output published --dtype f32
+import     | prints | import '"$golden"' --output new
+export     | prints | export run --output published --dtype f32
 trace      | prints | trace show run --coactivation pairs.csv --load load.csv
 report     | prints | report run --output page.html
 doctor     | prints | doctor
