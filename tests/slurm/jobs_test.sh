@@ -175,7 +175,7 @@ array=$(submitted_job)
 array_done() { [[ $(cat slurm-"$array"_[01].log 2>/dev/null | grep -c '] done') -eq 2 ]]; }
 must 180 "the array of unbroken runs" array_done
 [[ $(steps_of unbroken) -eq $most && $(steps_of short) -eq 5 ]] || fail "not one line a step"
-! grep -q event unbroken/metrics.jsonl || fail "a restart of the unbroken run"
+! grep -q '"event": "restart"' unbroken/metrics.jsonl || fail "a restart of the unbroken run"
 for run in by_srun by_mpirun short; do
   count=$(steps_of "$run")
   diff <(losses "$run") <(losses unbroken | head -n "$count") >curve.diff ||
