@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/element.hpp"
 #include "kernels/cpu/parallel.hpp"
 
 namespace switchyard::kernels::cpu {
@@ -9,19 +10,6 @@ namespace switchyard::kernels::cpu {
 namespace {
 
 // A few numbers a token: plain loops will do.
-float value_of(float x) {
-  return x;
-}
-float value_of(BFloat16 x) {
-  return to_float(x);
-}
-void put(float value, float& to) {
-  to = value;
-}
-void put(float value, BFloat16& to) {
-  to = to_bf16(value);
-}
-
 float softplus(float x) {
   return x > 20 ? x : std::log1p(std::exp(x));
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/element.hpp"
 #include "kernels/cpu/elementwise.hpp"
 #include "kernels/cpu/parallel.hpp"
 
@@ -16,19 +17,6 @@ namespace {
 
 constexpr float largest = 448;
 constexpr std::uint8_t nan_code = 0x7f;
-
-float value_of(float x) {
-  return x;
-}
-float value_of(BFloat16 x) {
-  return to_float(x);
-}
-void set(float value, float& x) {
-  x = value;
-}
-void set(float value, BFloat16& x) {
-  x = to_bf16(value);
-}
 
 const std::array<float, 256>& e4m3_values() {
   static const std::array<float, 256> values = [] {
@@ -79,7 +67,7 @@ void unpack_fp8(const std::byte* wire, std::int64_t cols, T* x) {
     std::memcpy(&scale, scales, sizeof scale);
     scales += sizeof scale;
     for (std::int64_t i = begin; i < std::min(cols, begin + fp8_block); ++i)
-      set(values[codes[i]] * scale, x[i]);
+      put(values[codes[i]] * scale, x[i]);
   }
 }
 
