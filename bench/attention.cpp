@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/attention.hpp"
+#include "kernels/attention/attention.hpp"
 
 namespace switchyard::bench {
 
@@ -36,9 +36,8 @@ class Problem {
         lse_(device, Purpose::activation, DType::f32,
              {size.num_sequences * size.length, size.num_heads}),
         delta_(device, Purpose::activation, DType::f32, lse_->shape),
-        workspace_(
-            device, Purpose::workspace, DType::u8,
-            {kernels::attention_workspace_bytes(shape_, precision, device.target())}) {
+        workspace_(device, Purpose::workspace, DType::u8,
+                   {kernels::attention_workspace_bytes(shape_, precision, device.target())}) {
     const std::int64_t num_tokens = size.num_sequences * size.length;
     for (Tensor* each : {&q_, &out_, &dout_, &dq_})
       *each = Tensor(device, Purpose::activation, precision,

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <random>
 
-#include "experts/dispatcher.hpp"
+#include "experts/dispatch/dispatcher.hpp"
 #include "kernels/host_copy.hpp"
-#include "kernels/permute.hpp"
+#include "kernels/routing/permute.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard::bench {

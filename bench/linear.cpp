@@ -1,6 +1,6 @@
 #include "bench/linear.hpp"
 
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 
 namespace switchyard::bench {
 

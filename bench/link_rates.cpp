@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "bench/machine_rates.hpp"
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 #include "tensor/work_record.hpp"
 #include "trainer/pricing/exchange_price.hpp"
 

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <cmath>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/peak.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "experts/router_config.hpp"
-#include "kernels/select_sequences.hpp"
-#include "kernels/wire_rows.hpp"
+#include "kernels/routing/select_sequences.hpp"
+#include "kernels/rows/wire_rows.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {
@@ -45,7 +45,7 @@ struct SharedExpertsConfig {
 
 // How tokens reach the ranks of their experts (docs/parallelism.md). all_to_all: a row for each
 // choice; the others send a token once, to all ranks or by way of nodes
-// (experts/token_delivery.hpp). What experts return comes back as rows on all ways.
+// (experts/dispatch/token_delivery.hpp). What experts return comes back as rows on all ways.
 enum class DispatchKind : std::uint8_t { all_to_all, all_gather, hierarchical };
 constexpr std::array<std::string_view, 3> choice_names(DispatchKind) {
   return {"all_to_all", "all_gather", "hierarchical"};
@@ -89,7 +89,7 @@ struct ExpertsConfig {
   bool normalize_top_k = true;  // in a configuration file that leaves it out: top_k > 1
   BalanceScope balance_scope = BalanceScope::sequence;
   // Of the bias that is added to an expert's scores for the choice alone: after each step it moves
-  // by so much towards balance (kernels/choice_counts.hpp). 0: there is none.
+  // by so much towards balance (kernels/routing/choice_counts.hpp). 0: there is none.
   double bias_rate = 0;
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 

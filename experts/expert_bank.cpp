@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "kernels/host_copy.hpp"
-#include "kernels/swiglu.hpp"
+#include "kernels/rows/swiglu.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -3,11 +3,10 @@
 //   y = down (silu(gate x) * (up x)),   gate and up as one product
 // A dense feed-forward layer is a bank of one expert. On processors with caches rows are taken in
 // blocks, of several experts where these have few, whose intermediate stays there; elsewhere all at
-// once (kernels/grouped_linear.hpp). A row's bits depend neither on the ranks nor on the threads
-// that share the work. The bank owns
-// parameters. Its backward reads the rows it got and the product gate_up of each; who has not kept
-// the product (an empty view) lets the backward compute it again, block by block, with the same
-// bits. Everything else is in BankScratch.
+// once (kernels/products/grouped_linear.hpp). A row's bits depend neither on the ranks nor on the
+// threads that share the work. The bank owns parameters. Its backward reads the rows it got and the
+// product gate_up of each; who has not kept the product (an empty view) lets the backward compute
+// it again, block by block, with the same bits. Everything else is in BankScratch.
 #pragma once
 
 #include <functional>
@@ -15,7 +14,7 @@
 #include <vector>
 
 #include "experts/row_capacity.hpp"
-#include "kernels/grouped_linear.hpp"
+#include "kernels/products/grouped_linear.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
 

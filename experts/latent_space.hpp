@@ -8,7 +8,7 @@
 
 #include <string>
 
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
 #include "tensor/record_tensor.hpp"

@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "experts/route_rows.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/permute.hpp"
+#include "kernels/routing/permute.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

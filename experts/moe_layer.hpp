@@ -17,10 +17,10 @@
 #include <vector>
 
 #include "experts/config.hpp"
-#include "experts/dispatcher.hpp"
+#include "experts/dispatch/dispatcher.hpp"
 #include "experts/expert_bank.hpp"
 #include "experts/latent_space.hpp"
-#include "experts/router.hpp"
+#include "experts/router/router.hpp"
 #include "experts/row_capacity.hpp"
 #include "experts/shared_experts.hpp"
 #include "parallel/pass.hpp"

@@ -6,7 +6,7 @@
 #include "experts/moe_layer.hpp"
 #include "experts/route_rows.hpp"
 #include "kernels/host_copy.hpp"
-#include "kernels/permute.hpp"
+#include "kernels/routing/permute.hpp"
 
 namespace switchyard {
 

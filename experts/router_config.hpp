@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/select.hpp"
+#include "kernels/routing/select.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
+#include "kernels/rows/elementwise.hpp"
 
 namespace switchyard {
 

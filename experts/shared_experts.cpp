@@ -1,8 +1,8 @@
 #include "experts/shared_experts.hpp"
 
-#include "kernels/elementwise.hpp"
-#include "kernels/permute.hpp"
-#include "kernels/swiglu.hpp"
+#include "kernels/routing/permute.hpp"
+#include "kernels/rows/elementwise.hpp"
+#include "kernels/rows/swiglu.hpp"
 
 namespace switchyard {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/elementwise.hpp"
-#include "kernels/router_noise.hpp"
+#include "kernels/routing/router_noise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/alike.hpp"
 
 namespace switchyard {

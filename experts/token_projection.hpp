@@ -2,14 +2,14 @@
 // logits, the gate of shared experts. Legend: T tokens, H hidden, N numbers a token.
 #pragma once
 
-#include "kernels/elementwise.hpp"
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
 
 namespace switchyard {
 
-// Multiplicative noise on a projection's input (kernels/router_noise.hpp).
+// Multiplicative noise on a projection's input (kernels/routing/router_noise.hpp).
 struct Jitter {
   float epsilon = 0;               // 0: none
   kernels::DropoutSite site = {};  // of all tokens

@@ -1,6 +1,6 @@
 #include "kernels/gradient_sum.hpp"
 
-#include "kernels/cpu/exact_weight_gradient.hpp"
+#include "kernels/cpu/products/exact_weight_gradient.hpp"
 #include "kernels/threads.hpp"
 
 namespace switchyard::kernels {

@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "cmake/built_with.hpp"
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 
 namespace switchyard::kernels {

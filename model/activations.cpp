@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "experts/token_delivery.hpp"
-#include "kernels/balance.hpp"
-#include "kernels/elementwise.hpp"
+#include "experts/dispatch/token_delivery.hpp"
 #include "kernels/host_copy.hpp"
-#include "kernels/routing_figures.hpp"
+#include "kernels/routing/balance.hpp"
+#include "kernels/routing/routing_figures.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "model/transformer.hpp"
 
 namespace switchyard {

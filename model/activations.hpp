@@ -35,8 +35,8 @@ class Activations {
   Activations(const Activations&) = delete;
   Activations& operator=(const Activations&) = delete;
 
-  // Where the documents of the next batches begin (kernels/key_ranges.hpp): from now on no
-  // token attends to another document. Empty, as at first: documents do not matter.
+  // Where the documents of the next batches begin (kernels/attention/key_ranges.hpp): from now on
+  // no token attends to another document. Empty, as at first: documents do not matter.
   void set_documents(kernels::DocumentStarts document_starts);
 
   // Rows for which there is room: that this rank received in a layer so far, or were reserved.
@@ -57,7 +57,7 @@ class Activations {
   // i64 [layers with experts, places + 3]: of all passes since clear_loads(), of this rank's
   // tokens, the rows by place of the expert, the slots that were dropped, the rows whose expert is
   // on another node, and the entropies of the routers' shares while training
-  // (kernels/routing_figures.hpp). Empty without experts.
+  // (kernels/routing/routing_figures.hpp). Empty without experts.
   TensorView loads() const { return loads_.empty() ? TensorView{} : loads_.view(); }
   // i64 [layers with experts, experts]: the slots of this rank's tokens by expert, dropped ones
   // included, of all passes since clear_loads(). Empty unless the configuration asks for them.

@@ -1,8 +1,8 @@
 #include "model/block.hpp"
 
-#include "experts/row_units.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/rms_norm.hpp"
+#include "experts/dispatch/row_units.hpp"
+#include "kernels/rows/elementwise.hpp"
+#include "kernels/rows/rms_norm.hpp"
 #include "model/mixers/make_mixer.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/rope.hpp"
+#include "kernels/rows/rope.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {
@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, 8> choice_names(MixerKind) {
 }
 
 // How tokens learn of their place. rope: queries and keys of attention are turned by it
-// (kernels/rope.hpp); absolute, sinusoidal: a vector is added to the embedding, learned or of
+// (kernels/rows/rope.hpp); absolute, sinusoidal: a vector is added to the embedding, learned or of
 // sines and cosines (model/position_embedding.hpp); alibi: scores of attention are lowered by
 // distance; none: from the causal mask alone.
 enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal, alibi };
@@ -69,7 +69,7 @@ struct MixerConfig {
   bool operator==(const MixerConfig&) const = default;
 };
 
-// How rotary frequencies stretch to sequences longer than those trained on (kernels/rope.hpp).
+// How rotary frequencies stretch to sequences longer than those trained on (kernels/rows/rope.hpp).
 struct RopeScalingConfig {
   kernels::RopeScaling kind = kernels::RopeScaling::none;
   double factor = 1;                 // how many times longer

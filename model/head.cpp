@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "kernels/cross_entropy.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/sums.hpp"
+#include "kernels/rows/cross_entropy.hpp"
+#include "kernels/rows/elementwise.hpp"
+#include "kernels/sums/sums.hpp"
 #include "model/parameter_spec.hpp"
 #include "tensor/alike.hpp"
 #include "tensor/error.hpp"

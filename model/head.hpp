@@ -7,7 +7,7 @@
 
 #include <functional>
 
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 #include "model/config.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
@@ -32,7 +32,7 @@ class Head {
        std::int64_t vocab_size_used);
 
   void pack_weights();
-  // What is to be said after each token, and how much it counts (kernels/cross_entropy.hpp).
+  // What is to be said after each token, and how much it counts (kernels/rows/cross_entropy.hpp).
   struct Targets {
     TensorView ids;      // i32 [T]
     TensorView weights;  // f32 [T]; empty: 1 each

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "kernels/elementwise.hpp"
-#include "kernels/embedding.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/elementwise.hpp"
+#include "kernels/rows/embedding.hpp"
 #include "model/parameter_spec.hpp"
 
 namespace switchyard {

@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "kernels/rope.hpp"
+#include "kernels/rows/rope.hpp"
 #include "model/config.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"

@@ -3,7 +3,7 @@
 // backward pass.
 #pragma once
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "parallel/pass.hpp"
 
 namespace switchyard {

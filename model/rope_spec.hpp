@@ -1,7 +1,7 @@
 // Rotary positions as the configuration asks for them.
 #pragma once
 
-#include "kernels/rope.hpp"
+#include "kernels/rows/rope.hpp"
 #include "model/config.hpp"
 
 namespace switchyard {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "experts/router.hpp"
+#include "experts/router/router.hpp"
 #include "parallel/pass.hpp"
 
 namespace switchyard {

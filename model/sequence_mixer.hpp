@@ -15,8 +15,8 @@
 #include <memory>
 #include <string_view>
 
-#include "kernels/key_ranges.hpp"
-#include "kernels/rope.hpp"
+#include "kernels/attention/key_ranges.hpp"
+#include "kernels/rows/rope.hpp"
 #include "parallel/context/sequence_split.hpp"
 #include "parallel/pass.hpp"
 #include "tensor/record_tensor.hpp"

@@ -1,9 +1,9 @@
 #include "model/transformer.hpp"
 
-#include "kernels/elementwise.hpp"
-#include "kernels/embedding.hpp"
-#include "kernels/rms_norm.hpp"
-#include "kernels/sums.hpp"
+#include "kernels/rows/elementwise.hpp"
+#include "kernels/rows/embedding.hpp"
+#include "kernels/rows/rms_norm.hpp"
+#include "kernels/sums/sums.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/residual_dropout.hpp"
 #include "model/rope_spec.hpp"

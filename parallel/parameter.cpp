@@ -5,8 +5,8 @@
 #include <optional>
 #include <utility>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "kernels/threads.hpp"
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/sums.hpp"
+#include "kernels/sums/sums.hpp"
 #include "parallel/gradient_sync.hpp"
 #include "parallel/group/group.hpp"
 #include "parallel/layer_order.hpp"
@@ -13,8 +13,8 @@
 
 namespace switchyard {
 
-// Exact mode: how terms of sums in double are rounded (kernels/sums.hpp). Such sums of losses are
-// not divided by how many terms there are. Otherwise all 0.
+// Exact mode: how terms of sums in double are rounded (kernels/sums/sums.hpp). Such sums of losses
+// are not divided by how many terms there are. Otherwise all 0.
 struct ExactFigures {
   kernels::ExactTerms token_loss;  // of a token, times its weight
   kernels::ExactTerms balance;     // of a sequence and layer

@@ -1,6 +1,6 @@
 #include "trainer/adamw_optimizer.hpp"
 
-#include "kernels/sums.hpp"
+#include "kernels/sums/sums.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "kernels/adamw.hpp"
+#include "kernels/sums/adamw.hpp"
 #include "parallel/parameter.hpp"
 #include "trainer/config.hpp"
 
@@ -20,12 +20,12 @@ class AdamW {
   AdamW& operator=(const AdamW&) = delete;
 
   // Adds the squares of the summed gradients of this rank's part to sum, f64 [3], of which only
-  // exact sums use more than the first (kernels/sums.hpp); added up over all ranks of the store's
-  // mesh they are the square of the model's gradient norm.
+  // exact sums use more than the first (kernels/sums/sums.hpp); added up over all ranks of the
+  // store's mesh they are the square of the model's gradient norm.
   void add_squared_norm(const TensorView& sum) const;
   // One update of values and moments from the summed gradients of the owned parts. `step` counts
   // from 1. decision: f32 [2], how gradients are clipped and whether there may be an update at all
-  // (kernels/adamw.hpp), which the host need not know yet.
+  // (kernels/sums/adamw.hpp), which the host need not know yet.
   void update(std::int64_t step, double learning_rate, const TensorView& decision);
 
   // f32 [numel]: the moments of a range of store.owned_ranges() that is trained.

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "experts/dispatch_mistakes.hpp"
-#include "experts/router_mistakes.hpp"
+#include "experts/dispatch/dispatch_mistakes.hpp"
+#include "experts/router/router_mistakes.hpp"
 #include "parallel/placement.hpp"
 #include "tensor/error.hpp"
 #include "trainer/exact_units.hpp"

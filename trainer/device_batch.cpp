@@ -1,7 +1,7 @@
 #include "trainer/device_batch.hpp"
 
+#include "kernels/attention/key_ranges.hpp"
 #include "kernels/host_copy.hpp"
-#include "kernels/key_ranges.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

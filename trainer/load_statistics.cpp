@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/host_copy.hpp"
-#include "kernels/routing_figures.hpp"
+#include "kernels/routing/routing_figures.hpp"
 
 namespace switchyard {
 

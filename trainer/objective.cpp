@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cross_entropy.hpp"
+#include "kernels/rows/cross_entropy.hpp"
 
 namespace switchyard {
 

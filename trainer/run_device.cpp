@@ -3,8 +3,8 @@
 #include <fmt/core.h>
 
 #include "cmake/built_with.hpp"
-#include "experts/dispatch_mistakes.hpp"
-#include "experts/router_mistakes.hpp"
+#include "experts/dispatch/dispatch_mistakes.hpp"
+#include "experts/router/router_mistakes.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tensor/error.hpp"
 

@@ -4,8 +4,8 @@
 #include <array>
 #include <bit>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "model/transformer.hpp"
 
 namespace switchyard {

@@ -11,7 +11,7 @@
 #include <array>
 #include <vector>
 
-#include "kernels/step_figures.hpp"
+#include "kernels/sums/step_figures.hpp"
 #include "parallel/group/group.hpp"
 #include "tensor/tensor.hpp"
 
@@ -67,7 +67,8 @@ class StepReport {
   // One all-gather of a few numbers, put on the device's streams, and what follows from them.
   // Collective.
   void exchange(const HostFigures& mine, const kernels::UpdateRule& rule);
-  // f32 [2], of the last exchange: the gradients' factor and whether to go (kernels/adamw.hpp).
+  // f32 [2], of the last exchange: the gradients' factor and whether to go
+  // (kernels/sums/adamw.hpp).
   const TensorView& decision() const { return decision_; }
   // The host waits for the last exchange. All zeros on the plan device.
   GatheredReport read() const;

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/cross_entropy.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/cross_entropy.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 #include "trainer/exact_units.hpp"

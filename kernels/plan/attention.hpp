@@ -1,7 +1,7 @@
 // Attention on the plan device: it records its work.
 #pragma once
 
-#include "kernels/attention.hpp"
+#include "kernels/attention/attention.hpp"
 
 namespace switchyard::kernels::plan {
 

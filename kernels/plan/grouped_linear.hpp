@@ -1,10 +1,10 @@
-// The products of kernels/grouped_linear.hpp on the plan device, which has no offsets to read: all
-// rows are in use, and every group has as many.
+// The products of kernels/products/grouped_linear.hpp on the plan device, which has no offsets to
+// read: all rows are in use, and every group has as many.
 #pragma once
 
 #include <vector>
 
-#include "kernels/grouped_linear.hpp"
+#include "kernels/products/grouped_linear.hpp"
 
 namespace switchyard::kernels::plan {
 

@@ -1,7 +1,7 @@
-// The products of kernels/linear.hpp on the plan device: they record their work.
+// The products of kernels/products/linear.hpp on the plan device: they record their work.
 #pragma once
 
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 
 namespace switchyard::kernels::plan {
 

@@ -1,11 +1,11 @@
-// The plan twins of kernels/linear_recurrence.hpp. FLOPs of a token and head in chunks of C, the
-// triangles above the diagonal not counted:
+// The plan twins of kernels/recurrence/linear_recurrence.hpp. FLOPs of a token and head in chunks
+// of C, the triangles above the diagonal not counted:
 //   forward   4 d_k d_v + C (d_k + d_v),    with the delta rule 2 d_k d_v + C (d_k + d_v) + C^2 / 3
 //   more backward 10 d_k d_v + C (3 d_k + 2 d_v), with it 16 d_k d_v + 5.5 C (d_k + d_v)
 // What the backward computes of the forward again is in these.
 #pragma once
 
-#include "kernels/linear_recurrence.hpp"
+#include "kernels/recurrence/linear_recurrence.hpp"
 
 namespace switchyard::kernels::plan {
 

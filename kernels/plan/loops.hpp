@@ -5,7 +5,7 @@
 
 #include <span>
 
-#include "kernels/adamw.hpp"
+#include "kernels/sums/adamw.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels::plan {

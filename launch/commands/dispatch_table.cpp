@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "experts/dispatch_bytes.hpp"
+#include "experts/dispatch/dispatch_bytes.hpp"
 #include "launch/commands/table_text.hpp"
 #include "trainer/batch_layout.hpp"
 

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/files/atomic_file.hpp"
-#include "experts/dispatch_mistakes.hpp"
-#include "experts/router_mistakes.hpp"
+#include "experts/dispatch/dispatch_mistakes.hpp"
+#include "experts/router/router_mistakes.hpp"
 #include "kernels/threads.hpp"
 #include "launch/commands/commands.hpp"
 #include "launch/commands/context_table.hpp"

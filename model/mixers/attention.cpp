@@ -5,8 +5,8 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/attention_sink.hpp"
-#include "kernels/elementwise.hpp"
+#include "kernels/attention/attention_sink.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/rope_spec.hpp"
 #include "tensor/error.hpp"

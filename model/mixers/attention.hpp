@@ -15,8 +15,8 @@
 #include <string>
 
 #include "experts/row_bias.hpp"
-#include "kernels/attention.hpp"
-#include "kernels/linear.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/products/linear.hpp"
 #include "model/config.hpp"
 #include "model/mixers/causal_convolution.hpp"
 #include "model/mixers/query_key_norm.hpp"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "model/parameter_spec.hpp"
 #include "tensor/alike.hpp"
 

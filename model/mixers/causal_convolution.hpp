@@ -1,14 +1,14 @@
-// The short convolution in front of a mixer (kernels/short_convolution.hpp), over the columns of
-// its queries, keys and values. Where sequences are split over context ranks, each rank gets the
-// few rows before its runs (parallel/context/halo_exchange.hpp), once: they are kept for the
-// backward pass under every policy, and their gradients go home.
-// Legend: T tokens = S sequences of n, m positions that are read here, c channels, w taps.
+// The short convolution in front of a mixer (kernels/recurrence/short_convolution.hpp), over the
+// columns of its queries, keys and values. Where sequences are split over context ranks, each rank
+// gets the few rows before its runs (parallel/context/halo_exchange.hpp), once: they are kept for
+// the backward pass under every policy, and their gradients go home. Legend: T tokens = S sequences
+// of n, m positions that are read here, c channels, w taps.
 #pragma once
 
 #include <optional>
 #include <string>
 
-#include "kernels/short_convolution.hpp"
+#include "kernels/recurrence/short_convolution.hpp"
 #include "model/sequence_mixer.hpp"
 #include "parallel/context/halo_exchange.hpp"
 #include "parallel/parameter.hpp"

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/elementwise.hpp"
-#include "kernels/rms_norm.hpp"
+#include "kernels/rows/elementwise.hpp"
+#include "kernels/rows/rms_norm.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/rope_spec.hpp"
 #include "tensor/error.hpp"

@@ -6,7 +6,7 @@
 //   [q_n q_r]_h = u Wq,h^T              q_h = [q_n,h turn(q_r,h)],  u = x or norm(x Wq_down^T)
 //   y = concat_h(attention(q_h, k_h, v_h)) Wout^T,  scores scaled by 1 / sqrt(N + R) [m^2]
 // m: of YaRN, where mscale_all_dim asks for it (model/rope_spec.hpp). A head's elements that turn
-// pair i with i + R / 2, as everywhere here (kernels/rope.hpp).
+// pair i with i + R / 2, as everywhere here (kernels/rows/rope.hpp).
 //
 // Training makes keys and values of all heads, values padded to the width of keys, and goes through
 // ContextAttention as attention does. Generation multiplies Wkv_up into queries and outputs (the
@@ -18,8 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention.hpp"
-#include "kernels/linear.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/products/linear.hpp"
 #include "model/config.hpp"
 #include "model/sequence_mixer.hpp"
 #include "parallel/context/context_attention.hpp"

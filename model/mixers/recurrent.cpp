@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/decay_gates.hpp"
-#include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/recurrence/decay_gates.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "model/parameter_spec.hpp"
 #include "tensor/error.hpp"
 

@@ -12,7 +12,7 @@
 #include <optional>
 #include <string>
 
-#include "kernels/linear.hpp"
+#include "kernels/products/linear.hpp"
 #include "model/mixers/causal_convolution.hpp"
 #include "model/mixers/recurrent_form.hpp"
 #include "model/sequence_mixer.hpp"

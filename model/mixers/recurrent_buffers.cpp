@@ -1,6 +1,6 @@
 #include "model/mixers/recurrent.hpp"
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 
 namespace switchyard {
 

@@ -6,9 +6,9 @@
 #include <span>
 #include <vector>
 
-#include "kernels/feature_map.hpp"
-#include "kernels/gated_norm.hpp"
-#include "kernels/linear_recurrence.hpp"
+#include "kernels/recurrence/feature_map.hpp"
+#include "kernels/recurrence/gated_norm.hpp"
+#include "kernels/recurrence/linear_recurrence.hpp"
 #include "model/config.hpp"
 
 namespace switchyard {

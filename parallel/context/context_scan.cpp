@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {

@@ -1,9 +1,10 @@
-// States of a linear recurrence (kernels/linear_recurrence.hpp) where sequences are split over
-// ranks. A run of consecutive positions is an affine map of the state, S -> T S + S_ext; each rank
-// makes the maps of its runs, one all-gather brings every rank all of them, and each folds them in
-// the order of the positions up to its own runs (Sun et al., "LASP-2", 2025, where runs are one a
-// rank; zigzag has two). Backwards the same with the gradients of the states, the other way round,
-// and the maps' T of the forward pass. Bytes do not depend on how long sequences are:
+// States of a linear recurrence (kernels/recurrence/linear_recurrence.hpp) where sequences are
+// split over ranks. A run of consecutive positions is an affine map of the state, S -> T S + S_ext;
+// each rank makes the maps of its runs, one all-gather brings every rank all of them, and each
+// folds them in the order of the positions up to its own runs (Sun et al., "LASP-2", 2025, where
+// runs are one a rank; zigzag has two). Backwards the same with the gradients of the states, the
+// other way round, and the maps' T of the forward pass. Bytes do not depend on how long sequences
+// are:
 //   forward   (P - 1) r S A (d_k d_v' + T) 4    backward   (P - 1) r S A d_k d_v' 4
 // for P ranks with at most r runs each. Sums have a fixed order. One object for all layers of a
 // shape; borrows the group.
@@ -11,7 +12,7 @@
 
 #include <vector>
 
-#include "kernels/linear_recurrence.hpp"
+#include "kernels/recurrence/linear_recurrence.hpp"
 #include "parallel/context/sequence_split.hpp"
 #include "parallel/group/exchange_progress.hpp"
 #include "parallel/group/group.hpp"

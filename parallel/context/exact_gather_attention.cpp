@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "kernels/attention_sink.hpp"
+#include "kernels/attention/attention_sink.hpp"
 
 namespace switchyard {
 

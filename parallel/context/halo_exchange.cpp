@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <utility>
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 

@@ -11,8 +11,8 @@
 #include <span>
 #include <vector>
 
-#include "kernels/attention.hpp"
-#include "kernels/key_ranges.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/attention/key_ranges.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard {
@@ -68,8 +68,8 @@ class PartAttention {
   // By sequence, or empty; kept until the next call.
   void set_documents(kernels::DocumentStarts document_starts);
 
-  // The kernel's own contract (kernels/attention.hpp). A part that nobody sees is skipped where
-  // something is there before; false: it was.
+  // The kernel's own contract (kernels/attention/attention.hpp). A part that nobody sees is skipped
+  // where something is there before; false: it was.
   bool forward(const AttentionPart& part, const AttentionInputs& inputs, const TensorView& out,
                const TensorView& lse, kernels::Merge merge, const kernels::Poll& poll);
   // The gradients asked for are written; without a pair to see, nothing is, and the result is

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/attention_sink.hpp"
+#include "kernels/attention/attention_sink.hpp"
 
 namespace switchyard {
 

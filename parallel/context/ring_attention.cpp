@@ -4,8 +4,8 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/attention_sink.hpp"
-#include "kernels/elementwise.hpp"
+#include "kernels/attention/attention_sink.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/alike.hpp"
 #include "tensor/error.hpp"
 

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "parallel/group/group.hpp"
 #include "tensor/error.hpp"
 

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "kernels/cross_entropy.hpp"
+#include "kernels/rows/cross_entropy.hpp"
 #include "parallel/context/sequence_split.hpp"
 #include "tests/end_to_end/small_run.hpp"
 #include "tests/support/mpi_test.hpp"

@@ -7,7 +7,7 @@
 
 #include "data/hdf5/hdf5.hpp"
 #include "experts/moe_layer.hpp"
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/reference_moe.hpp"

@@ -1,5 +1,5 @@
 // Rows by kind of dispatch against a count over all sets of choices.
-#include "experts/dispatch_bytes.hpp"
+#include "experts/dispatch/dispatch_bytes.hpp"
 
 #include <gtest/gtest.h>
 

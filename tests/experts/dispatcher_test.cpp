@@ -1,6 +1,6 @@
 // Dispatch and its way back as linear maps: inverse and adjoint to each other, for every expert
 // degree, uneven numbers of tokens and forced routings. Rows carry numbers that name their slot.
-#include "experts/dispatcher.hpp"
+#include "experts/dispatch/dispatcher.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <limits>
 #include <numeric>
 
-#include "kernels/permute.hpp"
+#include "kernels/routing/permute.hpp"
 #include "parallel/mesh.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/mpi_test.hpp"

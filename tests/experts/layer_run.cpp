@@ -6,9 +6,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "experts/given_load.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/select.hpp"
+#include "experts/router/given_load.hpp"
+#include "kernels/routing/select.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tests/experts/numbers.hpp"
 #include "tests/support/reference_routing.hpp"
 #include "tests/support/tested_device.hpp"

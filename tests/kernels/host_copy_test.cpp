@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "kernel_test.hpp"
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tests/support/tested_device.hpp"
 
 namespace switchyard::test {

@@ -1,6 +1,8 @@
 # Products and attention, once for every instruction set of SWITCHYARD_TEST_ISAS.
-foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention_share)
-  switchyard_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp
+foreach(source IN ITEMS products/linear products/grouped_linear attention/attention
+    attention/attention_ranges attention/attention_share)
+  cmake_path(GET source FILENAME name)
+  switchyard_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${source}_test.cpp
     DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
   foreach(isa IN LISTS SWITCHYARD_TEST_ISAS)
     add_test(NAME ${name}_test.${isa} COMMAND ${name}_test)
@@ -9,7 +11,7 @@ foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention
   endforeach()
 endforeach()
 # Sizes of tiles: the card's own, so one instruction set will do.
-switchyard_test(attention_tiles_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/attention_tiles_test.cpp
+switchyard_test(attention_tiles_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/attention/attention_tiles_test.cpp
   DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
 foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention_tiles)
   switchyard_card_test(${name}_test)

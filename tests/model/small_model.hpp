@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "model/transformer.hpp"
 #include "tests/support/on_device.hpp"
 #include "tests/support/reference_transformer.hpp"

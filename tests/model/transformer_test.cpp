@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/cross_entropy.hpp"
+#include "kernels/rows/cross_entropy.hpp"
 #include "tensor/error.hpp"
 #include "tests/model/small_model.hpp"
 

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/key_ranges.hpp"
+#include "kernels/attention/key_ranges.hpp"
 #include "tensor/error.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/tested_device.hpp"

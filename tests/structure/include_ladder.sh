@@ -19,9 +19,29 @@ declare -A below=(
 )
 # A sub-folder -> the brothers it may include; all may include what lies in the folder itself.
 declare -A brothers=(
-  [tensor/cuda]="" [kernels/cpu]="" [kernels/cuda]="" [kernels/plan]="cpu cuda"
+  [tensor/cuda]=""
+  [kernels/cpu]=""
+  [kernels/cuda]=""
+  [kernels/plan]="sums rows products routing attention recurrence cpu cpu/products cpu/attention cuda cuda/products cuda/attention"
+  [kernels/sums]="plan cpu/sums cuda/sums" [kernels/cpu/sums]="cpu sums" [kernels/cuda/sums]="cuda sums"
+  [kernels/rows]="sums plan cpu/rows cuda/rows"
+  [kernels/cpu/rows]="cpu rows sums cpu/sums"
+  [kernels/cuda/rows]="cuda rows sums cuda/sums"
+  [kernels/products]="sums plan cpu/products cuda/products"
+  [kernels/cpu/products]="cpu products sums cpu/sums"
+  [kernels/cuda/products]="cuda products sums cuda/sums"
+  [kernels/routing]="rows sums plan cpu/routing cuda/routing"
+  [kernels/cpu/routing]="cpu routing rows sums cpu/rows cpu/sums"
+  [kernels/cuda/routing]="cuda routing rows sums cuda/rows cuda/sums"
+  [kernels/attention]="products sums plan cpu/attention cuda/attention"
+  [kernels/cpu/attention]="cpu attention products sums cpu/products cpu/sums"
+  [kernels/cuda/attention]="cuda attention products sums cuda/products cuda/sums"
+  [kernels/recurrence]="attention products rows sums plan cpu/recurrence cuda/recurrence"
+  [kernels/cpu/recurrence]="cpu recurrence attention products rows sums cpu/attention cpu/products cpu/rows cpu/sums"
+  [kernels/cuda/recurrence]="cuda recurrence attention products rows sums cuda/attention cuda/products cuda/rows cuda/sums"
   [data/files]="" [data/hdf5]="files" [data/bpe]="" [data/formats]="files" [data/safetensors]="files"
   [data/prepare]="files formats hdf5"
+  [experts/router]="" [experts/dispatch]=""
   [model/mixers]=""
   [parallel/group]="" [parallel/context]="group"
   [trainer/activations]="" [trainer/placement]="" [trainer/checkpoint]="placement" [trainer/pricing]="" [trainer/routing]="" [trainer/watch]=""
@@ -35,7 +55,7 @@ declare -A home=(
   ['mpi\.h']='^parallel/session\.cpp$|^parallel/group/mpi_[a-z_]*\.[ch]pp$'
   ['dnnl[a-z_]*\.h(pp)?|oneapi/.*']='^kernels/cpu/|^kernels/plan/'
   ['hwy/.*']='^kernels/cpu/'
-  ['omp\.h']='^kernels/(team|threads|cpu/onednn)\.cpp$'
+  ['omp\.h']='^kernels/(team|threads|cpu/products/onednn)\.cpp$'
   ['hdf5\.h|H5.*']='^data/hdf5/'
   ['sentencepiece.*']='^data/[a-z_]*\.cpp$'
   ['pcre2\.h']='^data/bpe/split_pattern\.cpp$'
@@ -50,7 +70,7 @@ declare -A home=(
   ['spdlog/.*']='^(trainer/run|launch)/[a-z_]*\.cpp$'
   ['fmt/.*']='\.cpp$'
   ['nlopt\.h']='^launch/fit/[a-z_]*\.cpp$'
-  ['Random123/.*']='^tensor/random\.cpp$|^kernels/cuda/(dropout|select_fixed)\.cu$'
+  ['Random123/.*']='^tensor/random\.cpp$|^kernels/cuda/(rows/dropout|routing/select_fixed)\.cu$'
   ['cuda.*|nccl\.h|cublas.*|cudnn.*|nvtx3/.*']='^(tensor|kernels)/cuda/|^parallel/group/nccl_'
 )
 

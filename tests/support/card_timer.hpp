@@ -10,7 +10,7 @@
 #include <functional>
 #include <string_view>
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "tensor/cuda/runtime.hpp"
 #include "tensor/tensor.hpp"
 

@@ -1,6 +1,6 @@
 // Attention with grouped queries over a range of keys for each query as plain double loops, and its
 // gradients by the textbook formulas: what the kernels are compared with. Matrices are dense and
-// row-major, shaped as in kernels/attention.hpp.
+// row-major, shaped as in kernels/attention/attention.hpp.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/attention.hpp"
+#include "kernels/attention/attention.hpp"
 
 namespace switchyard::reference {
 

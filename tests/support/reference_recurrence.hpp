@@ -1,5 +1,5 @@
-// One head of a gated linear recurrence (kernels/linear_recurrence.hpp) token by token, in double:
-// the state after each token, and the chain rule backwards through them. Plain loops.
+// One head of a gated linear recurrence (kernels/recurrence/linear_recurrence.hpp) token by token,
+// in double: the state after each token, and the chain rule backwards through them. Plain loops.
 #pragma once
 
 #include <cmath>

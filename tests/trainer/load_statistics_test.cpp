@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/balance.hpp"
-#include "kernels/routing_figures.hpp"
+#include "kernels/routing/balance.hpp"
+#include "kernels/routing/routing_figures.hpp"
 #include "tests/support/mpi_test.hpp"
 
 namespace switchyard::test {

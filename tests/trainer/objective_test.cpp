@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/cross_entropy.hpp"
+#include "kernels/rows/cross_entropy.hpp"
 #include "trainer/device_batch.hpp"
 
 namespace switchyard::test {

@@ -55,7 +55,8 @@ RowRange rows_of(TensorPart part, std::int64_t num_rows, const ModelConfig& mode
 }
 
 // Pairs that turn are neighbours in published rows, and half of their number apart in ours
-// (kernels/rope.hpp). rows: of heads that are `width` wide and turn behind their first `still`.
+// (kernels/rows/rope.hpp). rows: of heads that are `width` wide and turn behind their first
+// `still`.
 std::vector<std::int64_t> rows_of_turned_pairs(std::int64_t num_rows, std::int64_t width,
                                                std::int64_t still) {
   const std::int64_t half = (width - still) / 2;

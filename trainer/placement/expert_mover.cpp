@@ -4,8 +4,8 @@
 #include <chrono>
 #include <numeric>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "parallel/placement_choice.hpp"
 #include "tensor/error.hpp"
 

@@ -1,6 +1,6 @@
 #include "trainer/routing/routing_record.hpp"
 
-#include "kernels/elementwise.hpp"
+#include "kernels/rows/elementwise.hpp"
 
 namespace switchyard {
 

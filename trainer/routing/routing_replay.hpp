@@ -5,7 +5,7 @@
 #include <string>
 
 #include "data/loader.hpp"
-#include "experts/router.hpp"
+#include "experts/router/router.hpp"
 #include "trainer/config.hpp"
 #include "trainer/routing/trace_reader.hpp"
 

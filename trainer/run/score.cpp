@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
-#include "kernels/cross_entropy.hpp"
+#include "kernels/rows/cross_entropy.hpp"
 #include "tensor/error.hpp"
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"

@@ -1,0 +1,397 @@
+#include "experts/dispatch/dispatcher.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "kernels/host_copy.hpp"
+#include "kernels/routing/arrival.hpp"
+#include "kernels/routing/group_offsets.hpp"
+#include "kernels/routing/permute.hpp"
+#include "tensor/error.hpp"
+
+namespace switchyard {
+
+namespace {
+
+constexpr std::string_view one_piece = "all rows at once where none travels";
+
+TensorView used(const Tensor& rows, std::int64_t num_rows) {
+  return rows->slice_rows(0, num_rows);
+}
+
+void pack(const TensorView& rows, const RowRanges& ranges, const WireRows& wire,
+          const TensorView& packed) {
+  for (std::size_t p = 0; p < ranges.first.size(); ++p) {
+    const std::int64_t begin = ranges.first[p], end = begin + ranges.count[p];
+    kernels::pack_rows(rows.slice_rows(begin, end), wire.format, packed.slice_rows(begin, end));
+  }
+}
+
+void unpack(const TensorView& packed, const RowRanges& ranges, const WireRows& wire,
+            const TensorView& rows) {
+  for (std::size_t p = 0; p < ranges.first.size(); ++p) {
+    const std::int64_t begin = ranges.first[p], end = begin + ranges.count[p];
+    kernels::unpack_rows(packed.slice_rows(begin, end), wire.format, rows.slice_rows(begin, end));
+  }
+}
+
+// Where the rows of a piece arrived.
+TensorView order_of(const Route& route, Piece piece) {
+  return route.arrival_of_row->slice_rows(first_row_of(route, piece), end_row_of(route, piece));
+}
+
+// A part has more than half of the rows that it may have (cut_rows).
+std::int64_t most_parts(std::int64_t num_rows, std::int64_t max_rows) {
+  return 2 * num_rows / max_rows + 1;
+}
+
+std::int64_t sum_of(std::span<const std::int64_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+}
+
+}  // namespace
+
+// An expert group is a run of neighbouring ranks, and so is a context group.
+ContextSharing sharing_of(const Mesh& mesh) {
+  const int num_ranks = mesh.degree(Axis::context);
+  return {.num_ranks = num_ranks,
+          .first_rank = mesh.index(Axis::world) - mesh.index(Axis::expert),
+          .is_uneven = num_ranks > 1 && mesh.config().context_split.pad};
+}
+
+DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
+                                 const ExpertsConfig& experts, std::int64_t hidden, DType compute,
+                                 std::int64_t num_tokens, RowCapacity& capacity,
+                                 const ContextSharing& sharing, RowUnits row_units)
+    : counts(device, Purpose::communication, DType::i32, {placement.num_places()}),
+      recv_counts(device, Purpose::communication, DType::i32,
+                  {placement.num_ranks() * placement.most_places()}),
+      slots(device, Purpose::communication, compute, {num_tokens * experts.top_k, hidden}),
+      config(experts.dispatch) {
+  const std::int64_t max_rows =
+      max_rows_received(placement, sharing.most_tokens(num_tokens), experts.top_k);
+  units = std::move(row_units);
+  if (units.rows > 0) {
+    unit_counts = Tensor(device, Purpose::communication, DType::i32,
+                         {placement.num_places(), units.per_rank});
+    recv_unit_counts = Tensor(device, Purpose::communication, DType::i32,
+                              {placement.num_ranks() * placement.most_places() * units.per_rank});
+  }
+  const std::int64_t at_once = rows_at_once(experts, placement, max_rows);
+  arrival = Tensor::growable(device, Purpose::communication, compute, {at_once, hidden});
+  capacity.add(arrival);
+  if (placement.num_ranks() == 1) return;
+  rows = Tensor::growable(device, Purpose::communication, compute, {at_once, hidden});
+  capacity.add(rows);
+  if (experts.max_rows > 0) {
+    for (Tensor* cuts : {&received_cuts, &sent_cuts})
+      *cuts = Tensor(device, Purpose::communication, DType::i32,
+                     {placement.num_ranks() * (most_parts(max_rows, experts.max_rows) + 1)});
+    sent_again =
+        Tensor(device, Purpose::communication, compute, {num_tokens * experts.top_k, hidden});
+  }
+  add_wire(device, compute, hidden, num_tokens * experts.top_k, at_once, capacity);
+  if (config.kind != DispatchKind::all_to_all)
+    delivery.emplace(device, experts, placement.num_ranks(), hidden, compute, num_tokens,
+                     sharing.most_tokens(num_tokens), max_rows, capacity);
+  if (sharing.num_ranks == 1) return;
+  slot_numbers =
+      Tensor(device, Purpose::communication, DType::i32, {num_tokens * experts.top_k, 1});
+  arrival_numbers = Tensor::growable(device, Purpose::communication, DType::i32, {max_rows, 1});
+  capacity.add(arrival_numbers);
+}
+
+void DispatchScratch::add_wire(Device& device, DType compute, std::int64_t hidden,
+                               std::int64_t num_slots, std::int64_t at_once,
+                               RowCapacity& capacity) {
+  const auto add = [&](kernels::WireFormat format, Tensor& wire_slots, Tensor& received) {
+    if (!kernels::is_packed(format, compute)) return;
+    const std::int64_t bytes = kernels::wire_row_bytes(format, compute, hidden);
+    wire_slots = Tensor(device, Purpose::communication, DType::u8, {num_slots, bytes});
+    received = Tensor::growable(device, Purpose::communication, DType::u8, {at_once, bytes});
+    capacity.add(received);
+  };
+  if (config.kind == DispatchKind::all_to_all) add(config.wire, out_slots, out_rows);
+  add(config.wire_back(), back_slots, back_rows);
+}
+
+WireRows DispatchScratch::wire_rows(kernels::WireFormat format, const Tensor& slots,
+                                    const Tensor& rows) {
+  if (slots.empty()) return {};
+  return {format, slots->cols(), slots, rows};
+}
+
+TensorView MovingRows::finish() {
+  if (rows_.device != nullptr) event_.wait(rows_.device->compute_stream());
+  if (arrive_) arrival_ = arrive_();
+  if (!order_.empty()) kernels::gather_rows(arrival_, order_, rows_);
+  return rows_;
+}
+
+std::int64_t rows_at_once(const ExpertsConfig& config, const Placement& placement,
+                          std::int64_t most_rows) {
+  return placement.num_ranks() > 1 && config.max_rows > 0 ? std::min(config.max_rows, most_rows)
+                                                          : most_rows;
+}
+
+Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
+                       ContextSharing sharing, const DispatchConfig& config, std::int64_t max_rows)
+    : group_(group), placement_(placement), top_k_(top_k), sharing_(sharing), max_rows_(max_rows) {
+  expect(placement.num_ranks() == group.size(), "a placement over the ranks of the group");
+  expect(!placement.has_replicas(),
+         "a placement without replicas: a row goes to one place, and nobody adds up the gradients "
+         "of several");
+  if (moves_rows() && config.kind != DispatchKind::all_to_all)
+    delivery_.emplace(group, placement, config, top_k);
+}
+
+Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
+                             std::int64_t unit_rows) const {
+  const std::int64_t num_slots = num_tokens * top_k_;
+  expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
+         "fewer than 2^31 rows in a micro-batch");
+  Route route;
+  route.offsets = Tensor(device, Purpose::activation, DType::i32, {num_local_places() + 1});
+  if (unit_rows > 0)
+    route.unit_offsets =
+        Tensor(device, Purpose::activation, DType::i32,
+               {num_local_places() * group_.size() * (num_tokens / unit_rows) + 1});
+  route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
+  route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
+  if (!arrives_in_order())
+    route.arrival_of_row =
+        Tensor::growable(device, Purpose::activation, DType::i32, {most_rows(num_tokens)});
+  if (delivery_)
+    delivery_->add_to(route, device, num_tokens, sharing_.most_tokens(num_tokens),
+                      most_rows(num_tokens));
+  if (!moves_rows()) return route;
+  route.place_counts.resize(static_cast<std::size_t>(placement_.num_places()));
+  route.recv_counts.resize(static_cast<std::size_t>(group_.size() * num_local_places()));
+  route.expert_offsets.resize(static_cast<std::size_t>(num_local_places()) + 1);
+  return route;
+}
+
+void Dispatcher::route(const TensorView& indices, const TensorView& token_numbers, Route& route,
+                       DispatchScratch& scratch, RowCapacity& capacity, bool by_unit) const {
+  route.num_tokens = indices.rows();
+  route.cuts = {};
+  const std::span<const std::int32_t> places =
+      placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
+  kernels::sort_by_expert(indices, places, scratch.counts,
+                          used(route.row_of_slot, route.num_tokens),
+                          used(route.token_of_row, route.num_tokens * top_k_));
+  const TensorView recv_counts = exchange_counts(scratch);
+  const TensorView counts_of_ranks = recv_counts.reshape({group_.size(), num_local_places()});
+  kernels::group_offsets(counts_of_ranks, route.offsets);
+  if (moves_rows()) {
+    read_counts(scratch, recv_counts, route, capacity);
+    fill_sums(route);
+  } else {
+    route.num_sent = route.num_rows = route.num_tokens * top_k_;
+  }
+  capacity.require(route.num_rows);
+  const bool has_units = by_unit && scratch.units.rows > 0;
+  if (has_units) find_units(indices, route, scratch);
+  if (!arrives_in_order()) {
+    TensorView arrival_numbers;
+    if (sharing_.num_ranks > 1)
+      arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
+    kernels::arrival_order(counts_of_ranks, arrival_numbers,
+                           {.first = sharing_.first_rank, .size = sharing_.num_ranks},
+                           used(route.arrival_of_row, route.num_rows));
+  }
+  if (delivery_) delivery_->route(route, *scratch.delivery, capacity);
+  if (moves_rows() && max_rows_ > 0) cut(route, scratch, has_units);
+}
+
+void Dispatcher::exchange_by_place(const TensorView& own, const TensorView& received) const {
+  const auto num_ranks = static_cast<std::size_t>(group_.size());
+  std::vector<std::int64_t> told(num_ranks);
+  const std::vector<std::int64_t> heard(num_ranks, num_local_places());
+  for (int p = 0; p < group_.size(); ++p)
+    told[static_cast<std::size_t>(p)] = placement_.num_places_of(p);
+  const Profile::ControlScope control(own.device->profile());
+  const std::int64_t n = own.numel() / placement_.num_places();
+  group_.all_to_all_v(own.reshape({placement_.num_places(), n}), told,
+                      received.reshape({group_.size() * num_local_places(), n}), heard);
+}
+
+// Each rank tells each other how many rows it has for each of that one's places: i32 [P, local].
+TensorView Dispatcher::exchange_counts(DispatchScratch& scratch) const {
+  if (!moves_rows()) return scratch.counts;
+  const TensorView recv = used(scratch.recv_counts, group_.size() * num_local_places());
+  exchange_by_place(scratch.counts, recv);
+  return recv;
+}
+
+void Dispatcher::find_units(const TensorView& indices, Route& route,
+                            DispatchScratch& scratch) const {
+  const RowUnits& units = scratch.units;
+  const std::span<const std::int32_t> places =
+      placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
+  kernels::count_by_unit(indices, places, units.rows, scratch.unit_counts);
+  TensorView counts = scratch.unit_counts;
+  if (moves_rows()) {
+    counts = used(scratch.recv_unit_counts, group_.size() * num_local_places() * units.per_rank);
+    exchange_by_place(scratch.unit_counts, counts);
+  }
+  kernels::unit_offsets(counts.reshape({group_.size(), num_local_places(), units.per_rank}),
+                        units.order, route.unit_offsets);
+}
+
+// The token numbers of the rows as they arrive: i32 [R, 1].
+TensorView Dispatcher::exchange_token_numbers(const TensorView& token_numbers, const Route& route,
+                                              DispatchScratch& scratch) const {
+  expect(token_numbers.numel() == route.num_tokens, "one number for each token");
+  const TensorView sent = used(scratch.slot_numbers, route.num_sent);
+  const TensorView received = used(scratch.arrival_numbers, route.num_rows);
+  kernels::gather_rows(token_numbers.reshape({route.num_tokens, 1}),
+                       used(route.token_of_row, route.num_sent), sent);
+  group_.all_to_all_v(sent, rows_to_ranks(route, placement_, {}).count, received,
+                      rows_from_ranks(route, group_.size(), {}).count);
+  return received;
+}
+
+// The one place where the host reads what a pass computes: the sizes of the exchanges to come.
+void Dispatcher::read_counts(const DispatchScratch& scratch, const TensorView& recv_counts,
+                             Route& route, RowCapacity& capacity) const {
+  if (recv_counts.device->is_plan()) return assume_counts(route, capacity);
+  const kernels::HostContents<std::int32_t> own(scratch.counts), received(recv_counts);
+  std::ranges::copy(own.span(), route.place_counts.begin());
+  std::ranges::copy(received.span(), route.recv_counts.begin());
+}
+
+// What a plan assumes in place of the counts that nobody can read: all experts equally loaded, the
+// remainder on the first ones, by every rank alike. So it knows what the fullest rank receives.
+void Dispatcher::assume_counts(Route& route, RowCapacity& capacity) const {
+  const std::int64_t num_slots = route.num_tokens * top_k_;
+  const std::int64_t num_experts = placement_.num_experts();
+  for (std::int64_t place = 0; place < placement_.num_places(); ++place)
+    route.place_counts[static_cast<std::size_t>(place)] =
+        balanced_slots(num_slots, num_experts, placement_.expert_at(place));
+  const auto counts_of = [&](int rank) {
+    return std::span(route.place_counts)
+        .subspan(static_cast<std::size_t>(placement_.first_place(rank)),
+                 static_cast<std::size_t>(placement_.num_places_of(rank)));
+  };
+  auto received = route.recv_counts.begin();
+  for (int p = 0; p < group_.size(); ++p) {
+    received = std::ranges::copy(counts_of(group_.rank()), received).out;
+    capacity.require(group_.size() * sum_of(counts_of(p)));
+  }
+  if (capacity.is_planned()) fit_to_plan(route.recv_counts, capacity.rows());
+}
+
+// Balanced counts may exceed a planned capacity that a run measured, as experts that do not divide
+// by the ranks load some ranks more than others. Takes rows of other ranks away until they fit.
+void Dispatcher::fit_to_plan(std::span<std::int64_t> recv_counts, std::int64_t max_rows) const {
+  std::int64_t excess = sum_of(recv_counts) - max_rows;
+  const auto num_local = static_cast<std::size_t>(num_local_places());
+  for (std::size_t i = 0; i < recv_counts.size() && excess > 0; ++i) {
+    if (i / num_local == static_cast<std::size_t>(group_.rank())) continue;
+    const std::int64_t taken = std::clamp<std::int64_t>(excess, 0, recv_counts[i]);
+    recv_counts[i] -= taken;
+    excess -= taken;
+  }
+  expect(excess <= 0, "at least as many planned rows as a rank sends to itself");
+}
+
+// What follows from the counts by place.
+void Dispatcher::fill_sums(Route& route) const {
+  route.num_sent = sum_of(route.place_counts);
+  const auto num_local = static_cast<std::size_t>(num_local_places());
+  std::vector<std::int64_t> rows_of_place(num_local);
+  for (std::size_t i = 0; i < route.recv_counts.size(); ++i)
+    rows_of_place[i % num_local] += route.recv_counts[i];
+  std::inclusive_scan(rows_of_place.begin(), rows_of_place.end(), route.expert_offsets.begin() + 1);
+  route.num_rows = route.expert_offsets.back();
+}
+
+MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
+                                      DispatchScratch& scratch, const TensorView& x_rows,
+                                      Piece piece, bool again) const {
+  const TensorView token_of_row = used(route.token_of_row, route.num_sent);
+  if (!moves_rows()) {
+    expect(piece.count == 1, one_piece);
+    kernels::gather_rows(x, token_of_row, x_rows);
+    return MovingRows(x_rows);
+  }
+  if (delivery_) return start_delivery(x, route, scratch, x_rows, piece);
+  const TensorView slots = used(again ? scratch.sent_again : scratch.slots, route.num_sent);
+  if (piece.count == 1) {
+    kernels::gather_rows(x, token_of_row, slots);
+  } else {
+    const RowRanges to = rows_to_ranks(route, placement_, piece);
+    for (std::size_t p = 0; p < to.first.size(); ++p) {
+      const std::int64_t begin = to.first[p], end = begin + to.count[p];
+      kernels::gather_rows(x, token_of_row.slice_rows(begin, end), slots.slice_rows(begin, end));
+    }
+  }
+  return start_to_experts(slots, route, used(scratch.arrival, route.rows_at_once()), x_rows, piece,
+                          scratch.wire_out());
+}
+
+MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
+                                      DispatchScratch& scratch, const TensorView& x_rows,
+                                      Piece piece) const {
+  const TensorView order =
+      route.delivered_row->slice_rows(first_row_of(route, piece), end_row_of(route, piece));
+  DeliveryScratch& delivery = *scratch.delivery;
+  const bool is_first = piece.index == 0;
+  MovingRows moving(rows_of(x_rows, route, piece),
+                    is_first ? delivery_->start(x, route, delivery) : Event(),
+                    delivery.tokens(route.delivery.num_delivered), order);
+  if (is_first)
+    moving.arrive_ = [this, &route, &delivery] { return delivery_->arrive(route, delivery); };
+  return moving;
+}
+
+MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,
+                                        const TensorView& spare, const TensorView& rows,
+                                        Piece piece, const WireRows& wire) const {
+  if (!moves_rows()) {
+    expect(piece.count == 1, one_piece);
+    return MovingRows(slots);
+  }
+  const TensorView arrival = arrives_in_order() ? rows : spare;
+  const RowRanges to = rows_to_ranks(route, placement_, piece);
+  const RowRanges from = rows_from_ranks(route, group_.size(), piece);
+  if (wire.is_used()) pack(slots, to, wire, wire.slots);
+  Event event =
+      group_.start_all_to_all_v(wire.is_used() ? wire.slots : slots, {to.first, to.count},
+                                wire.is_used() ? wire.rows : arrival, {from.first, from.count});
+  const TensorView taken = rows_of(rows, route, piece);
+  MovingRows moving = arrives_in_order()
+                          ? MovingRows(taken, std::move(event))
+                          : MovingRows(taken, std::move(event), arrival, order_of(route, piece));
+  if (wire.is_used())
+    moving.arrive_ = [=] {
+      unpack(wire.rows, from, wire, arrival);
+      return arrival;
+    };
+  return moving;
+}
+
+MovingRows Dispatcher::start_from_experts(const TensorView& rows, const Route& route,
+                                          const TensorView& spare, const TensorView& slots,
+                                          Piece piece, const WireRows& wire) const {
+  if (!moves_rows()) return MovingRows(rows);
+  const TensorView arrival = arrives_in_order() ? rows : spare;
+  if (!arrives_in_order())
+    kernels::scatter_rows(rows_of(rows, route, piece), order_of(route, piece), arrival);
+  const RowRanges to = rows_from_ranks(route, group_.size(), piece);
+  const RowRanges from = rows_to_ranks(route, placement_, piece);
+  if (wire.is_used()) pack(arrival, to, wire, wire.rows);
+  MovingRows moving(slots, group_.start_all_to_all_v(
+                               wire.is_used() ? wire.rows : arrival, {to.first, to.count},
+                               wire.is_used() ? wire.slots : slots, {from.first, from.count}));
+  if (wire.is_used())
+    moving.arrive_ = [=] {
+      unpack(wire.slots, from, wire, slots);
+      return slots;
+    };
+  return moving;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,175 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/recurrence/feature_map.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h, which includes this file once for every target.
+#include <cmath>
+
+#include "kernels/cpu/parallel.hpp"
+#include "kernels/cpu/recurrence/feature_map.hpp"
+#include "kernels/cpu/rows/activation-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::kernels::cpu::HWY_NAMESPACE {
+namespace {
+
+constexpr float unit_epsilon = 1e-6f;
+
+template <class T>
+void silu(const T* x, T* y, std::int64_t n) {
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    store(d, hn::Mul(v, sigmoid(d, v)), y + i);
+  });
+}
+
+template <class T>
+void silu_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    store(d, hn::Mul(load(d, dy + i), silu_slope(d, v, sigmoid(d, v))), dx + i);
+  });
+}
+
+template <class T>
+void elu(const T* x, T* y, std::int64_t n) {
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    const auto below = exp_of(d, hn::Min(v, hn::Zero(d)));
+    store(d, hn::IfThenElse(hn::Gt(v, hn::Zero(d)), hn::Add(v, hn::Set(d, 1.0f)), below), y + i);
+  });
+}
+
+template <class T>
+void elu_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    const auto slope = exp_of(d, hn::Min(v, hn::Zero(d)));
+    store(d, hn::Mul(load(d, dy + i), slope), dx + i);
+  });
+}
+
+// 1 / sqrt(sum silu(x)^2 + epsilon)
+template <class T>
+float inverse_length(const T* x, std::int64_t n) {
+  const float squares = sum_of(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    const auto a = hn::Mul(v, sigmoid(d, v));
+    return hn::Mul(a, a);
+  });
+  return 1.0f / std::sqrt(squares + unit_epsilon);
+}
+
+template <class T>
+void silu_unit(const T* x, T* y, std::int64_t n) {
+  const float inverse = inverse_length(x, n);
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    store(d, hn::Mul(hn::Mul(v, sigmoid(d, v)), hn::Set(d, inverse)), y + i);
+  });
+}
+
+// With y = a r: da = r (dy - y (y . dy)).
+template <class T>
+void silu_unit_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
+  const float inverse = inverse_length(x, n);
+  const float along = inverse * sum_of(n, [=](auto d, std::int64_t i) HWY_ATTR {
+                        const auto v = load(d, x + i);
+                        return hn::Mul(hn::Mul(v, sigmoid(d, v)), load(d, dy + i));
+                      });
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    const auto s = sigmoid(d, v);
+    const auto y = hn::Mul(hn::Mul(v, s), hn::Set(d, inverse));
+    const auto across = hn::NegMulAdd(y, hn::Set(d, along), load(d, dy + i));
+    const auto da = hn::Mul(across, hn::Set(d, inverse));
+    store(d, hn::Mul(da, silu_slope(d, v, s)), dx + i);
+  });
+}
+
+template <class T>
+void forward_head(FeatureMap map, const T* x, T* y, std::int64_t n) {
+  switch (map) {
+    case FeatureMap::identity:
+      return;
+    case FeatureMap::silu:
+      return silu(x, y, n);
+    case FeatureMap::elu_plus_one:
+      return elu(x, y, n);
+    case FeatureMap::silu_unit:
+      return silu_unit(x, y, n);
+  }
+}
+
+template <class T>
+void backward_head(FeatureMap map, const T* dy, const T* x, T* dx, std::int64_t n) {
+  switch (map) {
+    case FeatureMap::identity:
+      return;
+    case FeatureMap::silu:
+      return silu_backward(dy, x, dx, n);
+    case FeatureMap::elu_plus_one:
+      return elu_backward(dy, x, dx, n);
+    case FeatureMap::silu_unit:
+      return silu_unit_backward(dy, x, dx, n);
+  }
+}
+
+template <class T>
+void forward_rows(FeatureMap map, const TensorView& x, std::int64_t width, const TensorView& y,
+                  std::int64_t begin, std::int64_t end) {
+  const Rows<T> in = rows_of<T>(x), out = rows_of<T>(y);
+  for (std::int64_t t = begin; t < end; ++t)
+    for (std::int64_t c = 0; c < x.cols(); c += width)
+      forward_head(map, in[t] + c, out[t] + c, width);
+}
+
+template <class T>
+void backward_rows(FeatureMap map, const TensorView& dy, const TensorView& x, std::int64_t width,
+                   const TensorView& dx, std::int64_t begin, std::int64_t end) {
+  const Rows<T> gradient = rows_of<T>(dy), in = rows_of<T>(x), out = rows_of<T>(dx);
+  for (std::int64_t t = begin; t < end; ++t)
+    for (std::int64_t c = 0; c < x.cols(); c += width)
+      backward_head(map, gradient[t] + c, in[t] + c, out[t] + c, width);
+}
+
+void forward(FeatureMap map, const TensorView& x, std::int64_t width, const TensorView& y,
+             std::int64_t begin, std::int64_t end) {
+  const auto rows = x.dtype == DType::f32 ? forward_rows<float> : forward_rows<BFloat16>;
+  rows(map, x, width, y, begin, end);
+}
+
+void backward(FeatureMap map, const TensorView& dy, const TensorView& x, std::int64_t width,
+              const TensorView& dx, std::int64_t begin, std::int64_t end) {
+  const auto rows = x.dtype == DType::f32 ? backward_rows<float> : backward_rows<BFloat16>;
+  rows(map, dy, x, width, dx, begin, end);
+}
+
+}  // namespace
+}  // namespace switchyard::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace switchyard::kernels::cpu {
+
+HWY_EXPORT(forward);
+HWY_EXPORT(backward);
+
+void feature_map_forward(FeatureMap map, const TensorView& x, std::int64_t width,
+                         const TensorView& y) {
+  const auto rows = HWY_DYNAMIC_DISPATCH(forward);
+  parallel_rows(x.rows(), x.cols(),
+                [&](std::int64_t begin, std::int64_t end) { rows(map, x, width, y, begin, end); });
+}
+
+void feature_map_backward(FeatureMap map, const TensorView& dy, const TensorView& x,
+                          std::int64_t width, const TensorView& dx) {
+  const auto rows = HWY_DYNAMIC_DISPATCH(backward);
+  parallel_rows(x.rows(), x.cols(), [&](std::int64_t begin, std::int64_t end) {
+    rows(map, dy, x, width, dx, begin, end);
+  });
+}
+
+}  // namespace switchyard::kernels::cpu
+
+#endif  // HWY_ONCE

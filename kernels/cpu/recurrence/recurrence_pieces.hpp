@@ -1,0 +1,67 @@
+// How the work of kernels/recurrence/linear_recurrence.hpp is given to threads, and what its passes
+// share.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/cpu/parallel.hpp"
+#include "kernels/cpu/recurrence/recurrence_chunk.hpp"
+#include "kernels/cpu/recurrence/recurrence_rows.hpp"
+
+namespace switchyard::kernels::cpu {
+
+// Part of the workspace that all threads share: a number for each sequence and head.
+inline std::int64_t recurrence_shared_bytes(const RecurrenceShape& shape) {
+  Carver carver(nullptr);
+  carver.take<double>(shape.num_sequences * shape.num_heads);
+  return carver.bytes_from_null();
+}
+
+// body(sequence, first head, end head, scratch) for all groups of heads.
+template <class Body>
+void for_each_group(const RecurrenceShape& shape, const TensorView& workspace, const Poll& poll,
+                    Body&& body) {
+  const std::int64_t shared = recurrence_shared_bytes(shape), each = ChunkScratch::bytes(shape);
+  const std::int64_t places = (workspace.num_bytes() - shared) / each;
+  const std::int64_t heads = shape.num_heads / shape.num_groups;
+  for_each_piece(
+      shape.num_sequences * shape.num_groups,
+      [&](std::int64_t piece, int thread) {
+        Carver carver(workspace.kernel_bytes() + shared + thread * each);
+        const ChunkScratch scratch(carver, shape);
+        const std::int64_t first = piece % shape.num_groups * heads;
+        body(piece / shape.num_groups, first, first + heads, scratch);
+        if (poll && thread == 0) poll();
+      },
+      static_cast<int>(std::min<std::int64_t>(places, num_threads())));
+}
+
+// body(first row, number of rows) for the chunks of a span, in order.
+template <class Body>
+void for_each_chunk(const RecurrenceShape& shape, const Span& span, Body&& body) {
+  for (std::int64_t at = 0; at < span.count; at += shape.chunk)
+    body(span.row + at, std::min(shape.chunk, span.count - at));
+}
+
+// The block of a run, sequence and head in a tensor [R S A, size].
+inline float* block_of(const RecurrenceShape& shape, const TensorView& blocks, std::int64_t run,
+                       std::int64_t sequence, std::int64_t head) {
+  const std::int64_t row = (run * shape.num_sequences + sequence) * shape.num_heads + head;
+  return rows_of<float>(blocks)[row];
+}
+
+// The state before a span.
+inline void begin_state(const RecurrenceShape& shape, const TensorView& states, const Span& span,
+                        std::int64_t sequence, std::int64_t head, float* state) {
+  if (states.empty() || span.begins)
+    std::fill_n(state, shape.state_size(), 0.0f);
+  else
+    std::copy_n(block_of(shape, states, span.run, sequence, head), shape.state_size(), state);
+}
+
+// Rows of dout as the recurrence sees them: with the column of the denominators.
+void load_dout(const RecurrenceShape& shape, const RecurrenceOutputs& outputs,
+               const TensorView& dout, std::int64_t head, std::int64_t row, std::int64_t count,
+               const ChunkScratch& scratch);
+
+}  // namespace switchyard::kernels::cpu

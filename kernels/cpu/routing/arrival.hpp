@@ -1,0 +1,12 @@
+// The CPU twin of kernels/routing/arrival.hpp. Counts that are negative or do not add up to the
+// rows throw InternalError.
+#pragma once
+
+#include "kernels/routing/arrival.hpp"
+
+namespace switchyard::kernels::cpu {
+
+void arrival_order(const TensorView& counts, const TensorView& numbers,
+                   const SharingSources& sharing, const TensorView& arrival_of_row);
+
+}  // namespace switchyard::kernels::cpu

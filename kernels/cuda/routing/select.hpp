@@ -1,0 +1,10 @@
+// The CUDA twin of kernels/routing/select.hpp.
+#pragma once
+
+#include "kernels/routing/select.hpp"
+
+namespace switchyard::kernels::cuda {
+
+void select_top_k(const TensorView& scores, const TensorView& indices, const Selection& selection);
+
+}  // namespace switchyard::kernels::cuda

@@ -1,0 +1,13 @@
+// The CUDA twins of kernels/routing/weigh.hpp.
+#pragma once
+
+#include "kernels/routing/weigh.hpp"
+
+namespace switchyard::kernels::cuda {
+
+void weigh(const TensorView& scores, const TensorView& indices, const Weighing& weighing,
+           const TensorView& weights);
+void weigh_backward(const TensorView& dweights, const TensorView& scores, const TensorView& indices,
+                    const Weighing& weighing, const TensorView& dchosen);
+
+}  // namespace switchyard::kernels::cuda

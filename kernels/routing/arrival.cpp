@@ -1,0 +1,25 @@
+#include "kernels/routing/arrival.hpp"
+
+#include "kernels/check.hpp"
+#include "kernels/cpu/routing/arrival.hpp"
+#include "kernels/cuda/routing/arrival.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/plan/loops.hpp"
+
+namespace switchyard::kernels {
+
+void arrival_order(const TensorView& counts, const TensorView& numbers,
+                   const SharingSources& sharing, const TensorView& arrival_of_row) {
+  if (arrival_of_row.empty()) return;
+  const std::int64_t num_rows = arrival_of_row.numel();
+  expect_vector(counts, DType::i32, counts.numel(), "counts i32 [P, experts]");
+  expect_vector(arrival_of_row, DType::i32, num_rows, "arrival_of_row i32 [R]");
+  expect(sharing.first >= 0 && sharing.size >= 1, "sources that share sequences, or one alone");
+  if (sharing.size > 1) expect_vector(numbers, DType::i32, num_rows, "numbers i32 [R]");
+  dispatch(
+      *arrival_of_row.device, [&] { cpu::arrival_order(counts, numbers, sharing, arrival_of_row); },
+      [&] { plan::arrival_order(numbers, arrival_of_row); },
+      [&] { cuda::arrival_order(counts, numbers, sharing, arrival_of_row); });
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,179 @@
+#include "launch/config/model_relations.hpp"
+
+#include <fmt/format.h>
+
+namespace switchyard {
+namespace {
+
+void check_heads(RelationChecker& checker, const ModelConfig& model) {
+  if (!model.has_latent_attention() &&
+      checker.knows({"model.hidden", "model.num_heads", "model.head_dim"})) {
+    if (model.head_dim == 0 && model.hidden % model.num_heads != 0) {
+      checker.blame(
+          {"model.hidden", "model.num_heads", "model.head_dim"},
+          fmt::format("hidden / num_heads = {} / {} is not whole, and head_dim is 0; make "
+                      "hidden {}, or set head_dim",
+                      model.hidden, model.num_heads,
+                      multiples_around(model.hidden, model.num_heads)));
+    } else if (model.turns_positions() && model.effective_head_dim() % 2 != 0) {
+      checker.blame({"model.head_dim", "model.hidden", "model.num_heads"},
+                    fmt::format("head_dim = {}{} is odd, and rotary positions need pairs; make it "
+                                "even, or choose another model.position",
+                                model.head_dim == 0 ? fmt::format("hidden / num_heads = {} / {} = ",
+                                                                  model.hidden, model.num_heads)
+                                                    : "",
+                                model.effective_head_dim()));
+    }
+  }
+  if (checker.knows({"model.num_heads", "model.num_kv_heads"}) &&
+      model.num_heads % model.num_kv_heads != 0) {
+    checker.blame(
+        {"model.num_kv_heads", "model.num_heads"},
+        fmt::format("num_heads / num_kv_heads = {} / {} is not whole; legal num_kv_heads: "
+                    "{}",
+                    model.num_heads, model.num_kv_heads, divisors(model.num_heads)));
+  }
+}
+
+// What of an entry of model.mixer counts with other kinds only.
+std::string idle_value(const MixerConfig& mixer) {
+  const auto counts_with = [&](std::string_view value, std::string_view kinds) {
+    return fmt::format("{} counts only with {}, not with {}; leave it out or change the kind",
+                       value, kinds, name_of(mixer.kind));
+  };
+  if (mixer.kind != MixerKind::window && mixer.window != 0)
+    return counts_with(fmt::format("window = {}", mixer.window), "kind window");
+  if (!mixer.is_attention() && mixer.sinks != 0)
+    return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
+  if (!mixer.has_delta_rule() && mixer.negative_eigenvalues)
+    return counts_with("negative_eigenvalues", "kind delta or gated_delta");
+  if (!mixer.is_attention()) return {};
+  const MixerConfig defaults;
+  for (const auto& [name, value, idle] : {std::tuple{"heads", mixer.heads, defaults.heads},
+                                          {"groups", mixer.groups, defaults.groups},
+                                          {"key_width", mixer.key_width, defaults.key_width},
+                                          {"value_width", mixer.value_width, defaults.value_width},
+                                          {"chunk", mixer.chunk, defaults.chunk}})
+    if (value != idle) return counts_with(fmt::format("{} = {}", name, value), "a recurrence");
+  return {};
+}
+
+// Of a recurrence, whose sizes follow in part from attention's.
+std::string wrong_sizes(const MixerConfig& mixer, const ModelConfig& model) {
+  const std::int64_t heads = mixer.heads > 0 ? mixer.heads : model.num_heads;
+  if (mixer.groups > 0 && heads % mixer.groups != 0)
+    return fmt::format("heads / groups = {} / {} is not whole; legal groups: {}", heads,
+                       mixer.groups, divisors(heads));
+  if (mixer.kind == MixerKind::retention && model.turns_positions() && mixer.key_width > 0 &&
+      mixer.key_width != model.effective_head_dim())
+    return fmt::format(
+        "key_width = {} of a retention is not head_dim = {}, as wide as rotary "
+        "positions turn; leave it out, or choose another model.position",
+        mixer.key_width, model.effective_head_dim());
+  return {};
+}
+
+void check_mixers(RelationChecker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.mixer"})) return;
+  const bool knows_heads =
+      checker.knows({"model.num_heads", "model.head_dim", "model.hidden", "model.position.kind"});
+  for (std::size_t i = 0; i < model.mixer.size(); ++i) {
+    const MixerConfig& mixer = model.mixer[i];
+    const std::string entry = model.mixer.size() > 1 ? fmt::format("entry {}: ", i) : "";
+    if (mixer.kind == MixerKind::window && mixer.window == 0)
+      checker.blame({"model.mixer"},
+                    fmt::format("{}kind window needs a window of at least 1 token", entry));
+    if (const std::string idle = idle_value(mixer); !idle.empty())
+      checker.blame({"model.mixer"}, entry + idle);
+    else if (!mixer.is_attention() && knows_heads)
+      if (const std::string wrong = wrong_sizes(mixer, model); !wrong.empty())
+        checker.blame({"model.mixer", "model.num_heads", "model.head_dim", "model.position.kind"},
+                      entry + wrong);
+  }
+  const auto num_entries = static_cast<std::int64_t>(model.mixer.size());
+  if (checker.knows({"model.num_layers"}) && num_entries > model.num_layers)
+    checker.blame({"model.mixer", "model.num_layers"},
+                  fmt::format("has {} entries, one for each layer at most, and num_layers is {}",
+                              num_entries, model.num_layers));
+}
+
+// Latent attention goes with few of the other keys of attention.
+void check_latent(RelationChecker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.latent.kv_rank"}) || !model.has_latent_attention()) return;
+  const LatentConfig& latent = model.latent;
+  if (checker.knows({"model.latent.rope_dim"}) && latent.rope_dim % 2 != 0)
+    checker.blame({"model.latent.rope_dim"},
+                  fmt::format("rope_dim = {} is odd, and rotary positions need pairs; make it even",
+                              latent.rope_dim));
+  if (checker.knows({"model.latent.value_dim", "model.latent.nope_dim", "model.latent.rope_dim"}) &&
+      latent.value_dim > latent.nope_dim + latent.rope_dim)
+    checker.blame({"model.latent.value_dim"},
+                  fmt::format("value_dim = {} is more than nope_dim + rope_dim = {} + {}; lower it",
+                              latent.value_dim, latent.nope_dim, latent.rope_dim));
+  const auto refuse = [&](std::string_view key, bool is_set, std::string_view remedy) {
+    if (checker.knows({key}) && is_set)
+      checker.blame({key, "model.latent.kv_rank"},
+                    fmt::format("latent attention (kv_rank = {}) goes without it; {}",
+                                latent.kv_rank, remedy));
+  };
+  refuse("model.mixer", model.mixer.size() != 1 || !(model.mixer.front() == MixerConfig{}),
+         "leave it out");
+  refuse("model.position.kind", !model.turns_positions(), "write rope");
+  refuse("model.qk_norm", model.qk_norm != QkNorm::none, "write none");
+  refuse("model.qkv_bias", model.qkv_bias, "write false");
+  refuse("model.output_bias", model.output_bias, "write false");
+  refuse("model.head_dim", model.head_dim != 0, "write 0: latent.nope_dim and rope_dim say it");
+  refuse("model.num_kv_heads", model.num_kv_heads != model.num_heads,
+         "write as many as num_heads: every head has keys of its own");
+}
+
+void check_positions(RelationChecker& checker, const ModelConfig& model) {
+  if (!checker.knows({"model.position.kind"})) return;
+  if (checker.knows({"model.rope_scaling.kind"}) && !model.turns_positions() &&
+      model.rope_scaling.kind != kernels::RopeScaling::none)
+    checker.blame({"model.rope_scaling.kind", "model.position.kind"},
+                  fmt::format("kind = {} counts only with rotary positions, and model.position is "
+                              "{}; leave it out or write model.position: rope",
+                              name_of(model.rope_scaling.kind), name_of(model.position.kind)));
+  if (checker.knows({"model.hidden"}) && model.position.kind == PositionKind::sinusoidal &&
+      model.hidden % 2 != 0)
+    checker.blame(
+        {"model.position.kind", "model.hidden"},
+        fmt::format("hidden = {} is odd, and sinusoidal positions are pairs of a sine and "
+                    "a cosine; make it even, or choose another model.position",
+                    model.hidden));
+}
+
+void check_rope_scaling(RelationChecker& checker, const ModelConfig& model) {
+  const RopeScalingConfig& scaling = model.rope_scaling;
+  if (!checker.knows({"model.rope_scaling.kind"})) return;
+  if (checker.knows({"model.rope_scaling.factor"}) && scaling.kind == kernels::RopeScaling::none &&
+      scaling.factor != 1)
+    checker.blame(
+        {"model.rope_scaling.factor"},
+        fmt::format("factor = {} counts only with kind linear, ntk, yarn or llama3, not with none",
+                    scaling.factor));
+  if (scaling.kind != kernels::RopeScaling::yarn && scaling.kind != kernels::RopeScaling::llama3)
+    return;
+  if (checker.knows({"model.rope_scaling.original_length"}) && scaling.original_length == 0)
+    checker.blame({"model.rope_scaling.original_length", "model.rope_scaling.kind"},
+                  fmt::format("kind {} needs original_length, the sequence length before scaling",
+                              name_of(scaling.kind)));
+  if (checker.knows({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"}) &&
+      scaling.beta_fast <= scaling.beta_slow)
+    checker.blame({"model.rope_scaling.beta_fast", "model.rope_scaling.beta_slow"},
+                  fmt::format("beta_fast = {} must be above beta_slow = {}", scaling.beta_fast,
+                              scaling.beta_slow));
+}
+
+}  // namespace
+
+void check_model(RelationChecker& checker, const ModelConfig& model) {
+  check_heads(checker, model);
+  check_mixers(checker, model);
+  check_positions(checker, model);
+  check_rope_scaling(checker, model);
+  check_latent(checker, model);
+}
+
+}  // namespace switchyard
