@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the include lines of our own sources: a folder includes only folders below it on the ladder, a
-# sub-folder only those of its brothers that it may know, each third-party library is included only in its home, and a .cpp includes its own header first, which
-# proves that the header compiles alone.
+# sub-folder only those of its brothers that it may know, each third-party library is included only in its
+# home, and a .cpp includes its own header first, which proves that the header compiles alone.
 #   include_ladder.sh SOURCE_FOLDER
 set -euo pipefail
 cd "$1"
@@ -80,40 +80,47 @@ complain() {
   failures=$((failures + 1))
 }
 
-while IFS= read -r file; do
-  folder=${file%%/*}
-  own_house=$(dirname "$file")
-  [[ $own_house == "$folder" || -n ${brothers[$own_house]+x} ]] ||
-    complain "$own_house is not in the list of sub-folders at the head of this test"
-  while IFS= read -r included; do
-    target=${included%%/*}
-    if [[ -n ${below[$target]+x} ]]; then
-      house=$(dirname "$included")
-      [[ $target != "$folder" || $house == "$folder" || $house == "$own_house" || $own_house == "$folder" ||
-        " ${brothers[$own_house]-} " == *" ${house#*/} "* ]] ||
-        complain "$file includes $included: $own_house may include of its brothers only: ${brothers[$own_house]:-none}"
-      [[ $target == "$folder" || " ${below[$folder]} " == *" $target "* ]] ||
-        complain "$file includes $included: $folder may include only: ${below[$folder]:-nothing of ours}"
-      continue
-    fi
-    for pattern in "${!home[@]}"; do
-      if [[ $included =~ ^($pattern)$ && ! $file =~ ${home[$pattern]} ]]; then
-        complain "$file includes <$included>, whose home is ${home[$pattern]}"
-      fi
-    done
-  done < <(sed -nE 's/^#include [<"]([^>"]+)[>"].*/\1/p' "$file")
-done < <(find "${!below[@]}" -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | sort)
+mapfile -t sources < <(find "${!below[@]}" -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | sort)
+for file in "${sources[@]}"; do
+  [[ ${file%/*} == "${file%%/*}" || -n ${brothers[${file%/*}]+x} ]] ||
+    complain "${file%/*} is not in the list of sub-folders at the head of this test"
+done
 
-while IFS= read -r header; do
-  # Highway includes a file once for each instruction set: such a file has guards of its own.
-  grep -q '^#include <hwy/foreach_target.h>\|defined(HWY_TARGET_TOGGLE)' "$header" && continue
-  grep -qx '#pragma once' "$header" || complain "$header has no '#pragma once'"
-  source=${header%.hpp}.cpp
-  if [[ -f $source ]] && ! grep -q '^#include <hwy/foreach_target.h>' "$source"; then
-    [[ $(grep -m1 '^#include' "$source") == "#include \"$header\"" ]] ||
-      complain "$source does not include $header first"
+# check_include FILE INCLUDED: one include line.
+check_include() {
+  local file=$1 included=$2
+  local folder=${file%%/*} own_house=${file%/*} target=${included%%/*} house=${included%/*} pattern
+  if [[ -n ${below[$target]+x} ]]; then
+    [[ $target != "$folder" || $house == "$folder" || $house == "$own_house" || $own_house == "$folder" ||
+      " ${brothers[$own_house]-} " == *" ${house#*/} "* ]] ||
+      complain "$file includes $included: $own_house may include of its brothers only: ${brothers[$own_house]:-none}"
+    [[ $target == "$folder" || " ${below[$folder]} " == *" $target "* ]] ||
+      complain "$file includes $included: $folder may include only: ${below[$folder]:-nothing of ours}"
+    return 0
   fi
-done < <(find "${!below[@]}" -name '*.hpp' | sort)
+  for pattern in "${!home[@]}"; do
+    if [[ $included =~ ^($pattern)$ && ! $file =~ ${home[$pattern]} ]]; then
+      complain "$file includes <$included>, whose home is ${home[$pattern]}"
+    fi
+  done
+}
+while IFS=' ' read -r file included; do
+  check_include "$file" "$included"
+done < <(grep -HE '^#include [<"]' "${sources[@]}" | sed -nE 's/^([^:]*):#include [<"]([^>"]+)[>"].*/\1 \2/p')
+
+# Highway includes a file once for each instruction set: such a file has guards of its own.
+declare -A by_highway=() once=() first_include=()
+while IFS= read -r file; do by_highway[$file]=1; done < <(
+  grep -lE '^#include <hwy/foreach_target.h>|defined\(HWY_TARGET_TOGGLE\)' "${sources[@]}")
+while IFS= read -r file; do once[$file]=1; done < <(grep -lx '#pragma once' "${sources[@]}")
+while IFS=: read -r file line; do first_include[$file]=$line; done < <(grep -Hm1 '^#include' "${sources[@]}")
+for header in "${sources[@]}"; do
+  [[ $header == *.hpp && -z ${by_highway[$header]+x} ]] || continue
+  [[ -n ${once[$header]+x} ]] || complain "$header has no '#pragma once'"
+  source=${header%.hpp}.cpp
+  [[ ! -f $source || -n ${by_highway[$source]+x} || ${first_include[$source]-} == "#include \"$header\"" ]] ||
+    complain "$source does not include $header first"
+done
 
 if [[ $failures -gt 0 ]]; then
   echo "$failures lines break the rules of inclusion (docs/architecture.md)"
