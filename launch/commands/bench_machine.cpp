@@ -86,10 +86,11 @@ void bench_machine(const CommandContext& context, const BenchMachineOptions& opt
     profile.time = utc_now();
     if (options.quick)
       profile.not_measured.emplace_back("most sizes: --quick measured coarse grids alone");
+    const std::int64_t num_threads = profile.settings.front().threads;  // of what was measured now
     if (before) keep_settings(profile, *before);
     write_file_atomically(output, profile_text(profile));
     std::cout << fmt::format("{}: {} ranks on a host x {} threads; not measured:\n", output,
-                             world.topology().num_local_ranks(), profile.settings.front().threads);
+                             world.topology().num_local_ranks(), num_threads);
     for (const std::string& what : profile.not_measured) std::cout << "  " << what << '\n';
     std::cout << std::flush;
   });
