@@ -36,8 +36,18 @@ TokenFile open_corpus(const LoadedConfig& loaded, const char* key, const std::st
 std::int64_t vocab_size_of_data(const LoadedConfig& loaded) {
   const DataConfig& data = loaded.config.data;
   const TokenFile named = open_corpus(loaded, "data.path", data.path);
-  for (const MixtureEntry& entry : parse_mixture(data.mixture))
-    require_same_tokenizer(open_corpus(loaded, "data.mixture", entry.path), named);
+  bool has_mask = named.has_loss_mask();
+  for (const MixtureEntry& entry : parse_mixture(data.mixture)) {
+    const TokenFile corpus = open_corpus(loaded, "data.mixture", entry.path);
+    require_same_tokenizer(corpus, named);
+    has_mask = has_mask || corpus.has_loss_mask();
+  }
+  if (data.loss_mask && !has_mask)
+    throw ConfigError(
+        fmt::format("data.loss_mask ({}) is true, and {} has no loss mask; make one with "
+                    "`switchyard prepare --prompt-field`, or write loss_mask: false",
+                    loaded.origin_text(*find_key("data.loss_mask")),
+                    data.mixture == "none" ? data.path : "no file of data.mixture"));
   return named.vocab_size();
 }
 

@@ -33,6 +33,7 @@ void write_scores(const std::vector<ScoreRequest>& requests, const std::vector<T
 int run_score(const CommandContext& context) {
   std::vector<std::string> arguments;
   std::string output;
+  std::int64_t expert_ranks = 1;
   Options options(
       "score", "RUN FILE.jsonl",
       "Prints how probable a trained model finds texts, a JSON object a row of FILE. A row is "
@@ -40,10 +41,16 @@ int run_score(const CommandContext& context) {
       "RUN is "
       "as for generate. Alone or under mpirun: the ranks share the rows.");
   options.add_path("output", "FILE", output, "where the rows go (default: the standard output)")
+      .add("expert", "RANKS", expert_ranks,
+           "ranks that the experts of a layer are spread over, as parallel.expert has it (default: "
+           "1)")
       .arguments("RUN FILE.jsonl", arguments, 2, 2);
   if (!options.parse(context.arguments)) return 0;
 
   Group& world = context.session->world();
+  if (expert_ranks < 1 || world.size() % expert_ranks != 0)
+    throw UsageError("score",
+                     fmt::format("--expert must divide the number of ranks, {}", world.size()));
   std::vector<ScoreRequest> requests;
   run_together(world, [&] { requests = read_score_requests(arguments[1]); });
   const Report report = [&](const std::string& text) {
@@ -63,7 +70,7 @@ int run_score(const CommandContext& context) {
       });
       set_threads(config.run, world);
       watch.enter(RunSection::evaluation);
-      scores = score_requests(world, config, path, *tokenizer, requests);
+      scores = score_requests(world, config, path, expert_ranks, *tokenizer, requests);
     });
   });
   if (world.rank() == 0) write_scores(requests, scores, output);

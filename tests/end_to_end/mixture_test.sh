@@ -35,10 +35,25 @@ cp -r parts cut && rm -rf cut/checkpoints/step-00000006
 expect 0 train "$ranks" cut checkpoint.every=2
 [[ $out == *"resuming from step 4"* && $(digest cut) == "$wanted" ]] || fail "resumed: $(digest cut): $out"
 
-expect 0 train 1 epochs 'data.mixture=corpus.h5 1 epoch, code.h5 3 epochs'
+# The corpus of data.path is one of the mixture: its loss is the run's.
+expect 0 train 1 epochs 'data.mixture=corpus.h5 1 epoch, code.h5 3 epochs' evaluate.every=6
+line=$(grep validation_loss epochs/metrics.jsonl)
+[[ $line =~ \"validation_loss\":\ ([0-9.]+),\ \"loss_by_corpus\":\ \{\"corpus.h5\":\ ([0-9.]+),\ \"code.h5\":\ ([0-9.]+)\}\} &&
+   ${BASH_REMATCH[1]} == "${BASH_REMATCH[2]}" && ${BASH_REMATCH[1]} != "${BASH_REMATCH[3]}" ]] || fail "losses by corpus: $line"
+expect 0 "$switchyard" eval small.yaml data.path=code.h5 checkpoint.resume=epochs
+[[ $out == *"validation loss ${BASH_REMATCH[3]:0:4}"* ]] || fail "the loss of code.h5 is not ${BASH_REMATCH[3]}: $out"
 [[ $(digest epochs) != "$wanted" ]] || fail "other shares change nothing"
 expect 0 train 1 alone data.mixture=none
 [[ $(digest alone) != "$wanted" ]] || fail "a mixture changes nothing"
+
+# A file that has changed under its name.
+expect 0 "$switchyard" checkpoint show parts
+[[ $out == *"of the mixture: code.h5 (checksum: train "* ]] || fail "the mixture's checksums: $out"
+rm -rf parts/checkpoints/step-00000006
+sed -i 's/def/fun/' code.txt
+expect 0 "$switchyard" prepare code.txt --output code.h5 --overwrite
+expect 0 train 1 parts checkpoint.every=2
+[[ $out == *"code.h5 of data.mixture has changed: the checkpoint was trained on one with checksum"* ]] || fail "a changed file: $out"
 
 expect 2 train 1 wrong 'data.mixture=corpus.h5 0.7, code.h5'
 expect_lines 1 'code.h5: "code.h5" is not a corpus with its share; write "FILE.h5 WEIGHT, FILE.h5 WEIGHT"'

@@ -28,6 +28,10 @@ for ((n = 1; n <= ranks; ++n)); do expect 0 on "$n" score run rows.jsonl --outpu
 for ((n = 2; n <= ranks; ++n)); do
   cmp scores-1.jsonl "scores-$n.jsonl" || fail "$n ranks: $(diff scores-1.jsonl "scores-$n.jsonl")"
 done
+expect 0 on "$ranks" score run rows.jsonl --expert "$ranks" --output scores-expert.jsonl
+cmp scores-1.jsonl scores-expert.jsonl || fail "experts on $ranks ranks: $(diff scores-1.jsonl scores-expert.jsonl)"
+expect 2 on "$ranks" score run rows.jsonl --expert "$((ranks + 1))"
+expect_lines 1 "--expert must divide the number of ranks, $ranks"
 expect 0 "$switchyard" score run rows.jsonl
 [[ $out == "$(< scores-1.jsonl)" ]] || fail "the standard output: $out"
 [[ $(wc -l < scores-1.jsonl) == 7 ]] || fail "rows: $(< scores-1.jsonl)"
@@ -65,6 +69,9 @@ last_loss() { sed -nE '$s/.*"cross_entropy": ([^,}]*).*/\1/p' "$1/metrics.jsonl"
 is_near "$(last_loss masked)" "$(last_loss masked-1)" || fail "masked training: $(last_loss masked) on $ranks ranks, $(last_loss masked-1) on one"
 expect 0 "$switchyard" train small.yaml data.path=tasks.h5 run.output=unmasked train.num_steps=1
 [[ $out$err == *"tasks.h5 has a loss mask, which data.loss_mask: false leaves unused"* ]] || fail "an unused mask: $out$err"
+expect 2 "$switchyard" train small.yaml data.loss_mask=true run.output=wrong
+expect_lines 1 'corpus.h5 has no loss mask; make one with `switchyard prepare --prompt-field`, or write loss_mask: false'
+[[ ! -e wrong ]] || fail "a refused run left a folder"
 expect 2 "$switchyard" train small.yaml data.path=tasks.h5 data.loss_mask=true numerics.exact=true
 expect_lines 1 "write loss_mask: false or exact: false"
 

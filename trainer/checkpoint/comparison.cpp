@@ -95,6 +95,17 @@ void tell_corpus(const CorpusRecord& trained, const CorpusRecord& now, const Rep
                     trained.path, trained.train, trained.valid, now.path, now.train, now.valid));
 }
 
+// A file of the mixture that has changed under its name. Which files there are says data.mixture.
+void tell_mixture(const CorpusRecord& trained, const CorpusRecord& now, const Report& report) {
+  for (const MixedCorpus& before : trained.mixture)
+    for (const MixedCorpus& part : now.mixture)
+      if (part.path == before.path && part.train != before.train)
+        report(
+            fmt::format("{} of data.mixture has changed: the checkpoint was trained on one with "
+                        "checksum {}, here it is {}",
+                        part.path, before.train, part.train));
+}
+
 }  // namespace
 
 void require_same_model(const std::string& path, const std::vector<ChangedKey>& changed) {
@@ -106,16 +117,19 @@ void require_same_model(const std::string& path, const std::vector<ChangedKey>& 
           path, key.path, key.saved, key.now, key.path));
 }
 
-CorpusRecord corpus_record(const TokenFile& tokens) {
-  return {.path = tokens.path(),
-          .train = tokens.checksum(Split::train),
-          .valid = tokens.checksum(Split::valid),
-          .tokenizer = checksum_of_tokenizer(tokens.tokenizer())};
+CorpusRecord corpus_record(const TokenFile& tokens, std::span<const MixtureEntry> mixture) {
+  CorpusRecord record{.path = tokens.path(),
+                      .train = tokens.checksum(Split::train),
+                      .valid = tokens.checksum(Split::valid),
+                      .tokenizer = checksum_of_tokenizer(tokens.tokenizer())};
+  for (const MixtureEntry& entry : mixture)
+    record.mixture.push_back({entry.path, TokenFile(entry.path).checksum(Split::train)});
+  return record;
 }
 
 void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& configuration,
                              const TokenFile& tokens, ReadFor use, Group& world,
-                             const Report& report) {
+                             const Report& report, std::span<const MixtureEntry> mixture) {
   const Report tell = [&](const std::string& text) {
     if (report) report(text);
   };
@@ -131,7 +145,9 @@ void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& co
       if (use == ReadFor::training || !is_of_training_alone(key.path))
         tell(fmt::format("the checkpoint was trained with {} {}; here it is {}", key.path,
                          key.saved, key.now));
-    tell_corpus(manifest.corpus, corpus_record(tokens), tell);
+    const CorpusRecord now = corpus_record(tokens, mixture);
+    tell_corpus(manifest.corpus, now, tell);
+    tell_mixture(manifest.corpus, now, tell);
   });
 }
 

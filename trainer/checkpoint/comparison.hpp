@@ -5,27 +5,30 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "data/mixture.hpp"
 #include "data/token_file.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/config_text.hpp"
 
 namespace switchyard {
 
-// What a token file is told by in a manifest.
-CorpusRecord corpus_record(const TokenFile& tokens);
+// What a token file, and those of a mixture, are told by in a manifest. DataError, IoError.
+CorpusRecord corpus_record(const TokenFile& tokens, std::span<const MixtureEntry> mixture = {});
 
 // What a checkpoint is read for: an evaluation need not hear of what matters in training alone.
 enum class ReadFor : std::uint8_t { training, evaluation };
 
-// Collective, for `train` and `eval` alike. `configuration`: of this run. Reports on rank 0 every
-// key and corpus that is another than the checkpoint's, or that there is nothing to compare.
+// Collective, for `train` and `eval` alike. `configuration`: of this run; mixture: what it trains
+// on, of train alone. Reports on rank 0 every key and corpus that is another than the
+// checkpoint's, or that there is nothing to compare.
 // CheckpointError if it is another model's or tokenizer's.
 void compare_with_checkpoint(const std::string& checkpoint, const ConfigText& configuration,
                              const TokenFile& tokens, ReadFor use, Group& world,
-                             const Report& report);
+                             const Report& report, std::span<const MixtureEntry> mixture = {});
 
 // For `generate`, which takes all else from the checkpoint: the tokenizer that its run has kept, or
 // else that of `data_path`. CheckpointError if it is not the one that the manifest tells of.

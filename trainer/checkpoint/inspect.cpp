@@ -156,6 +156,8 @@ void show_checkpoint(const std::string& path, std::ostream& out) {
     out << fmt::format("trained on {} (checksums: train {}, valid {}, tokenizer {})\n",
                        manifest.corpus.path, manifest.corpus.train, manifest.corpus.valid,
                        manifest.corpus.tokenizer);
+  for (const MixedCorpus& part : manifest.corpus.mixture)
+    out << fmt::format("of the mixture: {} (checksum: train {})\n", part.path, part.train);
   for (const Ancestor& from : manifest.lineage)
     out << fmt::format("began with {} of {} (step {}, {} tokens{})\n", from.taken, from.path,
                        from.step, from.num_tokens,

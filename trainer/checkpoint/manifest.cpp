@@ -171,8 +171,13 @@ Manifest manifest_of(const Json& json) {
   manifest.course = json.value("course", std::string());
   if (json.contains("corpus")) {
     const Json& corpus = json.at("corpus");
-    manifest.corpus = {corpus.at("path"), corpus.at("train_xxh3"), corpus.at("valid_xxh3"),
-                       corpus.at("tokenizer_xxh3")};
+    manifest.corpus = {corpus.at("path"),
+                       corpus.at("train_xxh3"),
+                       corpus.at("valid_xxh3"),
+                       corpus.at("tokenizer_xxh3"),
+                       {}};
+    for (const Json& part : corpus.value("mixture", Json::array()))
+      manifest.corpus.mixture.push_back({part.at("path"), part.at("train_xxh3")});
   }
   if (json.contains("arithmetic")) {
     const Json& arithmetic = json.at("arithmetic");
@@ -269,6 +274,8 @@ std::string to_json(const Manifest& manifest) {
                       {"train_xxh3", manifest.corpus.train},
                       {"valid_xxh3", manifest.corpus.valid},
                       {"tokenizer_xxh3", manifest.corpus.tokenizer}};
+  for (const MixedCorpus& part : manifest.corpus.mixture)
+    json["corpus"]["mixture"].push_back({{"path", part.path}, {"train_xxh3", part.train}});
   if (manifest.arithmetic != ArithmeticRecord{})
     json["arithmetic"] = {{"isa", manifest.arithmetic.isa},
                           {"build_xxh3", manifest.arithmetic.build}};

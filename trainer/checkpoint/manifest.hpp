@@ -53,11 +53,18 @@ struct SavedTensor {
 // What the run was training on, by which another corpus and another tokenizer are told from it.
 // Checksums are 16 hexadecimal digits (data/checksum.hpp); all is empty in manifests of earlier
 // versions.
+struct MixedCorpus {
+  std::string path;
+  std::string train;  // checksum of the split's tokens
+  friend bool operator==(const MixedCorpus&, const MixedCorpus&) = default;
+};
+
 struct CorpusRecord {
   std::string path;   // data.path
   std::string train;  // checksum of the split's tokens
   std::string valid;
-  std::string tokenizer;  // checksum of Tokenizer::serialize()
+  std::string tokenizer;                  // checksum of Tokenizer::serialize()
+  std::vector<MixedCorpus> mixture = {};  // of data.mixture
   friend bool operator==(const CorpusRecord&, const CorpusRecord&) = default;
 };
 

@@ -61,7 +61,8 @@ std::optional<Resumed> resume_run(const Config& config, const ConfigText& config
   if (config.checkpoint.resume_choice() == Resume::never) return std::nullopt;
   Resumed resumed;
   const ReadCheckpoint read = [&](const std::string& path) {
-    compare_with_checkpoint(path, configuration, tokens, ReadFor::training, world, report);
+    compare_with_checkpoint(path, configuration, tokens, ReadFor::training, world, report,
+                            parse_mixture(config.data.mixture));
     const TrainState state = load_checkpoint(path, trainer.store(), &trainer.optimizer(), world);
     resumed = {state, path, {}};
   };
@@ -88,7 +89,8 @@ std::optional<Resumed> start_run(const Config& config, const ConfigText& configu
   if (!config.checkpoint.starts_from()) return std::nullopt;
   Resumed started;
   read_checkpoint(config.checkpoint.start_from, world, report, [&](const std::string& path) {
-    compare_with_checkpoint(path, configuration, tokens, ReadFor::training, world, report);
+    compare_with_checkpoint(path, configuration, tokens, ReadFor::training, world, report,
+                            parse_mixture(config.data.mixture));
     started.state = load_checkpoint(
         path, trainer.store(), take == StartWith::weights ? nullptr : &trainer.optimizer(), world);
     started.path = path;

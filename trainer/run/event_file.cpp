@@ -153,6 +153,8 @@ void EventFile::write(const StepMetrics& m) {
 void EventFile::write(const EvaluationMetrics& m) {
   Summary summary;
   summary.add("loss/validation", m.validation_loss);
+  for (const CorpusLoss& corpus : m.by_corpus)
+    summary.add(fmt::format("loss/validation/{}", corpus.path), corpus.loss);
   append(summary.event(m.step));
 }
 

@@ -73,7 +73,9 @@ Line parse_line(std::string_view text) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return {};
   const std::int64_t step = json["step"].get<std::int64_t>();
-  return {.complete = step >= 0, .restart = json.contains("event") && json["event"] == "restart", .step = step};
+  return {.complete = step >= 0,
+          .restart = json.contains("event") && json["event"] == "restart",
+          .step = step};
 }
 
 // Calls visit(text, line) for every line. One without its end was not finished, even if what is
@@ -106,9 +108,22 @@ std::string to_json(const StepMetrics& m) {
       load_field(m.load_by_layer), part_field(m.part_seconds));
 }
 
+namespace {
+
+std::string quoted(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
 std::string to_json(const EvaluationMetrics& m) {
-  return fmt::format("{{\"step\": {}, \"validation_loss\": {}}}", m.step,
-                     number(m.validation_loss));
+  std::string corpora;
+  for (const CorpusLoss& corpus : m.by_corpus)
+    corpora += fmt::format("{}{}: {}", corpora.empty() ? "" : ", ", quoted(corpus.path),
+                           number(corpus.loss));
+  if (!corpora.empty()) corpora = fmt::format(", \"loss_by_corpus\": {{{}}}", corpora);
+  return fmt::format("{{\"step\": {}, \"validation_loss\": {}{}}}", m.step,
+                     number(m.validation_loss), corpora);
 }
 
 std::string to_json(const LayerMetrics& m) {
@@ -126,12 +141,10 @@ std::string to_json(const LayerMetrics& m) {
 }
 
 std::string to_json(const RestartMetrics& m) {
-  const nlohmann::json reason = m.reason;
   return fmt::format(
       "{{\"event\": \"restart\", \"restarts\": {}, \"step\": {}, \"lost_steps\": {}, "
       "\"lost_seconds\": {:.1f}, \"reason\": {}}}",
-      m.restarts, m.step, m.lost_steps, m.lost_seconds,
-      reason.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      m.restarts, m.step, m.lost_steps, m.lost_seconds, quoted(m.reason));
 }
 
 std::string to_json(const PlacementMetrics& m) {

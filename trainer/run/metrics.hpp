@@ -51,9 +51,15 @@ struct StepMetrics {  // fields in the order of the line
   std::optional<PartSeconds> part_seconds = std::nullopt;  // parts without a time are left out
 };
 
+struct CorpusLoss {
+  std::string path;
+  double loss = 0;
+};
+
 struct EvaluationMetrics {
   std::int64_t step = 0;
-  double validation_loss = 0;
+  double validation_loss = 0;              // of data.path
+  std::vector<CorpusLoss> by_corpus = {};  // of data.mixture
 };
 
 // A layer with experts, of a step.

@@ -85,9 +85,14 @@ void Run::start(const TokenFile& tokens) {
                                        static_cast<std::uint64_t>(config_.run.seed),
                                        parse_mixture(config_.data.mixture));
     if (config_.evaluate.every > 0)
-      validation_ = std::make_unique<FixedBatches>(tokens, Split::valid, layout,
-                                                   config_.evaluate.num_sequences);
+      validation_ = std::make_unique<Validation>(tokens, config_, layout);
   });
+  if (validation_)
+    for (const std::string& path : validation_->without_split())
+      note(
+          fmt::format("{} of data.mixture has no validation split of a whole sequence: it has no "
+                      "validation loss of its own",
+                      path));
   if (tokens.has_loss_mask() && !config_.data.loss_mask)
     note(fmt::format("{} has a loss mask, which data.loss_mask: false leaves unused",
                      tokens.path()));
@@ -97,7 +102,8 @@ void Run::start(const TokenFile& tokens) {
                                          world_, collectives_, *rank_->device);
   layer_meter_ = std::make_unique<LayerMeter>(*rank_->device, moe_layers_of(config_), world_);
   measure_peak();
-  corpus_ = corpus_record(tokens);
+  run_together(world_,
+               [&] { corpus_ = corpus_record(tokens, parse_mixture(config_.data.mixture)); });
   if (config_.numerics.exact) arithmetic_ = arithmetic_record(world_);
   resume(tokens);
   const std::optional<RestartMetrics> restart = find_restart();
@@ -372,11 +378,10 @@ std::optional<std::int64_t> Run::worst_layer() const {
 
 void Run::evaluate() {
   watchdog_.enter(RunSection::evaluation);
-  const EvaluationResult result = trainer().evaluate(*validation_);
-  validation_loss_ = result.loss;
-  if (outputs_)
-    outputs_->write(EvaluationMetrics{.step = state_.step, .validation_loss = result.loss});
-  note(fmt::format("step {}  validation loss {:.4f}", state_.step, result.loss));
+  const EvaluationMetrics result = validation_->evaluate(trainer(), state_.step);
+  validation_loss_ = result.validation_loss;
+  if (outputs_) outputs_->write(result);
+  note(to_sentence(result));
   // It may have taken as long as many steps: the next report would be late for a signal.
   double& signal = last_.report.maxima.stop_signal;
   signal = std::max(signal, static_cast<double>(stop_.number()));

@@ -26,6 +26,7 @@
 #include "trainer/run/spill_meter.hpp"
 #include "trainer/run/step_trace.hpp"
 #include "trainer/run/train_run.hpp"
+#include "trainer/run/validation.hpp"
 #include "trainer/watch/slow_ranks.hpp"
 #include "trainer/watch/watchdog.hpp"
 
@@ -109,7 +110,7 @@ class Run {
   RunRecord record_;  // of this start; on rank 0
   std::unique_ptr<RankState> rank_;
   std::unique_ptr<Loader> loader_;
-  std::unique_ptr<FixedBatches> validation_;
+  std::unique_ptr<Validation> validation_;
   std::unique_ptr<LoaderSource> source_;
   std::unique_ptr<Capture> capture_;
   std::unique_ptr<RestartHistory> history_;

@@ -133,9 +133,9 @@ class ScoreBatches {
 };
 
 // The configuration that scores: sequences as long as the longest window, as many at once as make a
-// piece of work, experts on the rank that reads the sequence.
+// piece of work, experts spread over so many ranks.
 Config scoring_config(const Config& given, const std::vector<ScoreWindow>& windows, int num_ranks,
-                      const Tokenizer& tokenizer) {
+                      std::int64_t expert_ranks, const Tokenizer& tokenizer) {
   Config config = given;
   if (config.model.vocab_size == 0) config.model.vocab_size = tokenizer.vocab_size();
   std::int64_t longest = 1;
@@ -145,6 +145,7 @@ Config scoring_config(const Config& given, const std::vector<ScoreWindow>& windo
   if (config.model.position.kind != PositionKind::absolute && !config.experts.allow_future)
     config.model.sequence_length = longest;
   config.parallel = {};
+  config.parallel.expert = expert_ranks;
   config.numerics = {};
   config.data.mixture = "none";
   config.data.loss_mask = false;
@@ -212,14 +213,15 @@ std::string to_json(const ScoreRequest& request, const TextScore& score) {
 }
 
 std::vector<TextScore> score_requests(Group& world, const Config& given,
-                                      const std::string& checkpoint, const Tokenizer& tokenizer,
+                                      const std::string& checkpoint, std::int64_t expert_ranks,
+                                      const Tokenizer& tokenizer,
                                       const std::vector<ScoreRequest>& requests) {
   std::vector<ScoreWindow> windows;
   run_together(world, [&] {
     windows =
         score_windows(requests, tokenizer, given.data.document_mask, given.model.sequence_length);
   });
-  Config config = scoring_config(given, windows, world.size(), tokenizer);
+  Config config = scoring_config(given, windows, world.size(), expert_ranks, tokenizer);
   config.run.device = resolved_device(config, world);
   std::unique_ptr<Device> device = make_device_together(world, config);
   require_memory(world, config, make_plan(config, world.size(), tokenizer.vocab_size()));

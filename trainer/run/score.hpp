@@ -57,9 +57,11 @@ struct TextScore {
 std::string to_json(const ScoreRequest& request, const TextScore& score);
 
 // The scores of all requests by a checkpoint, on all ranks of `world`, which share the windows out;
-// the numbers do not depend on how many they are. Collective.
+// the experts of a layer are spread over expert_ranks of them. The numbers depend on neither.
+// Collective.
 std::vector<TextScore> score_requests(Group& world, const Config& config,
-                                      const std::string& checkpoint, const Tokenizer& tokenizer,
+                                      const std::string& checkpoint, std::int64_t expert_ranks,
+                                      const Tokenizer& tokenizer,
                                       const std::vector<ScoreRequest>& requests);
 
 }  // namespace switchyard
