@@ -1,9 +1,10 @@
-// libFuzzer's entry: any bytes as a whole safetensors file. Either the reader refuses them with a
+// Any bytes as a whole safetensors file. Either the reader refuses them with a
 // DataError, or what it gives covers the data without gap and overlap.
 #include <cstdlib>
 
 #include "data/safetensors/header.hpp"
 #include "tensor/error.hpp"
+#include "tests/fuzz/fuzz_target.hpp"
 
 namespace {
 
@@ -23,6 +24,17 @@ void check(const Header& header, std::int64_t data_bytes) {
 }
 
 }  // namespace
+
+std::vector<std::string> switchyard::fuzz::seeds() {
+  using switchyard::safetensors::ElementType;
+  std::vector<TensorInfo> tensors = {{.name = "a", .type = ElementType::f32, .shape = {2, 3}},
+                                     {.name = "b.weight", .type = ElementType::bf16, .shape = {4}},
+                                     {.name = "empty", .type = ElementType::i64, .shape = {0, 5}}};
+  std::vector<TensorInfo> none;
+  std::string file = safetensors::write_header(tensors, {{"format", "pt"}});
+  file.resize(file.size() + static_cast<std::size_t>(tensors.back().end));
+  return {file, safetensors::write_header(none, {})};
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view file(reinterpret_cast<const char*>(data), size);
