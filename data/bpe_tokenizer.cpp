@@ -30,10 +30,10 @@ constexpr std::string_view json_header = "switchyard tokenizer: tokenizer.json\n
 constexpr std::string_view tiktoken_header = "switchyard tokenizer: tiktoken\n";
 
 std::string text_of_token(const TokenizerRecipe& recipe, const std::string& token) {
+  if (recipe.space_mark.empty()) return token;
   std::string text;
   for (std::size_t at = 0; at < token.size();) {
-    const bool is_mark = !recipe.space_mark.empty() &&
-                         std::string_view(token).substr(at).starts_with(recipe.space_mark);
+    const bool is_mark = std::string_view(token).substr(at).starts_with(recipe.space_mark);
     text += is_mark ? ' ' : token[at];
     at += is_mark ? recipe.space_mark.size() : 1;
   }
@@ -97,14 +97,14 @@ std::vector<AddedToken> tokens_to_find(const TokenizerRecipe& recipe, bool norma
 
 // Two files may disagree on what a token is; then neither can be right for all of them.
 void check_added(const TokenizerRecipe& recipe, std::string_view source) {
+  if (recipe.vocabulary.of_bytes) return;  // whose texts are bytes by now
   std::vector<std::pair<std::string, std::int32_t>> known = recipe.vocabulary.tokens;
   known.insert(known.end(), recipe.no_words.begin(), recipe.no_words.end());
   std::ranges::sort(known, {}, &std::pair<std::string, std::int32_t>::second);
   for (const AddedToken& token : recipe.added) {
     const auto same = std::ranges::lower_bound(known, token.id, {},
                                                &std::pair<std::string, std::int32_t>::second);
-    if (!recipe.vocabulary.of_bytes && same != known.end() && same->second == token.id &&
-        same->first != token.text)
+    if (same != known.end() && same->second == token.id && same->first != token.text)
       throw DataError(
           fmt::format("{}: the added token \"{}\" has the id {}, which is \"{}\" in the "
                       "vocabulary",

@@ -126,6 +126,7 @@ bool decode_base64(std::string_view text, std::string& bytes) {
 void read_tokens(std::string_view text, std::string_view source, BpeVocabulary& vocabulary) {
   const auto num_lines = static_cast<std::size_t>(std::ranges::count(text, '\n') + 1);
   std::vector<bool> is_taken(2 * num_lines + 4097);
+  vocabulary.tokens.reserve(num_lines);
   for (std::int64_t line = 1; !text.empty(); ++line) {
     std::string_view row = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), row.size() + 1));
@@ -152,7 +153,9 @@ void read_tokens(std::string_view text, std::string_view source, BpeVocabulary& 
 // Two neighbours are merged if their bytes together are a token, the one of the lowest rank first:
 // all ways to make a token of two others, in the order of its rank.
 void make_merges(std::string_view source, BpeVocabulary& vocabulary) {
-  std::ranges::sort(vocabulary.tokens, {}, &std::pair<std::string, std::int32_t>::second);
+  const auto rank_of = &std::pair<std::string, std::int32_t>::second;
+  if (!std::ranges::is_sorted(vocabulary.tokens, {}, rank_of))
+    std::ranges::sort(vocabulary.tokens, {}, rank_of);
   std::size_t num_bytes = 0;
   for (const auto& [text, rank] : vocabulary.tokens) num_bytes += text.size();
   TokenIndex index(vocabulary.tokens.size(), num_bytes);
@@ -163,8 +166,9 @@ void make_merges(std::string_view source, BpeVocabulary& vocabulary) {
   for (const auto& [text, rank] : vocabulary.tokens)
     for (std::size_t cut = 1; cut < text.size(); ++cut) {
       const std::int32_t left = index.find(std::string_view(text).substr(0, cut));
+      if (left < 0) continue;
       const std::int32_t right = index.find(std::string_view(text).substr(cut));
-      if (left >= 0 && right >= 0) vocabulary.merges.push_back({left, right, rank});
+      if (right >= 0) vocabulary.merges.push_back({left, right, rank});
     }
 }
 
