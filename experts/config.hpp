@@ -5,11 +5,13 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "experts/router_config.hpp"
 #include "kernels/routing/select_sequences.hpp"
+#include "kernels/rows/clamped_swiglu.hpp"
 #include "kernels/rows/wire_rows.hpp"
 #include "tensor/choice.hpp"
 
@@ -34,6 +36,12 @@ constexpr std::array<std::string_view, 2> choice_names(BalanceReduction) {
 enum class SharedGate : std::uint8_t { none, sigmoid };
 constexpr std::array<std::string_view, 2> choice_names(SharedGate) {
   return {"none", "sigmoid"};
+}
+
+// What lies between an expert's products (kernels/rows/swiglu.hpp, clamped_swiglu.hpp).
+enum class ExpertActivation : std::uint8_t { swiglu, clamped_swiglu };
+constexpr std::array<std::string_view, 2> choice_names(ExpertActivation) {
+  return {"swiglu", "clamped_swiglu"};
 }
 
 // Experts that every token goes to, beside those that the router chooses.
@@ -93,6 +101,12 @@ struct ExpertsConfig {
   double bias_rate = 0;
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 
+  // Of routed and shared experts.
+  ExpertActivation activation = ExpertActivation::swiglu;
+  double swiglu_alpha = 1.702;  // of clamped_swiglu
+  double swiglu_limit = 7;
+  bool bias = false;  // of both products
+
   std::int64_t latent = 0;  // width of the space that the experts work in; 0: the model's
 
   SharedExpertsConfig shared = {};
@@ -108,6 +122,11 @@ struct ExpertsConfig {
   std::int64_t max_rows = 0;
   bool allow_future = false;  // whether a router may be one that sees the future
 
+  // None with plain SwiGLU.
+  std::optional<kernels::SwigluClamp> swiglu_clamp() const {
+    if (activation == ExpertActivation::swiglu) return std::nullopt;
+    return kernels::SwigluClamp{static_cast<float>(swiglu_alpha), static_cast<float>(swiglu_limit)};
+  }
   std::int64_t capacity_of(std::int64_t sequence_length) const {
     const double even =
         static_cast<double>(sequence_length * top_k) / static_cast<double>(num_experts);

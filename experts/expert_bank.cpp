@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/host_copy.hpp"
+#include "kernels/rows/elementwise.hpp"
 #include "kernels/rows/swiglu.hpp"
 #include "tensor/error.hpp"
 
@@ -46,11 +47,31 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
   return spec;
 }
 
+// Starts at zero, does not decay.
+ParameterSpec bias_spec(const BankSpec& bank, const char* name, std::int64_t width) {
+  ParameterSpec spec = weight_spec(bank, name, width, 1, 0);
+  if (bank.num_experts > 0)
+    spec.global_shape = {bank.num_experts, width};
+  else
+    spec.global_shape = {width};
+  spec.decay = false;
+  spec.initial = Initial::zeros;
+  return spec;
+}
+
+// One number for all rows.
+TensorView in_all_rows(const Tensor& number, std::int64_t num_rows) {
+  TensorView rows = number;
+  rows.shape = {num_rows, 1};
+  rows.row_stride = 0;
+  return rows;
+}
+
 }  // namespace
 
 BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
                          std::int64_t intermediate, DType compute, RowCapacity* capacity,
-                         const BankUnits& units, bool delays_weights)
+                         const BankUnits& units, bool delays_weights, bool has_bias)
     : block_rows_(kernels::block_rows(device)),
       chunk_rows_(std::max(block_rows_, min_chunk_rows)),
       block_offsets_(device, Purpose::workspace, DType::i32, {num_experts + 1}),
@@ -69,6 +90,13 @@ BankScratch::BankScratch(Device& device, std::int64_t max_rows, std::int64_t num
   allocate(act_, inner_rows, intermediate);
   allocate(d_act_, block_rows_, intermediate);
   allocate(d_gate_up_, inner_rows, 2 * intermediate);
+  if (!has_bias) return;
+  allocate(ones_, chunk_rows_, 1);
+  half_ = Tensor(device, Purpose::workspace, compute, {1, 1});
+  const auto fill = [this]<class T>(T half) {
+    kernels::write_from_host<T>(half_, [half](std::span<T> value) { value.front() = half; });
+  };
+  compute == DType::f32 ? fill(0.5f) : fill(to_bf16(0.5f));
 }
 
 void BankScratch::add_units(Device& device, std::int64_t num_experts) {
@@ -100,6 +128,10 @@ ExpertBank::ExpertBank(ParameterStore& store, const BankSpec& spec)
   }
   kernels::reserve_grouped_linear(device, 2 * spec.intermediate, spec.hidden, spec.compute);
   kernels::reserve_grouped_linear(device, spec.hidden, spec.intermediate, spec.compute);
+  if (!spec.has_bias) return;
+  gate_up_bias_.emplace(store, bias_spec(spec, ".gate_up.bias", 2 * spec.intermediate),
+                        spec.compute);
+  down_bias_.emplace(store, bias_spec(spec, ".down.bias", spec.hidden), spec.compute);
 }
 
 TensorView ExpertBank::by_expert(const TensorView& whole) const {
@@ -112,6 +144,8 @@ void ExpertBank::pack_weights() {
     gate_up_weights_[static_cast<std::size_t>(e)].pack(gate_up[e]);
     down_weights_[static_cast<std::size_t>(e)].pack(down[e]);
   }
+  if (gate_up_bias_) gate_up_bias_->pack_weights();
+  if (down_bias_) down_bias_->pack_weights();
 }
 
 TensorView ExpertBank::gate_up_block(const TensorView& kept, std::int64_t begin, std::int64_t end,
@@ -123,6 +157,13 @@ TensorView ExpertBank::gate_up_block(const TensorView& kept, std::int64_t begin,
 ExpertBank::Inner ExpertBank::inner_rows(const BankScratch& scratch, std::int64_t first_row,
                                          std::int64_t num_rows) {
   return Inner{scratch.act_, scratch.d_gate_up_}.rows(first_row, first_row + num_rows);
+}
+
+void ExpertBank::activate(const TensorView& gate_up, const TensorView& act) const {
+  if (spec_.clamp)
+    kernels::clamped_swiglu_forward(gate_up, *spec_.clamp, act);
+  else
+    kernels::swiglu_forward(gate_up, act);
 }
 
 void ExpertBank::forward(const TensorView& x, const TensorView& offsets, const TensorView& gate_up,
@@ -138,9 +179,12 @@ void ExpertBank::forward(const BankRows& rows, const TensorView& x, const Tensor
     kernels::grouped_linear_forward(x.slice_rows(block.begin, block.end),
                                     of(gate_up_weights_, block, rows.first_expert), block.offsets,
                                     products);
-    kernels::swiglu_forward(products, act);
+    if (gate_up_bias_) gate_up_bias_->add_to(products, block, rows.first_expert);
+    activate(products, act);
+    const TensorView out = y.slice_rows(block.begin, block.end);
     kernels::grouped_linear_forward(act, of(down_weights_, block, rows.first_expert), block.offsets,
-                                    y.slice_rows(block.begin, block.end));
+                                    out);
+    if (down_bias_) down_bias_->add_to(out, block, rows.first_expert);
     pass.poll();
   };
   kernels::for_each_row_block(*x.device, rows.offsets, x.rows(), rows.num_experts,
@@ -164,7 +208,7 @@ void ExpertBank::backward_part(const BankRows& rows, const TensorView& dy, const
     input_of_chunk(chunk.groups, rows.first_expert, dy_rows, x_rows,
                    rows_between(gate_up, begin, end), dx.slice_rows(begin, end), inner, scratch,
                    pass);
-    weights_of_chunk(chunk, rows.first_expert, dy_rows, x_rows, inner, pass);
+    weights_of_chunk(chunk, rows.first_expert, dy_rows, x_rows, inner, scratch, pass);
   });
 }
 
@@ -182,11 +226,13 @@ void ExpertBank::backward_weights(const BankRows& rows, const TensorView& dy, co
   for_each_chunk(rows, x, scratch, [&](const UnitBlock& chunk) {
     const std::int64_t begin = chunk.groups.begin, end = chunk.groups.end;
     weights_of_chunk(chunk, rows.first_expert, dy.slice_rows(begin, end), x.slice_rows(begin, end),
-                     inner_rows(scratch, begin, end - begin), pass);
+                     inner_rows(scratch, begin, end - begin), scratch, pass);
   });
 }
 
 void ExpertBank::report_gradients(const Pass& pass) const {
+  if (down_bias_) down_bias_->report_gradient(pass);
+  if (gate_up_bias_) gate_up_bias_->report_gradient(pass);
   pass.gradient_ready(down_);
   pass.gradient_ready(gate_up_);
 }
@@ -228,12 +274,17 @@ void ExpertBank::input_of_chunk(const RowBlock& chunk, std::int64_t first_expert
     const TensorView d_act = scratch.d_act_->slice_rows(0, rows.end - rows.begin);
     const auto [act, d_gate_up] = inner.rows(rows.begin, rows.end);
     const TensorView block = gate_up_block(gate_up, rows.begin, rows.end, scratch);
-    if (gate_up.device == nullptr)
+    if (gate_up.device == nullptr) {
       kernels::grouped_linear_forward(rows_of(x), of(gate_up_weights, rows, 0), rows.offsets,
                                       block);
+      if (gate_up_bias_) gate_up_bias_->add_to(block, rows, first_expert + chunk.first_group);
+    }
     kernels::grouped_linear_backward_input(rows_of(dy), of(down_weights, rows, 0), rows.offsets,
                                            d_act);
-    kernels::swiglu_backward(d_act, block, d_gate_up, act);
+    if (spec_.clamp)
+      kernels::clamped_swiglu_backward(d_act, block, *spec_.clamp, d_gate_up, act);
+    else
+      kernels::swiglu_backward(d_act, block, d_gate_up, act);
     kernels::grouped_linear_backward_input(d_gate_up, of(gate_up_weights, rows, 0), rows.offsets,
                                            rows_of(dx));
     pass.poll();
@@ -244,7 +295,7 @@ void ExpertBank::input_of_chunk(const RowBlock& chunk, std::int64_t first_expert
 
 void ExpertBank::weights_of_chunk(const UnitBlock& chunk, std::int64_t first_expert,
                                   const TensorView& dy, const TensorView& x, const Inner& inner,
-                                  const Pass& pass) const {
+                                  const BankScratch& scratch, const Pass& pass) const {
   const auto gradient_of = [&](const Parameter& parameter) {
     const std::int64_t first = first_expert + chunk.groups.first_group;
     return parameter.gradient_sum().at(
@@ -254,6 +305,13 @@ void ExpertBank::weights_of_chunk(const UnitBlock& chunk, std::int64_t first_exp
   pass.poll();
   kernels::grouped_linear_backward_weight(inner.d_gate_up, x, chunk.units, gradient_of(gate_up_));
   pass.poll();
+  if (!down_bias_ || dy.rows() == 0) return;
+  // Written anew, since the buffer may have grown.
+  const TensorView ones = scratch.ones_->slice_rows(0, dy.rows());
+  const TensorView half = in_all_rows(scratch.half_, dy.rows());
+  kernels::add(half, half, ones);
+  down_bias_->backward(dy, chunk, first_expert, ones);
+  gate_up_bias_->backward(inner.d_gate_up, chunk, first_expert, ones);
 }
 
 }  // namespace switchyard

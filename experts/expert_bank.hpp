@@ -1,6 +1,7 @@
 // SwiGLU feed-forward networks over row ranges: expert e of the bank takes the rows
 // [offsets[e], offsets[e + 1]).
 //   y = down (silu(gate x) * (up x)),   gate and up as one product
+// with another activation or biases of both products, if asked for.
 // A dense feed-forward layer is a bank of one expert. On processors with caches rows are taken in
 // blocks, of several experts where these have few, whose intermediate stays there; elsewhere all at
 // once (kernels/products/grouped_linear.hpp). A row's bits depend neither on the ranks nor on the
@@ -10,11 +11,14 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "experts/expert_bias.hpp"
 #include "experts/row_capacity.hpp"
 #include "kernels/products/grouped_linear.hpp"
+#include "kernels/rows/clamped_swiglu.hpp"
 #include "parallel/parameter.hpp"
 #include "parallel/pass.hpp"
 
@@ -32,8 +36,10 @@ struct BankSpec {
   // Of them held by this rank, in the order of their row ranges; may be none.
   std::vector<std::int64_t> local_experts = {0};
   Axis replicas = Axis::dense_replica;
-  float initial_std = 0.02f;  // of gate_up
-  float output_std = 0.02f;   // of down, which writes to the residual
+  float initial_std = 0.02f;                       // of gate_up
+  float output_std = 0.02f;                        // of down, which writes to the residual
+  std::optional<kernels::SwigluClamp> clamp = {};  // none: plain SwiGLU
+  bool has_bias = false;                           // of both products
 };
 
 // The units of exact sums (kernels/gradient_sum.hpp) of each expert's rows; none by default.
@@ -60,10 +66,10 @@ class BankScratch {
   // num_experts: of the bank. For the number of threads that the kernels have now. Where all rows
   // are taken at once, the buffers follow the capacity's rows; without one they have max_rows.
   // delays_weights: whether there is room for what the gradients of weights need of all rows, which
-  // follows the capacity.
+  // follows the capacity. has_bias: of the bank.
   BankScratch(Device& device, std::int64_t max_rows, std::int64_t num_experts,
               std::int64_t intermediate, DType compute, RowCapacity* capacity = nullptr,
-              const BankUnits& units = {}, bool delays_weights = false);
+              const BankUnits& units = {}, bool delays_weights = false, bool has_bias = false);
   // A capacity knows where the buffers are.
   BankScratch(const BankScratch&) = delete;
   BankScratch& operator=(const BankScratch&) = delete;
@@ -86,11 +92,14 @@ class BankScratch {
   Tensor act_;                 // compute type [chunk, I], or of all rows
   Tensor d_act_;               // compute type [block, I]
   Tensor d_gate_up_;           // compute type [chunk, 2 I], or of all rows
+  Tensor ones_;                // compute type [chunk, 1], or of all rows: of biases
+  Tensor half_;                // compute type [1, 1]: 0.5
 };
 
 class ExpertBank {
  public:
-  // Registers `prefix`.gate_up.weight (gate rows first) and `prefix`.down.weight.
+  // Registers `prefix`.gate_up.weight (gate rows first) and `prefix`.down.weight, with biases
+  // `prefix`.gate_up.bias and `prefix`.down.bias.
   ExpertBank(ParameterStore& store, const BankSpec& spec);
 
   void pack_weights();
@@ -152,6 +161,7 @@ class ExpertBank {
   // these; groups are numbered from rows.first_expert on.
   void for_each_chunk(const BankRows& rows, const TensorView& x, BankScratch& scratch,
                       const std::function<void(const kernels::UnitBlock&)>& visit) const;
+  void activate(const TensorView& gate_up, const TensorView& act) const;
   // All views hold the rows of the block, whose groups are experts from `first_expert` on.
   void input_of_chunk(const kernels::RowBlock& chunk, std::int64_t first_expert,
                       const TensorView& dy, const TensorView& x, const TensorView& gate_up,
@@ -159,11 +169,12 @@ class ExpertBank {
                       const Pass& pass) const;
   void weights_of_chunk(const kernels::UnitBlock& chunk, std::int64_t first_expert,
                         const TensorView& dy, const TensorView& x, const Inner& inner,
-                        const Pass& pass) const;
+                        const BankScratch& scratch, const Pass& pass) const;
 
   BankSpec spec_;
   Parameter& gate_up_;
   Parameter& down_;
+  std::optional<ExpertBias> gate_up_bias_, down_bias_;
   // By local expert: [2 I, H] and [H, I].
   std::vector<kernels::PackedWeight> gate_up_weights_;
   std::vector<kernels::PackedWeight> down_weights_;

@@ -19,7 +19,7 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
   return {.prefix = prefix + ".experts",
           .keys =
               "experts.num_experts, experts.every, experts.first_dense, experts.intermediate, "
-              "model.hidden",
+              "experts.bias, model.hidden",
           .hidden = hidden,
           .intermediate = config.intermediate,
           .compute = compute,
@@ -27,7 +27,9 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .local_experts = {experts.begin(), experts.end()},
           .replicas = Axis::expert_data,
           .initial_std = initial_std,
-          .output_std = output_std};
+          .output_std = output_std,
+          .clamp = config.swiglu_clamp(),
+          .has_bias = config.bias};
 }
 
 }  // namespace
@@ -46,7 +48,7 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
                        max_rows_received(placement, sharing.most_tokens(num_tokens), config.top_k)),
           placement.most_places(), config.intermediate, compute, &capacity,
           BankUnits{.number = std::ssize(units.order)},
-          config.dispatch.chunks > 1 && placement.num_ranks() > 1),
+          config.dispatch.chunks > 1 && placement.num_ranks() > 1, config.bias),
       losses(device, Purpose::workspace, DType::f64, {2}) {
   if (config.has_pieces(placement.num_ranks()))
     add_pieces(device, placement, compute, units, capacity);

@@ -54,6 +54,7 @@ struct RouterConfig {
   std::int64_t groups = 1;
   std::int64_t top_groups = 1;
   kernels::GroupScore group_score = kernels::GroupScore::best;
+  bool logit_bias = false;  // a learned number for each expert, added to its logits
   double jitter = 0;
   double capacity = 0;   // expert_choice: experts that a token has on average; 0: top_k
   double imbalance = 2;  // imbalanced: the fullest expert's load by the mean

@@ -13,13 +13,15 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
   BankSpec spec;
   spec.prefix = prefix;
   spec.keys =
-      "experts.shared.number, experts.shared.intermediate, experts.intermediate, experts.every, "
-      "experts.first_dense, model.hidden";
+      "experts.shared.number, experts.shared.intermediate, experts.intermediate, experts.bias, "
+      "experts.every, experts.first_dense, model.hidden";
   spec.hidden = hidden;
   spec.intermediate = config.shared_width();
   spec.compute = compute;
   spec.initial_std = initial_std;
   spec.output_std = output_std;
+  spec.clamp = config.swiglu_clamp();
+  spec.has_bias = config.bias;
   return spec;
 }
 
@@ -47,7 +49,7 @@ void SharedExperts::Derived::for_each_tensor(const RecordVisitor& visit) {
 SharedExperts::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
                                 DType compute, std::int64_t num_tokens, std::int64_t unit_rows)
     : bank(device, num_tokens, 1, config.shared_width(), compute, nullptr,
-           BankUnits::of_all_rows(num_tokens, unit_rows)),
+           BankUnits::of_all_rows(num_tokens, unit_rows), false, config.bias),
       y(device, Purpose::workspace, compute, {num_tokens, hidden}) {
   if (config.shared.gate == SharedGate::none) return;
   d_out = Tensor(device, Purpose::workspace, compute, {num_tokens, hidden});

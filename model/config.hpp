@@ -111,6 +111,7 @@ struct ModelConfig {
   bool qkv_bias = false;
   bool output_bias = false;  // of attention
   QkNorm qk_norm = QkNorm::none;
+  double clip_qkv = 0;  // queries, keys and values are held within +- this; 0: not
   LatentConfig latent = {};
   bool tie_embeddings = false;
   double norm_epsilon = 1e-6;

@@ -76,6 +76,7 @@ RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::i
       hidden_f32(config.router.jitter > 0
                      ? TokenProjection::make_jitter_room(device, num_tokens, hidden)
                      : TokenProjection::make_room(device, num_tokens, hidden, compute)) {
+  if (config.router.logit_bias) ones = RowBias::make_ones(device, num_tokens, DType::f32);
   if (num_whole_tokens == 0 || !(config.router.sees_future() || config.capacity_factor > 0)) return;
   whole_scores =
       Tensor(device, Purpose::communication, DType::f32, {num_whole_tokens, config.num_experts});
@@ -92,6 +93,15 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
       parts_(std::move(parts)) {
   if (config.router.has_weights())
     projection_.emplace(store, weight_spec(prefix + ".router.weight", config, hidden, initial_std));
+  if (projection_ && config.router.logit_bias)
+    logit_bias_.emplace(store,
+                        ParameterSpec{.name = prefix + ".router.logit_bias",
+                                      .global_shape = {config.num_experts},
+                                      .keys = "experts.router.logit_bias, experts.num_experts",
+                                      .replicas = Axis::dense_replica,
+                                      .decay = false,
+                                      .initial = Initial::zeros},
+                        DType::f32);
   if (config.router.kind == RouterKind::noisy_top_k)
     noise_.emplace(store,
                    weight_spec(prefix + ".router.noise.weight", config, hidden, initial_std));
@@ -107,6 +117,7 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
 
 void Router::pack_weights() {
   if (projection_) projection_->pack_weights();
+  if (logit_bias_) logit_bias_->pack_weights();
   if (noise_) noise_->pack_weights();
 }
 
@@ -122,6 +133,7 @@ void Router::project(const TensorView& x, const TensorView& logits, GateRecord& 
   if (!projection_) return kernels::fill_zero(logits);
   const Jitter jitter = jitter_of(pass, x.rows());
   projection_->forward(x, logits, scratch.hidden_f32, jitter);
+  if (logit_bias_) logit_bias_->add_to(logits);
   if (!adds_noise(pass)) return;
   const TensorView raw = rows_of(gate.noise, x.rows());
   noise_->forward(x, raw, scratch.hidden_f32, jitter);
@@ -311,6 +323,7 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
                          rows_of(gate.logits, num_tokens), scores, rows_of(gate.lse, num_tokens),
                          dlogits);
   const Jitter jitter = jitter_of(pass, num_tokens);
+  if (logit_bias_) logit_bias_->backward(dlogits, scratch.ones, pass);
   projection_->backward(dlogits, x, dx, scratch.hidden_f32, pass, jitter);
   if (!noise_) return;
   kernels::router_noise_backward(dlogits, rows_of(gate.noise, num_tokens),

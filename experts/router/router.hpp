@@ -14,6 +14,7 @@
 
 #include "experts/config.hpp"
 #include "experts/router/router_parts.hpp"
+#include "experts/row_bias.hpp"
 #include "experts/token_projection.hpp"
 #include "tensor/record_tensor.hpp"
 
@@ -62,6 +63,7 @@ struct RouterScratch {
   };
   Replayed replayed;
   Tensor hidden_f32;  // of the projections: x, then dx
+  Tensor ones;        // f32 [T, 1], of the bias of logits; only with one
   // Of whole sequences, where these are split and what is chosen or dropped depends on all of one:
   Tensor whole_scores;   // f32 [tokens, E]
   Tensor whole_indices;  // i32 [tokens, k]
@@ -70,7 +72,8 @@ struct RouterScratch {
 class Router {
  public:
   // Registers `prefix`.router.weight [E, H], and `prefix`.router.noise.weight [E, H] of noisy
-  // top-k; neither where the choice needs no scores. With a bias_rate, `prefix`.router.bias [E].
+  // top-k; neither where the choice needs no scores. With a bias_rate, `prefix`.router.bias [E];
+  // with a logit_bias `prefix`.router.logit_bias [E].
   // parts: what it computes with; see make_router_parts().
   Router(ParameterStore& store, const std::string& prefix, const ExpertsConfig& config,
          RouterParts parts, std::int64_t hidden, std::int64_t num_layers, float initial_std);
@@ -125,6 +128,7 @@ class Router {
   Group& context_;
   Group& all_ranks_;  // that have tokens
   std::optional<TokenProjection> projection_;
+  std::optional<RowBias> logit_bias_;
   std::optional<TokenProjection> noise_;
   RouterParts parts_;
   Parameter* bias_ = nullptr;  // f32 [E], state

@@ -48,6 +48,9 @@ class Mistakes {
           fmt::format("a bias moves the choice of the largest scores, and kind {} chooses in "
                       "another way; leave bias_rate out or change the kind",
                       kind_));
+    if (router_.logit_bias && !router_.has_weights())
+      add({"experts.router.logit_bias", "experts.router.kind"},
+          fmt::format("kind {} has no logits; leave logit_bias out or change the kind", kind_));
     constexpr std::int64_t most_of_base = 4096;
     if (router_.kind == RouterKind::base && experts_.num_experts > most_of_base)
       add({"experts.num_experts", "experts.router.kind"},

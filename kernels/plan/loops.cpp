@@ -43,6 +43,26 @@ void swiglu_backward(const TensorView& gate_up, const TensorView& act) {
   record(act, (exp_flops + 10) * numel(act), 2 * bytes(gate_up) + 2 * bytes(act));
 }
 
+void clamped_swiglu_forward(const TensorView& gate_up, const TensorView& act) {
+  record(act, (exp_flops + 9) * numel(act), bytes(gate_up) + bytes(act));
+}
+
+void clamped_swiglu_backward(const TensorView& gate_up, const TensorView& act) {
+  record(act, (exp_flops + 17) * numel(act), 2 * bytes(gate_up) + 2 * bytes(act));
+}
+
+void add_group_bias(const TensorView& bias, const TensorView& y) {
+  record(y, numel(y), bytes(bias) + 2 * bytes(y));
+}
+
+void clip_forward(const TensorView& x, const TensorView& inside) {
+  record(x, 2 * numel(x), 2 * bytes(x) + (inside.device == nullptr ? 0 : bytes(inside)));
+}
+
+void clip_backward(const TensorView& dx, const TensorView& inside) {
+  record(dx, numel(dx), 2 * bytes(dx) + bytes(inside));
+}
+
 void sigmoid_forward(const TensorView& gate) {
   record(gate, (exp_flops + 2) * numel(gate), 2 * bytes(gate));
 }

@@ -16,6 +16,11 @@ void rms_norm_backward(const TensorView& x, const TensorView& residual_gradient)
 void rope(const TensorView& x);
 void swiglu_forward(const TensorView& gate_up, const TensorView& act);
 void swiglu_backward(const TensorView& gate_up, const TensorView& act);
+void clamped_swiglu_forward(const TensorView& gate_up, const TensorView& act);
+void clamped_swiglu_backward(const TensorView& gate_up, const TensorView& act);
+void add_group_bias(const TensorView& bias, const TensorView& y);
+void clip_forward(const TensorView& x, const TensorView& inside);
+void clip_backward(const TensorView& dx, const TensorView& inside);
 void sigmoid_forward(const TensorView& gate);
 void sigmoid_backward(const TensorView& gate);
 void short_convolution_forward(const TensorView& x, const TensorView& weight, const TensorView& y);

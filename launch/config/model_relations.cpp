@@ -120,6 +120,7 @@ void check_latent(RelationChecker& checker, const ModelConfig& model) {
          "leave it out");
   refuse("model.position.kind", !model.turns_positions(), "write rope");
   refuse("model.qk_norm", model.qk_norm != QkNorm::none, "write none");
+  refuse("model.clip_qkv", model.clip_qkv > 0, "write 0");
   refuse("model.qkv_bias", model.qkv_bias, "write false");
   refuse("model.output_bias", model.output_bias, "write false");
   refuse("model.head_dim", model.head_dim != 0, "write 0: latent.nope_dim and rope_dim say it");

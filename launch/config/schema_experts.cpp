@@ -111,6 +111,12 @@ void add_router(std::vector<Key>& keys) {
                   .description = "How groups are judged: by their `best` expert (DeepSeek-V2), or "
                                  "by the sum of their `best_two` (DeepSeek-V3), bias included."});
   keys.push_back({.section = "experts",
+                  .name = "router.logit_bias",
+                  .field = field<s, g, &C::logit_bias>(),
+                  .description = "Whether a learned number for each expert is added to its logit "
+                                 "(gpt-oss). It is trained as a weight is; `bias_rate` has "
+                                 "another bias, which moves by rule."});
+  keys.push_back({.section = "experts",
                   .name = "router.jitter",
                   .field = field<s, g, &C::jitter>(),
                   .range = rate(),
@@ -248,6 +254,28 @@ void add_experts(std::vector<Key>& keys) {
                   .unit = "elements",
                   .range = from(1, million),
                   .description = "Width inside one expert's SwiGLU."});
+  keys.push_back({.section = "experts",
+                  .name = "activation",
+                  .field = field<s, &C::activation>(),
+                  .description = "What lies between an expert's products, of shared experts too: "
+                                 "`swiglu`, or `clamped_swiglu` (gpt-oss): (up + 1) gate "
+                                 "sigmoid(`swiglu_alpha` gate), with the gate at most "
+                                 "`swiglu_limit` and up within plus and minus that."});
+  keys.push_back({.section = "experts",
+                  .name = "swiglu_alpha",
+                  .field = field<s, &C::swiglu_alpha>(),
+                  .range = above(0),
+                  .description = "With `clamped_swiglu`: see there."});
+  keys.push_back({.section = "experts",
+                  .name = "swiglu_limit",
+                  .field = field<s, &C::swiglu_limit>(),
+                  .range = above(0),
+                  .description = "With `clamped_swiglu`: see there."});
+  keys.push_back({.section = "experts",
+                  .name = "bias",
+                  .field = field<s, &C::bias>(),
+                  .description = "Whether learned vectors, one an expert, are added to what both "
+                                 "its products return (gpt-oss); of shared experts too."});
   keys.push_back({.section = "experts",
                   .name = "latent",
                   .field = field<s, &C::latent>(),

@@ -320,6 +320,13 @@ void add_model(std::vector<Key>& keys) {
                                  "`head` with one gain for all of them (Qwen3), or of the `whole` "
                                  "row (OLMoE)."});
   keys.push_back({.section = "model",
+                  .name = "clip_qkv",
+                  .field = field<s, &C::clip_qkv>(),
+                  .range = from(0, million),
+                  .description = "Queries, keys and values of attention are held within plus and "
+                                 "minus this, behind their norm and before they turn (OLMoE); 0: "
+                                 "they are not."});
+  keys.push_back({.section = "model",
                   .name = "tie_embeddings",
                   .field = field<s, &C::tie_embeddings>(),
                   .description = "Whether the output head uses the embedding's weights."});

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/attention/attention_sink.hpp"
+#include "kernels/rows/clip.hpp"
 #include "kernels/rows/elementwise.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/rope_spec.hpp"
@@ -119,6 +120,7 @@ void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
   if (!projected.empty()) visit_tensor(visit, "projected", projected);
   visit_tensor(visit, "qkv", qkv);
   norm.for_each_tensor(visit);
+  if (!inside.empty()) visit_tensor(visit, "inside", inside);
 }
 
 AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
@@ -228,6 +230,8 @@ std::unique_ptr<MixerRecord> AttentionMixer::make_derived(std::int64_t num_token
         Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
   derived->qkv = Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
   if (norm_) derived->norm = norm_->make_derived(num_tokens, compute_, Purpose::activation);
+  if (model_.clip_qkv > 0)
+    derived->inside = Tensor(device_, Purpose::activation, DType::u8, derived->qkv->shape);
   return derived;
 }
 
@@ -281,9 +285,11 @@ void AttentionMixer::project(const TensorView& x, const TensorView& projected) c
   if (qkv_bias_) qkv_bias_->add_to(projected);
 }
 
-void AttentionMixer::norm_and_turn(const TensorView& rotated, QueryKeyNorm::Derived& norm,
-                                   const LayerContext& context) const {
+void AttentionMixer::norm_and_turn(const TensorView& qkv, QueryKeyNorm::Derived& norm,
+                                   const TensorView& inside, const LayerContext& context) const {
+  const TensorView rotated = heads_of(qkv).rotated;
   if (norm_) norm_->forward(rotated, norm);
+  if (model_.clip_qkv > 0) kernels::clip_forward(qkv, static_cast<float>(model_.clip_qkv), inside);
   turn(rotated, kernels::Rotation::forward, context);
 }
 
@@ -300,7 +306,7 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   const Heads heads = heads_of(derived.qkv);
   project(x, projected_in(derived));
   if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
-  norm_and_turn(heads.rotated, derived.norm, context);
+  norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
   scratch.attention.forward(window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
                             [&context] { context.poll(); });
   context.poll();
@@ -316,7 +322,7 @@ void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
   if (conv_)
     conv_->rebuild(derived.projected, derived.qkv, saved.halo,
                    *dynamic_cast<Scratch&>(context.scratch).conv);
-  norm_and_turn(heads_of(derived.qkv).rotated, derived.norm, context);
+  norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
   context.poll();
   project_output(saved.out, y);
 }
@@ -343,6 +349,11 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
       turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); });
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
   turn(turned, kernels::Rotation::backward, context);
+  if (!derived.inside.empty()) {
+    kernels::clip_backward(turned, derived.inside->slice_cols(0, turned.cols()));
+    kernels::clip_backward(gradients.v,
+                           derived.inside->slice_cols(turned.cols(), qkv_cols(model_)));
+  }
   if (norm_)
     norm_->backward(turned, derived.norm, gradients.rotated, scratch.norm_workspace, context.pass);
   if (conv_)
@@ -367,7 +378,7 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   project(x, conv_ ? scratch.projected : scratch.qkv);
   if (conv_)
     conv_->extend(scratch.projected, scratch.qkv, cache.last_rows(), scratch.rows, num_cached);
-  norm_and_turn(heads.rotated, scratch.norm, context);
+  norm_and_turn(scratch.qkv, scratch.norm, TensorView{}, context);
   kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
   kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
   const kernels::KeyRanges key_ranges =

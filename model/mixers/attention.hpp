@@ -1,6 +1,7 @@
 // Causal self-attention with grouped queries, over all tokens before or a window of them, with
 // learned sinks or without:
 //   [q k v] = x Wqkv^T      q, k [normed and] turned by position      y = attention(q, k, v) Wout^T
+// With model.clip_qkv q, k and v are held within it before they turn.
 // A layer may convolve q, k and v over the last tokens before that.
 // Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
 // lowered by its slope times the distance.
@@ -39,6 +40,7 @@ class AttentionMixer final : public SequenceMixer {
     Tensor projected;            // [T, (A + 2 G) D]: before the convolution; if there is one
     Tensor qkv;                  // [T, (A + 2 G) D], q and k after the rotation
     QueryKeyNorm::Derived norm;  // if there is one
+    Tensor inside;               // u8 like qkv: what was not clipped; only with clip_qkv
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
@@ -137,7 +139,8 @@ class AttentionMixer final : public SequenceMixer {
   void turn(const TensorView& rotated, kernels::Rotation rotation,
             const LayerContext& context) const;
   void project(const TensorView& x, const TensorView& projected) const;
-  void norm_and_turn(const TensorView& rotated, QueryKeyNorm::Derived& norm,
+  // inside: see kernels/rows/clip.hpp.
+  void norm_and_turn(const TensorView& qkv, QueryKeyNorm::Derived& norm, const TensorView& inside,
                      const LayerContext& context) const;
   void project_output(const TensorView& out, const TensorView& y) const;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What published models have in their attention, on the program: each kind trains, goes on from its checkpoint, is
+# What published models have in their attention, and gpt-oss in its experts, on the program: each kind trains, goes on from its checkpoint, is
 # evaluated and generates; and where sums are exact, every bit is that of one rank, with sequences split over the ranks.
 #   attention_kinds_test.sh MPIEXEC SWITCHYARD RANKS
 set -uo pipefail
@@ -46,6 +46,14 @@ check latent_yarn "${latent[@]}" model.rope_scaling.kind=yarn model.rope_scaling
 check llama3 model.rope_scaling.kind=llama3 model.rope_scaling.factor=4 model.rope_scaling.original_length=16 \
   model.rope_scaling.beta_fast=4
 
+check gpt_oss model.qkv_bias=true model.output_bias=true experts.bias=true experts.router.logit_bias=true \
+  experts.router.softmax_over=chosen experts.activation=clamped_swiglu experts.swiglu_limit=2 experts.shared=1 \
+  'model.mixer=[{kind: window, window: 8, sinks: 1}, {kind: full, sinks: 1}]' model.clip_qkv=1 activations.policy=recompute
+
+expect 2 on_ranks train small.yaml experts.router.kind=hash experts.router.logit_bias=true run.output=refused
+expect_lines 1 "kind hash has no logits; leave logit_bias out or change the kind"
+expect 2 on_ranks train small.yaml "${latent[@]}" model.clip_qkv=1 run.output=refused
+expect_lines 1 "latent attention (kv_rank = 12) goes without it; write 0"
 expect 2 on_ranks train small.yaml "${latent[@]}" model.qk_norm=head run.output=refused
 expect_lines 1 "latent attention (kv_rank = 12) goes without it; write none"
 [[ ! -e refused ]] || fail "a refused run left a folder"

@@ -60,6 +60,16 @@ inline std::vector<StepCase> step_cases() {
          c = varied_config(world().size() == 2 ? 2 : 1);
          c.run.precision = Precision::bf16;
        }},
+      {"experts of gpt-oss, clipped queries and keys",
+       [](Config& c) {
+         c.model.clip_qkv = 0.5;
+         c.experts.bias = c.experts.router.logit_bias = true;
+         c.experts.activation = ExpertActivation::clamped_swiglu;
+         c.experts.swiglu_limit = 0.5;
+         c.experts.shared.number = 1;
+         c.parallel.expert = world().size() % 2 == 0 ? 2 : 1;
+         c.activations.policy = LayerPolicy::spill;
+       }},
       {"noisy choices", [](Config& c) { c.experts.router.kind = RouterKind::noisy_top_k; }},
       {"experts choose, recomputed",
        [](Config& c) {

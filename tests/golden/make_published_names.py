@@ -58,6 +58,15 @@ MODELS = {
         rope_theta=1000000.0, rope_scaling=None, attention_bias=False, use_sliding_window=False, sliding_window=None,
         max_window_layers=48, decoder_sparse_step=1, mlp_only_layers=[], num_experts=128, num_experts_per_tok=8,
         moe_intermediate_size=768, norm_topk_prob=True, router_aux_loss_coef=0.001, tie_word_embeddings=False),
+    "gpt-oss-20b": dict(
+        model_type="gpt_oss", hidden_size=2880, intermediate_size=2880, num_hidden_layers=24, num_attention_heads=64,
+        num_key_value_heads=8, head_dim=64, vocab_size=201088, max_position_embeddings=131072, rms_norm_eps=1e-5,
+        rope_theta=150000, rope_scaling=dict(rope_type="yarn", factor=32.0, beta_fast=32.0, beta_slow=1.0, truncate=False,
+                                             original_max_position_embeddings=4096),
+        attention_bias=True, sliding_window=128, layer_types=["sliding_attention", "full_attention"] * 12,
+        num_local_experts=32, num_experts_per_tok=4, experts_per_token=4, initial_context_length=4096, swiglu_limit=7.0,
+        router_aux_loss_coef=0.9, tie_word_embeddings=False,
+        quantization_config=dict(quant_method="mxfp4", modules_to_not_convert=["model.layers.*.self_attn"])),
     "deepseek-v2": dict(
         model_type="deepseek_v2", hidden_size=5120, intermediate_size=12288, num_hidden_layers=60,
         num_attention_heads=128, num_key_value_heads=128, vocab_size=102400, max_position_embeddings=163840,

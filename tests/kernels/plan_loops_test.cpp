@@ -19,9 +19,12 @@
 #include "kernels/routing/select_fixed.hpp"
 #include "kernels/routing/select_sequences.hpp"
 #include "kernels/routing/weigh.hpp"
+#include "kernels/rows/clamped_swiglu.hpp"
+#include "kernels/rows/clip.hpp"
 #include "kernels/rows/cross_entropy.hpp"
 #include "kernels/rows/elementwise.hpp"
 #include "kernels/rows/embedding.hpp"
+#include "kernels/rows/group_bias.hpp"
 #include "kernels/rows/rms_norm.hpp"
 #include "kernels/rows/rope.hpp"
 #include "kernels/rows/swiglu.hpp"
@@ -143,6 +146,14 @@ TEST_F(PlanLoops, RowKernels) {
   EXPECT_EQ(bytes_of([&] { rope(x, table, positions, 16, Rotation::forward); }), 2 * once);
   EXPECT_EQ(bytes_of([&] { swiglu_forward(wide, x); }), 3 * once);
   EXPECT_EQ(bytes_of([&] { swiglu_backward(x, wide, wide, x); }), 6 * once);
+  EXPECT_EQ(bytes_of([&] { clamped_swiglu_forward(wide, {}, x); }), 3 * once);
+  EXPECT_EQ(bytes_of([&] { clamped_swiglu_backward(x, wide, {}, wide, x); }), 6 * once);
+  const Tensor inside = make(DType::u8, {8, 32}), bias = make(DType::bf16, {2, 32});
+  const Tensor offsets = make(DType::i32, {3});
+  EXPECT_EQ(bytes_of([&] { clip_forward(x, 1.0f, inside); }), 2 * once + 8 * 32);
+  EXPECT_EQ(bytes_of([&] { clip_forward(x, 1.0f, TensorView{}); }), 2 * once);
+  EXPECT_EQ(bytes_of([&] { clip_backward(x, inside); }), 2 * once + 8 * 32);
+  EXPECT_EQ(bytes_of([&] { add_group_bias(bias, offsets, x); }), 2 * once + once / 4);
   EXPECT_EQ(bytes_of([&] { sigmoid_forward(rstd, rstd); }), 2 * 8 * 4);
   EXPECT_EQ(bytes_of([&] { sigmoid_backward(rstd, rstd, rstd); }), 3 * 8 * 4);
   EXPECT_EQ(bytes_of([&] { add(x, x, x); }), 3 * once);

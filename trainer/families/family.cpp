@@ -92,6 +92,20 @@ const std::vector<NameRule> router_bias = {
     {"layers.{l}.router.bias", "model.layers.{l}.mlp.gate.e_score_correction_bias"},
 };
 
+const std::vector<NameRule> sinks = {
+    {"layers.{l}.attention.sinks", "model.layers.{l}.self_attn.sinks", flat},
+};
+const std::vector<NameRule> stacked_experts = {
+    {"layers.{l}.router.weight", "model.layers.{l}.mlp.router.weight"},
+    {"layers.{l}.router.logit_bias", "model.layers.{l}.mlp.router.bias"},
+    {"layers.{l}.experts.gate_up.weight", "model.layers.{l}.mlp.experts.gate_up_proj",
+     stacked_gate_up},
+    {"layers.{l}.experts.gate_up.bias", "model.layers.{l}.mlp.experts.gate_up_proj_bias",
+     stacked_gate_up_bias},
+    {"layers.{l}.experts.down.weight", "model.layers.{l}.mlp.experts.down_proj", stacked},
+    {"layers.{l}.experts.down.bias", "model.layers.{l}.mlp.experts.down_proj_bias"},
+};
+
 const std::vector<Family::Skipped> old_buffers = {
     {"model.layers.*.self_attn.rotary_emb.inv_freq", "computed from config.json"}};
 
@@ -186,7 +200,8 @@ void read_olmoe(const ConfigJson& json, Config& config) {
   read_common(json, {.has_head_dim = false, .norm_epsilon = 1e-5}, config);
   if (json.flag("attention_bias", false))
     json.refuse("attention_bias", "OLMoE with biases is not computed here");
-  if (json.has("clip_qkv")) json.refuse("clip_qkv", "queries and keys are not clipped here");
+  config.model.clip_qkv = json.real("clip_qkv", 0.0);
+  if (config.model.clip_qkv < 0) json.refuse("clip_qkv", "it must be above 0");
   config.model.qk_norm = QkNorm::whole;
   read_top_k(json, json.integer("num_experts", 64), 8, 0.01, config);
   config.experts.intermediate = config.model.dense_intermediate;
@@ -196,7 +211,10 @@ void write_olmoe(const Config& config, ConfigJson& json) {
   write_common(config, json);
   write_top_k(config, json);
   json.set_flag("attention_bias", false);
-  json.set_null("clip_qkv");
+  if (config.model.clip_qkv > 0)
+    json.set("clip_qkv", config.model.clip_qkv);
+  else
+    json.set_null("clip_qkv");
   json.set("intermediate_size", config.experts.intermediate);
   json.set("num_experts", config.experts.num_experts);
   json.set_flag("norm_topk_prob", config.experts.weights_are_shares());
@@ -269,6 +287,35 @@ void write_qwen3_moe(const Config& config, ConfigJson& json) {
   write_attention_bias(config, json);
   write_qwen_window(config, json);
   write_qwen_experts(config, json);
+}
+
+void read_gpt_oss(const ConfigJson& json, Config& config) {
+  read_common(json,
+              {.num_kv_heads = 8, .head_dim = 64, .norm_epsilon = 1e-5, .rope_theta = 150'000},
+              config);
+  ModelConfig& model = config.model;
+  model.qkv_bias = model.output_bias = json.flag("attention_bias", true);
+  read_windows_in_turn(json, 128, config);
+  for (MixerConfig& layer : model.mixer) layer.sinks = 1;
+  read_top_k(json, json.integer("num_local_experts", 128), 4, 0.001, config);
+  ExpertsConfig& to = config.experts;
+  to.intermediate = model.dense_intermediate;
+  to.router.softmax_over = SoftmaxOver::chosen;
+  to.router.logit_bias = true;
+  to.bias = true;
+  to.activation = ExpertActivation::clamped_swiglu;
+  to.swiglu_alpha = json.real("swiglu_alpha", 1.702);
+  to.swiglu_limit = json.real("swiglu_limit", 7.0);
+}
+void write_gpt_oss(const Config& config, ConfigJson& json) {
+  write_common(config, json);
+  write_attention_bias(config, json);
+  write_layer_types(config, json);
+  write_top_k(config, json);
+  json.set("intermediate_size", config.experts.intermediate);
+  json.set("num_local_experts", config.experts.num_experts);
+  json.set("swiglu_alpha", config.experts.swiglu_alpha);
+  json.set("swiglu_limit", config.experts.swiglu_limit);
 }
 
 // What DeepSeek-V2 and V3 have in common.
@@ -396,6 +443,8 @@ const std::vector<Family>& all() {
        joined({attention, qkv_bias, dense, experts, shared_expert})},
       {"qwen3_moe", "Qwen3MoeForCausalLM", read_qwen3_moe, write_qwen3_moe,
        joined({attention, qkv_bias, output_bias, qk_norm, dense, experts})},
+      {"gpt_oss", "GptOssForCausalLM", read_gpt_oss, write_gpt_oss,
+       joined({attention, qkv_bias, output_bias, sinks, stacked_experts})},
       {"deepseek_v2", "DeepseekV2ForCausalLM", read_deepseek_v2, write_deepseek_v2,
        joined({latent_attention, dense, experts, shared_experts}), next_token_layers},
       {"deepseek_v3", "DeepseekV3ForCausalLM", read_deepseek_v3, write_deepseek_v3,

@@ -23,6 +23,10 @@ enum class TensorPart : std::uint8_t {
   up,
   latent_query,  // pairs that turn are neighbours there
   latent_key,
+  // Of a tensor of all experts, rows and columns of each exchanged; rows of gate and up in turn.
+  stacked,
+  stacked_gate_up,
+  stacked_gate_up_bias,  // a row of numbers an expert
 };
 
 // Names with {l} for the layer's number and {e} for the expert's.

@@ -62,13 +62,15 @@ class TensorCheck {
     std::vector<const MappedTensor*> missing;
     for (const MappedParameter& parameter : parameters)
       for (const MappedTensor& part : parameter.parts) {
-        used_.insert(part.theirs);
+        if (!used_.insert(part.theirs).second) continue;  // a tensor of several parts
         used_.insert(part.theirs + PublishedTensor::scale_ending);
         const auto place = places_.find(part.theirs);
-        if (place == places_.end())
+        if (part.is_packed)
+          check_packed(part);
+        else if (place == places_.end())
           missing.push_back(&part);
         else
-          check_shape(part, place->second);
+          check_shape(place->second, part.shape);
       }
     find_unknown(family, config, report);
     for (const MappedTensor* part : missing)
@@ -100,12 +102,31 @@ class TensorCheck {
     return near ? fmt::format("; the nearest is {}", *near) : "";
   }
 
-  void check_shape(const MappedTensor& part, const safetensors::Folder::Place& place) {
-    if (place.tensor->shape != part.shape)
+  void check_shape(const safetensors::Folder::Place& place,
+                   const std::vector<std::int64_t>& expected) {
+    if (place.tensor->shape != expected)
       blame(fmt::format("{}: tensor {} has shape {}, and by config.json it should have {}",
-                        place.file->path(), part.theirs,
+                        place.file->path(), place.tensor->name,
                         safetensors::shape_text(place.tensor->shape),
-                        safetensors::shape_text(part.shape)));
+                        safetensors::shape_text(expected)));
+  }
+
+  void check_packed(const MappedTensor& part) {
+    const std::string blocks = part.theirs + PublishedTensor::packed_ending;
+    const std::string exponents = part.theirs + PublishedTensor::exponents_ending;
+    used_.insert(blocks);
+    used_.insert(exponents);
+    for (const auto& [name, shape] :
+         {std::pair(blocks, packed_shape(part)), std::pair(exponents, exponents_shape(part))}) {
+      const auto place = places_.find(name);
+      if (place == places_.end())
+        blame(fmt::format("tensor {} {} is missing", name, safetensors::shape_text(shape)));
+      else if (place->second.tensor->type != safetensors::ElementType::u8)
+        blame(fmt::format("{}: tensor {} is MXFP4 by its name, and not of type U8",
+                          place->second.file->path(), name));
+      else
+        check_shape(place->second, shape);
+    }
   }
 
   void find_unknown(const Family& family, const Config& config, const Report& report) {
@@ -197,9 +218,11 @@ PublishedModel read_published_model(const std::string& folder) {
                     "weights (*.safetensors)",
                     path));
   const ConfigJson json(read_file(path, std::int64_t{1} << 24), path);
-  if (const ConfigJson quantization = json.object("quantization_config");
-      quantization.text("quant_method", std::string("fp8")) != "fp8")
-    quantization.refuse("quant_method", "of quantized weights only fp8 in blocks can be read");
+  const ConfigJson quantization = json.object("quantization_config");
+  if (const std::string method = quantization.text("quant_method", std::string("fp8"));
+      method != "fp8" && method != "mxfp4")
+    quantization.refuse("quant_method",
+                        "of quantized weights only fp8 in blocks and mxfp4 can be read");
   PublishedModel model;
   model.family = &family_of(json.text("model_type"));
   model.family->read(json, model.config);
@@ -213,7 +236,8 @@ PublishedModel read_published_model(const std::string& folder) {
 Imported import_model(const Family& family, const Config& config, const ImportOptions& options,
                       const Nearest& nearest, const Report& report) {
   const safetensors::Folder folder(options.source);
-  const std::vector<MappedParameter> parameters = map_parameters(family, config);
+  std::vector<MappedParameter> parameters = map_parameters(family, config);
+  find_packed_tensors(folder.tensors(), parameters);
   TensorCheck(folder.tensors(), nearest).check(parameters, family, config, report);
 
   Imported imported;

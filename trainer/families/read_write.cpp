@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 
 namespace switchyard {
@@ -155,24 +156,42 @@ void write_common(const Config& config, ConfigJson& json) {
   write_rope(model, json);
 }
 
-void read_windows(const ConfigJson& json, bool has_window, std::int64_t first_sliding,
-                  Config& config) {
+namespace {
+
+// slides(layer): whether a layer has a window, where layer_types does not say it.
+template <class Slides>
+void set_windows(const ConfigJson& json, std::optional<std::int64_t> default_window,
+                 const Slides& slides, Config& config) {
   std::vector<MixerConfig> layers(
       static_cast<std::size_t>(std::clamp<std::int64_t>(config.model.num_layers, 1, 100'000)));
   const std::vector<std::string> types = json.texts("layer_types");
   if (!types.empty() && types.size() != layers.size())
     json.refuse("layer_types", "one entry for each of the layers is needed");
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-    const bool slides = types.empty()
-                            ? has_window && static_cast<std::int64_t>(layer) >= first_sliding
-                            : types[layer] == "sliding_attention";
-    if (!types.empty() && !slides && types[layer] != "full_attention")
+    const bool has_window = types.empty() ? slides(static_cast<std::int64_t>(layer))
+                                          : types[layer] == "sliding_attention";
+    if (!types.empty() && !has_window && types[layer] != "full_attention")
       json.refuse("layer_types", "full_attention and sliding_attention are computed here");
-    if (slides)
-      layers[layer] = {
-          .kind = MixerKind::window, .window = json.integer("sliding_window"), .sinks = 0};
+    if (has_window)
+      layers[layer] = {.kind = MixerKind::window,
+                       .window = json.integer("sliding_window", default_window),
+                       .sinks = 0};
   }
   set_attention(layers, config.model);
+}
+
+}  // namespace
+
+void read_windows(const ConfigJson& json, bool has_window, std::int64_t first_sliding,
+                  Config& config) {
+  set_windows(
+      json, std::nullopt, [&](std::int64_t layer) { return has_window && layer >= first_sliding; },
+      config);
+}
+
+void read_windows_in_turn(const ConfigJson& json, std::int64_t default_window, Config& config) {
+  set_windows(
+      json, default_window, [](std::int64_t layer) { return layer % 2 == 0; }, config);
 }
 
 std::int64_t window_of(const ModelConfig& model) {

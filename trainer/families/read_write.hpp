@@ -22,6 +22,8 @@ void write_common(const Config& config, ConfigJson& json);
 // `sliding`: of each layer. layer_types, where a file has it, says more.
 void read_windows(const ConfigJson& json, bool has_window, std::int64_t first_sliding,
                   Config& config);
+// Every second layer has a window, from the first on, unless layer_types says else.
+void read_windows_in_turn(const ConfigJson& json, std::int64_t default_window, Config& config);
 void write_layer_types(const Config& config, ConfigJson& json);
 // Of the layers with windows; 0: there are none.
 std::int64_t window_of(const ModelConfig& model);

@@ -58,6 +58,7 @@ void compare_model(const ModelConfig& a, const ModelConfig& b, Differences& diff
   differences.compare("model.qkv_bias", a.qkv_bias, b.qkv_bias);
   differences.compare("model.output_bias", a.output_bias, b.output_bias);
   differences.compare("model.qk_norm", a.qk_norm, b.qk_norm);
+  differences.compare("model.clip_qkv", a.clip_qkv, b.clip_qkv);
   compare_rope(a, b, differences);
   compare_latent(a.latent, b.latent, differences);
   for (std::int64_t layer = 0; layer < a.num_layers && a.num_layers == b.num_layers; ++layer)
@@ -74,6 +75,7 @@ void compare_router(const ExpertsConfig& a, const ExpertsConfig& b, Differences&
   differences.compare("experts.router.top_groups", x.top_groups, y.top_groups);
   if (x.groups > 1) differences.compare("experts.router.group_score", x.group_score, y.group_score);
   differences.compare("experts.normalize_top_k", a.weights_are_shares(), b.weights_are_shares());
+  differences.compare("experts.router.logit_bias", x.logit_bias, y.logit_bias);
   differences.compare("experts.bias_rate", a.bias_rate > 0, b.bias_rate > 0);
 }
 
@@ -81,6 +83,12 @@ void compare_experts(const ExpertsConfig& a, const ExpertsConfig& b, Differences
   differences.compare("experts.num_experts", a.num_experts, b.num_experts);
   differences.compare("experts.top_k", a.top_k, b.top_k);
   differences.compare("experts.intermediate", a.intermediate, b.intermediate);
+  differences.compare("experts.activation", a.activation, b.activation);
+  if (a.activation == ExpertActivation::clamped_swiglu) {
+    differences.compare("experts.swiglu_alpha", a.swiglu_alpha, b.swiglu_alpha);
+    differences.compare("experts.swiglu_limit", a.swiglu_limit, b.swiglu_limit);
+  }
+  differences.compare("experts.bias", a.bias, b.bias);
   differences.compare("experts.latent", a.latent, b.latent);
   differences.compare("experts.shared.intermediate", a.shared_width(), b.shared_width());
   differences.compare("experts.shared.gate", a.shared.gate, b.shared.gate);

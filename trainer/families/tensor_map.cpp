@@ -68,8 +68,18 @@ std::vector<std::int64_t> rows_of_turned_pairs(std::int64_t num_rows, std::int64
   return row_of;
 }
 
+// Rows of gate and up in turn, of ours the gate's first.
+std::vector<std::int64_t> rows_in_turn(std::int64_t num_rows) {
+  std::vector<std::int64_t> row_of;
+  for (std::int64_t row = 0; row < num_rows; ++row)
+    row_of.push_back(row / 2 + row % 2 * (num_rows / 2));
+  return row_of;
+}
+
 std::vector<std::int64_t> row_order(TensorPart part, std::int64_t num_rows,
                                     const ModelConfig& model) {
+  if (part == TensorPart::stacked_gate_up || part == TensorPart::stacked_gate_up_bias)
+    return rows_in_turn(num_rows);
   if (part == TensorPart::latent_query)
     return rows_of_turned_pairs(num_rows, model.effective_head_dim(), model.latent.nope_dim);
   if (part == TensorPart::latent_key)
@@ -88,6 +98,31 @@ void for_each_element(const MappedTensor& part, const Visit& visit) {
       visit(static_cast<std::size_t>(part.is_transposed ? col * num_rows + row
                                                         : row * part.num_cols + col),
             static_cast<std::size_t>(our_row * part.num_cols + col));
+  }
+}
+
+bool is_stacked(TensorPart part) {
+  return part == TensorPart::stacked || part == TensorPart::stacked_gate_up ||
+         part == TensorPart::stacked_gate_up_bias;
+}
+
+// One tensor with a matrix of each expert, or a row of numbers.
+void add_stacked_parts(const NameRule& rule, const std::string& layer, const ModelConfig& model,
+                       MappedParameter& parameter) {
+  const Shape& shape = parameter.shape;
+  const bool is_matrix = shape.num_dims() == 3;
+  const std::int64_t num_rows = shape[1], num_cols = is_matrix ? shape[2] : 1;
+  for (std::int64_t expert = 0; expert < shape[0]; ++expert) {
+    MappedTensor part;
+    part.theirs = replaced(rule.theirs, "{l}", layer);
+    part.shape = {shape[0], num_rows};
+    if (is_matrix) part.shape = {shape[0], num_cols, num_rows};
+    part.numel = num_rows * num_cols;
+    part.their_begin = part.our_begin = expert * part.numel;
+    part.num_cols = num_cols;
+    part.is_transposed = is_matrix;
+    part.row_of = row_order(rule.part, num_rows, model);
+    parameter.parts.push_back(std::move(part));
   }
 }
 
@@ -120,7 +155,9 @@ void map_parameter(const Family& family, const ModelConfig& model, MappedParamet
   std::string layer;
   const std::string pattern = pattern_of(parameter.ours, layer);
   for (const NameRule& rule : family.names)
-    if (rule.ours == pattern) add_parts(rule, layer, model, parameter);
+    if (rule.ours == pattern)
+      is_stacked(rule.part) ? add_stacked_parts(rule, layer, model, parameter)
+                            : add_parts(rule, layer, model, parameter);
   std::ranges::sort(parameter.parts, {}, &MappedTensor::our_begin);
   std::int64_t end = 0;
   for (const MappedTensor& part : parameter.parts) {

@@ -24,6 +24,7 @@ struct MappedTensor {
   std::int64_t num_cols = 1;         // elements of a row
   bool is_transposed = false;        // theirs has its rows as columns; before row_of counts
   std::vector<std::int64_t> row_of;  // empty: the same order
+  bool is_packed = false;            // as MXFP4 (trainer/families/published_tensor.hpp)
 
   bool is_reordered() const { return is_transposed || !row_of.empty(); }
 };
