@@ -30,10 +30,11 @@ constexpr std::array<std::string_view, 8> choice_names(MixerKind) {
 // How tokens learn of their place. rope: queries and keys of attention are turned by it
 // (kernels/rows/rope.hpp); absolute, sinusoidal: a vector is added to the embedding, learned or of
 // sines and cosines (model/position_embedding.hpp); alibi: scores of attention are lowered by
-// distance; none: from the causal mask alone.
-enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal, alibi };
-constexpr std::array<std::string_view, 5> choice_names(PositionKind) {
-  return {"rope", "none", "absolute", "sinusoidal", "alibi"};
+// distance; relative: a learned number by distance is added to them
+// (model/mixers/relative_bias.hpp); none: from the causal mask alone.
+enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal, alibi, relative };
+constexpr std::array<std::string_view, 6> choice_names(PositionKind) {
+  return {"rope", "none", "absolute", "sinusoidal", "alibi", "relative"};
 }
 
 // Which RMSNorm queries and keys go through before they turn (model/mixers/query_key_norm.hpp).
@@ -94,6 +95,10 @@ struct LatentConfig {
 
 struct PositionConfig {
   PositionKind kind = PositionKind::rope;
+  // Of relative positions: each of the first buckets / 2 distances has a bucket, those up to
+  // max_distance share the others, and what is farther shares the last.
+  std::int64_t buckets = 32;
+  std::int64_t max_distance = 128;
 };
 
 struct ModelConfig {
@@ -122,6 +127,10 @@ struct ModelConfig {
   double embedding_std = 0;     // of the embedding; 0: initial_std
 
   bool turns_positions() const { return position.kind == PositionKind::rope; }
+  // Whether scores depend on distances.
+  bool scores_distances() const {
+    return position.kind == PositionKind::alibi || position.kind == PositionKind::relative;
+  }
   bool adds_positions() const {
     return position.kind == PositionKind::absolute || position.kind == PositionKind::sinusoidal;
   }

@@ -48,6 +48,17 @@ inline ParameterSpec sink_spec(std::string name, std::int64_t num_heads, std::in
   return spec;
 }
 
+// What each head adds to scores by bucket of distance: starts at zero, does not decay.
+inline ParameterSpec relative_spec(std::string name, std::int64_t num_heads,
+                                   std::int64_t num_buckets) {
+  ParameterSpec spec =
+      weight_spec(std::move(name), {num_heads, num_buckets},
+                  "model.num_heads, model.position.kind, model.position.buckets", 0);
+  spec.decay = false;
+  spec.initial = Initial::zeros;
+  return spec;
+}
+
 // Deviation of weights that write to the residual stream: 2 num_layers of them add up there
 // (Radford et al., "Language models are unsupervised multitask learners", 2019).
 inline double residual_std(const ModelConfig& model) {

@@ -109,10 +109,11 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     return {{{"run.device", "model.mixer"},
              "convolutions in front of mixers are there on the CPU only; write run.device: cpu, or "
              "leave conv out"}};
-  if (config.run.device == RunDevice::cuda && config.model.position.kind == PositionKind::alibi)
-    return {{{"run.device", "model.position.kind"},
-             "attention that lowers scores by distance (alibi) is there on the CPU only; write "
-             "run.device: cpu, or another model.position"}};
+  if (config.run.device == RunDevice::cuda && config.model.scores_distances())
+    return {
+        {{"run.device", "model.position.kind"},
+         "attention whose scores depend on distances (alibi, relative) is there on the CPU only; "
+         "write run.device: cpu, or another model.position"}};
   // A rank has the most rows where no sequence is cut: if those have numbers, it need not be chosen
   // here how to cut them.
   ParallelConfig uncut = legal;

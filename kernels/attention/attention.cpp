@@ -16,6 +16,10 @@ void check_shape(const AttentionShape& s) {
          "a number of heads that the kv heads divide");
   expect(s.head_dim > 0 && s.scale > 0, "a positive head_dim and scale");
   expect(s.slopes.empty() || std::ssize(s.slopes) == s.num_heads, "a slope of each head, or none");
+  const TensorView& bias = s.bias.values;
+  if (!bias.empty())
+    expect_matrix(bias, DType::f32, s.num_heads, std::ssize(s.bias.parameters),
+                  "bias: f32 [heads, distances]");
   expect(s.held_queries.empty() || s.held_queries.back().end() <= s.query_length,
          "held queries below query_length");
   expect(s.held_keys.empty() || s.held_keys.back().end() <= s.key_length,
@@ -26,7 +30,8 @@ void check_shape(const AttentionShape& s) {
 void expect_everything_held(const AttentionShape& s) {
   expect(s.held_queries.empty() && s.held_keys.empty(),
          "whole sequences: attention of a share of them is for the CPU");
-  expect(s.slopes.empty(), "no slopes: distances are for the CPU");
+  expect(s.slopes.empty() && s.bias.values.empty(),
+         "no slopes and bias: distances are for the CPU");
 }
 
 void check_queries(const AttentionShape& s, const TensorView& view, DType dtype) {
@@ -120,6 +125,12 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
   expect(gradients.has_dq() || gradients.has_dkv(), "a gradient to be computed");
   if (gradients.has_dq())
     check_queries(shape, gradients.dq, result_type(gradients.dq, q.dtype, gradients.dq_merge));
+  if (gradients.has_dbias())
+    expect_matrix(gradients.dbias, DType::f32, q.rows(),
+                  shape.num_heads * shape.bias.num_parameters,
+                  "dbias: f32 [sequences * queries held, heads * parameters]");
+  expect(gradients.has_dbias() == (gradients.has_dq() && !shape.bias.values.empty()),
+         "dbias beside dq where there is a bias");
   if (gradients.has_dkv())
     for (const TensorView* view : {&gradients.dk, &gradients.dv})
       check_keys(shape, *view, result_type(*view, q.dtype, gradients.dkv_merge));

@@ -2,7 +2,8 @@
 // softmax: no [L, L] matrix exists, and blocks that no query sees cost nothing.
 //   out = softmax(scale * q k^T over the range) v       lse = log sum exp(scale * q k^T)
 // Scores may be lowered by distance, slope * (position of the query - that of the key), with a
-// slope of each head (ALiBi: Press et al. 2022); on the CPU only. Running maximum, sum, output
+// slope of each head (ALiBi: Press et al. 2022), or get what is learned for it (DistanceBias); on
+// the CPU only. Running maximum, sum, output
 // accumulator and every gradient accumulator are fp32 (Dao et al., "FlashAttention", 2022). The
 // keys may come in parts, one call each: outputs in fp32 are merged by their log-sum-exps (Merge),
 // and a part's gradients need only the whole row's lse and delta. Deterministic: every sum has a
@@ -16,6 +17,7 @@
 
 #include <span>
 
+#include "kernels/attention/distance_bias.hpp"
 #include "kernels/attention/key_ranges.hpp"
 #include "kernels/poll.hpp"
 #include "kernels/threads.hpp"
@@ -39,6 +41,7 @@ struct AttentionShape {
 
   // By head; empty: nothing is lowered. Borrowed.
   std::span<const float> slopes = {};
+  DistanceBias bias = {};  // is added after the scale
   // Positions of the rows of queries and of keys, ascending and apart, for distances; empty: a row
   // is at its number. Of held shares rows are whole sequences'. Borrowed.
   std::span<const PositionRange> query_positions = {};
@@ -72,15 +75,18 @@ void attention_delta(const TensorView& out, const TensorView& dout, std::int64_t
                      const TensorView& delta);
 
 // dq as q, dk and dv as k: each of their type, or f32. with_before adds to what is there and needs
-// f32. No dq, or neither dk nor dv: it is not computed. Borrowed.
+// f32. No dq, or neither dk nor dv: it is not computed. dbias: with dq and with a bias; of each
+// query row by itself, so that the sum over rows is the caller's business. Borrowed.
 struct AttentionGradients {
   TensorView dq;
   TensorView dk;
   TensorView dv;
-  Merge dq_merge = Merge::replace;
+  Merge dq_merge = Merge::replace;  // and of dbias
   Merge dkv_merge = Merge::replace;
+  TensorView dbias = {};  // f32 [num_sequences * query_length, num_heads * num_parameters]
 
   bool has_dq() const { return dq.device != nullptr; }
+  bool has_dbias() const { return dbias.device != nullptr; }
   bool has_dkv() const { return dk.device != nullptr || dv.device != nullptr; }
 };
 

@@ -54,12 +54,17 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
   if (gradients.has_dq()) {
     products += 4.0;
     bytes += bytes_of({&gradients.dq});
+    if (gradients.has_dbias()) bytes += bytes_of({&gradients.dbias});
   }
   if (gradients.has_dkv()) {
     products += 4.0;
     bytes += bytes_of({&gradients.dk, &gradients.dv});
   }
   record(q, products * multiply_adds(shape, ranges), bytes, dims_of(shape, ranges));
+}
+
+void make_distance_bias(const TensorView& values) {
+  record(values, 0, bytes_of({&values}));
 }
 
 void attention_sink_forward(const TensorView& out, const TensorView& lse) {

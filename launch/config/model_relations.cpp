@@ -128,6 +128,24 @@ void check_latent(RelationChecker& checker, const ModelConfig& model) {
          "write as many as num_heads: every head has keys of its own");
 }
 
+void check_buckets(RelationChecker& checker, const PositionConfig& position) {
+  const PositionConfig defaults;
+  for (const auto& [key, value, idle] :
+       {std::tuple{"model.position.buckets", position.buckets, defaults.buckets},
+        {"model.position.max_distance", position.max_distance, defaults.max_distance}})
+    if (checker.knows({key}) && position.kind != PositionKind::relative && value != idle)
+      checker.blame({key, "model.position.kind"},
+                    fmt::format("{} counts only with kind relative, and kind is {}; leave it out "
+                                "or change the kind",
+                                value, name_of(position.kind)));
+  if (checker.knows({"model.position.buckets", "model.position.max_distance"}) &&
+      position.max_distance <= position.buckets / 2)
+    checker.blame({"model.position.max_distance", "model.position.buckets"},
+                  fmt::format("max_distance = {} is not beyond buckets / 2 = {}, up to which each "
+                              "distance has a bucket; make it larger, or buckets fewer",
+                              position.max_distance, position.buckets / 2));
+}
+
 void check_positions(RelationChecker& checker, const ModelConfig& model) {
   if (!checker.knows({"model.position.kind"})) return;
   if (checker.knows({"model.rope_scaling.kind"}) && !model.turns_positions() &&
@@ -136,6 +154,7 @@ void check_positions(RelationChecker& checker, const ModelConfig& model) {
                   fmt::format("kind = {} counts only with rotary positions, and model.position is "
                               "{}; leave it out or write model.position: rope",
                               name_of(model.rope_scaling.kind), name_of(model.position.kind)));
+  check_buckets(checker, model.position);
   if (checker.knows({"model.hidden"}) && model.position.kind == PositionKind::sinusoidal &&
       model.hidden % 2 != 0)
     checker.blame(

@@ -287,7 +287,22 @@ void add_model(std::vector<Key>& keys) {
                       "turned by it; `absolute`, a learned vector of each of the `sequence_length` "
                       "positions is added to the embedding; `sinusoidal`, one of sines and cosines "
                       "is; `alibi`, scores of attention are lowered by distance, at a rate of each "
-                      "head; `none`, from the causal mask alone."});
+                      "head; `relative`, each head of each layer adds to them a learned number by "
+                      "bucket of distance (T5); `none`, from the causal mask alone."});
+  keys.push_back({.section = "model",
+                  .name = "position.buckets",
+                  .field = field<s, &ModelConfig::position, &PositionConfig::buckets>(),
+                  .unit = "buckets",
+                  .range = from(2, 4'096),
+                  .description = "Of `relative`: learned numbers of a head. Half of them are for "
+                                 "one distance each."});
+  keys.push_back({.section = "model",
+                  .name = "position.max_distance",
+                  .field = field<s, &ModelConfig::position, &PositionConfig::max_distance>(),
+                  .unit = "tokens",
+                  .range = from(2, most_tokens),
+                  .description = "Of `relative`: the other buckets grow up to this distance; what "
+                                 "is farther shares the last."});
   keys.push_back(
       {.section = "model",
        .name = "mixer",

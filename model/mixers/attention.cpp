@@ -45,6 +45,10 @@ std::vector<float> alibi_slopes(const ModelConfig& model) {
   return slopes;
 }
 
+std::int64_t num_buckets(const ModelConfig& model) {
+  return model.position.kind == PositionKind::relative ? model.position.buckets : 0;
+}
+
 kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t num_sequences,
                                         std::int64_t query_length, std::int64_t key_length) {
   kernels::AttentionShape shape;
@@ -55,6 +59,7 @@ kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t n
   shape.num_kv_heads = model.num_kv_heads;
   shape.head_dim = model.effective_head_dim();
   shape.scale = attention_scale(model);
+  shape.bias.num_parameters = num_buckets(model);
   return shape;
 }
 
@@ -64,7 +69,9 @@ AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequen
           .num_kv_heads = model.num_kv_heads,
           .head_dim = model.effective_head_dim(),
           .scale = attention_scale(model),
-          .slopes = alibi_slopes(model)};
+          .slopes = alibi_slopes(model),
+          .bias_parameters = RelativeBias::buckets(model),
+          .num_bias_parameters = num_buckets(model)};
 }
 
 // Of the model's layers, each once.
@@ -131,6 +138,11 @@ AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelCo
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
+  if (num_buckets(model) > 0) {
+    d_relative = Tensor(device, Purpose::workspace, DType::f32,
+                        {num_tokens, model.num_heads * num_buckets(model)});
+    relative_ones = RowBias::make_ones(device, num_tokens, DType::f32);
+  }
   if (model.qkv_bias || model.output_bias) ones = RowBias::make_ones(device, num_tokens, compute);
   if (conv_width > 0)
     conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), conv_width);
@@ -211,6 +223,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
          "an even head_dim, as rotary positions turn pairs");
   if (conv_width_ > 0) conv_.emplace(store, prefix, qkv_cols(model), conv_width_, false);
   if (model.qk_norm != QkNorm::none) norm_.emplace(store, prefix, model);
+  if (num_buckets(model) > 0) relative_.emplace(store, prefix, model);
 }
 
 std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
@@ -264,6 +277,7 @@ void AttentionMixer::pack_weights() {
   packed_output_.pack(output_.value());
   if (qkv_bias_) qkv_bias_->pack_weights();
   if (output_bias_) output_bias_->pack_weights();
+  if (relative_) relative_->pack_weights();
 }
 
 AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
@@ -307,8 +321,9 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   project(x, projected_in(derived));
   if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
   norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
-  scratch.attention.forward(window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
-                            [&context] { context.poll(); });
+  scratch.attention.forward(
+      window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
+      [&context] { context.poll(); }, relative());
   context.poll();
   project_output(saved.out, y);
 }
@@ -346,8 +361,10 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   scratch.attention.backward(
       window_, sinks(), sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q, heads.k,
       heads.v, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
-      turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); });
+      turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); },
+      relative(), relative_ ? scratch.d_relative.view() : TensorView{});
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
+  if (relative_) relative_->backward(scratch.d_relative, scratch.relative_ones, context.pass);
   turn(turned, kernels::Rotation::backward, context);
   if (!derived.inside.empty()) {
     kernels::clip_backward(turned, derived.inside->slice_cols(0, turned.cols()));
@@ -391,6 +408,7 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   kernels::AttentionShape shape = attention_shape(model_, 1, num_tokens, length);
   const PositionRange of_queries{offset, num_tokens};
   shape.slopes = slopes_;
+  if (relative_) shape.bias = relative_->bias();
   shape.query_positions = {&of_queries, 1};
   kernels::attention_forward(shape, heads.q, cache.keys()->slice_rows(0, length),
                              cache.values()->slice_rows(0, length), key_ranges, scratch.out,

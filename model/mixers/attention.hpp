@@ -4,7 +4,7 @@
 // With model.clip_qkv q, k and v are held within it before they turn.
 // A layer may convolve q, k and v over the last tokens before that.
 // Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
-// lowered by its slope times the distance.
+// lowered by its slope times the distance, with relative positions a learned number is added.
 // Where sequences are split over context ranks, the ranks exchange what attention needs
 // (parallel/context/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. In generation keys
@@ -21,6 +21,7 @@
 #include "model/config.hpp"
 #include "model/mixers/causal_convolution.hpp"
 #include "model/mixers/query_key_norm.hpp"
+#include "model/mixers/relative_bias.hpp"
 #include "model/sequence_mixer.hpp"
 #include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
@@ -55,6 +56,8 @@ class AttentionMixer final : public SequenceMixer {
     Tensor dqkv;            // [T, (A + 2 G) D]
     Tensor dout;            // [T, A D]
     Tensor ones;            // of biases; only with some
+    Tensor d_relative;      // f32 [T, A U]: only with relative positions
+    Tensor relative_ones;   // f32 [T, 1]: likewise
     Tensor d_normed;        // [T, (A + G) D]: only with a norm
     Tensor norm_workspace;  // likewise
   };
@@ -97,8 +100,9 @@ class AttentionMixer final : public SequenceMixer {
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
-  // layer has them, `prefix`.sinks [A, number of sinks] and `prefix`.conv.weight [(A + 2 G) D, w];
-  // with biases `prefix`.qkv.bias and `prefix`.output.bias; with a norm what QueryKeyNorm does.
+  // layer has them, `prefix`.sinks [A, number of sinks], `prefix`.conv.weight [(A + 2 G) D, w] and
+  // what RelativeBias does; with biases `prefix`.qkv.bias and `prefix`.output.bias; with a norm
+  // what QueryKeyNorm does.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                  const MixerConfig& attention, DType compute);
 
@@ -132,6 +136,7 @@ class AttentionMixer final : public SequenceMixer {
   };
   Heads heads_of(const TensorView& qkv) const;
   TensorView sinks() const { return sinks_ == nullptr ? TensorView{} : sinks_->value(); }
+  TensorView relative() const { return relative_ ? relative_->bias().values : TensorView{}; }
   // Where the projection goes: to the convolution, or at once to q, k and v.
   TensorView projected_in(const Derived& derived) const {
     return conv_ ? derived.projected.view() : derived.qkv.view();
@@ -158,6 +163,7 @@ class AttentionMixer final : public SequenceMixer {
   std::optional<CausalConvolution> conv_;
   std::optional<RowBias> qkv_bias_, output_bias_;
   std::optional<QueryKeyNorm> norm_;
+  std::optional<RelativeBias> relative_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

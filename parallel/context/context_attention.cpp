@@ -98,7 +98,8 @@ ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSi
       exchange(ulysses, device, all.num_sequences, local_of_ulysses(split, ring_rank),
                std::max({2 * (sizes.query_cols() + sizes.key_cols()) * size_of(compute),
                          2 * sizes.key_cols() * size_of(gradient_type),
-                         2 * sizes.num_heads * size_of(DType::f32)}),
+                         2 * sizes.num_heads * size_of(DType::f32),
+                         sizes.bias_cols() * size_of(DType::f32)}),
                progress) {
   const std::int64_t num_rows = all.num_sequences * exchange.num_gathered();
   rows = Tensor(device, Purpose::communication, compute,
@@ -106,6 +107,8 @@ ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSi
   outputs = Tensor(device, Purpose::communication, compute, {num_rows, sizes.query_cols()});
   keys = Tensor(device, Purpose::communication, gradient_type, {num_rows, 2 * sizes.key_cols()});
   statistics = Tensor(device, Purpose::communication, DType::f32, {num_rows, 2 * sizes.num_heads});
+  if (sizes.bias_cols() > 0)
+    dbias = Tensor(device, Purpose::communication, DType::f32, {num_rows, sizes.bias_cols()});
 }
 
 ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const AttentionSizes& sizes,
@@ -149,11 +152,12 @@ void ContextAttention::begin(kernels::DocumentStarts document_starts) {
 
 void ContextAttention::forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
                                const TensorView& k, const TensorView& v, const TensorView& out,
-                               const TensorView& lse, const kernels::Poll& poll) {
+                               const TensorView& lse, const kernels::Poll& poll,
+                               const TensorView& bias) {
   if (stays_with_rows(window))
-    by_rows_->forward(window, sinks, {q, k, v}, out, lse, poll);
+    by_rows_->forward(window, sinks, {q, k, v, bias}, out, lse, poll);
   else
-    forward_by_heads(window, sinks, {q, k, v}, out, lse, poll);
+    forward_by_heads(window, sinks, {q, k, v, bias}, out, lse, poll);
 }
 
 void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
@@ -161,14 +165,15 @@ void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
                                 const TensorView& k, const TensorView& v, const TensorView& out,
                                 const TensorView& lse, const TensorView& dout, const TensorView& dq,
                                 const TensorView& dk, const TensorView& dv,
-                                const kernels::Poll& poll) {
+                                const kernels::Poll& poll, const TensorView& bias,
+                                const TensorView& dbias) {
   kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
   if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
   const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};
   if (stays_with_rows(window))
-    by_rows_->backward(window, {q, k, v}, results, {dq, dk, dv}, poll);
+    by_rows_->backward(window, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
   else
-    backward_by_heads(window, {q, k, v}, results, {dq, dk, dv}, poll);
+    backward_by_heads(window, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
 }
 
 bool ContextAttention::stays_with_rows(std::int64_t window) const {
@@ -176,10 +181,17 @@ bool ContextAttention::stays_with_rows(std::int64_t window) const {
   return halo_stays_with_rows(split_, window);
 }
 
-std::vector<HeadColumns> ContextAttention::columns_of(const AttentionInputs& inputs) const {
-  return {{inputs.q, sizes_.num_heads, sizes_.head_dim},
-          {inputs.k, sizes_.num_kv_heads, sizes_.head_dim},
-          {inputs.v, sizes_.num_kv_heads, sizes_.head_dim}};
+std::vector<HeadColumns> ContextAttention::columns_of(const TensorView& q, const TensorView& k,
+                                                      const TensorView& v) const {
+  return {{q, sizes_.num_heads, sizes_.head_dim},
+          {k, sizes_.num_kv_heads, sizes_.head_dim},
+          {v, sizes_.num_kv_heads, sizes_.head_dim}};
+}
+
+TensorView ContextAttention::share_of_heads(const TensorView& by_head) const {
+  const std::int64_t num_heads = heads_->sizes.num_heads;
+  if (by_head.empty()) return {};
+  return by_head.slice_rows(ulysses_rank_ * num_heads, (ulysses_rank_ + 1) * num_heads);
 }
 
 void ContextAttention::forward_by_heads(std::int64_t window, const TensorView& sinks,
@@ -188,13 +200,11 @@ void ContextAttention::forward_by_heads(std::int64_t window, const TensorView& s
   Heads& heads = *heads_;
   const AttentionSizes& share = heads.sizes;
   const TensorView rows = with_cols(heads.rows, share.query_cols() + 2 * share.key_cols());
-  heads.exchange.to_heads(columns_of(inputs), rows);
-  TensorView share_of_sinks;
-  if (!sinks.empty())
-    share_of_sinks =
-        sinks.slice_rows(ulysses_rank_ * share.num_heads, (ulysses_rank_ + 1) * share.num_heads);
+  heads.exchange.to_heads(columns_of(inputs.q, inputs.k, inputs.v), rows);
   const TensorView share_of_lse = with_cols(heads.statistics, share.num_heads);
-  by_heads_->forward(window, share_of_sinks, inputs_in(rows, share), heads.outputs, share_of_lse,
+  AttentionInputs share_of_inputs = inputs_in(rows, share);
+  share_of_inputs.bias = share_of_heads(inputs.bias);
+  by_heads_->forward(window, share_of_heads(sinks), share_of_inputs, heads.outputs, share_of_lse,
                      poll);
   heads.exchange.to_rows(heads.outputs,
                          std::vector<HeadColumns>{{out, sizes_.num_heads, sizes_.head_dim}});
@@ -203,28 +213,34 @@ void ContextAttention::forward_by_heads(std::int64_t window, const TensorView& s
 
 void ContextAttention::backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
                                          const AttentionResults& results,
-                                         const AttentionInputs& gradients,
+                                         const AttentionRowGradients& gradients,
                                          const kernels::Poll& poll) {
   Heads& heads = *heads_;
   const AttentionSizes& share = heads.sizes;
-  std::vector<HeadColumns> columns = columns_of(inputs);
+  std::vector<HeadColumns> columns = columns_of(inputs.q, inputs.k, inputs.v);
   columns.push_back({results.dout, sizes_.num_heads, sizes_.head_dim});
   heads.exchange.to_heads(columns, heads.rows);
   heads.exchange.to_heads(std::vector<HeadColumns>{{results.lse, sizes_.num_heads, 1},
                                                    {results.delta, sizes_.num_heads, 1}},
                           heads.statistics);
   const std::int64_t dout = share.query_cols() + 2 * share.key_cols();
-  const AttentionInputs share_of_gradients{
+  const AttentionRowGradients share_of_gradients{
       heads.outputs, heads.keys->slice_cols(0, share.key_cols()),
-      heads.keys->slice_cols(share.key_cols(), 2 * share.key_cols())};
-  by_heads_->backward(window, inputs_in(heads.rows, share),
+      heads.keys->slice_cols(share.key_cols(), 2 * share.key_cols()),
+      heads.dbias.empty() ? TensorView{} : heads.dbias.view()};
+  AttentionInputs share_of_inputs = inputs_in(heads.rows, share);
+  share_of_inputs.bias = share_of_heads(inputs.bias);
+  by_heads_->backward(window, share_of_inputs,
                       {.lse = heads.statistics->slice_cols(0, share.num_heads),
                        .delta = heads.statistics->slice_cols(share.num_heads, 2 * share.num_heads),
                        .dout = heads.rows->slice_cols(dout, dout + share.query_cols())},
                       share_of_gradients, poll);
-  const std::vector<HeadColumns> all = columns_of(gradients);
+  const std::vector<HeadColumns> all = columns_of(gradients.q, gradients.k, gradients.v);
   heads.exchange.to_rows(heads.outputs, std::span(all).first(1));
   heads.exchange.to_rows(heads.keys, std::span(all).subspan(1));
+  if (!heads.dbias.empty())
+    heads.exchange.to_rows(heads.dbias, std::vector<HeadColumns>{{gradients.bias, sizes_.num_heads,
+                                                                  sizes_.num_bias_parameters}});
 }
 
 }  // namespace switchyard

@@ -57,17 +57,20 @@ class ContextAttention {
   void begin(kernels::DocumentStarts document_starts);
 
   // q [S n, A D], k, v [S n, G D] of the compute type, rows may be strided. sinks: f32 [A, number
-  // of sinks], or empty. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all
-  // keys that a row sees and the sinks.
+  // of sinks], or empty. bias: f32 [A, N], what is added by distance (kernels::DistanceBias), if
+  // the sizes say so. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all keys
+  // that a row sees and the sinks.
   void forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
                const TensorView& k, const TensorView& v, const TensorView& out,
-               const TensorView& lse, const kernels::Poll& poll);
+               const TensorView& lse, const kernels::Poll& poll, const TensorView& bias = {});
   // out, lse: of forward. dq, dk, dv: written, as q, k, v. dsinks: added to, from this rank's rows.
+  // dbias: f32 [S n, A U], written: of each row.
   void backward(std::int64_t window, const TensorView& sinks, const kernels::GradientSum& dsinks,
                 const TensorView& q, const TensorView& k, const TensorView& v,
                 const TensorView& out, const TensorView& lse, const TensorView& dout,
                 const TensorView& dq, const TensorView& dk, const TensorView& dv,
-                const kernels::Poll& poll);
+                const kernels::Poll& poll, const TensorView& bias = {},
+                const TensorView& dbias = {});
 
   // Seconds in which this rank only waited for messages, since the last reset.
   double wait_seconds() const { return progress_.wait_seconds(); }
@@ -86,13 +89,17 @@ class ContextAttention {
     Tensor outputs;     // [S m, A' D]: out, or dq
     Tensor keys;        // [S m, 2 G' D]: dk | dv
     Tensor statistics;  // f32 [S m, 2 A']: lse | delta
+    Tensor dbias;       // f32 [S m, A' U]; only with a bias
   };
   void forward_by_heads(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
                         const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
   void backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
-                         const AttentionResults& results, const AttentionInputs& gradients,
+                         const AttentionResults& results, const AttentionRowGradients& gradients,
                          const kernels::Poll& poll);
-  std::vector<HeadColumns> columns_of(const AttentionInputs& inputs) const;
+  std::vector<HeadColumns> columns_of(const TensorView& q, const TensorView& k,
+                                      const TensorView& v) const;
+  // The heads' share of a matrix with a row for each head.
+  TensorView share_of_heads(const TensorView& by_head) const;
   // Whether layers with this window leave all heads where they are.
   bool stays_with_rows(std::int64_t window) const;
 

@@ -77,7 +77,7 @@ AttentionInputs ExactGatherAttention::with_keys(const Exchanges& exchanges,
   const std::array<TensorView, 2> parts = {inputs.k, inputs.v};
   exchanges.keys.gather(parts, keys, messages_);
   const std::int64_t cols = kernel_.sizes().key_cols();
-  return {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols)};
+  return {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias};
 }
 
 void ExactGatherAttention::forward(std::int64_t window, const TensorView& sinks,
@@ -91,24 +91,26 @@ void ExactGatherAttention::forward(std::int64_t window, const TensorView& sinks,
 
 void ExactGatherAttention::backward(std::int64_t window, const AttentionInputs& inputs,
                                     const AttentionResults& results,
-                                    const AttentionInputs& gradients, const kernels::Poll& poll) {
+                                    const AttentionRowGradients& gradients,
+                                    const kernels::Poll& poll) {
   const Exchanges& exchanges = exchanges_.at(window);
-  differentiate_queries(exchanges, window, inputs, results, gradients.q, poll);
+  differentiate_queries(exchanges, window, inputs, results, gradients, poll);
   differentiate_keys(exchanges, window, inputs, results, gradients, poll);
 }
 
 void ExactGatherAttention::differentiate_queries(const Exchanges& exchanges, std::int64_t window,
                                                  const AttentionInputs& inputs,
                                                  const AttentionResults& results,
-                                                 const TensorView& dq, const kernels::Poll& poll) {
+                                                 const AttentionRowGradients& gradients,
+                                                 const kernels::Poll& poll) {
   kernel_.backward(share_of(own_, exchanges.keys.positions(), window), with_keys(exchanges, inputs),
-                   results, {.dq = dq, .dk = {}, .dv = {}}, poll);
+                   results, {.dq = gradients.q, .dk = {}, .dv = {}, .dbias = gradients.bias}, poll);
 }
 
 void ExactGatherAttention::differentiate_keys(const Exchanges& exchanges, std::int64_t window,
                                               const AttentionInputs& inputs,
                                               const AttentionResults& results,
-                                              const AttentionInputs& gradients,
+                                              const AttentionRowGradients& gradients,
                                               const kernels::Poll& poll) {
   const HaloExchange& exchange = exchanges.queries;
   const TensorView queries = queries_->slice_rows(0, exchange.num_gathered());
@@ -120,7 +122,7 @@ void ExactGatherAttention::differentiate_keys(const Exchanges& exchanges, std::i
   const std::int64_t cols = kernel_.sizes().query_cols();
   const std::int64_t heads = kernel_.sizes().num_heads;
   kernel_.backward(share_of(exchange.positions(), own_, window),
-                   {queries.slice_cols(0, cols), inputs.k, inputs.v},
+                   {queries.slice_cols(0, cols), inputs.k, inputs.v, inputs.bias},
                    {.lse = statistics.slice_cols(0, heads),
                     .delta = statistics.slice_cols(heads, 2 * heads),
                     .dout = queries.slice_cols(cols, 2 * cols)},

@@ -33,7 +33,7 @@ class ExactGatherAttention {
   void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
                const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
   void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionInputs& gradients, const kernels::Poll& poll);
+                const AttentionRowGradients& gradients, const kernels::Poll& poll);
 
  private:
   struct Exchanges {
@@ -45,10 +45,10 @@ class ExactGatherAttention {
   AttentionInputs with_keys(const Exchanges& exchanges, const AttentionInputs& inputs);
   void differentiate_queries(const Exchanges& exchanges, std::int64_t window,
                              const AttentionInputs& inputs, const AttentionResults& results,
-                             const TensorView& dq, const kernels::Poll& poll);
+                             const AttentionRowGradients& gradients, const kernels::Poll& poll);
   void differentiate_keys(const Exchanges& exchanges, std::int64_t window,
                           const AttentionInputs& inputs, const AttentionResults& results,
-                          const AttentionInputs& gradients, const kernels::Poll& poll);
+                          const AttentionRowGradients& gradients, const kernels::Poll& poll);
 
   PartAttention& kernel_;
   std::vector<PositionRange> own_;

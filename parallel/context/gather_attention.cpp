@@ -77,24 +77,26 @@ void GatherAttention::forward(std::int64_t window, const TensorView& sinks,
   const HaloExchange& exchange = exchanges_.at(window);
   const TensorView keys = gather(exchange, inputs);
   const std::int64_t cols = kernel_.sizes().key_cols();
-  kernel_.forward(part_of(exchange, window),
-                  {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols)}, out, lse,
-                  kernels::Merge::replace, poll);
+  kernel_.forward(
+      part_of(exchange, window),
+      {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias}, out, lse,
+      kernels::Merge::replace, poll);
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
 
 void GatherAttention::backward(std::int64_t window, const AttentionInputs& inputs,
-                               const AttentionResults& results, const AttentionInputs& gradients,
-                               const kernels::Poll& poll) {
+                               const AttentionResults& results,
+                               const AttentionRowGradients& gradients, const kernels::Poll& poll) {
   const HaloExchange& exchange = exchanges_.at(window);
   const std::int64_t cols = kernel_.sizes().key_cols();
   const TensorView keys = gather(exchange, inputs);
   const TensorView gathered = key_gradients_->slice_rows(0, exchange.num_gathered());
   const TensorView dk = gathered.slice_cols(0, cols);
   const TensorView dv = gathered.slice_cols(cols, 2 * cols);
-  kernel_.backward(part_of(exchange, window),
-                   {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols)}, results,
-                   {.dq = gradients.q, .dk = dk, .dv = dv}, poll);
+  kernel_.backward(
+      part_of(exchange, window),
+      {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias}, results,
+      {.dq = gradients.q, .dk = dk, .dv = dv, .dbias = gradients.bias}, poll);
   exchange.bring_home(gathered, messages_);
   exchange.take_own(dk, gradients.k);
   exchange.take_own(dv, gradients.v);

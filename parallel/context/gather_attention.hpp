@@ -29,7 +29,7 @@ class GatherAttention {
   void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
                const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
   void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionInputs& gradients, const kernels::Poll& poll);
+                const AttentionRowGradients& gradients, const kernels::Poll& poll);
 
   // The most keys a sequence that a rank of `held` meets under any of the windows.
   static std::int64_t max_keys(std::span<const std::vector<PositionRange>> held, int rank,

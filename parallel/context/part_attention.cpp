@@ -15,7 +15,10 @@ kernels::AttentionShape shape_with(const AttentionSizes& sizes, std::int64_t num
           .num_kv_heads = sizes.num_kv_heads,
           .head_dim = sizes.head_dim,
           .scale = sizes.scale,
-          .slopes = sizes.slopes};
+          .slopes = sizes.slopes,
+          .bias = {.values = {},
+                   .parameters = sizes.bias_parameters,
+                   .num_parameters = sizes.num_bias_parameters}};
 }
 
 }  // namespace
@@ -40,17 +43,20 @@ void PartAttention::set_documents(kernels::DocumentStarts document_starts) {
   kernels::fill_document_begins(document_starts, document_begins_);
 }
 
-kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part) const {
+kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part,
+                                                const AttentionInputs& inputs) const {
   if (!part.of_whole_sequences) {
     kernels::AttentionShape shape =
         shape_with(sizes_, num_positions(part.queries), part.key_length);
     shape.query_positions = part.queries;
     shape.key_positions = part.keys;
+    shape.bias.values = inputs.bias;
     return shape;
   }
   kernels::AttentionShape whole = shape_with(sizes_, length_, length_);
   whole.held_queries = part.queries;
   whole.held_keys = part.keys;
+  whole.bias.values = inputs.bias;
   return whole;
 }
 
@@ -105,8 +111,8 @@ bool PartAttention::forward(const AttentionPart& part, const AttentionInputs& in
                             const kernels::Poll& poll) {
   const kernels::KeyRanges ranges = ranges_of(part);
   if (ranges.num_pairs == 0 && merge == kernels::Merge::with_before) return false;
-  kernels::attention_forward(shape_of(part), inputs.q, inputs.k, inputs.v, ranges, out, lse, merge,
-                             workspace_, poll);
+  kernels::attention_forward(shape_of(part, inputs), inputs.q, inputs.k, inputs.v, ranges, out, lse,
+                             merge, workspace_, poll);
   return true;
 }
 
@@ -116,8 +122,9 @@ bool PartAttention::backward(const AttentionPart& part, const AttentionInputs& i
                              const kernels::Poll& poll) {
   const kernels::KeyRanges ranges = ranges_of(part);
   if (ranges.num_pairs == 0) return false;
-  kernels::attention_backward(shape_of(part), inputs.q, inputs.k, inputs.v, ranges, results.lse,
-                              results.delta, results.dout, gradients, workspace_, poll);
+  kernels::attention_backward(shape_of(part, inputs), inputs.q, inputs.k, inputs.v, ranges,
+                              results.lse, results.delta, results.dout, gradients, workspace_,
+                              poll);
   return true;
 }
 

@@ -24,17 +24,27 @@ struct AttentionSizes {
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
   float scale = 1.0f;
-  std::vector<float> slopes = {};  // by head; none: scores do not depend on distances
+  std::vector<float> slopes = {};  // by head; none: nothing is lowered by distance
+  // Of kernels::DistanceBias: the parameter of each distance, and how many there are of a head.
+  std::vector<std::int32_t> bias_parameters = {};
+  std::int64_t num_bias_parameters = 0;
 
   std::int64_t query_cols() const { return num_heads * head_dim; }
   std::int64_t key_cols() const { return num_kv_heads * head_dim; }
+  std::int64_t bias_cols() const { return num_heads * num_bias_parameters; }
 };
 
 // What a rank brings: rows of its positions. Rows may be strided.
 struct AttentionInputs {
-  TensorView q;  // [S n, A D]
-  TensorView k;  // [S n, G D]
-  TensorView v;  // [S n, G D]
+  TensorView q;          // [S n, A D]
+  TensorView k;          // [S n, G D]
+  TensorView v;          // [S n, G D]
+  TensorView bias = {};  // f32 [A, N]: what is added by distance; none: nothing
+};
+// Their gradients, of q, k and v likewise.
+struct AttentionRowGradients {
+  TensorView q, k, v;
+  TensorView bias = {};  // f32 [S n, A U]: of each row, to the U parameters of a head
 };
 // What the backward pass reads beside it. lse and delta of the whole rows, sinks included.
 struct AttentionResults {
@@ -97,7 +107,7 @@ class PartAttention {
     bool is_current = false;  // of these documents
   };
 
-  kernels::AttentionShape shape_of(const AttentionPart& part) const;
+  kernels::AttentionShape shape_of(const AttentionPart& part, const AttentionInputs& inputs) const;
   kernels::KeyRanges ranges_of(const AttentionPart& part);
   kernels::KeyRanges ranges_of_whole(const AttentionPart& share);
   void make(const PartKey& part, MadeRanges& ranges) const;

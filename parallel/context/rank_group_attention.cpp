@@ -81,14 +81,16 @@ void RankGroupAttention::forward(std::int64_t window, const TensorView& sinks,
 }
 
 void RankGroupAttention::backward(std::int64_t window, const AttentionInputs& inputs,
-                                  const AttentionResults& results, const AttentionInputs& gradients,
+                                  const AttentionResults& results,
+                                  const AttentionRowGradients& gradients,
                                   const kernels::Poll& poll) {
   if (ring_ && (window == 0 || !gather_))
     return ring_->backward(window, inputs, results, gradients, poll);
   if (gather_) return gather_->backward(window, inputs, results, gradients, poll);
   if (exact_) return exact_->backward(window, inputs, results, gradients, poll);
-  kernel_.backward(own_part(window), inputs, results,
-                   {.dq = gradients.q, .dk = gradients.k, .dv = gradients.v}, poll);
+  kernel_.backward(
+      own_part(window), inputs, results,
+      {.dq = gradients.q, .dk = gradients.k, .dv = gradients.v, .dbias = gradients.bias}, poll);
 }
 
 }  // namespace switchyard

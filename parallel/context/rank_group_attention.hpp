@@ -33,7 +33,7 @@ class RankGroupAttention {
   void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
                const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
   void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionInputs& gradients, const kernels::Poll& poll);
+                const AttentionRowGradients& gradients, const kernels::Poll& poll);
 
  private:
   AttentionPart own_part(std::int64_t window) const;

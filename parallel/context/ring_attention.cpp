@@ -57,13 +57,14 @@ AttentionPart RingAttention::part_of(int step, std::int64_t window) const {
           .window = window};
 }
 
-AttentionInputs RingAttention::inputs_with(const TensorView& q, const TensorView& block) const {
+AttentionInputs RingAttention::inputs_with(const AttentionInputs& inputs,
+                                           const TensorView& block) const {
   const std::int64_t cols = kernel_.sizes().key_cols();
-  return {q, block.slice_cols(0, cols), block.slice_cols(cols, 2 * cols)};
+  return {inputs.q, block.slice_cols(0, cols), block.slice_cols(cols, 2 * cols), inputs.bias};
 }
 
 void RingAttention::pack(const AttentionInputs& inputs, const TensorView& block) const {
-  const AttentionInputs packed = inputs_with(inputs.q, block);
+  const AttentionInputs packed = inputs_with(inputs, block);
   for_each_alike(kernel_.device(), kernel_.sizes().num_sequences, [&](std::int64_t s) {
     const std::int64_t from = s * num_local_;
     const std::int64_t to = s * block_length_;
@@ -76,7 +77,7 @@ void RingAttention::pack(const AttentionInputs& inputs, const TensorView& block)
   });
 }
 
-void RingAttention::unpack(const TensorView& block, const AttentionInputs& gradients) const {
+void RingAttention::unpack(const TensorView& block, const AttentionRowGradients& gradients) const {
   for_each_alike(kernel_.device(), kernel_.sizes().num_sequences, [&](std::int64_t s) {
     const std::int64_t from = s * block_length_;
     const TensorView sum = own_gradients_->slice_rows(s * num_local_, (s + 1) * num_local_);
@@ -99,7 +100,7 @@ void RingAttention::forward(std::int64_t window, const TensorView& sinks,
     Event travel =
         travels ? group_.start_send_receive(held, next(), arriving, previous()) : Event();
     progress_.during(travel, nothing, poll, [&](const kernels::Poll& advance) {
-      kernel_.forward(part_of(step, window), inputs_with(inputs.q, held), sums_, lse,
+      kernel_.forward(part_of(step, window), inputs_with(inputs, held), sums_, lse,
                       step == 0 ? kernels::Merge::replace : kernels::Merge::with_before, advance);
     });
     progress_.wait(travel);
@@ -111,8 +112,8 @@ void RingAttention::forward(std::int64_t window, const TensorView& sinks,
 
 void RingAttention::differentiate_own(std::int64_t window, std::int64_t begin, std::int64_t end,
                                       const AttentionInputs& inputs,
-                                      const AttentionResults& results, Event& in_flight,
-                                      const kernels::Poll& poll) {
+                                      const AttentionResults& results, const TensorView& dbias,
+                                      Event& in_flight, const kernels::Poll& poll) {
   const kernels::Merge merge = begin == 0 ? kernels::Merge::replace : kernels::Merge::with_before;
   const AttentionInputs own = inputs_with({}, own_gradients_);
   AttentionPart part = part_of(0, window);
@@ -122,14 +123,19 @@ void RingAttention::differentiate_own(std::int64_t window, std::int64_t begin, s
   Event nothing;
   progress_.during(in_flight, nothing, poll, [&](const kernels::Poll& advance) {
     kernel_.backward(part, inputs, results,
-                     {.dq = sums_, .dk = own.k, .dv = own.v, .dq_merge = merge, .dkv_merge = merge},
+                     {.dq = sums_,
+                      .dk = own.k,
+                      .dv = own.v,
+                      .dq_merge = merge,
+                      .dkv_merge = merge,
+                      .dbias = dbias},
                      advance);
   });
 }
 
 void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
-                             const AttentionResults& results, const AttentionInputs& gradients,
-                             const kernels::Poll& poll) {
+                             const AttentionResults& results,
+                             const AttentionRowGradients& gradients, const kernels::Poll& poll) {
   TensorView held = blocks_[0];
   TensorView arriving = blocks_[1];
   pack(inputs, held);
@@ -138,7 +144,7 @@ void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
   };
   Event travel = send_keys();
   const std::int64_t num_first = num_first_queries(num_local_, size_of(kernel_.compute()));
-  differentiate_own(window, 0, num_first, inputs, results, travel, poll);
+  differentiate_own(window, 0, num_first, inputs, results, gradients.bias, travel, poll);
 
   TensorView computed = gradients_[0];
   TensorView received = gradients_[1];  // being, until `follow` is over
@@ -151,12 +157,13 @@ void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
     bool has_pairs = false;
     progress_.during(travel, follow, poll, [&](const kernels::Poll& advance) {
       const AttentionInputs block = inputs_with({}, computed);
-      has_pairs = kernel_.backward(part_of(step, window), inputs_with(inputs.q, held), results,
+      has_pairs = kernel_.backward(part_of(step, window), inputs_with(inputs, held), results,
                                    {.dq = sums_,
                                     .dk = block.k,
                                     .dv = block.v,
                                     .dq_merge = kernels::Merge::with_before,
-                                    .dkv_merge = kernels::Merge::replace},
+                                    .dkv_merge = kernels::Merge::replace,
+                                    .dbias = gradients.bias},
                                    advance);
     });
     progress_.wait(follow);
@@ -171,7 +178,7 @@ void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
     std::swap(computed, sent);  // computed is free again
   }
   if (num_first < num_local_)
-    differentiate_own(window, num_first, num_local_, inputs, results, follow, poll);
+    differentiate_own(window, num_first, num_local_, inputs, results, gradients.bias, follow, poll);
   progress_.wait(follow);
   unpack(received, gradients);
   kernels::copy(sums_, gradients.q);

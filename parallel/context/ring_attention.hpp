@@ -33,7 +33,7 @@ class RingAttention {
                const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
   // dq, dk, dv: of the compute type or f32; written.
   void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionInputs& gradients, const kernels::Poll& poll);
+                const AttentionRowGradients& gradients, const kernels::Poll& poll);
 
  private:
   // How many of n own queries the backward pass computes first. Of the pairs that they see, the
@@ -47,12 +47,12 @@ class RingAttention {
   // The gradients of the own block by the queries in rows begin ... end - 1.
   void differentiate_own(std::int64_t window, std::int64_t begin, std::int64_t end,
                          const AttentionInputs& inputs, const AttentionResults& results,
-                         Event& in_flight, const kernels::Poll& poll);
-  AttentionInputs inputs_with(const TensorView& q, const TensorView& block) const;
+                         const TensorView& dbias, Event& in_flight, const kernels::Poll& poll);
+  AttentionInputs inputs_with(const AttentionInputs& inputs, const TensorView& block) const;
   // Own keys and values as a block.
   void pack(const AttentionInputs& inputs, const TensorView& block) const;
   // Their gradients: what came home in a block, and what stayed here.
-  void unpack(const TensorView& block, const AttentionInputs& gradients) const;
+  void unpack(const TensorView& block, const AttentionRowGradients& gradients) const;
 
   Group& group_;
   PartAttention& kernel_;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr double tolerance = 1e-5;  // relative, fp32
 
-enum class Model { full, windows_and_sinks, documents, running_positions, alibi };
+enum class Model { full, windows_and_sinks, documents, running_positions, alibi, relative };
 
 struct ContextCase {
   std::int64_t ranks = 1;
@@ -63,6 +63,10 @@ Config config_of(const ContextCase& c) {
   }
   if (c.model == Model::alibi) {
     config.model.position.kind = PositionKind::alibi;
+    config.model.mixer = {{.kind = MixerKind::window, .window = 5}, {}};
+  }
+  if (c.model == Model::relative) {
+    config.model.position = {.kind = PositionKind::relative, .buckets = 6, .max_distance = 11};
     config.model.mixer = {{.kind = MixerKind::window, .window = 5}, {}};
   }
   if (!c.mixers.empty()) {
@@ -274,10 +278,10 @@ TEST(Context, ProgressByAThreadKeepsTheBits) {
 TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
   const std::int64_t ranks = world().size();
   for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents,
-                            Model::running_positions, Model::alibi})
+                            Model::running_positions, Model::alibi, Model::relative})
     for (const std::int64_t ulysses : divisors(ranks)) {
       if (4 % ulysses != 0) continue;  // heads
-      if (model == Model::alibi && is_tested_on_card()) continue;
+      if ((model == Model::alibi || model == Model::relative) && is_tested_on_card()) continue;
       for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather})
         expect_as_one_rank(
             {.ranks = ranks,
@@ -293,7 +297,8 @@ TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
 
 TEST(Context, PaddedSplitsAreExact) {
   const std::int64_t ranks = world().size();
-  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents, Model::alibi})
+  for (const Model model :
+       {Model::full, Model::windows_and_sinks, Model::documents, Model::alibi, Model::relative})
     for (const std::int64_t length : {6 * ranks + 1, 6 * ranks + 2 * ranks - 1})
       expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = length, .model = model}, 1);
 }

@@ -54,7 +54,7 @@ expect 0 "$switchyard" generate ssd-alone --ids --tokens 200 --temperature 1 --s
 
 # Exact runs keep their bits whoever holds which positions, also where these are told by distance or by a table.
 bits() { sed -nE 's/.*("loss": [0-9.e-]+).*("grad_norm": [0-9.e-]+).*/\1 \2/p' "$1/metrics.jsonl"; }
-for position in alibi absolute sinusoidal none; do
+for position in alibi relative absolute sinusoidal none; do
   exact=("model.position=$position" "model.mixer=[{kind: window, window: 9}, {}]" numerics.exact=true
     numerics.max_context="$ranks" train.num_steps=3)
   expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${exact[@]}" parallel.context="$ranks" run.output="$position"

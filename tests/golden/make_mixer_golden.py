@@ -2,14 +2,15 @@
 """Writes golden HDF5 files of mixers alone, computed by Hugging Face's code: x, what the mixer makes of it,
 every weight, and the gradients of <output, dy>. tests/model/mixer_golden_test.cpp reads every such file.
 
-Mamba-2 (ssd), MiniMax's lightning attention, Qwen3-Next's gated DeltaNet, Bloom's attention with ALiBi.
+Mamba-2 (ssd), MiniMax's lightning attention, Qwen3-Next's gated DeltaNet, Bloom's attention with ALiBi, T5's with
+relative positions, gpt-oss's with a window, sinks, biases and YaRN.
 
 Needs: python3 with torch, transformers and h5py, and no flash-linear-attention, whose kernels want a card; made with
 5.24.0 and torch 2.15. The tests themselves need none.
 
   ./make_mixer_golden.py FOLDER
 
-Files: mamba2.h5, minimax.h5, qwen3_next.h5, bloom.h5. Names of datasets are those of the program's parameters behind the layer's
+Files: mamba2.h5, minimax.h5, qwen3_next.h5, bloom.h5, t5.h5, gpt_oss.h5. Names of datasets are those of the program's parameters behind the layer's
 prefix: in.weight, conv.weight, decay.rate ...; "d NAME" is a gradient. Rows of in.weight: queries, keys, values, gate,
 decays, betas.
 """
@@ -17,11 +18,13 @@ import sys
 
 import h5py
 import torch
-from transformers import BloomConfig, Mamba2Config, MiniMaxConfig, Qwen3NextConfig
+from transformers import BloomConfig, GptOssConfig, Mamba2Config, MiniMaxConfig, Qwen3NextConfig, T5Config
 from transformers.models.bloom.modeling_bloom import BloomAttention, build_alibi_tensor
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
+from transformers.models.t5.modeling_t5 import T5Attention
 
 HIDDEN, LENGTH, SEQUENCES, LAYERS, LAYER = 16, 21, 2, 3, 1
 
@@ -47,13 +50,19 @@ def joined(pairs):
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
+def causal_mask():
+    return torch.full((LENGTH, LENGTH), float("-inf")).triu(1)[None, None]
+
+
 def write(path, module, generator, attributes, parts, hidden=HIDDEN):
     x = torch.randn(SEQUENCES, LENGTH, hidden, generator=generator).requires_grad_()
     dy = torch.randn(SEQUENCES, LENGTH, hidden, generator=generator)
     y = module(x)
     y.backward(dy)
     with h5py.File(path, "w", libver="latest") as file:
-        sizes = dict(hidden=hidden, length=LENGTH, sequences=SEQUENCES, layers=LAYERS, layer=LAYER)
+        sizes = dict(hidden=hidden, length=LENGTH, sequences=SEQUENCES, layers=LAYERS, layer=LAYER, groups=0,
+                     key_width=0, conv=0, epsilon_e9=1000, kv_heads=attributes["heads"], window=0, sinks=0, biases=0,
+                     position="none", buckets=32, max_distance=128, rope_base=10000, yarn_factor=1, yarn_length=0)
         for key, value in {**sizes, **attributes}.items():
             if isinstance(value, str):
                 file.attrs.create(key, value, dtype=h5py.string_dtype("ascii", 16))
@@ -155,9 +164,8 @@ def bloom(folder, generator):
         module.query_key_value.bias.zero_()
         module.dense.bias.zero_()
     alibi = build_alibi_tensor(torch.ones(SEQUENCES, LENGTH), heads, torch.float32)
-    mask = torch.full((LENGTH, LENGTH), float("-inf")).triu(1)[None, None]
     forward = module.forward
-    module.forward = lambda x: forward(x, torch.zeros_like(x), alibi, mask)[0]
+    module.forward = lambda x: forward(x, torch.zeros_like(x), alibi, causal_mask())[0]
     # Rows of query_key_value: of each head its q, k, v.
     of = lambda part: [(h * 3 * width + part * width, width) for h in range(heads)]
 
@@ -168,12 +176,67 @@ def bloom(folder, generator):
         }
 
     write(f"{folder}/bloom.h5", module, generator,
-          dict(kind="full", heads=heads, groups=0, key_width=0, value_width=width, conv=0, epsilon_e9=1000), parts, hidden)
+          dict(kind="full", heads=heads, value_width=width, position="alibi"), parts, hidden)
+
+
+def t5(folder, generator):
+    heads, width, buckets, farthest = 4, 5, 8, 16
+    config = T5Config(d_model=HIDDEN, d_kv=width, num_heads=heads, is_decoder=True, dropout_rate=0.0,
+                      relative_attention_num_buckets=buckets, relative_attention_max_distance=farthest)
+    config._attn_implementation = "eager"
+    module = randomize(T5Attention(config, has_relative_attention_bias=True, layer_idx=0), generator).eval()
+    with torch.no_grad():
+        module.relative_attention_bias.weight.mul_(4)
+    # compute_bias goes without the mask: it is in the bias that the layer hands on.
+    forward = module.forward
+    module.forward = lambda x: forward(x, position_bias=module.compute_bias(LENGTH, LENGTH) + causal_mask())[0]
+
+    def parts():
+        # T5 does not scale scores: its queries are ours divided by the root of a head's width.
+        value, gradient = whole(module.q.weight)
+        return {
+            "qkv.weight": joined([(value * width**0.5, gradient / width**0.5), whole(module.k.weight),
+                                  whole(module.v.weight)]),
+            "relative.weight": [t.T.contiguous() for t in whole(module.relative_attention_bias.weight)],
+            "output.weight": whole(module.o.weight),
+        }
+
+    write(f"{folder}/t5.h5", module, generator,
+          dict(kind="full", heads=heads, value_width=width, position="relative", buckets=buckets,
+               max_distance=farthest), parts)
+
+
+def gpt_oss(folder, generator):
+    heads, kv_heads, width, window = 4, 2, 6, 5
+    config = GptOssConfig(hidden_size=HIDDEN, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=width,
+                          num_hidden_layers=1, layer_types=["sliding_attention"], sliding_window=window)
+    config._attn_implementation = "eager"
+    module = randomize(GptOssAttention(config, 0), generator).eval()
+    rope = config.rope_parameters
+    turns = GptOssRotaryEmbedding(config)
+    mask = causal_mask() + torch.full((LENGTH, LENGTH), float("-inf")).tril(-window)
+    forward = module.forward
+    module.forward = lambda x: forward(x, turns(x, torch.arange(LENGTH)[None]), mask)[0]
+    projections = (module.q_proj, module.k_proj, module.v_proj)
+
+    def parts():
+        return {
+            "qkv.weight": joined([whole(each.weight) for each in projections]),
+            "qkv.bias": joined([whole(each.bias) for each in projections]),
+            "sinks": whole(module.sinks),
+            "output.weight": whole(module.o_proj.weight),
+            "output.bias": whole(module.o_proj.bias),
+        }
+
+    write(f"{folder}/gpt_oss.h5", module, generator,
+          dict(kind="window", heads=heads, value_width=width, kv_heads=kv_heads, window=window, sinks=1, biases=1,
+               position="rope", rope_base=int(rope["rope_theta"]), yarn_factor=int(rope["factor"]),
+               yarn_length=int(rope["original_max_position_embeddings"])), parts)
 
 
 def main():
     generator = torch.Generator().manual_seed(16)
-    for make in (mamba2, minimax, qwen3_next, bloom):
+    for make in (mamba2, minimax, qwen3_next, bloom, t5, gpt_oss):
         make(sys.argv[1], generator)
 
 

@@ -1,6 +1,7 @@
 # Products and attention, once for every instruction set of SWITCHYARD_TEST_ISAS.
 foreach(source IN ITEMS products/linear products/grouped_linear attention/attention
-    attention/attention_ranges attention/attention_share)
+    attention/attention_ranges attention/attention_share
+    attention/attention_bias)
   cmake_path(GET source FILENAME name)
   switchyard_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${source}_test.cpp
     DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)

@@ -9,6 +9,7 @@
 #include "kernels/host_copy.hpp"
 #include "model/mixers/attention.hpp"
 #include "model/mixers/recurrent.hpp"
+#include "model/rope_spec.hpp"
 #include "tests/model/small_model.hpp"
 
 namespace switchyard::test {
@@ -23,11 +24,24 @@ class GoldenMixer : public ::testing::TestWithParam<std::string> {
       : file_(hdf5::File::open((std::filesystem::path(GOLDEN_FOLDER) / GetParam()).string())) {
     model_.hidden = number("hidden");
     model_.num_layers = number("layers");
-    model_.num_heads = model_.num_kv_heads = number("heads");
+    model_.num_heads = number("heads");
+    model_.num_kv_heads = number("kv_heads");
     model_.head_dim = number("value_width");
     model_.norm_epsilon = static_cast<double>(number("epsilon_e9")) * 1e-9;
-    model_.position.kind = PositionKind::none;
+    model_.position = {
+        .kind = choice_of<PositionKind>(file_.string_attribute("/", "position")).value(),
+        .buckets = number("buckets"),
+        .max_distance = number("max_distance")};
+    model_.rope_base = static_cast<double>(number("rope_base"));
+    if (number("yarn_factor") > 1)
+      model_.rope_scaling = {.kind = kernels::RopeScaling::yarn,
+                             .factor = static_cast<double>(number("yarn_factor")),
+                             .original_length = number("yarn_length"),
+                             .truncate = false};
+    model_.qkv_bias = model_.output_bias = number("biases") != 0;
     model_.mixer = {{.kind = choice_of<MixerKind>(file_.string_attribute("/", "kind")).value(),
+                     .window = number("window"),
+                     .sinks = number("sinks"),
                      .conv = number("conv"),
                      .heads = number("heads"),
                      .groups = number("groups"),
@@ -35,7 +49,6 @@ class GoldenMixer : public ::testing::TestWithParam<std::string> {
                      .value_width = number("value_width"),
                      .chunk = 8}};
     if (model_.mixer.front().is_attention()) {
-      model_.position.kind = PositionKind::alibi;
       mixer_ = std::make_unique<AttentionMixer>(store_, "mixer", model_, model_.mixer.front(),
                                                 DType::f32);
     } else {
@@ -79,9 +92,17 @@ TEST_P(GoldenMixer, OutputAndEveryGradientAreThoseOfHuggingFace) {
   const auto derived = mixer_->make_derived(num_tokens, num_sequences);
   const auto scratch = mixer_->make_scratch(num_sequences, SequenceSplit(length));
   scratch->set_documents({});
-  const kernels::RopeTable no_rope;
-  const Pass pass;
-  const LayerContext context{pass, number("layer"), no_rope, *scratch};
+  kernels::RopeTable rope;
+  if (model_.turns_positions())
+    rope =
+        kernels::RopeTable(*rank_.device, length, model_.effective_head_dim(), rope_spec(model_));
+  std::vector<std::int32_t> positions;
+  for (std::int64_t t = 0; t < num_tokens; ++t)
+    positions.push_back(static_cast<std::int32_t>(t % length));
+  const Tensor rotary = tensor_of(*rank_.device, positions, {num_tokens});
+  Pass pass;
+  pass.rotary_positions = rotary;
+  const LayerContext context{pass, number("layer"), rope, *scratch};
   mixer_->forward(x, y, *saved, *derived, context);
   mixer_->backward(dy, x, dx, *saved, *derived, context);
   expect_near(y, "y");
@@ -91,7 +112,8 @@ TEST_P(GoldenMixer, OutputAndEveryGradientAreThoseOfHuggingFace) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenMixer,
-                         ::testing::Values("mamba2.h5", "minimax.h5", "qwen3_next.h5", "bloom.h5"),
+                         ::testing::Values("mamba2.h5", "minimax.h5", "qwen3_next.h5", "bloom.h5",
+                                           "t5.h5", "gpt_oss.h5"),
                          [](const auto& each) {
                            return each.param.substr(0, each.param.find('.'));
                          });

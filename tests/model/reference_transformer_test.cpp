@@ -45,7 +45,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, ReferenceTransformerTest,
                                            shared_case(), position_case(PositionKind::none),
                                            position_case(PositionKind::absolute),
                                            position_case(PositionKind::sinusoidal),
-                                           position_case(PositionKind::alibi), convolved_case()),
+                                           position_case(PositionKind::alibi),
+                                           position_case(PositionKind::relative), convolved_case()),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

@@ -41,6 +41,12 @@ std::vector<Kind> kinds() {
                                               MixerConfig{.conv = bias ? 3 : 0}, DType::f32);
     };
   };
+  const auto relative = [](ParameterStore& store, const ModelConfig& model) {
+    ModelConfig own = model;
+    own.position = {.kind = PositionKind::relative, .buckets = 4, .max_distance = 6};
+    return std::make_unique<AttentionMixer>(
+        store, "mixer", own, MixerConfig{.kind = MixerKind::window, .window = 9}, DType::f32);
+  };
   const auto latent = [](std::int64_t q_rank) {
     return [q_rank](ParameterStore& store, const ModelConfig& model) {
       ModelConfig own = model;
@@ -60,7 +66,8 @@ std::vector<Kind> kinds() {
       {"head_norm_biases_and_convolution", changed(QkNorm::head, true)},
       {"whole_norm", changed(QkNorm::whole, false)},
       {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
-      {"convolved", attention({.conv = 4})}};
+      {"convolved", attention({.conv = 4})},
+      {"relative", relative}};
   for (const MixerConfig& config : recurrent_mixers())
     all.push_back(
         {std::string(name_of(config.kind)), [config](ParameterStore& store, ModelConfig model) {
@@ -87,6 +94,7 @@ class SequenceMixerTest : public ::testing::TestWithParam<Kind> {
   SequenceMixerTest() : model_(mixed_case().model), mixer_(GetParam().make(store_, model_)) {
     store_.allocate();
     store_.initialize(5);
+    vary_zeros();
     mixer_->pack_weights();
     const std::int64_t before = rank_.device->memory().live(Purpose::activation);
     saved_ = mixer_->make_saved(num_tokens, num_sequences);
@@ -109,6 +117,14 @@ class SequenceMixerTest : public ::testing::TestWithParam<Kind> {
     pass_.positions = pass_.rotary_positions = positions_;
   }
 
+  // What starts at zero would do nothing.
+  void vary_zeros() {
+    for (const Parameter& parameter : store_.parameters())
+      if (parameter.spec().initial == Initial::zeros)
+        for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
+          parameter.value().as<float>()[i] =
+              static_cast<float>(std::sin(static_cast<double>(3 * i + 1)));
+  }
   Tensor rows(std::int64_t count) const {
     return {*rank_.device, Purpose::workspace, DType::f32, {count, model_.hidden}};
   }

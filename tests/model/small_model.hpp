@@ -85,6 +85,8 @@ inline ModelCase position_case(PositionKind kind) {
   c.model.position.kind = kind;
   c.model.sequence_length = 600;
   c.model.embedding_dropout = 0.2;
+  if (kind == PositionKind::relative)  // several distances in a bucket, and some beyond
+    c.model.position = {.kind = kind, .buckets = 5, .max_distance = 6};
   if (kind == PositionKind::none) c.model.head_dim = 5;  // no pairs to turn
   return c;
 }

@@ -34,6 +34,7 @@ struct AttentionGradient {
   Matrix dq;
   Matrix dk;
   Matrix dv;
+  Matrix dbias;  // [sequences * query_length, heads * parameters]; with a bias
 };
 
 // Where the vector of (sequence, query, head) or (sequence, key, kv head) begins.
@@ -62,6 +63,17 @@ inline void add_scaled(Matrix& to, std::size_t to_begin, double factor, const Ma
     to[to_begin + i] += factor * from[from_begin + i];
 }
 
+// Where the bias of a distance is looked up, and its parameter: the last one is for all beyond.
+inline std::size_t distance_of(const kernels::AttentionShape& s, std::int64_t query,
+                               std::int64_t key) {
+  return static_cast<std::size_t>(std::min(query - key, std::ssize(s.bias.parameters) - 1));
+}
+inline double bias_of(const kernels::AttentionShape& s, std::int64_t head, std::int64_t query,
+                      std::int64_t key) {
+  if (s.bias.values.empty()) return 0;
+  return static_cast<double>(s.bias.values.row<float>(head)[distance_of(s, query, key)]);
+}
+
 // Calls visit(sequence, query, head, first visible key, probabilities of the visible keys, lse);
 // for a row that sees nothing without probabilities and with lse -infinity.
 template <class Visit>
@@ -74,8 +86,9 @@ void for_each_query(const kernels::AttentionShape& s, const Visible& visible, co
         const std::int64_t first = visible.first[row];
         std::vector<double> probs;
         for (std::int64_t j = first; j < visible.end[row]; ++j)
-          probs.push_back(static_cast<double>(s.scale) *
-                          inner(q, query_begin(s, n, i, h), k, key_begin(s, n, j, h), s.head_dim));
+          probs.push_back(bias_of(s, h, i, j) +
+                          static_cast<double>(s.scale) * inner(q, query_begin(s, n, i, h), k,
+                                                               key_begin(s, n, j, h), s.head_dim));
         if (probs.empty()) {
           visit(n, i, h, first, probs, -std::numeric_limits<double>::infinity());
           continue;
@@ -102,12 +115,15 @@ inline AttentionResult attention_forward(const kernels::AttentionShape& s, const
 }
 
 // dv_j = sum p_ij dout_i; ds_ij = p_ij (dout_i . v_j - dout_i . out_i); dq_i = scale sum ds_ij k_j;
-// dk_j = scale sum ds_ij q_i.
+// dk_j = scale sum ds_ij q_i; dbias: ds_ij of the row, by parameter.
 inline AttentionGradient attention_backward(const kernels::AttentionShape& s,
                                             const Visible& visible, const Matrix& q,
                                             const Matrix& k, const Matrix& v, const Matrix& dout) {
   const Matrix out = attention_forward(s, visible, q, k, v).out;
-  AttentionGradient g{Matrix(q.size(), 0.0), Matrix(k.size(), 0.0), Matrix(v.size(), 0.0)};
+  AttentionGradient g{Matrix(q.size(), 0.0), Matrix(k.size(), 0.0), Matrix(v.size(), 0.0),
+                      Matrix(static_cast<std::size_t>(s.num_sequences * s.query_length *
+                                                      s.num_heads * s.bias.num_parameters),
+                             0.0)};
   for_each_query(
       s, visible, q, k, [&](auto n, auto i, auto h, auto first, const auto& probs, double) {
         const std::size_t query = query_begin(s, n, i, h);
@@ -115,6 +131,10 @@ inline AttentionGradient attention_backward(const kernels::AttentionShape& s,
         for (std::size_t j = 0; j < probs.size(); ++j) {
           const std::size_t key = key_begin(s, n, first + static_cast<std::int64_t>(j), h);
           const double ds = probs[j] * (inner(dout, query, v, key, s.head_dim) - delta);
+          if (!g.dbias.empty())
+            g.dbias[static_cast<std::size_t>(
+                ((n * s.query_length + i) * s.num_heads + h) * s.bias.num_parameters +
+                s.bias.parameters[distance_of(s, i, first + static_cast<std::int64_t>(j))])] += ds;
           add_scaled(g.dv, key, probs[j], dout, query, s.head_dim);
           add_scaled(g.dq, query, ds * static_cast<double>(s.scale), k, key, s.head_dim);
           add_scaled(g.dk, key, ds * static_cast<double>(s.scale), q, query, s.head_dim);

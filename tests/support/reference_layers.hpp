@@ -109,6 +109,24 @@ struct AttentionDims {
   std::int64_t window = 0;  // keys that a query sees, its own included; 0: all before
   Weight sinks = {};        // [num_heads, number of sinks]; none if in is 0
   bool has_alibi = false;
+  Weight relative = {};  // T5's: [num_heads, buckets]; none if in is 0
+  std::int64_t max_distance = 128;
+
+  // T5's _relative_position_bucket of a key before the query.
+  std::int64_t bucket(std::int64_t distance) const {
+    const std::int64_t exact = relative.in / 2;
+    if (distance < exact) return distance;
+    const double share = std::log(static_cast<double>(distance) / static_cast<double>(exact)) /
+                         std::log(static_cast<double>(max_distance) / static_cast<double>(exact));
+    const double wide = share * static_cast<double>(relative.in - exact);
+    return std::min(exact + static_cast<std::int64_t>(wide), relative.in - 1);
+  }
+  // What a score is raised by.
+  double by_distance(std::int64_t head, std::int64_t distance) const {
+    const double raised =
+        relative.in == 0 ? 0 : relative.value[head * relative.in + bucket(distance)];
+    return raised - slope(head) * static_cast<double>(distance);
+  }
 
   // ALiBi's, as Hugging Face's build_alibi_tensor of Bloom has them.
   double slope(std::int64_t head) const {
@@ -160,8 +178,8 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDim
     double dot = 0;
     for (std::int64_t d = 0; d < dims.head_dim; ++d)
       dot += qkv.at(first + i, dims.q(head) + d) * qkv.at(first + j, dims.k(head) + d);
-    probs.push_back(dims.sees(i, j) ? dot / std::sqrt(static_cast<double>(dims.head_dim)) -
-                                          dims.slope(head) * static_cast<double>(i - j)
+    probs.push_back(dims.sees(i, j) ? dot / std::sqrt(static_cast<double>(dims.head_dim)) +
+                                          dims.by_distance(head, i - j)
                                     : -std::numeric_limits<double>::infinity());
   }
   for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)
@@ -211,7 +229,10 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
             probs[static_cast<std::size_t>(i + 1 + sink)] * mean;
       for (std::int64_t j = 0; j <= i; ++j) {
         const auto at = static_cast<std::size_t>(j);
-        const double dscore = scale * probs[at] * (dprobs[at] - mean);
+        const double dbias = probs[at] * (dprobs[at] - mean);
+        if (dims.relative.in > 0)
+          dims.relative.gradient[head * dims.relative.in + dims.bucket(i - j)] += dbias;
+        const double dscore = scale * dbias;
         for (std::int64_t d = 0; d < dims.head_dim; ++d) {
           dqkv.at(t, dims.q(head) + d) += dscore * qkv.at(first + j, dims.k(head) + d);
           dqkv.at(first + j, dims.k(head) + d) += dscore * qkv.at(t, dims.q(head) + d);

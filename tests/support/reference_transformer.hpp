@@ -113,6 +113,11 @@ class Transformer {
       dims.rope_factor = model_.rope_scaling.factor;
     dims.window = attention.effective_window();
     dims.has_alibi = model_.position.kind == PositionKind::alibi;
+    if (model_.position.kind == PositionKind::relative) {
+      dims.relative = weight(prefix_of(layer) + ".attention.relative.weight", model_.num_heads,
+                             model_.position.buckets);
+      dims.max_distance = model_.position.max_distance;
+    }
     if (attention.sinks > 0)
       dims.sinks = weight(prefix_of(layer) + ".attention.sinks", model_.num_heads, attention.sinks);
     return dims;

@@ -23,6 +23,9 @@ class Differences {
 void compare_rope(const ModelConfig& a, const ModelConfig& b, Differences& differences) {
   const RopeScalingConfig &x = a.rope_scaling, &y = b.rope_scaling;
   differences.compare("model.position", a.position.kind, b.position.kind);
+  differences.compare("model.position.buckets", a.position.buckets, b.position.buckets);
+  differences.compare("model.position.max_distance", a.position.max_distance,
+                      b.position.max_distance);
   differences.compare("model.rope_base", a.rope_base, b.rope_base);
   differences.compare("model.rope_scaling.kind", x.kind, y.kind);
   if (x.kind == kernels::RopeScaling::none || x.kind != y.kind) return;

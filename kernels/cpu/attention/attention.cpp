@@ -71,7 +71,7 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .ldc = cols,
             .b_transposed = true},
            s.q, s.k, reinterpret_cast<std::byte*>(s.scores), s.scratchpad);
-  b.lower_by_distance(g, queries, keys, s.scores);
+  b.add_by_distance(g, queries, keys, s.scores);
   b.find_visible(g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
                  .rows = rows,

@@ -70,16 +70,22 @@ struct LaneScratch {
   std::byte* scratchpad;
 };
 
+std::int64_t num_parameters(const AttentionBlocks& b) {
+  return b.shape().bias.num_parameters;
+}
+
 // The sums of a kv head under way. B query blocks.
 struct GroupScratch {
   GroupScratch(Carver& carver, const AttentionBlocks& b) {
     dq = carver.take<float>(b.num_query_blocks() * b.max_rows() * b.head_dim());
+    dbias = carver.take<float>(b.num_query_blocks() * b.max_rows() * num_parameters(b));
     dk = carver.take<float>(max_lanes(b) * b.max_keys() * b.head_dim());
     dv = carver.take<float>(max_lanes(b) * b.max_keys() * b.head_dim());
   }
-  float* dq;  // [B, R, D]
-  float* dk;  // [lanes, N, D]
-  float* dv;  // [lanes, N, D]
+  float* dq;     // [B, R, D]
+  float* dbias;  // [B, R, U], with a bias of U parameters a head
+  float* dk;     // [lanes, N, D]
+  float* dv;     // [lanes, N, D]
 };
 
 struct BackwardTask {
@@ -156,7 +162,7 @@ struct KeyPart {
 
 // dv += P^T dout, dk += dS^T q, dq += dS k for one query block and what it sees of a key block.
 void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
-               const KeyPart& part, float* dq, const LaneScratch& s) {
+               const KeyPart& part, const GroupScratch& sums, const LaneScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const Range queries = b.query_block(block);
   const QueryOperands of_queries = queries_of(task, g, block, s);
@@ -175,7 +181,7 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                              .b_transposed = true};
   multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores), s.scratchpad);
   multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs), s.scratchpad);
-  b.lower_by_distance(g, queries, part.keys, s.scores);
+  b.add_by_distance(g, queries, part.keys, s.scores);
   b.find_visible(g.sequence, queries, part.keys, s.from, s.to);
   hide_rows_without_keys(of_queries.lse, rows, s);
   softmax_block_backward({.scores = s.scores,
@@ -211,7 +217,10 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
             .ldb = dim,
             .ldc = dim,
             .accumulate = true},
-           s.dscores, part.k, bytes_of(dq + block * b.max_rows() * dim), s.scratchpad);
+           s.dscores, part.k, bytes_of(sums.dq + block * b.max_rows() * dim), s.scratchpad);
+  if (task.gradients.has_dbias())
+    b.add_bias_gradient(queries, part.keys, s.dscores, s.from, s.to,
+                        sums.dbias + block * b.max_rows() * num_parameters(b));
 }
 
 // A lane's share of the query blocks that see a key block.
@@ -240,8 +249,8 @@ void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std:
     if (keys.count == 0) continue;
     const std::int64_t first = (keys.begin - block.begin) * dim;  // element of the block
     const std::int64_t first_byte = b.operand_bytes(first);
-    add_block(task, g, i, {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first},
-              sums.dq, s);
+    add_block(task, g, i, {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first}, sums,
+              s);
     if (task.poll) task.poll();
   }
 }
@@ -272,6 +281,8 @@ void write_key_gradients(const BackwardTask& task, const HeadGroup& g, const Ran
 void clear_query_gradients(const AttentionBlocks& b, std::int64_t block, const GroupScratch& sums) {
   const std::int64_t numel = b.max_rows() * b.head_dim();
   std::fill_n(sums.dq + block * numel, numel, 0.0f);
+  const std::int64_t of_bias = b.max_rows() * num_parameters(b);
+  std::fill_n(sums.dbias + block * of_bias, of_bias, 0.0f);
 }
 
 void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
@@ -285,6 +296,13 @@ void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::in
       if (b.holds_query(i))
         write_gradient_row(dq, b.shape().scale, b.head_dim(), task.gradients.dq_merge,
                            task.gradients.dq.dtype, b.query_at(task.gradients.dq, g, h, i));
+  if (!task.gradients.has_dbias()) return;
+  const float* dbias = sums.dbias + block * b.max_rows() * num_parameters(b);
+  for (std::int64_t h = 0; h < b.group(); ++h)
+    for (std::int64_t i = queries.begin; i < queries.end(); ++i, dbias += num_parameters(b))
+      if (b.holds_query(i))
+        write_gradient_row(dbias, 1.0f, num_parameters(b), task.gradients.dq_merge, DType::f32,
+                           reinterpret_cast<std::byte*>(b.bias_at(task.gradients.dbias, g, h, i)));
 }
 
 // One thread, one kv head of a sequence.

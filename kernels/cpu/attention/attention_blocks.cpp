@@ -1,7 +1,6 @@
 #include "kernels/cpu/attention/attention_blocks.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <numbers>
 
@@ -16,7 +15,6 @@ constexpr std::int64_t row_padding = 16;
 constexpr std::int64_t key_padding = 64;
 // Blocks that fill the products' rows without computing too many masked scores on the diagonal.
 constexpr std::int64_t stacked_rows = 256;
-constexpr std::int64_t max_keys_of_block = 256;
 
 // In a short sequence the diagonal is a larger part of all scores.
 std::int64_t max_queries(std::int64_t query_length) {
@@ -167,24 +165,65 @@ void AttentionBlocks::find_visible(std::int64_t sequence, const Range& queries, 
   std::fill(to + rows, to + padded_rows(queries.count), 0);
 }
 
-void AttentionBlocks::lower_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
-                                        float* scores) const {
-  if (shape_.slopes.empty()) return;
+std::array<std::int32_t, AttentionBlocks::max_keys_of_block> AttentionBlocks::positions_of(
+    const Range& keys) const {
   std::array<std::int32_t, max_keys_of_block> positions;
   for (std::int64_t j = 0; j < keys.count; ++j)
     positions[static_cast<std::size_t>(j)] =
         static_cast<std::int32_t>(position_of(shape_.key_positions, keys.begin + j));
+  return positions;
+}
+
+std::int32_t AttentionBlocks::position_of_query(std::int64_t query) const {
+  return static_cast<std::int32_t>(position_of(shape_.query_positions, query));
+}
+
+void AttentionBlocks::add_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
+                                      float* scores) const {
+  const TensorView& bias = shape_.bias.values;
+  if (shape_.slopes.empty() && bias.empty()) return;
+  const auto positions = positions_of(keys);
+  const auto last = static_cast<std::int32_t>(bias.empty() ? 0 : bias.cols() - 1);
+  const float unscaled = 1 / shape_.scale;
   float* row = scores;
   for (std::int64_t h = 0; h < group(); ++h) {
+    const std::int64_t head = g.kv_head * group() + h;
     const float slope =
-        shape_.slopes[static_cast<std::size_t>(g.kv_head * group() + h)] / shape_.scale;
+        shape_.slopes.empty() ? 0 : shape_.slopes[static_cast<std::size_t>(head)] / shape_.scale;
+    const float* values = bias.empty() ? nullptr : bias.row<float>(head);
     for (std::int64_t i = 0; i < queries.count; ++i, row += padded_keys(keys.count)) {
-      const auto own =
-          static_cast<std::int32_t>(position_of(shape_.query_positions, queries.begin + i));
-      for (std::int64_t j = 0; j < keys.count; ++j)
-        row[j] -= slope * static_cast<float>(own - positions[static_cast<std::size_t>(j)]);
+      const std::int32_t own = position_of_query(queries.begin + i);
+      if (slope != 0)
+        for (std::int64_t j = 0; j < keys.count; ++j)
+          row[j] -= slope * static_cast<float>(own - positions[static_cast<std::size_t>(j)]);
+      if (values != nullptr)  // of keys that are not seen, too: those behind the query
+        for (std::int64_t j = 0; j < keys.count; ++j)
+          row[j] +=
+              unscaled * values[std::clamp(own - positions[static_cast<std::size_t>(j)], 0, last)];
     }
   }
+}
+
+void AttentionBlocks::add_bias_gradient(const Range& queries, const Range& keys,
+                                        const std::byte* dscores, const std::int32_t* from,
+                                        const std::int32_t* to, float* dbias) const {
+  const auto positions = positions_of(keys);
+  const std::span<const std::int32_t> parameters = shape_.bias.parameters;
+  const auto last = static_cast<std::int32_t>(std::ssize(parameters) - 1);
+  const DType stored = store_as() == StoreAs::bf16 ? DType::bf16 : DType::f32;
+  std::int64_t r = 0;
+  for (std::int64_t h = 0; h < group(); ++h)
+    for (std::int64_t i = 0; i < queries.count; ++i, ++r) {
+      const std::int32_t own = position_of_query(queries.begin + i);
+      float* sums = dbias + r * shape_.bias.num_parameters;
+      const std::byte* row = dscores + r * padded_keys(keys.count) * size_of(stored);
+      for (std::int64_t j = from[r]; j < to[r]; ++j) {
+        const std::int32_t d = std::min(own - positions[static_cast<std::size_t>(j)], last);
+        const float ds = stored == DType::bf16 ? to_float(reinterpret_cast<const BFloat16*>(row)[j])
+                                               : reinterpret_cast<const float*>(row)[j];
+        sums[parameters[static_cast<std::size_t>(d)]] += ds;
+      }
+    }
 }
 
 std::int64_t AttentionBlocks::query_row(std::int64_t sequence, std::int64_t query) const {
@@ -214,6 +253,13 @@ std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
                                    std::int64_t key) const {
   const std::int64_t row = key_row(g.sequence, key);
   return in.kernel_bytes() + (row * in.row_stride + g.kv_head * head_dim()) * size_of(in.dtype);
+}
+
+float* AttentionBlocks::bias_at(const TensorView& dbias, const HeadGroup& g, std::int64_t h,
+                                std::int64_t query) const {
+  return reinterpret_cast<float*>(dbias.kernel_bytes()) +
+         query_row(g.sequence, query) * dbias.row_stride +
+         (g.kv_head * group() + h) * shape_.bias.num_parameters;
 }
 
 float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,

@@ -6,6 +6,7 @@
 // others are zeros and see nothing, and no row of a product depends on another.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -30,6 +31,7 @@ struct HeadGroup {
 
 class AttentionBlocks {
  public:
+  static constexpr std::int64_t max_keys_of_block = 256;
   // For sizes alone; what asks for keys or queries by their ranges needs the ranges.
   AttentionBlocks(const AttentionShape& shape, DType dtype);
   AttentionBlocks(const AttentionShape& shape, DType dtype, const KeyRanges& ranges);
@@ -83,10 +85,14 @@ class AttentionBlocks {
   void find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
                     std::int32_t* from, std::int32_t* to) const;
 
-  // Lowers the scores [padded rows, padded keys] of a query block by their distances; such as are
-  // multiplied by the scale afterwards. Nothing without slopes.
-  void lower_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
-                         float* scores) const;
+  // Adds to the scores [padded rows, padded keys] of a query block what their distances do; such as
+  // are multiplied by the scale afterwards. Nothing without slopes and bias.
+  void add_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
+                       float* scores) const;
+  // dbias [padded rows, parameters of a head]: the gradients of the scores that each row sees (as
+  // of find_visible) are added, as they are stored.
+  void add_bias_gradient(const Range& queries, const Range& keys, const std::byte* dscores,
+                         const std::int32_t* from, const std::int32_t* to, float* dbias) const;
 
   // Queries (of all heads of the group) and keys as dense padded blocks in the operand type; zeros
   // for those that are not held.
@@ -99,6 +105,9 @@ class AttentionBlocks {
   std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                       std::int64_t query) const;
   std::byte* key_at(const TensorView& in, const HeadGroup& g, std::int64_t key) const;
+  // Where a held query's gradients of a head's bias lie.
+  float* bias_at(const TensorView& dbias, const HeadGroup& g, std::int64_t h,
+                 std::int64_t query) const;
   // Of a value for each head: lse, delta.
   float* value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                   std::int64_t query) const;
@@ -107,6 +116,9 @@ class AttentionBlocks {
   void gather_row(const std::byte* from, std::byte* to) const;
   std::int64_t query_row(std::int64_t sequence, std::int64_t query) const;
   std::int64_t key_row(std::int64_t sequence, std::int64_t key) const;
+  // Positions of keys, and of a query.
+  std::array<std::int32_t, max_keys_of_block> positions_of(const Range& keys) const;
+  std::int32_t position_of_query(std::int64_t query) const;
 
   AttentionShape shape_;
   DType dtype_;
