@@ -60,7 +60,8 @@ class Problem {
     ++num_calls_;
   }
   void backward() {
-    attention_.backward(window_, {}, TensorView{}, q_, k_, v_, out_, lse_, dout_, dq_, dk_, dv_, {});
+    attention_.backward(window_, {}, TensorView{}, q_, k_, v_, out_, lse_, dout_, dq_, dk_, dv_,
+                        {});
     ++num_calls_;
   }
 
@@ -82,7 +83,7 @@ class Problem {
 
  private:
   Device& device_;
-  std::int64_t window_;
+  kernels::KeyPattern window_;
   SequenceSplit split_;
   ContextAttention attention_;
   Tensor lse_;

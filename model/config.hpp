@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/attention/key_ranges.hpp"
 #include "kernels/rows/rope.hpp"
 #include "tensor/choice.hpp"
 
@@ -52,9 +53,10 @@ constexpr std::array<std::string_view, 3> choice_names(LayerPolicy) {
 // The mixer of one layer.
 struct MixerConfig {
   MixerKind kind = MixerKind::full;
-  std::int64_t window = 0;  // tokens, the query's own included
-  std::int64_t sinks = 0;   // learned logits a head that take a share of the softmax
-  std::int64_t conv = 0;    // taps of a convolution over queries, keys and values; 0: none
+  std::int64_t window = 0;   // tokens, the query's own included
+  std::int64_t globals = 0;  // first tokens of a document, seen beside the window
+  std::int64_t sinks = 0;    // learned logits a head that take a share of the softmax
+  std::int64_t conv = 0;     // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
   std::int64_t heads = 0;             // 0: num_heads
   std::int64_t groups = 0;            // heads of queries and keys; 0: heads, of ssd 1
@@ -67,6 +69,7 @@ struct MixerConfig {
   bool has_delta_rule() const { return kind == MixerKind::delta || kind == MixerKind::gated_delta; }
   // Of attention; 0: no limit
   std::int64_t effective_window() const { return kind == MixerKind::window ? window : 0; }
+  kernels::KeyPattern pattern() const { return {effective_window(), globals}; }
   bool operator==(const MixerConfig&) const = default;
 };
 
@@ -141,6 +144,11 @@ struct ModelConfig {
   bool has_convolution() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (mixer_of_layer(layer).conv > 0) return true;
+    return false;
+  }
+  bool has_globals() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).globals > 0) return true;
     return false;
   }
   bool has_recurrent_mixer() const {

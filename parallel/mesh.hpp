@@ -43,6 +43,8 @@ struct ContextConfig {
   // Whether attention has the bits of one rank with whole sequences. No key of its own: it follows
   // from numerics.exact.
   bool exact = false;
+  // Whether documents do not see each other, wherever they begin. Follows from data.document_mask.
+  bool documents = false;
 };
 
 // Key `parallel` of a configuration.

@@ -24,16 +24,17 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   problem.num_kv_heads = config.model.num_kv_heads;
   problem.head_dim = config.model.effective_head_dim();
   problem.compute = config.run.precision == Precision::bf16 ? DType::bf16 : DType::f32;
-  problem.windows.clear();
+  problem.patterns.clear();
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer)
     if (config.model.mixer_of_layer(layer).is_attention())
-      problem.windows.push_back(config.model.mixer_of_layer(layer).effective_window());
+      problem.patterns.push_back(config.model.mixer_of_layer(layer).pattern());
   return problem;
 }
 
 ParallelConfig exact_parallel(const Config& config) {
   ParallelConfig parallel = config.parallel;
   parallel.context_split.exact = config.numerics.exact;
+  parallel.context_split.documents = config.data.document_mask;
   return parallel;
 }
 
@@ -109,6 +110,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     return {{{"run.device", "model.mixer"},
              "convolutions in front of mixers are there on the CPU only; write run.device: cpu, or "
              "leave conv out"}};
+  if (config.run.device == RunDevice::cuda && config.model.has_globals())
+    return {{{"run.device", "model.mixer"},
+             "windows beside which the first tokens are seen (globals) are there on the CPU only; "
+             "write run.device: cpu, or leave globals out"}};
   if (config.run.device == RunDevice::cuda && config.model.scores_distances())
     return {
         {{"run.device", "model.position.kind"},

@@ -27,11 +27,12 @@ void check_shape(const AttentionShape& s) {
 }
 
 // The card's kernels cut rows and keys into blocks from the first that is there.
-void expect_everything_held(const AttentionShape& s) {
+void expect_for_card(const AttentionShape& s, const KeyRanges& ranges) {
   expect(s.held_queries.empty() && s.held_keys.empty(),
          "whole sequences: attention of a share of them is for the CPU");
   expect(s.slopes.empty() && s.bias.values.empty(),
          "no slopes and bias: distances are for the CPU");
+  expect(ranges.num_sets == 1, "one set of ranges: patterns of several are for the CPU");
 }
 
 void check_queries(const AttentionShape& s, const TensorView& view, DType dtype) {
@@ -55,9 +56,10 @@ void check_row_values(const AttentionShape& s, const TensorView& values) {
 }
 
 void check_ranges(const AttentionShape& s, const KeyRanges& ranges) {
-  const std::int64_t rows = s.num_sequences * s.query_length;
-  expect_vector(ranges.first, DType::i32, rows, "first keys: i32 [sequences * query_length]");
-  expect_vector(ranges.end, DType::i32, rows, "end keys: i32 [sequences * query_length]");
+  const std::int64_t rows = ranges.num_sets * s.num_sequences * s.query_length;
+  expect_vector(ranges.first, DType::i32, rows,
+                "first keys: i32 [sets * sequences * query_length]");
+  expect_vector(ranges.end, DType::i32, rows, "end keys: i32 [sets * sequences * query_length]");
 }
 
 bool is_empty(const AttentionShape& s) {
@@ -93,7 +95,7 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
       [&] { cpu::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll); },
       [&] { plan::attention_forward(shape, q, k, v, ranges, out, lse); },
       [&] {
-        expect_everything_held(shape);
+        expect_for_card(shape, ranges);
         cuda::attention_forward(shape, q, k, v, ranges, out, lse, merge, workspace, poll);
       });
 }
@@ -145,7 +147,7 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
       },
       [&] { plan::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients); },
       [&] {
-        expect_everything_held(shape);
+        expect_for_card(shape, ranges);
         expect(gradients.has_dq() && gradients.has_dkv(), "all gradients, on a card");
         cuda::attention_backward(shape, q, k, v, ranges, lse, delta, dout, gradients, workspace,
                                  poll);

@@ -24,21 +24,27 @@ std::int64_t pairs_up_to(const PositionRange& queries, const PositionRange& keys
          of_first(queries.begin - distance - keys.begin);
 }
 
-std::int64_t pairs_of_a_document(std::span<const PositionRange> queries,
-                                 std::span<const PositionRange> keys, std::int64_t window) {
-  std::int64_t num_pairs = 0;
-  for (const PositionRange& some_queries : queries)
-    for (const PositionRange& some_keys : keys) {
-      num_pairs += pairs_up_to(some_queries, some_keys, 0);
-      if (window > 0) num_pairs -= pairs_up_to(some_queries, some_keys, window);
-    }
-  return num_pairs;
-}
-
 // The part of the ranges at positions begin ... end - 1.
 std::vector<PositionRange> within(std::span<const PositionRange> ranges, std::int64_t begin,
                                   std::int64_t end) {
   return slice_of(ranges, count_before(ranges, begin), count_before(ranges, end));
+}
+
+// Of a document that begins at `begin`. What is behind the window counts where it is global.
+std::int64_t pairs_of_a_document(std::span<const PositionRange> queries,
+                                 std::span<const PositionRange> keys, const KeyPattern& pattern,
+                                 std::int64_t begin) {
+  const std::vector<PositionRange> globals = within(keys, begin, begin + pattern.globals);
+  std::int64_t num_pairs = 0;
+  for (const PositionRange& some_queries : queries) {
+    for (const PositionRange& some_keys : keys) {
+      num_pairs += pairs_up_to(some_queries, some_keys, 0);
+      if (pattern.window > 0) num_pairs -= pairs_up_to(some_queries, some_keys, pattern.window);
+    }
+    for (const PositionRange& some_keys : globals)
+      num_pairs += pairs_up_to(some_queries, some_keys, pattern.window);
+  }
+  return num_pairs;
 }
 
 std::int64_t pairs_of_a_sequence(std::span<const PositionRange> queries, const VisibleKeys& visible,
@@ -49,7 +55,7 @@ std::int64_t pairs_of_a_sequence(std::span<const PositionRange> queries, const V
     const std::int64_t end =
         document < starts.size() ? starts[document] : std::numeric_limits<std::int64_t>::max();
     num_pairs += pairs_of_a_document(within(queries, begin, end), within(visible.keys, begin, end),
-                                     visible.window);
+                                     visible.pattern(), begin);
     begin = end;
   }
   return num_pairs;
@@ -88,16 +94,20 @@ void restart_positions(const TensorView& positions, const TensorView& document_b
 
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
                      const TensorView& first, const TensorView& end) {
-  const std::int64_t rows = visible.num_sequences * visible.query_length();
-  expect_vector(first, DType::i32, rows, "first: i32 [sequences * query_length]");
-  expect_vector(end, DType::i32, rows, "end: i32 [sequences * query_length]");
+  const std::int64_t rows =
+      visible.pattern().num_sets() * visible.num_sequences * visible.query_length();
+  expect_vector(first, DType::i32, rows, "first: i32 [sets * sequences * query_length]");
+  expect_vector(end, DType::i32, rows, "end: i32 [sets * sequences * query_length]");
   if (rows == 0) return;
   if (!document_begins.empty())
     check_documents(document_begins, visible.num_sequences, visible.queries.back().end() - 1);
   dispatch(
       *first.device, [&] { cpu::fill_key_ranges(visible, document_begins, first, end); },
       [&] { plan::fill_key_ranges(document_begins, first); },
-      [&] { cuda::fill_key_ranges(visible, document_begins, first, end); });
+      [&] {
+        expect(visible.globals == 0, "no globals: such patterns are for the CPU");
+        cuda::fill_key_ranges(visible, document_begins, first, end);
+      });
 }
 
 double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {
@@ -106,7 +116,7 @@ double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {
   const std::vector<PositionRange> queries =
       slice_of(visible.queries, visible.first_query, visible.end_query);
   if (document_starts.empty())
-    return static_cast<double>(pairs_of_a_document(queries, visible.keys, visible.window) *
+    return static_cast<double>(pairs_of_a_document(queries, visible.keys, visible.pattern(), 0) *
                                visible.num_sequences);
   std::int64_t num_pairs = 0;
   for (const std::vector<std::int32_t>& starts : document_starts)
@@ -115,20 +125,27 @@ double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {
 }
 
 std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
-                                          std::int64_t window) {
+                                          const KeyPattern& pattern) {
+  const bool sees_all = pattern.window == 0 || (pattern.globals > 0 && pattern.begins_anywhere);
   std::vector<PositionRange> seen;
   for (const PositionRange& range : queries) {
-    const std::int64_t begin = window > 0 ? std::max<std::int64_t>(range.begin - window + 1, 0) : 0;
+    const std::int64_t begin =
+        sees_all ? 0 : std::max<std::int64_t>(range.begin - pattern.window + 1, 0);
     seen.push_back({begin, range.end() - begin});
+    seen.push_back({0, std::min(pattern.globals, range.end())});
   }
   return joined(std::move(seen));
 }
 
 std::vector<PositionRange> seeing_positions(std::span<const PositionRange> keys,
-                                            std::int64_t window, std::int64_t length) {
+                                            const KeyPattern& pattern, std::int64_t length) {
   std::vector<PositionRange> seeing;
   for (const PositionRange& range : keys) {
-    const std::int64_t end = window > 0 ? std::min(range.end() + window - 1, length) : length;
+    const bool is_global =
+        pattern.globals > 0 && (pattern.begins_anywhere || range.begin < pattern.globals);
+    const std::int64_t end = pattern.window > 0 && !is_global
+                                 ? std::min(range.end() + pattern.window - 1, length)
+                                 : length;
     seeing.push_back({range.begin, end - range.begin});
   }
   return joined(std::move(seeing));

@@ -1,10 +1,13 @@
 // Which keys the queries of attention see. Queries and keys of a sequence are stored in ascending
-// position, so a query sees one contiguous range of key rows whatever the mask: causal, a sliding
-// window, documents, or a part of the keys that another rank holds. The ranges are the whole mask.
+// position, so a query sees a contiguous range of key rows whatever the mask: causal, a sliding
+// window, documents, or a part of the keys that another rank holds. A pattern that shows more than
+// one range has several sets of ranges, each with one for every query. The ranges are the whole
+// mask.
 //
-// A query at position p sees the positions lo(p) ... p with
-//   lo(p) = max(begin of p's document, p - window + 1)
+// A query at position p of a document that begins at b sees the positions lo(p) ... p with
+//   lo(p) = max(b, p - window + 1)
 //   first = keys with a position below lo(p)        end = keys with a position up to p
+// and, with globals, the positions b ... min(b + globals, lo(p)) - 1 in a second set.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +20,30 @@
 
 namespace switchyard::kernels {
 
+// What a query sees of its document, itself included: a value that layers ask by.
+struct KeyPattern {
+  // Not explicit: a window alone is the usual pattern.
+  KeyPattern(std::int64_t tokens = 0, std::int64_t first_tokens = 0)
+      : window(tokens), globals(tokens > 0 ? first_tokens : 0) {}
+  std::int64_t window;   // the last `window` tokens; 0: all
+  std::int64_t globals;  // with a window: the first `globals` of the document, too
+  // Where rows are brought together: whether a document may begin anywhere, and its globals with
+  // it.
+  bool begins_anywhere = false;
+
+  std::int64_t num_sets() const { return globals > 0 ? 2 : 1; }
+  auto operator<=>(const KeyPattern&) const = default;
+};
+
 // Query row i sees the keys first[i] ... end[i] - 1 of its own sequence, counted from that
-// sequence's first key row; none if first[i] == end[i]. Both i32 [num_sequences * query_length],
-// non-decreasing within a sequence. Borrowed.
+// sequence's first key row; none if first[i] == end[i]. Both i32 [num_sets * num_sequences *
+// query_length], set after set, non-decreasing within a sequence of a set; no key is in two sets'
+// ranges of a query. Borrowed.
 struct KeyRanges {
   TensorView first;
   TensorView end;
   double num_pairs = 0;  // sum of end - first over all rows, for one head: what a plan records
+  std::int64_t num_sets = 1;
 };
 
 // By sequence: ascending positions above 0 at which a document begins. Empty: attention does not
@@ -36,11 +56,13 @@ struct VisibleKeys {
   std::span<const PositionRange> keys;
   std::int64_t window = 0;  // 0: all positions of the document
   std::int64_t num_sequences = 1;
+  std::int64_t globals = 0;  // KeyPattern's
   // Of every sequence only these query rows see anything: first_query ... end_query - 1.
   std::int64_t first_query = 0;
   std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
 
   std::int64_t query_length() const { return num_positions(queries); }
+  KeyPattern pattern() const { return {window, globals}; }
 };
 
 // document_begins: i32 [num_sequences, length], written: the first position of each position's
@@ -52,8 +74,8 @@ void fill_document_begins(DocumentStarts document_starts, const TensorView& docu
 void restart_positions(const TensorView& positions, const TensorView& document_begins,
                        const TensorView& rotary);
 
-// first, end: i32 [num_sequences * query_length], written. document_begins as above, with every
-// position of the queries; empty: attention does not stop at documents.
+// first, end: i32 [num_sets * num_sequences * query_length], written. document_begins as above,
+// with every position of the queries; empty: attention does not stop at documents.
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
                      const TensorView& first, const TensorView& end);
 
@@ -63,12 +85,12 @@ double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts = 
 // The positions that at least one of the queries sees when documents are left aside: what must be
 // brought to them.
 std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
-                                          std::int64_t window);
+                                          const KeyPattern& pattern);
 
 // The positions of a sequence of `length` whose queries see at least one of the keys, likewise:
 // what must be brought to keys.
 std::vector<PositionRange> seeing_positions(std::span<const PositionRange> keys,
-                                            std::int64_t window, std::int64_t length);
+                                            const KeyPattern& pattern, std::int64_t length);
 
 // The plain case: query i of every sequence is at position query_offset + i among the keys and sees
 // those up to its own position; with a window, only the last `window` of them.

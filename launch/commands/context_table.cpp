@@ -36,7 +36,7 @@ bool is_chosen(const SchemeCost& cost, const ParallelConfig& chosen) {
 std::string context_table(const ContextProblem& problem, const ParallelConfig& chosen) {
   const std::vector<SchemeCost> costs = all_scheme_costs(problem, chosen);
   if (costs.empty()) return {};
-  const double num_layers = static_cast<double>(problem.windows.size());
+  const double num_layers = static_cast<double>(problem.patterns.size());
   double most_bytes = 0;
   double most_seconds = 0;
   double most_memory = 0;

@@ -167,7 +167,7 @@ nlohmann::ordered_json json_of(const PassCost& cost, double num_layers) {
 nlohmann::ordered_json json_of_schemes(const ContextProblem& problem,
                                        const ParallelConfig& chosen) {
   nlohmann::ordered_json schemes = nlohmann::ordered_json::array();
-  const double num_layers = static_cast<double>(problem.windows.size());
+  const double num_layers = static_cast<double>(problem.patterns.size());
   for (const SchemeCost& cost : all_scheme_costs(problem, chosen))
     schemes.push_back({{"ring", cost.ring},
                        {"ulysses", cost.ulysses},

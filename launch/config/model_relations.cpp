@@ -43,6 +43,8 @@ std::string idle_value(const MixerConfig& mixer) {
   };
   if (mixer.kind != MixerKind::window && mixer.window != 0)
     return counts_with(fmt::format("window = {}", mixer.window), "kind window");
+  if (mixer.kind != MixerKind::window && mixer.globals != 0)
+    return counts_with(fmt::format("globals = {}", mixer.globals), "kind window");
   if (!mixer.is_attention() && mixer.sinks != 0)
     return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
   if (!mixer.has_delta_rule() && mixer.negative_eigenvalues)

@@ -29,6 +29,12 @@ std::span<const Key> mixer_keys() {
        .range = from(0, most_tokens),
        .description = "Tokens that a token of a window layer attends to, itself included."},
       {.section = "model",
+       .name = "globals",
+       .field = mixer_field<&C::globals>(),
+       .unit = "tokens",
+       .range = from(0, most_tokens),
+       .description = "First tokens of a document that all later ones of a window layer see."},
+      {.section = "model",
        .name = "sinks",
        .field = mixer_field<&C::sinks>(),
        .unit = "logits",
@@ -312,7 +318,8 @@ void add_model(std::vector<Key>& keys) {
            "How the layers let tokens learn of each other (docs/mixers.md): one entry, "
            "or a list that is repeated over the layers. `kind`: attention to all tokens "
            "before (`full`) or to the last `window` tokens, the token itself included "
-           "(`window`), with `sinks`, learned logits of each head that take a share of "
+           "(`window`) and the first `globals` of the document, with `sinks`, learned logits of "
+           "each head that take a share of "
            "the softmax; or a recurrence with a state of fixed size: linear attention "
            "(`linear`), `retention`, `lightning`, Mamba-2 (`ssd`), DeltaNet (`delta`), "
            "gated DeltaNet (`gated_delta`), with `heads` of `key_width` and "

@@ -75,15 +75,15 @@ AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequen
 }
 
 // Of the model's layers, each once.
-std::vector<std::int64_t> windows_of(const ModelConfig& model) {
-  std::vector<std::int64_t> windows;
+std::vector<kernels::KeyPattern> patterns_of(const ModelConfig& model) {
+  std::vector<kernels::KeyPattern> patterns;
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
     if (!model.mixer_of_layer(layer).is_attention()) continue;
-    const std::int64_t window = model.mixer_of_layer(layer).effective_window();
-    if (std::find(windows.begin(), windows.end(), window) == windows.end())
-      windows.push_back(window);
+    const kernels::KeyPattern pattern = model.mixer_of_layer(layer).pattern();
+    if (std::find(patterns.begin(), patterns.end(), pattern) == patterns.end())
+      patterns.push_back(pattern);
   }
-  return windows;
+  return patterns;
 }
 
 // Tokens leave a cache in such numbers: attention cuts keys into blocks at their multiples, so its
@@ -134,7 +134,7 @@ AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelCo
                                  std::int64_t conv_width, DType compute, std::int64_t num_sequences,
                                  const SequenceSplit& split)
     : attention(device, mesh, attention_sizes(model, num_sequences), compute, split,
-                windows_of(model)) {
+                patterns_of(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
@@ -153,38 +153,47 @@ void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_sta
   if (conv) conv->document_starts.assign(document_starts.begin(), document_starts.end());
 }
 
-AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model, std::int64_t window,
-                             std::int64_t conv, DType compute, std::int64_t max_length,
-                             std::int64_t max_new_tokens)
-    : window_(window) {
+AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model,
+                             const kernels::KeyPattern& pattern, std::int64_t conv, DType compute,
+                             std::int64_t max_length, std::int64_t max_new_tokens)
+    : pattern_(pattern) {
   if (conv > 1)
     last_rows_ = Tensor(device, Purpose::activation, compute, {conv - 1, qkv_cols(model)});
-  const std::int64_t rows =
-      window > 0 ? std::min(max_length, window + cache_step + max_new_tokens) : max_length;
+  const std::int64_t kept = pattern.globals + pattern.window + cache_step + max_new_tokens;
+  const std::int64_t rows = pattern.window > 0 ? std::min(max_length, kept) : max_length;
   keys_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
   values_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
 }
 
+std::vector<PositionRange> AttentionMixer::Cache::positions(std::int64_t num_rows) const {
+  if (num_gone_ == 0) return {{0, num_rows}};
+  const std::int64_t globals = pattern_.globals;
+  return joined({{0, globals}, {globals + num_gone_, num_rows - globals}});
+}
+
 void AttentionMixer::Cache::make_room(std::int64_t num_cached, std::int64_t num_tokens) {
-  if (num_cached + num_tokens - first_ <= keys_->rows()) return;
-  expect(window_ > 0, "no more tokens than the cache has room for");
-  const std::int64_t seen = std::max<std::int64_t>(0, num_cached + 1 - window_);
-  const std::int64_t first = seen - seen % cache_step;
-  expect(num_cached + num_tokens - first <= keys_->rows(), "at most max_new_tokens new tokens");
-  move_up(keys_, first - first_, num_cached - first_);
-  move_up(values_, first - first_, num_cached - first_);
-  first_ = first;
+  if (num_cached + num_tokens - num_gone_ <= keys_->rows()) return;
+  expect(pattern_.window > 0, "no more tokens than the cache has room for");
+  const std::int64_t globals = pattern_.globals;
+  const std::int64_t unseen = std::max<std::int64_t>(0, num_cached + 1 - pattern_.window - globals);
+  const std::int64_t gone = unseen - unseen % cache_step;
+  expect(num_cached + num_tokens - gone <= keys_->rows(), "at most max_new_tokens new tokens");
+  for (const Tensor* rows : {&keys_, &values_})
+    move_up((*rows)->slice_rows(globals, (*rows)->rows()), gone - num_gone_,
+            num_cached - num_gone_ - globals);
+  num_gone_ = gone;
 }
 
 AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
-                                             std::int64_t conv, DType compute,
-                                             std::int64_t num_tokens, std::int64_t max_length,
+                                             const kernels::KeyPattern& pattern, std::int64_t conv,
+                                             DType compute, std::int64_t num_tokens,
+                                             std::int64_t max_length,
                                              const std::optional<QueryKeyNorm>& query_key_norm)
     : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
       out(device, Purpose::workspace, compute, {num_tokens, query_cols(model)}),
       lse(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads}),
-      first_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
-      end_keys(device, Purpose::workspace, DType::i32, {num_tokens}),
+      first_keys(device, Purpose::workspace, DType::i32, {pattern.num_sets() * num_tokens}),
+      end_keys(device, Purpose::workspace, DType::i32, {pattern.num_sets() * num_tokens}),
       workspace(
           make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {
   if (query_key_norm) norm = query_key_norm->make_derived(num_tokens, compute, Purpose::workspace);
@@ -199,7 +208,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
     : device_(store.device()),
       mesh_(store.mesh()),
       model_(model),
-      window_(attention.effective_window()),
+      pattern_(attention.pattern()),
       slopes_(alibi_slopes(model)),
       conv_width_(attention.conv),
       kind_(attention.conv == 0 ? "attention" : "attention_conv" + std::to_string(attention.conv)),
@@ -262,14 +271,14 @@ std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequ
 
 std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
                                                        std::int64_t max_new_tokens) const {
-  return std::make_unique<Cache>(device_, model_, window_, conv_width_, compute_, max_length,
+  return std::make_unique<Cache>(device_, model_, pattern_, conv_width_, compute_, max_length,
                                  max_new_tokens);
 }
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
                                                                   std::int64_t max_length) const {
-  return std::make_unique<ExtendScratch>(device_, model_, conv_width_, compute_, num_tokens,
-                                         max_length, norm_);
+  return std::make_unique<ExtendScratch>(device_, model_, pattern_, conv_width_, compute_,
+                                         num_tokens, max_length, norm_);
 }
 
 void AttentionMixer::pack_weights() {
@@ -322,7 +331,7 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
   norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
   scratch.attention.forward(
-      window_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
+      pattern_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
       [&context] { context.poll(); }, relative());
   context.poll();
   project_output(saved.out, y);
@@ -359,8 +368,8 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   kernels::linear_backward_input(dy, packed_output_, scratch.dout);
   context.poll();
   scratch.attention.backward(
-      window_, sinks(), sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q, heads.k,
-      heads.v, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
+      pattern_, sinks(), sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q,
+      heads.k, heads.v, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
       turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); },
       relative(), relative_ ? scratch.d_relative.view() : TensorView{});
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
@@ -389,7 +398,7 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   auto& scratch = dynamic_cast<ExtendScratch&>(context.scratch);
   const std::int64_t num_tokens = x.rows();
   cache.make_room(num_cached, num_tokens);
-  const std::int64_t offset = num_cached - cache.first();  // rows of the cache in use
+  const std::int64_t offset = num_cached - cache.num_gone();  // rows of the cache in use
   const std::int64_t length = offset + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
   project(x, conv_ ? scratch.projected : scratch.qkv);
@@ -398,18 +407,20 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   norm_and_turn(scratch.qkv, scratch.norm, TensorView{}, context);
   kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
   kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
-  const kernels::KeyRanges key_ranges =
-      kernels::causal_ranges({.num_sequences = 1,
-                              .query_length = num_tokens,
-                              .key_length = length,
-                              .query_offset = offset,
-                              .window = window_},
-                             scratch.first_keys, scratch.end_keys);
+  const PositionRange of_queries{num_cached, num_tokens};
+  const std::vector<PositionRange> of_keys = cache.positions(length);
+  const kernels::VisibleKeys visible{.queries = {&of_queries, 1},
+                                     .keys = of_keys,
+                                     .window = pattern_.window,
+                                     .globals = pattern_.globals};
+  kernels::fill_key_ranges(visible, {}, scratch.first_keys, scratch.end_keys);
+  const kernels::KeyRanges key_ranges{scratch.first_keys, scratch.end_keys,
+                                      kernels::count_pairs(visible), pattern_.num_sets()};
   kernels::AttentionShape shape = attention_shape(model_, 1, num_tokens, length);
-  const PositionRange of_queries{offset, num_tokens};
   shape.slopes = slopes_;
   if (relative_) shape.bias = relative_->bias();
   shape.query_positions = {&of_queries, 1};
+  shape.key_positions = of_keys;
   kernels::attention_forward(shape, heads.q, cache.keys()->slice_rows(0, length),
                              cache.values()->slice_rows(0, length), key_ranges, scratch.out,
                              scratch.lse, kernels::Merge::replace, scratch.workspace);

@@ -62,40 +62,44 @@ class AttentionMixer final : public SequenceMixer {
     Tensor norm_workspace;  // likewise
   };
   // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
-  // window may still show, so that its size is bounded however long the sequence becomes.
+  // window may still show and of the first that are global, so that its size is bounded however
+  // long the sequence becomes.
   class Cache final : public MixerCache {
    public:
-    // window, conv: of the layer, 0 for none. At most max_new_tokens are added at a time.
-    Cache(Device& device, const ModelConfig& model, std::int64_t window, std::int64_t conv,
-          DType compute, std::int64_t max_length, std::int64_t max_new_tokens);
+    // conv: taps, 0 for none. At most max_new_tokens are added at a time.
+    Cache(Device& device, const ModelConfig& model, const kernels::KeyPattern& pattern,
+          std::int64_t conv, DType compute, std::int64_t max_length, std::int64_t max_new_tokens);
     // Room for `num_tokens` behind the `num_cached` tokens of the sequence: what no later token
     // sees makes way.
     void make_room(std::int64_t num_cached, std::int64_t num_tokens);
-    std::int64_t first() const { return first_; }  // position of the token in row 0
-    void clear() override { first_ = 0; }
+    // Tokens that have made way: a later token's row is so much before its position.
+    std::int64_t num_gone() const { return num_gone_; }
+    // Of the tokens in the first `num_rows` rows.
+    std::vector<PositionRange> positions(std::int64_t num_rows) const;
+    void clear() override { num_gone_ = 0; }
     const Tensor& keys() const { return keys_; }
     const Tensor& values() const { return values_; }
     const Tensor& last_rows() const { return last_rows_; }
 
    private:
-    std::int64_t window_;
-    std::int64_t first_ = 0;
-    Tensor keys_;       // [rows, G D]
-    Tensor values_;     // [rows, G D]
-    Tensor last_rows_;  // [w - 1, (A + 2 G) D]: the last before the convolution
+    kernels::KeyPattern pattern_;
+    std::int64_t num_gone_ = 0;  // behind the globals
+    Tensor keys_;                // [rows, G D]
+    Tensor values_;              // [rows, G D]
+    Tensor last_rows_;           // [w - 1, (A + 2 G) D]: the last before the convolution
   };
   // Buffers for `num_tokens` new tokens of a sequence of at most max_length.
   struct ExtendScratch final : MixerScratch {
-    ExtendScratch(Device& device, const ModelConfig& model, std::int64_t conv, DType compute,
-                  std::int64_t num_tokens, std::int64_t max_length,
-                  const std::optional<QueryKeyNorm>& query_key_norm);
+    ExtendScratch(Device& device, const ModelConfig& model, const kernels::KeyPattern& pattern,
+                  std::int64_t conv, DType compute, std::int64_t num_tokens,
+                  std::int64_t max_length, const std::optional<QueryKeyNorm>& query_key_norm);
     Tensor projected;             // [num_tokens, (A + 2 G) D], with a convolution
     Tensor rows;                  // [w - 1 + num_tokens, (A + 2 G) D], likewise
     Tensor qkv;                   // [num_tokens, (A + 2 G) D]
     QueryKeyNorm::Derived norm;   // only with one
     Tensor out;                   // [num_tokens, A D]
     Tensor lse;                   // f32 [num_tokens, A]
-    Tensor first_keys, end_keys;  // i32 [num_tokens]
+    Tensor first_keys, end_keys;  // i32 [sets * num_tokens]
     Tensor workspace;             // of the attention kernel
   };
 
@@ -152,7 +156,7 @@ class AttentionMixer final : public SequenceMixer {
   Device& device_;
   const Mesh& mesh_;
   ModelConfig model_;
-  std::int64_t window_;        // 0: none
+  kernels::KeyPattern pattern_;
   std::vector<float> slopes_;  // by head, of ALiBi; none: nothing is lowered by distance
   std::int64_t conv_width_;    // 0: no convolution
   std::string kind_;

@@ -100,7 +100,7 @@ LatentAttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const M
                  .num_kv_heads = model.num_heads,
                  .head_dim = model.effective_head_dim(),
                  .scale = attention_scale(model)},
-                compute, split, std::vector<std::int64_t>{0}) {
+                compute, split, std::vector<kernels::KeyPattern>{{}}) {
   const LatentConfig& latent = model.latent;
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   const auto rows = [&](std::int64_t width, DType dtype) {

@@ -61,9 +61,10 @@ AttentionInputs inputs_in(const TensorView& rows, const AttentionSizes& sizes) {
 
 // Whether a window's halo goes straight between the context ranks: where there are no Ulysses
 // ranks, and where the ranks beside hold all of it.
-bool halo_stays_with_rows(const SequenceSplit& split, std::int64_t window) {
+bool halo_stays_with_rows(const SequenceSplit& split, const kernels::KeyPattern& pattern) {
   if (split.ulysses() == 1) return true;
-  return window > 0 && window - 1 <= split.max_local();
+  return pattern.window > 0 && pattern.window - 1 <= split.max_local() &&
+         (pattern.globals == 0 || !pattern.begins_anywhere);
 }
 
 AttentionMethod method_of(const ContextConfig& config) {
@@ -113,11 +114,12 @@ ContextAttention::Heads::Heads(Device& device, Group& ulysses, const AttentionSi
 
 ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const AttentionSizes& sizes,
                                    DType compute, const SequenceSplit& split,
-                                   std::span<const std::int64_t> windows,
+                                   std::span<const kernels::KeyPattern> patterns,
                                    std::optional<Progress> progress)
     : sizes_(sizes),
       split_(split),
       method_(method_of(mesh.config().context_split)),
+      documents_(mesh.config().context_split.documents),
       ulysses_rank_(mesh.index(Axis::context_ulysses)),
       progress_(progress ? *progress : mesh.config().context_split.progress,
                 device.compute_stream()) {
@@ -126,10 +128,13 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
          "a split over the mesh's context axis");
   require_none(head_mistakes(sizes.num_heads, sizes.num_kv_heads, split.ulysses(),
                              method_ == AttentionMethod::exact));
-  std::vector<std::int64_t> with_rows;
-  std::vector<std::int64_t> with_heads;
-  for (const std::int64_t window : windows)
-    (stays_with_rows(window) ? with_rows : with_heads).push_back(window);
+  std::vector<kernels::KeyPattern> with_rows;
+  std::vector<kernels::KeyPattern> with_heads;
+  for (const kernels::KeyPattern& asked : patterns) {
+    const kernels::KeyPattern pattern = of_documents(asked);
+    has_globals_ = has_globals_ || pattern.globals > 0;
+    (stays_with_rows(pattern) ? with_rows : with_heads).push_back(pattern);
+  }
   if (!with_rows.empty())
     by_rows_.emplace(device, mesh.group(Axis::context), sizes, compute, held_by_context(split),
                      with_rows, method_, progress_);
@@ -146,21 +151,29 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
 }
 
 void ContextAttention::begin(kernels::DocumentStarts document_starts) {
+  expect(document_starts.empty() || documents_ || !has_globals_ || split_.num_ranks() == 1,
+         "documents only where the mesh's configuration says that there are any");
   if (by_rows_) by_rows_->set_documents(document_starts);
   if (by_heads_) by_heads_->set_documents(document_starts);
 }
 
-void ContextAttention::forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
-                               const TensorView& k, const TensorView& v, const TensorView& out,
-                               const TensorView& lse, const kernels::Poll& poll,
-                               const TensorView& bias) {
-  if (stays_with_rows(window))
-    by_rows_->forward(window, sinks, {q, k, v, bias}, out, lse, poll);
-  else
-    forward_by_heads(window, sinks, {q, k, v, bias}, out, lse, poll);
+kernels::KeyPattern ContextAttention::of_documents(kernels::KeyPattern pattern) const {
+  pattern.begins_anywhere = documents_ && pattern.globals > 0;
+  return pattern;
 }
 
-void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
+void ContextAttention::forward(const kernels::KeyPattern& asked, const TensorView& sinks,
+                               const TensorView& q, const TensorView& k, const TensorView& v,
+                               const TensorView& out, const TensorView& lse,
+                               const kernels::Poll& poll, const TensorView& bias) {
+  const kernels::KeyPattern pattern = of_documents(asked);
+  if (stays_with_rows(pattern))
+    by_rows_->forward(pattern, sinks, {q, k, v, bias}, out, lse, poll);
+  else
+    forward_by_heads(pattern, sinks, {q, k, v, bias}, out, lse, poll);
+}
+
+void ContextAttention::backward(const kernels::KeyPattern& asked, const TensorView& sinks,
                                 const kernels::GradientSum& dsinks, const TensorView& q,
                                 const TensorView& k, const TensorView& v, const TensorView& out,
                                 const TensorView& lse, const TensorView& dout, const TensorView& dq,
@@ -170,15 +183,16 @@ void ContextAttention::backward(std::int64_t window, const TensorView& sinks,
   kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
   if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
   const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};
-  if (stays_with_rows(window))
-    by_rows_->backward(window, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
+  const kernels::KeyPattern pattern = of_documents(asked);
+  if (stays_with_rows(pattern))
+    by_rows_->backward(pattern, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
   else
-    backward_by_heads(window, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
+    backward_by_heads(pattern, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
 }
 
-bool ContextAttention::stays_with_rows(std::int64_t window) const {
+bool ContextAttention::stays_with_rows(const kernels::KeyPattern& pattern) const {
   if (method_ == AttentionMethod::exact) return split_.ulysses() == 1;
-  return halo_stays_with_rows(split_, window);
+  return halo_stays_with_rows(split_, pattern);
 }
 
 std::vector<HeadColumns> ContextAttention::columns_of(const TensorView& q, const TensorView& k,
@@ -194,7 +208,7 @@ TensorView ContextAttention::share_of_heads(const TensorView& by_head) const {
   return by_head.slice_rows(ulysses_rank_ * num_heads, (ulysses_rank_ + 1) * num_heads);
 }
 
-void ContextAttention::forward_by_heads(std::int64_t window, const TensorView& sinks,
+void ContextAttention::forward_by_heads(const kernels::KeyPattern& pattern, const TensorView& sinks,
                                         const AttentionInputs& inputs, const TensorView& out,
                                         const TensorView& lse, const kernels::Poll& poll) {
   Heads& heads = *heads_;
@@ -204,14 +218,15 @@ void ContextAttention::forward_by_heads(std::int64_t window, const TensorView& s
   const TensorView share_of_lse = with_cols(heads.statistics, share.num_heads);
   AttentionInputs share_of_inputs = inputs_in(rows, share);
   share_of_inputs.bias = share_of_heads(inputs.bias);
-  by_heads_->forward(window, share_of_heads(sinks), share_of_inputs, heads.outputs, share_of_lse,
+  by_heads_->forward(pattern, share_of_heads(sinks), share_of_inputs, heads.outputs, share_of_lse,
                      poll);
   heads.exchange.to_rows(heads.outputs,
                          std::vector<HeadColumns>{{out, sizes_.num_heads, sizes_.head_dim}});
   heads.exchange.to_rows(share_of_lse, std::vector<HeadColumns>{{lse, sizes_.num_heads, 1}});
 }
 
-void ContextAttention::backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
+void ContextAttention::backward_by_heads(const kernels::KeyPattern& pattern,
+                                         const AttentionInputs& inputs,
                                          const AttentionResults& results,
                                          const AttentionRowGradients& gradients,
                                          const kernels::Poll& poll) {
@@ -230,7 +245,7 @@ void ContextAttention::backward_by_heads(std::int64_t window, const AttentionInp
       heads.dbias.empty() ? TensorView{} : heads.dbias.view()};
   AttentionInputs share_of_inputs = inputs_in(heads.rows, share);
   share_of_inputs.bias = share_of_heads(inputs.bias);
-  by_heads_->backward(window, share_of_inputs,
+  by_heads_->backward(pattern, share_of_inputs,
                       {.lse = heads.statistics->slice_cols(0, share.num_heads),
                        .delta = heads.statistics->slice_cols(share.num_heads, 2 * share.num_heads),
                        .dout = heads.rows->slice_cols(dout, dout + share.query_cols())},

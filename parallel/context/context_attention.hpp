@@ -41,13 +41,13 @@ namespace switchyard {
 
 class ContextAttention {
  public:
-  // windows: those that layers will ask for, 0 being full attention. The method and the progress
+  // patterns: those that layers will ask for. The method and the progress
   // are those of the mesh's configuration ("auto" being the ring here:
   // parallel/context/context_choice.hpp chooses), the latter unless given; all methods are one
   // where it is exact. ConfigError with the legal choices if the heads do not divide over the
   // Ulysses ranks.
   ContextAttention(Device& device, const Mesh& mesh, const AttentionSizes& sizes, DType compute,
-                   const SequenceSplit& split, std::span<const std::int64_t> windows,
+                   const SequenceSplit& split, std::span<const kernels::KeyPattern> patterns,
                    std::optional<Progress> progress = {});
   ContextAttention(const ContextAttention&) = delete;
   ContextAttention& operator=(const ContextAttention&) = delete;
@@ -60,16 +60,16 @@ class ContextAttention {
   // of sinks], or empty. bias: f32 [A, N], what is added by distance (kernels::DistanceBias), if
   // the sizes say so. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all keys
   // that a row sees and the sinks.
-  void forward(std::int64_t window, const TensorView& sinks, const TensorView& q,
+  void forward(const kernels::KeyPattern& pattern, const TensorView& sinks, const TensorView& q,
                const TensorView& k, const TensorView& v, const TensorView& out,
                const TensorView& lse, const kernels::Poll& poll, const TensorView& bias = {});
   // out, lse: of forward. dq, dk, dv: written, as q, k, v. dsinks: added to, from this rank's rows.
   // dbias: f32 [S n, A U], written: of each row.
-  void backward(std::int64_t window, const TensorView& sinks, const kernels::GradientSum& dsinks,
-                const TensorView& q, const TensorView& k, const TensorView& v,
-                const TensorView& out, const TensorView& lse, const TensorView& dout,
-                const TensorView& dq, const TensorView& dk, const TensorView& dv,
-                const kernels::Poll& poll, const TensorView& bias = {},
+  void backward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+                const kernels::GradientSum& dsinks, const TensorView& q, const TensorView& k,
+                const TensorView& v, const TensorView& out, const TensorView& lse,
+                const TensorView& dout, const TensorView& dq, const TensorView& dk,
+                const TensorView& dv, const kernels::Poll& poll, const TensorView& bias = {},
                 const TensorView& dbias = {});
 
   // Seconds in which this rank only waited for messages, since the last reset.
@@ -91,21 +91,26 @@ class ContextAttention {
     Tensor statistics;  // f32 [S m, 2 A']: lse | delta
     Tensor dbias;       // f32 [S m, A' U]; only with a bias
   };
-  void forward_by_heads(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
-                        const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
-  void backward_by_heads(std::int64_t window, const AttentionInputs& inputs,
+  void forward_by_heads(const kernels::KeyPattern& pattern, const TensorView& sinks,
+                        const AttentionInputs& inputs, const TensorView& out, const TensorView& lse,
+                        const kernels::Poll& poll);
+  void backward_by_heads(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
                          const AttentionResults& results, const AttentionRowGradients& gradients,
                          const kernels::Poll& poll);
   std::vector<HeadColumns> columns_of(const TensorView& q, const TensorView& k,
                                       const TensorView& v) const;
   // The heads' share of a matrix with a row for each head.
   TensorView share_of_heads(const TensorView& by_head) const;
-  // Whether layers with this window leave all heads where they are.
-  bool stays_with_rows(std::int64_t window) const;
+  // The pattern with what is known of documents.
+  kernels::KeyPattern of_documents(kernels::KeyPattern pattern) const;
+  // Whether layers with this pattern leave all heads where they are.
+  bool stays_with_rows(const kernels::KeyPattern& pattern) const;
 
   AttentionSizes sizes_;
   SequenceSplit split_;
   AttentionMethod method_;
+  bool documents_;
+  bool has_globals_ = false;
   int ulysses_rank_;
   ExchangeProgress progress_;
   std::optional<RankGroupAttention> by_rows_;   // all heads, over context

@@ -23,7 +23,7 @@ class PlannedRank {
         attention_(*device_, mesh_,
                    {problem.num_sequences, problem.num_heads, problem.num_kv_heads,
                     problem.head_dim, 1.0f},
-                   problem.compute, split, problem.windows, Progress::none) {
+                   problem.compute, split, problem.patterns, Progress::none) {
     const std::int64_t rows = problem.num_sequences * split.num_local(rank);
     queries_ = Tensor(*device_, Purpose::activation, problem.compute,
                       {rows, problem.num_heads * problem.head_dim});
@@ -33,13 +33,13 @@ class PlannedRank {
   }
 
   // Of one layer.
-  PassCost forward(std::int64_t window) {
+  PassCost forward(const kernels::KeyPattern& pattern) {
     return cost_of(
-        [&] { attention_.forward(window, {}, queries_, keys_, keys_, queries_, lse_, {}); });
+        [&] { attention_.forward(pattern, {}, queries_, keys_, keys_, queries_, lse_, {}); });
   }
-  PassCost backward(std::int64_t window) {
+  PassCost backward(const kernels::KeyPattern& pattern) {
     return cost_of([&] {
-      attention_.backward(window, {}, TensorView{}, queries_, keys_, keys_, queries_, lse_,
+      attention_.backward(pattern, {}, TensorView{}, queries_, keys_, keys_, queries_, lse_,
                           queries_, queries_, keys_, keys_, {});
     });
   }
@@ -123,15 +123,15 @@ SequenceSplit split_of(const SchemeCost& scheme, const ContextProblem& problem,
 void fill_costs(SchemeCost& scheme, const ContextProblem& problem, const ContextConfig& config) {
   const ParallelConfig layout = layout_of(scheme, config);
   const SequenceSplit split = split_of(scheme, problem, config);
-  std::map<std::int64_t, std::int64_t> num_layers;  // by window: such layers are alike
-  for (const std::int64_t window : problem.windows) ++num_layers[window];
+  std::map<kernels::KeyPattern, std::int64_t> num_layers;  // those of one pattern are alike
+  for (const kernels::KeyPattern& pattern : problem.patterns) ++num_layers[pattern];
   for (const int rank : planned_ranks(split.num_ranks())) {
     PlannedRank planned(problem, layout, split, rank);
     PassCost forward;
     PassCost backward;
-    for (const auto& [window, count] : num_layers) {
-      add(forward, planned.forward(window), count);
-      add(backward, planned.backward(window), count);
+    for (const auto& [pattern, count] : num_layers) {
+      add(forward, planned.forward(pattern), count);
+      add(backward, planned.backward(pattern), count);
     }
     keep_most(scheme.forward, forward);
     keep_most(scheme.backward, backward);

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/attention/key_ranges.hpp"
 #include "parallel/mesh.hpp"
 
 namespace switchyard {
@@ -26,8 +27,8 @@ struct ContextProblem {
   std::int64_t num_heads = 0;
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
-  DType compute = DType::bf16;              // of keys and values
-  std::vector<std::int64_t> windows = {0};  // of each layer; 0: full attention
+  DType compute = DType::bf16;                       // of keys and values
+  std::vector<kernels::KeyPattern> patterns = {{}};  // of each layer
 };
 
 // One direction, summed over the layers. Each figure is of the rank that has most of it.

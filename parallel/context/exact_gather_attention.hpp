@@ -23,17 +23,19 @@ namespace switchyard {
 
 class ExactGatherAttention {
  public:
-  // held: the segments of each rank of the group, which make up a sequence of `length`. windows:
-  // those that will be asked for; 0: none. Borrows group, kernel and progress.
+  // held: the segments of each rank of the group, which make up a sequence of `length`.
+  // patterns: those that will be asked for. Borrows group, kernel and progress.
   ExactGatherAttention(Group& group, PartAttention& kernel,
                        std::span<const std::vector<PositionRange>> held, std::int64_t length,
-                       std::span<const std::int64_t> windows, ExchangeProgress& progress);
+                       std::span<const kernels::KeyPattern> patterns, ExchangeProgress& progress);
 
   // As RingAttention.
-  void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
-               const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
-  void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionRowGradients& gradients, const kernels::Poll& poll);
+  void forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+               const AttentionInputs& inputs, const TensorView& out, const TensorView& lse,
+               const kernels::Poll& poll);
+  void backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
+                const AttentionResults& results, const AttentionRowGradients& gradients,
+                const kernels::Poll& poll);
 
  private:
   struct Exchanges {
@@ -43,19 +45,19 @@ class ExactGatherAttention {
 
   // k | v of this rank and of the others as the rows of the exchange's positions.
   AttentionInputs with_keys(const Exchanges& exchanges, const AttentionInputs& inputs);
-  void differentiate_queries(const Exchanges& exchanges, std::int64_t window,
+  void differentiate_queries(const Exchanges& exchanges, const kernels::KeyPattern& pattern,
                              const AttentionInputs& inputs, const AttentionResults& results,
                              const AttentionRowGradients& gradients, const kernels::Poll& poll);
-  void differentiate_keys(const Exchanges& exchanges, std::int64_t window,
+  void differentiate_keys(const Exchanges& exchanges, const kernels::KeyPattern& pattern,
                           const AttentionInputs& inputs, const AttentionResults& results,
                           const AttentionRowGradients& gradients, const kernels::Poll& poll);
 
   PartAttention& kernel_;
   std::vector<PositionRange> own_;
-  std::map<std::int64_t, Exchanges> exchanges_;  // by window
-  Tensor keys_;                                  // [S keys, 2 G D]: keys | values
-  Tensor queries_;                               // [S queries, 2 A D]: queries | dout
-  Tensor statistics_;                            // f32 [S queries, 2 A]: lse | delta
+  std::map<kernels::KeyPattern, Exchanges> exchanges_;
+  Tensor keys_;        // [S keys, 2 G D]: keys | values
+  Tensor queries_;     // [S queries, 2 A D]: queries | dout
+  Tensor statistics_;  // f32 [S queries, 2 A]: lse | delta
   HaloMessages messages_;
 };
 

@@ -11,10 +11,10 @@ namespace {
 
 // By rank: the positions that its queries see.
 std::vector<std::vector<PositionRange>> seen_by_rank(
-    std::span<const std::vector<PositionRange>> held, std::int64_t window) {
+    std::span<const std::vector<PositionRange>> held, const kernels::KeyPattern& pattern) {
   std::vector<std::vector<PositionRange>> seen;
   for (const std::vector<PositionRange>& queries : held)
-    seen.push_back(kernels::seen_positions(queries, window));
+    seen.push_back(kernels::seen_positions(queries, pattern));
   return seen;
 }
 
@@ -22,16 +22,18 @@ std::vector<std::vector<PositionRange>> seen_by_rank(
 
 GatherAttention::GatherAttention(Group& group, PartAttention& kernel,
                                  std::span<const std::vector<PositionRange>> held,
-                                 std::span<const std::int64_t> windows, ExchangeProgress& progress)
+                                 std::span<const kernels::KeyPattern> patterns,
+                                 ExchangeProgress& progress)
     : kernel_(kernel), own_(held[static_cast<std::size_t>(group.rank())]) {
   std::int64_t most_given = 0;
   std::int64_t most_taken = 0;
   std::int64_t most_keys = 0;
-  for (const std::int64_t window : windows) {
-    const HaloExchange& exchange = exchanges_
-                                       .try_emplace(window, group, held, seen_by_rank(held, window),
-                                                    kernel.sizes().num_sequences, progress)
-                                       .first->second;
+  for (const kernels::KeyPattern& pattern : patterns) {
+    const HaloExchange& exchange =
+        exchanges_
+            .try_emplace(pattern, group, held, seen_by_rank(held, pattern),
+                         kernel.sizes().num_sequences, progress)
+            .first->second;
     most_given = std::max(most_given, exchange.num_given());
     most_taken = std::max(most_taken, exchange.num_taken());
     most_keys = std::max(most_keys, exchange.num_gathered());
@@ -49,19 +51,20 @@ GatherAttention::GatherAttention(Group& group, PartAttention& kernel,
 }
 
 std::int64_t GatherAttention::max_keys(std::span<const std::vector<PositionRange>> held, int rank,
-                                       std::span<const std::int64_t> windows) {
+                                       std::span<const kernels::KeyPattern> patterns) {
   std::int64_t most = 0;
-  for (const std::int64_t window : windows)
-    most = std::max(
-        most, num_positions(kernels::seen_positions(held[static_cast<std::size_t>(rank)], window)));
+  for (const kernels::KeyPattern& pattern : patterns)
+    most = std::max(most, num_positions(kernels::seen_positions(
+                              held[static_cast<std::size_t>(rank)], pattern)));
   return most;
 }
 
-AttentionPart GatherAttention::part_of(const HaloExchange& exchange, std::int64_t window) const {
+AttentionPart GatherAttention::part_of(const HaloExchange& exchange,
+                                       const kernels::KeyPattern& pattern) const {
   return {.queries = own_,
           .keys = exchange.positions(),
           .key_length = num_positions(exchange.positions()),
-          .window = window};
+          .pattern = pattern};
 }
 
 TensorView GatherAttention::gather(const HaloExchange& exchange, const AttentionInputs& inputs) {
@@ -71,30 +74,30 @@ TensorView GatherAttention::gather(const HaloExchange& exchange, const Attention
   return keys;
 }
 
-void GatherAttention::forward(std::int64_t window, const TensorView& sinks,
+void GatherAttention::forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
                               const AttentionInputs& inputs, const TensorView& out,
                               const TensorView& lse, const kernels::Poll& poll) {
-  const HaloExchange& exchange = exchanges_.at(window);
+  const HaloExchange& exchange = exchanges_.at(pattern);
   const TensorView keys = gather(exchange, inputs);
   const std::int64_t cols = kernel_.sizes().key_cols();
   kernel_.forward(
-      part_of(exchange, window),
+      part_of(exchange, pattern),
       {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias}, out, lse,
       kernels::Merge::replace, poll);
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
 
-void GatherAttention::backward(std::int64_t window, const AttentionInputs& inputs,
+void GatherAttention::backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
                                const AttentionResults& results,
                                const AttentionRowGradients& gradients, const kernels::Poll& poll) {
-  const HaloExchange& exchange = exchanges_.at(window);
+  const HaloExchange& exchange = exchanges_.at(pattern);
   const std::int64_t cols = kernel_.sizes().key_cols();
   const TensorView keys = gather(exchange, inputs);
   const TensorView gathered = key_gradients_->slice_rows(0, exchange.num_gathered());
   const TensorView dk = gathered.slice_cols(0, cols);
   const TensorView dv = gathered.slice_cols(cols, 2 * cols);
   kernel_.backward(
-      part_of(exchange, window),
+      part_of(exchange, pattern),
       {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias}, results,
       {.dq = gradients.q, .dk = dk, .dv = dv, .dbias = gradients.bias}, poll);
   exchange.bring_home(gathered, messages_);

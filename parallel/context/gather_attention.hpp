@@ -19,32 +19,34 @@ namespace switchyard {
 
 class GatherAttention {
  public:
-  // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
+  // held: the segments of each rank of the group. patterns: those that will be asked for.
   // Borrows group, kernel and progress.
   GatherAttention(Group& group, PartAttention& kernel,
                   std::span<const std::vector<PositionRange>> held,
-                  std::span<const std::int64_t> windows, ExchangeProgress& progress);
+                  std::span<const kernels::KeyPattern> patterns, ExchangeProgress& progress);
 
   // As RingAttention.
-  void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
-               const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
-  void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionRowGradients& gradients, const kernels::Poll& poll);
+  void forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+               const AttentionInputs& inputs, const TensorView& out, const TensorView& lse,
+               const kernels::Poll& poll);
+  void backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
+                const AttentionResults& results, const AttentionRowGradients& gradients,
+                const kernels::Poll& poll);
 
-  // The most keys a sequence that a rank of `held` meets under any of the windows.
+  // The most keys a sequence that a rank of `held` meets under any of the patterns.
   static std::int64_t max_keys(std::span<const std::vector<PositionRange>> held, int rank,
-                               std::span<const std::int64_t> windows);
+                               std::span<const kernels::KeyPattern> patterns);
 
  private:
-  AttentionPart part_of(const HaloExchange& exchange, std::int64_t window) const;
+  AttentionPart part_of(const HaloExchange& exchange, const kernels::KeyPattern& pattern) const;
   // k | v of this rank and of the others as the rows of the exchange's positions.
   TensorView gather(const HaloExchange& exchange, const AttentionInputs& inputs);
 
   PartAttention& kernel_;
   std::vector<PositionRange> own_;
-  std::map<std::int64_t, HaloExchange> exchanges_;  // by window
-  Tensor keys_;                                     // [S keys, 2 G D]: keys | values
-  Tensor key_gradients_;                            // f32, likewise
+  std::map<kernels::KeyPattern, HaloExchange> exchanges_;
+  Tensor keys_;           // [S keys, 2 G D]: keys | values
+  Tensor key_gradients_;  // f32, likewise
   HaloMessages messages_;
 };
 

@@ -62,14 +62,16 @@ kernels::AttentionShape PartAttention::shape_of(const AttentionPart& part,
 
 void PartAttention::make(const PartKey& part, MadeRanges& ranges) const {
   if (ranges.first.empty()) {
-    const Shape rows = {sizes_.num_sequences * num_positions(part.queries)};
+    const Shape rows = {part.pattern.num_sets() * sizes_.num_sequences *
+                        num_positions(part.queries)};
     ranges.first = Tensor(device_, Purpose::workspace, DType::i32, rows);
     ranges.end = Tensor(device_, Purpose::workspace, DType::i32, rows);
   }
   const kernels::VisibleKeys visible{.queries = part.queries,
                                      .keys = part.keys,
-                                     .window = part.window,
+                                     .window = part.pattern.window,
                                      .num_sequences = sizes_.num_sequences,
+                                     .globals = part.pattern.globals,
                                      .first_query = part.first_query,
                                      .end_query = part.end_query};
   kernels::fill_key_ranges(visible,
@@ -83,11 +85,12 @@ void PartAttention::make(const PartKey& part, MadeRanges& ranges) const {
 kernels::KeyRanges PartAttention::ranges_of_whole(const AttentionPart& share) {
   const PositionRange all{0, length_};
   kernels::KeyRanges ranges =
-      ranges_of({.queries = {&all, 1}, .keys = {&all, 1}, .window = share.window});
+      ranges_of({.queries = {&all, 1}, .keys = {&all, 1}, .pattern = share.pattern});
   ranges.num_pairs = kernels::count_pairs({.queries = share.queries,
                                            .keys = share.keys,
-                                           .window = share.window,
-                                           .num_sequences = sizes_.num_sequences},
+                                           .window = share.pattern.window,
+                                           .num_sequences = sizes_.num_sequences,
+                                           .globals = share.pattern.globals},
                                           document_starts_);
   return ranges;
 }
@@ -97,13 +100,13 @@ kernels::KeyRanges PartAttention::ranges_of(const AttentionPart& part) {
   const auto made = made_
                         .try_emplace({.keys = {part.keys.begin(), part.keys.end()},
                                       .queries = {part.queries.begin(), part.queries.end()},
-                                      .window = part.window,
+                                      .pattern = part.pattern,
                                       .first_query = part.first_query,
                                       .end_query = part.end_query})
                         .first;
   MadeRanges& ranges = made->second;
   if (!ranges.is_current) make(made->first, ranges);
-  return {ranges.first, ranges.end, ranges.num_pairs};
+  return {ranges.first, ranges.end, ranges.num_pairs, part.pattern.num_sets()};
 }
 
 bool PartAttention::forward(const AttentionPart& part, const AttentionInputs& inputs,

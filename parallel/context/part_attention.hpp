@@ -59,7 +59,7 @@ struct AttentionPart {
   std::span<const PositionRange> queries;
   std::span<const PositionRange> keys;
   std::int64_t key_length = 0;
-  std::int64_t window = 0;
+  kernels::KeyPattern pattern = {};
   // Of every sequence only these query rows see anything: first_query ... end_query - 1.
   std::int64_t first_query = 0;
   std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
@@ -96,13 +96,14 @@ class PartAttention {
   // What the ranges of a part depend on, beside the documents.
   struct PartKey {
     std::vector<PositionRange> keys, queries;
-    std::int64_t window, first_query, end_query;
+    kernels::KeyPattern pattern;
+    std::int64_t first_query, end_query;
     auto operator<=>(const PartKey&) const = default;
   };
   // What was made for it.
   struct MadeRanges {
-    Tensor first;  // i32 [S num_queries]
-    Tensor end;    // i32 [S num_queries]
+    Tensor first;  // i32 [sets S num_queries]
+    Tensor end;    // i32 [sets S num_queries]
     double num_pairs = 0;
     bool is_current = false;  // of these documents
   };

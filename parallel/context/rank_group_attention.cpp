@@ -8,8 +8,8 @@ namespace switchyard {
 
 namespace {
 
-bool takes_ring(std::int64_t window, AttentionMethod method) {
-  return window == 0 && method == AttentionMethod::ring;
+bool takes_ring(const kernels::KeyPattern& pattern, AttentionMethod method) {
+  return pattern.window == 0 && method == AttentionMethod::ring;
 }
 
 std::int64_t length_of(const std::vector<std::vector<PositionRange>>& held) {
@@ -30,13 +30,13 @@ std::int64_t most_queries(const Group& group, const std::vector<std::vector<Posi
   return num_positions(held[static_cast<std::size_t>(group.rank())]);
 }
 std::int64_t most_keys(const Group& group, const std::vector<std::vector<PositionRange>>& held,
-                       std::span<const std::int64_t> windows, AttentionMethod method) {
+                       std::span<const kernels::KeyPattern> patterns, AttentionMethod method) {
   if (computes_whole_blocks(group, method)) return length_of(held);
   std::int64_t most = RingAttention::block_length(held);
   if (group.size() == 1) return most;
-  for (const std::int64_t window : windows)
-    if (!takes_ring(window, method))
-      most = std::max(most, GatherAttention::max_keys(held, group.rank(), {&window, 1}));
+  for (const kernels::KeyPattern& pattern : patterns)
+    if (!takes_ring(pattern, method))
+      most = std::max(most, GatherAttention::max_keys(held, group.rank(), {&pattern, 1}));
   return most;
 }
 
@@ -45,51 +45,51 @@ std::int64_t most_keys(const Group& group, const std::vector<std::vector<Positio
 RankGroupAttention::RankGroupAttention(Device& device, Group& group, const AttentionSizes& sizes,
                                        DType compute,
                                        const std::vector<std::vector<PositionRange>>& held,
-                                       std::span<const std::int64_t> windows,
+                                       std::span<const kernels::KeyPattern> patterns,
                                        AttentionMethod method, ExchangeProgress& progress)
     : own_(held[static_cast<std::size_t>(group.rank())]),
       kernel_(device, sizes, compute, most_queries(group, held, method),
-              most_keys(group, held, windows, method), length_of(held)) {
+              most_keys(group, held, patterns, method), length_of(held)) {
   if (group.size() == 1) return;
   if (method == AttentionMethod::exact) {
-    exact_ = std::make_unique<ExactGatherAttention>(group, kernel_, held, length_of(held), windows,
+    exact_ = std::make_unique<ExactGatherAttention>(group, kernel_, held, length_of(held), patterns,
                                                     progress);
     return;
   }
-  std::vector<std::int64_t> gathered;
-  for (const std::int64_t window : windows)
-    if (!takes_ring(window, method)) gathered.push_back(window);
-  if (gathered.size() < windows.size())
+  std::vector<kernels::KeyPattern> gathered;
+  for (const kernels::KeyPattern& pattern : patterns)
+    if (!takes_ring(pattern, method)) gathered.push_back(pattern);
+  if (gathered.size() < patterns.size())
     ring_ = std::make_unique<RingAttention>(group, kernel_, held, progress);
   if (!gathered.empty())
     gather_ = std::make_unique<GatherAttention>(group, kernel_, held, gathered, progress);
 }
 
-AttentionPart RankGroupAttention::own_part(std::int64_t window) const {
-  return {.queries = own_, .keys = own_, .key_length = num_positions(own_), .window = window};
+AttentionPart RankGroupAttention::own_part(const kernels::KeyPattern& pattern) const {
+  return {.queries = own_, .keys = own_, .key_length = num_positions(own_), .pattern = pattern};
 }
 
-void RankGroupAttention::forward(std::int64_t window, const TensorView& sinks,
+void RankGroupAttention::forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
                                  const AttentionInputs& inputs, const TensorView& out,
                                  const TensorView& lse, const kernels::Poll& poll) {
-  if (ring_ && (window == 0 || !gather_))
-    return ring_->forward(window, sinks, inputs, out, lse, poll);
-  if (gather_) return gather_->forward(window, sinks, inputs, out, lse, poll);
-  if (exact_) return exact_->forward(window, sinks, inputs, out, lse, poll);
-  kernel_.forward(own_part(window), inputs, out, lse, kernels::Merge::replace, poll);
+  if (ring_ && (pattern.window == 0 || !gather_))
+    return ring_->forward(pattern, sinks, inputs, out, lse, poll);
+  if (gather_) return gather_->forward(pattern, sinks, inputs, out, lse, poll);
+  if (exact_) return exact_->forward(pattern, sinks, inputs, out, lse, poll);
+  kernel_.forward(own_part(pattern), inputs, out, lse, kernels::Merge::replace, poll);
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
 
-void RankGroupAttention::backward(std::int64_t window, const AttentionInputs& inputs,
+void RankGroupAttention::backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
                                   const AttentionResults& results,
                                   const AttentionRowGradients& gradients,
                                   const kernels::Poll& poll) {
-  if (ring_ && (window == 0 || !gather_))
-    return ring_->backward(window, inputs, results, gradients, poll);
-  if (gather_) return gather_->backward(window, inputs, results, gradients, poll);
-  if (exact_) return exact_->backward(window, inputs, results, gradients, poll);
+  if (ring_ && (pattern.window == 0 || !gather_))
+    return ring_->backward(pattern, inputs, results, gradients, poll);
+  if (gather_) return gather_->backward(pattern, inputs, results, gradients, poll);
+  if (exact_) return exact_->backward(pattern, inputs, results, gradients, poll);
   kernel_.backward(
-      own_part(window), inputs, results,
+      own_part(pattern), inputs, results,
       {.dq = gradients.q, .dk = gradients.k, .dv = gradients.v, .dbias = gradients.bias}, poll);
 }
 

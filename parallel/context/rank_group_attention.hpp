@@ -18,11 +18,11 @@ enum class AttentionMethod : std::uint8_t { ring, all_gather, exact };
 
 class RankGroupAttention {
  public:
-  // held: the segments of each rank of the group. windows: those that will be asked for; 0: none.
+  // held: the segments of each rank of the group. patterns: those that will be asked for.
   // Borrows group and progress.
   RankGroupAttention(Device& device, Group& group, const AttentionSizes& sizes, DType compute,
                      const std::vector<std::vector<PositionRange>>& held,
-                     std::span<const std::int64_t> windows, AttentionMethod method,
+                     std::span<const kernels::KeyPattern> patterns, AttentionMethod method,
                      ExchangeProgress& progress);
 
   void set_documents(kernels::DocumentStarts document_starts) {
@@ -30,13 +30,15 @@ class RankGroupAttention {
   }
 
   // As RingAttention.
-  void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
-               const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
-  void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionRowGradients& gradients, const kernels::Poll& poll);
+  void forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+               const AttentionInputs& inputs, const TensorView& out, const TensorView& lse,
+               const kernels::Poll& poll);
+  void backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
+                const AttentionResults& results, const AttentionRowGradients& gradients,
+                const kernels::Poll& poll);
 
  private:
-  AttentionPart own_part(std::int64_t window) const;
+  AttentionPart own_part(const kernels::KeyPattern& pattern) const;
 
   std::vector<PositionRange> own_;
   PartAttention kernel_;

@@ -50,11 +50,11 @@ RingAttention::RingAttention(Group& group, PartAttention& kernel,
                           {sizes.num_sequences * num_local_, 2 * sizes.key_cols()});
 }
 
-AttentionPart RingAttention::part_of(int step, std::int64_t window) const {
+AttentionPart RingAttention::part_of(int step, const kernels::KeyPattern& pattern) const {
   return {.queries = held_[static_cast<std::size_t>(group_.rank())],
           .keys = held_[static_cast<std::size_t>(source(step))],
           .key_length = block_length_,
-          .window = window};
+          .pattern = pattern};
 }
 
 AttentionInputs RingAttention::inputs_with(const AttentionInputs& inputs,
@@ -88,7 +88,7 @@ void RingAttention::unpack(const TensorView& block, const AttentionRowGradients&
   kernels::copy(sums.v, gradients.v);
 }
 
-void RingAttention::forward(std::int64_t window, const TensorView& sinks,
+void RingAttention::forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
                             const AttentionInputs& inputs, const TensorView& out,
                             const TensorView& lse, const kernels::Poll& poll) {
   TensorView held = blocks_[0];
@@ -100,7 +100,7 @@ void RingAttention::forward(std::int64_t window, const TensorView& sinks,
     Event travel =
         travels ? group_.start_send_receive(held, next(), arriving, previous()) : Event();
     progress_.during(travel, nothing, poll, [&](const kernels::Poll& advance) {
-      kernel_.forward(part_of(step, window), inputs_with(inputs, held), sums_, lse,
+      kernel_.forward(part_of(step, pattern), inputs_with(inputs, held), sums_, lse,
                       step == 0 ? kernels::Merge::replace : kernels::Merge::with_before, advance);
     });
     progress_.wait(travel);
@@ -110,13 +110,13 @@ void RingAttention::forward(std::int64_t window, const TensorView& sinks,
   kernels::copy(sums_, out);
 }
 
-void RingAttention::differentiate_own(std::int64_t window, std::int64_t begin, std::int64_t end,
-                                      const AttentionInputs& inputs,
+void RingAttention::differentiate_own(const kernels::KeyPattern& pattern, std::int64_t begin,
+                                      std::int64_t end, const AttentionInputs& inputs,
                                       const AttentionResults& results, const TensorView& dbias,
                                       Event& in_flight, const kernels::Poll& poll) {
   const kernels::Merge merge = begin == 0 ? kernels::Merge::replace : kernels::Merge::with_before;
   const AttentionInputs own = inputs_with({}, own_gradients_);
-  AttentionPart part = part_of(0, window);
+  AttentionPart part = part_of(0, pattern);
   part.key_length = num_local_;
   part.first_query = begin;
   part.end_query = end;
@@ -133,7 +133,7 @@ void RingAttention::differentiate_own(std::int64_t window, std::int64_t begin, s
   });
 }
 
-void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
+void RingAttention::backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
                              const AttentionResults& results,
                              const AttentionRowGradients& gradients, const kernels::Poll& poll) {
   TensorView held = blocks_[0];
@@ -144,7 +144,7 @@ void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
   };
   Event travel = send_keys();
   const std::int64_t num_first = num_first_queries(num_local_, size_of(kernel_.compute()));
-  differentiate_own(window, 0, num_first, inputs, results, gradients.bias, travel, poll);
+  differentiate_own(pattern, 0, num_first, inputs, results, gradients.bias, travel, poll);
 
   TensorView computed = gradients_[0];
   TensorView received = gradients_[1];  // being, until `follow` is over
@@ -157,7 +157,7 @@ void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
     bool has_pairs = false;
     progress_.during(travel, follow, poll, [&](const kernels::Poll& advance) {
       const AttentionInputs block = inputs_with({}, computed);
-      has_pairs = kernel_.backward(part_of(step, window), inputs_with(inputs, held), results,
+      has_pairs = kernel_.backward(part_of(step, pattern), inputs_with(inputs, held), results,
                                    {.dq = sums_,
                                     .dk = block.k,
                                     .dv = block.v,
@@ -178,7 +178,8 @@ void RingAttention::backward(std::int64_t window, const AttentionInputs& inputs,
     std::swap(computed, sent);  // computed is free again
   }
   if (num_first < num_local_)
-    differentiate_own(window, num_first, num_local_, inputs, results, gradients.bias, follow, poll);
+    differentiate_own(pattern, num_first, num_local_, inputs, results, gradients.bias, follow,
+                      poll);
   progress_.wait(follow);
   unpack(received, gradients);
   kernels::copy(sums_, gradients.q);

@@ -29,11 +29,13 @@ class RingAttention {
 
   // sinks: f32 [A, number of sinks] or empty. out: of the compute type or f32; lse: f32 [S n, A];
   // both written, and final.
-  void forward(std::int64_t window, const TensorView& sinks, const AttentionInputs& inputs,
-               const TensorView& out, const TensorView& lse, const kernels::Poll& poll);
+  void forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+               const AttentionInputs& inputs, const TensorView& out, const TensorView& lse,
+               const kernels::Poll& poll);
   // dq, dk, dv: of the compute type or f32; written.
-  void backward(std::int64_t window, const AttentionInputs& inputs, const AttentionResults& results,
-                const AttentionRowGradients& gradients, const kernels::Poll& poll);
+  void backward(const kernels::KeyPattern& pattern, const AttentionInputs& inputs,
+                const AttentionResults& results, const AttentionRowGradients& gradients,
+                const kernels::Poll& poll);
 
  private:
   // How many of n own queries the backward pass computes first. Of the pairs that they see, the
@@ -43,9 +45,9 @@ class RingAttention {
   int previous() const { return (group_.rank() + group_.size() - 1) % group_.size(); }
   // The ring rank whose keys this rank holds at a step.
   int source(int step) const { return (group_.rank() + group_.size() - step) % group_.size(); }
-  AttentionPart part_of(int step, std::int64_t window) const;
+  AttentionPart part_of(int step, const kernels::KeyPattern& pattern) const;
   // The gradients of the own block by the queries in rows begin ... end - 1.
-  void differentiate_own(std::int64_t window, std::int64_t begin, std::int64_t end,
+  void differentiate_own(const kernels::KeyPattern& pattern, std::int64_t begin, std::int64_t end,
                          const AttentionInputs& inputs, const AttentionResults& results,
                          const TensorView& dbias, Event& in_flight, const kernels::Poll& poll);
   AttentionInputs inputs_with(const AttentionInputs& inputs, const TensorView& block) const;

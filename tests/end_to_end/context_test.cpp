@@ -16,7 +16,16 @@ namespace {
 
 constexpr double tolerance = 1e-5;  // relative, fp32
 
-enum class Model { full, windows_and_sinks, documents, running_positions, alibi, relative };
+enum class Model {
+  full,
+  windows_and_sinks,
+  documents,
+  running_positions,
+  alibi,
+  relative,
+  globals,
+  globals_of_documents
+};
 
 struct ContextCase {
   std::int64_t ranks = 1;
@@ -64,6 +73,12 @@ Config config_of(const ContextCase& c) {
   if (c.model == Model::alibi) {
     config.model.position.kind = PositionKind::alibi;
     config.model.mixer = {{.kind = MixerKind::window, .window = 5}, {}};
+  }
+  if (c.model == Model::globals || c.model == Model::globals_of_documents) {
+    config.model.mixer = {{.kind = MixerKind::window, .window = 4, .globals = 3, .sinks = 1},
+                          {.kind = MixerKind::window, .window = 2, .globals = 1}};
+    config.data.document_mask = c.model == Model::globals_of_documents;
+    config.model.embedding_std = 0.5;
   }
   if (c.model == Model::relative) {
     config.model.position = {.kind = PositionKind::relative, .buckets = 6, .max_distance = 11};
@@ -277,12 +292,16 @@ TEST(Context, ProgressByAThreadKeepsTheBits) {
 
 TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
   const std::int64_t ranks = world().size();
-  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents,
-                            Model::running_positions, Model::alibi, Model::relative})
+  for (const Model model :
+       {Model::full, Model::windows_and_sinks, Model::documents, Model::running_positions,
+        Model::alibi, Model::relative, Model::globals, Model::globals_of_documents})
     for (const std::int64_t ulysses : divisors(ranks)) {
       if (4 % ulysses != 0) continue;  // heads
-      if ((model == Model::alibi || model == Model::relative) && is_tested_on_card()) continue;
-      for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather})
+      if (model >= Model::alibi && is_tested_on_card()) continue;
+      if (model >= Model::relative && ranks > 4) continue;
+      for (const ContextMethod method : {ContextMethod::ring, ContextMethod::all_gather}) {
+        // Windows take the gather whatever the method.
+        if (model >= Model::globals && method == ContextMethod::all_gather) continue;
         expect_as_one_rank(
             {.ranks = ranks,
              .ulysses = ulysses,
@@ -292,15 +311,17 @@ TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
              .length = 4 * ranks,
              .model = model},
             1);
+      }
     }
 }
 
 TEST(Context, PaddedSplitsAreExact) {
   const std::int64_t ranks = world().size();
-  for (const Model model :
-       {Model::full, Model::windows_and_sinks, Model::documents, Model::alibi, Model::relative})
+  for (const Model model : {Model::full, Model::windows_and_sinks, Model::documents, Model::alibi,
+                            Model::globals, Model::relative})
     for (const std::int64_t length : {6 * ranks + 1, 6 * ranks + 2 * ranks - 1})
-      expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = length, .model = model}, 1);
+      if (model < Model::relative || ranks <= 4)
+        expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = length, .model = model}, 1);
 }
 
 // A token file of its own for each process, all of them alike.

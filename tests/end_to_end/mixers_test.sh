@@ -63,7 +63,19 @@ for position in alibi relative absolute sinusoidal none; do
   diff <(bits "$position") <(bits "$position-alone") || fail "$position: other bits on $ranks ranks"
 done
 
+# Windows beside the first tokens: of each document where documents are split over ranks, also exact, and in generation.
+globals=("model.mixer={kind: window, window: 6, globals: 3, sinks: 1}" data.document_mask=true numerics.exact=true
+  numerics.max_context="$ranks" train.num_steps=3)
+expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${globals[@]}" parallel.context="$ranks" run.output=globals
+expect 0 "$switchyard" train small.yaml "${globals[@]}" run.output=globals-alone
+diff <(bits globals) <(bits globals-alone) || fail "globals: other bits on $ranks ranks"
+expect 0 "$switchyard" generate globals-alone --tokens 9 --temperature 0
+
 # Refused before any work, with the reason.
+expect 2 "$switchyard" train small.yaml "model.mixer={globals: 4}"
+expect_lines 1 "globals = 4 counts only with kind window"
+expect 2 "$switchyard" train small.yaml model.position=relative model.position.max_distance=10
+expect_lines 1 "max_distance = 10 is not beyond buckets / 2 = 16"
 expect 2 "$switchyard" train small.yaml "model.mixer={kind: ssd}" numerics.exact=true
 expect_lines 1 "numerics.exact forbids that"
 expect 2 "$switchyard" train small.yaml "model.mixer={kind: ssd, window: 4}"

@@ -1,7 +1,6 @@
 # Products and attention, once for every instruction set of SWITCHYARD_TEST_ISAS.
 foreach(source IN ITEMS products/linear products/grouped_linear attention/attention
-    attention/attention_ranges attention/attention_share
-    attention/attention_bias)
+    attention/attention_ranges attention/attention_share)
   cmake_path(GET source FILENAME name)
   switchyard_test(${name}_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/${source}_test.cpp
     DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
@@ -13,6 +12,9 @@ foreach(source IN ITEMS products/linear products/grouped_linear attention/attent
 endforeach()
 # Sizes of tiles: the card's own, so one instruction set will do.
 switchyard_test(attention_tiles_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/attention/attention_tiles_test.cpp
+  DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
+# Learned numbers by distance are added by plain loops.
+switchyard_test(attention_bias_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/attention/attention_bias_test.cpp
   DEPENDS kernels tensor LIBRARIES OpenMP::OpenMP_CXX switchyard_test_device THREADS 2 LABELS kernels)
 foreach(name IN ITEMS linear grouped_linear attention attention_ranges attention_tiles)
   switchyard_card_test(${name}_test)

@@ -74,15 +74,14 @@ std::vector<ModelCase> hybrid_cases() {
 INSTANTIATE_TEST_SUITE_P(Hybrids, DecoderTest, ::testing::ValuesIn(hybrid_cases()),
                          [](const auto& instance) { return instance.param.name; });
 
-INSTANTIATE_TEST_SUITE_P(Cases, DecoderTest,
-                         ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
-                                           tied_case(), dropout_case(), windows_case(),
-                                           shared_case(), position_case(PositionKind::none),
-                                           position_case(PositionKind::absolute),
-                                           position_case(PositionKind::sinusoidal),
-                                           position_case(PositionKind::alibi),
-                                           position_case(PositionKind::relative), convolved_case()),
-                         [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Cases, DecoderTest,
+    ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
+                      windows_case(), globals_case(), shared_case(),
+                      position_case(PositionKind::none), position_case(PositionKind::absolute),
+                      position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
+                      position_case(PositionKind::relative), convolved_case()),
+    [](const auto& instance) { return instance.param.name; });
 
 // Windows only, with sinks and stretched positions, in a model whose sequence_length is short.
 ModelCase windows_only_case() {
@@ -142,24 +141,30 @@ Tensor made_up_rows(Device& device, DType type, std::int64_t num, std::int64_t h
 // What a window no longer shows leaves no trace: the same bits as with a cache that keeps all.
 TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
   for (const DType compute : {DType::f32, DType::bf16})
-    for (const std::int64_t window : {1, 70, 300}) {
+    for (const kernels::KeyPattern& pattern :
+         {kernels::KeyPattern(1), kernels::KeyPattern(70), kernels::KeyPattern(300),
+          kernels::KeyPattern(70, 3), kernels::KeyPattern(40, 270)}) {
       constexpr std::int64_t length = 1500;
       OneRank rank;
       Device& device = *rank.device;
       const ModelConfig model = windows_only_case().model;
-      const MixerConfig attention{.kind = MixerKind::window, .window = window, .sinks = 0};
+      const MixerConfig attention{.kind = MixerKind::window,
+                                  .window = pattern.window,
+                                  .globals = pattern.globals,
+                                  .sinks = 0};
       ParameterStore store(device, rank.mesh);
       AttentionMixer layer(store, "attention", model, attention, compute);
       store.allocate();
       store.initialize(3);
       layer.pack_weights();
       const kernels::RopeTable rope(device, length, model.effective_head_dim(), rope_spec(model));
-      AttentionMixer::Cache bounded(device, model, window, 0, compute, length, 256);
+      AttentionMixer::Cache bounded(device, model, pattern, 0, compute, length, 256);
       AttentionMixer::Cache whole(device, model, 0, 0, compute, length, 256);
       for (std::int64_t at = 0; at < length;) {
         const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
         const std::int64_t num = std::min(count, length - at);
-        AttentionMixer::ExtendScratch scratch(device, model, 0, compute, num, length, std::nullopt);
+        AttentionMixer::ExtendScratch scratch(device, model, pattern, 0, compute, num, length,
+                                              std::nullopt);
         const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
         Tensor y[2];
         std::vector<std::int32_t> positions(static_cast<std::size_t>(num));
@@ -174,12 +179,13 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
         }
         ASSERT_EQ(std::memcmp(y[0]->data, y[1]->data, static_cast<std::size_t>(y[0]->num_bytes())),
                   0)
-            << name_of(compute) << ", window " << window << ", position " << at;
+            << name_of(compute) << ", window " << pattern.window << ", globals " << pattern.globals
+            << ", position " << at;
         at += num;
       }
-      EXPECT_GE(bounded.first(), 512);
-      EXPECT_EQ(whole.first(), 0);
-      EXPECT_EQ(bounded.keys()->rows(), window + 512);
+      EXPECT_GE(bounded.num_gone(), 512);
+      EXPECT_EQ(whole.num_gone(), 0);
+      EXPECT_EQ(bounded.keys()->rows(), pattern.window + pattern.globals + 512);
     }
 }
 

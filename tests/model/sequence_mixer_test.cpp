@@ -66,6 +66,7 @@ std::vector<Kind> kinds() {
       {"head_norm_biases_and_convolution", changed(QkNorm::head, true)},
       {"whole_norm", changed(QkNorm::whole, false)},
       {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
+      {"globals", attention({.kind = MixerKind::window, .window = 3, .globals = 2, .sinks = 1})},
       {"convolved", attention({.conv = 4})},
       {"relative", relative}};
   for (const MixerConfig& config : recurrent_mixers())

@@ -91,6 +91,15 @@ inline ModelCase position_case(PositionKind kind) {
   return c;
 }
 
+// Windows beside the first tokens, of one layer with sinks, too.
+inline ModelCase globals_case() {
+  ModelCase c = mixed_case();
+  c.name = "globals";
+  c.model.mixer = {{.kind = MixerKind::window, .window = 2, .globals = 1, .sinks = 1},
+                   {.kind = MixerKind::window, .window = 3, .globals = 2}};
+  return c;
+}
+
 // One entry of model.mixer for each recurrent kind: with convolutions and without, heads that share
 // keys, widths that differ, chunks that a short sequence has several of.
 inline std::vector<MixerConfig> recurrent_mixers() {

@@ -205,15 +205,14 @@ TEST_P(TransformerTest, MicroBatchesAccumulateToTheWholeBatch) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, TransformerTest,
-                         ::testing::Values(mixed_case(), all_experts_case(), dense_case(),
-                                           tied_case(), dropout_case(), windows_case(),
-                                           shared_case(), position_case(PositionKind::none),
-                                           position_case(PositionKind::absolute),
-                                           position_case(PositionKind::sinusoidal),
-                                           position_case(PositionKind::alibi),
-                                           position_case(PositionKind::relative), convolved_case()),
-                         [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Cases, TransformerTest,
+    ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
+                      windows_case(), globals_case(), shared_case(),
+                      position_case(PositionKind::none), position_case(PositionKind::absolute),
+                      position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
+                      position_case(PositionKind::relative), convolved_case()),
+    [](const auto& instance) { return instance.param.name; });
 
 // In bf16 a value is rounded about 12 times in a block (norms, projections, attention, additions,
 // activation), its gradient as often on the way back, each time by at most 2^-9 of itself. Errors

@@ -31,10 +31,10 @@ std::pair<Recorded, Recorded> recorded(const ContextProblem& p, const ParallelCo
   const Mesh mesh(*device, rank, static_cast<int>(config.context), config);
   const ContextConfig& context = mesh.config().context_split;
   const SequenceSplit split(p.length, context.ring, context.ulysses, context.layout, context.pad);
-  const std::int64_t window = p.windows.front();
+  const kernels::KeyPattern pattern = p.patterns.front();
   ContextAttention attention(*device, mesh,
                              {p.num_sequences, p.num_heads, p.num_kv_heads, p.head_dim, 1.0f},
-                             p.compute, split, {&window, 1});
+                             p.compute, split, {&pattern, 1});
   const std::int64_t rows = p.num_sequences * split.num_local(rank);
   const auto make = [&](DType dtype, std::int64_t cols) {
     return Tensor(*device, Purpose::activation, dtype, {rows, cols});
@@ -48,9 +48,9 @@ std::pair<Recorded, Recorded> recorded(const ContextProblem& p, const ParallelCo
     const Work work = device->profile().total_work();
     return Recorded{work.wire_bytes, work.flops};
   };
-  const Recorded forward = work_of([&] { attention.forward(window, {}, q, k, k, q, lse, {}); });
-  const Recorded backward =
-      work_of([&] { attention.backward(window, {}, TensorView{}, q, k, k, q, lse, q, q, k, k, {}); });
+  const Recorded forward = work_of([&] { attention.forward(pattern, {}, q, k, k, q, lse, {}); });
+  const Recorded backward = work_of(
+      [&] { attention.backward(pattern, {}, TensorView{}, q, k, k, q, lse, q, q, k, k, {}); });
   return {forward, backward};
 }
 
@@ -81,7 +81,7 @@ TEST(ContextChoiceTest, TheBytesAreThoseOfTheRankThatSendsMost) {
                                  .num_heads = 8,
                                  .num_kv_heads = num_kv_heads,
                                  .head_dim = 16,
-                                 .windows = {window}};
+                                 .patterns = {window}};
           ParallelConfig open = context_of(ranks);
           open.context_split.pad = pad;
           for (const SchemeCost& cost : scheme_costs(p, open)) {
@@ -127,7 +127,7 @@ TEST(ContextChoiceTest, TheBytesOfEachSchemeByItsFormula) {
 // A window sends at most 2 (W - 1) rows a sequence to the neighbours, whatever the length.
 TEST(ContextChoiceTest, AWindowSendsItsHalo) {
   ContextProblem p{
-      .length = 4096, .num_heads = 8, .num_kv_heads = 2, .head_dim = 16, .windows = {64}};
+      .length = 4096, .num_heads = 8, .num_kv_heads = 2, .head_dim = 16, .patterns = {64}};
   for (const std::int64_t length : {4096, 65536}) {
     p.length = length;
     const SchemeCost cost = scheme_costs(p, context_of(4, 4, 1, ContextMethod::ring)).at(0);
@@ -265,9 +265,9 @@ TEST(ContextChoiceTest, LayersAddUpAndShareTheirBlocks) {
   ContextProblem p{.length = 4096, .num_heads = 8, .num_kv_heads = 2, .head_dim = 64};
   const ParallelConfig config = context_of(4, 4, 1, ContextMethod::ring);
   const SchemeCost full = scheme_costs(p, config).at(0);
-  p.windows = {100};
+  p.patterns = {100};
   const SchemeCost window = scheme_costs(p, config).at(0);
-  p.windows = {0, 100, 0};
+  p.patterns = {0, 100, 0};
   const SchemeCost all = scheme_costs(p, config).at(0);
   EXPECT_DOUBLE_EQ(all.backward.wire_bytes,
                    2 * full.backward.wire_bytes + window.backward.wire_bytes);

@@ -177,10 +177,11 @@ Memory memory_of(std::int64_t length, int num_ranks, std::int64_t window) {
   const std::unique_ptr<Device> device = make_plan_device();
   ParallelConfig config;
   config.context = num_ranks;
+  const kernels::KeyPattern pattern(window);
   const Mesh mesh(*device, 1, num_ranks, config);
   const SequenceSplit split(length, num_ranks, 1, SequenceLayout::zigzag, false);
   const ContextAttention attention(*device, mesh, {1, 8, 2, 64, 0.125f}, DType::bf16, split,
-                                   {&window, 1});
+                                   {&pattern, 1});
   const MemoryLedger& memory = device->memory();
   return {memory.live(Purpose::communication), memory.live_total()};
 }

@@ -57,12 +57,13 @@ class SplitRun {
   SplitRun(const Mesh& mesh, const DenseAttention& dense, const SplitCase& split_case)
       : dense_(dense),
         p_(dense.p),
+        pattern_(p_.window),
         device_(make_tested_device()),
         mesh_(mesh),
         split_(p_.length, split_case.ring, split_case.ulysses, split_case.layout, split_case.pad),
         positions_(split_.positions(mesh_.index(Axis::context))),
         compute_(p_.is_bf16 ? DType::bf16 : DType::f32),
-        attention_(*device_, mesh_, sizes(), compute_, split_, {&p_.window, 1},
+        attention_(*device_, mesh_, sizes(), compute_, split_, {&pattern_, 1},
                    split_case.progress) {
     const std::int64_t rows = p_.num_sequences * std::ssize(positions_);
     const std::int64_t query_cols = p_.num_heads * p_.head_dim;
@@ -90,8 +91,8 @@ class SplitRun {
   void run() {
     attention_.begin(p_.document_starts);
     const auto poll = [this] { ++num_polls_; };
-    attention_.forward(p_.window, sinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, poll);
-    attention_.backward(p_.window, sinks_, dsinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, dout_,
+    attention_.forward(pattern_, sinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, poll);
+    attention_.backward(pattern_, sinks_, dsinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, dout_,
                         q(dqkv_), k(dqkv_), v(dqkv_), poll);
   }
 
@@ -194,6 +195,7 @@ class SplitRun {
 
   const DenseAttention& dense_;
   const AttentionProblem& p_;
+  kernels::KeyPattern pattern_;
   std::unique_ptr<Device> device_;
   const Mesh& mesh_;
   SequenceSplit split_;

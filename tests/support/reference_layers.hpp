@@ -107,6 +107,7 @@ struct AttentionDims {
   double rope_base = 10000;
   double rope_factor = 1;   // positions are divided by it
   std::int64_t window = 0;  // keys that a query sees, its own included; 0: all before
+  std::int64_t globals = 0;  // first keys that a query sees beside them
   Weight sinks = {};        // [num_heads, number of sinks]; none if in is 0
   bool has_alibi = false;
   Weight relative = {};  // T5's: [num_heads, buckets]; none if in is 0
@@ -141,7 +142,7 @@ struct AttentionDims {
   }
 
   bool sees(std::int64_t query, std::int64_t key) const {
-    return key <= query && (window == 0 || query - key < window);
+    return key <= query && (window == 0 || query - key < window || key < globals);
   }
   // First columns in a row of [q k v].
   std::int64_t q(std::int64_t head) const { return head * head_dim; }

@@ -112,6 +112,7 @@ class Transformer {
     if (model_.rope_scaling.kind == kernels::RopeScaling::linear)
       dims.rope_factor = model_.rope_scaling.factor;
     dims.window = attention.effective_window();
+    dims.globals = attention.globals;
     dims.has_alibi = model_.position.kind == PositionKind::alibi;
     if (model_.position.kind == PositionKind::relative) {
       dims.relative = weight(prefix_of(layer) + ".attention.relative.weight", model_.num_heads,

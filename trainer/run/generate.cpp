@@ -42,13 +42,15 @@ Room room_of(const ModelConfig& model) {
             fmt::format("the model has learned {} absolute positions", model.sequence_length)};
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
     if (!model.mixer_of_layer(layer).is_attention()) continue;
-    const std::int64_t window = model.mixer_of_layer(layer).effective_window();
-    if (window > 0 && window <= model.sequence_length) continue;
+    const kernels::KeyPattern pattern = model.mixer_of_layer(layer).pattern();
+    const std::int64_t window = pattern.window;
+    if (window > 0 && window <= model.sequence_length && pattern.globals == 0) continue;
     return {model.sequence_length,
             fmt::format("the model was trained on sequences of {} tokens, and layer {} {}",
                         model.sequence_length, layer,
-                        window == 0 ? std::string("attends to all tokens before")
-                                    : fmt::format("has a window of {} tokens", window))};
+                        window == 0           ? std::string("attends to all tokens before")
+                        : pattern.globals > 0 ? "attends to the first tokens, however far"
+                                              : fmt::format("has a window of {} tokens", window))};
   }
   return {};
 }

@@ -53,8 +53,9 @@ struct ForwardTask {
 };
 
 // Scores of one key block, softmax over what has been seen so far, and its share of the output.
-void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& queries,
-                    const Range& keys, bool is_first, const ForwardScratch& s) {
+void attend_to_keys(const ForwardTask& task, const HeadGroup& g, std::int64_t set,
+                    const Range& queries, const Range& keys, bool is_first,
+                    const ForwardScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const std::int64_t rows = b.padded_rows(queries.count);
   const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
@@ -72,7 +73,7 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& qu
             .b_transposed = true},
            s.q, s.k, reinterpret_cast<std::byte*>(s.scores), s.scratchpad);
   b.add_by_distance(g, queries, keys, s.scores);
-  b.find_visible(g.sequence, queries, keys, s.from, s.to);
+  b.find_visible(set, g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
                  .rows = rows,
                  .cols = cols,
@@ -112,14 +113,16 @@ void attend(const ForwardTask& task, const HeadGroup& g, const Range& queries,
   if (!b.holds_queries(queries)) return;
   std::fill_n(s.sum, b.max_rows(), 0.0f);
   b.gather_queries(task.q, g, queries, s.q);
-  const Range key_blocks = b.key_blocks_of(g.sequence, queries);
   bool is_first = true;
-  for (std::int64_t j = key_blocks.begin; j < key_blocks.end(); ++j) {
-    const Range keys = b.key_block(j, g.sequence, queries);
-    if (keys.count == 0) continue;
-    attend_to_keys(task, g, queries, keys, is_first, s);
-    is_first = false;
-    if (task.poll) task.poll();
+  for (std::int64_t set = 0; set < b.num_sets(); ++set) {
+    const Range key_blocks = b.key_blocks_of(set, g.sequence, queries);
+    for (std::int64_t j = key_blocks.begin; j < key_blocks.end(); ++j) {
+      const Range keys = b.key_block(j, set, g.sequence, queries);
+      if (keys.count == 0) continue;
+      attend_to_keys(task, g, set, queries, keys, is_first, s);
+      is_first = false;
+      if (task.poll) task.poll();
+    }
   }
   write_output(task, g, queries, s);
 }

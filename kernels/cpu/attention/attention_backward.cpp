@@ -161,7 +161,7 @@ struct KeyPart {
 };
 
 // dv += P^T dout, dk += dS^T q, dq += dS k for one query block and what it sees of a key block.
-void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
+void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t set, std::int64_t block,
                const KeyPart& part, const GroupScratch& sums, const LaneScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const Range queries = b.query_block(block);
@@ -182,7 +182,7 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
   multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores), s.scratchpad);
   multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs), s.scratchpad);
   b.add_by_distance(g, queries, part.keys, s.scores);
-  b.find_visible(g.sequence, queries, part.keys, s.from, s.to);
+  b.find_visible(set, g.sequence, queries, part.keys, s.from, s.to);
   hide_rows_without_keys(of_queries.lse, rows, s);
   softmax_block_backward({.scores = s.scores,
                           .rows = rows,
@@ -245,13 +245,15 @@ void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std:
   b.gather_keys(task.v, g, block, s.v);
   for (std::int64_t i = query_blocks.begin; i < query_blocks.end(); ++i) {
     if (!b.holds_queries(b.query_block(i))) continue;
-    const Range keys = b.key_block(j, g.sequence, b.query_block(i));
-    if (keys.count == 0) continue;
-    const std::int64_t first = (keys.begin - block.begin) * dim;  // element of the block
-    const std::int64_t first_byte = b.operand_bytes(first);
-    add_block(task, g, i, {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first}, sums,
-              s);
-    if (task.poll) task.poll();
+    for (std::int64_t set = 0; set < b.num_sets(); ++set) {
+      const Range keys = b.key_block(j, set, g.sequence, b.query_block(i));
+      if (keys.count == 0) continue;
+      const std::int64_t first = (keys.begin - block.begin) * dim;  // element of the block
+      const std::int64_t first_byte = b.operand_bytes(first);
+      add_block(task, g, set, i, {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first},
+                sums, s);
+      if (task.poll) task.poll();
+    }
   }
 }
 

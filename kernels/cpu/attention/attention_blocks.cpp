@@ -47,9 +47,10 @@ std::int64_t position_of(std::span<const PositionRange> positions, std::int64_t 
   return row;  // of padding, which nobody sees; of all rows, where nothing is said
 }
 
-void check_ranges(const AttentionShape& s, const std::int32_t* first, const std::int32_t* end) {
+void check_ranges(const AttentionShape& s, std::int64_t num_sets, const std::int32_t* first,
+                  const std::int32_t* end) {
   bool right = true;
-  for (std::int64_t i = 0; i < s.num_sequences * s.query_length; ++i) {
+  for (std::int64_t i = 0; i < num_sets * s.num_sequences * s.query_length; ++i) {
     const bool begins = i % s.query_length == 0;
     right = right && (begins ? 0 : first[i - 1]) <= first[i] &&
             (begins ? 0 : end[i - 1]) <= end[i] && first[i] <= end[i] && end[i] <= s.key_length;
@@ -73,7 +74,8 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype, const
     : AttentionBlocks(shape, dtype) {
   first_ = ranges.first.as<std::int32_t>();
   end_ = ranges.end.as<std::int32_t>();
-  check_ranges(shape, first_, end_);
+  num_sets_ = ranges.num_sets;
+  check_ranges(shape, num_sets_, first_, end_);
 }
 
 std::int64_t AttentionBlocks::num_query_blocks() const {
@@ -92,10 +94,10 @@ Range AttentionBlocks::key_block(std::int64_t j) const {
   return {j * keys_, std::min(keys_, shape_.key_length - j * keys_)};
 }
 
-Range AttentionBlocks::key_block(std::int64_t j, std::int64_t sequence,
+Range AttentionBlocks::key_block(std::int64_t j, std::int64_t set, std::int64_t sequence,
                                  const Range& queries) const {
   const Range whole = key_block(j);
-  const std::int64_t row = sequence * shape_.query_length;
+  const std::int64_t row = range_row(set, sequence);
   std::int64_t begin = whole.end(), end = whole.begin;
   for (std::int64_t i = row + queries.begin; i < row + queries.end(); ++i) {
     const std::int64_t first = std::max<std::int64_t>(first_[i], whole.begin);
@@ -109,22 +111,28 @@ Range AttentionBlocks::key_block(std::int64_t j, std::int64_t sequence,
   return {begin, end - begin};
 }
 
-Range AttentionBlocks::key_blocks_of(std::int64_t sequence, const Range& queries) const {
-  const std::int64_t row = sequence * shape_.query_length;
+Range AttentionBlocks::key_blocks_of(std::int64_t set, std::int64_t sequence,
+                                     const Range& queries) const {
+  const std::int64_t row = range_row(set, sequence);
   const std::int64_t first = first_[row + queries.begin] / keys_;
   const std::int64_t end = (end_[row + queries.end() - 1] + keys_ - 1) / keys_;
   return {first, std::max<std::int64_t>(0, end - first)};
 }
 
 Range AttentionBlocks::query_blocks_of(std::int64_t sequence, const Range& keys) const {
-  const std::int64_t row = sequence * shape_.query_length;
-  // Rows whose range ends after the first key are the last rows, those whose range begins before
-  // the end of the keys the first ones.
-  const std::int32_t* ends = end_ + row;
-  const std::int32_t* firsts = first_ + row;
-  const std::int64_t begin = std::upper_bound(ends, ends + shape_.query_length, keys.begin) - ends;
-  const std::int64_t end =
-      std::lower_bound(firsts, firsts + shape_.query_length, keys.end()) - firsts;
+  std::int64_t begin = shape_.query_length, end = 0;
+  for (std::int64_t set = 0; set < num_sets_; ++set) {
+    // Rows whose range ends after the first key are the last rows, those whose range begins before
+    // the end of the keys the first ones.
+    const std::int32_t* ends = end_ + range_row(set, sequence);
+    const std::int32_t* firsts = first_ + range_row(set, sequence);
+    const std::int64_t from = std::upper_bound(ends, ends + shape_.query_length, keys.begin) - ends;
+    const std::int64_t to =
+        std::lower_bound(firsts, firsts + shape_.query_length, keys.end()) - firsts;
+    if (from >= to) continue;
+    begin = std::min(begin, from);
+    end = std::max(end, to);
+  }
   if (begin >= end) return {0, 0};
   return {begin / queries_, (end + queries_ - 1) / queries_ - begin / queries_};
 }
@@ -146,9 +154,9 @@ float AttentionBlocks::scale_log2() const {
   return shape_.scale * std::numbers::log2e_v<float>;
 }
 
-void AttentionBlocks::find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
-                                   std::int32_t* from, std::int32_t* to) const {
-  const std::int64_t begin = sequence * shape_.query_length + queries.begin;
+void AttentionBlocks::find_visible(std::int64_t set, std::int64_t sequence, const Range& queries,
+                                   const Range& keys, std::int32_t* from, std::int32_t* to) const {
+  const std::int64_t begin = range_row(set, sequence) + queries.begin;
   for (std::int64_t i = 0; i < queries.count; ++i) {
     const auto of_block = [&](std::int32_t key) {
       return static_cast<std::int32_t>(std::clamp<std::int64_t>(key - keys.begin, 0, keys.count));

@@ -48,12 +48,15 @@ class AttentionBlocks {
   Range query_block(std::int64_t i) const;
   std::int64_t num_key_blocks() const;
   Range key_block(std::int64_t j) const;
+  // What follows is about one set of ranges, `set`, if it does not say otherwise.
+  std::int64_t num_sets() const { return num_sets_; }
   // Of key block j, from the first to the last key that one of a sequence's queries sees, the first
   // rounded down so that keys are cut at multiples of 64; count 0 if none is seen.
-  Range key_block(std::int64_t j, std::int64_t sequence, const Range& queries) const;
+  Range key_block(std::int64_t j, std::int64_t set, std::int64_t sequence,
+                  const Range& queries) const;
   // Key blocks outside are seen by none of the queries; queries blocks outside see none of the
-  // keys.
-  Range key_blocks_of(std::int64_t sequence, const Range& queries) const;
+  // keys, by any set.
+  Range key_blocks_of(std::int64_t set, std::int64_t sequence, const Range& queries) const;
   Range query_blocks_of(std::int64_t sequence, const Range& keys) const;
 
   std::int64_t max_rows() const { return padded_rows(queries_); }  // of a query block
@@ -82,8 +85,8 @@ class AttentionBlocks {
 
   // from[r] ... to[r] - 1: which of `keys`, counted from their first, row r of the query block
   // sees. Padding and queries that are not held see none.
-  void find_visible(std::int64_t sequence, const Range& queries, const Range& keys,
-                    std::int32_t* from, std::int32_t* to) const;
+  void find_visible(std::int64_t set, std::int64_t sequence, const Range& queries,
+                    const Range& keys, std::int32_t* from, std::int32_t* to) const;
 
   // Adds to the scores [padded rows, padded keys] of a query block what their distances do; such as
   // are multiplied by the scale afterwards. Nothing without slopes and bias.
@@ -125,6 +128,12 @@ class AttentionBlocks {
   DType operands_;
   std::int64_t queries_;
   std::int64_t keys_;
+  // Row of the ranges of a sequence's first query.
+  std::int64_t range_row(std::int64_t set, std::int64_t sequence) const {
+    return (set * shape_.num_sequences + sequence) * shape_.query_length;
+  }
+
+  std::int64_t num_sets_ = 1;
   const std::int32_t* first_ = nullptr;
   const std::int32_t* end_ = nullptr;
 };

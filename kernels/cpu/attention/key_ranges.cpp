@@ -31,6 +31,7 @@ class KeyCounter {
 // empty range at the end where the others' begins, or the other way round.
 struct SequenceRanges {
   const VisibleKeys& visible;
+  bool of_globals;                      // what is seen beside the window
   const std::int32_t* document_begins;  // of the sequence; null: documents do not matter
   std::int32_t* first;
   std::int32_t* end;
@@ -43,9 +44,14 @@ struct SequenceRanges {
     for (const PositionRange& range : slice_of(visible.queries, begin_row, end_row))
       for (std::int64_t p = range.begin; p < range.end(); ++p, ++row) {
         std::int64_t low = document_begins != nullptr ? document_begins[p] : 0;
-        if (visible.window > 0) low = std::max(low, p - visible.window + 1);
+        std::int64_t high = p + 1;
+        const std::int64_t in_window = std::max(low, p - visible.window + 1);
+        if (of_globals)
+          high = std::min(low + visible.globals, in_window);
+        else if (visible.window > 0)
+          low = in_window;
         first[row] = static_cast<std::int32_t>(before_first.before(low));
-        end[row] = static_cast<std::int32_t>(before_end.before(p + 1));
+        end[row] = static_cast<std::int32_t>(before_end.before(high));
         if (row < visible.first_query) end[row] = first[row];
         if (row >= visible.end_query) first[row] = end[row];
       }
@@ -82,10 +88,13 @@ void restart_positions(const TensorView& positions, const TensorView& document_b
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
                      const TensorView& first, const TensorView& end) {
   const std::int64_t length = visible.query_length();
-  for (std::int64_t s = 0; s < visible.num_sequences; ++s) {
+  const std::int64_t num_ranges = visible.pattern().num_sets() * visible.num_sequences;
+  for (std::int64_t r = 0; r < num_ranges; ++r) {
+    const std::int64_t s = r % visible.num_sequences;
     const SequenceRanges ranges{
-        visible, document_begins.empty() ? nullptr : document_begins.row<std::int32_t>(s),
-        first.as<std::int32_t>() + s * length, end.as<std::int32_t>() + s * length};
+        visible, r >= visible.num_sequences,
+        document_begins.empty() ? nullptr : document_begins.row<std::int32_t>(s),
+        first.as<std::int32_t>() + r * length, end.as<std::int32_t>() + r * length};
     parallel_blocks(length, block_elements, [&](std::int64_t begin_row, std::int64_t end_row) {
       ranges.fill(begin_row, end_row);
     });

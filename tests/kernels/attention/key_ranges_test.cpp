@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/kernel_test.hpp"
+#include "support/tested_device.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -16,7 +17,8 @@ struct Ranges {
 };
 
 Ranges ranges_of(const VisibleKeys& visible, const Starts& starts = {}) {
-  const Shape rows = {visible.num_sequences * visible.query_length()};
+  const Shape rows = {visible.pattern().num_sets() * visible.num_sequences *
+                      visible.query_length()};
   const Tensor first(test::tested(), Purpose::workspace, DType::i32, rows);
   const Tensor end(test::tested(), Purpose::workspace, DType::i32, rows);
   std::ranges::fill(first->span<std::int32_t>(), -7);
@@ -70,6 +72,59 @@ TEST(KeyRangesTest, EveryRangeIsTheDefinition) {
             }
         EXPECT_EQ(count_pairs(visible, documents), num_pairs);
       }
+}
+
+// The two sets together: each visible key once.
+TEST(KeyRangesTest, GlobalsAreTheFirstOfADocumentBeforeTheWindow) {
+  if (test::is_tested_on_card()) GTEST_SKIP() << "globals are for the CPU";
+  const Segments queries = {{3, 9}, {20, 7}};
+  const Starts starts = {{4, 10, 21}, {}, {1, 2, 26}};
+  for (const Segments& keys : {Segments{{0, 5}, {18, 6}}, Segments{{3, 9}, {20, 7}}})
+    for (const std::int64_t window : {1, 4, 100})
+      for (const std::int64_t globals : {1, 3, 12})
+        for (const bool with_documents : {false, true}) {
+          const VisibleKeys visible{.queries = queries,
+                                    .keys = keys,
+                                    .window = window,
+                                    .num_sequences = 3,
+                                    .globals = globals};
+          const Starts documents = with_documents ? starts : Starts();
+          const Ranges ranges = ranges_of(visible, documents);
+          ASSERT_EQ(ranges.first.size(), 2U * 48U);
+          std::size_t row = 0;
+          double num_pairs = 0;
+          for (std::size_t s = 0; s < 3; ++s)
+            for (const PositionRange& segment : queries)
+              for (std::int64_t p = segment.begin; p < segment.end(); ++p, ++row) {
+                std::int64_t begin = 0;
+                if (with_documents)
+                  for (const std::int32_t start : starts[s])
+                    if (start <= p) begin = start;
+                std::vector<std::int64_t> wanted, seen;
+                std::int64_t number = 0;
+                for (const PositionRange& range : keys)
+                  for (std::int64_t k = range.begin; k < range.end(); ++k, ++number)
+                    if (k <= p && k >= begin && (p - k < window || k < begin + globals))
+                      wanted.push_back(number);
+                for (const std::size_t set : {1U, 0U})
+                  for (std::int64_t k = ranges.first[set * 48 + row];
+                       k < ranges.end[set * 48 + row]; ++k)
+                    seen.push_back(k);
+                EXPECT_EQ(seen, wanted) << p;
+                num_pairs += static_cast<double>(wanted.size());
+              }
+          EXPECT_EQ(count_pairs(visible, documents), num_pairs);
+        }
+}
+
+TEST(KeyRangesTest, GlobalsAreSeenFromEverywhere) {
+  EXPECT_EQ(seen_positions(Segments{{14, 2}}, KeyPattern(3, 2)), (Segments{{0, 2}, {12, 4}}));
+  EXPECT_EQ(seeing_positions(Segments{{1, 2}}, KeyPattern(3, 2), 20), (Segments{{1, 19}}));
+  EXPECT_EQ(seeing_positions(Segments{{2, 2}}, KeyPattern(3, 2), 20), (Segments{{2, 4}}));
+  KeyPattern anywhere(3, 2);
+  anywhere.begins_anywhere = true;
+  EXPECT_EQ(seen_positions(Segments{{14, 2}}, anywhere), (Segments{{0, 16}}));
+  EXPECT_EQ(seeing_positions(Segments{{2, 2}}, anywhere, 20), (Segments{{2, 18}}));
 }
 
 TEST(KeyRangesTest, SeenPositionsAreTheHaloOfEachSegment) {
