@@ -27,6 +27,15 @@ std::int64_t append_run(std::int64_t begin, std::span<const std::int64_t> counts
   return begin + rows_of(0, num_places);
 }
 
+// Appends what [begin, end) has of [from, to), counted from `origin`.
+void append_common(std::int64_t begin, std::int64_t end, std::int64_t from, std::int64_t to,
+                   std::int64_t origin, RowRanges& runs) {
+  const std::int64_t first = std::max(begin, from), last = std::min(end, to);
+  if (first >= last) return;
+  runs.first.push_back(first - origin);
+  runs.count.push_back(last - first);
+}
+
 // Of a part: what rank p has between its cuts.
 std::int64_t rows_of_part(std::span<const std::int64_t> cuts, const RowCuts& all, int rank,
                           int part) {
@@ -92,6 +101,39 @@ RowRanges rows_from_ranks(const RouteCounts& route, int num_ranks, Piece piece) 
     begin = append_run(begin, counts, piece, ranges);
   }
   return ranges;
+}
+
+RowRanges runs_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece) {
+  const RowRanges ranks = rows_to_ranks(route, placement, piece);
+  RowRanges runs;
+  std::int64_t row = 0;
+  for (int p = 0; p < placement.num_ranks(); ++p) {
+    const auto at = static_cast<std::size_t>(p);
+    for (std::int64_t place = placement.first_place(p); place < placement.first_place(p + 1);
+         ++place) {
+      const std::int64_t end = row + route.place_counts[static_cast<std::size_t>(place)];
+      append_common(row, end, ranks.first[at], ranks.first[at] + ranks.count[at], 0, runs);
+      row = end;
+    }
+    runs.ends.push_back(runs.count.size());
+  }
+  return runs;
+}
+
+RowRanges runs_from_ranks(const RouteCounts& route, int num_ranks, Piece piece) {
+  const std::int64_t num_local = num_local_places(route);
+  const std::int64_t begin = first_row_of(route, piece), end = end_row_of(route, piece);
+  RowRanges runs;
+  std::vector<std::int64_t> row(route.expert_offsets.begin(), route.expert_offsets.end() - 1);
+  for (std::int64_t i = 0; i < num_ranks * num_local; ++i) {
+    std::int64_t& from = row[static_cast<std::size_t>(i % num_local)];
+    const std::int64_t to = from + route.recv_counts[static_cast<std::size_t>(i)];
+    append_common(from, to, begin, end, route.is_cut() ? begin : 0, runs);
+    from = to;
+    if (i % num_local == num_local - 1) runs.ends.push_back(runs.count.size());
+  }
+  runs.ends.resize(static_cast<std::size_t>(num_ranks), runs.count.size());
+  return runs;
 }
 
 std::int64_t first_row_of(const RouteCounts& route, Piece piece) {

@@ -26,10 +26,12 @@ struct RowCuts {
   int num_parts() const { return static_cast<int>(rows.size()) - 1; }
 };
 
-// Rows by rank, as Group::start_all_to_all_v takes them.
+// Rows by rank, as Group::start_all_to_all_v takes them: a run for each rank or, with `ends`,
+// several.
 struct RowRanges {
   std::vector<std::int64_t> first;
   std::vector<std::int64_t> count;
+  std::vector<std::size_t> ends = {};
 };
 
 // Of tokens that travel once (token_delivery.hpp): the sizes of the exchanges. all_gather has one,
@@ -74,9 +76,9 @@ struct Route : RouteCounts {
                           // exact mode only
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
   Tensor token_of_row;    // i32 [T k], -1 beyond the slots that have a row
-  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order arrived, within its
-                          // part if rows are cut; empty when rows arrive in expert order (one rank,
-                          // or at most one local expert and whole sequences)
+  Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order is among the rows by
+                          // source, within its part if rows are cut. Only where rows of split
+                          // sequences are merged after they arrived, or tokens travel once
   // Only where tokens travel once. i32: the token of a row of the expert order among those that
   // have reached this rank, growable [R]; with hierarchical the tokens that leave, node by node,
   // and which of those that arrive are sent on, by rank.
@@ -100,6 +102,10 @@ struct Piece {
 // the order of arrival; those of a part arrive as if they were all.
 RowRanges rows_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece);
 RowRanges rows_from_ranks(const RouteCounts& route, int num_ranks, Piece piece);
+// The same rows, each place's as a run of its own, and where these lie in the expert order of whole
+// sequences: by place, then by source. So they need no order when they have arrived.
+RowRanges runs_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece);
+RowRanges runs_from_ranks(const RouteCounts& route, int num_ranks, Piece piece);
 // The rows of a piece in the expert order: the first, and the one after the last.
 std::int64_t first_row_of(const RouteCounts& route, Piece piece);
 std::int64_t end_row_of(const RouteCounts& route, Piece piece);

@@ -20,20 +20,37 @@ TensorView used(const Tensor& rows, std::int64_t num_rows) {
   return rows->slice_rows(0, num_rows);
 }
 
-void pack(const TensorView& rows, const RowRanges& ranges, const WireRows& wire,
-          const TensorView& packed) {
-  for (std::size_t p = 0; p < ranges.first.size(); ++p) {
-    const std::int64_t begin = ranges.first[p], end = begin + ranges.count[p];
-    kernels::pack_rows(rows.slice_rows(begin, end), wire.format, packed.slice_rows(begin, end));
+// Calls visit(begin, end) for the rows of runs, and for runs that lie side by side once.
+template <class Visit>
+void for_each_stretch(const RowRanges& runs, const Visit& visit) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> ascending;
+  for (std::size_t i = 0; i < runs.first.size(); ++i)
+    if (runs.count[i] > 0) ascending.emplace_back(runs.first[i], runs.first[i] + runs.count[i]);
+  std::ranges::sort(ascending);
+  for (std::size_t i = 0; i < ascending.size();) {
+    const std::int64_t begin = ascending[i].first;
+    std::int64_t end = begin;
+    while (i < ascending.size() && ascending[i].first == end) end = ascending[i++].second;
+    visit(begin, end);
   }
 }
 
-void unpack(const TensorView& packed, const RowRanges& ranges, const WireRows& wire,
+void pack(const TensorView& rows, const RowRanges& runs, const WireRows& wire,
+          const TensorView& packed) {
+  for_each_stretch(runs, [&](std::int64_t begin, std::int64_t end) {
+    kernels::pack_rows(rows.slice_rows(begin, end), wire.format, packed.slice_rows(begin, end));
+  });
+}
+
+void unpack(const TensorView& packed, const RowRanges& runs, const WireRows& wire,
             const TensorView& rows) {
-  for (std::size_t p = 0; p < ranges.first.size(); ++p) {
-    const std::int64_t begin = ranges.first[p], end = begin + ranges.count[p];
+  for_each_stretch(runs, [&](std::int64_t begin, std::int64_t end) {
     kernels::unpack_rows(packed.slice_rows(begin, end), wire.format, rows.slice_rows(begin, end));
-  }
+  });
+}
+
+RankRows by_rank(const RowRanges& ranges) {
+  return {ranges.first, ranges.count, ranges.ends};
 }
 
 // Where the rows of a piece arrived.
@@ -159,7 +176,7 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
                {num_local_places() * group_.size() * (num_tokens / unit_rows) + 1});
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
   route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
-  if (!arrives_in_order())
+  if (has_arrival_order())
     route.arrival_of_row =
         Tensor::growable(device, Purpose::activation, DType::i32, {most_rows(num_tokens)});
   if (delivery_)
@@ -193,7 +210,7 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
   capacity.require(route.num_rows);
   const bool has_units = by_unit && scratch.units.rows > 0;
   if (has_units) find_units(indices, route, scratch);
-  if (!arrives_in_order()) {
+  if (has_arrival_order()) {
     TensorView arrival_numbers;
     if (sharing_.num_ranks > 1)
       arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
@@ -347,6 +364,16 @@ MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
   return moving;
 }
 
+RowRanges Dispatcher::sent_by_rank(const Route& route, Piece piece) const {
+  return arrives_in_order() ? runs_to_ranks(route, placement_, piece)
+                            : rows_to_ranks(route, placement_, piece);
+}
+
+RowRanges Dispatcher::received_by_rank(const Route& route, Piece piece) const {
+  return arrives_in_order() ? runs_from_ranks(route, group_.size(), piece)
+                            : rows_from_ranks(route, group_.size(), piece);
+}
+
 MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,
                                         const TensorView& spare, const TensorView& rows,
                                         Piece piece, const WireRows& wire) const {
@@ -355,12 +382,10 @@ MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& ro
     return MovingRows(slots);
   }
   const TensorView arrival = arrives_in_order() ? rows : spare;
-  const RowRanges to = rows_to_ranks(route, placement_, piece);
-  const RowRanges from = rows_from_ranks(route, group_.size(), piece);
+  const RowRanges to = sent_by_rank(route, piece), from = received_by_rank(route, piece);
   if (wire.is_used()) pack(slots, to, wire, wire.slots);
-  Event event =
-      group_.start_all_to_all_v(wire.is_used() ? wire.slots : slots, {to.first, to.count},
-                                wire.is_used() ? wire.rows : arrival, {from.first, from.count});
+  Event event = group_.start_all_to_all_v(wire.is_used() ? wire.slots : slots, by_rank(to),
+                                          wire.is_used() ? wire.rows : arrival, by_rank(from));
   const TensorView taken = rows_of(rows, route, piece);
   MovingRows moving = arrives_in_order()
                           ? MovingRows(taken, std::move(event))
@@ -380,12 +405,11 @@ MovingRows Dispatcher::start_from_experts(const TensorView& rows, const Route& r
   const TensorView arrival = arrives_in_order() ? rows : spare;
   if (!arrives_in_order())
     kernels::scatter_rows(rows_of(rows, route, piece), order_of(route, piece), arrival);
-  const RowRanges to = rows_from_ranks(route, group_.size(), piece);
-  const RowRanges from = rows_to_ranks(route, placement_, piece);
+  const RowRanges to = received_by_rank(route, piece), from = sent_by_rank(route, piece);
   if (wire.is_used()) pack(arrival, to, wire, wire.rows);
-  MovingRows moving(slots, group_.start_all_to_all_v(
-                               wire.is_used() ? wire.rows : arrival, {to.first, to.count},
-                               wire.is_used() ? wire.slots : slots, {from.first, from.count}));
+  MovingRows moving(slots,
+                    group_.start_all_to_all_v(wire.is_used() ? wire.rows : arrival, by_rank(to),
+                                              wire.is_used() ? wire.slots : slots, by_rank(from)));
   if (wire.is_used())
     moving.arrive_ = [=] {
       unpack(wire.slots, from, wire, slots);

@@ -6,9 +6,10 @@
 // of the expert, slot), so each rank's share is contiguous. On the expert side they are sorted by
 // (local place, token identity): an expert sees its rows in the same order whatever the number of
 // ranks. Where ranks hold whole sequences, in ascending order, that is (local place, source rank,
-// slot). Where sequences are split over context ranks, the tokens' numbers travel once with the
-// route, and the rows of the ranks that share sequences are merged by them. A slot of expert -1 is
-// dropped: it has no row (kernels/routing/permute.hpp).
+// slot): then the rows for each place are a message of their own, which arrives where they belong.
+// Where sequences are split over context ranks, the tokens' numbers travel once with the route, and
+// the rows of the ranks that share sequences are merged by them after they have arrived. A slot of
+// expert -1 is dropped: it has no row (kernels/routing/permute.hpp).
 //
 // to_experts and from_experts are adjoint to each other (each is the other's inverse permutation),
 // and so are the two halves of the layer: forward dispatch = gather, to_experts; its backward =
@@ -150,7 +151,8 @@ class Dispatcher {
   // these hold gradients, `again`, scratch.sent_again.
   MovingRows start_dispatch(const TensorView& x, const Route& route, DispatchScratch& scratch,
                             const TensorView& x_rows, Piece piece = {}, bool again = false) const;
-  // slots: [T k, H] sorted rows of this rank's tokens; rows, spare: [R, H], distinct. Gives the
+  // slots: [T k, H] sorted rows of this rank's tokens; rows, spare: [R, H], distinct. `spare` is
+  // only written where sequences are split. Gives the
   // piece's rows in expert order: of `rows`, or with one rank, where nothing needs to move and
   // there are no pieces, `slots` itself.
   MovingRows start_to_experts(const TensorView& slots, const Route& route, const TensorView& spare,
@@ -172,9 +174,14 @@ class Dispatcher {
   bool moves_rows() const { return group_.size() > 1; }
 
  private:
-  bool arrives_in_order() const {
-    return !moves_rows() || (num_local_places() <= 1 && sharing_.num_ranks == 1);
+  bool arrives_in_order() const { return !moves_rows() || sharing_.num_ranks == 1; }
+  // Of a route: what is merged, and what says where the tokens of rows are, is first by source.
+  bool has_arrival_order() const {
+    return !arrives_in_order() || (delivery_ && num_local_places() > 1);
   }
+  // What of the rows on the token side, and on the experts' side, each rank's messages are.
+  RowRanges sent_by_rank(const Route& route, Piece piece) const;
+  RowRanges received_by_rank(const Route& route, Piece piece) const;
   // Sends each rank its rows of `own` [places, n], and receives [P, local places, n].
   void exchange_by_place(const TensorView& own, const TensorView& received) const;
   TensorView exchange_counts(DispatchScratch& scratch) const;

@@ -20,6 +20,11 @@ std::vector<std::int64_t> begins_of(std::span<const std::int64_t> counts, const 
 
 }  // namespace
 
+std::int64_t RankRows::rows_of(std::size_t rank) const {
+  const std::span<const std::int64_t> counts = counts_of(rank);
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+}
+
 Event Group::start_all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
                                 const TensorView& recv, std::span<const std::int64_t> recv_rows) {
   const std::vector<std::int64_t> to = begins_of(send_rows, send);

@@ -33,11 +33,25 @@ namespace switchyard {
 
 enum class ReduceOp : std::uint8_t { sum, max, min };
 
-// What of a tensor goes to, or comes from, each rank of a group: rank p's are the rows first[p] ...
-// first[p] + count[p] - 1. Counts may be zero. Borrowed.
+// What of a tensor goes to, or comes from, each rank of a group, in runs: run i is the rows
+// first[i]
+// ... first[i] + count[i] - 1. Rank p has run p or, if `ends` is given, the runs from ends[p - 1]
+// to ends[p] - 1. Counts may be zero. Borrowed.
 struct RankRows {
   std::span<const std::int64_t> first;
   std::span<const std::int64_t> count;
+  std::span<const std::size_t> ends = {};
+
+  std::size_t num_ranks() const { return ends.empty() ? count.size() : ends.size(); }
+  std::size_t begin_of(std::size_t rank) const {
+    if (ends.empty()) return rank;
+    return rank == 0 ? 0 : ends[rank - 1];
+  }
+  std::size_t end_of(std::size_t rank) const { return ends.empty() ? rank + 1 : ends[rank]; }
+  std::span<const std::int64_t> counts_of(std::size_t rank) const {
+    return count.subspan(begin_of(rank), end_of(rank) - begin_of(rank));
+  }
+  std::int64_t rows_of(std::size_t rank) const;
 };
 
 class Group {
@@ -61,9 +75,10 @@ class Group {
   // whole: contiguous, any type, P equal parts; part `rank()` goes to all others. n (P - 1) / P.
   virtual Event start_all_gather(const TensorView& whole) = 0;
   // The rows `to` of send go to the ranks, the rows `from` of recv come from them; a rank receives
-  // from each other as many as that one sends to it. Both [rows, H] contiguous, of one type. What
-  // goes to oneself is copied. send and recv do not overlap. Rows of recv that are not in `from`
-  // are not touched: so a long exchange can travel in pieces, each from some row of every rank on.
+  // from each other the runs that that one sends to it, but for empty ones: as many, each as long,
+  // in the same order. Both [rows, H] contiguous, of one type. What goes to oneself is copied. send
+  // and recv do not overlap. Rows of recv that are not in `from` are not touched: so a long
+  // exchange can travel in pieces, each from some row of every rank on.
   virtual Event start_all_to_all_v(const TensorView& send, const RankRows& to,
                                    const TensorView& recv, const RankRows& from) = 0;
   // All rows: send is sorted by receiving rank and recv by sending rank, without gaps.

@@ -19,10 +19,11 @@ class LocalGroup final : public Group {
 
   Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView& recv,
                            const RankRows& from) override {
-    expect(to.count.size() == 1 && from.count.size() == 1 && to.count[0] == from.count[0],
-           "as many rows received as sent");
-    move(send.slice_rows(to.first[0], to.first[0] + to.count[0]),
-         recv.slice_rows(from.first[0], from.first[0] + from.count[0]));
+    expect(to.num_ranks() == 1 && from.num_ranks() == 1 && std::ranges::equal(to.count, from.count),
+           "the runs of rows received that are sent");
+    for (std::size_t i = 0; i < to.count.size(); ++i)
+      move(send.slice_rows(to.first[i], to.first[i] + to.count[i]),
+           recv.slice_rows(from.first[i], from.first[i] + from.count[i]));
     return {};
   }
 

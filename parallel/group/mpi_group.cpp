@@ -55,15 +55,40 @@ int checked_count(std::size_t count) {
 }
 
 void expect_rows_inside(const TensorView& view, const RankRows& rows, std::size_t num_ranks) {
-  expect(rows.first.size() == num_ranks && rows.count.size() == num_ranks,
-         "one row count for each rank");
-  for (std::size_t p = 0; p < num_ranks; ++p)
-    expect(rows.count[p] >= 0 && rows.first[p] >= 0 && rows.first[p] + rows.count[p] <= view.rows(),
+  expect(rows.num_ranks() == num_ranks && rows.first.size() == rows.count.size() &&
+             rows.end_of(num_ranks - 1) == rows.count.size() && std::ranges::is_sorted(rows.ends),
+         "row counts for each rank");
+  for (std::size_t i = 0; i < rows.count.size(); ++i)
+    expect(rows.count[i] >= 0 && rows.first[i] >= 0 && rows.first[i] + rows.count[i] <= view.rows(),
            "rows inside the tensors of an exchange");
 }
 
 std::int64_t rows_in(const RankRows& rows) {
   return std::accumulate(rows.count.begin(), rows.count.end(), std::int64_t{0});
+}
+
+// The runs of rows that a rank has, as bytes.
+template <class Take>
+void for_each_run(const TensorView& view, const RankRows& rows, std::size_t rank, Take&& take) {
+  const std::int64_t row_bytes = view.cols() * size_of(view.dtype);
+  for (std::size_t i = rows.begin_of(rank); i < rows.end_of(rank); ++i)
+    if (rows.count[i] > 0)
+      take(view.host_bytes() + rows.first[i] * row_bytes, rows.count[i] * row_bytes);
+}
+
+// What a rank sends to itself.
+void copy_own(const TensorView& send, const RankRows& to, const TensorView& recv,
+              const RankRows& from, std::size_t rank) {
+  std::vector<std::pair<std::byte*, std::int64_t>> taken;
+  for_each_run(recv, from, rank,
+               [&](std::byte* data, std::int64_t bytes) { taken.emplace_back(data, bytes); });
+  std::size_t next = 0;
+  for_each_run(send, to, rank, [&](const std::byte* data, std::int64_t bytes) {
+    expect(next < taken.size() && taken[next].second == bytes,
+           "the runs that this rank sends to itself as it receives them");
+    std::memcpy(taken[next++].first, data, static_cast<std::size_t>(bytes));
+  });
+  expect(next == taken.size(), "as many rows from this rank to itself as it receives from itself");
 }
 
 void expect_exchangeable(const TensorView& view) {
@@ -244,13 +269,13 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
   const std::size_t own = static_cast<std::size_t>(rank());
   expect_rows_inside(send, to, num_ranks);
   expect_rows_inside(recv, from, num_ranks);
-  expect(to.count[own] == from.count[own],
+  expect(to.rows_of(own) == from.rows_of(own),
          "as many rows from this rank to itself as it receives from itself");
   expect_exchangeable(send);
   expect_exchangeable(recv);
   expect(send.empty() || recv.empty() || (send.cols() == recv.cols() && send.dtype == recv.dtype),
          "rows of one type and length");
-  if (!send.empty()) wire::record(*send.device, wire::all_to_all_v(send, to.count, rank()));
+  if (!send.empty()) wire::record(*send.device, wire::all_to_all_v(send, to, rank()));
 
   const std::int64_t send_row_bytes = send.cols() * size_of(send.dtype);
   const std::int64_t recv_row_bytes = recv.cols() * size_of(recv.dtype);
@@ -268,20 +293,17 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
   Messages messages(site.communicator, site.tag);
   for (std::size_t i = 1; i < num_ranks; ++i) {
     const std::size_t p = (own + num_ranks - i) % num_ranks;
-    if (from.count[p] > 0)
-      messages.receive(static_cast<int>(p), received.host_bytes() + from.first[p] * recv_row_bytes,
-                       from.count[p] * recv_row_bytes);
+    for_each_run(received, from, p, [&](std::byte* data, std::int64_t bytes) {
+      messages.receive(static_cast<int>(p), data, bytes);
+    });
   }
   for (std::size_t i = 1; i < num_ranks; ++i) {
     const std::size_t p = (own + i) % num_ranks;
-    if (to.count[p] > 0)
-      messages.send(static_cast<int>(p), sent.host_bytes() + to.first[p] * send_row_bytes,
-                    to.count[p] * send_row_bytes);
+    for_each_run(sent, to, p, [&](const std::byte* data, std::int64_t bytes) {
+      messages.send(static_cast<int>(p), data, bytes);
+    });
   }
-  if (to.count[own] > 0)
-    std::memcpy(received.host_bytes() + from.first[own] * recv_row_bytes,
-                sent.host_bytes() + to.first[own] * send_row_bytes,
-                static_cast<std::size_t>(to.count[own] * send_row_bytes));
+  copy_own(sent, to, received, from, own);
   return staging.then_back(logged<Transfer>(log_, record, std::move(messages)));
 }
 

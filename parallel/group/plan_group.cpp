@@ -59,9 +59,9 @@ class PlanGroup final : public Group {
   Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView&,
                            const RankRows& from) override {
     const std::size_t num_ranks = static_cast<std::size_t>(size());
-    expect(to.count.size() == num_ranks && from.count.size() == num_ranks,
-           "one row count for each rank");
-    const double bytes = wire::all_to_all_v(send, to.count, rank());
+    expect(to.num_ranks() == num_ranks && from.num_ranks() == num_ranks,
+           "row counts for each rank");
+    const double bytes = wire::all_to_all_v(send, to, rank());
     if (device_.profile().in_control())
       device_.profile().record(
           {.control_bytes = bytes, .control_messages = static_cast<double>(size() - 1)});

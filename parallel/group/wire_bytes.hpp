@@ -27,10 +27,9 @@ inline double broadcast(std::int64_t bytes, int size) {
   return all_gather(bytes, size);
 }
 
-inline double all_to_all_v(const TensorView& send, std::span<const std::int64_t> send_rows,
-                           int rank) {
-  const std::int64_t rows = std::accumulate(send_rows.begin(), send_rows.end(), std::int64_t{0}) -
-                            send_rows[static_cast<std::size_t>(rank)];
+inline double all_to_all_v(const TensorView& send, const RankRows& to, int rank) {
+  const std::int64_t rows = std::accumulate(to.count.begin(), to.count.end(), std::int64_t{0}) -
+                            to.rows_of(static_cast<std::size_t>(rank));
   return rows == 0 ? 0.0 : static_cast<double>(rows * send.cols() * size_of(send.dtype));
 }
 

@@ -233,6 +233,19 @@ void expect_identity_order(Exchange& exchange, Choice choice, ContextSharing sha
   }
 }
 
+// Rows of whole sequences arrive where their experts take them: nobody puts them there afterwards.
+void expect_no_detour(Exchange& exchange, ContextSharing sharing) {
+  if (sharing.num_ranks > 1) return;
+  const Route& route = exchange.route;
+  const Tensor u = exchange.random("u", route.num_sent);
+  const Tensor rows = exchange.zeros(route.num_rows), back = exchange.zeros(route.num_sent);
+  const TensorView nothing;
+  const TensorView moved = exchange.dispatcher.start_to_experts(u, route, nothing, rows).finish();
+  const TensorView returned =
+      exchange.dispatcher.start_from_experts(moved, route, nothing, back).finish();
+  EXPECT_EQ(to_doubles(returned), to_doubles(u));
+}
+
 // In pieces that are under way together, into buffers of NaN: the bits of the whole. There are none
 // where nothing travels.
 void expect_pieces_as_the_whole(Exchange& exchange) {
@@ -284,6 +297,7 @@ void expect_dispatch_and_back(Exchange& exchange, Choice choice, ContextSharing 
   expect_adjoint_dispatch(exchange, group);
   expect_adjoint_combine(exchange, group);
   expect_identity_order(exchange, choice, sharing, group);
+  expect_no_detour(exchange, sharing);
   expect_pieces_as_the_whole(exchange);
 }
 

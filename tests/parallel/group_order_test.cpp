@@ -162,6 +162,53 @@ TEST_F(GroupOrderTest, AllToAllOfAPieceLeavesTheOtherRows) {
                InternalError);
 }
 
+// Three runs for each rank, of which every third is empty, taken apart on arrival: run i of rank p
+// becomes the p-th of the i-th third.
+TEST_F(GroupOrderTest, AllToAllOfSeveralRunsPutsEachInItsPlace) {
+  constexpr std::int64_t num_runs = 3;
+  const auto length = [](int from, int to, std::int64_t run) {
+    return (from + 2 * to + run) % 3 == 0 ? 0 : 1 + (from + to + run) % 4;
+  };
+  const auto value = [](int from, int to, std::int64_t run, std::int64_t row) {
+    return static_cast<std::int32_t>(1000 * from + 100 * to + 10 * run + row);
+  };
+  Rows to_first, to_count, from_first, from_count;
+  std::vector<std::size_t> ends;
+  std::vector<std::int32_t> sent;
+  std::int64_t num_received = 0;
+  for (int p = 0; p < size_; ++p) {
+    for (std::int64_t run = 0; run < num_runs; ++run) {
+      to_first.push_back(std::ssize(sent));
+      to_count.push_back(length(rank_, p, run));
+      for (std::int64_t row = 0; row < to_count.back(); ++row)
+        sent.push_back(value(rank_, p, run, row));
+    }
+    ends.push_back(to_count.size());
+  }
+  from_first.resize(to_first.size());
+  from_count.resize(to_first.size());
+  std::vector<std::int32_t> wanted;
+  for (std::int64_t run = 0; run < num_runs; ++run)
+    for (int p = 0; p < size_; ++p) {
+      const std::size_t at = index(p * num_runs + run);
+      from_first[at] = num_received;
+      from_count[at] = length(p, rank_, run);
+      num_received += from_count[at];
+      for (std::int64_t row = 0; row < from_count[at]; ++row)
+        wanted.push_back(value(p, rank_, run, row));
+    }
+  sent.push_back(-1);  // a vector that is never empty
+  std::vector<std::int32_t> received(index(num_received + 1), -1);
+  wanted.push_back(-1);
+  group_
+      .start_all_to_all_v(view_of(*device_, sent.data(), {std::ssize(sent), 1}),
+                          {to_first, to_count, ends},
+                          view_of(*device_, received.data(), {std::ssize(received), 1}),
+                          {from_first, from_count, ends})
+      .wait_host();
+  EXPECT_EQ(received, wanted);
+}
+
 TEST_F(GroupOrderTest, AllToAllWithRanksThatSendOrReceiveNothing) {
   const int empty = size_ - 1;
   Exchange<float> silent(group_, *device_, 8, [empty](int from, int to) {
