@@ -56,7 +56,8 @@ struct RouteCounts {
   std::vector<std::int64_t> place_counts;    // [places]: rows of this rank's tokens by place
   std::vector<std::int64_t> recv_counts;     // [P, local places]: rows of each rank's tokens
   std::vector<std::int64_t> expert_offsets;  // [local places + 1] in the expert order
-  DeliveryCounts delivery;                   // empty with all_to_all
+  bool travels_once = false;                 // tokens do, in place of a row for each choice
+  DeliveryCounts delivery;                   // of that
   RowCuts cuts;                              // none if all ranks hold all their rows at once
 
   bool is_cut() const { return !cuts.empty(); }

@@ -24,7 +24,6 @@ class Mistakes {
 std::vector<ConfigMistake> dispatch_mistakes(const ExpertsConfig& config) {
   constexpr std::int64_t least = 2 * kernels::term_rows;
   const DispatchConfig& dispatch = config.dispatch;
-  const bool is_hierarchical = dispatch.kind == DispatchKind::hierarchical;
   Mistakes mistakes;
   if (config.max_rows > 0 && config.max_rows < least)
     mistakes.add(
@@ -33,16 +32,11 @@ std::vector<ConfigMistake> dispatch_mistakes(const ExpertsConfig& config) {
                     "cut sums of weight gradients; write at least {}, or 0 for all rows at "
                     "once",
                     config.max_rows, least, least));
-  if (dispatch.ranks_per_node > 0 && !is_hierarchical)
+  if (dispatch.ranks_per_node > 0 && dispatch.kind != DispatchKind::hierarchical)
     mistakes.add({"experts.dispatch.ranks_per_node", "experts.dispatch.kind"},
                  fmt::format("ranks_per_node = {} counts only with kind hierarchical, not with {}; "
                              "leave it out or change the kind",
                              dispatch.ranks_per_node, name_of(dispatch.kind)));
-  if (config.max_rows > 0 && is_hierarchical)
-    mistakes.add(
-        {"experts.max_rows", "experts.dispatch.kind"},
-        "with kind hierarchical a rank also holds tokens for the others of its node, which "
-        "max_rows does not bound; write max_rows: 0, or another kind");
   return mistakes.take();
 }
 

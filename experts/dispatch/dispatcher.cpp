@@ -108,7 +108,10 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
     sent_again =
         Tensor(device, Purpose::communication, compute, {num_tokens * experts.top_k, hidden});
   }
-  add_wire(device, compute, hidden, num_tokens * experts.top_k, at_once, capacity);
+  // With a bound on what a rank holds tokens that go node by node may have to travel as rows.
+  const bool has_rows_out = config.kind == DispatchKind::all_to_all ||
+                            (config.kind == DispatchKind::hierarchical && experts.max_rows > 0);
+  add_wire(device, compute, hidden, num_tokens * experts.top_k, at_once, has_rows_out, capacity);
   if (config.kind != DispatchKind::all_to_all)
     delivery.emplace(device, experts, placement.num_ranks(), hidden, compute, num_tokens,
                      sharing.most_tokens(num_tokens), max_rows, capacity);
@@ -120,7 +123,7 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
 }
 
 void DispatchScratch::add_wire(Device& device, DType compute, std::int64_t hidden,
-                               std::int64_t num_slots, std::int64_t at_once,
+                               std::int64_t num_slots, std::int64_t at_once, bool has_rows_out,
                                RowCapacity& capacity) {
   const auto add = [&](kernels::WireFormat format, Tensor& wire_slots, Tensor& received) {
     if (!kernels::is_packed(format, compute)) return;
@@ -129,7 +132,7 @@ void DispatchScratch::add_wire(Device& device, DType compute, std::int64_t hidde
     received = Tensor::growable(device, Purpose::communication, DType::u8, {at_once, bytes});
     capacity.add(received);
   };
-  if (config.kind == DispatchKind::all_to_all) add(config.wire, out_slots, out_rows);
+  if (has_rows_out) add(config.wire, out_slots, out_rows);
   add(config.wire_back(), back_slots, back_rows);
 }
 
@@ -193,6 +196,8 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
                        DispatchScratch& scratch, RowCapacity& capacity, bool by_unit) const {
   route.num_tokens = indices.rows();
   route.cuts = {};
+  route.travels_once = false;
+  route.delivery = {};
   const std::span<const std::int32_t> places =
       placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
   kernels::sort_by_expert(indices, places, scratch.counts,
@@ -218,8 +223,17 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
                            {.first = sharing_.first_rank, .size = sharing_.num_ranks},
                            used(route.arrival_of_row, route.num_rows));
   }
-  if (delivery_) delivery_->route(route, *scratch.delivery, capacity);
+  decide_way(route, scratch, capacity, has_units);
+}
+
+// With all_gather rows are found among the tokens before they are numbered by part.
+void Dispatcher::decide_way(Route& route, DispatchScratch& scratch, RowCapacity& capacity,
+                            bool has_units) const {
+  if (delivery_ && !delivery_->is_hierarchical())
+    route.travels_once = delivery_->route(route, *scratch.delivery, capacity, 0);
   if (moves_rows() && max_rows_ > 0) cut(route, scratch, has_units);
+  if (delivery_ && delivery_->is_hierarchical() && !route.is_cut())
+    route.travels_once = delivery_->route(route, *scratch.delivery, capacity, max_rows_);
 }
 
 void Dispatcher::exchange_by_place(const TensorView& own, const TensorView& received) const {
@@ -334,7 +348,7 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
     kernels::gather_rows(x, token_of_row, x_rows);
     return MovingRows(x_rows);
   }
-  if (delivery_) return start_delivery(x, route, scratch, x_rows, piece);
+  if (route.travels_once) return start_delivery(x, route, scratch, x_rows, piece);
   const TensorView slots = used(again ? scratch.sent_again : scratch.slots, route.num_sent);
   if (piece.count == 1) {
     kernels::gather_rows(x, token_of_row, slots);

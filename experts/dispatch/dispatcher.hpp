@@ -19,7 +19,8 @@
 //
 // With max_rows no rank holds more rows at once: if one of the group receives more, all take theirs
 // in parts, one after the other (RowCuts). The receiver decides where its rows are cut and tells
-// each sender.
+// each sender. Tokens that would go node by node travel as rows then, and so they do where a rank
+// would have to pass on more than max_rows of them.
 // Legend as in moe_layer.hpp.
 #pragma once
 
@@ -100,7 +101,7 @@ struct DispatchScratch {
  private:
   static WireRows wire_rows(kernels::WireFormat format, const Tensor& slots, const Tensor& rows);
   void add_wire(Device& device, DType compute, std::int64_t hidden, std::int64_t num_slots,
-                std::int64_t at_once, RowCapacity& capacity);
+                std::int64_t at_once, bool has_rows_out, RowCapacity& capacity);
 };
 
 // Rows that the buffers of a rank's expert side have room for at most, if it can receive most_rows.
@@ -185,6 +186,9 @@ class Dispatcher {
   // Sends each rank its rows of `own` [places, n], and receives [P, local places, n].
   void exchange_by_place(const TensorView& own, const TensorView& received) const;
   TensorView exchange_counts(DispatchScratch& scratch) const;
+  // How the rows of a route travel: once for each token or not, all at once or in parts.
+  void decide_way(Route& route, DispatchScratch& scratch, RowCapacity& capacity,
+                  bool has_units) const;
   void find_units(const TensorView& indices, Route& route, DispatchScratch& scratch) const;
   MovingRows start_delivery(const TensorView& x, const Route& route, DispatchScratch& scratch,
                             const TensorView& x_rows, Piece piece) const;

@@ -6,7 +6,6 @@
 #include "kernels/host_copy.hpp"
 #include "kernels/routing/permute.hpp"
 #include "kernels/rows/wire_rows.hpp"
-#include "tensor/error.hpp"
 
 namespace switchyard {
 
@@ -78,34 +77,6 @@ RankRows by_rank(const RowRanges& ranges) {
 
 }  // namespace
 
-NodeMap::NodeMap(const Group& group, std::int64_t ranks_per_node) {
-  node_of_rank_.resize(static_cast<std::size_t>(group.size()));
-  place_in_node_.resize(node_of_rank_.size());
-  for (int rank = 0; rank < group.size(); ++rank) {
-    const auto node = static_cast<std::size_t>(ranks_per_node > 0 ? rank / ranks_per_node
-                                                                  : group.topology().host_of(rank));
-    if (node >= ranks_of_node_.size()) ranks_of_node_.resize(node + 1);
-    node_of_rank_[static_cast<std::size_t>(rank)] = static_cast<int>(node);
-    place_in_node_[static_cast<std::size_t>(rank)] = static_cast<int>(ranks_of_node_[node].size());
-    ranks_of_node_[node].push_back(rank);
-  }
-  for (const std::vector<int>& ranks : ranks_of_node_)
-    expect(!ranks.empty(), "nodes that have ranks");
-}
-
-int NodeMap::proxy(int source, int node) const {
-  const std::span<const int> ranks = ranks_of(node);
-  return ranks[static_cast<std::size_t>(place_in_node_[static_cast<std::size_t>(source)]) %
-               ranks.size()];
-}
-
-std::vector<int> NodeMap::sources_of(int rank) const {
-  std::vector<int> sources;
-  for (int source = 0; source < static_cast<int>(node_of_rank_.size()); ++source)
-    if (proxy(source, node_of(rank)) == rank) sources.push_back(source);
-  return sources;
-}
-
 TokenDelivery::TokenDelivery(Group& group, const Placement& placement, const DispatchConfig& config,
                              std::int64_t top_k)
     : group_(group),
@@ -126,6 +97,9 @@ DeliveryScratch::DeliveryScratch(Device& device, const ExpertsConfig& config, in
     capacity.add(tensor);
   };
   const std::int64_t all_tokens = most_tokens * num_ranks;
+  const auto held = [&](std::int64_t rows) {
+    return config.max_rows > 0 ? std::min(rows, config.max_rows) : rows;
+  };
   const bool is_hierarchical = config.dispatch.kind == DispatchKind::hierarchical;
   const DType unpacked_type = compute;
   const std::int64_t unpacked_width = width;
@@ -136,7 +110,7 @@ DeliveryScratch::DeliveryScratch(Device& device, const ExpertsConfig& config, in
     compute = DType::i32;
     packed = fixed(compute, num_tokens, width);
     if (is_hierarchical)
-      grow(unpacked, unpacked_type, most_rows, unpacked_width);
+      grow(unpacked, unpacked_type, held(most_rows), unpacked_width);
     else
       unpacked = fixed(unpacked_type, all_tokens, unpacked_width);
   }
@@ -152,10 +126,10 @@ DeliveryScratch::DeliveryScratch(Device& device, const ExpertsConfig& config, in
   leaving_masks = fixed(DType::i64, num_tokens * most_nodes, num_words(num_ranks));
   sent_sizes = fixed(DType::i32, num_ranks, 1);
   heard_sizes = fixed(DType::i32, num_ranks, 1);
-  grow(delivered, compute, most_rows, width);
-  grow(at_node, compute, all_tokens, width);
+  grow(delivered, compute, held(most_rows), width);
+  grow(at_node, compute, held(all_tokens), width);
   grow(node_masks, DType::i64, all_tokens, num_words(num_ranks));
-  grow(forwarded, compute, all_tokens * most_nodes, width);
+  grow(forwarded, compute, held(all_tokens * most_nodes), width);
 }
 
 void TokenDelivery::add_to(Route& route, Device& device, std::int64_t num_tokens,
@@ -170,7 +144,8 @@ void TokenDelivery::add_to(Route& route, Device& device, std::int64_t num_tokens
   route.forwarded_row = growable(most_tokens * group_.size() * most_nodes);
 }
 
-void TokenDelivery::route(Route& route, DeliveryScratch& scratch, RowCapacity& capacity) const {
+bool TokenDelivery::route(Route& route, DeliveryScratch& scratch, RowCapacity& capacity,
+                          std::int64_t max_held) const {
   route.delivery = {};
   const Profile::ControlScope control(route.offsets->device->profile());
   number_own_tokens(route, scratch);
@@ -181,6 +156,10 @@ void TokenDelivery::route(Route& route, DeliveryScratch& scratch, RowCapacity& c
     const std::vector<std::int64_t> masks = arrive_at_node(route, scratch, capacity, own_masks);
     DeliveryCounts& counts = route.delivery;
     const std::vector<std::int32_t> forwarded = send_on(route, masks);
+    if (!all_hold_at_most(max_held, route, tokens)) {
+      counts = {};
+      return false;
+    }
     capacity.require(counts.num_forwarded);
     counts.num_forwarded = fit_to_plan(counts.forwarded, counts.num_forwarded, capacity);
     write_numbers(first_rows(route.forwarded_row, counts.num_forwarded), forwarded);
@@ -190,6 +169,23 @@ void TokenDelivery::route(Route& route, DeliveryScratch& scratch, RowCapacity& c
     kernels::gather_rows(row_numbers, first_rows(route.arrival_of_row, route.num_rows),
                          as_column(first_rows(route.delivered_row, route.num_rows)));
   }
+  return true;
+}
+
+// What arrives for a node is for one of its ranks at least: so no fewer tokens are sent on.
+bool TokenDelivery::all_hold_at_most(std::int64_t max_held, const Route& route,
+                                     const TokenLists& own) const {
+  if (max_held == 0) return true;
+  std::int64_t most = route.delivery.num_forwarded;
+  if (route.offsets->device->is_plan())
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      std::int64_t forwarded = 0;
+      for (const int of_node : nodes_.ranks_of(nodes_.node_of(rank)))
+        forwarded += std::ssize(own[static_cast<std::size_t>(of_node)]);
+      most = std::max(most, forwarded * std::ssize(nodes_.sources_of(rank)));
+    }
+  group_.all_reduce_values(std::span(&most, 1), ReduceOp::max);
+  return most <= max_held;
 }
 
 // all_gather: among those of all ranks, which is where a token lies when it has arrived;

@@ -19,37 +19,17 @@
 #include <vector>
 
 #include "experts/config.hpp"
+#include "experts/dispatch/node_map.hpp"
 #include "experts/route.hpp"
 #include "experts/row_capacity.hpp"
 #include "parallel/group/group.hpp"
 
 namespace switchyard {
 
-// The nodes of a group's ranks, and who stands for whom.
-class NodeMap {
- public:
-  // ranks_per_node: neighbouring ranks of the group that share a node; 0: those that share a host.
-  NodeMap(const Group& group, std::int64_t ranks_per_node);
-
-  int num_nodes() const { return static_cast<int>(ranks_of_node_.size()); }
-  int node_of(int rank) const { return node_of_rank_[static_cast<std::size_t>(rank)]; }
-  std::span<const int> ranks_of(int node) const {
-    return ranks_of_node_[static_cast<std::size_t>(node)];
-  }
-  // The rank of `node` that takes what `source` sends there; of its own node the source itself.
-  int proxy(int source, int node) const;
-  // The ranks whose tokens `rank` takes for its node, ascending.
-  std::vector<int> sources_of(int rank) const;
-
- private:
-  std::vector<int> node_of_rank_;
-  std::vector<int> place_in_node_;
-  std::vector<std::vector<int>> ranks_of_node_;
-};
-
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
 struct DeliveryScratch {
-  // most_tokens: of any rank; most_rows: that a rank can receive.
+  // most_tokens: of any rank; most_rows: that a rank can receive. With config.max_rows a rank
+  // passes on no more tokens at once.
   DeliveryScratch(Device& device, const ExpertsConfig& config, int num_ranks, std::int64_t width,
                   DType compute, std::int64_t num_tokens, std::int64_t most_tokens,
                   std::int64_t most_rows, RowCapacity& capacity);
@@ -86,15 +66,19 @@ class TokenDelivery {
   // Room in a route of num_tokens tokens; most_tokens: of any rank; most_rows: that it can receive.
   void add_to(Route& route, Device& device, std::int64_t num_tokens, std::int64_t most_tokens,
               std::int64_t most_rows) const;
-  // Fills route.delivered_row and what the host knows; rows are not cut yet. Collective.
-  void route(Route& route, DeliveryScratch& scratch, RowCapacity& capacity) const;
+  // Whether ranks pass on the tokens of others.
+  bool is_hierarchical() const { return config_.kind == DispatchKind::hierarchical; }
+  // Fills route.delivered_row and what the host knows; rows are not numbered within parts yet.
+  // Collective. Gives false, on all ranks, if one of them would hold more than max_held tokens for
+  // the others of its node; then these tokens have to travel as rows. 0: no bound.
+  bool route(Route& route, DeliveryScratch& scratch, RowCapacity& capacity,
+             std::int64_t max_held) const;
   // Starts the tokens' way: x [T, W]. Who waits for it then calls `arrive`, which may send them on,
   // and gives the tokens that reached this rank, of which route.delivered_row says the row's.
   Event start(const TensorView& x, const Route& route, DeliveryScratch& scratch) const;
   TensorView arrive(const Route& route, DeliveryScratch& scratch) const;
 
  private:
-  bool is_hierarchical() const { return config_.kind == DispatchKind::hierarchical; }
   // By receiving rank, the tokens that go there, ascending.
   using TokenLists = std::vector<std::vector<std::int32_t>>;
 
@@ -112,6 +96,8 @@ class TokenDelivery {
                                            RowCapacity& capacity,
                                            const std::vector<std::int64_t>& own_masks) const;
   std::vector<std::int32_t> send_on(Route& route, const std::vector<std::int64_t>& masks) const;
+  // own: a plan takes those of all ranks to be alike.
+  bool all_hold_at_most(std::int64_t max_held, const Route& route, const TokenLists& own) const;
   // What reaches this rank, and where each row's token lies there.
   void receive(Route& route, const TensorView& row_numbers, const TokenLists& own) const;
 

@@ -227,7 +227,8 @@ void add_dispatch(std::vector<Key>& keys) {
        .description =
            "Rows (choices of tokens) that a rank holds at once for its experts, "
            "whatever the router does: if a rank receives more, all take theirs in parts, "
-           "and the backward pass has them sent again. Slower, with the same bits. At "
+           "and the backward pass has them sent again. Slower, with the same bits. With "
+           "`hierarchical` also tokens that a rank passes on: of more, all travel as rows. At "
            "least 2048; 0: all that come."});
 }
 

@@ -101,9 +101,6 @@ TEST(ConfigRelations, RelationsPrintTheirEquation) {
       {"experts: {dispatch: {ranks_per_node: 2}}\n",
        "a.yaml:5:38: experts.dispatch.ranks_per_node: ranks_per_node = 2 counts only with kind "
        "hierarchical, not with all_to_all; leave it out or change the kind"},
-      {"experts: {max_rows: 4096, dispatch: hierarchical}\n",
-       "a.yaml:5:21: experts.max_rows: with kind hierarchical a rank also holds tokens for "
-       "the others of its node, which max_rows does not bound; write max_rows: 0, or another kind"},
       {"experts: {latent: 30, dispatch: {kind: all_gather, wire: fp8}}\n",
        "a.yaml:5:58: experts.dispatch.wire: with kind all_gather packed tokens travel in words of "
        "4 "
