@@ -1,5 +1,7 @@
 #include "bench/dispatch.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -47,8 +49,8 @@ class Problem {
     fill_random(weights_, 1);
   }
 
-  void use(Choices choices) {
-    const std::vector<std::int32_t> chosen = choices_of(size_, choices, group_.rank());
+  // chosen: the experts of this rank's tokens, [T, k].
+  void use(std::span<const std::int32_t> chosen) {
     kernels::copy_from_host<std::int32_t>(chosen, indices_);
     dispatcher_.route(indices_, {}, route_, scratch_, capacity_);
     copied_ = Tensor(*x_->device, Purpose::workspace, DType::u8, {copied_bytes()});
@@ -126,12 +128,26 @@ class Problem {
   Tensor copied_, copy_, bare_sent_, bare_received_;
 };
 
-void measure_kind(Group& world, const DispatchSize& size, DType precision, DispatchKind kind,
-                  const Repeats& repeats, Report& report) {
+struct Load {
+  std::string name;
+  std::vector<std::int32_t> chosen;
+};
+
+std::vector<Load> loads_of(const DispatchSize& size, const std::optional<TracedChoices>& traced,
+                           int rank) {
+  std::vector<Load> loads;
+  for (const Choices choices : {Choices::balanced, Choices::skewed, Choices::worst})
+    loads.push_back({std::string(name_of(choices)), choices_of(size, choices, rank)});
+  if (traced) loads.push_back({"traced", traced->of_rank(rank, size.num_tokens)});
+  return loads;
+}
+
+void measure_kind(Group& world, const DispatchSize& size, std::span<const Load> loads,
+                  DType precision, DispatchKind kind, const Repeats& repeats, Report& report) {
   const std::unique_ptr<Device> device = make_cpu_device();
   Problem problem(world, *device, size, precision, kind);
-  for (const Choices choices : {Choices::balanced, Choices::skewed, Choices::worst}) {
-    problem.use(choices);
+  for (const Load& load : loads) {
+    problem.use(load.chosen);
     std::int64_t fullest = problem.num_rows();
     world.all_reduce_values(std::span(&fullest, 1), ReduceOp::max);
     double bytes = problem.bytes_sent();
@@ -146,7 +162,7 @@ void measure_kind(Group& world, const DispatchSize& size, DType precision, Dispa
                            size.num_experts,
                            size.top_k,
                            std::string(name_of(kind)),
-                           std::string(name_of(choices)),
+                           load.name,
                            fullest,
                            bytes};
     append(row, times);
@@ -190,6 +206,11 @@ void run_dispatch(Group& world, const DispatchOptions& options, const Repeats& r
   report.note(
       "skewed: expert e is chosen as 1 / (e + 1); worst: the first top_k experts; fullest: rows of "
       "the fullest rank; sent: by the rank that sends most");
+  if (options.traced)
+    report.note(fmt::format(
+        "traced: what layer {} chose in step {}, its most chosen expert {:.2f} times as often as "
+        "the mean",
+        options.traced->layer, options.traced->step, options.traced->max_over_mean));
   std::vector<Column> columns{
       {"type", "precision", -6},
       {"tokens", "num_tokens", 7},
@@ -213,10 +234,12 @@ void run_dispatch(Group& world, const DispatchOptions& options, const Repeats& r
        {.heading = "x ceiling", .key = "times_ceiling", .width = 9, .num_decimals = 2}});
   report.columns(columns);
   for (const DType precision : options.precisions)
-    for (const DispatchSize& size : options.sizes)
+    for (const DispatchSize& size : options.sizes) {
+      const std::vector<Load> loads = loads_of(size, options.traced, world.rank());
       for (const DispatchKind kind :
            {DispatchKind::all_to_all, DispatchKind::all_gather, DispatchKind::hierarchical})
-        measure_kind(world, size, precision, kind, repeats, report);
+        measure_kind(world, size, loads, precision, kind, repeats, report);
+    }
   report.finish();
 }
 

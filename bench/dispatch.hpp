@@ -1,11 +1,14 @@
 // `switchyard bench dispatch`: the way of tokens to the experts' ranks and back, without experts:
 // gather, exchange, order, and on the way back the sum by token. By every kind of dispatch, for
-// choices that are even, as uneven as a router's without balance loss, and all of one rank.
+// choices that are even, as uneven as a router's without balance loss, and all of one rank; and for
+// those of a trace, if one is given.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "bench/report.hpp"
+#include "bench/traced_choices.hpp"
 #include "experts/config.hpp"
 
 namespace switchyard::bench {
@@ -23,6 +26,7 @@ struct DispatchOptions {
       {4096, 512, 16, 2},  // configs/bench/moe_216m.yaml
       {2048, 1024, 64, 8},
   };
+  std::optional<TracedChoices> traced;  // of as many experts and choices as each size
 };
 
 enum class Choices : std::uint8_t { balanced, skewed, worst };

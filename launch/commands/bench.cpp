@@ -41,6 +41,7 @@ struct Request {
   std::optional<SequenceLayout> layout;
   std::optional<Progress> progress;
   std::optional<std::int64_t> window, heads, kv_heads, head_dim;
+  std::string trace;  // of bench dispatch alone
 };
 
 std::string listed(std::span<const std::string_view> names) {
@@ -161,15 +162,32 @@ void require_ranks(const CommandContext& context, const std::string& name) {
                                  name));
 }
 
+// The trace's experts and choices go with the default's tokens, or with sizes that agree with them.
+void take_trace(bench::DispatchOptions& options, const Request& request, Group& world) {
+  options.traced = bench::read_choices(world, request.trace);
+  const std::int64_t num_experts = options.traced->num_experts, top_k = options.traced->top_k;
+  if (request.sizes.empty()) {
+    options.sizes.resize(1);
+    options.sizes.front().num_experts = num_experts;
+    options.sizes.front().top_k = top_k;
+  }
+  for (const bench::DispatchSize& size : options.sizes)
+    if (size.num_experts != num_experts || size.top_k != top_k)
+      throw UsageError("bench", fmt::format("--sizes: {} was traced with {} experts, top {}; end "
+                                            "sizes with x{}x{}",
+                                            request.trace, num_experts, top_k, num_experts, top_k));
+}
+
 void bench_dispatch(const CommandContext& context, const Request& request,
                     const bench::Output& output) {
-  const auto options =
+  auto options =
       options_of<bench::DispatchOptions, 4>("dispatch", request, "TOKENSxHIDDENxEXPERTSxTOP_K");
   for (const bench::DispatchSize& size : options.sizes)
     if (size.top_k > size.num_experts)
       throw UsageError("bench", fmt::format("--sizes: top_k {} is more than the {} experts",
                                             size.top_k, size.num_experts));
   require_ranks(context, "dispatch");
+  if (!request.trace.empty()) take_trace(options, request, context.session->world());
   bench::run_dispatch(context.session->world(), options, request.repeats, output);
 }
 
@@ -273,6 +291,12 @@ void refuse_disturb(const std::string& name, const Request& request) {
                      fmt::format("--disturb is an option of bench step; bench {} has none", name));
 }
 
+void refuse_trace(const std::string& name, const Request& request) {
+  if (!request.trace.empty())
+    throw UsageError(
+        "bench", fmt::format("--trace is an option of bench dispatch; bench {} has none", name));
+}
+
 void refuse_ring_options(const std::string& name, const Request& request) {
   const std::pair<const char*, bool> given[] = {
       {"lengths", request.lengths.has_value()},   {"scheme", request.scheme.has_value()},
@@ -365,6 +389,9 @@ int run_bench(const CommandContext& context) {
       .add("heads", "N", request.heads, "ring: query heads (8)")
       .add("kv-heads", "N", request.kv_heads, "ring: kv heads (2)")
       .add("head-dim", "N", request.head_dim, "ring: elements of a head (64)")
+      .add_path("trace", "PATH", request.trace,
+                "dispatch: also the choices of a run's trace of routing (docs/traces.md): the run, "
+                "its routing/ or a trace.h5; of its last step, the layer with the fullest expert")
       .add_path("output", "FILE", request.machine.output,
                 "machine: the profile (~/.config/switchyard/profile.yaml, where plan.profile: auto "
                 "looks); settings of other numbers of ranks in it stay")
@@ -381,6 +408,7 @@ int run_bench(const CommandContext& context) {
   request.arguments.assign(arguments.begin() + 1, arguments.end());
   if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
   if (benchmark.name != "machine") refuse_machine_options(std::string(benchmark.name), request);
+  if (benchmark.name != "dispatch") refuse_trace(std::string(benchmark.name), request);
   if (benchmark.name != "step") refuse_disturb(std::string(benchmark.name), request);
   Group& world = context.session->world();
   set_threads(RunConfig{}, world);

@@ -30,6 +30,8 @@ run 2 linear something
 expect_lines 1 "bench linear takes no argument something"
 run 2 linear --lengths 192
 expect_lines 1 "--lengths is an option of bench ring; bench linear has none"
+run 2 linear --trace none.h5
+expect_lines 1 "--trace is an option of bench dispatch; bench linear has none"
 run 2 linear --disturb
 expect_lines 1 "--disturb is an option of bench step; bench linear has none"
 run 2 ring --sizes 8

@@ -49,6 +49,14 @@ expect 0 "$switchyard" trace show plain/routing/steps-1-6/trace.h5
 expect 3 "$switchyard" trace show corpus.h5
 expect_lines 1 "corpus.h5: is no trace of routing"
 
+# How fast the traced choices travel: beside the made-up ones, and only in sizes of the trace.
+bench() { expect "$1" "$mpiexec" -n 2 "$switchyard" bench dispatch --precision fp32 --steps 1 --warmup 0 --trace plain "${@:2}"; }
+bench 0 --sizes 100x16x5x2
+[[ $(grep -c "^fp32 .* traced " <<<"$out") -eq 3 ]] || fail "bench dispatch --trace: $out"
+grep -q "^# traced: what layer [01] chose in step 6, its most chosen expert [1-9]" <<<"$out" || fail "no note: $out"
+bench 2 --sizes 100x16x8x2
+expect_lines 1 "plain was traced with 5 experts, top 2; end sizes with x5x2"
+
 # What is missing is said before any step, once, and leaves nothing.
 expect 3 "$mpiexec" -n 2 "$switchyard" train small.yaml run.output=more model.sequence_length=48 "${replay[@]}" \
   train.num_steps=7 experts.router.replay=plain
