@@ -16,11 +16,12 @@ struct Node {
 };
 
 std::vector<Node> nodes_of(const Placement& placement, std::int64_t top_k,
-                           std::int64_t ranks_per_node) {
+                           std::span<const int> node_of_rank) {
   std::vector<Node> nodes;
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
-    if (rank % ranks_per_node == 0) nodes.emplace_back();
-    Node& node = nodes.back();
+    const auto at = static_cast<std::size_t>(node_of_rank[static_cast<std::size_t>(rank)]);
+    if (at >= nodes.size()) nodes.resize(at + 1);
+    Node& node = nodes[at];
     const std::int64_t num_held = placement.num_places_of(rank);
     ++node.num_ranks;
     node.num_experts += num_held;
@@ -41,9 +42,18 @@ double chance_of(std::int64_t num_held, std::int64_t num_experts, std::int64_t t
 
 std::vector<DispatchRows> dispatch_rows(const Placement& placement, std::int64_t top_k,
                                         std::int64_t ranks_per_node) {
-  expect(ranks_per_node >= 1 && top_k <= placement.num_experts(),
-         "nodes of ranks, choices of experts");
-  const std::vector<Node> nodes = nodes_of(placement, top_k, ranks_per_node);
+  expect(ranks_per_node >= 1, "nodes of ranks");
+  std::vector<int> nodes;
+  for (int rank = 0; rank < placement.num_ranks(); ++rank)
+    nodes.push_back(static_cast<int>(rank / ranks_per_node));
+  return dispatch_rows(placement, top_k, nodes);
+}
+
+std::vector<DispatchRows> dispatch_rows(const Placement& placement, std::int64_t top_k,
+                                        std::span<const int> node_of_rank) {
+  expect(std::ssize(node_of_rank) == placement.num_ranks() && top_k <= placement.num_experts(),
+         "a node for each rank, choices of experts");
+  const std::vector<Node> nodes = nodes_of(placement, top_k, node_of_rank);
   const auto num_ranks = static_cast<double>(placement.num_ranks());
   const auto choices_per_expert =
       static_cast<double>(top_k) / static_cast<double>(placement.num_experts());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "experts/config.hpp"
@@ -20,7 +21,10 @@ struct DispatchRows {
 // How likely one of `num_held` of num_experts experts is among top_k different ones.
 double chance_of(std::int64_t num_held, std::int64_t num_experts, std::int64_t top_k);
 
-// Of every kind. Nodes are as many neighbouring ranks of the placement.
+// Of every kind. nodes: that of each rank of the placement, from 0 on.
+std::vector<DispatchRows> dispatch_rows(const Placement& placement, std::int64_t top_k,
+                                        std::span<const int> nodes);
+// Nodes are as many neighbouring ranks.
 std::vector<DispatchRows> dispatch_rows(const Placement& placement, std::int64_t top_k,
                                         std::int64_t ranks_per_node);
 // The kind with the fewest rows between nodes, of several such the one with the fewest within.

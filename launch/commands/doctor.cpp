@@ -34,7 +34,9 @@ int run_doctor(const CommandContext& context) {
   std::string folder = ".";
   bool json = false;
   double limit = 120;
-  Options options("doctor", "[--folder FOLDER] [--limit SECONDS] [--json]",
+  doctor::ExpertLayer layer{.num_experts = 64, .top_k = 8};
+  Options options("doctor",
+                  "[--folder FOLDER] [--experts N] [--top-k K] [--limit SECONDS] [--json]",
                   "Looks at the machines of a job: hosts, cores, binding, memory, what moves bytes "
                   "between ranks and how fast, and the folder that runs write to. Each line is ok, "
                   "warn or fail; what is not ok has one remedy. Alone it looks at this machine; "
@@ -44,9 +46,17 @@ int run_doctor(const CommandContext& context) {
       .add_path("folder", "FOLDER", folder, "the folder to probe: run.output, or where it will be")
       .add("limit", "SECONDS", limit,
            "without progress of any rank, then the ranks that hang are named; 0: none (120)")
+      .add("experts", "N", layer.num_experts,
+           "of a layer, spread over all ranks: for these the kind of dispatch is named (64)")
+      .add("top-k", "K", layer.top_k, "experts of a token (8)")
       .add("json", json, "print JSON, with all figures in plain units");
   if (!options.parse(context.arguments)) return 0;
   require_limit("doctor", limit);
+  constexpr std::int64_t most_experts = 1 << 20;
+  if (layer.num_experts < 1 || layer.num_experts > most_experts || layer.top_k < 1 ||
+      layer.top_k > layer.num_experts)
+    throw UsageError(
+        "doctor", fmt::format("--experts must be 1 to {}, --top-k 1 to the experts", most_experts));
 
   Group& world = context.session->world();
   doctor::Diagnosis diagnosis;
@@ -59,6 +69,7 @@ int run_doctor(const CommandContext& context) {
     doctor::check_cards(world, diagnosis);
     doctor::check_transport(world, diagnosis);
     doctor::check_links(world, diagnosis);
+    doctor::check_dispatch(world, layer, diagnosis);
     doctor::check_folder(world, folder, diagnosis);
     check_versions(context.launcher, diagnosis);
   });

@@ -67,6 +67,13 @@ void check_processors(Group& world, Diagnosis& diagnosis);  // instruction sets
 void check_cards(Group& world, Diagnosis& diagnosis);
 void check_transport(Group& world, Diagnosis& diagnosis);  // what moves bytes, copies within a host
 void check_links(Group& world, Diagnosis& diagnosis);      // latency, bandwidth, all-to-all
+// By which kind of dispatch tokens would reach their experts soonest over the links measured
+// before, if so many experts of a layer were spread over all ranks.
+struct ExpertLayer {
+  std::int64_t num_experts = 0;
+  std::int64_t top_k = 0;
+};
+void check_dispatch(Group& world, const ExpertLayer& layer, Diagnosis& diagnosis);
 // Shared or not, speed, locks, renames. The folder exists.
 void check_folder(Group& world, const std::string& folder, Diagnosis& diagnosis);
 

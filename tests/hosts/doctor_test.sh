@@ -32,12 +32,16 @@ between "$(rate h1 h3)" 0.8 1.2 || fail "1 Gbit/s measured as '$(rate h1 h3)'"
 between "$(rate h2 h3)" 0.8 1.2 || fail "1 Gbit/s measured as '$(rate h2 h3)'"
 between "$(rate h1 h2)" 2 1000 || fail "a link that is not limited measured as '$(rate h1 h2)'"
 grep -q "^warn  between *h1 to h3" <<<"$out" || fail "no warning of the slow link: $out"
+# Of 8 choices the rank beside, on the slowest link, has many, and they travel once.
+grep -q "^ok    dispatch *64 experts, top 8, on all 4 ranks: hierarchical (.* 1: all_to_all 1.00, all_gather " <<<"$out" ||
+  fail "no kind of dispatch: $out"
 
 # JSON of the same; a folder that each host has for itself is a failure with exit code 6.
 echo "$work/own" > local
-expect 6 doctor -n 2 --hosts h1:1,h2:1 --folder "$work/own" --json
+expect 6 doctor -n 2 --hosts h1:1,h2:1 --folder "$work/own" --json --experts 60 --top-k 1
 : > local
 says '"worst": "fail"'
+says '60 experts, top 1, on all 2 ranks: all_to_all ('
 says 'is another one on h2'
 [[ $(grep -c '"name": "h[12]"' <<<"$out") -eq 2 ]] || fail "not two hosts: $out"
 
