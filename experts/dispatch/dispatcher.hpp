@@ -190,6 +190,9 @@ class Dispatcher {
   void decide_way(Route& route, DispatchScratch& scratch, RowCapacity& capacity,
                   bool has_units) const;
   void find_units(const TensorView& indices, Route& route, DispatchScratch& scratch) const;
+  MovingRows start_straight(const TensorView& x, const TensorView& token_of_row,
+                            const TensorView& slots, const Route& route, const TensorView& x_rows,
+                            Piece piece) const;
   MovingRows start_delivery(const TensorView& x, const Route& route, DispatchScratch& scratch,
                             const TensorView& x_rows, Piece piece) const;
   void read_counts(const DispatchScratch& scratch, const TensorView& recv_counts, Route& route,
