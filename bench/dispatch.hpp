@@ -26,7 +26,8 @@ struct DispatchOptions {
       {4096, 512, 16, 2},  // configs/bench/moe_216m.yaml
       {2048, 1024, 64, 8},
   };
-  std::optional<TracedChoices> traced;  // of as many experts and choices as each size
+  std::optional<TracedChoices> traced =
+      std::nullopt;  // of as many experts and choices as each size
 };
 
 enum class Choices : std::uint8_t { balanced, skewed, worst };

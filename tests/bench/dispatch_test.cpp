@@ -14,7 +14,15 @@ namespace {
 using Json = nlohmann::json;
 
 const RunBenchmark dispatch = [](const bench::Repeats& repeats, const bench::Output& output) {
-  run_dispatch(world(), {.precisions = {DType::f32}, .sizes = {{60, 16, 6, 2}}}, repeats, output);
+  // Four tokens, over and over: the first expert and each of the next four.
+  const bench::TracedChoices traced{.step = 7,
+                                    .layer = 3,
+                                    .num_experts = 6,
+                                    .top_k = 2,
+                                    .max_over_mean = 3,
+                                    .experts = {0, 1, 0, 2, 0, 3, 0, 4}};
+  run_dispatch(world(), {.precisions = {DType::f32}, .sizes = {{60, 16, 6, 2}}, .traced = traced},
+               repeats, output);
 };
 
 TEST(Choices, AreDifferentExpertsForEachToken) {
@@ -50,7 +58,7 @@ TEST(BenchDispatch, HasEveryKindAndLoadBesideItsCeiling) {
   }
   const Json json = Json::parse(text);
   EXPECT_EQ(json.at("benchmark"), "dispatch");
-  ASSERT_EQ(json.at("rows").size(), 9u);
+  ASSERT_EQ(json.at("rows").size(), 12u);
   std::map<std::string, double> sent;
   for (const Json& row : json.at("rows")) {
     const std::string choices = row.at("choices");
@@ -58,7 +66,9 @@ TEST(BenchDispatch, HasEveryKindAndLoadBesideItsCeiling) {
     EXPECT_NEAR(row.at("times_ceiling").get<double>() * row.at("ceiling_share").get<double>(), 1,
                 1e-9);
     const int fullest = row.at("fullest_rows");
-    if (choices == "worst") {
+    if (choices == "traced") {  // of four tokens' eight choices
+      EXPECT_EQ(fullest, 60 * world().size() / 4 * (world().size() == 2 ? 6 : 5));
+    } else if (choices == "worst") {
       EXPECT_EQ(fullest, 60 * world().size() * 2);
     } else {
       EXPECT_GE(fullest, 60 * 2);
