@@ -23,7 +23,7 @@ std::uint64_t mixed(std::uint64_t key) {
 }  // namespace
 
 TokenIndex::TokenIndex(std::size_t num_tokens, std::size_t num_bytes)
-    : slots_(num_slots(num_tokens)) {
+    : slots_(num_slots(num_tokens)), filter_(std::bit_ceil(num_tokens / 4 + 1)) {
   texts_.reserve(num_bytes);
 }
 
@@ -48,11 +48,16 @@ bool TokenIndex::add(std::string_view text, std::int32_t token) {
   slot = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(text.size()),
           texts_.size(), token};
   texts_ += text;
+  const std::size_t bit = filter_bit(hash);
+  filter_[bit / 64] |= std::uint64_t{1} << bit % 64;
   return true;
 }
 
 std::int32_t TokenIndex::find(std::string_view text) const {
-  return slots_[place_of(text, std::hash<std::string_view>{}(text))].token;
+  const std::uint64_t hash = std::hash<std::string_view>{}(text);
+  const std::size_t bit = filter_bit(hash);
+  if ((filter_[bit / 64] >> bit % 64 & 1) == 0) return -1;
+  return slots_[place_of(text, hash)].token;
 }
 
 MergeIndex::MergeIndex(std::size_t num_merges) : slots_(num_slots(num_merges)) {}

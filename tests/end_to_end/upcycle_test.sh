@@ -38,7 +38,7 @@ expect_loss() {
 }
 upcycled copies -- experts.num_experts=4 experts.intermediate=48
 expect_loss copies
-upcycled parts -- experts.num_experts=6 experts.top_k=4 experts.intermediate=24
+upcycled parts -- experts.num_experts=6 experts.top_k=4 experts.intermediate=24 experts.bias=true experts.router.logit_bias=true
 [[ $made == *"2 layers with 6 experts: 3 copies of a feed-forward, each in 2 parts"* ]] || fail "parts: $made"
 expect_loss parts
 upcycled raw --router zero -- experts.num_experts=4 experts.intermediate=48 experts.normalize_top_k=false
@@ -66,6 +66,8 @@ refuse() {
   [[ ! -e none ]] || fail "a refused command left a folder"
 }
 refuse 2 "experts.intermediate = 48 / 36 is not whole" run small.yaml experts.intermediate=36
+refuse 2 "the dense layers have experts.activation swiglu, and the experts made of them would have clamped_swiglu" \
+  run small.yaml experts.intermediate=48 experts.activation=clamped_swiglu
 refuse 2 "experts.num_experts / its parts = 5 / 2 is not whole" run small.yaml experts.intermediate=24
 refuse 4 "was trained with model.num_heads 4, not 8" run small.yaml experts.intermediate=48 model.num_heads=8 model.num_kv_heads=4 model.head_dim=4
 refuse 4 "of which experts could be made" copies small.yaml experts.intermediate=48

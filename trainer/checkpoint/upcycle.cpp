@@ -38,6 +38,12 @@ bool has_part(std::string_view name, std::string_view part) {
 constexpr std::string_view of_experts = ".experts";
 constexpr std::string_view of_router = ".router.weight";
 
+// Of experts and routers, none of which a dense layer has.
+bool is_new_bias(std::string_view name) {
+  return has_part(name, ".router.bias") || has_part(name, ".router.logit_bias") ||
+         (has_part(name, of_experts) && name.ends_with(".bias"));
+}
+
 // The first feed-forward that becomes experts decides for all; each is checked when it is read.
 std::int64_t dense_width_of(const Manifest& manifest, const Config& config) {
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer) {
@@ -73,6 +79,11 @@ Cut cut_of(const Manifest& manifest, const Config& config) {
     throw ConfigError(
         "upcycling takes experts.router.kind top_k without limited groups; other routers do not "
         "choose whole copies of a feed-forward");
+  if (experts.activation != ExpertActivation::swiglu)
+    throw ConfigError(
+        fmt::format("the dense layers have experts.activation {}, and the experts made of them "
+                    "would have {}; leave it out",
+                    name_of(ExpertActivation::swiglu), name_of(experts.activation)));
   // What a chosen expert weighs before the router has learnt.
   const double score = experts.router.score == RouterScore::softmax
                            ? 1 / static_cast<double>(experts.num_experts)
@@ -115,13 +126,14 @@ class Upcycler {
 
  private:
   void fill(const std::string& name, const Shape& shape, std::span<float> values) {
+    if (is_new_bias(name)) return;  // zeros
     if (has_part(name, ".shared_experts.")) {
       if (has_part(name, ".down.")) std::ranges::fill(values, 0.0f);
     } else if (has_part(name, of_experts)) {
       fill_experts(name, shape, values);
     } else if (has_part(name, of_router)) {
       fill_router(values);
-    } else if (!has_part(name, ".router.bias")) {  // which is zeros
+    } else {
       reader_.read(SavedPart::value, dense_tensor(name, shape), 0, values);
     }
   }

@@ -87,18 +87,31 @@ std::vector<std::int64_t> row_order(TensorPart part, std::int64_t num_rows,
   return {};
 }
 
-// visit(theirs, ours): the place of every element.
+// visit(theirs, ours): the place of every element. Matrices that are transposed go by squares whose
+// rows, on both sides, stay in the cache.
 template <class Visit>
 void for_each_element(const MappedTensor& part, const Visit& visit) {
-  const std::int64_t num_rows = part.numel / part.num_cols;
-  for (std::int64_t row = 0; row < num_rows; ++row) {
-    const std::int64_t our_row =
-        part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)];
-    for (std::int64_t col = 0; col < part.num_cols; ++col)
-      visit(static_cast<std::size_t>(part.is_transposed ? col * num_rows + row
-                                                        : row * part.num_cols + col),
-            static_cast<std::size_t>(our_row * part.num_cols + col));
+  const std::int64_t num_rows = part.numel / part.num_cols, num_cols = part.num_cols;
+  const auto our_row = [&](std::int64_t row) {
+    return part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)];
+  };
+  if (!part.is_transposed) {
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      const std::int64_t theirs = row * num_cols, ours = our_row(row) * num_cols;
+      for (std::int64_t col = 0; col < num_cols; ++col)
+        visit(static_cast<std::size_t>(theirs + col), static_cast<std::size_t>(ours + col));
+    }
+    return;
   }
+  constexpr std::int64_t side = 32;
+  for (std::int64_t first_row = 0; first_row < num_rows; first_row += side)
+    for (std::int64_t first_col = 0; first_col < num_cols; first_col += side)
+      for (std::int64_t row = first_row; row < std::min(first_row + side, num_rows); ++row) {
+        const std::int64_t ours = our_row(row) * num_cols;
+        for (std::int64_t col = first_col; col < std::min(first_col + side, num_cols); ++col)
+          visit(static_cast<std::size_t>(col * num_rows + row),
+                static_cast<std::size_t>(ours + col));
+      }
 }
 
 bool is_stacked(TensorPart part) {
