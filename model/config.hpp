@@ -56,6 +56,7 @@ struct MixerConfig {
   std::int64_t window = 0;   // tokens, the query's own included
   std::int64_t globals = 0;  // first tokens of a document, seen beside the window
   std::int64_t sinks = 0;    // learned logits a head that take a share of the softmax
+  std::int64_t slots = 0;    // learned keys and values that every query sees
   std::int64_t conv = 0;     // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
   std::int64_t heads = 0;             // 0: num_heads
@@ -144,6 +145,11 @@ struct ModelConfig {
   bool has_convolution() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (mixer_of_layer(layer).conv > 0) return true;
+    return false;
+  }
+  bool has_slots() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).slots > 0) return true;
     return false;
   }
   bool has_globals() const {

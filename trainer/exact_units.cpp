@@ -71,6 +71,12 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
           "the gradient of a convolution's taps is summed over a rank's rows in fp32, so that its "
           "last bits depend on the layout, and numerics.exact forbids that; leave conv out, or "
           "write numerics.exact: false");
+  if (config.model.has_slots())
+    blame(
+        {"model.mixer", "numerics.exact"},
+        "the gradient of memory slots is summed over a rank's rows in fp32, so that its last bits "
+        "depend on the layout, and numerics.exact forbids that; leave slots out, or write "
+        "numerics.exact: false");
   if (config.model.has_recurrent_mixer())
     blame({"model.mixer", "numerics.exact"},
           "a recurrence adds up its chunks from where a rank's part of a sequence begins, so that "

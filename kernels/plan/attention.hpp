@@ -16,6 +16,7 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const TensorView& delta, const TensorView& dout,
                         const AttentionGradients& gradients);
 void make_distance_bias(const TensorView& values);
+void attention_merge(const TensorView& other, const TensorView& out, const TensorView& lse);
 void attention_sink_forward(const TensorView& out, const TensorView& lse);
 void attention_sink_backward(const TensorView& lse, const TensorView& delta);
 

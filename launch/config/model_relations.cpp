@@ -47,6 +47,8 @@ std::string idle_value(const MixerConfig& mixer) {
     return counts_with(fmt::format("globals = {}", mixer.globals), "kind window");
   if (!mixer.is_attention() && mixer.sinks != 0)
     return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
+  if (!mixer.is_attention() && mixer.slots != 0)
+    return counts_with(fmt::format("slots = {}", mixer.slots), "kind full or window");
   if (!mixer.has_delta_rule() && mixer.negative_eigenvalues)
     return counts_with("negative_eigenvalues", "kind delta or gated_delta");
   if (!mixer.is_attention()) return {};

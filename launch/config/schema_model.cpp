@@ -41,6 +41,13 @@ std::span<const Key> mixer_keys() {
        .range = from(0, 1024),
        .description = "Learned logits of each head that take a share of the softmax."},
       {.section = "model",
+       .name = "slots",
+       .field = mixer_field<&C::slots>(),
+       .unit = "slots",
+       .range = from(0, 65'536),
+       .description = "Learned keys and values of attention that every token sees (persistent "
+                      "memory)."},
+      {.section = "model",
        .name = "conv",
        .field = mixer_field<&C::conv>(),
        .unit = "taps",

@@ -86,18 +86,6 @@ std::vector<kernels::KeyPattern> patterns_of(const ModelConfig& model) {
   return patterns;
 }
 
-// Tokens leave a cache in such numbers: attention cuts keys into blocks at their multiples, so its
-// sums are those over all keys, to the bit.
-constexpr std::int64_t cache_step = 256;
-
-// Rows [distance, end) of a tensor become its rows [0, end - distance).
-void move_up(const TensorView& rows, std::int64_t distance, std::int64_t end) {
-  for (std::int64_t from = distance; from < end; from += distance) {
-    const std::int64_t to = std::min(from + distance, end);
-    kernels::copy(rows.slice_rows(from, to), rows.slice_rows(from - distance, to - distance));
-  }
-}
-
 Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DType compute) {
   return {device,
           Purpose::workspace,
@@ -108,6 +96,14 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
 // Keys of the configuration that decide the shapes of the weights.
 constexpr const char* shape_keys =
     "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
+
+// Layers that share scratch: those of as many taps and slots.
+std::string kind_of(const MixerConfig& attention) {
+  std::string kind = "attention";
+  if (attention.conv > 0) kind += "_conv" + std::to_string(attention.conv);
+  if (attention.slots > 0) kind += "_slots" + std::to_string(attention.slots);
+  return kind;
+}
 
 std::optional<RowBias> make_bias(ParameterStore& store, bool wanted, const std::string& name,
                                  std::int64_t width, DType compute) {
@@ -153,37 +149,6 @@ void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_sta
   if (conv) conv->document_starts.assign(document_starts.begin(), document_starts.end());
 }
 
-AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model,
-                             const kernels::KeyPattern& pattern, std::int64_t conv, DType compute,
-                             std::int64_t max_length, std::int64_t max_new_tokens)
-    : pattern_(pattern) {
-  if (conv > 1)
-    last_rows_ = Tensor(device, Purpose::activation, compute, {conv - 1, qkv_cols(model)});
-  const std::int64_t kept = pattern.globals + pattern.window + cache_step + max_new_tokens;
-  const std::int64_t rows = pattern.window > 0 ? std::min(max_length, kept) : max_length;
-  keys_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
-  values_ = Tensor(device, Purpose::activation, compute, {rows, key_cols(model)});
-}
-
-std::vector<PositionRange> AttentionMixer::Cache::positions(std::int64_t num_rows) const {
-  if (num_gone_ == 0) return {{0, num_rows}};
-  const std::int64_t globals = pattern_.globals;
-  return joined({{0, globals}, {globals + num_gone_, num_rows - globals}});
-}
-
-void AttentionMixer::Cache::make_room(std::int64_t num_cached, std::int64_t num_tokens) {
-  if (num_cached + num_tokens - num_gone_ <= keys_->rows()) return;
-  expect(pattern_.window > 0, "no more tokens than the cache has room for");
-  const std::int64_t globals = pattern_.globals;
-  const std::int64_t unseen = std::max<std::int64_t>(0, num_cached + 1 - pattern_.window - globals);
-  const std::int64_t gone = unseen - unseen % cache_step;
-  expect(num_cached + num_tokens - gone <= keys_->rows(), "at most max_new_tokens new tokens");
-  for (const Tensor* rows : {&keys_, &values_})
-    move_up((*rows)->slice_rows(globals, (*rows)->rows()), gone - num_gone_,
-            num_cached - num_gone_ - globals);
-  num_gone_ = gone;
-}
-
 AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
                                              const kernels::KeyPattern& pattern, std::int64_t conv,
                                              DType compute, std::int64_t num_tokens,
@@ -211,7 +176,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       pattern_(attention.pattern()),
       slopes_(alibi_slopes(model)),
       conv_width_(attention.conv),
-      kind_(attention.conv == 0 ? "attention" : "attention_conv" + std::to_string(attention.conv)),
+      kind_(kind_of(attention)),
       compute_(compute),
       qkv_(store.add(weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden},
                                  shape_keys, model.initial_std))),
@@ -233,6 +198,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
   if (conv_width_ > 0) conv_.emplace(store, prefix, qkv_cols(model), conv_width_, false);
   if (model.qk_norm != QkNorm::none) norm_.emplace(store, prefix, model);
   if (num_buckets(model) > 0) relative_.emplace(store, prefix, model);
+  if (attention.slots > 0) slots_.emplace(store, prefix, model, attention.slots, compute);
 }
 
 std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
@@ -261,6 +227,7 @@ std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequ
                                                            const SequenceSplit& split) const {
   auto scratch = std::make_unique<Scratch>(device_, mesh_, model_, conv_width_, compute_,
                                            num_sequences, split);
+  if (slots_) scratch->slots = slots_->make_scratch(scratch->dqkv->rows(), true);
   if (norm_) {
     scratch->d_normed = Tensor(device_, Purpose::workspace, compute_,
                                {scratch->dqkv->rows(), query_cols(model_) + key_cols(model_)});
@@ -277,8 +244,10 @@ std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
                                                                   std::int64_t max_length) const {
-  return std::make_unique<ExtendScratch>(device_, model_, pattern_, conv_width_, compute_,
-                                         num_tokens, max_length, norm_);
+  auto scratch = std::make_unique<ExtendScratch>(device_, model_, pattern_, conv_width_, compute_,
+                                                 num_tokens, max_length, norm_);
+  if (slots_) scratch->slots = slots_->make_scratch(num_tokens, false);
+  return scratch;
 }
 
 void AttentionMixer::pack_weights() {
@@ -287,6 +256,7 @@ void AttentionMixer::pack_weights() {
   if (qkv_bias_) qkv_bias_->pack_weights();
   if (output_bias_) output_bias_->pack_weights();
   if (relative_) relative_->pack_weights();
+  if (slots_) slots_->pack_weights();
 }
 
 AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
@@ -333,6 +303,7 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   scratch.attention.forward(
       pattern_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
       [&context] { context.poll(); }, relative());
+  if (slots_) slots_->forward(heads.q, saved.out, saved.lse, scratch.slots, context);
   context.poll();
   project_output(saved.out, y);
 }
@@ -374,6 +345,9 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
       relative(), relative_ ? scratch.d_relative.view() : TensorView{});
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
   if (relative_) relative_->backward(scratch.d_relative, scratch.relative_ones, context.pass);
+  if (slots_)
+    slots_->backward(heads.q, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
+                     scratch.slots, context);
   turn(turned, kernels::Rotation::backward, context);
   if (!derived.inside.empty()) {
     kernels::clip_backward(turned, derived.inside->slice_cols(0, turned.cols()));
@@ -426,6 +400,7 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
                              scratch.lse, kernels::Merge::replace, scratch.workspace);
   if (sinks_ != nullptr)
     kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);
+  if (slots_) slots_->forward(heads.q, scratch.out, scratch.lse, scratch.slots, context);
   project_output(scratch.out, y);
 }
 

@@ -20,6 +20,7 @@
 #include "kernels/products/linear.hpp"
 #include "model/config.hpp"
 #include "model/mixers/causal_convolution.hpp"
+#include "model/mixers/memory_slots.hpp"
 #include "model/mixers/query_key_norm.hpp"
 #include "model/mixers/relative_bias.hpp"
 #include "model/sequence_mixer.hpp"
@@ -53,13 +54,14 @@ class AttentionMixer final : public SequenceMixer {
 
     ContextAttention attention;
     std::optional<CausalConvolution::Scratch> conv;
-    Tensor dqkv;            // [T, (A + 2 G) D]
-    Tensor dout;            // [T, A D]
-    Tensor ones;            // of biases; only with some
-    Tensor d_relative;      // f32 [T, A U]: only with relative positions
-    Tensor relative_ones;   // f32 [T, 1]: likewise
-    Tensor d_normed;        // [T, (A + G) D]: only with a norm
-    Tensor norm_workspace;  // likewise
+    MemorySlots::Scratch slots;  // only with some
+    Tensor dqkv;                 // [T, (A + 2 G) D]
+    Tensor dout;                 // [T, A D]
+    Tensor ones;                 // of biases; only with some
+    Tensor d_relative;           // f32 [T, A U]: only with relative positions
+    Tensor relative_ones;        // f32 [T, 1]: likewise
+    Tensor d_normed;             // [T, (A + G) D]: only with a norm
+    Tensor norm_workspace;       // likewise
   };
   // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
   // window may still show and of the first that are global, so that its size is bounded however
@@ -101,12 +103,13 @@ class AttentionMixer final : public SequenceMixer {
     Tensor lse;                   // f32 [num_tokens, A]
     Tensor first_keys, end_keys;  // i32 [sets * num_tokens]
     Tensor workspace;             // of the attention kernel
+    MemorySlots::Scratch slots;   // only with some
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
   // layer has them, `prefix`.sinks [A, number of sinks], `prefix`.conv.weight [(A + 2 G) D, w] and
-  // what RelativeBias does; with biases `prefix`.qkv.bias and `prefix`.output.bias; with a norm
-  // what QueryKeyNorm does.
+  // what MemorySlots and RelativeBias do; with biases `prefix`.qkv.bias and `prefix`.output.bias;
+  // with a norm what QueryKeyNorm does.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                  const MixerConfig& attention, DType compute);
 
@@ -168,6 +171,7 @@ class AttentionMixer final : public SequenceMixer {
   std::optional<RowBias> qkv_bias_, output_bias_;
   std::optional<QueryKeyNorm> norm_;
   std::optional<RelativeBias> relative_;
+  std::optional<MemorySlots> slots_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

@@ -72,6 +72,8 @@ diff <(bits globals) <(bits globals-alone) || fail "globals: other bits on $rank
 expect 0 "$switchyard" generate globals-alone --tokens 9 --temperature 0
 
 # Refused before any work, with the reason.
+expect 2 "$switchyard" train small.yaml "model.mixer={slots: 8}" numerics.exact=true
+expect_lines 1 "the gradient of memory slots"
 expect 2 "$switchyard" train small.yaml "model.mixer={globals: 4}"
 expect_lines 1 "globals = 4 counts only with kind window"
 expect 2 "$switchyard" train small.yaml model.position=relative model.position.max_distance=10

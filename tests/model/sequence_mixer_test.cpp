@@ -67,6 +67,7 @@ std::vector<Kind> kinds() {
       {"whole_norm", changed(QkNorm::whole, false)},
       {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
       {"globals", attention({.kind = MixerKind::window, .window = 3, .globals = 2, .sinks = 1})},
+      {"slots", attention({.sinks = 1, .slots = 5})},
       {"convolved", attention({.conv = 4})},
       {"relative", relative}};
   for (const MixerConfig& config : recurrent_mixers())

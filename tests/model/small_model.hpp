@@ -100,6 +100,14 @@ inline ModelCase globals_case() {
   return c;
 }
 
+// Memory slots: with sinks, and beside windows.
+inline ModelCase slots_case() {
+  ModelCase c = mixed_case();
+  c.name = "slots";
+  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .sinks = 1, .slots = 3}, {.slots = 1}};
+  return c;
+}
+
 // One entry of model.mixer for each recurrent kind: with convolutions and without, heads that share
 // keys, widths that differ, chunks that a short sequence has several of.
 inline std::vector<MixerConfig> recurrent_mixers() {

@@ -105,12 +105,14 @@ struct AttentionDims {
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
   double rope_base = 10000;
-  double rope_factor = 1;   // positions are divided by it
-  std::int64_t window = 0;  // keys that a query sees, its own included; 0: all before
+  double rope_factor = 1;    // positions are divided by it
+  std::int64_t window = 0;   // keys that a query sees, its own included; 0: all before
   std::int64_t globals = 0;  // first keys that a query sees beside them
-  Weight sinks = {};        // [num_heads, number of sinks]; none if in is 0
+  Weight sinks = {};         // [num_heads, number of sinks]; none if in is 0
   bool has_alibi = false;
-  Weight relative = {};  // T5's: [num_heads, buckets]; none if in is 0
+  Weight slot_keys = {}, slot_values = {};  // [slots, kv heads * head_dim]; none if out is 0
+  bool turns = true;                        // whether q and k are turned by position
+  Weight relative = {};                     // T5's: [num_heads, buckets]; none if in is 0
   std::int64_t max_distance = 128;
 
   // T5's _relative_position_bucket of a key before the query.
@@ -170,10 +172,23 @@ inline void rotate(Matrix& qkv, const AttentionDims& dims, double sign) {
       }
 }
 
+// The rows of [q k v] as memory slots see them: not turned.
+inline Matrix unturned(const Matrix& qkv, const AttentionDims& dims) {
+  Matrix before = qkv;
+  if (dims.turns && dims.slot_keys.out > 0) rotate(before, dims, -1);
+  return before;
+}
+
+// First column of a head in a row of slots.
+inline std::int64_t slot_col(const AttentionDims& dims, std::int64_t head) {
+  return head / (dims.num_heads / dims.num_kv_heads) * dims.head_dim;
+}
+
 // Probabilities of the keys 0 ... i of the sequence beginning at row `first`, for its query i;
-// after them, those of the sinks.
-inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDims& dims,
-                                           std::int64_t first, std::int64_t i, std::int64_t head) {
+// after them, those of the sinks, then those of the slots, which see `plain`.
+inline std::vector<double> attention_probs(const Matrix& qkv, const Matrix& plain,
+                                           const AttentionDims& dims, std::int64_t first,
+                                           std::int64_t i, std::int64_t head) {
   std::vector<double> probs;
   for (std::int64_t j = 0; j <= i; ++j) {
     double dot = 0;
@@ -185,6 +200,13 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDim
   }
   for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)
     probs.push_back(dims.sinks.value[head * dims.sinks.in + sink]);
+  for (std::int64_t slot = 0; slot < dims.slot_keys.out; ++slot) {
+    double dot = 0;
+    for (std::int64_t d = 0; d < dims.head_dim; ++d)
+      dot += plain.at(first + i, dims.q(head) + d) *
+             dims.slot_keys.value[slot * dims.slot_keys.in + slot_col(dims, head) + d];
+    probs.push_back(dot / std::sqrt(static_cast<double>(dims.head_dim)));
+  }
   const double largest = *std::max_element(probs.begin(), probs.end());
   for (double& p : probs) p = std::exp(p - largest);
   const double sum = std::accumulate(probs.begin(), probs.end(), 0.0);
@@ -195,26 +217,34 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const AttentionDim
 // qkv: after rotate(). Returns [T, num_heads * head_dim].
 inline Matrix attention(const Matrix& qkv, const AttentionDims& dims) {
   Matrix out(qkv.rows, dims.num_heads * dims.head_dim);
+  const Matrix plain = unturned(qkv, dims);
   for (std::int64_t t = 0; t < qkv.rows; ++t)
     for (std::int64_t head = 0; head < dims.num_heads; ++head) {
       const std::int64_t i = t % dims.length;
-      const std::vector<double> probs = attention_probs(qkv, dims, t - i, i, head);
+      const std::vector<double> probs = attention_probs(qkv, plain, dims, t - i, i, head);
       for (std::int64_t j = 0; j <= i; ++j)
         for (std::int64_t d = 0; d < dims.head_dim; ++d)
           out.at(t, dims.q(head) + d) +=
               probs[static_cast<std::size_t>(j)] * qkv.at(t - i + j, dims.v(head) + d);
+      for (std::int64_t slot = 0; slot < dims.slot_values.out; ++slot)
+        for (std::int64_t d = 0; d < dims.head_dim; ++d)
+          out.at(t, dims.q(head) + d) +=
+              probs[static_cast<std::size_t>(i + 1 + dims.sinks.in + slot)] *
+              dims.slot_values.value[slot * dims.slot_values.in + slot_col(dims, head) + d];
     }
   return out;
 }
 
 inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const AttentionDims& dims) {
   Matrix dqkv(qkv.rows, qkv.cols);
+  const Matrix plain = unturned(qkv, dims);
+  Matrix d_plain(qkv.rows, qkv.cols);
   const double scale = 1 / std::sqrt(static_cast<double>(dims.head_dim));
   for (std::int64_t t = 0; t < qkv.rows; ++t)
     for (std::int64_t head = 0; head < dims.num_heads; ++head) {
       const std::int64_t i = t % dims.length;
       const std::int64_t first = t - i;
-      const std::vector<double> probs = attention_probs(qkv, dims, first, i, head);
+      const std::vector<double> probs = attention_probs(qkv, plain, dims, first, i, head);
       std::vector<double> dprobs(probs.size());
       double mean = 0;
       for (std::int64_t j = 0; j <= i; ++j) {
@@ -224,6 +254,25 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
           dqkv.at(first + j, dims.v(head) + d) += probs[at] * dout.at(t, dims.q(head) + d);
         }
         mean += probs[at] * dprobs[at];
+      }
+      const auto slot_at = [&](std::int64_t slot) {
+        return static_cast<std::size_t>(i + 1 + dims.sinks.in + slot);
+      };
+      for (std::int64_t slot = 0; slot < dims.slot_values.out; ++slot) {
+        for (std::int64_t d = 0; d < dims.head_dim; ++d) {
+          const std::int64_t at = slot * dims.slot_values.in + slot_col(dims, head) + d;
+          dprobs[slot_at(slot)] += dout.at(t, dims.q(head) + d) * dims.slot_values.value[at];
+          dims.slot_values.gradient[at] += probs[slot_at(slot)] * dout.at(t, dims.q(head) + d);
+        }
+        mean += probs[slot_at(slot)] * dprobs[slot_at(slot)];
+      }
+      for (std::int64_t slot = 0; slot < dims.slot_keys.out; ++slot) {
+        const double dscore = scale * probs[slot_at(slot)] * (dprobs[slot_at(slot)] - mean);
+        for (std::int64_t d = 0; d < dims.head_dim; ++d) {
+          const std::int64_t at = slot * dims.slot_keys.in + slot_col(dims, head) + d;
+          d_plain.at(t, dims.q(head) + d) += dscore * dims.slot_keys.value[at];
+          dims.slot_keys.gradient[at] += dscore * plain.at(t, dims.q(head) + d);
+        }
       }
       for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)
         dims.sinks.gradient[head * dims.sinks.in + sink] -=
@@ -240,6 +289,9 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
         }
       }
     }
+  if (dims.slot_keys.out == 0) return dqkv;
+  if (dims.turns) rotate(d_plain, dims, 1);
+  add_to(dqkv, d_plain);
   return dqkv;
 }
 

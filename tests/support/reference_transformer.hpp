@@ -113,6 +113,13 @@ class Transformer {
       dims.rope_factor = model_.rope_scaling.factor;
     dims.window = attention.effective_window();
     dims.globals = attention.globals;
+    dims.turns = model_.turns_positions();
+    if (attention.slots > 0) {
+      const std::string slots = prefix_of(layer) + ".attention.slots.";
+      const std::int64_t cols = model_.num_kv_heads * model_.effective_head_dim();
+      dims.slot_keys = weight(slots + "key.weight", attention.slots, cols);
+      dims.slot_values = weight(slots + "value.weight", attention.slots, cols);
+    }
     dims.has_alibi = model_.position.kind == PositionKind::alibi;
     if (model_.position.kind == PositionKind::relative) {
       dims.relative = weight(prefix_of(layer) + ".attention.relative.weight", model_.num_heads,
