@@ -57,7 +57,11 @@ struct MixerConfig {
   std::int64_t globals = 0;  // first tokens of a document, seen beside the window
   std::int64_t sinks = 0;    // learned logits a head that take a share of the softmax
   std::int64_t slots = 0;    // learned keys and values that every query sees
-  std::int64_t conv = 0;     // taps of a convolution over queries, keys and values; 0: none
+  // Of windows: each head learns how far it looks, the edge being a ramp of so many tokens (0: all
+  // see the whole window), and what the loss has for each token of the mean span.
+  std::int64_t ramp = 0;
+  double span_weight = 0;
+  std::int64_t conv = 0;  // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
   std::int64_t heads = 0;             // 0: num_heads
   std::int64_t groups = 0;            // heads of queries and keys; 0: heads, of ssd 1
@@ -145,6 +149,11 @@ struct ModelConfig {
   bool has_convolution() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (mixer_of_layer(layer).conv > 0) return true;
+    return false;
+  }
+  bool has_spans() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).ramp > 0) return true;
     return false;
   }
   bool has_slots() const {

@@ -110,6 +110,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     return {{{"run.device", "model.mixer"},
              "convolutions in front of mixers are there on the CPU only; write run.device: cpu, or "
              "leave conv out"}};
+  if (config.run.device == RunDevice::cuda && config.model.has_spans())
+    return {{{"run.device", "model.mixer"},
+             "windows with learned spans (ramp) are there on the CPU only; write run.device: cpu, "
+             "or leave ramp out"}};
   if (config.run.device == RunDevice::cuda && config.model.has_slots())
     return {{{"run.device", "model.mixer"},
              "memory slots beside the tokens of attention are there on the CPU only; write "

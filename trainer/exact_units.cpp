@@ -71,6 +71,10 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
           "the gradient of a convolution's taps is summed over a rank's rows in fp32, so that its "
           "last bits depend on the layout, and numerics.exact forbids that; leave conv out, or "
           "write numerics.exact: false");
+  if (config.model.has_spans())
+    blame({"model.mixer", "numerics.exact"},
+          "the penalty of learned spans (ramp) is added in fp32, by a share of each rank, and "
+          "numerics.exact forbids that; leave ramp out, or write numerics.exact: false");
   if (config.model.has_slots())
     blame(
         {"model.mixer", "numerics.exact"},

@@ -17,9 +17,11 @@ void check_shape(const AttentionShape& s) {
   expect(s.head_dim > 0 && s.scale > 0, "a positive head_dim and scale");
   expect(s.slopes.empty() || std::ssize(s.slopes) == s.num_heads, "a slope of each head, or none");
   const TensorView& bias = s.bias.values;
+  const std::int64_t num_distances = std::ssize(s.bias.parameters);
   if (!bias.empty())
-    expect_matrix(bias, DType::f32, s.num_heads, std::ssize(s.bias.parameters),
-                  "bias: f32 [heads, distances]");
+    expect_matrix(bias, DType::f32, s.num_heads,
+                  bias.cols() == 2 * num_distances ? bias.cols() : num_distances,
+                  "bias: f32 [heads, distances], or twice as wide with slopes");
   expect(s.held_queries.empty() || s.held_queries.back().end() <= s.query_length,
          "held queries below query_length");
   expect(s.held_keys.empty() || s.held_keys.back().end() <= s.key_length,

@@ -44,4 +44,23 @@ void spread_buckets(const TensorView& table, std::span<const std::int32_t> bucke
       [&] { plan::make_distance_bias(values); });
 }
 
+void span_bias(const TensorView& fractions, std::int64_t max_span, std::int64_t ramp,
+               const TensorView& values) {
+  if (values.empty()) return;
+  expect(max_span > 0 && ramp > 0, "a span and a ramp of at least one token");
+  expect_vector(fractions, DType::f32, values.rows(), "fractions: f32 [heads]");
+  expect_matrix(values, DType::f32, values.rows(), 2 * max_span, "values: f32 [heads, 2 max_span]");
+  dispatch(
+      *values.device, [&] { cpu::span_bias(fractions, max_span, ramp, values); },
+      [&] { plan::make_distance_bias(values); });
+}
+
+void add_span_penalty(double slope, const TensorView& gradient) {
+  if (gradient.empty()) return;
+  expect_vector(gradient, DType::f32, gradient.numel(), "gradient: f32 [heads]");
+  dispatch(
+      *gradient.device, [&] { cpu::add_span_penalty(slope, gradient); },
+      [&] { plan::make_distance_bias(gradient); });
+}
+
 }  // namespace switchyard::kernels

@@ -45,6 +45,16 @@ std::string idle_value(const MixerConfig& mixer) {
     return counts_with(fmt::format("window = {}", mixer.window), "kind window");
   if (mixer.kind != MixerKind::window && mixer.globals != 0)
     return counts_with(fmt::format("globals = {}", mixer.globals), "kind window");
+  if (mixer.kind != MixerKind::window && mixer.ramp != 0)
+    return counts_with(fmt::format("ramp = {}", mixer.ramp), "kind window");
+  if (mixer.ramp == 0 && mixer.span_weight != 0)
+    return fmt::format("span_weight = {} counts only with a ramp; leave it out or set ramp",
+                       mixer.span_weight);
+  if (mixer.ramp != 0 && mixer.globals != 0)
+    return fmt::format(
+        "ramp = {} and globals = {} do not go together: a span hides what is far; "
+        "leave one of them out",
+        mixer.ramp, mixer.globals);
   if (!mixer.is_attention() && mixer.sinks != 0)
     return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
   if (!mixer.is_attention() && mixer.slots != 0)
@@ -159,6 +169,11 @@ void check_positions(RelationChecker& checker, const ModelConfig& model) {
                               "{}; leave it out or write model.position: rope",
                               name_of(model.rope_scaling.kind), name_of(model.position.kind)));
   check_buckets(checker, model.position);
+  if (checker.knows({"model.mixer"}) && model.position.kind == PositionKind::relative &&
+      model.has_spans())
+    checker.blame({"model.position.kind", "model.mixer"},
+                  "learned spans (ramp) and relative positions both learn by distance, and scores "
+                  "take one of them; leave ramp out, or choose another model.position");
   if (checker.knows({"model.hidden"}) && model.position.kind == PositionKind::sinusoidal &&
       model.hidden % 2 != 0)
     checker.blame(

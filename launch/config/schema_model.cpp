@@ -48,6 +48,18 @@ std::span<const Key> mixer_keys() {
        .description = "Learned keys and values of attention that every token sees (persistent "
                       "memory)."},
       {.section = "model",
+       .name = "ramp",
+       .field = mixer_field<&C::ramp>(),
+       .unit = "tokens",
+       .range = from(0, most_tokens),
+       .description = "Of a window whose heads learn their span (adaptive span): tokens over which "
+                      "the edge fades; 0: every head sees the whole window."},
+      {.section = "model",
+       .name = "span_weight",
+       .field = mixer_field<&C::span_weight>(),
+       .range = from(0, 1),
+       .description = "With `ramp`: the penalty for each token of the mean span of the heads."},
+      {.section = "model",
        .name = "conv",
        .field = mixer_field<&C::conv>(),
        .unit = "taps",

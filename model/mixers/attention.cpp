@@ -45,7 +45,9 @@ std::vector<float> alibi_slopes(const ModelConfig& model) {
   return slopes;
 }
 
-std::int64_t num_buckets(const ModelConfig& model) {
+// Of what a head learns by distance.
+std::int64_t num_bias_parameters(const ModelConfig& model, const MixerConfig& attention) {
+  if (attention.ramp > 0) return 1;
   return model.position.kind == PositionKind::relative ? model.position.buckets : 0;
 }
 
@@ -59,19 +61,20 @@ kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t n
   shape.num_kv_heads = model.num_kv_heads;
   shape.head_dim = model.effective_head_dim();
   shape.scale = attention_scale(model);
-  shape.bias.num_parameters = num_buckets(model);
   return shape;
 }
 
-AttentionSizes attention_sizes(const ModelConfig& model, std::int64_t num_sequences) {
+AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& attention,
+                               std::int64_t num_sequences) {
   return {.num_sequences = num_sequences,
           .num_heads = model.num_heads,
           .num_kv_heads = model.num_kv_heads,
           .head_dim = model.effective_head_dim(),
           .scale = attention_scale(model),
           .slopes = alibi_slopes(model),
-          .bias_parameters = RelativeBias::buckets(model),
-          .num_bias_parameters = num_buckets(model)};
+          .bias_parameters = attention.ramp > 0 ? AdaptiveSpan::parameters(attention)
+                                                : RelativeBias::buckets(model),
+          .num_bias_parameters = num_bias_parameters(model, attention)};
 }
 
 // Of the model's layers, each once.
@@ -97,10 +100,11 @@ Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DTyp
 constexpr const char* shape_keys =
     "model.num_heads, model.num_kv_heads, model.head_dim, model.hidden";
 
-// Layers that share scratch: those of as many taps and slots.
+// Layers that share scratch: those of as many taps, distances and slots.
 std::string kind_of(const MixerConfig& attention) {
   std::string kind = "attention";
   if (attention.conv > 0) kind += "_conv" + std::to_string(attention.conv);
+  if (attention.ramp > 0) kind += "_span" + std::to_string(attention.window);
   if (attention.slots > 0) kind += "_slots" + std::to_string(attention.slots);
   return kind;
 }
@@ -127,21 +131,21 @@ void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
 }
 
 AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
-                                 std::int64_t conv_width, DType compute, std::int64_t num_sequences,
-                                 const SequenceSplit& split)
-    : attention(device, mesh, attention_sizes(model, num_sequences), compute, split,
+                                 const MixerConfig& mixer, DType compute,
+                                 std::int64_t num_sequences, const SequenceSplit& split)
+    : attention(device, mesh, attention_sizes(model, mixer, num_sequences), compute, split,
                 patterns_of(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
   dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
-  if (num_buckets(model) > 0) {
-    d_relative = Tensor(device, Purpose::workspace, DType::f32,
-                        {num_tokens, model.num_heads * num_buckets(model)});
-    relative_ones = RowBias::make_ones(device, num_tokens, DType::f32);
+  if (const std::int64_t parameters = num_bias_parameters(model, mixer); parameters > 0) {
+    d_bias =
+        Tensor(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads * parameters});
+    bias_ones = RowBias::make_ones(device, num_tokens, DType::f32);
   }
   if (model.qkv_bias || model.output_bias) ones = RowBias::make_ones(device, num_tokens, compute);
-  if (conv_width > 0)
-    conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), conv_width);
+  if (mixer.conv > 0)
+    conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), mixer.conv);
 }
 
 void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_starts) {
@@ -175,6 +179,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       model_(model),
       pattern_(attention.pattern()),
       slopes_(alibi_slopes(model)),
+      config_(attention),
       conv_width_(attention.conv),
       kind_(kind_of(attention)),
       compute_(compute),
@@ -197,7 +202,10 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
          "an even head_dim, as rotary positions turn pairs");
   if (conv_width_ > 0) conv_.emplace(store, prefix, qkv_cols(model), conv_width_, false);
   if (model.qk_norm != QkNorm::none) norm_.emplace(store, prefix, model);
-  if (num_buckets(model) > 0) relative_.emplace(store, prefix, model);
+  if (attention.ramp > 0)
+    span_.emplace(store, prefix, model, attention);
+  else if (model.position.kind == PositionKind::relative)
+    relative_.emplace(store, prefix, model);
   if (attention.slots > 0) slots_.emplace(store, prefix, model, attention.slots, compute);
 }
 
@@ -225,8 +233,8 @@ std::unique_ptr<MixerRecord> AttentionMixer::make_derived(std::int64_t num_token
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequences,
                                                            const SequenceSplit& split) const {
-  auto scratch = std::make_unique<Scratch>(device_, mesh_, model_, conv_width_, compute_,
-                                           num_sequences, split);
+  auto scratch =
+      std::make_unique<Scratch>(device_, mesh_, model_, config_, compute_, num_sequences, split);
   if (slots_) scratch->slots = slots_->make_scratch(scratch->dqkv->rows(), true);
   if (norm_) {
     scratch->d_normed = Tensor(device_, Purpose::workspace, compute_,
@@ -256,6 +264,7 @@ void AttentionMixer::pack_weights() {
   if (qkv_bias_) qkv_bias_->pack_weights();
   if (output_bias_) output_bias_->pack_weights();
   if (relative_) relative_->pack_weights();
+  if (span_) span_->pack_weights();
   if (slots_) slots_->pack_weights();
 }
 
@@ -271,6 +280,11 @@ void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
   if (!model_.turns_positions()) return;
   kernels::rope(rotated, context.rope, context.pass.rotary_positions, model_.effective_head_dim(),
                 rotation);
+}
+
+kernels::DistanceBias AttentionMixer::bias() const {
+  if (span_) return span_->bias();
+  return relative_ ? relative_->bias() : kernels::DistanceBias{};
 }
 
 void AttentionMixer::project(const TensorView& x, const TensorView& projected) const {
@@ -302,7 +316,7 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
   scratch.attention.forward(
       pattern_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
-      [&context] { context.poll(); }, relative());
+      [&context] { context.poll(); }, bias().values);
   if (slots_) slots_->forward(heads.q, saved.out, saved.lse, scratch.slots, context);
   context.poll();
   project_output(saved.out, y);
@@ -342,9 +356,10 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
       pattern_, sinks(), sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q,
       heads.k, heads.v, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
       turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); },
-      relative(), relative_ ? scratch.d_relative.view() : TensorView{});
+      bias().values, scratch.d_bias.empty() ? TensorView{} : scratch.d_bias.view());
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
-  if (relative_) relative_->backward(scratch.d_relative, scratch.relative_ones, context.pass);
+  if (relative_) relative_->backward(scratch.d_bias, scratch.bias_ones, context.pass);
+  if (span_) span_->backward(scratch.d_bias, scratch.bias_ones, context.pass);
   if (slots_)
     slots_->backward(heads.q, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
                      scratch.slots, context);
@@ -392,7 +407,8 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
                                       kernels::count_pairs(visible), pattern_.num_sets()};
   kernels::AttentionShape shape = attention_shape(model_, 1, num_tokens, length);
   shape.slopes = slopes_;
-  if (relative_) shape.bias = relative_->bias();
+  shape.bias = bias();
+  shape.bias.num_parameters = 0;  // of gradients only
   shape.query_positions = {&of_queries, 1};
   shape.key_positions = of_keys;
   kernels::attention_forward(shape, heads.q, cache.keys()->slice_rows(0, length),

@@ -4,7 +4,8 @@
 // With model.clip_qkv q, k and v are held within it before they turn.
 // A layer may convolve q, k and v over the last tokens before that.
 // Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
-// lowered by its slope times the distance, with relative positions a learned number is added.
+// lowered by its slope times the distance, with relative positions a learned number is added, and
+// each head of a window may learn its span.
 // Where sequences are split over context ranks, the ranks exchange what attention needs
 // (parallel/context/context_attention.hpp); all else goes by rows.
 // Rows of Wqkv are the query heads, then the key heads, then the value heads. In generation keys
@@ -19,6 +20,7 @@
 #include "kernels/attention/attention.hpp"
 #include "kernels/products/linear.hpp"
 #include "model/config.hpp"
+#include "model/mixers/adaptive_span.hpp"
 #include "model/mixers/causal_convolution.hpp"
 #include "model/mixers/memory_slots.hpp"
 #include "model/mixers/query_key_norm.hpp"
@@ -47,9 +49,9 @@ class AttentionMixer final : public SequenceMixer {
     void for_each_tensor(const RecordVisitor& visit) override;
   };
   struct Scratch final : MixerScratch {
-    // conv: taps of the convolution, 0 for none.
-    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model, std::int64_t conv,
-            DType compute, std::int64_t num_sequences, const SequenceSplit& split);
+    Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
+            const MixerConfig& attention, DType compute, std::int64_t num_sequences,
+            const SequenceSplit& split);
     void set_documents(kernels::DocumentStarts document_starts) override;
 
     ContextAttention attention;
@@ -58,8 +60,8 @@ class AttentionMixer final : public SequenceMixer {
     Tensor dqkv;                 // [T, (A + 2 G) D]
     Tensor dout;                 // [T, A D]
     Tensor ones;                 // of biases; only with some
-    Tensor d_relative;           // f32 [T, A U]: only with relative positions
-    Tensor relative_ones;        // f32 [T, 1]: likewise
+    Tensor d_bias;               // f32 [T, A U]: only with numbers learned by distance
+    Tensor bias_ones;            // f32 [T, 1]: likewise
     Tensor d_normed;             // [T, (A + G) D]: only with a norm
     Tensor norm_workspace;       // likewise
   };
@@ -108,8 +110,8 @@ class AttentionMixer final : public SequenceMixer {
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
   // layer has them, `prefix`.sinks [A, number of sinks], `prefix`.conv.weight [(A + 2 G) D, w] and
-  // what MemorySlots and RelativeBias do; with biases `prefix`.qkv.bias and `prefix`.output.bias;
-  // with a norm what QueryKeyNorm does.
+  // what MemorySlots, AdaptiveSpan and RelativeBias do; with biases `prefix`.qkv.bias and
+  // `prefix`.output.bias; with a norm what QueryKeyNorm does.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                  const MixerConfig& attention, DType compute);
 
@@ -143,7 +145,8 @@ class AttentionMixer final : public SequenceMixer {
   };
   Heads heads_of(const TensorView& qkv) const;
   TensorView sinks() const { return sinks_ == nullptr ? TensorView{} : sinks_->value(); }
-  TensorView relative() const { return relative_ ? relative_->bias().values : TensorView{}; }
+  // What is learned by distance; empty: nothing.
+  kernels::DistanceBias bias() const;
   // Where the projection goes: to the convolution, or at once to q, k and v.
   TensorView projected_in(const Derived& derived) const {
     return conv_ ? derived.projected.view() : derived.qkv.view();
@@ -161,7 +164,8 @@ class AttentionMixer final : public SequenceMixer {
   ModelConfig model_;
   kernels::KeyPattern pattern_;
   std::vector<float> slopes_;  // by head, of ALiBi; none: nothing is lowered by distance
-  std::int64_t conv_width_;    // 0: no convolution
+  MixerConfig config_;
+  std::int64_t conv_width_;  // 0: no convolution
   std::string kind_;
   DType compute_;
   Parameter& qkv_;
@@ -171,6 +175,7 @@ class AttentionMixer final : public SequenceMixer {
   std::optional<RowBias> qkv_bias_, output_bias_;
   std::optional<QueryKeyNorm> norm_;
   std::optional<RelativeBias> relative_;
+  std::optional<AdaptiveSpan> span_;  // or this one
   std::optional<MemorySlots> slots_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;

@@ -24,8 +24,7 @@ enum class Model {
   alibi,
   relative,
   globals,
-  globals_of_documents,
-  slots
+  globals_of_documents
 };
 
 struct ContextCase {
@@ -81,8 +80,6 @@ Config config_of(const ContextCase& c) {
     config.data.document_mask = c.model == Model::globals_of_documents;
     config.model.embedding_std = 0.5;
   }
-  if (c.model == Model::slots)
-    config.model.mixer = {{.kind = MixerKind::window, .window = 4, .slots = 3}, {.slots = 2}};
   if (c.model == Model::relative) {
     config.model.position = {.kind = PositionKind::relative, .buckets = 6, .max_distance = 11};
     config.model.mixer = {{.kind = MixerKind::window, .window = 5}, {}};
@@ -297,7 +294,7 @@ TEST(Context, EverySchemeWithWindowsSinksAndDocuments) {
   const std::int64_t ranks = world().size();
   for (const Model model :
        {Model::full, Model::windows_and_sinks, Model::documents, Model::running_positions,
-        Model::alibi, Model::relative, Model::globals, Model::globals_of_documents, Model::slots})
+        Model::alibi, Model::relative, Model::globals, Model::globals_of_documents})
     for (const std::int64_t ulysses : divisors(ranks)) {
       if (4 % ulysses != 0) continue;  // heads
       if (model >= Model::alibi && is_tested_on_card()) continue;

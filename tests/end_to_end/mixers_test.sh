@@ -74,6 +74,8 @@ expect 0 "$switchyard" generate globals-alone --tokens 9 --temperature 0
 # Refused before any work, with the reason.
 expect 2 "$switchyard" train small.yaml "model.mixer={slots: 8}" numerics.exact=true
 expect_lines 1 "the gradient of memory slots"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: window, window: 8, ramp: 4}" numerics.exact=true
+expect_lines 1 "the penalty of learned spans"
 expect 2 "$switchyard" train small.yaml "model.mixer={globals: 4}"
 expect_lines 1 "globals = 4 counts only with kind window"
 expect 2 "$switchyard" train small.yaml model.position=relative model.position.max_distance=10

@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Hybrids, DecoderTest, ::testing::ValuesIn(hybrid_cases(
 INSTANTIATE_TEST_SUITE_P(
     Cases, DecoderTest,
     ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
-                      windows_case(), globals_case(), slots_case(), shared_case(),
+                      windows_case(), globals_case(), slots_case(), spans_case(), shared_case(),
                       position_case(PositionKind::none), position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
                       position_case(PositionKind::relative), convolved_case()),

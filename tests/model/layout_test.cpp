@@ -19,7 +19,11 @@ std::vector<ModelCase> cases() {
   few_experts.experts.top_k = 1;
   std::vector<ModelCase> all = {mixed_case(), tied_case(), dropout_case(), few_experts,
                                 shared_case()};
-  if (!is_tested_on_card()) all.push_back(hybrid_case(recurrent_mixers().back()));
+  if (is_tested_on_card()) return all;
+  all.push_back(hybrid_case(recurrent_mixers().back()));
+  all.push_back(slots_case());
+  all.push_back(spans_case());
+  all.back().model.mixer.front().span_weight = 0.02;
   return all;
 }
 

@@ -68,6 +68,7 @@ std::vector<Kind> kinds() {
       {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
       {"globals", attention({.kind = MixerKind::window, .window = 3, .globals = 2, .sinks = 1})},
       {"slots", attention({.sinks = 1, .slots = 5})},
+      {"span", attention({.kind = MixerKind::window, .window = 7, .ramp = 3})},
       {"convolved", attention({.conv = 4})},
       {"relative", relative}};
   for (const MixerConfig& config : recurrent_mixers())

@@ -100,6 +100,14 @@ inline ModelCase globals_case() {
   return c;
 }
 
+// Spans that are learned, in one layer of two.
+inline ModelCase spans_case() {
+  ModelCase c = mixed_case();
+  c.name = "spans";
+  c.model.mixer = {{.kind = MixerKind::window, .window = 6, .sinks = 1, .ramp = 3}, {}};
+  return c;
+}
+
 // Memory slots: with sinks, and beside windows.
 inline ModelCase slots_case() {
   ModelCase c = mixed_case();
@@ -265,6 +273,11 @@ class SmallModel {
       if (parameter.spec().initial == Initial::normal || parameter.spec().initial == Initial::given)
         continue;
       const std::span<float> gains = parameter.value().span<float>();
+      if (parameter.name().ends_with(".span")) {  // between 0 and 1, and no edge at a token
+        for (std::size_t h = 0; h < gains.size(); ++h)
+          gains[h] = 0.23f + 0.11f * static_cast<float>(h);
+        continue;
+      }
       for (std::size_t h = 0; h < gains.size(); ++h)
         gains[h] += 0.1f * static_cast<float>(static_cast<int>(h * h % 7) - 3);
     }

@@ -124,11 +124,26 @@ struct AttentionDims {
     const double wide = share * static_cast<double>(relative.in - exact);
     return std::min(exact + static_cast<std::int64_t>(wide), relative.in - 1);
   }
+  Weight span = {};       // fractions of the window, [num_heads, 1]; none if in is 0
+  std::int64_t ramp = 0;  // of spans
+
+  // What a weight of the softmax is multiplied by.
+  double mask(std::int64_t head, std::int64_t distance) const {
+    if (span.in == 0) return 1;
+    const double z = span.value[head] * static_cast<double>(window);
+    return std::clamp((static_cast<double>(ramp - distance) + z) / static_cast<double>(ramp), 0.0,
+                      1.0);
+  }
+  // Its gradient by the fraction, over itself.
+  double mask_slope(std::int64_t head, std::int64_t distance) const {
+    const double m = mask(head, distance);
+    return m > 0 && m < 1 ? static_cast<double>(window) / (static_cast<double>(ramp) * m) : 0;
+  }
   // What a score is raised by.
   double by_distance(std::int64_t head, std::int64_t distance) const {
     const double raised =
         relative.in == 0 ? 0 : relative.value[head * relative.in + bucket(distance)];
-    return raised - slope(head) * static_cast<double>(distance);
+    return raised - slope(head) * static_cast<double>(distance) + std::log(mask(head, distance));
   }
 
   // ALiBi's, as Hugging Face's build_alibi_tensor of Bloom has them.
@@ -280,6 +295,7 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
       for (std::int64_t j = 0; j <= i; ++j) {
         const auto at = static_cast<std::size_t>(j);
         const double dbias = probs[at] * (dprobs[at] - mean);
+        if (dims.span.in > 0) dims.span.gradient[head] += dbias * dims.mask_slope(head, i - j);
         if (dims.relative.in > 0)
           dims.relative.gradient[head * dims.relative.in + dims.bucket(i - j)] += dbias;
         const double dscore = scale * dbias;

@@ -114,6 +114,9 @@ class Transformer {
     dims.window = attention.effective_window();
     dims.globals = attention.globals;
     dims.turns = model_.turns_positions();
+    dims.ramp = attention.ramp;
+    if (attention.ramp > 0)
+      dims.span = weight(prefix_of(layer) + ".attention.span", model_.num_heads, 1);
     if (attention.slots > 0) {
       const std::string slots = prefix_of(layer) + ".attention.slots.";
       const std::int64_t cols = model_.num_kv_heads * model_.effective_head_dim();

@@ -219,7 +219,7 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t set, s
             .accumulate = true},
            s.dscores, part.k, bytes_of(sums.dq + block * b.max_rows() * dim), s.scratchpad);
   if (task.gradients.has_dbias())
-    b.add_bias_gradient(queries, part.keys, s.dscores, s.from, s.to,
+    b.add_bias_gradient(g, queries, part.keys, s.dscores, s.from, s.to,
                         sums.dbias + block * b.max_rows() * num_parameters(b));
 }
 

@@ -191,7 +191,7 @@ void AttentionBlocks::add_by_distance(const HeadGroup& g, const Range& queries, 
   const TensorView& bias = shape_.bias.values;
   if (shape_.slopes.empty() && bias.empty()) return;
   const auto positions = positions_of(keys);
-  const auto last = static_cast<std::int32_t>(bias.empty() ? 0 : bias.cols() - 1);
+  const auto last = static_cast<std::int32_t>(std::ssize(shape_.bias.parameters) - 1);
   const float unscaled = 1 / shape_.scale;
   float* row = scores;
   for (std::int64_t h = 0; h < group(); ++h) {
@@ -212,15 +212,18 @@ void AttentionBlocks::add_by_distance(const HeadGroup& g, const Range& queries, 
   }
 }
 
-void AttentionBlocks::add_bias_gradient(const Range& queries, const Range& keys,
+void AttentionBlocks::add_bias_gradient(const HeadGroup& g, const Range& queries, const Range& keys,
                                         const std::byte* dscores, const std::int32_t* from,
                                         const std::int32_t* to, float* dbias) const {
   const auto positions = positions_of(keys);
   const std::span<const std::int32_t> parameters = shape_.bias.parameters;
   const auto last = static_cast<std::int32_t>(std::ssize(parameters) - 1);
   const DType stored = store_as() == StoreAs::bf16 ? DType::bf16 : DType::f32;
+  const bool has_slopes = shape_.bias.values.cols() > std::ssize(parameters);
   std::int64_t r = 0;
-  for (std::int64_t h = 0; h < group(); ++h)
+  for (std::int64_t h = 0; h < group(); ++h) {
+    const float* slopes =
+        shape_.bias.values.row<float>(g.kv_head * group() + h) + std::ssize(parameters);
     for (std::int64_t i = 0; i < queries.count; ++i, ++r) {
       const std::int32_t own = position_of_query(queries.begin + i);
       float* sums = dbias + r * shape_.bias.num_parameters;
@@ -229,9 +232,10 @@ void AttentionBlocks::add_bias_gradient(const Range& queries, const Range& keys,
         const std::int32_t d = std::min(own - positions[static_cast<std::size_t>(j)], last);
         const float ds = stored == DType::bf16 ? to_float(reinterpret_cast<const BFloat16*>(row)[j])
                                                : reinterpret_cast<const float*>(row)[j];
-        sums[parameters[static_cast<std::size_t>(d)]] += ds;
+        sums[parameters[static_cast<std::size_t>(d)]] += has_slopes ? slopes[d] * ds : ds;
       }
     }
+  }
 }
 
 std::int64_t AttentionBlocks::query_row(std::int64_t sequence, std::int64_t query) const {

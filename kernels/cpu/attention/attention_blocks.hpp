@@ -94,8 +94,9 @@ class AttentionBlocks {
                        float* scores) const;
   // dbias [padded rows, parameters of a head]: the gradients of the scores that each row sees (as
   // of find_visible) are added, as they are stored.
-  void add_bias_gradient(const Range& queries, const Range& keys, const std::byte* dscores,
-                         const std::int32_t* from, const std::int32_t* to, float* dbias) const;
+  void add_bias_gradient(const HeadGroup& g, const Range& queries, const Range& keys,
+                         const std::byte* dscores, const std::int32_t* from, const std::int32_t* to,
+                         float* dbias) const;
 
   // Queries (of all heads of the group) and keys as dense padded blocks in the operand type; zeros
   // for those that are not held.
