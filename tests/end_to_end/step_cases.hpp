@@ -112,7 +112,8 @@ inline Config config_of(const StepCase& each) {
 // Whether there are kernels for all of it on a card.
 inline bool runs_on_card(const Config& config) {
   return config.experts.router.runs_on_card() && !config.model.has_recurrent_mixer() &&
-         !config.model.has_convolution() && !config.model.has_globals() && !config.model.has_slots() && !config.model.has_spans() && !config.model.scores_distances();
+         !config.model.has_convolution() && !config.model.has_globals() &&
+         !config.model.has_slots() && !config.model.has_spans() && !config.model.scores_distances();
 }
 
 inline std::vector<StepCase> cases_here() {
