@@ -158,7 +158,9 @@ std::size_t BpeModel::merge_long(std::span<std::int32_t> symbols) const {
     push(before[left]);
     push(left);
   }
-  return symbols.size() - std::ranges::remove(symbols, -1).size();
+  // std::ranges::remove is beyond clang 14, with which this is fuzzed.
+  return static_cast<std::size_t>(std::remove(symbols.begin(), symbols.end(), -1) -
+                                  symbols.begin());
 }
 
 }  // namespace switchyard::bpe
