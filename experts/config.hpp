@@ -24,6 +24,28 @@ constexpr std::array<std::string_view, 3> choice_names(BalanceScope) {
   return {"sequence", "micro_step", "step"};
 }
 
+// How the bias of the choice is moved after a step (docs/routers.md). sign: by bias_rate, up or
+// down; quantile: by a share bias_rate of the way to where the step's scores would have given each
+// expert the same load.
+enum class BiasRule : std::uint8_t { sign, quantile };
+constexpr std::array<std::string_view, 2> choice_names(BiasRule) {
+  return {"sign", "quantile"};
+}
+
+// What the balance loss is: of the shares of choices and scores (Switch Transformers); or, with
+// noisy top-k, of how far the sums of weights vary from expert to expert, or the chances of being
+// chosen, or both (Shazeer et al. 2017; kernels/routing/noisy_load.hpp).
+enum class BalanceLoss : std::uint8_t { shares, importance, load, importance_and_load };
+constexpr std::array<std::string_view, 4> choice_names(BalanceLoss) {
+  return {"shares", "importance", "load", "importance_and_load"};
+}
+constexpr bool has_importance(BalanceLoss loss) {
+  return loss == BalanceLoss::importance || loss == BalanceLoss::importance_and_load;
+}
+constexpr bool has_load(BalanceLoss loss) {
+  return loss == BalanceLoss::load || loss == BalanceLoss::importance_and_load;
+}
+
 // How the auxiliary losses of the layers with experts make one. sum: as in Switch Transformers and
 // Megatron, where each layer counts as much as if it were alone; mean: as in MegaBlocks and
 // OLMo-core.
@@ -96,9 +118,11 @@ struct ExpertsConfig {
   BalanceReduction balance_reduction = BalanceReduction::sum;
   bool normalize_top_k = true;  // in a configuration file that leaves it out: top_k > 1
   BalanceScope balance_scope = BalanceScope::sequence;
+  BalanceLoss balance_loss = BalanceLoss::shares;
   // Of the bias that is added to an expert's scores for the choice alone: after each step it moves
   // by so much towards balance (kernels/routing/choice_counts.hpp). 0: there is none.
   double bias_rate = 0;
+  BiasRule bias_rule = BiasRule::sign;
   double dropout = 0;  // of expert outputs, by token, expert choice and element
 
   // Of routed and shared experts.
@@ -154,8 +178,11 @@ struct ExpertsConfig {
   bool may_drop() const {
     return router.kind == RouterKind::gshard || capacity_factor > 0 || router.replays();
   }
+  bool has_quantiles() const { return bias_rate > 0 && bias_rule == BiasRule::quantile; }
   // Whether the choices of a whole step are counted.
-  bool counts_step() const { return bias_rate > 0 || balance_scope == BalanceScope::step; }
+  bool counts_step() const {
+    return (bias_rate > 0 && !has_quantiles()) || balance_scope == BalanceScope::step;
+  }
   // Of the tokens as experts see them.
   std::int64_t width_of(std::int64_t hidden) const { return latent > 0 ? latent : hidden; }
   // Whether rows between this many ranks may be taken in pieces.

@@ -5,6 +5,7 @@
 #include "experts/dispatch/token_delivery.hpp"
 #include "kernels/host_copy.hpp"
 #include "kernels/routing/balance.hpp"
+#include "kernels/routing/bias_quantiles.hpp"
 #include "kernels/routing/routing_figures.hpp"
 #include "kernels/rows/elementwise.hpp"
 #include "model/transformer.hpp"
@@ -86,6 +87,9 @@ Activations::Activations(const Transformer& model, std::int64_t num_sequences,
   if (num_loads > 0 && model.experts_config().counts_step())
     choices_ = Tensor(model.device(), Purpose::workspace, DType::i64,
                       {num_loads, model.experts_config().num_experts});
+  if (num_loads > 0 && model.experts_config().has_quantiles())
+    margins_ = Tensor(model.device(), Purpose::workspace, DType::i64,
+                      {num_loads, model.experts_config().num_experts * kernels::num_margin_bins});
   if (num_loads > 0 && model.experts_config().router.replays())
     for (Tensor* choices : {&replayed_considered_, &replayed_indices_})
       *choices = Tensor(model.device(), Purpose::workspace, DType::i32,
@@ -105,12 +109,15 @@ void Activations::set_documents(kernels::DocumentStarts document_starts) {
 void Activations::clear_loads() {
   if (!loads_.empty()) kernels::fill_zero(loads_);
   if (!choices_.empty()) kernels::fill_zero(choices_);
+  if (!margins_.empty()) kernels::fill_zero(margins_);
 }
 
 void Activations::begin_count(std::size_t layer) {
   const std::int64_t row = load_row_[layer];
   scratch_.moe->router.step_counts =
       choices_.empty() ? TensorView{} : choices_->slice_rows(row, row + 1).flat();
+  scratch_.moe->router.margins =
+      margins_.empty() ? TensorView{} : margins_->slice_rows(row, row + 1).flat();
   const TensorView load = loads_.view()[row];
   scratch_.moe->router.entropy = load.slice_rows(load.numel() - 1, load.numel());
   if (replayed_indices_.empty()) return;

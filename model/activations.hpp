@@ -62,6 +62,11 @@ class Activations {
   // i64 [layers with experts, experts]: the slots of this rank's tokens by expert, dropped ones
   // included, of all passes since clear_loads(). Empty unless the configuration asks for them.
   TensorView choices() const { return choices_.empty() ? TensorView{} : choices_.view(); }
+  // i64 [layers with experts, experts x bins]: the margins of this rank's tokens in the same way
+  // (RouterScratch::margins).
+  TensorView margins() const { return margins_.empty() ? TensorView{} : margins_.view(); }
+  // What routers move their biases by.
+  TensorView bias_counts() const { return margins_.empty() ? choices() : margins(); }
   void clear_loads();
 
   // For a model's passes over a batch of this size.
@@ -94,6 +99,7 @@ class Activations {
   Tensor loads_;
   Tensor is_far_;  // i32 [places]: whether it is on another node
   Tensor choices_;
+  Tensor margins_;
   Tensor replayed_considered_, replayed_indices_;  // or none
   ActivationObserver* observer_ = nullptr;
   RoutingObserver* routing_observer_ = nullptr;

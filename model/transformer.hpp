@@ -75,7 +75,7 @@ class Transformer {
               const TensorView& out) const;
 
   // After a step, before pack_weights(): the bias of each router moves towards balance. counts:
-  // what Activations::choices() gives, added up over ranks; decision: see Router. Nothing without
+  // what Activations::bias_counts() gives, added up over ranks; decision: see Router. Nothing without
   // biases.
   void move_biases(const TensorView& counts, const TensorView& decision) const;
 

@@ -237,7 +237,8 @@ void Trainer::exchange_report(const AddToReport& add) {
   }
   if (activations_.loads().empty()) return;
   const Profile::ControlScope control(device_.profile());
-  for (const TensorView& counts : {activations_.loads(), activations_.choices()})
+  for (const TensorView& counts :
+       {activations_.loads(), activations_.choices(), activations_.margins()})
     if (!counts.empty()) mesh_.group(Axis::dense_replica).all_reduce(counts, ReduceOp::sum);
 }
 
@@ -246,7 +247,7 @@ void Trainer::update(std::int64_t step, double learning_rate) {
   const Profile::Scope scope(device_.profile(), Part::optimizer);
   optimizer_.update(step + earlier_updates_, learning_rate, report_.decision());
   sync_.gather_values();
-  model_.move_biases(activations_.choices(), report_.decision());
+  model_.move_biases(activations_.bias_counts(), report_.decision());
   model_.pack_weights();
 }
 

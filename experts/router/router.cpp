@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/routing/balance.hpp"
+#include "kernels/routing/bias_quantiles.hpp"
 #include "kernels/routing/choice_counts.hpp"
 #include "kernels/routing/permute.hpp"
 #include "kernels/routing/router_noise.hpp"
@@ -44,9 +45,10 @@ GateRecord::GateRecord(Device& device, const ExpertsConfig& config, std::int64_t
       weights(device, Purpose::activation, DType::f32, {num_tokens, config.top_k}),
       counts(device, Purpose::activation, DType::i32, {num_sequences, config.num_experts}),
       score_sums(device, Purpose::activation, exact ? DType::f64 : DType::f32,
-                 {num_sequences, config.num_experts}) {
+                 {num_sequences, config.num_experts}),
+      variation(device, config, num_sequences) {
   const Shape by_expert = {num_tokens, config.num_experts};
-  if (config.router.score == RouterScore::sigmoid)
+  if (config.router.score == RouterScore::sigmoid || has_load(config.balance_loss))
     logits = Tensor(device, Purpose::activation, DType::f32, by_expert);
   if (config.router.kind == RouterKind::noisy_top_k)
     noise = Tensor(device, Purpose::activation, DType::f32, by_expert);
@@ -64,6 +66,7 @@ void GateRecord::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "weights", weights);
   visit_tensor(visit, "counts", counts);
   visit_tensor(visit, "score_sums", score_sums);
+  variation.for_each_tensor(visit);
 }
 
 RouterScratch::RouterScratch(Device& device, const ExpertsConfig& config, std::int64_t hidden,
@@ -90,7 +93,8 @@ Router::Router(ParameterStore& store, const std::string& prefix, const ExpertsCo
           config.balance_reduction == BalanceReduction::mean ? static_cast<double>(num_layers) : 1),
       context_(store.mesh().group(Axis::context)),
       all_ranks_(store.mesh().group(Axis::dense_replica)),
-      parts_(std::move(parts)) {
+      parts_(std::move(parts)),
+      variation_(config, store.mesh()) {
   if (config.router.has_weights())
     projection_.emplace(store, weight_spec(prefix + ".router.weight", config, hidden, initial_std));
   if (projection_ && config.router.logit_bias)
@@ -207,6 +211,8 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
   const RoutedTokens tokens{x, pass, bias()};
   parts_.score->forward(tokens, logits, scores, rows_of(gate.lse, num_tokens));
   choose(tokens, logits, gate, scratch);
+  if (pass.training && !scratch.margins.empty())
+    kernels::count_margins(scores, bias(), config_.top_k, scratch.margins);
   const TensorView shares = parts_.score->shares(scores, room);
   if (projection_ && pass.training && !scratch.entropy.empty())
     kernels::add_entropy(shares, scratch.entropy);
@@ -221,7 +227,22 @@ void Router::forward(const TensorView& x, GateRecord& gate, RouterScratch& scrat
     if (context_.size() > 1) context_.all_reduce(score_sums, ReduceOp::sum);
   }
   count(counts, scratch, pass);
+  if (variation_.is_on())
+    variation_.forward({.weights = rows_of(gate.weights, num_tokens),
+                        .indices = indices,
+                        .counts = counts,
+                        .choice = noisy_choice(gate, pass, num_tokens)},
+                       pass, gate.variation);
   drop(scores, indices, scratch, pass);
+}
+
+kernels::NoisyChoice Router::noisy_choice(const GateRecord& gate, const Pass& pass,
+                                          std::int64_t num_tokens) const {
+  return {.logits = rows_of(gate.logits, num_tokens),
+          .raw = rows_of(gate.noise, num_tokens),
+          .site = token_site(parts_.keys.noise, pass, num_tokens),
+          .sequence_ids = sequence_ids_of(pass, num_tokens),
+          .top_k = config_.top_k};
 }
 
 void Router::drop(const TensorView& scores, const TensorView& indices, const RouterScratch& scratch,
@@ -278,8 +299,10 @@ void Router::add_losses(const GateRecord& gate, std::int64_t num_tokens, const P
                         const TensorView& losses) const {
   if (!projection_) return;
   const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
-  const TensorView counts = gate.counts->slice_rows(0, num_sequences);
-  const TensorView score_sums = gate.score_sums->slice_rows(0, num_sequences);
+  // Another balance loss leaves the z-loss alone here.
+  const std::int64_t num_counted = variation_.is_on() ? 0 : num_sequences;
+  const TensorView counts = gate.counts->slice_rows(0, num_counted);
+  const TensorView score_sums = gate.score_sums->slice_rows(0, num_counted);
   const TensorView lse = gate.lse->slice_rows(0, num_tokens);
   const Pool pool = pool_of(pass);
   if (pass.exact.is_on())
@@ -297,23 +320,27 @@ void Router::add_losses(const GateRecord& gate, std::int64_t num_tokens, const P
                                    .num_sequences = pool.times,
                                    .num_tokens = pass.num_global_tokens},
                                   losses);
+  if (variation_.is_on()) variation_.add(gate.variation, num_sequences, pass, losses);
 }
 
-void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
-                      const TensorView& dx, const Pass& pass) const {
-  if (!projection_) return;
-  const std::int64_t num_tokens = x.rows();
-  const std::int64_t num_sequences = num_sequences_of(num_tokens, pass);
-  const TensorView dlogits = scratch.logits->slice_rows(0, num_tokens);
-  const TensorView slopes = scratch.slopes->slice_rows(0, num_sequences);
-  const Pool pool = pool_of(pass);
-  kernels::balance_slopes(gate.counts->slice_rows(0, num_sequences), config_.top_k, pool.num_tokens,
-                          config_.balance_weight / (pool.times * num_layers_), slopes);
+void Router::backward_to_logits(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
+                                const TensorView& slopes, const TensorView& dlogits,
+                                const Pass& pass) const {
+  const std::int64_t num_tokens = dlogits.rows(), num_sequences = slopes.rows();
   const double z_slope = config_.z_weight / (pass.num_global_tokens * num_layers_);
+  const Pool pool = pool_of(pass);
+  const double weight = config_.balance_weight / (pool.times * num_layers_);
   const TensorView scores = rows_of(gate.scores, num_tokens);
   const TensorView considered =
       rows_of(gate.considered.empty() ? gate.indices : gate.considered, num_tokens);
   const TensorView dchosen = rows_of(scratch.dweights, num_tokens);
+  if (variation_.is_on()) {
+    variation_.add_weight_gradient(gate.variation, weight, considered, slopes, dchosen);
+    kernels::fill_zero(slopes);
+  } else {
+    kernels::balance_slopes(gate.counts->slice_rows(0, num_sequences), config_.top_k,
+                            pool.num_tokens, weight, slopes);
+  }
   parts_.weigh->backward(dchosen, scores, considered, dchosen);
   parts_.score->backward({x, pass, bias()},
                          {.dchosen = dchosen,
@@ -322,18 +349,36 @@ void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch
                           .z_slope = static_cast<float>(z_slope)},
                          rows_of(gate.logits, num_tokens), scores, rows_of(gate.lse, num_tokens),
                          dlogits);
+  if (variation_.is_on())
+    variation_.add_logit_gradient(gate.variation, weight, noisy_choice(gate, pass, num_tokens),
+                                  slopes, dlogits);
+}
+
+void Router::backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
+                      const TensorView& dx, const Pass& pass) const {
+  if (!projection_) return;
+  const std::int64_t num_tokens = x.rows();
+  const TensorView dlogits = scratch.logits->slice_rows(0, num_tokens);
+  const TensorView slopes = scratch.slopes->slice_rows(0, num_sequences_of(num_tokens, pass));
+  backward_to_logits(x, gate, scratch, slopes, dlogits, pass);
   const Jitter jitter = jitter_of(pass, num_tokens);
   if (logit_bias_) logit_bias_->backward(dlogits, scratch.ones, pass);
   projection_->backward(dlogits, x, dx, scratch.hidden_f32, pass, jitter);
   if (!noise_) return;
-  kernels::router_noise_backward(dlogits, rows_of(gate.noise, num_tokens),
-                                 token_site(parts_.keys.noise, pass, num_tokens),
-                                 sequence_ids_of(pass, num_tokens), dlogits);
+  const kernels::NoisyChoice choice = noisy_choice(gate, pass, num_tokens);
+  kernels::router_noise_backward(dlogits, choice.raw, choice.site, choice.sequence_ids, dlogits);
+  if (variation_.is_on())
+    variation_.add_noise_gradient(gate.variation,
+                                  config_.balance_weight / (pool_of(pass).times * num_layers_),
+                                  choice, slopes, dlogits);
   noise_->backward(dlogits, x, dx, scratch.hidden_f32, pass, jitter);
 }
 
 void Router::move_bias(const TensorView& counts, const TensorView& decision) const {
   if (bias_ == nullptr) return;
+  if (config_.has_quantiles())
+    return kernels::move_bias_to_quantiles(counts, config_.top_k, decision, config_.bias_rate,
+                                           bias());
   kernels::move_selection_bias(counts, decision, static_cast<float>(config_.bias_rate), bias());
 }
 

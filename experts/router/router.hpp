@@ -14,6 +14,7 @@
 
 #include "experts/config.hpp"
 #include "experts/router/router_parts.hpp"
+#include "experts/router/variation_loss.hpp"
 #include "experts/row_bias.hpp"
 #include "experts/token_projection.hpp"
 #include "tensor/record_tensor.hpp"
@@ -28,7 +29,7 @@ struct GateRecord {
   void for_each_tensor(const RecordVisitor& visit);
 
   Tensor scores;      // f32 [T, E]
-  Tensor logits;      // f32 [T, E]; only where their gradient needs them (sigmoid)
+  Tensor logits;      // f32 [T, E]; only where their gradient needs them (sigmoid, noisy load)
   Tensor noise;       // f32 [T, E]: the raw noise of noisy top-k, before its softplus; or none
   Tensor considered;  // i32 [T, k]: the choices before some were given up; only where they may be
   Tensor lse;         // f32 [T]: log sum exp of a token's logits
@@ -37,6 +38,7 @@ struct GateRecord {
   Tensor counts;      // i32 [S, E]: slots by expert, of a whole sequence or of its pool
   // [S, E]: over this rank's tokens of a sequence, f32; or, exact, over all of its tokens, f64.
   Tensor score_sums;
+  VariationSums variation;
 };
 
 struct RouterScratch {
@@ -52,6 +54,9 @@ struct RouterScratch {
   // i64 [E]: where the layer at work counts the slots of this rank's tokens since the step began,
   // dropped ones included. Of whoever runs the layers; empty: nobody counts.
   TensorView step_counts;
+  // i64 [E, B]: where it counts the margins of this rank's tokens since the step began
+  // (kernels/routing/bias_quantiles.hpp); the same.
+  TensorView margins;
   // i64 [1]: where it adds up the entropies of tokens (kernels/routing/routing_figures.hpp); the
   // same.
   TensorView entropy;
@@ -90,8 +95,9 @@ class Router {
   // dx [T, H] and to the parameter's gradient.
   void backward(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
                 const TensorView& dx, const Pass& pass) const;
-  // After a step. counts: i64 [E], of its slots on all ranks, dropped ones included; decision: f32
-  // [2], whether the step counts (kernels/sums/step_figures.hpp). Nothing without a bias.
+  // After a step. counts: of all ranks, i64 [E] its slots, dropped ones included, or by quantiles
+  // [E B] its margins; decision: f32 [2], whether the step counts (kernels/sums/step_figures.hpp).
+  // Nothing without a bias.
   void move_bias(const TensorView& counts, const TensorView& decision) const;
 
  private:
@@ -121,6 +127,12 @@ class Router {
   Pool pool_of(const Pass& pass) const;
   // counts: i32 [S, E] of this rank's tokens of each sequence -> those of the sequence's pool.
   void count(const TensorView& counts, RouterScratch& scratch, const Pass& pass) const;
+  kernels::NoisyChoice noisy_choice(const GateRecord& gate, const Pass& pass,
+                                    std::int64_t num_tokens) const;
+  // The slopes of the auxiliary losses and of the weights, down to the logits.
+  void backward_to_logits(const TensorView& x, const GateRecord& gate, RouterScratch& scratch,
+                          const TensorView& slopes, const TensorView& dlogits,
+                          const Pass& pass) const;
   TensorView bias() const { return bias_ != nullptr ? bias_->value() : TensorView{}; }
 
   ExpertsConfig config_;
@@ -131,6 +143,7 @@ class Router {
   std::optional<RowBias> logit_bias_;
   std::optional<TokenProjection> noise_;
   RouterParts parts_;
+  VariationLoss variation_;
   Parameter* bias_ = nullptr;  // f32 [E], state
 };
 

@@ -17,6 +17,8 @@ class Mistakes {
     check_groups();
     check_loads();
     check_capacity();
+    check_balance_loss();
+    check_bias_rule();
     return std::move(found_);
   }
 
@@ -134,6 +136,51 @@ class Mistakes {
           "dropped; write allow_future: true if that is meant, or drop_by: position");
   }
 
+  void check_balance_loss() {
+    if (experts_.balance_loss == BalanceLoss::shares) return;
+    const std::string_view loss = name_of(experts_.balance_loss);
+    if (router_.kind != RouterKind::noisy_top_k)
+      add({"experts.balance_loss", "experts.router.kind"},
+          fmt::format("balance_loss {} is made of the noise of kind noisy_top_k, and kind {} has "
+                      "none; leave balance_loss out or change the kind",
+                      loss, kind_));
+    if (experts_.balance_scope == BalanceScope::step)
+      add({"experts.balance_loss", "experts.balance_scope"},
+          fmt::format("balance_loss {} is not the sum of what micro-steps add to it, so it has no "
+                      "scope step; write balance_scope: micro_step or sequence",
+                      loss));
+    if (has_load(experts_.balance_loss) && experts_.bias_rate > 0)
+      add({"experts.balance_loss", "experts.bias_rate"},
+          fmt::format("balance_loss {} asks how far a logit is from being chosen, which a bias "
+                      "moves; leave bias_rate out, or write balance_loss: importance",
+                      loss));
+  }
+
+  void check_bias_rule() {
+    if (experts_.bias_rule == BiasRule::sign) return;
+    if (experts_.bias_rate == 0 || experts_.bias_rate > 1)
+      add({"experts.bias_rule", "experts.bias_rate"},
+          fmt::format(
+              "bias_rule quantile goes a share bias_rate of the way, above 0 and at most 1, "
+              "and bias_rate is {}; write bias_rate: 0.1",
+              experts_.bias_rate));
+    if (router_.kind != RouterKind::top_k && router_.kind != RouterKind::noisy_top_k)
+      add({"experts.bias_rule", "experts.router.kind"},
+          fmt::format("bias_rule quantile counts by how much scores are among the largest, which "
+                      "kinds top_k and noisy_top_k choose by alone, and kind {} does not; leave "
+                      "bias_rule out",
+                      kind_));
+    if (router_.top_groups < router_.groups)
+      add({"experts.bias_rule", "experts.router.groups"},
+          "bias_rule quantile takes the best of all experts, and groups leave some out; leave "
+          "bias_rule or groups out");
+    if (experts_.top_k >= experts_.num_experts)
+      add({"experts.bias_rule", "experts.top_k", "experts.num_experts"},
+          fmt::format("bias_rule quantile needs an expert that is not chosen, and top_k = {} of "
+                      "num_experts = {} leaves none; leave bias_rule out",
+                      experts_.top_k, experts_.num_experts));
+  }
+
   const ExpertsConfig& experts_;
   const RouterConfig& router_;
   std::string_view kind_;
@@ -153,6 +200,9 @@ std::vector<ConfigMistake> router_mistakes_on_card(const ExpertsConfig& config) 
     return {
         {{"experts.capacity_factor", "run.device"},
          "on a card no choices are dropped; write run.device: cpu or leave capacity_factor out"}};
+  if (config.has_quantiles())
+    return {{{"experts.bias_rule", "run.device"},
+             "on a card a bias moves by sign alone; write bias_rule: sign or run.device: cpu"}};
   if (config.router.runs_on_card()) return {};
   return {{{"experts.router.kind", "experts.router.jitter", "experts.router.groups", "run.device"},
            fmt::format("on a card there are the kinds top_k, hash and balanced, without jitter and "

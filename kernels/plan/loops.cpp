@@ -200,6 +200,44 @@ void balance_slopes(const TensorView& slopes) {
   record(slopes, numel(slopes), 2 * bytes(slopes));
 }
 
+void sum_importance(const TensorView& weights, const TensorView& sums) {
+  record(weights, numel(weights), 2 * bytes(weights) + bytes(sums));
+}
+
+// A sort of a token's logits, and for each of them the noise, a softplus and an error function.
+void noisy_load(const TensorView& logits) {
+  record(logits, 40 * numel(logits), 2 * bytes(logits));
+}
+
+void noisy_load_backward(const TensorView& gradient) {
+  record(gradient, 44 * numel(gradient), 4 * bytes(gradient));
+}
+
+void counts_as_load(const TensorView& counts, const TensorView& sums) {
+  record(sums, 0, bytes(counts) + bytes(sums));
+}
+
+void pool_rows(const TensorView& sums) {
+  record(sums, numel(sums), bytes(sums));
+}
+
+void spread_first_row(const TensorView& sums) {
+  record(sums, 0, bytes(sums));
+}
+
+void add_variation(const TensorView& sums) {
+  record(sums, 3 * numel(sums), bytes(sums));
+}
+
+// Reads sums twice as wide.
+void variation_slopes(const TensorView& slopes) {
+  record(slopes, 5 * numel(slopes), 3 * bytes(slopes));
+}
+
+void add_importance_gradient(const TensorView& dweights) {
+  record(dweights, 2 * numel(dweights), 3 * bytes(dweights));
+}
+
 void add_expert_load(const TensorView& load) {
   record(load, numel(load), 2 * bytes(load) + bytes(load) / 2);
 }
@@ -227,6 +265,15 @@ void spread_counts(const TensorView& counts) {
 // Reads the counts, twice as wide as the bias, which is read and written.
 void move_selection_bias(const TensorView& bias) {
   record(bias, 3 * numel(bias), 4 * bytes(bias));
+}
+
+// Each margin adds to a count.
+void count_margins(const TensorView& scores) {
+  record(scores, 6 * numel(scores), 2 * bytes(scores) + 4 * bytes(scores));
+}
+
+void move_bias_to_quantiles(const TensorView& histogram, const TensorView& bias) {
+  record(bias, 2 * numel(histogram), 2 * bytes(histogram) + 2 * bytes(bias));
 }
 
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row) {

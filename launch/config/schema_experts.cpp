@@ -340,6 +340,15 @@ void add_experts(std::vector<Key>& keys) {
                       "which sequences share one; `step`: those of the step so far, so it depends "
                       "on their order, too."});
   keys.push_back({.section = "experts",
+                  .name = "balance_loss",
+                  .field = field<s, &C::balance_loss>(),
+                  .description =
+                      "What the balance loss is. `shares`: of the shares of choices and scores "
+                      "(Switch); with router kind `noisy_top_k` also the squared variation from "
+                      "expert to expert of `importance`, the sums of weights, of `load`, the "
+                      "chances of being chosen, or of both (Shazeer et al. 2017; weight 0.1 "
+                      "there). Over a sequence or a micro-step, as `balance_scope` says."});
+  keys.push_back({.section = "experts",
                   .name = "bias_rate",
                   .field = field<s, &C::bias_rate>(),
                   .range = from(0),
@@ -348,6 +357,14 @@ void add_experts(std::vector<Key>& keys) {
                       "expert's score for the choice alone, and after each step it rises by so "
                       "much where the expert was chosen less often than the mean, and falls where "
                       "more often. 0: no bias."});
+  keys.push_back({.section = "experts",
+                  .name = "bias_rule",
+                  .field = field<s, &C::bias_rule>(),
+                  .description =
+                      "How the bias moves. `sign`: by `bias_rate`, up or down; `quantile` "
+                      "(Megatron-LM, Kimi K3): by a share `bias_rate`, at most 1, of the way to "
+                      "where the scores of the whole step would have given each expert the same "
+                      "load (docs/routers.md)."});
   keys.push_back({.section = "experts",
                   .name = "dropout",
                   .field = field<s, &C::dropout>(),

@@ -67,6 +67,32 @@ TEST(Balance, ScopesBeyondASequenceEqualOneRank) {
     }
 }
 
+// Importance and load are sums over whole sequences, or over all ranks', and only then a loss.
+TEST(Balance, ImportanceAndLoadEqualOneRank) {
+  if (is_tested_on_card()) GTEST_SKIP() << "no noise there";
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  for (const BalanceScope scope : {BalanceScope::sequence, BalanceScope::micro_step})
+    for (Config config : layouts()) {
+      SCOPED_TRACE(std::string(name_of(scope)) + ", expert " +
+                   std::to_string(config.parallel.expert) + ", context " +
+                   std::to_string(config.parallel.context));
+      config.experts.router.kind = RouterKind::noisy_top_k;
+      config.experts.balance_loss = BalanceLoss::importance_and_load;
+      config.experts.balance_scope = scope;
+      SmallRun reference(*alone, on_one_rank(config)), run(world(), config);
+      for (std::int64_t step = 1; step <= 3; ++step) {
+        const StepResult actual = run.train(step, step).front();
+        const StepResult expected = reference.train(step, step).front();
+        expect_equal(actual.loss, expected.loss, "loss");
+        expect_equal(actual.losses.balance, expected.losses.balance, "balance loss");
+        expect_equal(actual.gradient_norm, expected.gradient_norm, "gradient norm");
+        EXPECT_GT(actual.losses.balance, 0);
+      }
+      const Plan plan = make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
+      EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
+    }
+}
+
 // What is dropped is a matter of the sequence: the same on every layout, to the choice.
 TEST(Balance, CapacityDropsTheSameChoicesAsOneRank) {
   if (is_tested_on_card()) GTEST_SKIP() << "no choices are dropped there";
@@ -188,6 +214,44 @@ TEST(Balance, TheBiasIsInTheCheckpointAndGoesOn) {
   EXPECT_EQ(biases_of(resumed.trainer), biases_of(unbroken.trainer));
 }
 
+// Histograms of integers, summed over ranks and micro-steps, say where the biases go: the same
+// numbers on every layout, and within a few steps loads that are nearly alike.
+TEST(Balance, QuantilesEvenTheLoadOutTheSameWayOnEveryLayout) {
+  if (is_tested_on_card()) GTEST_SKIP() << "a bias moves by sign alone there";
+  const std::unique_ptr<Group> alone = make_local_group("alone");
+  const auto by_quantiles = [](Config config, double rate) {
+    config.model.embedding_std = 1;
+    config.optimizer.learning_rate = 1e-9;  // the bias alone moves
+    config.experts.balance_weight = 0;
+    config.experts.bias_rate = rate;
+    config.experts.bias_rule = rate > 0 ? BiasRule::quantile : BiasRule::sign;
+    return config;
+  };
+  constexpr std::int64_t num_steps = 12;
+  const auto load_of_last = [](const std::vector<StepResult>& steps) {
+    double sum = 0;
+    for (auto step = steps.end() - 5; step != steps.end(); ++step) sum += step->load.max_over_mean;
+    return sum / 5;
+  };
+  SmallRun without(*alone, by_quantiles(on_one_rank(balance_config(1)), 0));
+  SmallRun reference(*alone, by_quantiles(on_one_rank(balance_config(1)), 0.5));
+  const double load_without = load_of_last(without.train(1, num_steps));
+  const double load = load_of_last(reference.train(1, num_steps));
+  EXPECT_LT(load, 1 + 0.6 * (load_without - 1)) << load_without;
+  if (world().rank() == 0)
+    std::printf("load %.3f by quantiles, %.3f without\n", load, load_without);
+  const std::vector<float> expected = biases_of(reference.trainer);
+  ASSERT_EQ(std::ssize(expected), 2 * 5);
+  for (const Config& layout : layouts()) {
+    SmallRun run(world(), by_quantiles(layout, 0.5));
+    run.train(1, num_steps);
+    EXPECT_EQ(biases_of(run.trainer), expected) << "expert " << layout.parallel.expert;
+    const Plan plan = make_plan(by_quantiles(layout, 0.5), world().size(), vocab_size,
+                                run.trainer.agree_on_rows());
+    EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
+  }
+}
+
 class BalanceFile : public ScratchFolder {};
 
 TEST_F(BalanceFile, AnEvaluationLeavesTheBiasAlone) {
@@ -196,11 +260,15 @@ TEST_F(BalanceFile, AnEvaluationLeavesTheBiasAlone) {
   Config config = balance_config(1);
   config.model.vocab_size = 260;
   config.experts.bias_rate = 0.5;
-  SmallRun run(world(), config);
-  run.train(1, 1);
-  const std::vector<float> before = biases_of(run.trainer);
-  run.trainer.evaluate(FixedBatches(tokens, Split::valid, run.trainer.batch_layout(), 0));
-  EXPECT_EQ(biases_of(run.trainer), before);
+  for (const BiasRule rule : {BiasRule::sign, BiasRule::quantile}) {
+    if (rule == BiasRule::quantile && is_tested_on_card()) continue;
+    config.experts.bias_rule = rule;
+    SmallRun run(world(), config);
+    run.train(1, 1);
+    const std::vector<float> before = biases_of(run.trainer);
+    run.trainer.evaluate(FixedBatches(tokens, Split::valid, run.trainer.batch_layout(), 0));
+    EXPECT_EQ(biases_of(run.trainer), before);
+  }
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ check() {
 
 check top_k experts.router.score=sigmoid experts.router.groups=5 experts.router.top_groups=3 \
   experts.router.scale=2.5 experts.bias_rate=0.01
-check noisy_top_k experts.router.jitter=0.01
+check noisy_top_k experts.router.jitter=0.01 experts.balance_loss=importance_and_load experts.balance_weight=0.1
+check top_k run.output=quantiles experts.bias_rate=0.5 experts.bias_rule=quantile experts.balance_weight=0
 check gshard
 check sinkhorn experts.allow_future=true experts.top_k=1
 check base experts.allow_future=true experts.router.score=sigmoid

@@ -224,11 +224,12 @@ std::string LayerCase::describe() const {
   return fmt::format(
       "{} experts, top {}, normalize {}, routing {}, {}, dropout {}, drops {}, {} shared of {}, "
       "latent {}, "
-      "gate {}, balance over {}, {} of layers, router {} of {} scores, capacity {} by {}",
+      "gate {}, balance over {}, {} of layers, router {} of {} scores, capacity {} by {}, loss of "
+      "{}",
       num_experts, top_k, normalize, static_cast<int>(routing), name_of(dtype), dropout, drops,
       shared.number, shared.intermediate, latent, name_of(shared.gate), name_of(scope),
       name_of(reduction), name_of(router.kind), name_of(router.score), capacity_factor,
-      name_of(drop_by));
+      name_of(drop_by), name_of(loss));
 }
 
 ExpertsConfig LayerCase::config() const {
@@ -247,6 +248,7 @@ ExpertsConfig LayerCase::config() const {
   config.latent = latent;
   config.capacity_factor = capacity_factor;
   config.drop_by = drop_by;
+  config.balance_loss = loss;
   return config;
 }
 
@@ -259,6 +261,8 @@ Problem::Problem(const LayerCase& c, const std::string& inputs) {
   moe.sequence_length = size(c.scope == BalanceScope::sequence ? c.sequence_length : c.num_tokens);
   moe.normalize = c.normalize;
   const ExpertsConfig config = c.config();
+  moe.importance = has_importance(config.balance_loss);
+  moe.load = has_load(config.balance_loss);
   moe.balance_weight = config.balance_weight;
   moe.z_weight = config.z_weight;
   if (config.balance_reduction == BalanceReduction::mean)

@@ -31,6 +31,7 @@ struct LayerCase {
   BalanceReduction reduction = BalanceReduction::sum;
   double capacity_factor = 0;
   kernels::DropBy drop_by = kernels::DropBy::position;
+  BalanceLoss loss = BalanceLoss::shares;
 
   std::string describe() const;
   ExpertsConfig config() const;

@@ -302,6 +302,23 @@ TEST_P(MoeLayerTest, balances_over_the_tokens_of_all_ranks) {
                     .scope = scope});
 }
 
+// Importance and load of noisy top-k, over a sequence and over the tokens of all ranks.
+TEST_P(MoeLayerTest, has_the_importance_and_load_losses_of_noisy_top_k) {
+  if (is_tested_on_card()) GTEST_SKIP() << "no noise there";
+  const std::int64_t num_experts = GetParam();
+  for (const BalanceLoss loss :
+       {BalanceLoss::importance, BalanceLoss::load, BalanceLoss::importance_and_load})
+    for (const BalanceScope scope : {BalanceScope::sequence, BalanceScope::micro_step})
+      for (const double dy_scale : {0.2, 0.0})
+        check_case({.num_experts = num_experts,
+                    .top_k = std::min<std::int64_t>(loss == BalanceLoss::load ? 1 : 2, num_experts),
+                    .normalize = loss != BalanceLoss::load,
+                    .dy_scale = dy_scale,
+                    .router = {.kind = RouterKind::noisy_top_k, .scale = 1.5, .jitter = 0.1},
+                    .scope = scope,
+                    .loss = loss});
+}
+
 // The second micro-step of two: its loss counts the first one's choices, dropped ones not.
 TEST_P(MoeLayerTest, balances_over_the_step_so_far) {
   for (const bool drops : {false, true}) {

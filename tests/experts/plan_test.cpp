@@ -83,6 +83,10 @@ INSTANTIATE_TEST_SUITE_P(
         LayerCase{.num_experts = 5, .top_k = 3},
         LayerCase{.num_experts = 8, .top_k = 2, .dropout = 0.1},
         LayerCase{.num_experts = 4, .router = {.kind = RouterKind::noisy_top_k, .jitter = 0.1}},
+        LayerCase{.num_experts = 4,
+                  .router = {.kind = RouterKind::noisy_top_k},
+                  .scope = BalanceScope::micro_step,
+                  .loss = BalanceLoss::importance_and_load},
         LayerCase{.num_experts = 4, .router = {.kind = RouterKind::gshard}},
         LayerCase{
             .num_experts = 4,

@@ -16,6 +16,7 @@ struct Dims {
   bool pooled = false;
   bool sigmoid = false, noisy = false, in_sums = false, given = false;
   double scale = 1;
+  bool importance = false, load = false;
 };
 
 ReferenceMoe make_reference(const Dims& dims) {
@@ -45,6 +46,8 @@ ReferenceMoe make_reference(const Dims& dims) {
   }
   moe.sigmoid = dims.sigmoid;
   moe.scale = dims.scale;
+  moe.importance = dims.importance;
+  moe.load = dims.load;
   moe.dropped_are_in_sums = dims.in_sums;
   if (dims.noisy) {
     moe.noise_router = random_doubles("noise router", dims.num_experts * 5, 1.0);
@@ -107,6 +110,20 @@ INSTANTIATE_TEST_SUITE_P(
              .scale = 2.5},
         Dims{.num_experts = 4, .top_k = 2, .normalize = false, .masked = true, .sigmoid = true},
         Dims{.num_experts = 4, .top_k = 2, .normalize = true, .masked = false, .noisy = true},
+        Dims{.num_experts = 5,
+             .top_k = 2,
+             .normalize = true,
+             .masked = false,
+             .noisy = true,
+             .scale = 1.5,
+             .importance = true,
+             .load = true},
+        Dims{.num_experts = 4,
+             .top_k = 1,
+             .normalize = false,
+             .masked = true,
+             .noisy = true,
+             .load = true},
         Dims{.num_experts = 4,
              .top_k = 2,
              .normalize = true,

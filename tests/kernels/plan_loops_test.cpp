@@ -11,6 +11,7 @@
 #include "kernels/routing/balance.hpp"
 #include "kernels/routing/choice_counts.hpp"
 #include "kernels/routing/group_offsets.hpp"
+#include "kernels/routing/noisy_load.hpp"
 #include "kernels/routing/permute.hpp"
 #include "kernels/routing/router_noise.hpp"
 #include "kernels/routing/routing_figures.hpp"
@@ -215,6 +216,9 @@ TEST_F(PlanLoops, Routing) {
   EXPECT_EQ(bytes_of([&] { select_in_turn({4, 4, positions, ids}, 4, choice); }), 64);
   const DropoutSite site{.sequence_length = 4, .positions = positions};
   EXPECT_EQ(bytes_of([&] { add_router_noise(logits, site, ids, logits); }), 3 * 128);
+  const Tensor sums = make(DType::f64, {1, logits->cols()});
+  EXPECT_EQ(bytes_of([&] { sum_noisy_load({logits, logits, site, ids, 1}, {}, sums); }), 2 * 128);
+  EXPECT_EQ(bytes_of([&] { pool_rows(sums); }), 8 * logits->cols());
   EXPECT_EQ(bytes_of([&] { router_noise_backward(logits, logits, site, ids, logits); }), 3 * 128);
   EXPECT_EQ(bytes_of([&] { jitter(logits, 0, 0.1f, site, ids); }), 2 * 128);
   EXPECT_EQ(bytes_of([&] { give_up_second(weight, site, ids, choice); }), 2 * 64);

@@ -58,6 +58,12 @@ TEST(ConfigRelations, RelationsPrintTheirEquation) {
       {"experts: {bias_rate: 0.001, router: {kind: hash}}\n",
        "a.yaml:5:22: experts.bias_rate: a bias moves the choice of the largest scores, and kind "
        "hash chooses in another way; leave bias_rate out or change the kind"},
+      {"experts: {balance_loss: load}\n",
+       "a.yaml:5:25: experts.balance_loss: balance_loss load is made of the noise of kind "
+       "noisy_top_k, and kind top_k has none; leave balance_loss out or change the kind"},
+      {"experts: {bias_rule: quantile}\n",
+       "a.yaml:5:22: experts.bias_rule: bias_rule quantile goes a share bias_rate of the way, above "
+       "0 and at most 1, and bias_rate is 0; write bias_rate: 0.1"},
       {"experts: {router: {kind: noisy_top_k, score: sigmoid}}\n",
        "a.yaml:5:46: experts.router.score: kind noisy_top_k is defined with a softmax; leave score "
        "out"},

@@ -39,6 +39,8 @@ struct ReferenceMoe {
   Doubles jitter;                    // [T, H] factors of the router's input; empty: none
   Doubles noise_router;  // [E, H]: the logits have noise * softplus(this x); empty: none
   Doubles noise;         // [T, E]
+  // The balance loss: of shares, or of how far importance or load of noisy top-k vary.
+  bool importance = false, load = false;
   struct Shared {
     std::size_t intermediate = 0;  // 0: there are none
     Doubles gate_up;               // [2 I, H]
@@ -101,16 +103,19 @@ struct ReferenceMoe {
 
   Gradients backward(const Doubles& x, const Doubles& dy, const Forward& f) const {
     const std::size_t num_tokens = x.size() / hidden;
+    const Doubles importance_slopes = importance ? variation_slopes(importances(f)) : Doubles{};
+    const Doubles load_slopes = load ? variation_slopes(loads(f)) : Doubles{};
     Gradients g{
         Doubles(x.size()),           Doubles(router.size()),         Doubles(gate_up.size()),
         Doubles(down.size()),        Doubles(shared.gate_up.size()), Doubles(shared.down.size()),
         Doubles(shared.gate.size()), Doubles(noise_router.size())};
     for (std::size_t t = 0; t < num_tokens; ++t) {
       Doubles dscores(num_experts);
-      add_weight_gradients(x, dy, f, t, g, dscores);
+      add_weight_gradients(x, dy, f, t, importance_slopes, g, dscores);
       if (shared.intermediate > 0) add_shared_gradients(&x[t * hidden], &dy[t * hidden], t, g);
-      add_balance_gradient(f, t, num_tokens, dscores);
+      if (!importance && !load) add_balance_gradient(f, t, num_tokens, dscores);
       add_logit_gradients(x, f, t, num_tokens, dscores, g);
+      if (load) add_load_gradients(x, f, t, load_slopes, g);
     }
     return g;
   }
@@ -235,7 +240,75 @@ struct ReferenceMoe {
     return (count + earlier[e]) / (num_choices + num_earlier);
   }
 
+  // Of each pool of sequence_length tokens, [T / L, E].
+  Doubles importances(const Forward& f) const {
+    Doubles sums(f.counts.size());
+    for (std::size_t slot = 0; slot < f.indices.size(); ++slot)
+      sums[slot / top_k / sequence_length * num_experts + f.indices[slot]] += f.weights[slot];
+    return sums;
+  }
+
+  // How expert e is chosen: the expert whose logit it has to beat, and by how much it does.
+  struct Ahead {
+    std::size_t rival;
+    double deviation, z;
+  };
+  Ahead ahead(const Forward& f, std::size_t t, std::size_t e) const {
+    const double* logits = &f.logits[t * num_experts];
+    std::vector<std::size_t> others;
+    for (std::size_t other = 0; other < num_experts; ++other)
+      if (other != e) others.push_back(other);
+    std::stable_sort(others.begin(), others.end(),
+                     [&](std::size_t a, std::size_t b) { return logits[a] > logits[b]; });
+    const std::size_t rival = others.at(top_k - 1);
+    const double deviation = softplus(f.raw[t * num_experts + e]);
+    const double clean = logits[e] - noise[t * num_experts + e] * deviation;
+    return {rival, deviation, (clean - logits[rival]) / deviation};
+  }
+
+  Doubles loads(const Forward& f) const {
+    Doubles sums(f.counts.size());
+    for (std::size_t t = 0; t < f.lse.size(); ++t)
+      for (std::size_t e = 0; e < num_experts; ++e)
+        sums[t / sequence_length * num_experts + e] +=
+            num_experts > top_k ? (1 + std::erf(ahead(f, t, e).z / std::sqrt(2.0))) / 2 : 1;
+    return sums;
+  }
+
+  // Mean over pools of the squared coefficient of variation, population variance.
+  double variation(const Doubles& sums) const {
+    double total = 0;
+    for (std::size_t pool = 0; pool < sums.size(); pool += num_experts) {
+      double mean = 0, variance = 0;
+      for (std::size_t e = 0; e < num_experts; ++e)
+        mean += sums[pool + e] / static_cast<double>(num_experts);
+      for (std::size_t e = 0; e < num_experts; ++e)
+        variance += (sums[pool + e] - mean) * (sums[pool + e] - mean);
+      total += variance / static_cast<double>(num_experts) / (mean * mean);
+    }
+    return total * static_cast<double>(num_experts) / static_cast<double>(sums.size());
+  }
+
+  // Of balance_weight * variation.
+  Doubles variation_slopes(const Doubles& sums) const {
+    Doubles slopes(sums.size());
+    const auto experts = static_cast<double>(num_experts);
+    for (std::size_t pool = 0; pool < sums.size(); pool += num_experts) {
+      double sum = 0, squares = 0;
+      for (std::size_t e = 0; e < num_experts; ++e) {
+        sum += sums[pool + e];
+        squares += sums[pool + e] * sums[pool + e];
+      }
+      for (std::size_t e = 0; e < num_experts; ++e)
+        slopes[pool + e] = balance_weight * experts / static_cast<double>(sums.size()) * 2 *
+                           experts * (sums[pool + e] * sum - squares) / (sum * sum * sum);
+    }
+    return slopes;
+  }
+
   double balance(const Forward& f, std::size_t num_tokens) const {
+    if (importance || load)
+      return (importance ? variation(importances(f)) : 0) + (load ? variation(loads(f)) : 0);
     const double length = static_cast<double>(sequence_length);
     double sum = 0;
     for (std::size_t t = 0; t < num_tokens; ++t)
@@ -246,7 +319,8 @@ struct ReferenceMoe {
 
   // Through the experts of token t, and to the scores that weigh them.
   void add_weight_gradients(const Doubles& x, const Doubles& dy, const Forward& f, std::size_t t,
-                            Gradients& g, Doubles& dscores) const {
+                            const Doubles& importance_slopes, Gradients& g,
+                            Doubles& dscores) const {
     const double* scores = &f.scores[t * num_experts];
     const std::size_t* indices = &f.indices[t * top_k];
     double chosen = 0;
@@ -259,6 +333,7 @@ struct ReferenceMoe {
       const std::size_t e = indices[j];
       const Inner inner = expert(e, &x[t * hidden]);
       Doubles dout(hidden);
+      if (importance) dweights[j] = importance_slopes[t / sequence_length * num_experts + e];
       for (std::size_t h = 0; h < hidden; ++h) {
         dweights[j] += dy[t * hidden + h] * masked(inner.out[h], t, j, h);
         dout[h] = masked(f.weights[t * top_k + j] * dy[t * hidden + h], t, j, h);
@@ -344,6 +419,24 @@ struct ReferenceMoe {
       const double draw =
           dlogit * noise[t * num_experts + e] * sigmoid_of(f.raw[t * num_experts + e]);
       add_projection_gradients(noise_router, draw, e, t, input, g.noise_router, g.x);
+    }
+  }
+
+  // Through the clean logits, the deviations, and the rivals' noisy logits.
+  void add_load_gradients(const Doubles& x, const Forward& f, std::size_t t, const Doubles& slopes,
+                          Gradients& g) const {
+    const Doubles input = router_input(x, t);
+    const auto add = [&](std::size_t e, double dclean, double ddeviation) {
+      add_projection_gradients(router, dclean, e, t, input, g.router, g.x);
+      add_projection_gradients(noise_router, ddeviation * sigmoid_of(f.raw[t * num_experts + e]), e,
+                               t, input, g.noise_router, g.x);
+    };
+    for (std::size_t e = 0; e < num_experts && num_experts > top_k; ++e) {
+      const Ahead a = ahead(f, t, e);
+      const double density = std::exp(-a.z * a.z / 2) / std::sqrt(2 * std::acos(-1.0));
+      const double dz = slopes[t / sequence_length * num_experts + e] * density / a.deviation;
+      add(e, dz, -dz * a.z);
+      add(a.rival, -dz, -dz * noise[t * num_experts + a.rival]);
     }
   }
 

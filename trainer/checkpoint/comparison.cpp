@@ -30,7 +30,8 @@ bool is_of_training_alone(const std::string& key) {
   return key == "run.seed" || key.starts_with("numerics.") || key.ends_with("_std") ||
          key.ends_with("dropout") || key == "experts.balance_weight" || key == "experts.z_weight" ||
          key == "experts.balance_scope" || key == "experts.bias_rate" ||
-         key == "experts.balance_reduction";
+         key == "experts.balance_reduction" || key == "experts.balance_loss" ||
+         key == "experts.bias_rule";
 }
 
 // Keys whose every change makes other matrices, or cuts the same ones in another way, which no
