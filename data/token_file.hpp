@@ -87,7 +87,7 @@ class TokenFileWriter {
   TokenFileWriter& operator=(const TokenFileWriter&) = delete;
 
   // A document's tokens; end of document is added here. mask: 1, or 0 for a token that is never a
-  // target; empty: all are. End of document is one.
+  // target; empty: all are. End of document is one, unless the mask has one entry more, for it.
   void add_document(Split split, std::span<const std::int32_t> tokens,
                     std::span<const std::uint8_t> mask = {});
   bool has_loss_mask() const;

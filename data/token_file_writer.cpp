@@ -152,7 +152,8 @@ bool TokenFileWriter::has_loss_mask() const {
 
 void TokenFileWriter::add_document(Split split, std::span<const std::int32_t> tokens,
                                    std::span<const std::uint8_t> mask) {
-  expect(mask.empty() || mask.size() == tokens.size(), "a mask of every token");
+  expect(mask.empty() || mask.size() == tokens.size() || mask.size() == tokens.size() + 1,
+         "a mask of every token");
   const std::int32_t vocab_size = state_->tokenizer.vocab_size();
   expect(std::all_of(tokens.begin(), tokens.end(),
                      [&](std::int32_t token) { return token >= 0 && token < vocab_size; }),

@@ -16,7 +16,9 @@ std::string layer_name(std::int64_t index) {
   return "layers." + std::to_string(index);
 }
 
+// With experts, or dense.
 bool any_layer(const ModelConfig& model, const ExpertsConfig& experts, bool with_experts) {
+  if (!with_experts && model.feed_forward == FeedForwardKind::none) return false;
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
     if (experts.layer_has_experts(layer) == with_experts) return true;
   return false;
@@ -69,10 +71,12 @@ Block::Block(ParameterStore& store, std::int64_t index, const ModelConfig& model
       feed_forward_dropout_key_(random_key(seed, "dropout " + layer_name(index) + ".feed_forward")),
       mixer_norm_(store.add(norm_spec(layer_name(index) + ".attention_norm.weight", model.hidden))),
       mixer_(make_mixer(store, layer_name(index), model, index, compute)),
-      feed_forward_norm_(
-          store.add(norm_spec(layer_name(index) + ".feed_forward_norm.weight", model.hidden))) {
+      feed_forward_norm_(nullptr) {
   const std::string name = layer_name(index);
-  if (experts.layer_has_experts(index))
+  const bool has_experts = experts.layer_has_experts(index);
+  if (!has_experts && model.feed_forward == FeedForwardKind::none) return;
+  feed_forward_norm_ = &store.add(norm_spec(name + ".feed_forward_norm.weight", model.hidden));
+  if (has_experts)
     moe_.emplace(store, name, experts, make_router_parts(experts, router_keys(seed, name)),
                  model.hidden, compute, placement, num_moe_layers,
                  random_key(seed, "dropout " + name + ".experts"),
@@ -100,8 +104,6 @@ Block::Derived Block::make_derived(std::int64_t num_tokens, std::int64_t num_seq
                                    bool keep_gate_up) const {
   Derived derived;
   derived.mixer_norm = make_normed(device_, compute_, num_tokens, hidden_);
-  derived.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
-  derived.feed_forward_norm = make_normed(device_, compute_, num_tokens, hidden_);
   extend_derived(derived, num_tokens, num_sequences, keep_gate_up);
   return derived;
 }
@@ -116,6 +118,10 @@ void Block::extend_derived(Derived& derived, std::int64_t num_tokens, std::int64
                            bool keep_gate_up) const {
   if (std::unique_ptr<MixerRecord>& record = derived.mixers[mixer_->kind()]; !record)
     record = mixer_->make_derived(num_tokens, num_sequences);
+  if (has_feed_forward() && derived.stream.empty()) {
+    derived.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
+    derived.feed_forward_norm = make_normed(device_, compute_, num_tokens, hidden_);
+  }
   if (moe_ && !derived.moe) derived.moe.emplace(moe_->make_derived(num_tokens, keep_gate_up));
   if (dense_ && !derived.dense)
     derived.dense.emplace(dense_->make_derived(num_tokens, keep_gate_up));
@@ -143,9 +149,11 @@ void Block::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisitor&
                                      const Block* of) {
   mixer_norm.for_each_tensor(with_prefix("mixer_norm", visit));
   visit_mixers(mixers, visit, of);
-  visit_tensor(visit, "stream_after_mixer", stream);
-  feed_forward_norm.for_each_tensor(with_prefix("feed_forward_norm", visit));
-  if (dense && (of == nullptr || !of->has_experts()))
+  if (!stream.empty() && (of == nullptr || of->has_feed_forward())) {
+    visit_tensor(visit, "stream_after_mixer", stream);
+    feed_forward_norm.for_each_tensor(with_prefix("feed_forward_norm", visit));
+  }
+  if (dense && (of == nullptr || of->dense_.has_value()))
     dense->for_each_tensor(with_prefix("feed_forward", visit));
   if (moe && (of == nullptr || of->has_experts()))
     moe->for_each_tensor(num_rows, with_prefix("moe", visit));
@@ -177,10 +185,8 @@ void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens,
 
 void Block::pack_weights() {
   mixer_->pack_weights();
-  if (moe_)
-    moe_->pack_weights();
-  else
-    dense_->pack_weights();
+  if (moe_) moe_->pack_weights();
+  if (dense_) dense_->pack_weights();
 }
 
 void Block::add_and_norm(const TensorView& stream, const TensorView& delta, const TensorView& sum,
@@ -193,14 +199,16 @@ void Block::add_and_norm(const TensorView& stream, const TensorView& delta, cons
                                   normed.rstd);
 }
 
+void Block::drop_of_mixer(Scratch& scratch, const Pass& pass) const {
+  const Profile::Scope scope(device_.profile(), Part::embedding);
+  apply_dropout(scratch.delta, residual_dropout_, mixer_dropout_key_, pass);
+  pass.poll();
+}
+
 void Block::finish_mixer(const Saved& saved, Derived& derived, Scratch& scratch,
                          const Pass& pass) const {
-  {
-    const Profile::Scope scope(device_.profile(), Part::embedding);
-    apply_dropout(scratch.delta, residual_dropout_, mixer_dropout_key_, pass);
-  }
-  pass.poll();
-  add_and_norm(saved.stream, scratch.delta, derived.stream, feed_forward_norm_,
+  drop_of_mixer(scratch, pass);
+  add_and_norm(saved.stream, scratch.delta, derived.stream, *feed_forward_norm_,
                derived.feed_forward_norm);
 }
 
@@ -213,6 +221,7 @@ void Block::forward(const TensorView& stream, const TensorView& delta, Saved& sa
     mixer_->forward(derived.mixer_norm.normed, scratch.delta, own(saved.mixers),
                     own(derived.mixers), context_of(scratch, pass));
   }
+  if (!has_feed_forward()) return drop_of_mixer(scratch, pass);
   finish_mixer(saved, derived, scratch, pass);
   const TensorView& x = derived.feed_forward_norm.normed;
   if (moe_) {
@@ -238,6 +247,7 @@ void Block::rebuild(const Saved& saved, Derived& derived, Scratch& scratch,
     mixer_->rebuild(derived.mixer_norm.normed, scratch.delta, own(saved.mixers),
                     own(derived.mixers), context_of(scratch, pass));
   }
+  if (!has_feed_forward()) return pass.poll();
   finish_mixer(saved, derived, scratch, pass);
   if (moe_)
     moe_->rebuild(derived.feed_forward_norm.normed, *saved.moe, *derived.moe, *scratch.moe, pass);
@@ -275,11 +285,13 @@ void Block::backward(const TensorView& d_stream, const Saved& saved, const Deriv
     return scratch.delta;
   };
 
-  feed_forward_backward(gradient_of_term(feed_forward_dropout_key_, has_experts()), saved, derived,
-                        scratch, pass);
-  norm_backward(feed_forward_norm_, derived.stream, derived.feed_forward_norm, d_stream, scratch,
-                pass);
-  pass.poll();
+  if (has_feed_forward()) {
+    feed_forward_backward(gradient_of_term(feed_forward_dropout_key_, has_experts()), saved,
+                          derived, scratch, pass);
+    norm_backward(*feed_forward_norm_, derived.stream, derived.feed_forward_norm, d_stream, scratch,
+                  pass);
+    pass.poll();
+  }
   const TensorView dy = gradient_of_term(mixer_dropout_key_, false);
   {
     const Profile::Scope scope(device_.profile(), Part::attention);
@@ -297,7 +309,8 @@ void Block::extend(ExtendState& state, std::int64_t num_cached, MixerCache& cach
                state.norm);
   mixer_->extend(state.norm.normed, state.delta, num_cached, cache,
                  {pass, index_, rope, *state.mixers.at(mixer_->kind())});
-  add_and_norm(state.stream, state.delta, state.stream, feed_forward_norm_, state.norm);
+  if (!has_feed_forward()) return;
+  add_and_norm(state.stream, state.delta, state.stream, *feed_forward_norm_, state.norm);
   if (moe_)
     moe_->forward(state.norm.normed, state.delta, *state.moe, *state.moe_derived,
                   *state.moe_scratch, state.capacity, pass);

@@ -2,7 +2,8 @@
 //   s' = s + mixer(norm(s))        s'' = s' + feed_forward(norm(s'))
 // The mixer, such as attention, lets tokens learn of each other (model/sequence_mixer.hpp).
 // An addition is fused with the norm that follows it, so a block leaves its last term pending
-// (Scratch::delta) for the next block, or for the final norm. The feed-forward has experts or not.
+// (Scratch::delta) for the next block, or for the final norm. The feed-forward has experts or not;
+// a block may also be without one: then s' is its last, and the mixer's term the pending one.
 // In the backward pass one tensor, the gradient of the stream, runs through all blocks.
 //
 // What a block's backward pass reads is a record of two parts. Saved is always there: the stream
@@ -43,7 +44,7 @@ class Block {
   struct Derived {
     Normed mixer_norm;
     ByKind<MixerRecord> mixers;
-    Tensor stream;  // [T, H] between mixer and feed-forward
+    Tensor stream;  // [T, H] between mixer and feed-forward, if there is one
     Normed feed_forward_norm;
     std::optional<FeedForward::Derived> dense;
     std::optional<MoeLayer::Derived> moe;
@@ -93,6 +94,11 @@ class Block {
         std::int64_t num_moe_layers);
 
   bool has_experts() const { return moe_.has_value(); }
+  bool has_feed_forward() const { return moe_.has_value() || dense_.has_value(); }
+  // The stream behind the block's forward pass, before the pending term.
+  const Tensor& stream_of(const Saved& saved, const Derived& derived) const {
+    return has_feed_forward() ? derived.stream : saved.stream;
+  }
   // After a step, of a block with experts: see Router.
   void move_bias(const TensorView& counts, const TensorView& decision) const {
     moe_->move_bias(counts, decision);
@@ -122,7 +128,7 @@ class Block {
 
   void pack_weights();
   // stream: [T, H] before the pending term `delta` of the block before. The first block has none:
-  // there `delta` is empty and `stream` is saved.stream. Afterwards derived.stream is the stream
+  // there `delta` is empty and `stream` is saved.stream. Afterwards stream_of() is the stream
   // and scratch.delta the pending term, which may be the same memory as `delta`. `stream` may lie
   // in `derived`.
   void forward(const TensorView& stream, const TensorView& delta, Saved& saved, Derived& derived,
@@ -149,7 +155,9 @@ class Block {
   LayerContext context_of(Scratch& scratch, const Pass& pass) const {
     return {pass, index_, scratch.rope, *scratch.mixers.at(mixer_->kind())};
   }
-  // Drops of scratch.delta, what the mixer returned, and adds it to the stream.
+  // Drops of scratch.delta, what the mixer returned.
+  void drop_of_mixer(Scratch& scratch, const Pass& pass) const;
+  // The same, and adds it to the stream.
   void finish_mixer(const Saved& saved, Derived& derived, Scratch& scratch, const Pass& pass) const;
   void feed_forward_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
                              Scratch& scratch, const Pass& pass) const;
@@ -164,7 +172,7 @@ class Block {
   RandomKey feed_forward_dropout_key_;
   Parameter& mixer_norm_;
   std::unique_ptr<SequenceMixer> mixer_;
-  Parameter& feed_forward_norm_;
+  Parameter* feed_forward_norm_;  // null without a feed-forward
   std::optional<FeedForward> dense_;
   std::optional<MoeLayer> moe_;
 };

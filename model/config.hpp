@@ -38,6 +38,13 @@ constexpr std::array<std::string_view, 6> choice_names(PositionKind) {
   return {"rope", "none", "absolute", "sinusoidal", "alibi", "relative"};
 }
 
+// What layers without experts have behind the mixer: a SwiGLU of model.dense_intermediate, or
+// nothing, so that the layer is its mixer alone.
+enum class FeedForwardKind : std::uint8_t { dense, none };
+constexpr std::array<std::string_view, 2> choice_names(FeedForwardKind) {
+  return {"dense", "none"};
+}
+
 // Which RMSNorm queries and keys go through before they turn (model/mixers/query_key_norm.hpp).
 enum class QkNorm : std::uint8_t { none, head, whole };
 constexpr std::array<std::string_view, 3> choice_names(QkNorm) {
@@ -128,7 +135,8 @@ struct ModelConfig {
   LatentConfig latent = {};
   bool tie_embeddings = false;
   double norm_epsilon = 1e-6;
-  std::int64_t dense_intermediate = 1024;  // of layers without experts
+  FeedForwardKind feed_forward = FeedForwardKind::dense;  // of layers without experts
+  std::int64_t dense_intermediate = 1024;                 // likewise
   double embedding_dropout = 0;
   double residual_dropout = 0;  // of what attention and feed-forward add to the residual
   double initial_std = 0.02;    // of weights; those that write to the residual: / sqrt(2 layers)

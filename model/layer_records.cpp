@@ -33,7 +33,7 @@ LayerRecords::LayerRecords(const Blocks& blocks, const ActivationOptions& option
         break;
       case LayerPolicy::recompute:
         own.saved = block.make_saved(num_tokens, num_sequences);
-        if (working_.stream.empty())
+        if (working_.mixer_norm.rstd.empty())
           working_ = block.make_derived(num_tokens, num_sequences, false);
         else
           block.extend_derived(working_, num_tokens, num_sequences, false);

@@ -142,7 +142,7 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     const bool has_experts = blocks_[layer]->has_experts();
     if (has_experts) activations.begin_count(layer);
     blocks_[layer]->forward(stream, delta, saved, derived, scratch, pass);
-    stream = derived.stream;
+    stream = blocks_[layer]->stream_of(saved, derived);
     delta = scratch.delta;
     if (observer != nullptr) show(*observer, layer, records);
     if (has_experts && keeps && activations.routing_observer() != nullptr)

@@ -129,6 +129,7 @@ struct MetricsConfig {
 struct EvaluateConfig {
   std::int64_t every = 0;          // steps; 0: only when asked
   std::int64_t num_sequences = 0;  // the first of the validation split; 0: all
+  bool accuracy = false;           // beside the loss; with data.loss_mask ever
 };
 
 // Where training begins, unless a folder is named: at the newest valid checkpoint of the run, if it
@@ -185,6 +186,8 @@ struct Config {
   EvaluateConfig evaluate;
   CheckpointConfig checkpoint;
   WatchdogConfig watchdog;
+
+  bool measures_accuracy() const { return evaluate.accuracy || data.loss_mask; }
 };
 
 }  // namespace switchyard

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "kernels/host_copy.hpp"
-#include "kernels/rows/cross_entropy.hpp"
+#include "kernels/rows/right_answers.hpp"
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
 #include "trainer/exact_units.hpp"
@@ -65,6 +65,8 @@ Trainer::Trainer(Device& device, const Mesh& mesh, const Config& config,
       batch_(device, layout_, objective_, mesh.degree(Axis::context) > 1,
              config.data.restart_positions),
       report_(device, mesh.group(Axis::world)) {
+  if (config.measures_accuracy())
+    accuracy_.emplace(device, layout_.micro_batch * layout_.local_length());
   exact_ = exact_figures_of(config, layout_.global_batch, model_.num_moe_layers());
   loss_scale_ = loss_scale_of(layout_.global_batch);
   model_.pack_weights();
@@ -132,14 +134,23 @@ EvaluationResult Trainer::evaluate(const FixedBatches& batches) {
   pass.target_weight = batches.num_targets();
   pass.exact = exact_figures_of(config_, batches.num_sequences(), model_.num_moe_layers());
   report_.begin();
+  if (accuracy_) accuracy_->begin();
   for (std::int64_t micro_step = 0; micro_step < batches.num_micro_steps(); ++micro_step) {
     const Batch batch = batches.batch(micro_step);
     pass.num_padding = batch.num_padding;
-    model_.evaluate(upload(batch), activations_, pass, report_.losses());
+    const TokenBatch& tokens = upload(batch);
+    const Head::SeeLogits see =
+        accuracy_ ? accuracy_->watch(tokens, model_.vocab_size_used()) : Head::SeeLogits();
+    model_.evaluate(tokens, activations_, pass, report_.losses(), {}, see);
+    if (accuracy_) accuracy_->add();
   }
   kernels::copy_to_host<double>(report_.losses().slice_rows(0, 1), {&result.loss, 1});
   mesh_.group(Axis::dense_replica).all_reduce_values({&result.loss, 1}, ReduceOp::sum);
   result.loss *= loss_scale_of(batches.num_sequences())[0];
+  if (!accuracy_) return result;
+  double num_right = accuracy_->num_right();
+  mesh_.group(Axis::dense_replica).all_reduce_values({&num_right, 1}, ReduceOp::sum);
+  result.accuracy = num_right / batches.num_targets();
   return result;
 }
 
@@ -150,19 +161,19 @@ TokenScores Trainer::score(const Batch& batch) {
   TokenScores scores{std::vector<float>(num_tokens), std::vector<bool>(num_tokens)};
   const Tensor losses(device_, Purpose::workspace, DType::f32,
                       {static_cast<std::int64_t>(num_tokens)});
+  const Tensor right(device_, Purpose::workspace, DType::f32, losses->shape);
+  const TokenBatch& tokens = upload(batch);
   const auto see = [&](std::int64_t begin, const TensorView& logits) {
-    for (std::int64_t row = 0; row < logits.rows(); ++row) {
-      const auto token = static_cast<std::size_t>(begin + row);
-      if (batch.targets[token] == kernels::no_target) continue;
-      const kernels::HostContents<float> all(logits.slice_rows(row, row + 1));
-      const auto words = all.span().first(static_cast<std::size_t>(model_.vocab_size_used()));
-      scores.is_greedy[token] =
-          std::ranges::max_element(words) - words.begin() == batch.targets[token];
-    }
+    const std::int64_t end = begin + logits.rows();
+    kernels::right_answers(logits, tokens.targets.flat().slice_rows(begin, end),
+                           model_.vocab_size_used(), {}, right->slice_rows(begin, end));
   };
   report_.begin();
-  model_.evaluate(upload(batch), activations_, pass, report_.losses(), losses, see);
+  model_.evaluate(tokens, activations_, pass, report_.losses(), losses, see);
   kernels::copy_to_host<float>(losses, scores.losses);
+  const kernels::HostContents<float> is_right(right);
+  std::transform(is_right.span().begin(), is_right.span().end(), scores.is_greedy.begin(),
+                 [](float value) { return value > 0; });
   return scores;
 }
 

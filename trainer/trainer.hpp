@@ -15,6 +15,7 @@
 
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
+#include "trainer/accuracy.hpp"
 #include "trainer/activations/activation_setup.hpp"
 #include "trainer/adamw_optimizer.hpp"
 #include "trainer/batch_layout.hpp"
@@ -44,8 +45,10 @@ struct StepResult {
 using AddToReport = std::function<void(HostFigures&)>;
 
 struct EvaluationResult {
-  double loss = 0;  // mean cross-entropy a token, nats
+  double loss = 0;              // mean cross-entropy a token, nats
   std::int64_t num_tokens = 0;  // targets that count
+  // Share of them that are the most probable token; none unless the configuration asks for it.
+  std::optional<double> accuracy = {};
 };
 
 // Of the tokens of a batch, [S n].
@@ -73,7 +76,8 @@ class Trainer {
   // taken, and recorded as often as there are. For all else, each is taken.
   void take_alike_micro_steps_once() { takes_alike_once_ = true; }
 
-  // Mean cross-entropy over the targets that count of all sequences of `batches`; collective.
+  // Mean cross-entropy, and accuracy if it is asked for, over the targets that count of all
+  // sequences of `batches`; collective.
   EvaluationResult evaluate(const FixedBatches& batches);
 
   // What the model makes of each token of a batch by itself. Collective, with as many batches on
@@ -147,6 +151,7 @@ class Trainer {
   CausalObjective objective_;
   DeviceBatch batch_;
   StepReport report_;
+  std::optional<Accuracy> accuracy_;  // if the configuration asks for it
   std::int64_t earlier_updates_ = 0;
   std::int64_t agreed_rows_ = 0;                  // for which all ranks have room
   ExactFigures exact_;                            // all 0 unless sums are exact

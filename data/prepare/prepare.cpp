@@ -15,6 +15,7 @@
 #include "data/formats/token_documents.hpp"
 #include "data/hdf5/hdf5.hpp"
 #include "data/prepare/document_reader.hpp"
+#include "data/prepare/prepare_synthetic.hpp"
 #include "data/prepare/prepared_output.hpp"
 #include "data/prepare/progress_line.hpp"
 #include "data/prepare/thread_pool.hpp"
@@ -38,7 +39,8 @@ double seconds_since(Clock::time_point start) {
 }
 
 void check_options(const PrepareOptions& options) {
-  if (options.inputs.empty()) throw ConfigError("prepare: no input files or folders are named");
+  if (options.inputs.empty() && !options.synthetic)
+    throw ConfigError("prepare: no input files or folders are named");
   if (options.output.empty()) throw ConfigError("prepare: no output file is named");
   if (!(options.valid_fraction >= 0 && options.valid_fraction < 1))
     throw ConfigError(
@@ -312,6 +314,7 @@ void copy_documents(const InputList& inputs, const PrepareOptions& options, Toke
 PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& reports) {
   const Clock::time_point start = Clock::now();
   check_options(options);
+  if (options.synthetic) return prepare_synthetic(options, reports);
   PreparedOutput output(options);
   InputList inputs = find_inputs(options.inputs);
   set_output_apart(options, inputs);
@@ -345,13 +348,7 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
   progress.begin("writing");
   summary.output_bytes = output.write(writer, sources_json(inputs, sources));
 
-  summary.output = options.output;
-  summary.tokenizer = tokenizer->name();
-  summary.vocab_size = tokenizer->vocab_size();
-  summary.num_train_documents = writer.num_documents(Split::train);
-  summary.num_valid_documents = writer.num_documents(Split::valid);
-  summary.num_train_tokens = writer.num_tokens(Split::train);
-  summary.num_valid_tokens = writer.num_tokens(Split::valid);
+  summary.take_counts(options, writer);
   for (const SourceCount& source : sources) {
     summary.num_files += source.num_documents > 0 ? 1 : 0;
     summary.text_bytes += source.bytes;
@@ -362,14 +359,27 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
   return summary;
 }
 
+void PrepareSummary::take_counts(const PrepareOptions& options, const TokenFileWriter& writer) {
+  output = options.output;
+  tokenizer = writer.tokenizer().name();
+  vocab_size = writer.tokenizer().vocab_size();
+  num_train_documents = writer.num_documents(Split::train);
+  num_valid_documents = writer.num_documents(Split::valid);
+  num_train_tokens = writer.num_tokens(Split::train);
+  num_valid_tokens = writer.num_tokens(Split::valid);
+}
+
 std::string PrepareSummary::to_string() const {
+  const std::string from =
+      source.empty() ? fmt::format("{} files, {} of text", num_files, megabytes(text_bytes))
+                     : source;
   std::string text = fmt::format(
       "{}: {}, tokenizer {} with {} tokens\n"
-      "  from   {} files, {} of text\n"
+      "  from   {}\n"
       "  train  {} documents, {} tokens\n"
       "  valid  {} documents, {} tokens\n",
-      output, megabytes(output_bytes), tokenizer, vocab_size, num_files, megabytes(text_bytes),
-      num_train_documents, num_train_tokens, num_valid_documents, num_valid_tokens);
+      output, megabytes(output_bytes), tokenizer, vocab_size, from, num_train_documents,
+      num_train_tokens, num_valid_documents, num_valid_tokens);
   if (!valid_note.empty()) text += fmt::format("         {}\n", valid_note);
   if (encode_notes.num_forced_cuts > 0)
     text += fmt::format("  cut    {} times where no word or line ended for over 1 MiB\n",

@@ -9,6 +9,9 @@
 // Inputs that are named NAME.idx (Megatron, with NAME.bin), NAME.bin (nanoGPT) or NAME.h5 (token
 // files) are tokens already, and are copied; the output may be of these kinds, too.
 //
+// A made-up task (data/prepare/synthetic.hpp) stands in place of inputs; the last of its documents
+// are those of the validation split.
+//
 // The output depends on the inputs and options alone, never on the number of threads, and appears
 // under its name only when it is complete.
 #pragma once
@@ -17,10 +20,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "data/prepare/synthetic.hpp"
 #include "data/tokenizer.hpp"
 
 namespace switchyard {
@@ -36,6 +41,7 @@ constexpr std::array<std::string_view, 3> choice_names(DocumentSeparator) {
 
 struct PrepareOptions {
   std::vector<std::string> inputs;
+  std::optional<SyntheticOptions> synthetic;  // in place of inputs
   std::string output;
   bool overwrite = false;
   // What make_tokenizer() takes; empty: "bytes", or the tokenizer of token files.
@@ -70,8 +76,11 @@ struct PrepareReports {
   std::function<void(std::string_view)> message = {};
 };
 
+class TokenFileWriter;
+
 struct PrepareSummary {
   std::string output;
+  std::string source;     // of made-up tasks: what describe_synthetic() says; else empty
   std::string tokenizer;  // name
   std::int32_t vocab_size = 0;
   std::int64_t num_files = 0;
@@ -86,6 +95,8 @@ struct PrepareSummary {
   std::map<std::string, std::int64_t> skipped;  // reason -> how many documents, lines or files
   double seconds = 0;
 
+  // The names and what was written.
+  void take_counts(const PrepareOptions& options, const TokenFileWriter& writer);
   std::string to_string() const;  // several lines for a terminal
 };
 

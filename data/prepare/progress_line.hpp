@@ -27,6 +27,7 @@ class ProgressLine {
     state_.bytes_read = bytes_read;
     if (Clock::now() - last_ >= std::chrono::milliseconds(100)) show();
   }
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   void show() {
     last_ = Clock::now();
     state_.seconds = std::chrono::duration<double>(last_ - start_).count();

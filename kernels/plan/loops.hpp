@@ -36,6 +36,7 @@ void embedding_forward(const TensorView& out);
 void embedding_backward(const TensorView& dout);
 void softmax_cross_entropy(const TensorView& logits, const TensorView& dlogits,
                            const TensorView& weights);
+void right_answers(const TensorView& logits);
 void score_softmax(const TensorView& logits);
 void score_softmax_backward(const TensorView& scores);
 void score_sigmoid(const TensorView& logits);

@@ -13,6 +13,7 @@
 #include "bench/dispatch.hpp"
 #include "bench/experts.hpp"
 #include "bench/linear.hpp"
+#include "bench/mixer.hpp"
 #include "bench/ring.hpp"
 #include "bench/step.hpp"
 #include "launch/commands/bench_machine.hpp"
@@ -36,12 +37,15 @@ struct Request {
   bench::Repeats repeats;
   bool disturb = false;         // of bench step alone
   BenchMachineOptions machine;  // of bench machine alone
-  // Of bench ring alone; not given: the benchmark's own.
+  // Of bench ring, and some of bench mixer; not given: the benchmark's own.
   std::optional<std::string> lengths, scheme;
   std::optional<SequenceLayout> layout;
   std::optional<Progress> progress;
   std::optional<std::int64_t> window, heads, kv_heads, head_dim;
   std::string trace;  // of bench dispatch alone
+  // Of bench mixer alone.
+  std::optional<std::string> kinds;
+  std::optional<std::int64_t> chunk;
 };
 
 std::string listed(std::span<const std::string_view> names) {
@@ -270,6 +274,37 @@ void bench_ring(const CommandContext& context, const Request& request,
   bench::run_ring(world, options, request.repeats, output);
 }
 
+std::vector<MixerKind> kinds_of(const std::string& text) {
+  std::vector<MixerKind> kinds;
+  for (const std::string& name : split(text, ',')) {
+    const auto kind = choice_of<MixerKind>(name);
+    if (!kind || !bench::is_measured_mixer(*kind)) {
+      std::string all;
+      for (const std::string_view each : choice_names(MixerKind{}))
+        if (bench::is_measured_mixer(*choice_of<MixerKind>(each)))
+          all += fmt::format("{}{}", all.empty() ? "" : ", ", each);
+      throw UsageError("bench", fmt::format("--kinds {}: expected some of {}, with commas between",
+                                            name.empty() ? "''" : name, all));
+    }
+    kinds.push_back(*kind);
+  }
+  return kinds;
+}
+
+void bench_mixer(const CommandContext& context, const Request& request,
+                 const bench::Output& output) {
+  refuse_arguments("mixer", request);
+  if (!request.sizes.empty()) throw UsageError("bench", "bench mixer takes --lengths, not --sizes");
+  bench::MixerOptions options;
+  options.precisions = precisions_of(request);
+  if (request.kinds) options.kinds = kinds_of(*request.kinds);
+  if (request.lengths) options.lengths = lengths_of(*request.lengths);
+  if (request.heads) options.num_heads = at_least("heads", *request.heads, 1);
+  if (request.head_dim) options.head_dim = at_least("head-dim", *request.head_dim, 1);
+  if (request.chunk) options.chunk = at_least("chunk", *request.chunk, 1);
+  bench::run_mixer(context.session->world(), options, request.repeats, output);
+}
+
 void bench_machine(const CommandContext& context, const Request& request, const bench::Output&) {
   refuse_arguments("machine", request);
   if (request.precision || !request.sizes.empty())
@@ -297,29 +332,44 @@ void refuse_trace(const std::string& name, const Request& request) {
         "bench", fmt::format("--trace is an option of bench dispatch; bench {} has none", name));
 }
 
-void refuse_ring_options(const std::string& name, const Request& request) {
-  const std::pair<const char*, bool> given[] = {
-      {"lengths", request.lengths.has_value()},   {"scheme", request.scheme.has_value()},
-      {"layout", request.layout.has_value()},     {"progress", request.progress.has_value()},
-      {"window", request.window.has_value()},     {"heads", request.heads.has_value()},
-      {"kv-heads", request.kv_heads.has_value()}, {"head-dim", request.head_dim.has_value()}};
-  for (const auto& [option, is_given] : given)
-    if (is_given)
-      throw UsageError(
-          "bench", fmt::format("--{} is an option of bench ring; bench {} has none", option, name));
+// Options of bench ring or bench mixer, or of both, given to another.
+void refuse_sequence_options(const std::string& name, const Request& request) {
+  struct Given {
+    const char* option;
+    bool is_given, of_ring, of_mixer;
+  };
+  const Given all[] = {{"lengths", request.lengths.has_value(), true, true},
+                       {"scheme", request.scheme.has_value(), true, false},
+                       {"layout", request.layout.has_value(), true, false},
+                       {"progress", request.progress.has_value(), true, false},
+                       {"window", request.window.has_value(), true, false},
+                       {"heads", request.heads.has_value(), true, true},
+                       {"kv-heads", request.kv_heads.has_value(), true, false},
+                       {"head-dim", request.head_dim.has_value(), true, true},
+                       {"kinds", request.kinds.has_value(), false, true},
+                       {"chunk", request.chunk.has_value(), false, true}};
+  for (const Given& each : all) {
+    if (!each.is_given || (each.of_ring && name == "ring") || (each.of_mixer && name == "mixer"))
+      continue;
+    throw UsageError("bench",
+                     fmt::format("--{} is an option of bench {}{}; bench {} has none", each.option,
+                                 each.of_ring ? "ring" : "mixer",
+                                 each.of_ring && each.of_mixer ? " and bench mixer" : "", name));
+  }
 }
 
 struct Benchmark {
   std::string_view name;
   void (*run)(const CommandContext& context, const Request& request, const bench::Output& output);
 };
-constexpr std::array<Benchmark, 8> benchmarks{{{"step", bench_step},
+constexpr std::array<Benchmark, 9> benchmarks{{{"step", bench_step},
                                                {"linear", bench_linear},
                                                {"attention", bench_attention},
                                                {"experts", bench_experts},
                                                {"all_to_all", bench_all_to_all},
                                                {"dispatch", bench_dispatch},
                                                {"ring", bench_ring},
+                                               {"mixer", bench_mixer},
                                                {"machine", bench_machine}}};
 
 constexpr const char* description =
@@ -336,6 +386,9 @@ constexpr const char* description =
     "arrived\n"
     "  dispatch    tokens to the ranks of their experts and back, by every kind of dispatch\n"
     "  ring        attention of one sequence that the ranks share, beside what one rank attains\n"
+    "  mixer       attention and recurrences over one sequence, forward and backward, and from how "
+    "many\n"
+    "              tokens on a recurrence is the quicker one\n"
     "  machine     all that the plan's seconds are made of, into a profile (docs/planning.md); in "
     "some\n"
     "              minutes, and once for each number of ranks on a host that is used\n"
@@ -372,23 +425,26 @@ int run_bench(const CommandContext& context) {
       .add("limit", "SECONDS", limit,
            "without progress of any rank, then the ranks that hang are named; 0: none (1800)")
       .add("precision", "TYPE", request.precision,
-           "fp32 or bf16 alone, for linear, attention, experts, dispatch and ring")
+           "fp32 or bf16 alone, for linear, attention, experts, dispatch, ring and mixer")
       .add("sizes", "SIZE,...", request.sizes,
            "other sizes than the benchmark's own: ROWSxOUTxIN, "
            "SEQUENCESxLENGTHxHEADSxKV_HEADSxHEAD_DIM, EXPERTSxROWSxHIDDENxINTERMEDIATE, "
            "TOKENSxHIDDENxEXPERTSxTOP_K or BYTES")
       .add("disturb", request.disturb,
            "step: measure again while another program keeps one core busy")
-      .add("lengths", "N,...", request.lengths, "ring: positions of the sequence")
+      .add("lengths", "N,...", request.lengths, "ring, mixer: positions of the sequence")
       .add("scheme", "NAME", request.scheme,
            "ring: ring, all_gather, exact (a gather), ulysses, or RINGxULYSSES (ring)")
       .add("layout", "NAME", request.layout, "ring: zigzag or contiguous (zigzag)")
       .add("progress", "NAME", request.progress,
            "ring: what moves messages meanwhile: poll, thread or none (poll)")
       .add("window", "N", request.window, "ring: positions that a query sees; 0: all (0)")
-      .add("heads", "N", request.heads, "ring: query heads (8)")
+      .add("heads", "N", request.heads, "ring: query heads (8); mixer: heads (4)")
       .add("kv-heads", "N", request.kv_heads, "ring: kv heads (2)")
-      .add("head-dim", "N", request.head_dim, "ring: elements of a head (64)")
+      .add("head-dim", "N", request.head_dim, "ring, mixer: elements of a head (64)")
+      .add("kinds", "NAME,...", request.kinds,
+           "mixer: those to measure (full,linear,retention,ssd,delta,gated_delta)")
+      .add("chunk", "N", request.chunk, "mixer: tokens that a recurrence computes together (64)")
       .add_path("trace", "PATH", request.trace,
                 "dispatch: also the choices of a run's trace of routing (docs/traces.md): the run, "
                 "its routing/ or a trace.h5; of its last step, the layer with the fullest expert")
@@ -406,7 +462,7 @@ int run_bench(const CommandContext& context) {
   request.repeats = {static_cast<int>(num_warmup), static_cast<int>(num_steps)};
   const Benchmark& benchmark = find_benchmark(arguments);
   request.arguments.assign(arguments.begin() + 1, arguments.end());
-  if (benchmark.name != "ring") refuse_ring_options(std::string(benchmark.name), request);
+  refuse_sequence_options(std::string(benchmark.name), request);
   if (benchmark.name != "machine") refuse_machine_options(std::string(benchmark.name), request);
   if (benchmark.name != "dispatch") refuse_trace(std::string(benchmark.name), request);
   if (benchmark.name != "step") refuse_disturb(std::string(benchmark.name), request);

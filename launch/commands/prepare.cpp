@@ -68,11 +68,28 @@ Number narrow(std::string_view option, std::int64_t value, std::int64_t least,
   return static_cast<Number>(value);
 }
 
+// The made-up task, if one is named; without one there must be inputs.
+void set_synthetic(PrepareOptions& wanted, const std::optional<SyntheticTask>& task,
+                   SyntheticOptions given) {
+  if (task) {
+    given.task = *task;
+    wanted.synthetic = given;
+    return;
+  }
+  if (!(given == SyntheticOptions{}))
+    throw UsageError("prepare",
+                     "--documents, --length, --size, --least-size and --symbols count only with "
+                     "--synthetic");
+  if (wanted.inputs.empty()) throw UsageError("prepare", "INPUT is missing");
+}
+
 }  // namespace
 
 int run_prepare(const CommandContext& context) {
   PrepareOptions wanted;
   std::optional<std::int64_t> train_vocab;
+  std::optional<SyntheticTask> task;
+  SyntheticOptions made_up;
   std::int64_t num_threads = wanted.num_threads;
   std::int64_t seed = static_cast<std::int64_t>(wanted.seed);
   std::int64_t max_document_megabytes = wanted.max_document_bytes >> 20;
@@ -107,6 +124,23 @@ int run_prepare(const CommandContext& context) {
            fmt::format("field of JSON objects with the text (default {})", wanted.text_field))
       .add("prompt-field", "NAME", wanted.prompt_field,
            "field of JSON objects with a text before it that is read and not learned (a loss mask)")
+      .add("synthetic", "TASK", task,
+           "make problems up in place of inputs, of which only the answers are learned (a loss "
+           "mask): mqar, copy, needle, listops or parity (docs/data.md)")
+      .add("documents", "N", made_up.num_documents,
+           fmt::format("of --synthetic: problems, each a document (default {})",
+                       made_up.num_documents))
+      .add("length", "N", made_up.length,
+           fmt::format("of --synthetic: tokens of a document, as model.sequence_length (default "
+                       "{})",
+                       made_up.length))
+      .add(
+          "size", "N", made_up.size,
+          "of --synthetic: pairs, letters or bits of a problem (default 16), digits (7), depth (3)")
+      .add("least-size", "N", made_up.least_size,
+           "of --synthetic: sizes differ from N to --size; 0, the default: all are --size")
+      .add("symbols", "N", made_up.symbols,
+           "of --synthetic mqar: keys and values (default 256); of copy: letters (default 26)")
       .add("threads", "N", num_threads, "threads; 0, the default: all that the processor has")
       .add("seed", "N", seed, "of the validation split and the tokenizer's sample (default 0)")
       .add("strict", wanted.strict, "end with an error at the first text that cannot be used")
@@ -114,8 +148,9 @@ int run_prepare(const CommandContext& context) {
            "write an .idx whose documents lack the token that ends them")
       .add("max-document-megabytes", "N", max_document_megabytes,
            fmt::format("cut longer documents at a line end (default {})", max_document_megabytes))
-      .arguments("INPUT", wanted.inputs, 1);
+      .arguments("INPUT", wanted.inputs);
   if (!options.parse(context.arguments)) return 0;
+  set_synthetic(wanted, task, made_up);
   if (wanted.output.empty()) throw UsageError("prepare", "--output FILE.h5 is missing");
   if (train_vocab && wanted.tokenizer != PrepareOptions{}.tokenizer) {
     throw UsageError("prepare", "--tokenizer and --train-tokenizer exclude each other");

@@ -35,6 +35,11 @@ void check_experts(RelationChecker& checker, const Config& config) {
                     experts.top_k, experts.num_experts));
   }
   if (!checker.knows({"model.num_layers", "experts.first_dense"})) return;
+  if (config.model.feed_forward == FeedForwardKind::none && experts.every == 1 &&
+      experts.first_dense == 0 && checker.knows({"model.feed_forward"}))
+    checker.blame({"model.feed_forward", "experts.num_experts", "experts.every"},
+                  "feed_forward = none counts only for layers without experts, and all have some; "
+                  "leave it out, or write num_experts 0");
   if (experts.every > config.model.num_layers) {
     checker.blame({"experts.every", "model.num_layers"},
                   fmt::format("every = {} is more than num_layers = {}, so no layer would have "

@@ -377,6 +377,13 @@ void add_model(std::vector<Key>& keys) {
                   .range = above(0),
                   .description = "Added to the mean square in RMSNorm, against division by zero."});
   keys.push_back({.section = "model",
+                  .name = "feed_forward",
+                  .field = field<s, &C::feed_forward>(),
+                  .description =
+                      "What layers without experts have behind the mixer: a SwiGLU of "
+                      "`dense_intermediate` (`dense`), or nothing (`none`): the layer is its mixer "
+                      "alone, as studies of recall have it."});
+  keys.push_back({.section = "model",
                   .name = "dense_intermediate",
                   .field = field<s, &C::dense_intermediate>(),
                   .unit = "elements",

@@ -179,6 +179,13 @@ void add_evaluate(std::vector<Key>& keys) {
                       "Sequences of the validation split in an evaluation, its first; 0, "
                       "or more than it has: all. Each counts once, whatever the batch "
                       "and the ranks."});
+  keys.push_back({.section = "evaluate",
+                  .name = "accuracy",
+                  .field = field<s, &C::accuracy>(),
+                  .description =
+                      "Whether evaluations also tell the share of targets that are the most "
+                      "probable token. With `data.loss_mask` they always do, of the targets that "
+                      "count."});
 }
 
 void add_checkpoint(std::vector<Key>& keys) {

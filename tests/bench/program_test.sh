@@ -8,7 +8,7 @@ cd "$work" || exit 1
 # mpirun waits that long after a failure, even when nobody is left.
 export OMPI_MCA_odls_base_sigkill_timeout=0
 run() { expect "$1" "$mpiexec" -n "$ranks" "$switchyard" bench "${@:2}"; }
-names="step, linear, attention, experts, all_to_all, dispatch, ring"
+names="step, linear, attention, experts, all_to_all, dispatch, ring, mixer"
 
 run 2
 expect_lines 1 "switchyard: bench: the benchmark's name is missing; there are $names"
@@ -29,7 +29,7 @@ expect_lines 1 "heads must be a multiple of kv heads"
 run 2 linear something
 expect_lines 1 "bench linear takes no argument something"
 run 2 linear --lengths 192
-expect_lines 1 "--lengths is an option of bench ring; bench linear has none"
+expect_lines 1 "--lengths is an option of bench ring and bench mixer; bench linear has none"
 run 2 linear --trace none.h5
 expect_lines 1 "--trace is an option of bench dispatch; bench linear has none"
 run 2 linear --disturb
@@ -44,10 +44,16 @@ run 2 ring --progress sometimes
 expect_lines 1 "--progress: 'sometimes' is not a choice; use poll, thread or none"
 run 2 ring --layout striped
 expect_lines 1 "--layout: 'striped' is not a choice; use zigzag or contiguous"
+run 2 ring --chunk 64
+expect_lines 1 "--chunk is an option of bench mixer; bench ring has none"
+run 2 mixer --kinds full,window
+expect_lines 1 "--kinds window: expected some of full, linear, retention, lightning, ssd, delta, gated_delta, with commas between"
+run 2 mixer --sizes 8
+expect_lines 1 "bench mixer takes --lengths, not --sizes"
 run 2 ring --heads 3 --kv-heads 2
 expect_lines 1 "--heads 3 must be a multiple of --kv-heads 2"
 expect 0 "$switchyard" bench --help
-for name in step linear attention experts all_to_all dispatch ring; do
+for name in step linear attention experts all_to_all dispatch ring mixer; do
   grep -q "^  $name " <<<"$out" || fail "the help does not tell what $name measures: $out"
 done
 
@@ -55,6 +61,11 @@ run 0 linear --precision fp32 --sizes 8x16x8 --steps 1 --warmup 0
 [[ $(grep -c "^fp32 " <<<"$out") -eq 4 ]] || fail "rows of linear: $out"
 grep -q "^# switchyard .* oneDNN [0-9]" <<<"$out" || fail "no versions: $out"
 grep -q "^# $ranks ranks\? x 1 thread;" <<<"$out" || fail "no ranks: $out"
+
+run 0 mixer --lengths 96,192 --heads 2 --head-dim 16 --chunk 32 --steps 1 --warmup 0
+[[ $(grep -cE "^(fp32|bf16) +[a-z_]+ +(96|192) +(forward|backward) " <<<"$out") -eq 48 ]] || fail "rows of mixer: $out"
+[[ $(grep -cE "^# ?(copies|fp32 products|bf16 products)" <<<"$out") -eq 3 ]] || fail "ceilings of mixer: $out"
+[[ $(grep -cE "^(fp32|bf16) [a-z_]+: (quicker|slower) than full attention" <<<"$out") -eq 10 ]] || fail "crossovers: $out"
 
 run 0 ring --lengths 192,384 --heads 4 --kv-heads 2 --head-dim 16 --scheme "${ranks}x1" --steps 1 --warmup 0
 [[ $(grep -c "^bf16 " <<<"$out") -eq 4 ]] || fail "rows of ring: $out"

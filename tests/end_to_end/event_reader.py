@@ -60,7 +60,7 @@ def fields(message):
 TAGS = {"loss": "loss/total", "cross_entropy": "loss/cross_entropy", "grad_norm": "optimizer/grad_norm",
         "num_tokens": "progress/num_tokens", "tokens_per_second": "speed/tokens_per_second",
         "memory_bytes": "memory/bytes", "load_max_over_mean": "experts/load_max_over_mean",
-        "validation_loss": "loss/validation"}
+        "validation_loss": "loss/validation", "validation_accuracy": "accuracy/validation"}
 wanted = {}
 for line in open(sys.argv[2], encoding="utf-8"):
     entry = json.loads(line)

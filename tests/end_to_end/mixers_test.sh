@@ -71,7 +71,30 @@ expect 0 "$switchyard" train small.yaml "${globals[@]}" run.output=globals-alone
 diff <(bits globals) <(bits globals-alone) || fail "globals: other bits on $ranks ranks"
 expect 0 "$switchyard" generate globals-alone --tokens 9 --temperature 0
 
+# Layers that are their mixer alone, on a made-up task: losses and accuracy are those of one rank, by eval too; the plan is
+# exact; no family of published models says such a layer.
+expect 0 "$switchyard" prepare --synthetic copy --length 32 --size 5 --symbols 2 --documents 400 --output copy.h5
+alone=(data.path=copy.h5 data.loss_mask=true model.feed_forward=none "model.mixer=[{kind: gated_delta, conv: 4}, {conv: 4}]"
+  experts.num_experts=0 train.num_steps=20 evaluate.every=20)
+expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${alone[@]}" parallel.context="$ranks" run.output=bare
+expect 0 "$switchyard" train small.yaml "${alone[@]}" run.output=bare-alone
+for key in validation_loss loss; do near "$(value bare $key)" "$(value bare-alone $key)" || fail "bare: $key differs on $ranks ranks"; done
+accuracy=$(value bare validation_accuracy)
+awk -v a="$accuracy" -v b="$(value bare-alone validation_accuracy)" 'BEGIN { d = a - b; exit !(a > 0 && d * d < 0.0025) }' ||
+  fail "bare: an accuracy of $accuracy, on one rank $(value bare-alone validation_accuracy)"
+expect 0 "$switchyard" eval small.yaml "${alone[@]}" run.output=bare
+again=$(sed -nE 's/.*  accuracy ([0-9.]+)  tokens .*/\1/p' <<<"$out")
+awk -v a="$accuracy" -v b="$again" 'BEGIN { d = a - b; exit !(b > 0 && d * d < 0.0025) }' || fail "eval: not $accuracy: $out"
+expect 0 "$switchyard" plan small.yaml "${alone[@]}" parallel.context="$ranks" --ranks "$ranks"
+planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+[[ $planned == "$(value bare memory_bytes)" ]] || fail "bare: planned $planned, used $(value bare memory_bytes)"
+expect 0 "$switchyard" generate bare --ids --tokens 3 --temperature 0
+expect 2 "$switchyard" export bare --output published
+[[ $err == *model.feed_forward* ]] || fail "bare: exported, or another reason: $err"
+
 # Refused before any work, with the reason.
+expect 2 "$switchyard" train small.yaml model.feed_forward=none experts.every=1
+expect_lines 1 "feed_forward = none counts only for layers without experts"
 expect 2 "$switchyard" train small.yaml "model.mixer={slots: 8}" numerics.exact=true
 expect_lines 1 "the gradient of memory slots"
 expect 2 "$switchyard" train small.yaml "model.mixer={kind: window, window: 8, ramp: 4}" numerics.exact=true

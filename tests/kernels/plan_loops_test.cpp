@@ -26,6 +26,7 @@
 #include "kernels/rows/elementwise.hpp"
 #include "kernels/rows/embedding.hpp"
 #include "kernels/rows/group_bias.hpp"
+#include "kernels/rows/right_answers.hpp"
 #include "kernels/rows/rms_norm.hpp"
 #include "kernels/rows/rope.hpp"
 #include "kernels/rows/swiglu.hpp"
@@ -173,6 +174,7 @@ TEST_F(PlanLoops, LossAndOptimizer) {
   EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, logits); }), 9600);
   EXPECT_EQ(bytes_of([&] { softmax_cross_entropy(logits, targets, 90, 1, losses, {}, losses); }),
             3200 + losses->num_bytes());
+  EXPECT_EQ(bytes_of([&] { right_answers(logits, targets, 90, {}, losses); }), 3200);
   const std::vector<AdamWTensor> tensors(2, {logits, logits, logits, logits});
   const Tensor decision = make(DType::f32, {2});
   EXPECT_EQ(bytes_of([&] { adamw(tensors, {}, decision); }), 2 * 7 * 3200);

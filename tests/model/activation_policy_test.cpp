@@ -93,8 +93,8 @@ void expect_same_bits(const Result& result, const Result& expected) {
 }
 
 std::vector<ModelCase> cases() {
-  std::vector<ModelCase> all = {mixed_case(), all_experts_case(), dense_case(), dropout_case(),
-                                shared_case()};
+  std::vector<ModelCase> all = {mixed_case(),   all_experts_case(), dense_case(),
+                                dropout_case(), shared_case(),      mixers_alone_case()};
   if (!is_tested_on_card()) all.push_back(convolved_case());
   if (!is_tested_on_card())
     for (const MixerConfig& mixer : recurrent_mixers()) all.push_back(hybrid_case(mixer));

@@ -45,7 +45,7 @@ INSTANTIATE_TEST_SUITE_P(
                       windows_case(), globals_case(), slots_case(), spans_case(), shared_case(),
                       position_case(PositionKind::none), position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
-                      position_case(PositionKind::relative), convolved_case()),
+                      position_case(PositionKind::relative), convolved_case(), mixers_alone_case()),
     [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

@@ -166,6 +166,16 @@ inline ModelCase dropout_case() {
   return c;
 }
 
+// Layers that are their mixer alone, before, between and behind one with experts.
+inline ModelCase mixers_alone_case() {
+  ModelCase c = dropout_case();
+  c.name = "mixers_alone";
+  c.model.num_layers = 4;
+  c.model.feed_forward = FeedForwardKind::none;
+  c.experts.every = 3;
+  return c;
+}
+
 // A dense layer, then two with shared experts.
 inline ModelCase shared_case() {
   ModelCase c = mixed_case();

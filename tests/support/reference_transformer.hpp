@@ -238,6 +238,10 @@ class Transformer {
       }
   }
 
+  bool has_feed_forward(std::int64_t number) const {
+    return experts_.layer_has_experts(number) || model_.feed_forward == FeedForwardKind::dense;
+  }
+
   void block_forward(std::int64_t number, Losses& losses) {
     const std::string prefix = prefix_of(number);
     Layer& layer = layers_[index(number)];
@@ -251,6 +255,7 @@ class Transformer {
     Matrix delta = linear(layer.attended, output_weight(prefix));
     multiply(delta, mask(prefix + ".attention", model_.residual_dropout, 1));
     add_to(stream_, delta);
+    if (!has_feed_forward(number)) return;
 
     layer.feed_forward_stream = stream_;
     layer.normed =
@@ -268,7 +273,7 @@ class Transformer {
     add_to(stream_, delta);
   }
 
-  void block_backward(std::int64_t number, Matrix& d_stream) {
+  void backward_of_feed_forward(std::int64_t number, Matrix& d_stream) {
     const std::string prefix = prefix_of(number);
     Layer& layer = layers_[index(number)];
     Matrix dy = d_stream;
@@ -292,8 +297,13 @@ class Transformer {
     add_to(d_stream,
            rms_norm_backward(d_normed, layer.feed_forward_stream,
                              norm(prefix + ".feed_forward_norm.weight"), model_.norm_epsilon));
+  }
 
-    dy = d_stream;
+  void block_backward(std::int64_t number, Matrix& d_stream) {
+    if (has_feed_forward(number)) backward_of_feed_forward(number, d_stream);
+    const std::string prefix = prefix_of(number);
+    Layer& layer = layers_[index(number)];
+    Matrix dy = d_stream;
     multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
     const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
     Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number));
@@ -301,7 +311,7 @@ class Transformer {
     dqkv = convolve_backward(number, layer.projected, dqkv);
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
-    d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
+    const Matrix d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
     add_to(d_stream,
            rms_norm_backward(d_normed, layer.attention_stream, gain, model_.norm_epsilon));
   }

@@ -109,7 +109,8 @@ TEST(EventFile, HoldsWhatWasWritten) {
     step.part_seconds.emplace();
     (*step.part_seconds)[static_cast<std::size_t>(Part::head)] = 0.25;
     file.write(step);
-    file.write(EvaluationMetrics{.step = std::int64_t{1} << 40, .validation_loss = 1.75});
+    file.write(EvaluationMetrics{
+        .step = std::int64_t{1} << 40, .validation_loss = 1.75, .validation_accuracy = 0.5});
   }
   const std::vector<std::string> paths = files_in(events_folder);
   ASSERT_EQ(paths.size(), 1U);
@@ -132,6 +133,7 @@ TEST(EventFile, HoldsWhatWasWritten) {
   EXPECT_EQ(the(events[3], 2).number, std::uint64_t{1} << 40);
   EXPECT_EQ(values.at("loss/total"), 2.5F);
   EXPECT_EQ(values.at("loss/validation"), 1.75F);
+  EXPECT_EQ(values.at("accuracy/validation"), 0.5F);
   EXPECT_EQ(values.at("part_seconds/head"), 0.25F);
   EXPECT_FALSE(values.contains("part_seconds/spill"));
   EXPECT_TRUE(std::isinf(values.at("optimizer/grad_norm")));

@@ -111,7 +111,10 @@ std::vector<std::string> differing_keys(const Config& a, const Config& b) {
   }
   differences.compare("experts.every, experts.first_dense", same_layers, true);
   if (has_experts) compare_experts(a.experts, b.experts, differences);
-  if (has_dense)
+  if (!has_dense) return differences.take();
+  differences.compare("model.feed_forward", a.model.feed_forward, b.model.feed_forward);
+  if (a.model.feed_forward == b.model.feed_forward &&
+      a.model.feed_forward == FeedForwardKind::dense)
     differences.compare("model.dense_intermediate", a.model.dense_intermediate,
                         b.model.dense_intermediate);
   return differences.take();

@@ -57,8 +57,10 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   watch.enter(RunSection::evaluation);
   const EvaluationResult result = rank.trainer.evaluate(*batches);
   if (world.rank() != 0) return;
-  std::cout << fmt::format("step {}  validation loss {}  perplexity {:.4f}  tokens {}\n",
-                           state.step, result.loss, std::exp(result.loss), result.num_tokens);
+  std::cout << fmt::format(
+      "step {}  validation loss {}  perplexity {:.4f}{}  tokens {}\n", state.step, result.loss,
+      std::exp(result.loss),
+      result.accuracy ? fmt::format("  accuracy {:.4f}", *result.accuracy) : "", result.num_tokens);
 }
 
 }  // namespace

@@ -153,6 +153,7 @@ void EventFile::write(const StepMetrics& m) {
 void EventFile::write(const EvaluationMetrics& m) {
   Summary summary;
   summary.add("loss/validation", m.validation_loss);
+  if (m.validation_accuracy) summary.add("accuracy/validation", *m.validation_accuracy);
   for (const CorpusLoss& corpus : m.by_corpus)
     summary.add(fmt::format("loss/validation/{}", corpus.path), corpus.loss);
   append(summary.event(m.step));

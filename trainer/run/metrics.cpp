@@ -122,8 +122,11 @@ std::string to_json(const EvaluationMetrics& m) {
     corpora += fmt::format("{}{}: {}", corpora.empty() ? "" : ", ", quoted(corpus.path),
                            number(corpus.loss));
   if (!corpora.empty()) corpora = fmt::format(", \"loss_by_corpus\": {{{}}}", corpora);
-  return fmt::format("{{\"step\": {}, \"validation_loss\": {}{}}}", m.step,
-                     number(m.validation_loss), corpora);
+  const std::string accuracy = m.validation_accuracy ? fmt::format(", \"validation_accuracy\": {}",
+                                                                   number(*m.validation_accuracy))
+                                                     : "";
+  return fmt::format("{{\"step\": {}, \"validation_loss\": {}{}{}}}", m.step,
+                     number(m.validation_loss), accuracy, corpora);
 }
 
 std::string to_json(const LayerMetrics& m) {

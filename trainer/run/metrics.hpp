@@ -58,8 +58,9 @@ struct CorpusLoss {
 
 struct EvaluationMetrics {
   std::int64_t step = 0;
-  double validation_loss = 0;              // of data.path
-  std::vector<CorpusLoss> by_corpus = {};  // of data.mixture
+  double validation_loss = 0;                      // of data.path
+  std::optional<double> validation_accuracy = {};  // of runs that measure it
+  std::vector<CorpusLoss> by_corpus = {};          // of data.mixture
 };
 
 // A layer with experts, of a step.

@@ -25,7 +25,9 @@ Validation::Validation(const TokenFile& tokens, const Config& config, const Batc
 }
 
 EvaluationMetrics Validation::evaluate(Trainer& trainer, std::int64_t step) const {
-  EvaluationMetrics metrics{.step = step, .validation_loss = trainer.evaluate(all_).loss};
+  const EvaluationResult all = trainer.evaluate(all_);
+  EvaluationMetrics metrics{
+      .step = step, .validation_loss = all.loss, .validation_accuracy = all.accuracy};
   for (const Corpus& corpus : corpora_)
     metrics.by_corpus.push_back({corpus.path, corpus.batches
                                                   ? trainer.evaluate(*corpus.batches).loss
@@ -36,6 +38,8 @@ EvaluationMetrics Validation::evaluate(Trainer& trainer, std::int64_t step) cons
 std::string to_sentence(const EvaluationMetrics& metrics) {
   std::string text =
       fmt::format("step {}  validation loss {:.4f}", metrics.step, metrics.validation_loss);
+  if (metrics.validation_accuracy)
+    text += fmt::format("  accuracy {:.4f}", *metrics.validation_accuracy);
   for (const CorpusLoss& corpus : metrics.by_corpus)
     text += fmt::format("{}{} {:.4f}", &corpus == metrics.by_corpus.data() ? "; " : ", ",
                         corpus.path, corpus.loss);
