@@ -59,18 +59,27 @@ std::string points_text(const Study& study) {
 }
 
 std::string cost_text(const Study& study) {
-  double flops = 0, open_flops = 0;
+  double flops = 0, open_flops = 0, seconds = 0, open_seconds = 0;
+  bool all_priced = true;
   std::int64_t num_open = 0;
   for (const StudyPoint& point : study.points) {
     flops += point.own_flops();
+    seconds += point.own_seconds();
+    all_priced = all_priced && point.plan.step_seconds > 0;
     if (state_of(study.folder_of(point), point.num_steps()).status == PointStatus::done) continue;
     open_flops += point.own_flops();
+    open_seconds += point.own_seconds();
     ++num_open;
   }
+  constexpr double minute = 60;
   return fmt::format(
-      "{} points, {:.3g} FLOPs; still to run: {} points, {:.3g} FLOPs at most\n"
-      "No seconds: there is no measured profile of a machine to price them by.\n",
-      study.points.size(), flops, num_open, open_flops);
+      "{} points, {:.3g} FLOPs; still to run: {} points, {:.3g} FLOPs at most\n{}\n",
+      study.points.size(), flops, num_open, open_flops,
+      all_priced
+          ? fmt::format("Foretold: {:.3g} minutes of steps one point after another; still to run: "
+                        "{:.3g}",
+                        seconds / minute, open_seconds / minute)
+          : fmt::format("No seconds: {}", study.why_no_seconds));
 }
 
 // Points that this machine cannot hold, for --local.

@@ -85,7 +85,9 @@ void set_planned(Table& table, const StudyPoint& point) {
               plan.part_flops[part]);
   table.set("planned_memory_bytes", plan.memory_bytes);
   table.set("planned_wire_bytes", plan.wire_bytes);
-  table.set("planned_seconds", unknown);
+  table.set("planned_seconds", plan.step_seconds > 0
+                                   ? plan.step_seconds * static_cast<double>(point.num_steps())
+                                   : unknown);
 }
 
 void set_identity(Table& table, const StudyPoint& point, const PointState& state) {

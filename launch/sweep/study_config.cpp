@@ -9,8 +9,8 @@
 
 #include "launch/config/config_file.hpp"
 #include "launch/config/list_value.hpp"
-#include "launch/config/value.hpp"
 #include "launch/config/map_reader.hpp"
+#include "launch/config/value.hpp"
 
 namespace switchyard {
 namespace {
@@ -189,6 +189,8 @@ class StudyReader : private MapReader {
                      {"kind", "ranks"});
           }},
          {"iso_flop", [&](const YamlNode& value) { read_iso_flop(value, set.iso_flop.emplace()); }},
+         {"batch_size",
+          [&](const YamlNode& value) { read_batch(value, set.batch_size.emplace()); }},
          {"learning_rate",
           [&](const YamlNode& value) { read_rate(value, set.learning_rate.emplace()); }},
          {"branches",
@@ -201,6 +203,27 @@ class StudyReader : private MapReader {
             std::sort(branches.at.begin(), branches.at.end());
           }}},
         {"name"});
+    const bool is_weak = set.scaling && set.scaling->kind == ScalingKind::weak;
+    if (set.batch_size && (set.branches || is_weak))
+      mistake(node.place,
+              fmt::format("sets.batch_size: {} already {}; leave one of them out",
+                          set.branches ? "branches" : "weak scaling",
+                          set.branches ? "give the numbers of steps" : "gives the batch"));
+  }
+
+  void read_batch(const YamlNode& node, BatchSize& rule) {
+    const std::string path = "sets.batch_size";
+    read_map(node, path,
+             {{"rule", choice_into(rule.rule, path + ".rule")},
+              {"batch", number_into(rule.batch, path + ".batch", 1)},
+              {"tokens", number_into(rule.tokens, path + ".tokens", 1)},
+              {"exponent", number_into(rule.exponent, path + ".exponent", -INFINITY)}},
+             {"rule"});
+    const bool has_all = rule.batch > 0 && rule.tokens > 0;
+    if ((rule.rule == BatchRule::power) != has_all && (has_all || rule.rule == BatchRule::power))
+      mistake(node.place, fmt::format("{}: batch, tokens and exponent belong to the rule power, "
+                                      "which needs batch and tokens",
+                                      path));
   }
 
   void read_grid(const YamlNode& node, PointSetConfig& set) {

@@ -58,6 +58,18 @@ struct LearningRate {
   double exponent = 0;
 };
 
+enum class BatchRule : std::uint8_t { step_law, power };
+constexpr std::array<std::string_view, 2> choice_names(BatchRule) {
+  return {"step_law", "power"};
+}
+// Tokens of a step.
+struct BatchSize {
+  BatchRule rule = BatchRule::step_law;
+  double batch = 0;  // of power: at `tokens` tokens of a run
+  double tokens = 0;
+  double exponent = 0;
+};
+
 struct Branches {
   std::vector<std::int64_t> at;  // steps of the trunk, rising
   double decay = 0.2;            // further steps over the trunk's
@@ -71,6 +83,7 @@ struct PointSetConfig {
   std::optional<RandomDraws> random;
   std::optional<ScalingForm> scaling;
   std::optional<IsoFlop> iso_flop;
+  std::optional<BatchSize> batch_size;
   std::optional<LearningRate> learning_rate;
   std::optional<Branches> branches;
 };

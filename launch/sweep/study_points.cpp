@@ -10,12 +10,17 @@
 #include <set>
 
 #include "data/files/checksum.hpp"
+#include "kernels/threads.hpp"
 #include "launch/config/value.hpp"
+#include "launch/pricing/find_profile.hpp"
 #include "launch/sweep/draft_points.hpp"
+#include "parallel/cores.hpp"
 #include "tensor/error.hpp"
 #include "trainer/checkpoint/manifest.hpp"
 #include "trainer/plan.hpp"
+#include "trainer/pricing/step_prediction.hpp"
 #include "trainer/run/run_setup.hpp"
+#include "trainer/trainer.hpp"
 
 namespace switchyard {
 namespace {
@@ -41,7 +46,7 @@ std::string hash_of(std::string_view text) {
 
 // Whether a key decides nothing of what a run computes: what it saves and tells on the way.
 bool is_watching(const Key& key) {
-  constexpr std::string_view sections[] = {"watchdog", "capture", "profile", "metrics"};
+  constexpr std::string_view sections[] = {"watchdog", "capture", "profile", "metrics", "plan"};
   constexpr std::string_view keys[] = {"every", "keep", "initial", "resume"};  // of checkpoint
   return std::count(std::begin(sections), std::end(sections), key.section) > 0 ||
          (key.section == "checkpoint" &&
@@ -64,11 +69,31 @@ std::string identity_text(const Config& config, bool with_seed) {
   return text;
 }
 
-PointPlan plan_of(const Config& given, std::int64_t ranks, std::int64_t vocab_size) {
+// Seconds of a step on the machine of a profile, whose ranks share a host as far as this one has
+// cores. Where it does not reach, why.
+double seconds_of(const Plan& plan, const Config& config, const MachineProfile& profile,
+                  std::string& why_not) {
+  try {
+    const RanksOfHost ranks{.ranks_per_host = std::min<std::int64_t>(
+                                plan.num_ranks, Cores::of_this_process().num_cores),
+                            .threads = kernels::num_threads()};
+    const MachineSetting& setting = setting_for(profile, plan.num_ranks, ranks, false);
+    return predict_step(plan, compute_dtype(config.run), profile, setting).seconds;
+  } catch (const ConfigError& error) {
+    why_not = error.what();
+    return 0;
+  }
+}
+
+PointPlan plan_of(const Config& given, std::int64_t ranks, std::int64_t vocab_size,
+                  const FoundProfile& machine, std::string& why_no_seconds) {
   Config config = given;
   config.model.vocab_size = vocab_size;
   set_planned_threads(config.run, static_cast<int>(ranks));
-  const Plan plan = make_plan(config, static_cast<int>(ranks), vocab_size);
+  const bool has_seconds = machine.profile && (machine.profile->device == DeviceKind::cuda) ==
+                                                  (config.run.device == RunDevice::cuda);
+  const Plan plan = make_plan(config, static_cast<int>(ranks), vocab_size, 0,
+                              has_seconds ? StepRecords::alike_once : StepRecords::none);
   PointPlan result;
   result.num_parameters = plan.num_parameters;
   result.num_active_parameters = plan.num_active_parameters;
@@ -84,6 +109,11 @@ PointPlan plan_of(const Config& given, std::int64_t ranks, std::int64_t vocab_si
   result.memory_bytes = plan.fullest().peak_bytes;
   result.wire_bytes = plan.step_wire_bytes();
   result.parallel = plan.parallel;
+  if (has_seconds)
+    result.step_seconds = seconds_of(plan, config, *machine.profile, why_no_seconds);
+  else if (why_no_seconds.empty())
+    why_no_seconds =
+        machine.profile ? machine.profile->path + " is of another device" : machine.why_not;
   return result;
 }
 
@@ -133,8 +163,16 @@ class PointMaker {
     const std::string key = fmt::format("{}\n{}", ranks, identity_text(config, false));
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
-    return plans_.emplace(key, plan_of(loaded.config, ranks, asked > 0 ? asked : known))
+    return plans_
+        .emplace(key, plan_of(loaded.config, ranks, asked > 0 ? asked : known,
+                              machine(loaded.config.plan.profile), study_.why_no_seconds))
         .first->second;
+  }
+
+  const FoundProfile& machine(const std::string& wanted) {
+    const auto found = machines_.find(wanted);
+    if (found != machines_.end()) return found->second;
+    return machines_.emplace(wanted, find_profile(wanted)).first->second;
   }
 
   std::int64_t vocabulary(const LoadedConfig& loaded) {
@@ -173,6 +211,11 @@ class PointMaker {
     }
     LoadedConfig loaded = load(settings, draft.ranks);
     PointPlan planned = plan(loaded, draft.ranks);
+    if (draft.set->batch_size) {
+      add_batch(draft, loaded.config, planned, settings);
+      loaded = load(settings, draft.ranks);
+      planned = plan(loaded, draft.ranks);
+    }
     if (draft.budget > 0) {
       settings.emplace_back("train.num_steps", std::to_string(steps_for(draft.budget, planned)));
       loaded = load(settings, draft.ranks);
@@ -191,6 +234,25 @@ class PointMaker {
       add_trunk(draft, settings, planned, repeat);
     else
       add_point(draft, settings, planned, repeat, {});
+  }
+
+  // The batch by the rule, in whole micro-batches of every rank, and as many steps as leave the
+  // run's tokens as they are. A budget sets the steps afterwards.
+  static void add_batch(const DraftPoint& draft, const Config& config, const PointPlan& planned,
+                        Settings& settings) {
+    const double tokens = draft.budget > 0 ? draft.budget / planned.flops_per_token
+                                           : static_cast<double>(planned.tokens_per_step) *
+                                                 static_cast<double>(config.train.num_steps);
+    const auto length = static_cast<double>(config.model.sequence_length);
+    const std::int64_t least = draft.ranks * std::max<std::int64_t>(1, config.train.micro_batch);
+    const double wanted = batch_tokens_by(*draft.set->batch_size, tokens) / length;
+    const std::int64_t batch =
+        least * std::max<std::int64_t>(1, std::llround(wanted / static_cast<double>(least)));
+    settings.emplace_back("train.global_batch", std::to_string(batch));
+    if (draft.budget > 0) return;
+    const double steps = tokens / (static_cast<double>(batch) * length);
+    settings.emplace_back("train.num_steps",
+                          std::to_string(std::max<std::int64_t>(1, std::llround(steps))));
   }
 
   static bool has_experts(const Config& config) {
@@ -282,12 +344,18 @@ class PointMaker {
   Study& study_;
   const VocabularyOf& vocabulary_of_;
   std::map<std::string, PointPlan> plans_;
+  std::map<std::string, FoundProfile> machines_;  // by plan.profile
   std::map<std::string, std::int64_t> vocabularies_;
   std::map<std::string, std::string> hashes_;  // -> name
   std::set<std::string> names_, warned_;
 };
 
 }  // namespace
+
+double batch_tokens_by(const BatchSize& rule, double num_tokens) {
+  if (rule.rule == BatchRule::step_law) return 0.58 * std::pow(num_tokens, 0.571);
+  return rule.batch * std::pow(num_tokens / rule.tokens, rule.exponent);
+}
 
 double learning_rate_by(const LearningRate& rule, double size, double num_tokens,
                         double num_experts) {

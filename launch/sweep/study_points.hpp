@@ -24,7 +24,8 @@ struct PointPlan {
   std::array<double, num_parts> part_flops{};  // of it
   std::int64_t memory_bytes = 0;               // of the fullest rank, balanced
   double wire_bytes = 0;                       // sent in a step by all ranks
-  ParallelConfig parallel;                     // resolved
+  double step_seconds = 0;  // foretold by plan.profile; 0: none, or it does not reach so far
+  ParallelConfig parallel;  // resolved
 };
 
 struct StudyPoint {
@@ -50,12 +51,16 @@ struct StudyPoint {
     return flops() * static_cast<double>(num_steps() - parent_step) /
            static_cast<double>(num_steps());
   }
+  double own_seconds() const {
+    return plan.step_seconds * static_cast<double>(num_steps() - parent_step);
+  }
 };
 
 struct Study {
   StudyConfig file;
   std::string config_text;         // of the configuration that points change
   std::vector<StudyPoint> points;  // a trunk before its branches
+  std::string why_no_seconds;      // of the first point without
   std::vector<std::string> notes;  // points that stand twice in the file, warnings
 
   std::string folder_of(const StudyPoint& point) const {
@@ -68,6 +73,9 @@ using VocabularyOf = std::function<std::int64_t(const LoadedConfig&)>;
 
 // ConfigError with the point's settings for what its configuration or layout refuses.
 Study make_study(StudyConfig file, const VocabularyOf& vocabulary_of);
+
+// Tokens of a step by a rule (docs/scaling_laws.md), of a run of so many tokens.
+double batch_tokens_by(const BatchSize& rule, double num_tokens);
 
 // optimizer.learning_rate by a rule (docs/scaling_laws.md). size: active parameters without
 // embedding and head.

@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 source "$here/../launch/expect.sh"
 source "$here/../support/small_run.sh"
 cd "$work" || exit 1
-export OMP_NUM_THREADS=1
+export OMP_NUM_THREADS=1 XDG_CONFIG_HOME=$work/none  # no profile of this machine
 prepare_corpus "$switchyard"
 write_config base.yaml <<'YAML'
 train: {num_steps: 6, global_batch: 4}
@@ -34,7 +34,7 @@ write_study small runs/small >study.yaml
 
 # ---- The plan, before anything is made ------------------------------------------------------------
 expect 0 "$switchyard" sweep study.yaml --dry-run
-[[ $out == *"study small: 18 waiting"*"No seconds: there is no measured profile"* ]] || fail "plan: $out"
+[[ $out == *"study small: 18 waiting"*"No seconds: no profile of this machine"* ]] || fail "plan: $out"
 [[ $out == *"Power: warning: noise 0.002 (assumed), 2 repeats of each: "*"; "*" repeats would show it"* ]] ||
   fail "power check: $out"
 [[ ! -e runs ]] || fail "a dry run made $(find runs)"

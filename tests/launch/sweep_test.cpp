@@ -85,6 +85,51 @@ TEST(StudyRules, LearningRates) {
       5e-4, 1e-15);
 }
 
+// The run keeps its tokens, or its budget: the steps follow from the batch.
+TEST(StudyRules, BatchSizes) {
+  EXPECT_NEAR(batch_tokens_by({.rule = BatchRule::step_law}, 1e10), 0.58 * std::pow(1e10, 0.571),
+              1e-3);
+  EXPECT_NEAR(batch_tokens_by(
+                  {.rule = BatchRule::power, .batch = 4096, .tokens = 1e6, .exponent = 0.5}, 4e6),
+              8192, 1e-9);
+  const test::TemporaryFolder folder;
+  test::write_contents(folder / "base.yaml",
+                       "run: {output: x}\ndata: {path: none.h5}\n"
+                       "model: {vocab_size: 64, hidden: 16, num_layers: 1, num_heads: 2, "
+                       "num_kv_heads: 1, sequence_length: 8}\nexperts: {every: 0}\n"
+                       "train: {global_batch: 4, num_steps: 1000}\n");
+  const auto points = [&](const std::string& set) {
+    return make_study(load_study("study: {name: s, output: out, config: " + (folder / "base.yaml") +
+                                     ", ranks: 2}\nsets: [{name: a, batch_size: {rule: power, "
+                                     "batch: 64, tokens: 8000, exponent: 0.5}, " +
+                                     set + "}]\n",
+                                 "study.yaml"),
+                      [](const LoadedConfig&) { return 64; })
+        .points;
+  };
+  // 32,000 tokens: batches of 64 sqrt(4) = 128 tokens, 16 sequences, 250 steps.
+  const StudyPoint kept = points("set: {run.seed: 1}").front();
+  EXPECT_EQ(kept.config.train.global_batch, 16);
+  EXPECT_EQ(kept.config.train.num_steps, 250);
+  // Whole micro-batches of both ranks: of 6 sequences the nearest to 16 is 18.
+  EXPECT_EQ(points("set: {train.micro_batch: 3, train.global_batch: 12, train.num_steps: 333}")
+                .front()
+                .config.train.global_batch,
+            18);
+  const std::vector<StudyPoint> budgets =
+      points("iso_flop: {budgets: [1.0e9, 4.0e9], sizes: [{model.hidden: 16}]}");
+  ASSERT_EQ(budgets.size(), 2u);
+  EXPECT_GT(budgets[1].config.train.global_batch, 1.5 * budgets[0].config.train.global_batch);
+  for (const StudyPoint& point : budgets) {
+    const double budget = &point == &budgets[0] ? 1e9 : 4e9;
+    const double of_step =
+        point.plan.flops_per_token * static_cast<double>(point.plan.tokens_per_step);
+    EXPECT_NEAR(of_step * static_cast<double>(point.config.train.num_steps), budget, of_step / 2);
+  }
+  EXPECT_THROW(points("branches: {at: [10]}"), ConfigError);
+  EXPECT_THROW(points("scaling: {kind: weak, ranks: [1, 2]}"), ConfigError);
+}
+
 TEST(StudyPower, RepeatsAgainstNoise) {
   // 2.8016 x 0.002 x sqrt(2 / 3)
   EXPECT_NEAR(least_visible_effect(0.002, 3), 0.0045749, 1e-6);

@@ -47,7 +47,7 @@ declare -A brothers=(
   [trainer/activations]="" [trainer/placement]="" [trainer/checkpoint]="placement" [trainer/pricing]="" [trainer/routing]="" [trainer/watch]=""
   [trainer/run]="activations checkpoint placement pricing routing watch" [trainer/families]="checkpoint placement run"
   [launch/config]="" [launch/doctor]="" [launch/pricing]="config" [launch/study]="" [launch/fit]="study"
-  [launch/report]="config fit study" [launch/sweep]="config report study"
+  [launch/report]="config fit study" [launch/sweep]="config pricing report study"
   [launch/commands]="config doctor fit pricing report study sweep"
 )
 # header pattern -> folders (or files) that may include it
