@@ -143,8 +143,8 @@ class RecurrentProblem final : public Problem {
   }
   void backward() override {
     kernels::recurrence_backward(shape_, inputs(), {}, outputs(), dout_, {},
-                                 {.dq = dq_,
-                                  .dk = dk_,
+                                 {.dq = keys(dq_),
+                                  .dk = keys(dk_),
                                   .dv = dv_,
                                   .dgates = view_of(dgates_),
                                   .dbetas = view_of(dbetas_),

@@ -64,7 +64,7 @@ grep -q "^# $ranks ranks\? x 1 thread;" <<<"$out" || fail "no ranks: $out"
 
 run 0 mixer --lengths 96,192 --heads 2 --head-dim 16 --chunk 32 --steps 1 --warmup 0
 [[ $(grep -cE "^(fp32|bf16) +[a-z_]+ +(96|192) +(forward|backward) " <<<"$out") -eq 48 ]] || fail "rows of mixer: $out"
-[[ $(grep -cE "^# ?(copies|fp32 products|bf16 products)" <<<"$out") -eq 3 ]] || fail "ceilings of mixer: $out"
+[[ $(grep -cE "^# ceiling: (copies|fp32 products|bf16 products) " <<<"$out") -eq 3 ]] || fail "ceilings of mixer: $out"
 [[ $(grep -cE "^(fp32|bf16) [a-z_]+: (quicker|slower) than full attention" <<<"$out") -eq 10 ]] || fail "crossovers: $out"
 
 run 0 ring --lengths 192,384 --heads 4 --kv-heads 2 --head-dim 16 --scheme "${ranks}x1" --steps 1 --warmup 0
