@@ -162,8 +162,8 @@ void add_disturbed(Report& report, Group& world, double alone, const std::vector
 
 }  // namespace
 
-void run_step(Group& world, const Config& given, const std::string& name, const Repeats& repeats,
-              bool disturb, const Output& output) {
+void run_step(Group& world, CollectiveLog& log, const Config& given, const std::string& name,
+              const Repeats& repeats, bool disturb, const Output& output) {
   if (given.experts.router.replays())
     throw ConfigError(
         "experts.router.replay: bench step has made-up tokens, which no trace knows; leave it out, "
@@ -180,7 +180,7 @@ void run_step(Group& world, const Config& given, const std::string& name, const 
   Report report(world, output, "step");
   describe(report, config, name, plan, repeats);
   report.note("device: " + describe_device(*device));
-  RankState rank(world, config, std::move(device), vocab_size);
+  RankState rank(world, log, config, std::move(device), vocab_size);
   RandomSource source(rank.trainer.batch_layout(), vocab_size,
                       static_cast<std::uint64_t>(config.run.seed));
   const DType compute = compute_dtype(config.run);

@@ -29,6 +29,13 @@ constexpr std::array<std::string_view, 3> choice_names(ContextMethod) {
   return {"auto", "ring", "all_gather"};
 }
 
+// What carries tensors between the cards of ranks; automatic: NCCL where every rank has a card of
+// its own and the library, else MPI through the host.
+enum class ExchangeBackend : std::uint8_t { automatic, nccl, mpi };
+constexpr std::array<std::string_view, 3> choice_names(ExchangeBackend) {
+  return {"auto", "nccl", "mpi"};
+}
+
 // How the ranks of the context axis share a sequence (docs/parallelism.md).
 struct ContextConfig {
   std::int64_t ring = 0;     // ranks that keys and values travel over; 0: what ulysses leaves
@@ -54,6 +61,7 @@ struct ParallelConfig {
   std::int64_t expert = 1;   // ranks that the experts of a layer are sharded over
   std::int64_t bucket_megabytes = 16;  // of gradients reduced by one exchange
   bool share_devices = false;          // whether ranks of a host may compute on one card
+  ExchangeBackend backend = ExchangeBackend::automatic;
   ContextConfig context_split = {};
 };
 

@@ -5,8 +5,10 @@
 #include "cmake/built_with.hpp"
 #include "experts/dispatch/dispatch_mistakes.hpp"
 #include "experts/router/router_mistakes.hpp"
+#include "parallel/group/nccl_group.hpp"
 #include "tensor/cuda/cuda_device.hpp"
 #include "tensor/error.hpp"
+#include "trainer/agreement.hpp"
 
 namespace switchyard {
 
@@ -15,6 +17,12 @@ namespace {
 int num_cards() {
   if constexpr (built_with_cuda) return num_cuda_cards();
   return 0;
+}
+
+// What keeps a rank of this build from using NCCL; empty: nothing.
+std::string why_no_nccl() {
+  if constexpr (built_with_nccl) return nccl::find_trouble();
+  return "this build has no NCCL (build it where nccl.h of NCCL 2.18 or newer is)";
 }
 
 bool has_cards_for(const Topology& topology, bool are_shared) {
@@ -55,6 +63,25 @@ std::unique_ptr<Device> make_run_device(const Config& config, const Group& world
         topology.name_of(topology.host_of(world.rank())), topology.num_local_ranks(), cards,
         cards == 1 ? "" : "s"));
   return make_device(DeviceKind::cuda, rank);
+}
+
+std::unique_ptr<Group> make_card_group(const Config& config, Group& world, Device& device,
+                                       CollectiveLog& log) {
+  const ExchangeBackend asked = config.parallel.backend;
+  if (device.kind() != DeviceKind::cuda || world.size() == 1 || asked == ExchangeBackend::mpi)
+    return nullptr;
+  if (asked == ExchangeBackend::automatic && config.parallel.share_devices) return nullptr;
+  const std::string trouble = why_no_nccl();
+  std::int64_t num_without = trouble.empty() ? 0 : 1;
+  world.all_reduce_values({&num_without, 1}, ReduceOp::sum);
+  if (num_without > 0 && asked == ExchangeBackend::automatic) return nullptr;
+  run_together(world, [&] {
+    if (!trouble.empty())
+      throw ConfigError(
+          fmt::format("parallel.backend: nccl, but {}; or write parallel.backend: mpi", trouble));
+  });
+  if constexpr (built_with_nccl) return nccl::make_group(world, device, log, world.rank());
+  return nullptr;
 }
 
 std::string describe_device(const Device& device) {

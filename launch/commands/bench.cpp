@@ -129,8 +129,8 @@ void bench_step(const CommandContext& context, const Request& request,
                                                        std::span(request.arguments).subspan(1));
   require_valid_for_ranks(loaded, world.size());
   if (world.rank() == 0) print_warnings(loaded);
-  bench::run_step(world, loaded.config, request.arguments[0], request.repeats, request.disturb,
-                  output);
+  bench::run_step(world, context.session->log(), loaded.config, request.arguments[0],
+                  request.repeats, request.disturb, output);
 }
 
 void bench_linear(const CommandContext& context, const Request& request,

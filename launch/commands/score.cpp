@@ -70,7 +70,8 @@ int run_score(const CommandContext& context) {
       });
       set_threads(config.run, world);
       watch.enter(RunSection::evaluation);
-      scores = score_requests(world, config, path, expert_ranks, *tokenizer, requests);
+      scores = score_requests(world, context.session->log(), config, path, expert_ranks, *tokenizer,
+                              requests);
     });
   });
   if (world.rank() == 0) write_scores(requests, scores, output);

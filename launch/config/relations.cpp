@@ -284,6 +284,12 @@ std::vector<BrokenRelation> broken_relations(const LoadedConfig& loaded,
     checker.blame({"run.device"},
                   "this build has no cuda device; write cpu or auto, or build it where the CUDA "
                   "toolkit is installed (cmake --preset cuda)");
+  if (checker.knows({"parallel.backend", "run.device"}) &&
+      config.parallel.backend == ExchangeBackend::nccl && config.run.device == RunDevice::cpu)
+    checker.blame(
+        {"parallel.backend", "run.device"},
+        "backend = nccl carries tensors between cards, and run.device is cpu; write auto, "
+        "or run.device: cuda");
   check_data(checker, config);
   check_model(checker, config.model);
   check_experts(checker, config);

@@ -134,6 +134,13 @@ void add_parallel(std::vector<Key>& keys) {
                   .field = field<s, &C::share_devices>(),
                   .description = "Whether several ranks of a host may compute on one card, for "
                                  "tests: rank i takes card i modulo the number of cards."});
+  keys.push_back({.section = "parallel",
+                  .name = "backend",
+                  .field = field<s, &C::backend>(),
+                  .description = "What carries tensors between cards: `nccl`, from card to card; "
+                                 "`mpi`, through the memory of the hosts. `auto`: NCCL where it is "
+                                 "there and every rank has a card of its own. Both give the same "
+                                 "bits. On CPUs always MPI."});
 }
 
 void add_train(std::vector<Key>& keys) {

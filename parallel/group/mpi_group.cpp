@@ -8,7 +8,6 @@
 #include <cstring>
 #include <exception>
 #include <limits>
-#include <numeric>
 
 #include "parallel/group/collective_log.hpp"
 #include "parallel/group/group.hpp"
@@ -18,6 +17,7 @@
 #include "parallel/group/mpi_staging.hpp"
 #include "parallel/group/mpi_topology.hpp"
 #include "parallel/group/rank_order.hpp"
+#include "parallel/group/rank_runs.hpp"
 #include "parallel/group/wire_bytes.hpp"
 #include "tensor/error.hpp"
 
@@ -52,43 +52,6 @@ int checked_count(std::size_t count) {
   expect(count <= static_cast<std::size_t>(std::numeric_limits<int>::max()),
          "fewer than 2^31 host values");
   return static_cast<int>(count);
-}
-
-void expect_rows_inside(const TensorView& view, const RankRows& rows, std::size_t num_ranks) {
-  expect(rows.num_ranks() == num_ranks && rows.first.size() == rows.count.size() &&
-             rows.end_of(num_ranks - 1) == rows.count.size() && std::ranges::is_sorted(rows.ends),
-         "row counts for each rank");
-  for (std::size_t i = 0; i < rows.count.size(); ++i)
-    expect(rows.count[i] >= 0 && rows.first[i] >= 0 && rows.first[i] + rows.count[i] <= view.rows(),
-           "rows inside the tensors of an exchange");
-}
-
-std::int64_t rows_in(const RankRows& rows) {
-  return std::accumulate(rows.count.begin(), rows.count.end(), std::int64_t{0});
-}
-
-// The runs of rows that a rank has, as bytes.
-template <class Take>
-void for_each_run(const TensorView& view, const RankRows& rows, std::size_t rank, Take&& take) {
-  const std::int64_t row_bytes = view.cols() * size_of(view.dtype);
-  for (std::size_t i = rows.begin_of(rank); i < rows.end_of(rank); ++i)
-    if (rows.count[i] > 0)
-      take(view.host_bytes() + rows.first[i] * row_bytes, rows.count[i] * row_bytes);
-}
-
-// What a rank sends to itself.
-void copy_own(const TensorView& send, const RankRows& to, const TensorView& recv,
-              const RankRows& from, std::size_t rank) {
-  std::vector<std::pair<std::byte*, std::int64_t>> taken;
-  for_each_run(recv, from, rank,
-               [&](std::byte* data, std::int64_t bytes) { taken.emplace_back(data, bytes); });
-  std::size_t next = 0;
-  for_each_run(send, to, rank, [&](const std::byte* data, std::int64_t bytes) {
-    expect(next < taken.size() && taken[next].second == bytes,
-           "the runs that this rank sends to itself as it receives them");
-    std::memcpy(taken[next++].first, data, static_cast<std::size_t>(bytes));
-  });
-  expect(next == taken.size(), "as many rows from this rank to itself as it receives from itself");
 }
 
 void expect_exchangeable(const TensorView& view) {
@@ -265,16 +228,9 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
 
 Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
                                    const TensorView& recv, const RankRows& from) {
-  const std::size_t num_ranks = static_cast<std::size_t>(size());
-  const std::size_t own = static_cast<std::size_t>(rank());
-  expect_rows_inside(send, to, num_ranks);
-  expect_rows_inside(recv, from, num_ranks);
-  expect(to.rows_of(own) == from.rows_of(own),
-         "as many rows from this rank to itself as it receives from itself");
+  expect_runs_fit(send, to, recv, from, rank(), size());
   expect_exchangeable(send);
   expect_exchangeable(recv);
-  expect(send.empty() || recv.empty() || (send.cols() == recv.cols() && send.dtype == recv.dtype),
-         "rows of one type and length");
   if (!send.empty()) wire::record(*send.device, wire::all_to_all_v(send, to, rank()));
 
   const std::int64_t send_row_bytes = send.cols() * size_of(send.dtype);
@@ -291,19 +247,23 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
       staging.of(recv, is_filled ? Staging::Use::write : Staging::Use::read_and_write);
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
-  for (std::size_t i = 1; i < num_ranks; ++i) {
-    const std::size_t p = (own + num_ranks - i) % num_ranks;
-    for_each_run(received, from, p, [&](std::byte* data, std::int64_t bytes) {
-      messages.receive(static_cast<int>(p), data, bytes);
+  for (int i = 1; i < size(); ++i) {
+    const int p = (rank() + size() - i) % size();
+    for_each_run(received, from, p, [&](std::int64_t offset, std::int64_t bytes) {
+      messages.receive(p, received.host_bytes() + offset, bytes);
     });
   }
-  for (std::size_t i = 1; i < num_ranks; ++i) {
-    const std::size_t p = (own + i) % num_ranks;
-    for_each_run(sent, to, p, [&](const std::byte* data, std::int64_t bytes) {
-      messages.send(static_cast<int>(p), data, bytes);
+  for (int i = 1; i < size(); ++i) {
+    const int p = (rank() + i) % size();
+    for_each_run(sent, to, p, [&](std::int64_t offset, std::int64_t bytes) {
+      messages.send(p, sent.host_bytes() + offset, bytes);
     });
   }
-  copy_own(sent, to, received, from, own);
+  for_each_own_run(sent, to, received, from, rank(),
+                   [&](std::int64_t there, std::int64_t here, std::int64_t bytes) {
+                     std::memcpy(received.host_bytes() + there, sent.host_bytes() + here,
+                                 static_cast<std::size_t>(bytes));
+                   });
   return staging.then_back(logged<Transfer>(log_, record, std::move(messages)));
 }
 

@@ -37,7 +37,7 @@ const RunBenchmark step = [](const bench::Repeats& repeats, const bench::Output&
   config.experts.intermediate = 8;
   config.train.global_batch = 4;
   config.train.micro_batch = 2;
-  run_step(world(), config, "small", repeats, true, output);
+  run_step(world(), test_session().log(), config, "small", repeats, true, output);
 };
 
 // The rows of the JSON on rank 0, checked for what all benchmarks share; none elsewhere.

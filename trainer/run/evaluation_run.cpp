@@ -38,7 +38,7 @@ void evaluate(Group& world, CollectiveLog& collectives, const Config& given,
   config.run.device = resolved_device(config, world);
   std::unique_ptr<Device> device = make_device_together(world, config);
   require_memory(world, config, make_plan(config, world.size(), tokens->vocab_size()));
-  RankState rank(world, config, std::move(device), tokens->vocab_size());
+  RankState rank(world, collectives, config, std::move(device), tokens->vocab_size());
   rank.device->profile().publish_to(collectives.place());
   const Report report = [&](const std::string& text) {
     if (world.rank() == 0) std::cerr << text << std::endl;

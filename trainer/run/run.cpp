@@ -77,7 +77,8 @@ void Run::start(const TokenFile& tokens) {
   vocab_size_ = tokens.vocab_size();
   require_memory(world_, config_, plan);
   flops_per_token_ = plan.step_flops() / static_cast<double>(plan.tokens_per_step);
-  rank_ = std::make_unique<RankState>(world_, config_, std::move(device), tokens.vocab_size());
+  rank_ = std::make_unique<RankState>(world_, collectives_, config_, std::move(device),
+                                      tokens.vocab_size());
   rank_->device->profile().publish_to(collectives_.place());
   const BatchLayout layout = trainer().batch_layout();
   run_together(world_, [&] {
@@ -418,12 +419,12 @@ std::string Run::describe(const Plan& plan) const {
   const RankPlan& fullest = plan.fullest();
   return fmt::format(
       "{} parameters, {} active; {} ranks (data {}, expert {}) on {}; {} a rank with balanced "
-      "routing; {} tokens a step in {} micro-steps",
+      "routing; {} tokens a step in {} micro-steps{}",
       format_count(static_cast<double>(plan.num_parameters)),
       format_count(static_cast<double>(plan.num_active_parameters)), plan.num_ranks,
       plan.parallel.data, plan.parallel.expert, describe_device(*rank_->device),
       format_bytes(static_cast<double>(fullest.peak_bytes)), plan.tokens_per_step,
-      plan.num_micro_steps);
+      plan.num_micro_steps, rank_->card_world != nullptr ? "; NCCL between cards" : "");
 }
 
 void Run::note(const std::string& text) {

@@ -134,10 +134,11 @@ std::unique_ptr<Device> make_device_together(Group& world, const Config& config)
   return device;
 }
 
-RankState::RankState(Group& world, const Config& config, std::unique_ptr<Device> on,
-                     std::int64_t vocab_size_used)
+RankState::RankState(Group& world, CollectiveLog& log, const Config& config,
+                     std::unique_ptr<Device> on, std::int64_t vocab_size_used)
     : device(std::move(on)),
-      mesh(world, config.parallel),
+      card_world(make_card_group(config, world, *device, log)),
+      mesh(card_world ? *card_world : world, config.parallel),
       trainer(*device, mesh, config, vocab_size_used) {}
 
 }  // namespace switchyard

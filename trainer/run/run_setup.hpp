@@ -6,6 +6,7 @@
 #include <string>
 
 #include "data/token_file.hpp"
+#include "parallel/group/collective_log.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/trainer.hpp"
 
@@ -35,10 +36,11 @@ std::unique_ptr<Device> make_device_together(Group& world, const Config& config)
 // Everything of one rank that lives as long as the run. Members die in reverse order.
 struct RankState {
   // Collective over world. config is resolved.
-  RankState(Group& world, const Config& config, std::unique_ptr<Device> device,
+  RankState(Group& world, CollectiveLog& log, const Config& config, std::unique_ptr<Device> device,
             std::int64_t vocab_size_used);
 
   std::unique_ptr<Device> device;
+  std::unique_ptr<Group> card_world;  // may be null: make_card_group
   Mesh mesh;
   Trainer trainer;
 };

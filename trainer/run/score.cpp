@@ -212,7 +212,7 @@ std::string to_json(const ScoreRequest& request, const TextScore& score) {
   return row.dump();
 }
 
-std::vector<TextScore> score_requests(Group& world, const Config& given,
+std::vector<TextScore> score_requests(Group& world, CollectiveLog& log, const Config& given,
                                       const std::string& checkpoint, std::int64_t expert_ranks,
                                       const Tokenizer& tokenizer,
                                       const std::vector<ScoreRequest>& requests) {
@@ -225,7 +225,7 @@ std::vector<TextScore> score_requests(Group& world, const Config& given,
   config.run.device = resolved_device(config, world);
   std::unique_ptr<Device> device = make_device_together(world, config);
   require_memory(world, config, make_plan(config, world.size(), tokenizer.vocab_size()));
-  RankState rank(world, config, std::move(device), tokenizer.vocab_size());
+  RankState rank(world, log, config, std::move(device), tokenizer.vocab_size());
   load_checkpoint(checkpoint, rank.trainer.store(), nullptr, world);
   rank.trainer.weights_changed();
 

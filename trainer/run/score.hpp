@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "data/tokenizer.hpp"
+#include "parallel/group/collective_log.hpp"
 #include "parallel/group/group.hpp"
 #include "trainer/config.hpp"
 
@@ -59,7 +60,7 @@ std::string to_json(const ScoreRequest& request, const TextScore& score);
 // The scores of all requests by a checkpoint, on all ranks of `world`, which share the windows out;
 // the experts of a layer are spread over expert_ranks of them. The numbers depend on neither.
 // Collective.
-std::vector<TextScore> score_requests(Group& world, const Config& config,
+std::vector<TextScore> score_requests(Group& world, CollectiveLog& log, const Config& config,
                                       const std::string& checkpoint, std::int64_t expert_ranks,
                                       const Tokenizer& tokenizer,
                                       const std::vector<ScoreRequest>& requests);
