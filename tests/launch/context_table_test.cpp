@@ -13,7 +13,7 @@ const ContextProblem problem{.length = 4096,
                              .num_heads = 8,
                              .num_kv_heads = 2,
                              .head_dim = 64,
-                             .windows = {0, 0}};
+                             .patterns = {0, 0}};
 
 ParallelConfig chosen_of(std::int64_t context, ContextMethod method = ContextMethod::automatic) {
   ParallelConfig config;
