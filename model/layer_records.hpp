@@ -44,8 +44,9 @@ class LayerRecords {
   LayerRecords(const LayerRecords&) = delete;
   LayerRecords& operator=(const LayerRecords&) = delete;
 
-  // In this order: begin_forward() for each layer, ascending, with end_forward() after each; then,
-  // if `keeps` was true, the same for the backward, descending.
+  // In this order: begin_forward() for each layer, ascending, with end_forward() after each, or
+  // after the next has begun (what lies in a record is not read after its end); then, if `keeps`
+  // was true, begin_backward() and end_backward() for each layer, descending.
   Record begin_forward(std::size_t layer, const Pass& pass);
   void end_forward(std::size_t layer, bool keeps);
   // Derived is as the forward pass left it, unless the layer rebuilds().

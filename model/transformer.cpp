@@ -134,7 +134,12 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     apply_dropout(stream, model_.embedding_dropout, embedding_dropout_key_, pass);
   }
   if (scratch.moe) kernels::fill_zero(scratch.moe->losses);
-  TensorView delta;  // what the block before adds to the stream
+  TensorView delta;                 // what the block before adds to the stream
+  std::optional<std::size_t> open;  // a layer whose saved record the stream still lies in
+  const auto end_open = [&] {
+    if (open) records.end_forward(*open, keeps);
+    open.reset();
+  };
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Profile::LayerScope here(device().profile(), static_cast<std::int64_t>(layer), false);
     const auto [saved, derived] = records.begin_forward(layer, pass);
@@ -142,18 +147,21 @@ void Transformer::forward(const TokenBatch& batch, Activations& activations, con
     const bool has_experts = blocks_[layer]->has_experts();
     if (has_experts) activations.begin_count(layer);
     blocks_[layer]->forward(stream, delta, saved, derived, scratch, pass);
+    end_open();
     stream = blocks_[layer]->stream_of(saved, derived);
     delta = scratch.delta;
     if (observer != nullptr) show(*observer, layer, records);
     if (has_experts && keeps && activations.routing_observer() != nullptr)
       activations.routing_observer()->observe(activations.moe_layer(layer), saved.moe->gate,
                                               batch.tokens.numel(), pass);
-    records.end_forward(layer, keeps);
+    open = layer;
+    if (blocks_[layer]->has_feed_forward()) end_open();
     if (has_experts) activations.add_load(layer);
   }
   pass.needs(layers_.output);
   const Profile::Scope scope(device().profile(), Part::embedding);
   normalize(stream, delta, output.stream, output.norm);
+  end_open();
 }
 
 void Transformer::normalize(const TensorView& stream, const TensorView& delta,

@@ -84,11 +84,14 @@ RankPlan plan_of(PlannedRank& planned, int rank, StepRecords records = StepRecor
 }
 
 // What the record of a rank depends on, beside what all ranks share: its part of a sequence and
-// the rows that each of its experts receives of a rank's tokens; and where tokens go node by node,
-// for what it sends, its place among the nodes. Ranks of one kind plan the same.
+// the rows that each of its experts receives of a rank's tokens; what it gathers for others before
+// and behind its own rows; and where tokens go node by node, for what it sends, its place among the
+// nodes. Ranks of one kind plan the same.
 struct RankKind {
   int context_rank = 0;
   int expert_rank = 0;
+  bool sends_before = false;  // to ranks before it, which have experts
+  bool sends_behind = false;
   std::vector<std::int64_t> rows_of_experts;
 
   auto operator<=>(const RankKind&) const = default;
@@ -103,7 +106,13 @@ RankKind kind_of(const Config& config, int rank) {
       context_problem(config, config.parallel).num_sequences *
       sequence_split_of(config, config.parallel).num_local(kind.context_rank);
   const Placement placement = placement_of(config.experts, config.parallel.expert);
-  for (const std::int64_t expert : placement.experts_of(rank % placement.num_ranks()))
+  const int own = rank % placement.num_ranks();
+  for (int other = 0; other < placement.num_ranks(); ++other) {
+    if (placement.experts_of(other).empty()) continue;
+    kind.sends_before = kind.sends_before || other < own;
+    kind.sends_behind = kind.sends_behind || other > own;
+  }
+  for (const std::int64_t expert : placement.experts_of(own))
     kind.rows_of_experts.push_back(
         balanced_slots(num_tokens * config.experts.top_k, config.experts.num_experts, expert));
   return kind;
