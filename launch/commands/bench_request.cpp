@@ -1,0 +1,36 @@
+#include "launch/commands/bench_request.hpp"
+
+#include <charconv>
+
+namespace switchyard {
+
+void refuse_arguments(const std::string& name, const BenchRequest& request) {
+  if (!request.arguments.empty())
+    throw UsageError("bench",
+                     fmt::format("bench {} takes no argument {}", name, request.arguments.front()));
+}
+
+std::vector<DType> precisions_of(const BenchRequest& request) {
+  if (!request.precision) return {DType::f32, DType::bf16};
+  return {*request.precision == Precision::fp32 ? DType::f32 : DType::bf16};
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts{""};
+  for (const char letter : text) {
+    if (letter == separator)
+      parts.emplace_back();
+    else
+      parts.back() += letter;
+  }
+  return parts;
+}
+
+std::int64_t positive_number(const std::string& text, std::int64_t most) {
+  std::int64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc{} && stop == end && value >= 1 && value <= most ? value : 0;
+}
+
+}  // namespace switchyard
