@@ -16,32 +16,32 @@ losses() { sed -nE 's/.*"loss": ?([0-9.]+).*/\1/p' "$1/metrics.jsonl"; }
 
 digest() { "$switchyard" checkpoint show "$1" --digest | awk '{ print $1 }'; }
 
-# check KIND SETTING...: with experts.router.kind=KIND and the settings
+# check [NAME=]KIND SETTING...: with experts.router.kind=KIND and the settings, in runs called NAME
 check() {
-  local kind=$1
+  local name=${1%%=*} kind=${1#*=}
   shift
-  local settings=(experts.router.kind="$kind" run.output="$kind" "$@")
+  local settings=(experts.router.kind="$kind" run.output="$name" "$@")
   expect 0 on_ranks train small.yaml parallel.expert="$ranks" "${settings[@]}"
-  losses "$kind" > "$kind.losses"
-  awk 'NR == 1 { first = $1 } END { exit !(NR == 30 && $1 < first - 0.5) }' "$kind.losses" || fail "$kind: nothing learnt in 30 steps: $(cat "$kind.losses")"
+  losses "$name" > "$name.losses"
+  awk 'NR == 1 { first = $1 } END { exit !(NR == 30 && $1 < first - 0.5) }' "$name.losses" || fail "$name: nothing learnt in 30 steps: $(cat "$name.losses")"
   expect 0 on_ranks train small.yaml parallel.expert="$ranks" "${settings[@]}" train.num_steps=31
-  [[ $out == *"resuming from step 30"* ]] || fail "$kind does not go on: $out"
+  [[ $out == *"resuming from step 30"* ]] || fail "$name does not go on: $out"
   expect 0 on_ranks eval small.yaml parallel.expert="$ranks" "${settings[@]}"
-  expect 0 "$switchyard" generate "$kind" --prompt The --tokens 4
+  expect 0 "$switchyard" generate "$name" --prompt The --tokens 4
   ((ranks > 1)) || return
   local exact=(numerics.exact=true numerics.max_context="$ranks" train.num_steps=3)
-  expect 0 "$switchyard" train small.yaml "${settings[@]}" "${exact[@]}" run.output="$kind-alone"
+  expect 0 "$switchyard" train small.yaml "${settings[@]}" "${exact[@]}" run.output="$name-alone"
   expect 0 on_ranks train small.yaml parallel.expert="$ranks" parallel.context="$ranks" \
-    "${settings[@]}" "${exact[@]}" run.output="$kind-split"
+    "${settings[@]}" "${exact[@]}" run.output="$name-split"
   local alone
-  alone=$(digest "$kind-alone")
-  [[ $alone =~ ^[0-9a-f]{16}$ && $alone == "$(digest "$kind-split")" ]] || fail "$kind: another result on $ranks ranks"
+  alone=$(digest "$name-alone")
+  [[ $alone =~ ^[0-9a-f]{16}$ && $alone == "$(digest "$name-split")" ]] || fail "$name: another result on $ranks ranks"
 }
 
 check top_k experts.router.score=sigmoid experts.router.groups=5 experts.router.top_groups=3 \
   experts.router.scale=2.5 experts.bias_rate=0.01
 check noisy_top_k experts.router.jitter=0.01 experts.balance_loss=importance_and_load experts.balance_weight=0.1
-check top_k run.output=quantiles experts.bias_rate=0.5 experts.bias_rule=quantile experts.balance_weight=0
+check quantiles=top_k experts.bias_rate=0.5 experts.bias_rule=quantile experts.balance_weight=0
 check gshard
 check sinkhorn experts.allow_future=true experts.top_k=1
 check base experts.allow_future=true experts.router.score=sigmoid
