@@ -1,8 +1,7 @@
 // What is asked of a benchmark, and how its texts become sizes. UsageError for what is none.
 #pragma once
 
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -45,25 +44,21 @@ std::vector<std::string> split(const std::string& text, char separator);
 // A whole number from 1 to `most`; 0: the text is none.
 std::int64_t positive_number(const std::string& text, std::int64_t most);
 
-// Puts "256x2048x512,1024x512x1024", if it is given, in the place of a benchmark's own sizes: each
-// of N positive numbers, the members of a Size in their order; `form` names them: "ROWSxOUTxIN".
+// "256x2048x512,1024x512x1024": the numbers of each size, num_members of them, all positive; `form`
+// names them: "ROWSxOUTxIN".
+std::vector<std::vector<std::int64_t>> numbers_of_sizes(const std::string& sizes,
+                                                        std::size_t num_members,
+                                                        std::string_view form);
+
+// Puts them, if they are given, in the place of a benchmark's own sizes: each of N numbers, the
+// members of a Size in their order.
 template <std::size_t N, class Size>
 void replace_sizes(std::vector<Size>& sizes, const BenchRequest& request, std::string_view form) {
   if (request.sizes.empty()) return;
   sizes.clear();
-  constexpr std::int64_t most = std::int64_t{1} << 30;
-  for (const std::string& size : split(request.sizes, ',')) {
-    const std::vector<std::string> numbers = split(size, 'x');
-    bool is_right = numbers.size() == N;
+  for (const std::vector<std::int64_t>& numbers : numbers_of_sizes(request.sizes, N, form)) {
     std::array<std::int64_t, N> values{};
-    for (std::size_t i = 0; is_right && i < N; ++i) {
-      values[i] = positive_number(numbers[i], most);
-      is_right = values[i] > 0;
-    }
-    if (!is_right)
-      throw UsageError("bench", fmt::format("--sizes {}: expected {}, of numbers from 1 to {}, and "
-                                            "commas between several",
-                                            size.empty() ? "''" : size, form, most));
+    std::copy_n(numbers.begin(), N, values.begin());
     sizes.push_back(std::apply([](auto... each) { return Size{each...}; }, values));
   }
 }
