@@ -91,8 +91,7 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
   const TensorView slots = used(again ? scratch.sent_again : scratch.slots, route.num_sent);
   // A plan assumes of parts what is sent and what is received one by one.
   const bool knows_own = !x.device->is_plan() || !route.is_cut();
-  if (arrives_in_order() && knows_own && !scratch.wire_out().is_used() &&
-      !x.device->has_own_memory())
+  if (arrives_in_order() && knows_own && !scratch.wire_out().is_used())
     return start_straight(x, token_of_row, slots, route, x_rows, piece);
   if (piece.count == 1) {
     kernels::gather_rows(x, token_of_row, slots);
@@ -107,8 +106,7 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
                           scratch.wire_out());
 }
 
-// What stays on this rank goes to its place at once, while the other rows travel. Where messages go
-// through buffers of the host these would bring older rows back.
+// What stays on this rank goes to its place at once, while the other rows travel.
 MovingRows Dispatcher::start_straight(const TensorView& x, const TensorView& token_of_row,
                                       const TensorView& slots, const Route& route,
                                       const TensorView& x_rows, Piece piece) const {

@@ -239,12 +239,9 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
   const CollectiveRecord record =
       log_.enter(number_in_log_, Operation::all_to_all, rows_in(to) * send_row_bytes,
                  rows_in(from) * recv_row_bytes);
-  // Rows that do not arrive now stay as they are.
-  const bool is_filled = rows_in(from) == recv.rows();
   Staging staging;
   const TensorView sent = staging.of(send, Staging::Use::read);
-  const TensorView received =
-      staging.of(recv, is_filled ? Staging::Use::write : Staging::Use::read_and_write);
+  const TensorView received = staging.of_rows_written(recv, from);
   const Site site = next_site();
   Messages messages(site.communicator, site.tag);
   for (int i = 1; i < size(); ++i) {

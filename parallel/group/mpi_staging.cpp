@@ -1,5 +1,6 @@
 #include "parallel/group/mpi_staging.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -60,6 +61,22 @@ TensorView Staging::of_part_written(const TensorView& view, std::int64_t begin, 
   if (!is_staged(view)) return view;
   const TensorView buffer = buffer_for(view, true);
   back_.push_back({buffer.flat().slice_rows(begin, end), view.flat().slice_rows(begin, end)});
+  return buffer;
+}
+
+TensorView Staging::of_rows_written(const TensorView& view, const RankRows& rows) {
+  if (!is_staged(view)) return view;
+  const TensorView buffer = buffer_for(view, false);
+  std::vector<std::pair<std::int64_t, std::int64_t>> runs;
+  for (std::size_t i = 0; i < rows.count.size(); ++i)
+    if (rows.count[i] > 0) runs.emplace_back(rows.first[i], rows.first[i] + rows.count[i]);
+  std::ranges::sort(runs);
+  for (std::size_t i = 0; i < runs.size();) {
+    const std::int64_t begin = runs[i].first;
+    std::int64_t end = begin;  // of runs that lie side by side
+    while (i < runs.size() && runs[i].first == end) end = runs[i++].second;
+    back_.push_back({buffer.slice_rows(begin, end), view.slice_rows(begin, end)});
+  }
   return buffer;
 }
 

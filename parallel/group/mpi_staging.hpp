@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "parallel/group/group.hpp"
 #include "tensor/stream.hpp"
 #include "tensor/tensor.hpp"
 
@@ -20,6 +21,9 @@ class Staging {
   TensorView of(const TensorView& view, Use use);
   // The same, read whole, of which only the elements [begin, end) are written.
   TensorView of_part_written(const TensorView& view, std::int64_t begin, std::int64_t end);
+  // A buffer, not read, of which the runs of rows that arrive are copied back and no others: these
+  // may belong to another exchange that is under way.
+  TensorView of_rows_written(const TensorView& view, const RankRows& rows);
 
   // `exchange`, followed by the copies back. The buffers live as long as it.
   Event then_back(Event exchange);

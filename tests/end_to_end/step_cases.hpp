@@ -26,6 +26,11 @@ inline std::vector<StepCase> step_cases() {
          c.parallel.expert = world().size();
        }},
       {"experts over the ranks", [](Config& c) { c.parallel.expert = world().size(); }},
+      {"experts over the ranks, in chunks",
+       [](Config& c) {
+         c.parallel.expert = world().size();
+         c.experts.dispatch.chunks = 2;
+       }},
       {"dense, bf16",
        [](Config& c) {
          c.experts.every = 0;
@@ -111,9 +116,10 @@ inline Config config_of(const StepCase& each) {
 
 // Whether there are kernels for all of it on a card.
 inline bool runs_on_card(const Config& config) {
-  return config.experts.router.runs_on_card() && !config.model.has_recurrent_mixer() &&
-         !config.model.has_convolution() && !config.model.has_globals() &&
-         !config.model.has_slots() && !config.model.has_spans() && !config.model.scores_distances();
+  return config.experts.router.runs_on_card() && config.experts.dispatch.chunks == 1 &&
+         !config.model.has_recurrent_mixer() && !config.model.has_convolution() &&
+         !config.model.has_globals() && !config.model.has_slots() && !config.model.has_spans() &&
+         !config.model.scores_distances();
 }
 
 inline std::vector<StepCase> cases_here() {
