@@ -47,6 +47,12 @@ class Operands {
       fill_random(view, static_cast<std::uint32_t>(tensors_.size()));
     return view;
   }
+  // Marks what the step has just written (KernelCall::fresh).
+  TensorView fresh(const TensorView& view) {
+    fresh_ = view;
+    return view;
+  }
+  const TensorView& fresh() const { return fresh_; }
   // i32 [n]: 0, 1, 2, ..., or those modulo `below`.
   TensorView numbers(std::int64_t n, std::int64_t below = 0) {
     const TensorView view = make(DType::i32, {n});
@@ -70,12 +76,17 @@ class Operands {
  private:
   Device* device_;
   std::vector<Tensor> tensors_;
+  TensorView fresh_;
 };
 
 // The call, with its operands, which live as long.
 template <class Call>
+KernelCall owning(const std::shared_ptr<Operands>& operands, Call call, const TensorView& fresh) {
+  return {[operands, call = std::move(call)] { call(); }, fresh};
+}
+template <class Call>
 KernelCall owning(const std::shared_ptr<Operands>& operands, Call call) {
-  return [operands, call = std::move(call)] { call(); };
+  return owning(operands, std::move(call), operands->fresh());
 }
 
 using Held = std::shared_ptr<Operands>;
@@ -85,14 +96,15 @@ Held operands_on(Device& device) {
 
 KernelCall rms_norm_forward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView x = o->make(dtype, {rows, hidden}), y = o->make(dtype, {rows, hidden});
+  const TensorView x = o->fresh(o->make(dtype, {rows, hidden})), y = o->make(dtype, {rows, hidden});
   const TensorView weight = o->make(DType::f32, {hidden}), rstd = o->make(DType::f32, {rows});
   return owning(o, [=] { kernels::rms_norm_forward(x, weight, 1e-6f, y, rstd); });
 }
 
 KernelCall add_rms_norm_forward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView x = o->make(dtype, {rows, hidden}), delta = o->make(dtype, {rows, hidden});
+  const TensorView x = o->make(dtype, {rows, hidden}),
+                   delta = o->fresh(o->make(dtype, {rows, hidden}));
   const TensorView sum = o->make(dtype, {rows, hidden}), y = o->make(dtype, {rows, hidden});
   const TensorView weight = o->make(DType::f32, {hidden}), rstd = o->make(DType::f32, {rows});
   return owning(o, [=] { kernels::add_rms_norm_forward(x, delta, weight, 1e-6f, sum, y, rstd); });
@@ -100,7 +112,8 @@ KernelCall add_rms_norm_forward(Device& device, std::int64_t rows, DType dtype) 
 
 KernelCall rms_norm_backward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView x = o->make(dtype, {rows, hidden}), dy = o->make(dtype, {rows, hidden});
+  const TensorView x = o->make(dtype, {rows, hidden}),
+                   dy = o->fresh(o->make(dtype, {rows, hidden}));
   const TensorView dx = o->make(dtype, {rows, hidden});
   const TensorView weight = o->make(DType::f32, {hidden}), dweight = o->make(DType::f32, {hidden});
   const TensorView rstd = o->make(DType::f32, {rows});
@@ -112,7 +125,7 @@ KernelCall rms_norm_backward(Device& device, std::int64_t rows, DType dtype) {
 
 KernelCall rope(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView x = o->make(dtype, {rows, hidden});
+  const TensorView x = o->fresh(o->make(dtype, {rows, hidden}));
   const TensorView positions = o->numbers(rows, 4096);
   const auto table =
       std::make_shared<kernels::RopeTable>(device, 4096, head_dim_of_rows, kernels::RopeSpec{});
@@ -123,7 +136,7 @@ KernelCall rope(Device& device, std::int64_t rows, DType dtype) {
 
 KernelCall swiglu_forward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView gate_up = o->make(dtype, {rows, 2 * hidden}),
+  const TensorView gate_up = o->fresh(o->make(dtype, {rows, 2 * hidden})),
                    act = o->make(dtype, {rows, hidden});
   return owning(o, [=] { kernels::swiglu_forward(gate_up, act); });
 }
@@ -132,7 +145,7 @@ KernelCall swiglu_backward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const TensorView gate_up = o->make(dtype, {rows, 2 * hidden}),
                    act = o->make(dtype, {rows, hidden});
-  const TensorView d_act = o->make(dtype, {rows, hidden});
+  const TensorView d_act = o->fresh(o->make(dtype, {rows, hidden}));
   const TensorView d_gate_up = o->make(dtype, {rows, 2 * hidden});
   return owning(o, [=] { kernels::swiglu_backward(d_act, gate_up, d_gate_up, act); });
 }
@@ -147,13 +160,13 @@ KernelCall embedding_forward(Device& device, std::int64_t rows, DType dtype) {
 KernelCall embedding_backward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const TensorView table = o->make(DType::f32, {vocabulary, hidden});
-  const TensorView dout = o->make(dtype, {rows, hidden}), tokens = o->numbers(rows, 251);
+  const TensorView dout = o->fresh(o->make(dtype, {rows, hidden})), tokens = o->numbers(rows, 251);
   return owning(o, [=] { kernels::embedding_backward(tokens, dout, table); });
 }
 
 KernelCall cross_entropy(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView logits = o->make(DType::f32, {rows, hidden});
+  const TensorView logits = o->fresh(o->make(DType::f32, {rows, hidden}));
   const TensorView dlogits = o->make(dtype, {rows, hidden}), losses = o->make(DType::f32, {rows});
   const TensorView targets = o->numbers(rows, 251);
   return owning(
@@ -162,7 +175,7 @@ KernelCall cross_entropy(Device& device, std::int64_t rows, DType dtype) {
 
 KernelCall score_softmax(Device& device, std::int64_t rows, DType) {
   const Held o = operands_on(device);
-  const TensorView logits = o->make(DType::f32, {rows, num_experts});
+  const TensorView logits = o->fresh(o->make(DType::f32, {rows, num_experts}));
   const TensorView scores = o->make(DType::f32, {rows, num_experts}),
                    lse = o->make(DType::f32, {rows});
   return owning(o, [=] { kernels::score_softmax(logits, scores, lse); });
@@ -237,7 +250,7 @@ KernelCall sort_by_expert(Device& device, std::int64_t rows, DType) {
 KernelCall gather_rows(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const SortedRows s = sorted_rows(*o, rows);
-  const TensorView src = o->make(dtype, {rows, hidden}),
+  const TensorView src = o->fresh(o->make(dtype, {rows, hidden})),
                    dst = o->make(dtype, {rows * top_k, hidden});
   return owning(o, [=] { kernels::gather_rows(src, s.token_of_row, dst); });
 }
@@ -245,7 +258,7 @@ KernelCall gather_rows(Device& device, std::int64_t rows, DType dtype) {
 KernelCall scatter_rows(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const SortedRows s = sorted_rows(*o, rows);
-  const TensorView src = o->make(dtype, {rows * top_k, hidden});
+  const TensorView src = o->fresh(o->make(dtype, {rows * top_k, hidden}));
   const TensorView dst = o->make(dtype, {rows * top_k, hidden});
   return owning(o, [=] { kernels::scatter_rows(src, s.row_of_slot.flat(), dst); });
 }
@@ -253,7 +266,7 @@ KernelCall scatter_rows(Device& device, std::int64_t rows, DType dtype) {
 KernelCall combine_rows(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const SortedRows s = sorted_rows(*o, rows);
-  const TensorView from = o->make(dtype, {rows * top_k, hidden}),
+  const TensorView from = o->fresh(o->make(dtype, {rows * top_k, hidden})),
                    out = o->make(dtype, {rows, hidden});
   const TensorView weights = o->make(DType::f32, {rows, top_k});
   return owning(o, [=] { kernels::combine_rows(from, s.row_of_slot, weights, out); });
@@ -262,7 +275,7 @@ KernelCall combine_rows(Device& device, std::int64_t rows, DType dtype) {
 KernelCall combine_rows_backward(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const SortedRows s = sorted_rows(*o, rows);
-  const TensorView dout = o->make(dtype, {rows, hidden}),
+  const TensorView dout = o->fresh(o->make(dtype, {rows, hidden})),
                    from = o->make(dtype, {rows * top_k, hidden});
   const TensorView drows = o->make(dtype, {rows * top_k, hidden});
   const TensorView weights = o->make(DType::f32, {rows, top_k});
@@ -275,20 +288,21 @@ KernelCall combine_rows_backward(Device& device, std::int64_t rows, DType dtype)
 KernelCall sum_rows(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
   const SortedRows s = sorted_rows(*o, rows);
-  const TensorView from = o->make(dtype, {rows * top_k, hidden}),
+  const TensorView from = o->fresh(o->make(dtype, {rows * top_k, hidden})),
                    out = o->make(dtype, {rows, hidden});
   return owning(o, [=] { kernels::sum_rows(from, s.row_of_slot, out); });
 }
 
 KernelCall copy(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView src = o->make(dtype, {rows, hidden}), dst = o->make(dtype, {rows, hidden});
+  const TensorView src = o->fresh(o->make(dtype, {rows, hidden})),
+                   dst = o->make(dtype, {rows, hidden});
   return owning(o, [=] { kernels::copy(src, dst); });
 }
 
 KernelCall add(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView a = o->make(dtype, {rows, hidden}), b = o->make(dtype, {rows, hidden});
+  const TensorView a = o->fresh(o->make(dtype, {rows, hidden})), b = o->make(dtype, {rows, hidden});
   return owning(o, [=] { kernels::add(a, b, a); });
 }
 
@@ -326,7 +340,8 @@ KernelCall pack_weight(Device& device, std::int64_t rows, DType compute) {
 
 KernelCall attention_delta(Device& device, std::int64_t rows, DType dtype) {
   const Held o = operands_on(device);
-  const TensorView out = o->make(dtype, {rows, hidden}), dout = o->make(dtype, {rows, hidden});
+  const TensorView out = o->make(dtype, {rows, hidden}),
+                   dout = o->fresh(o->make(dtype, {rows, hidden}));
   const TensorView delta = o->make(DType::f32, {rows, hidden / head_dim_of_rows});
   return owning(o, [=] { kernels::attention_delta(out, dout, head_dim_of_rows, delta); });
 }
@@ -340,9 +355,12 @@ std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::in
   const TensorView values = o->make(DType::f32, {out, in}), dw = o->make(DType::f32, {out, in});
   weight->pack(values);
   const TensorView x = o->make(compute, {rows, in}), y = o->make(compute, {rows, out});
-  return {owning(o, [=] { kernels::linear_forward(x, *weight, y); }),
-          owning(o, [=] { kernels::linear_backward_input(y, *weight, x); }),
-          owning(o, [=] { kernels::linear_backward_weight(y, x, dw); })};
+  return {owning(
+              o, [=] { kernels::linear_forward(x, *weight, y); }, x),
+          owning(
+              o, [=] { kernels::linear_backward_input(y, *weight, x); }, y),
+          owning(
+              o, [=] { kernels::linear_backward_weight(y, x, dw); }, y)};
 }
 
 std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
@@ -363,42 +381,58 @@ std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
       for (std::size_t g = 0; g < to.size(); ++g)
         to[g] = static_cast<std::int32_t>(static_cast<std::int64_t>(g) * rows_of_group);
     });
-  return {owning(o, [=] { kernels::grouped_linear_forward(x, *weights, offsets, y); }),
-          owning(o, [=] { kernels::grouped_linear_backward_input(y, *weights, offsets, x); }),
-          owning(o, [=] { kernels::grouped_linear_backward_weight(y, x, offsets, dw); })};
+  return {owning(
+              o, [=] { kernels::grouped_linear_forward(x, *weights, offsets, y); }, x),
+          owning(
+              o, [=] { kernels::grouped_linear_backward_input(y, *weights, offsets, x); }, y),
+          owning(
+              o, [=] { kernels::grouped_linear_backward_weight(y, x, offsets, dw); }, y)};
 }
 
-std::vector<KernelCall> attention_calls(Device& device, std::int64_t length, std::int64_t head_dim,
-                                        DType compute) {
-  constexpr std::int64_t num_heads = 8, num_kv_heads = 4;
+std::vector<KernelCall> attention_calls(Device& device, const AttentionCase& which, DType compute) {
+  constexpr std::int64_t num_heads = 8;
+  const std::int64_t num_kv_heads = num_heads / which.group;
   const Held o = operands_on(device);
   kernels::AttentionShape shape;
   shape.num_sequences = 1;
-  shape.query_length = shape.key_length = length;
+  shape.query_length = which.query_length;
+  shape.key_length = which.key_length;
   shape.num_heads = num_heads;
   shape.num_kv_heads = num_kv_heads;
-  shape.head_dim = head_dim;
-  shape.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  const auto queries = [&] { return o->make(compute, {length, num_heads * head_dim}); };
-  const auto keys = [&] { return o->make(compute, {length, num_kv_heads * head_dim}); };
+  shape.head_dim = which.head_dim;
+  shape.scale = 1.0f / std::sqrt(static_cast<float>(which.head_dim));
+  const auto queries = [&] {
+    return o->make(compute, {which.query_length, num_heads * which.head_dim});
+  };
+  const auto keys = [&] {
+    return o->make(compute, {which.key_length, num_kv_heads * which.head_dim});
+  };
   const TensorView q = queries(), out = queries(), dout = queries(), dq = queries();
   const TensorView k = keys(), v = keys(), dk = keys(), dv = keys();
-  const TensorView lse = o->make(DType::f32, {length, num_heads});
-  const TensorView delta = o->make(DType::f32, {length, num_heads});
+  const TensorView lse = o->make(DType::f32, {which.query_length, num_heads});
+  const TensorView delta = o->make(DType::f32, {which.query_length, num_heads});
   const TensorView workspace =
       o->make(DType::u8, {kernels::attention_workspace_bytes(shape, compute, device.target())});
-  const kernels::KeyRanges ranges =
-      kernels::causal_ranges({.num_sequences = 1, .query_length = length, .key_length = length},
-                             o->make(DType::i32, {length}), o->make(DType::i32, {length}));
+  const kernels::KeyRanges ranges = kernels::causal_ranges(
+      {.num_sequences = 1,
+       .query_length = which.query_length,
+       .key_length = which.key_length,
+       .query_offset = which.is_causal ? 0 : which.key_length - 1,
+       .window = which.window},
+      o->make(DType::i32, {which.query_length}), o->make(DType::i32, {which.query_length}));
   const auto forward = [=] {
     kernels::attention_forward(shape, q, k, v, ranges, out, lse, kernels::Merge::replace,
                                workspace);
   };
   if (!device.is_plan()) forward();  // the backward pass reads its results
-  return {owning(o, forward), owning(o, [=] {
-            kernels::attention_backward(shape, q, k, v, ranges, lse, delta, dout, {dq, dk, dv},
-                                        workspace);
-          })};
+  return {owning(o, forward, q), owning(
+                                     o,
+                                     [=] {
+                                       kernels::attention_backward(shape, q, k, v, ranges, lse,
+                                                                   delta, dout, {dq, dk, dv},
+                                                                   workspace);
+                                     },
+                                     dout)};
 }
 
 const std::vector<LoopCase>& loop_cases() {
@@ -429,7 +463,7 @@ const std::vector<LoopCase>& loop_cases() {
       {"fill_zero", false, fill_zero},
       {"adamw", false, adamw},
       {"add_sum_of_squares", false, add_sum_of_squares},
-      {"pack_weight", false, pack_weight},
+      {"pack_weight", true, pack_weight},
       {"attention_delta", true, attention_delta}};
   return cases;
 }

@@ -8,13 +8,15 @@
 #include <string_view>
 #include <vector>
 
-#include "tensor/device.hpp"
-#include "tensor/dtype.hpp"
+#include "tensor/tensor.hpp"
 
 namespace switchyard::bench {
 
 // One call of a kernel on operands that it owns.
-using KernelCall = std::function<void()>;
+struct KernelCall {
+  std::function<void()> run;
+  TensorView fresh;  // what the kernel before it in a step has just written; may be empty
+};
 
 // The three products of a weight, in the order forward, backward_input, backward_weight.
 std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::int64_t out,
@@ -23,9 +25,16 @@ std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::in
 std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
                                       std::int64_t rows_of_group, std::int64_t out, std::int64_t in,
                                       DType compute);
-// Causal attention of one sequence: forward, backward.
-std::vector<KernelCall> attention_calls(Device& device, std::int64_t length, std::int64_t head_dim,
-                                        DType compute);
+// Attention of one sequence: forward, backward.
+struct AttentionCase {
+  std::int64_t query_length = 0;
+  std::int64_t key_length = 0;
+  std::int64_t window = 0;  // 0: none
+  bool is_causal = true;    // else all keys are seen
+  std::int64_t head_dim = 0;
+  std::int64_t group = 1;  // query heads of a kv head
+};
+std::vector<KernelCall> attention_calls(Device& device, const AttentionCase& which, DType compute);
 
 // The loops: rows of 512 elements, or what the kernel has in their place.
 struct LoopCase {

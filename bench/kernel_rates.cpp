@@ -1,7 +1,10 @@
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <optional>
 
 #include "bench/kernel_cases.hpp"
 #include "bench/machine_rates.hpp"
@@ -20,51 +23,93 @@ using Sizes = std::vector<std::int64_t>;
 struct Grids {
   Sizes rows, out, in;                           // of products
   Sizes rows_of_group, grouped_out, grouped_in;  // of grouped ones
-  Sizes lengths, head_dims;                      // of attention
+  Sizes lengths, windows, long_lengths, keys;    // of attention
+  Sizes head_dims, groups;                       // likewise
   Sizes loop_rows;
 };
 
 Grids grids_of(bool quick) {
   if (quick)
-    return {{16, 1024}, {16, 512}, {64, 512}, {16, 256},     {64, 512},
-            {64, 512},  {64, 512}, {64},      {4, 256, 8192}};
-  return {{1, 16, 64, 256, 1024, 4096},
-          {2, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192},
-          {16, 64, 128, 256, 512, 1024, 2048, 4096},
-          {1, 8, 32, 128, 512},
-          {32, 128, 256, 512, 1024, 2048},
-          {32, 128, 256, 512, 1024, 2048},
-          {32, 128, 512, 2048, 8192},
-          {16, 32, 64, 128},
-          {1, 16, 256, 4096, 32768}};
+    return {.rows = {16, 1024},
+            .out = {16, 512},
+            .in = {64, 512},
+            .rows_of_group = {16, 256},
+            .grouped_out = {64, 512},
+            .grouped_in = {64, 512},
+            .lengths = {64, 512},
+            .windows = {64},
+            .long_lengths = {512},
+            .keys = {512},
+            .head_dims = {64},
+            .groups = {2},
+            .loop_rows = {4, 256, 8192}};
+  return {.rows = {1, 16, 64, 256, 1024, 4096},
+          .out = {2, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192},
+          .in = {16, 64, 128, 256, 512, 1024, 2048, 4096},
+          .rows_of_group = {1, 8, 32, 128, 512},
+          .grouped_out = {32, 128, 256, 512, 1024, 2048},
+          .grouped_in = {32, 128, 256, 512, 1024, 2048},
+          .lengths = {32, 128, 512, 2048, 8192},
+          .windows = {32, 128, 256, 1024},
+          .long_lengths = {1024, 2048, 4096},
+          .keys = {128, 512, 2048},
+          .head_dims = {16, 32, 64, 128},
+          .groups = {1, 2, 8},
+          .loop_rows = {1, 16, 256, 1024, 4096, 16384, 65536}};
 }
 
 std::vector<double> axis_of(const Sizes& sizes) {
   return {sizes.begin(), sizes.end()};
 }
 
-// Calls of the same kernel on operands of their own, one after the other.
+// A processor's last cache holds less; as far as the system tells.
+double beyond_caches() {
+  constexpr double least = 32 << 20, most = 256 << 20;
+  return 2 * std::clamp(static_cast<double>(sysconf(_SC_LEVEL3_CACHE_SIZE)), least, most);
+}
+
+// Reads a tensor, so that it lies where the processor finds what it has just written.
+void read(const TensorView& view) {
+  constexpr std::int64_t line = 64;
+  const std::byte* const bytes = reinterpret_cast<const std::byte*>(view.host_bytes());
+  std::byte sum{};
+  for (std::int64_t i = 0; i < view.num_bytes(); i += line) sum ^= bytes[i];
+  [[maybe_unused]] volatile std::byte kept = sum;
+}
+
+// Calls of the same kernels on operands of their own, one after the other, so that they find
+// nothing in the caches but what a step has just written.
 class Rotation {
  public:
-  // make(device): the calls of one set of operands, of which `which` is meant.
+  // make(device): the calls of one set of operands.
   template <class Make>
-  Rotation(Device& device, double bytes, std::size_t which, Make&& make) {
-    constexpr double all_bytes = 16 << 20;  // far beyond a core's own caches
-    constexpr double most = 8;
-    const auto count = static_cast<int>(std::clamp(all_bytes / std::max(bytes, 1.0), 1.0, most));
-    for (int i = 0; i < count; ++i) calls_.push_back(make(device)[which]);
+  Rotation(Device& device, double bytes, Make&& make) {
+    constexpr double most = 24;
+    const auto count =
+        static_cast<int>(std::clamp(std::ceil(beyond_caches() / std::max(bytes, 1.0)), 1.0, most));
+    for (int i = 0; i < count; ++i) sets_.push_back(make(device));
   }
-  void operator()() { calls_[next_++ % calls_.size()](); }
+  // Of the which-th call of a set.
+  double seconds(QuietTimer& timer, std::size_t which) {
+    constexpr int num_repetitions = 5;
+    return timer.seconds_of([&] { read(next(which).fresh); }, [&] { sets_[now_][which].run(); },
+                            num_repetitions);
+  }
 
  private:
-  std::vector<KernelCall> calls_;
-  std::size_t next_ = 0;
+  const KernelCall& next(std::size_t which) {
+    now_ = (now_ + 1) % sets_.size();
+    return sets_[now_][which];
+  }
+
+  std::vector<std::vector<KernelCall>> sets_;
+  std::size_t now_ = 0;
 };
 
 class KernelRates {
  public:
   KernelRates(Group& world, MachineSetting& setting)
-      : world_(world), setting_(setting), device_(make_cpu_device()), plan_(make_plan_device()) {}
+      : timer_(world), setting_(setting), device_(make_cpu_device()), plan_(make_plan_device()) {}
 
   // Adds the rates of the kernels that `make` gives, at the next point of their tables. Where there
   // are more operations than `most_flops`, the rate is that of the point `back` points before,
@@ -72,13 +117,17 @@ class KernelRates {
   template <class Make>
   void measure_point(const std::vector<std::vector<double>>& axes, std::size_t back, Make&& make) {
     const std::vector<WorkUnit> units = units_of(make);
+    std::optional<Rotation> rotation;
     for (std::size_t which = 0; which < units.size(); ++which) {
       const WorkUnit& unit = units[which];
       RateTable& table = setting_.kernels[std::string(unit.kind)][unit.dtype];
       if (table.axes.empty()) table.axes = axes;
-      table.rates.push_back(unit.flops > most_flops && table.rates.size() >= back
-                                ? table.rates[table.rates.size() - back]
-                                : rate_of(unit, which, make));
+      if (unit.flops > most_flops && table.rates.size() >= back) {
+        table.rates.push_back(table.rates[table.rates.size() - back]);
+        continue;
+      }
+      if (!rotation) rotation.emplace(*device_, most_bytes(units), make);
+      table.rates.push_back(unit.flops / rotation->seconds(timer_, which));
     }
   }
 
@@ -94,7 +143,7 @@ class KernelRates {
       key = units_of(make).back();
       if (!table.axes[0].empty() && key.bytes <= table.axes[0].back()) continue;
       table.axes[0].push_back(key.bytes);
-      table.rates.push_back(rate_of(key, 0, make));
+      table.rates.push_back(key.bytes / Rotation(*device_, key.bytes, make).seconds(timer_, 0));
     }
     setting_.kernels[std::string(key.kind)][key.dtype] = std::move(table);
   }
@@ -109,7 +158,7 @@ class KernelRates {
     for (const KernelCall& call : make(*plan_)) {
       WorkRecord record;
       plan_->profile().keep_work_in(&record);
-      call();
+      call.run();
       plan_->profile().keep_work_in(nullptr);
       expect(record.items().size() == 1, "a case of one kernel");
       units.push_back(record.works().front());
@@ -117,14 +166,11 @@ class KernelRates {
     return units;
   }
 
-  template <class Make>
-  double rate_of(const WorkUnit& unit, std::size_t which, Make&& make) {
-    Rotation call(*device_, unit.bytes, which, make);
-    const Times times = measure(world_, {.num_warmup = 1, .num_steps = 3}, [&] { call(); });
-    return (axes_of(unit.kind).of_flops ? unit.flops : unit.bytes) / times.median;
+  static double most_bytes(const std::vector<WorkUnit>& units) {
+    return std::ranges::max(units, {}, &WorkUnit::bytes).bytes;
   }
 
-  Group& world_;
+  QuietTimer timer_;
   MachineSetting& setting_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Device> plan_;
@@ -153,16 +199,36 @@ void measure_grouped(KernelRates& rates, const Grids& grids, DType dtype) {
             [&](Device& device) { return grouped_calls(device, groups, rows, out, in, dtype); });
 }
 
+// Keys that a query sees in the mean, where each sees the last `window` of those before it.
+double mean_keys(std::int64_t length, std::int64_t window) {
+  const auto n = static_cast<double>(length), w = static_cast<double>(window);
+  return w - w * (w - 1) / (2 * n);
+}
+
 void measure_attention(KernelRates& rates, const Grids& grids, DType dtype) {
-  std::vector<double> keys;
+  const std::vector<double> dims = axis_of(grids.head_dims), groups = axis_of(grids.groups);
+  const std::size_t back = dims.size() * groups.size();
+  const auto measure = [&](std::vector<std::vector<double>> axes, AttentionCase which) {
+    axes.insert(axes.end(), {dims, groups});
+    for (which.head_dim = 0; const std::int64_t head_dim : grids.head_dims)
+      for (const std::int64_t group : grids.groups) {
+        which.head_dim = head_dim;
+        which.group = group;
+        rates.measure_point(axes, back,
+                            [&](Device& device) { return attention_calls(device, which, dtype); });
+      }
+  };
+  std::vector<double> causal;
+  for (const std::int64_t length : grids.lengths) causal.push_back(mean_keys(length, length));
   for (const std::int64_t length : grids.lengths)
-    keys.push_back(static_cast<double>(length + 1) / 2);
-  const std::vector<std::vector<double>> axes = {keys, axis_of(grids.head_dims)};
-  for (const std::int64_t length : grids.lengths)
-    for (const std::int64_t head_dim : grids.head_dims)
-      rates.measure_point(axes, grids.head_dims.size(), [&](Device& device) {
-        return attention_calls(device, length, head_dim, dtype);
-      });
+    measure({causal}, {.query_length = length, .key_length = length});
+  for (const std::int64_t keys : grids.keys)
+    measure({axis_of(grids.keys)}, {.query_length = 512, .key_length = keys, .is_causal = false});
+  // By window, since the mean number of keys is smaller in a short sequence.
+  for (const std::int64_t window : grids.windows)
+    for (const std::int64_t length : grids.long_lengths)
+      measure({axis_of(grids.windows), axis_of(grids.long_lengths)},
+              {.query_length = length, .key_length = length, .window = window});
 }
 
 }  // namespace

@@ -54,14 +54,14 @@ struct Collective {
   void (Exchange::*run)();
   double share_sent = 1;  // of the bytes, times (P - 1) / P
   bool is_step = false;   // sends all bytes to one rank
-  std::int64_t most_bytes = 8 << 20;
+  bool is_small = false;  // of a few numbers
 };
 constexpr std::array<Collective, 6> collectives{{{"all_reduce", &Exchange::all_reduce, 2},
                                                  {"reduce_scatter", &Exchange::reduce_scatter},
                                                  {"all_gather", &Exchange::all_gather},
                                                  {"all_to_all", &Exchange::all_to_all},
                                                  {"send_receive", &Exchange::send_receive, 1, true},
-                                                 {"values", &Exchange::values, 1, false, 4096}}};
+                                                 {"values", &Exchange::values, 1, false, true}}};
 
 // One measurement: messages, bytes and seconds.
 struct Sample {
@@ -99,17 +99,18 @@ LinkRate fitted(const std::vector<Sample>& samples) {
 void measure_class(Group& world, Group& group, LinkClass link, std::int64_t ranks_per_host,
                    const MachineOptions& options, MachineSetting& setting) {
   const std::unique_ptr<Device> device = make_cpu_device();
-  const std::vector<std::int64_t> sizes =
-      options.quick ? std::vector<std::int64_t>{1 << 10, 1 << 20}
-                    : std::vector<std::int64_t>{1 << 10, 1 << 14, 1 << 17, 1 << 20, 8 << 20};
+  using Sizes = std::vector<std::int64_t>;
+  const Sizes small = {1 << 6, 1 << 10, 1 << 13};
+  const Sizes all =
+      options.quick ? Sizes{1 << 10, 1 << 20} : Sizes{1 << 10, 1 << 14, 1 << 17, 1 << 20, 8 << 20};
   const int p = group.size();
+  QuietTimer timer(world);
   for (const Collective& collective : collectives) {
     std::vector<Sample> samples;
-    for (const std::int64_t size : sizes) {
-      if (size > collective.most_bytes && !samples.empty()) continue;
+    for (const std::int64_t size : collective.is_small ? small : all) {
       Exchange exchange(group, *device, size);
-      const Times times = measure(world, {.num_warmup = 2, .num_steps = options.quick ? 3 : 7},
-                                  [&] { (exchange.*collective.run)(); });
+      const double seconds = timer.seconds_of(
+          {}, [&] { (exchange.*collective.run)(); }, options.quick ? 3 : 7);
       WorkUnit unit;
       unit.kind = collective.name;
       unit.is_exchange = true;
@@ -119,7 +120,7 @@ void measure_class(Group& world, Group& group, LinkClass link, std::int64_t rank
       const LinkBytes bytes = link_bytes(unit, ranks_per_host, DeviceKind::cpu);
       samples.push_back({num_messages(collective.name, p, DeviceKind::cpu),
                          link == LinkClass::within_host ? unit.wire_bytes : bytes.of_host,
-                         times.median});
+                         seconds});
     }
     setting.links[static_cast<std::size_t>(link)][collective.name] = fitted(samples);
   }
@@ -136,19 +137,22 @@ double measure_overlap(Group& world, bool quick) {
   const Tensor x(*device, Purpose::activation, DType::f32, {rows, features});
   const Tensor y(*device, Purpose::activation, DType::f32, {rows, features});
   Exchange exchange(world, *device, 8 << 20);
-  const Repeats repeats{.num_warmup = 2, .num_steps = quick ? 3 : 9};
+  QuietTimer timer(world);
+  const auto seconds_of = [&](const std::function<void()>& call) {
+    return timer.seconds_of({}, call, quick ? 3 : 9);
+  };
   const auto product = [&] { kernels::linear_forward(x, weight, y); };
-  const double once = measure(world, repeats, product).median;
-  const double wires = measure(world, repeats, [&] { exchange.reduce_scatter(); }).median;
+  const double once = seconds_of(product);
+  const double wires = seconds_of([&] { exchange.reduce_scatter(); });
   const auto count = static_cast<int>(std::clamp(std::round(wires / once), 2.0, 10'000.0));
-  const double both = measure(world, repeats, [&] {
-                        Event event = exchange.start_reduce_scatter();
-                        for (int i = 0; i < count; ++i) {
-                          product();
-                          if (i % std::max(1, count / 8) == 0) world.progress();
-                        }
-                        event.wait_host();
-                      }).median;
+  const double both = seconds_of([&] {
+    Event event = exchange.start_reduce_scatter();
+    for (int i = 0; i < count; ++i) {
+      product();
+      if (i % std::max(1, count / 8) == 0) world.progress();
+    }
+    event.wait_host();
+  });
   const double compute = once * count;
   return std::clamp((both - std::max(compute, wires)) / std::min(compute, wires), 0.0, 2.0);
 }

@@ -12,8 +12,8 @@
 
 #include "bench/machine.hpp"
 #include "kernels/threads.hpp"
-#include "trainer/agreement.hpp"
 #include "tensor/error.hpp"
+#include "trainer/agreement.hpp"
 
 namespace switchyard::bench {
 

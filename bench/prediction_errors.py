@@ -72,7 +72,7 @@ class Machine:
     def words(self, ranks, keys):
         base = {"data.path": self.corpus, "run.threads": max(1, os.cpu_count() // ranks),
                 "plan.profile": self.args.profile, "checkpoint.resume": "never", "checkpoint.every": 0,
-                "evaluate.every": 0, "parallel.expert": 1}
+                "evaluate.every": 0, "parallel.expert": 1, "metrics.layers_every": 0}
         return [f"{key}={value}" for key, value in {**base, **keys}.items()]
 
     def planned_seconds(self, ranks, keys):
@@ -127,7 +127,7 @@ def points(args, machine):
         steps = max(6, min(200, round(args.seconds / seconds)))
         runs = [machine.measure(ranks, keys, steps, f"{found}-{i}") for i in range(args.repeats)]
         took = [run["measured"]["step_seconds"] for run in runs]
-        middle = sorted(runs, key=lambda run: run["measured"]["step_seconds"])[len(runs) // 2]
+        middle = sorted(runs, key=lambda run: run["measured"]["step_seconds"])[(len(runs) - 1) // 2]
         measured = middle["measured"]
         error = middle["step_seconds"] / measured["step_seconds"] - 1
         spread = (max(took) - min(took)) / statistics.median(took)
@@ -136,6 +136,8 @@ def points(args, machine):
               f"({100 * error:+.1f} %, repeats {100 * spread:.1f} %)", flush=True)
         yield {"ranks": ranks, **keys, "imbalance": middle["imbalance"], "predicted": middle["step_seconds"],
                "measured": measured["step_seconds"], "error": error, "spread": spread,
+               **{f"{kind} {part}": seconds for kind, figures in (("predicted", middle), ("measured", measured))
+                  for part, seconds in figures["parts"].items()},
                "parts": part_errors(middle, measured)}
 
 
@@ -157,7 +159,8 @@ def write(rows, args):
     output = pathlib.Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     names = sorted({key for row in rows for key in row if key != "parts"},
-                   key=lambda key: (key in ("imbalance", "predicted", "measured", "error", "spread"), key != "ranks", key))
+                   key=lambda key: (" " in key, key in ("imbalance", "predicted", "measured", "error", "spread"),
+                                    key != "ranks", key))
     with open(f"{output}.csv", "w", newline="") as file:
         table = csv.DictWriter(file, names, extrasaction="ignore")
         table.writeheader()
