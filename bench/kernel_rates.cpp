@@ -68,8 +68,10 @@ double beyond_caches() {
   return 2 * std::clamp(static_cast<double>(sysconf(_SC_LEVEL3_CACHE_SIZE)), least, most);
 }
 
-// Reads a tensor, so that it lies where the processor finds what it has just written.
+// Reads a tensor, if there is one, so that it lies where the processor finds what it has just
+// written.
 void read(const TensorView& view) {
+  if (view.empty()) return;
   constexpr std::int64_t line = 64;
   const std::byte* const bytes = reinterpret_cast<const std::byte*>(view.host_bytes());
   std::byte sum{};
@@ -108,8 +110,11 @@ class Rotation {
 
 class KernelRates {
  public:
-  KernelRates(Group& world, MachineSetting& setting)
-      : timer_(world), setting_(setting), device_(make_cpu_device()), plan_(make_plan_device()) {}
+  KernelRates(Group& world, bool quick, MachineSetting& setting)
+      : timer_(quick ? QuietTimer(world, 0) : QuietTimer(world)),
+        setting_(setting),
+        device_(make_cpu_device()),
+        plan_(make_plan_device()) {}
 
   // Adds the rates of the kernels that `make` gives, at the next point of their tables. Where there
   // are more operations than `most_flops`, the rate is that of the point `back` points before,
@@ -235,7 +240,7 @@ void measure_attention(KernelRates& rates, const Grids& grids, DType dtype) {
 
 void measure_kernels(Group& world, const MachineOptions& options, MachineSetting& setting) {
   const Grids grids = grids_of(options.quick);
-  KernelRates rates(world, setting);
+  KernelRates rates(world, options.quick, setting);
   const std::unique_ptr<Device> device = make_cpu_device();
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const double peak = bench::measure_products(world, *device, dtype);

@@ -104,7 +104,7 @@ void measure_class(Group& world, Group& group, LinkClass link, std::int64_t rank
   const Sizes all =
       options.quick ? Sizes{1 << 10, 1 << 20} : Sizes{1 << 10, 1 << 14, 1 << 17, 1 << 20, 8 << 20};
   const int p = group.size();
-  QuietTimer timer(world);
+  QuietTimer timer(world, options.quick ? 0 : 600);
   for (const Collective& collective : collectives) {
     std::vector<Sample> samples;
     for (const std::int64_t size : collective.is_small ? small : all) {
@@ -137,7 +137,7 @@ double measure_overlap(Group& world, bool quick) {
   const Tensor x(*device, Purpose::activation, DType::f32, {rows, features});
   const Tensor y(*device, Purpose::activation, DType::f32, {rows, features});
   Exchange exchange(world, *device, 8 << 20);
-  QuietTimer timer(world);
+  QuietTimer timer(world, quick ? 0 : 600);
   const auto seconds_of = [&](const std::function<void()>& call) {
     return timer.seconds_of({}, call, quick ? 3 : 9);
   };

@@ -30,7 +30,8 @@ Times times_of(std::vector<double> seconds);  // at least one
 // Seconds of calls while nothing else runs on the machine.
 class QuietTimer {
  public:
-  explicit QuietTimer(Group& world) : world_(world) {}
+  // patience: how often it waits for a moment in all.
+  explicit QuietTimer(Group& world, int patience = 600) : world_(world), patience_(patience) {}
 
   // Collective. Seconds of a call that `prepare` goes before, untimed (may be empty): the median of
   // so many repetitions in which the system took no core of any rank away
@@ -42,7 +43,7 @@ class QuietTimer {
 
  private:
   Group& world_;
-  int patience_ = 600;  // moments of waiting left
+  int patience_;
 };
 
 // Ceilings of all ranks together, measured on all at once. Collective.

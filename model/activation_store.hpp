@@ -22,6 +22,8 @@ class ActivationStore {
 
   virtual ~ActivationStore() = default;
 
+  // Else in a file.
+  virtual bool is_in_memory() const = 0;
   // Before the first pass: room for the record of `layer`. Tensors that follow the rows have room
   // for those of `capacity`, and grow with it.
   virtual void prepare(std::int64_t layer, std::span<const RecordTensor> record,

@@ -6,6 +6,7 @@
 
 #include "parallel/group/collective_error.hpp"
 #include "tensor/error.hpp"
+#include "tensor/work_record.hpp"
 
 namespace switchyard {
 
@@ -13,6 +14,13 @@ namespace {
 
 constexpr std::int64_t megabyte = 1'000'000;
 constexpr double poll_seconds = 0.001;  // between looks at other exchanges while waiting
+
+double bytes_in_use(std::span<const RecordTensor> tensors) {
+  double bytes = 0;
+  for (const RecordTensor& tensor : tensors)
+    bytes += static_cast<double>(tensor.used().num_bytes());
+  return bytes;
+}
 
 }  // namespace
 
@@ -23,6 +31,7 @@ LayerRecords::LayerRecords(const Blocks& blocks, const ActivationOptions& option
   layers_.resize(blocks.size());
   spill_index_.resize(blocks.size());
   routes_.resize(blocks.size());
+  copy_numbers_.resize(blocks.size());
   for (std::size_t layer = 0; layer < blocks.size(); ++layer) {
     const Block& block = *blocks[layer];
     Owned& own = layers_[layer];
@@ -140,6 +149,17 @@ void LayerRecords::wait_for(std::size_t layer, const Pass& pass) {
   const Profile::Scope scope(device_->profile(), Part::spill);
   const auto number = static_cast<std::int64_t>(layer);
   while (!options_.store->wait_for(number, poll_seconds)) pass.poll();
+  device_->profile().note_wait(copy_numbers_[layer]);
+}
+
+void LayerRecords::note_copy(std::size_t layer, std::string_view kind_of_file, double bytes) {
+  Profile& profile = device_->profile();
+  if (!profile.keeps_work()) return;
+  const Profile::Scope scope(profile, Part::spill);
+  copy_numbers_[layer] =
+      profile.note({.kind = options_.store->is_in_memory() ? spill_copy : kind_of_file,
+                    .is_exchange = true,
+                    .bytes = bytes});
 }
 
 LayerRecords::Record LayerRecords::begin_forward(std::size_t layer, const Pass& pass) {
@@ -153,9 +173,9 @@ void LayerRecords::end_forward(std::size_t layer, bool keeps) {
   if (blocks_[layer]->has_experts()) routes_[layer] = record.saved.moe->route;
   if (!keeps || options_.policy_of(layer) != LayerPolicy::spill || !moves(layer)) return;
   const std::vector<RecordTensor> tensors = tensors_of(layer);
-  const std::int64_t times = device_->profile().times();
-  for (const RecordTensor& tensor : tensors)
-    bytes_spilled_ += static_cast<double>(2 * times * tensor.used().num_bytes());
+  const double bytes = bytes_in_use(tensors);
+  bytes_spilled_ += 2 * static_cast<double>(device_->profile().times()) * bytes;
+  note_copy(layer, spill_write, bytes);
   options_.store->start_write(static_cast<std::int64_t>(layer), tensors);
 }
 
@@ -170,7 +190,9 @@ void LayerRecords::end_backward(std::size_t layer) {
   Record record = record_of(next);
   if (blocks_[next]->has_experts())
     static_cast<RouteCounts&>(record.saved.moe->route) = routes_[next];
-  options_.store->start_read(static_cast<std::int64_t>(next), tensors_of(next));
+  const std::vector<RecordTensor> tensors = tensors_of(next);
+  note_copy(next, spill_read, bytes_in_use(tensors));
+  options_.store->start_read(static_cast<std::int64_t>(next), tensors);
 }
 
 }  // namespace switchyard

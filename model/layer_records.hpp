@@ -11,6 +11,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "model/activation_store.hpp"
@@ -85,6 +86,8 @@ class LayerRecords {
   Record record_of(std::size_t layer);
   std::vector<RecordTensor> tensors_of(std::size_t layer);
   void wait_for(std::size_t layer, const Pass& pass);
+  // For the record of a plan's step (tensor/work_record.hpp).
+  void note_copy(std::size_t layer, std::string_view kind_of_file, double bytes);
 
   const Blocks& blocks_;
   ActivationOptions options_;
@@ -98,6 +101,7 @@ class LayerRecords {
   std::vector<std::size_t> spill_index_;  // by layer
   std::vector<RouteCounts> routes_;       // by layer: what the backward pass needs of a route
   double bytes_spilled_ = 0;
+  std::vector<std::int64_t> copy_numbers_;  // by layer: of its last copy, in a plan's record
 };
 
 }  // namespace switchyard

@@ -8,7 +8,12 @@
 // Dims by kind, all others have none and go by their bytes:
 //   linear_forward, linear_backward_input, linear_backward_weight: rows, out, in
 //   grouped_linear_... (the same three): groups, rows of all groups, out, in
-//   attention_forward, attention_backward: rows of queries, mean keys of a query, heads, head_dim
+//   attention_forward, attention_backward: rows of queries, mean keys of a query, heads, head_dim,
+//     kv heads, queries of a sequence. By what a query sees: as named, those before it; with
+//     ..._window, the last of those; with ..._all, (nearly) all keys
+//
+// Activations that go to their store and back (model/layer_records.hpp) are noted like exchanges,
+// but are none: they have `bytes`, and follow each other beside both streams.
 #pragma once
 
 #include <array>
@@ -22,7 +27,14 @@
 
 namespace switchyard {
 
-using WorkDims = std::array<std::int64_t, 4>;  // those that a kind has not are 0
+// Kinds of copies of activations: to a file and back, or between places in memory.
+inline constexpr std::string_view spill_write = "spill_write", spill_read = "spill_read",
+                                  spill_copy = "spill_copy";
+constexpr bool is_spill(std::string_view kind) {
+  return kind.starts_with("spill_");
+}
+
+using WorkDims = std::array<std::int64_t, 6>;  // those that a kind has not are 0
 
 // Which ranks of the job take part in an exchange: first + i * stride, seen from one of them. All
 // ranks of the job are in such groups, block after block of stride * size.
@@ -48,7 +60,7 @@ struct WorkUnit {
   DType dtype = DType::f32;
   WorkDims dims{};
   double flops = 0;
-  double bytes = 0;       // of memory
+  double bytes = 0;       // of memory; of copies of activations: that travel
   double wire_bytes = 0;  // of exchanges: sent by this rank
   ExchangeRanks ranks{};  // of exchanges
 

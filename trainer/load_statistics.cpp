@@ -25,6 +25,8 @@ LayerLoad load_of(std::span<const std::int64_t> counts, const Placement& placeme
   for (std::int64_t place = 0; place < placement.num_places(); ++place)
     load.rows[static_cast<std::size_t>(placement.expert_at(place))] +=
         counts[static_cast<std::size_t>(place)];
+  load.of_ranks =
+      rows_of_ranks(counts.first(static_cast<std::size_t>(placement.num_places())), placement);
   const std::span<const std::int64_t> others = counts.last(3);  // dropped, far, entropies
   const auto num_experts = static_cast<double>(load.rows.size());
   const auto total =
@@ -47,6 +49,33 @@ LayerLoad load_of(std::span<const std::int64_t> counts, const Placement& placeme
 }
 
 }  // namespace
+
+RowsOfRanks rows_of_ranks(std::span<const std::int64_t> rows_of_place, const Placement& placement) {
+  std::vector<double> of_rank;
+  double total = 0;
+  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
+    double rows = 0;
+    for (std::int64_t i = 0; i < placement.num_places_of(rank); ++i)
+      rows += static_cast<double>(
+          rows_of_place[static_cast<std::size_t>(placement.first_place(rank) + i)]);
+    of_rank.push_back(rows);
+    total += rows;
+  }
+  if (total <= 0) return {};
+  const double mean = total / placement.num_ranks();
+  return {std::ranges::max(of_rank) / mean, of_rank.front() / mean};
+}
+
+RowsOfRanks mean_of(std::span<const RowsOfRanks> layers) {
+  if (layers.empty()) return {};
+  RowsOfRanks sum{0, 0};
+  for (const RowsOfRanks& each : layers) {
+    sum.fullest += each.fullest;
+    sum.first += each.first;
+  }
+  const auto count = static_cast<double>(layers.size());
+  return {sum.fullest / count, sum.first / count};
+}
 
 std::vector<std::int64_t> LayerLoad::percent_of_mean() const {
   const auto total =

@@ -9,10 +9,22 @@
 
 namespace switchyard {
 
+// Rows that ranks receive in a layer, over the mean of the ranks.
+struct RowsOfRanks {
+  double fullest = 1;  // for which the others wait
+  double first = 1;    // of rank 0, whose parts a prediction has
+};
+
+// rows_of_place: of a layer, by place, in the order of the ranks. Both 1 without rows.
+RowsOfRanks rows_of_ranks(std::span<const std::int64_t> rows_of_place, const Placement& placement);
+// The means over layers; both 1 without any.
+RowsOfRanks mean_of(std::span<const RowsOfRanks> layers);
+
 // Of a step and a layer, over all ranks.
 struct LayerLoad {
   std::vector<std::int64_t> rows;  // by expert
   double max_over_mean = 1;
+  RowsOfRanks of_ranks = {};
   double variation = 0;         // standard deviation of the rows, by their mean
   std::int64_t num_idle = 0;    // experts without a row
   double entropy = 0;           // of the router's shares, nats, mean over tokens

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -298,16 +299,17 @@ Plan make_plan(const Config& given, int num_ranks, std::int64_t vocab_size_used,
   return plan;
 }
 
-std::int64_t peak_bytes_with_rows(const Config& given, int num_ranks, std::int64_t vocab_size_used,
-                                  std::int64_t rows) {
+std::int64_t peak_bytes_with_rows(const Config& given, const Plan& balanced,
+                                  std::int64_t vocab_size_used, std::int64_t rows) {
   Config config = given;
-  config.parallel = resolved_parallel(config, num_ranks);
-  std::set<RankKind> known;
+  config.parallel = balanced.parallel;
+  // What a rank's growable buffers may come to is in what it reserves.
+  std::set<std::tuple<std::array<std::int64_t, num_purposes>, std::int64_t, std::int64_t>> known;
   std::int64_t most = 0;
-  for (int rank = 0; rank < num_kinds(config.parallel); ++rank) {
-    if (!known.insert(kind_of(config, rank)).second) continue;
-    PlannedRank planned(config, rank, num_ranks, vocab_size_used, rows);
-    most = std::max(most, plan_of(planned, rank).peak_bytes);
+  for (const RankPlan& rank : balanced.ranks) {
+    if (!known.emplace(rank.bytes, rank.peak_bytes, rank.reserved_bytes).second) continue;
+    PlannedRank planned(config, rank.rank, balanced.num_ranks, vocab_size_used, rows);
+    most = std::max(most, plan_of(planned, rank.rank).peak_bytes);
   }
   return most;
 }
@@ -320,13 +322,13 @@ std::int64_t least_rows(const Config& config, int num_ranks) {
   return row_bounds(config, num_ranks).least;
 }
 
-std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t vocab_size_used,
-                              std::int64_t bytes) {
+std::int64_t most_rows_within(const Config& config, const Plan& balanced,
+                              std::int64_t vocab_size_used, std::int64_t bytes) {
   const auto fits = [&](std::int64_t rows) {
-    return peak_bytes_with_rows(config, num_ranks, vocab_size_used, rows) <= bytes;
+    return peak_bytes_with_rows(config, balanced, vocab_size_used, rows) <= bytes;
   };
-  std::int64_t low = make_plan(config, num_ranks, vocab_size_used).fullest().max_rows;
-  std::int64_t high = worst_case_rows(config, num_ranks);
+  std::int64_t low = balanced.fullest().max_rows;
+  std::int64_t high = worst_case_rows(config, balanced.num_ranks);
   if (low == 0 || !fits(low)) return 0;
   if (fits(high)) return high;
   while (high - low > 1) {  // fits(low), not fits(high)

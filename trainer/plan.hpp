@@ -67,13 +67,15 @@ Plan plan_first_rank(const Config& config, int num_ranks, std::int64_t vocab_siz
                      StepRecords records, std::int64_t memory_limit);
 
 // The peak of the fullest rank if the fullest received that many rows (at least 1) in a layer.
-std::int64_t peak_bytes_with_rows(const Config& config, int num_ranks, std::int64_t vocab_size_used,
-                                  std::int64_t rows);
+// balanced: as make_plan() gives it of this configuration. Ranks that hold the same there, and
+// reserve the same for whatever may come, are looked at once.
+std::int64_t peak_bytes_with_rows(const Config& config, const Plan& balanced,
+                                  std::int64_t vocab_size_used, std::int64_t rows);
 
 // The largest number of received rows for which the fullest rank stays within `bytes`, between the
 // balanced number and the most that routing can send; 0 if even the balanced number does not fit.
-std::int64_t most_rows_within(const Config& config, int num_ranks, std::int64_t vocab_size_used,
-                              std::int64_t bytes);
+std::int64_t most_rows_within(const Config& config, const Plan& balanced,
+                              std::int64_t vocab_size_used, std::int64_t bytes);
 // Rows if every token of an expert group went to one rank: the most that routing can send.
 std::int64_t worst_case_rows(const Config& config, int num_ranks);
 // The fullest rank receives at least so many, however the router decides: what a rank receives in

@@ -1,5 +1,6 @@
 #include "kernels/plan/attention.hpp"
 
+#include <array>
 #include <cmath>
 #include <initializer_list>
 
@@ -17,7 +18,17 @@ double multiply_adds(const AttentionShape& shape, const KeyRanges& ranges) {
 WorkDims dims_of(const AttentionShape& shape, const KeyRanges& ranges) {
   const std::int64_t rows = shape.num_sequences * shape.query_length;
   const double mean_keys = rows > 0 ? ranges.num_pairs / static_cast<double>(rows) : 0;
-  return {rows, std::llround(mean_keys), shape.num_heads, shape.head_dim};
+  return {rows,           std::llround(mean_keys), shape.num_heads,
+          shape.head_dim, shape.num_kv_heads,      shape.query_length};
+}
+
+// Of the kinds' names: what a query sees of the keys decides how many scores of a block are masked.
+enum class Sight { before, window, all };
+Sight sight_of(const AttentionShape& shape, const KeyRanges& ranges) {
+  constexpr double least_all = 0.75, most_window = 0.4;  // before: half of the keys in the mean
+  const auto rows = static_cast<double>(shape.num_sequences * shape.query_length);
+  const double share = ranges.num_pairs / (rows * static_cast<double>(shape.key_length));
+  return share >= least_all ? Sight::all : share < most_window ? Sight::window : Sight::before;
 }
 
 double numel(const TensorView& view) {
@@ -35,8 +46,10 @@ double bytes_of(std::initializer_list<const TensorView*> views) {
 void attention_forward(const AttentionShape& shape, const TensorView& q, const TensorView& k,
                        const TensorView& v, const KeyRanges& ranges, const TensorView& out,
                        const TensorView& lse) {
+  constexpr std::array kinds = {"attention_forward", "attention_forward_window",
+                                "attention_forward_all"};
   record(q, 4.0 * multiply_adds(shape, ranges), bytes_of({&q, &k, &v, &out, &lse}),
-         dims_of(shape, ranges));
+         dims_of(shape, ranges), kinds[static_cast<std::size_t>(sight_of(shape, ranges))]);
 }
 
 void attention_delta(const TensorView& out, const TensorView& dout, const TensorView& delta) {
@@ -60,7 +73,10 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
     products += 4.0;
     bytes += bytes_of({&gradients.dk, &gradients.dv});
   }
-  record(q, products * multiply_adds(shape, ranges), bytes, dims_of(shape, ranges));
+  constexpr std::array kinds = {"attention_backward", "attention_backward_window",
+                                "attention_backward_all"};
+  record(q, products * multiply_adds(shape, ranges), bytes, dims_of(shape, ranges),
+         kinds[static_cast<std::size_t>(sight_of(shape, ranges))]);
 }
 
 void make_distance_bias(const TensorView& values) {

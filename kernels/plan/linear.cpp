@@ -16,10 +16,11 @@ double product_flops(std::int64_t rows, std::int64_t out, std::int64_t in) {
 
 }  // namespace
 
-void pack_weight(const TensorView& weight, const TensorView& forward, const TensorView& backward) {
+void pack_weight(const TensorView& weight, DType compute, const TensorView& forward,
+                 const TensorView& backward) {
   const int num_layouts = backward.device == nullptr ? 1 : 2;
   const double written = bytes_of(forward) + (num_layouts == 2 ? bytes_of(backward) : 0.0);
-  record(weight, 0, num_layouts * bytes_of(weight) + written);
+  record_as(compute, weight, 0, num_layouts * bytes_of(weight) + written);
 }
 
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y) {

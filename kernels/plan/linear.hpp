@@ -5,7 +5,8 @@
 
 namespace switchyard::kernels::plan {
 
-void pack_weight(const TensorView& weight, const TensorView& forward, const TensorView& backward);
+void pack_weight(const TensorView& weight, DType compute, const TensorView& forward,
+                 const TensorView& backward);
 void linear_forward(const TensorView& x, const PackedWeight& weight, const TensorView& y);
 void linear_backward_input(const TensorView& dy, const PackedWeight& weight, const TensorView& dx,
                            Accumulate accumulate);

@@ -39,7 +39,7 @@ void PackedWeight::pack(const TensorView& weight) {
   dispatch(
       *weight.device,
       [&] { cpu::pack_weight(weight, compute_, forward_.view(), backward_.view()); },
-      [&] { plan::pack_weight(weight, forward_.view(), backward_.view()); },
+      [&] { plan::pack_weight(weight, compute_, forward_.view(), backward_.view()); },
       [&] { cuda::pack_weight(weight, compute_, forward_.view()); });
 }
 

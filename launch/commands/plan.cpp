@@ -122,7 +122,7 @@ std::string imbalance_text(const Config& config, const Plan& balanced, std::int6
   const std::int64_t worst = worst_case_rows(config, balanced.num_ranks);
   Rows rows;
   const auto add = [&](std::int64_t uneven, std::string what) {
-    const std::int64_t bytes = peak_bytes_with_rows(config, balanced.num_ranks, vocab_size, uneven);
+    const std::int64_t bytes = peak_bytes_with_rows(config, balanced, vocab_size, uneven);
     rows.push_back({fmt::format("{:>{}} rows", uneven, std::to_string(worst).size()),
                     std::move(what), std::to_string(bytes), in_parentheses(bytes)});
   };
@@ -148,7 +148,7 @@ std::string fit_text(const Config& config, const Plan& plan, std::int64_t vocab_
         "{} {} a rank\n{}",
         plan.fullest().peak_bytes <= memory.bytes ? "Fits into" : "Does not fit into", of_rank,
         why);
-  const std::int64_t most = most_rows_within(config, plan.num_ranks, vocab_size, memory.bytes);
+  const std::int64_t most = most_rows_within(config, plan, vocab_size, memory.bytes);
   if (most == 0) return fmt::format("Does not fit into {} a rank, even balanced\n{}", of_rank, why);
   return fmt::format("{} a rank hold up to {} rows ({:.2f} x balanced)\n{}", of_rank, most,
                      static_cast<double>(most) / static_cast<double>(balanced_rows), why);
@@ -264,8 +264,9 @@ int run_plan(const CommandContext& context) {
       .add_path("cluster", "FILE", seconds_options.cluster,
                 "profile of the machine that the seconds are of (default: plan.profile)")
       .add("imbalance", "LOAD", seconds_options.imbalance,
-           "balanced, rows of the fullest rank over the mean (1.4), or a run's folder, whose load "
-           "is taken on to this layout (default: balanced)")
+           "balanced, rows of the fullest rank over the mean (1.4), a run's folder (its "
+           "metrics.jsonl) or a trace of routing, whose load is taken on to this layout (default: "
+           "balanced)")
       .add("tokens", "N", seconds_options.num_tokens,
            "of a run, whose hours and energy are then told, too: 1e12")
       .add("extrapolate", seconds_options.extrapolate,
@@ -320,8 +321,10 @@ int run_plan(const CommandContext& context) {
          .memory_bytes = memory_of_rank(memory_options, static_cast<int>(num_ranks), machine).bytes,
          .profile = *machine.found.profile,
          .setting = *machine.setting,
-         .options = {.extrapolate = seconds_options.extrapolate,
-                     .imbalance = read_imbalance(seconds_options.imbalance, config).factor}});
+         .extrapolate = seconds_options.extrapolate,
+         .rows_of = [&](const Config& layout) {
+           return read_imbalance(seconds_options.imbalance, layout).rows;
+         }});
     std::cout << (json ? search_json(result, most_shown) + "\n" : search_text(result, most_shown))
               << std::flush;
     return 0;
@@ -349,9 +352,8 @@ int run_plan(const CommandContext& context) {
   const std::optional<PlannedSeconds> seconds = seconds_of(plan, config, machine, seconds_options);
   if (!trace.empty()) {
     constexpr std::size_t most_ranks = 16;
-    write_file_atomically(trace,
-                          predicted_trace(plan, *machine.found.profile, *machine.setting,
-                                          {.imbalance = seconds->step.imbalance}, most_ranks));
+    write_file_atomically(trace, predicted_trace(plan, *machine.found.profile, *machine.setting,
+                                                 {.rows = seconds->imbalance.rows}, most_ranks));
   }
   if (json) {
     print_json(plan, config.run.device == RunDevice::cuda ? "cuda" : "cpu", problem, memory,

@@ -105,9 +105,9 @@ std::optional<PlannedSeconds> seconds_of(const Plan& plan, const Config& config,
   if (machine.setting == nullptr) return std::nullopt;
   const MachineProfile& profile = *machine.found.profile;
   PlannedSeconds seconds{.profile = profile};
+  seconds.imbalance = read_imbalance(options.imbalance, config);
   seconds.step = predict_step(plan, compute_dtype(config.run), profile, *machine.setting,
-                              {.extrapolate = options.extrapolate,
-                               .imbalance = read_imbalance(options.imbalance, config).factor});
+                              {.extrapolate = options.extrapolate, .rows = seconds.imbalance.rows});
   seconds.checkpoint = checkpoint_cost(plan, profile, seconds.step.ranks_per_host);
   seconds.num_tokens = options.num_tokens;
   return seconds;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -114,13 +115,21 @@ class Search {
       result_.pruned.push_back(candidate);
       return;
     }
-    candidate.prediction = predict_step(plan, compute_dtype(config.run), problem_.profile,
-                                        problem_.setting, problem_.options);
+    candidate.prediction =
+        predict_step(plan, compute_dtype(config.run), problem_.profile, problem_.setting,
+                     {.extrapolate = problem_.extrapolate, .rows = rows_of(config)});
     result_.ranked.push_back(std::move(candidate));
+  }
+
+  const RowsOfRanks& rows_of(const Config& config) {
+    const auto known = rows_.find(config.parallel.expert);
+    if (known != rows_.end()) return known->second;
+    return rows_.emplace(config.parallel.expert, problem_.rows_of(config)).first->second;
   }
 
   const SearchProblem& problem_;
   SearchResult result_;
+  std::map<std::int64_t, RowsOfRanks> rows_;  // by the degree `expert`
 };
 
 // What takes the most seconds more than in the best layout.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,9 @@ struct SearchProblem {
   std::int64_t memory_bytes = 0;  // of a rank; 0: nobody knows
   const MachineProfile& profile;
   const MachineSetting& setting;
-  PredictionOptions options;
+  bool extrapolate = false;
+  // How uneven ranks are in a layout (its `expert`); asked once for each degree.
+  std::function<RowsOfRanks(const Config&)> rows_of;
 };
 
 struct Candidate {

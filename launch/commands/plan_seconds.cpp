@@ -4,18 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
 
-#include "data/files/atomic_file.hpp"
 #include "launch/commands/table_text.hpp"
-#include "tensor/error.hpp"
 #include "trainer/number_text.hpp"
-#include "trainer/pricing/imbalance.hpp"
 
 namespace switchyard {
 
@@ -87,24 +81,6 @@ std::string gaps_text(const PlannedSeconds& seconds) {
   return text;
 }
 
-// The last load_max_over_mean of a run: of experts, in its worst layer.
-double measured_load(const std::string& folder) {
-  const std::string path = folder + "/metrics.jsonl";
-  constexpr std::int64_t most_bytes = std::int64_t{1} << 30;
-  const std::string text = read_file(path, most_bytes);
-  double load = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const auto json = nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false);
-    if (json.is_object() && json.contains("load_max_over_mean") &&
-        json["load_max_over_mean"].is_number())
-      load = json["load_max_over_mean"].get<double>();
-    begin = end + 1;
-  }
-  if (!(load >= 1)) throw ConfigError(fmt::format("{}: it has no load_max_over_mean", path));
-  return load;
-}
-
 }  // namespace
 
 std::string seconds_text(const Plan& plan, const PlannedSeconds& seconds) {
@@ -128,8 +104,8 @@ std::string seconds_text(const Plan& plan, const PlannedSeconds& seconds) {
         exchanges, 100 * step.times.hidden_seconds() / exchanges, format_bytes(step.link_bytes[0]),
         format_bytes(step.link_bytes[1]));
   if (step.imbalance > 1)
-    text += fmt::format("The fullest rank of a layer is taken to receive {:.3g} x the mean\n",
-                        step.imbalance);
+    text += fmt::format("The fullest rank of a layer is taken to receive {:.3g} x the mean: {}\n",
+                        step.imbalance, seconds.imbalance.reason);
   return text + checkpoint_text(seconds.checkpoint) + run_text(plan, seconds) + gaps_text(seconds);
 }
 
@@ -148,6 +124,7 @@ std::string seconds_json(const Plan& plan, const PlannedSeconds& seconds) {
       {"ranks_per_host", step.ranks_per_host},
       {"threads", step.threads},
       {"imbalance", step.imbalance},
+      {"imbalance_reason", seconds.imbalance.reason},
       {"step_seconds", step.seconds},
       {"parts", parts},
       {"hidden_exchange_seconds", step.times.hidden_seconds()},
@@ -170,31 +147,6 @@ std::string seconds_json(const Plan& plan, const PlannedSeconds& seconds) {
     if (cost.kilowatt_hours > 0) json["run"]["kilowatt_hours"] = cost.kilowatt_hours;
   }
   return json.dump();
-}
-
-Imbalance read_imbalance(const std::string& wanted, const Config& config) {
-  if (wanted.empty() || wanted == "balanced") return {1, "balanced"};
-  double factor = 0;
-  const char* const end = wanted.data() + wanted.size();
-  const auto [stop, error] = std::from_chars(wanted.data(), end, factor);
-  if (error == std::errc() && stop == end) {
-    if (!(factor >= 1) || !std::isfinite(factor))
-      throw ConfigError(fmt::format("--imbalance {}: it must be at least 1", wanted));
-    return {factor, "as --imbalance says"};
-  }
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(wanted, ignored))
-    throw ConfigError(fmt::format(
-        "--imbalance {}: expected balanced, a factor of at least 1, or the folder of a run",
-        wanted));
-  if (config.experts.num_experts == 0) return {1, "no experts"};
-  const double load = measured_load(wanted);
-  const double concentration = concentration_of_load(load, config.experts.num_experts);
-  return {
-      dirichlet_max_over_mean(concentration, config.experts.num_experts, config.parallel.expert),
-      fmt::format("from {}, whose fullest expert had {:.3g} x the mean: Dirichlet of "
-                  "concentration {:.3g}",
-                  wanted, load, concentration)};
 }
 
 }  // namespace switchyard

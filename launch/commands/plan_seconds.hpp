@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "launch/commands/plan_imbalance.hpp"
 #include "trainer/pricing/step_prediction.hpp"
 
 namespace switchyard {
@@ -13,6 +14,7 @@ namespace switchyard {
 struct PlannedSeconds {
   MachineProfile profile;
   StepPrediction step{};
+  Imbalance imbalance{};
   CheckpointCost checkpoint{};
   double num_tokens = 0;  // of the run to be costed; 0: none
 };
@@ -20,13 +22,5 @@ struct PlannedSeconds {
 std::string seconds_text(const Plan& plan, const PlannedSeconds& seconds);
 // As an object's text, which print_json() puts into the plan's.
 std::string seconds_json(const Plan& plan, const PlannedSeconds& seconds);
-
-// "balanced", a factor as "1.4", or a run's folder, whose measured load is taken on to this layout:
-// rows of the fullest rank over the mean, and in words where it is from. ConfigError.
-struct Imbalance {
-  double factor = 1;
-  std::string reason;
-};
-Imbalance read_imbalance(const std::string& wanted, const Config& config);
 
 }  // namespace switchyard

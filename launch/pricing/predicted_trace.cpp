@@ -71,6 +71,7 @@ RankTimeline timeline_of(const RankPlan& rank, const UnitPrices& prices) {
   step.end = nanoseconds(times.seconds);
   for (const SimulatedSpan& span : spans) {
     const WorkItem& item = rank.record->items()[static_cast<std::size_t>(span.item)];
+    if (is_spill(rank.record->works()[static_cast<std::size_t>(item.unit)].kind)) continue;
     if (span.is_exchange)
       step.exchanges.push_back(exchange_span(*rank.record, item, span));
     else
@@ -88,8 +89,8 @@ std::string predicted_trace(const Plan& plan, const MachineProfile& profile,
   PriceGaps gaps;
   for (std::size_t i = 0; i < plan.ranks.size() && i < most_ranks; ++i) {
     const RankPlan& rank = plan.ranks[i];
-    const UnitPrices prices = prices_of(*rank.record, rank.rank, profile, setting,
-                                        std::max(1.0, options.imbalance), gaps);
+    const UnitPrices prices =
+        prices_of(*rank.record, rank.rank, profile, setting, options.rows, gaps);
     events += chrome_events(timeline_of(rank, prices), 0);
   }
   events.erase(events.size() - 2);  // the last ",\n"

@@ -52,6 +52,34 @@ python3 -c "import json; assert json.load(open('out'))['seconds']['step_seconds'
 expect 2 "$switchyard" plan small.yaml --cluster "$cluster" --imbalance 0.5
 expect_lines 1 "--imbalance 0.5: it must be at least 1"
 
+# Published models on published machines.
+for words in "qwen3_30b_a3b 16 dgx_h100 8" "gpt_oss_120b 64 gb200_nvl72 72" "gpt_oss_120b 64 dgx_b200 8"; do
+  read -r model ranks machine of_node <<<"$words"
+  expect 0 "$switchyard" plan "$source_folder/configs/published/$model.yaml" --ranks "$ranks" \
+    --cluster "$source_folder/configs/clusters/$machine.yaml" --ranks-per-node "$of_node" parallel.expert="$ranks" --json
+  python3 -c 'import json; s = json.load(open("out")); assert s["num_parameters"] > 3e10 and 0 < s["seconds"]["utilisation"] < 0.6, s' ||
+    fail "a published model: $words"
+done
+
+# Activations that go to the disk and back take the disk's time, apart from exchanges.
+for policy in keep spill; do
+  expect 0 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" parallel.expert=8 model.num_layers=6 \
+    activations.policy=$policy activations.store=hdf5 --json
+  cp out $policy.json
+done
+python3 - <<'PY' || fail "seconds of spilling"
+import json
+keep, spill = (json.load(open(f"{policy}.json")) for policy in ("keep", "spill"))
+parts = spill["seconds"]["parts"]
+# Eight ranks share the disk: 2 GB/s out, 4 back.
+half = spill["ranks"][0]["spilled_bytes"] / 2
+seconds = 8 * half / 2e9 + 8 * half / 4e9
+assert half > 0 and abs(parts["spill"]["exchange_seconds"] - seconds) < 1e-6 * seconds, parts
+assert 0 < parts["spill"]["wait_seconds"] <= seconds
+assert spill["seconds"]["step_seconds"] > keep["seconds"]["step_seconds"]
+assert spill["seconds"]["link_bytes"] == keep["seconds"]["link_bytes"]
+PY
+
 # The foretold time line: kernels follow each other, the step spans all of it.
 expect 0 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" --trace trace.json parallel.expert=8
 python3 - <<'PY' || fail "foretold trace"
@@ -114,7 +142,7 @@ expect_lines 1 "--output, --name and --quick are options of bench machine; bench
 threads=$(sed -n 's/^ *threads: //p' home/.config/switchyard/profile.yaml)
 expect 0 "$switchyard" plan small.yaml --threads "$threads"
 [[ $out == *"Seconds of one step, foretold by"*"experts"*"tokens/s"*"Checkpoint:"* ]] || fail "seconds: $out"
-expect 0 "$switchyard" train small.yaml run.threads="$threads"
+expect 0 "$switchyard" train small.yaml run.threads="$threads" metrics.layers_every=2
 python3 - <<'PY' || fail "record of a run"
 import json
 p = json.load(open("run/record.json"))["predicted"]
@@ -127,7 +155,35 @@ expect 0 "$switchyard" report run --output report.html
 grep -q "Seconds beside the plan" report.html || fail "no prediction in the report"
 # The load that the run measured, taken on to eight ranks.
 expect 0 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" --imbalance run parallel.expert=8
-[[ $out == *"The fullest rank of a layer is taken to receive "* ]] || fail "measured load: $out"
+[[ $out == *"The fullest rank of a layer is taken to receive "*"the load of run, mean of 2 layers, where its experts live"* ]] ||
+  fail "measured load: $out"
+# To as many ranks as it has experts the fullest is the fullest expert; of other experts by a distribution.
+expect 0 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" --imbalance run parallel.expert=8 --json
+python3 - <<'PY' || fail "the recorded load"
+import json
+rows = [json.loads(line) for line in open("run/metrics.jsonl")]
+rows = [row["load_percent"] for row in rows if row.get("event") == "layer"][-2:]
+wanted = sum(8 * max(row) / sum(row) for row in rows) / 2
+found = json.load(open("out"))["seconds"]["imbalance"]
+assert abs(found - wanted) < 1e-9, (found, wanted)
+PY
+expect 0 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" --imbalance run parallel.expert=8 experts.num_experts=16
+[[ $out == *"whose fullest of 8 experts had "*"Dirichlet of concentration"* ]] || fail "load of other experts: $out"
+expect 0 "$switchyard" train small.yaml run.threads="$threads" run.output=traced trace.routing=true trace.steps=6
+expect 0 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" --imbalance traced/routing parallel.expert=8
+[[ $out == *"the load of traced/routing, mean of 2 layers"* ]] || fail "load of a trace: $out"
+expect 2 "$switchyard" plan small.yaml --ranks 8 --cluster "$cluster" --imbalance nothing parallel.expert=8
+expect_lines 1 "--imbalance nothing: expected balanced, a factor of at least 1, the folder of a run, or a trace"
+# A study is priced before it starts; its points are the same without a profile.
+cat >study.yaml <<YAML
+study: {name: small, output: study, config: small.yaml}
+sets: [{name: a, grid: {experts.num_experts: [4, 8]}, set: {run.threads: $threads}}]
+YAML
+expect 0 "$switchyard" sweep study.yaml --dry-run
+[[ $out == *"Foretold: "*" minutes of steps one point after another"* ]] || fail "no minutes: $out"
+names=$(grep -o 'a-[0-9a-f]\{8\}' out | sort)
+expect 0 env HOME=/nonexistent "$switchyard" sweep study.yaml --dry-run
+[[ $out == *"No seconds: "* && $(grep -o 'a-[0-9a-f]\{8\}' out | sort) == "$names" ]] || fail "other points: $out"
 # Four threads more were not measured.
 expect 2 "$switchyard" plan small.yaml --cluster home/.config/switchyard/profile.yaml --threads $((threads + 4))
 expect_lines 1 "profile.yaml: it was measured with 1 x $threads (ranks on a host x threads of a rank)"
@@ -151,7 +207,7 @@ settings:
         f32: {axes: [[2, 1]], rates: [1e9, 2e9]}
 YAML
 expect 2 "$switchyard" plan small.yaml --cluster bad.yaml
-expect_lines 1 "bad.yaml:1:21: switchyard_profile: this program reads version 1, not 7"
+expect_lines 1 "bad.yaml:1:21: switchyard_profile: this program reads version 2, not 7"
 expect_lines 1 "bad.yaml:3:1: colour: unknown key; use device, disk"
 expect_lines 1 "bad.yaml:8:14: settings.kernels.linear_forward.f32.axes: expected 3 (rows, out, in), got 2"
 expect_lines 1 "bad.yaml:10:22: settings.kernels.copy.f32.axes: expected numbers that grow"

@@ -19,6 +19,7 @@ constexpr std::int64_t length = 6;
 // Copies at once, and overwrites what it took, so that whoever reads too early sees garbage.
 class CopyingStore final : public ActivationStore {
  public:
+  bool is_in_memory() const override { return true; }
   void prepare(std::int64_t, std::span<const RecordTensor>, RowCapacity&) override {}
   void start_write(std::int64_t layer, std::span<const RecordTensor> record) override {
     for (const RecordTensor& part : record) {

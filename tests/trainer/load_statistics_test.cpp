@@ -49,6 +49,7 @@ TEST(LoadStatistics, AreThoseOfAllRanksMicroStepsAndLayers) {
   const LayerLoad& layer = found.layers.at(1);
   EXPECT_EQ(layer.rows[0], 10 + 2 * world().size());
   EXPECT_EQ(layer.num_idle, 4 - world().size());
+  EXPECT_EQ(layer.of_ranks.fullest, 1);  // one rank has all experts
   EXPECT_DOUBLE_EQ(layer.dropped_fraction, 8.0 / 20);
   EXPECT_DOUBLE_EQ(layer.far_fraction, 3 / (12 * ranks));
   EXPECT_NEAR(layer.entropy, 0.75, 1e-6);
@@ -62,6 +63,19 @@ TEST(LoadStatistics, AreThoseOfAllRanksMicroStepsAndLayers) {
   const ExpertLoad first = read_load(loads->slice_rows(0, 1), in_order, 40);
   EXPECT_DOUBLE_EQ(first.max_over_mean, 1);
   EXPECT_DOUBLE_EQ(first.dropped_fraction, 0);
+}
+
+// Places of experts 3, 1 | 0, 2 with 1, 2 | 6, 3 rows: 3 and 9 rows, and 6 in the mean.
+TEST(LoadStatistics, RowsOfRanksFollowTheirPlaces) {
+  const std::vector<std::int64_t> rows = {1, 2, 6, 3};
+  const RowsOfRanks found = rows_of_ranks(rows, Placement(num_experts, {{3, 1}, {0, 2}}));
+  EXPECT_DOUBLE_EQ(found.fullest, 1.5);
+  EXPECT_DOUBLE_EQ(found.first, 0.5);
+  const std::vector<RowsOfRanks> layers = {found, {.fullest = 2, .first = 2}};
+  EXPECT_DOUBLE_EQ(mean_of(layers).fullest, 1.75);
+  EXPECT_DOUBLE_EQ(mean_of(layers).first, 1.25);
+  EXPECT_DOUBLE_EQ(mean_of({}).fullest, 1);
+  EXPECT_DOUBLE_EQ(rows_of_ranks(std::vector<std::int64_t>(4), in_order[0]).fullest, 1);
 }
 
 TEST(LoadStatistics, AModelWithoutExpertsIsBalanced) {

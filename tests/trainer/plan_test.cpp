@@ -145,7 +145,7 @@ TEST(Plan, IsPricedAsTheFullRecordIs) {
     const auto predicted = [&](StepRecords records) {
       const Plan plan = make_plan(c.config, c.num_ranks, vocab_size, 0, records);
       return predict_step(plan, compute_dtype(c.config.run), machine, machine.settings.front(),
-                          {.imbalance = 1.5});
+                          {.rows = {.fullest = 1.5}});
     };
     const StepPrediction once = predicted(StepRecords::alike_once);
     const StepPrediction full = predicted(StepRecords::full);
@@ -190,10 +190,11 @@ TEST(Plan, RecordsWhatItsFiguresCount) {
 TEST(Plan, KnowsThePeakOfGivenRows) {
   for (const Case& c : cases()) {
     SCOPED_TRACE(c.name);
-    const std::int64_t rows = make_plan(c.config, c.num_ranks, vocab_size).fullest().max_rows;
+    const Plan balanced = make_plan(c.config, c.num_ranks, vocab_size);
+    const std::int64_t rows = balanced.fullest().max_rows;
     const std::int64_t most = worst_case_rows(c.config, c.num_ranks);
     for (const std::int64_t planned : {rows, std::midpoint(rows, most), most})
-      EXPECT_EQ(peak_bytes_with_rows(c.config, c.num_ranks, vocab_size, planned),
+      EXPECT_EQ(peak_bytes_with_rows(c.config, balanced, vocab_size, planned),
                 make_plan(c.config, c.num_ranks, vocab_size, planned).fullest().peak_bytes)
           << planned << " rows";
   }

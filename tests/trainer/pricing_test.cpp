@@ -21,16 +21,19 @@ class Steps {
   void compute(Part part, double seconds, std::int64_t times = 1, double lag = 0) {
     add(part, seconds, times, lag, false);
   }
-  std::int64_t exchange(Part part, double seconds) { return add(part, seconds, 1, 0, true); }
+  std::int64_t exchange(Part part, double seconds, std::string_view kind = "made") {
+    return add(part, seconds, 1, 0, true, kind);
+  }
   void wait(Part part, std::int64_t exchange) { record_.add_wait(exchange, {.part = part}); }
   StepTimes times(std::vector<SimulatedSpan>* spans = nullptr) const {
     return simulate(record_, prices_, spans);
   }
 
  private:
-  std::int64_t add(Part part, double seconds, std::int64_t times, double lag, bool is_exchange) {
+  std::int64_t add(Part part, double seconds, std::int64_t times, double lag, bool is_exchange,
+                   std::string_view kind = "made") {
     WorkUnit unit;
-    unit.kind = "made";
+    unit.kind = kind;
     unit.is_exchange = is_exchange;
     unit.bytes = static_cast<double>(prices_.seconds.size());
     prices_.seconds.push_back(seconds);
@@ -92,6 +95,23 @@ TEST(Simulation, ExchangesFollowEachOther) {
   EXPECT_TRUE(spans.back().is_exchange);
   EXPECT_DOUBLE_EQ(spans.back().begin, 2);
   EXPECT_DOUBLE_EQ(spans.back().end, 6);
+}
+
+// A copy of activations beside an exchange and a computation: it slows nothing down, and is waited
+// for by itself. By hand, k 1: the exchange of 2 and 2 of the computation take 4 s, the rest of it
+// 1, and the copy of 7 ends 2 s later.
+TEST(Simulation, CopiesOfActivationsHaveAStreamOfTheirOwn) {
+  Steps steps(1);
+  const std::int64_t copy = steps.exchange(Part::spill, 7, spill_write);
+  const std::int64_t sent = steps.exchange(Part::dispatch, 2);
+  steps.compute(Part::experts, 3);
+  steps.wait(Part::combine, sent);
+  steps.wait(Part::spill, copy);
+  const StepTimes times = steps.times();
+  EXPECT_DOUBLE_EQ(times.seconds, 7);
+  EXPECT_DOUBLE_EQ(part(times, Part::experts), 5);
+  EXPECT_DOUBLE_EQ(part(times, Part::combine), 0);
+  EXPECT_DOUBLE_EQ(part(times, Part::spill), 2);
 }
 
 TEST(Simulation, TheStepEndsWithItsLastExchange) {
@@ -205,6 +225,29 @@ TEST(ExchangePrice, FollowsTheLinksThatItTakes) {
   EXPECT_DOUBLE_EQ(ring.of_host, 4e6);
   EXPECT_EQ(num_messages("all_reduce", 4, DeviceKind::cpu), 6);
   EXPECT_EQ(num_messages("values", 5, DeviceKind::cpu), 3);
+}
+
+// Both ranks of a host share its disk; in memory a copy reads and writes.
+TEST(ExchangePrice, CopiesOfActivationsGoByTheDiskOrAsCopies) {
+  MachineProfile profile = machine();
+  profile.disk_write_bytes_per_second = 1e9;
+  profile.disk_read_bytes_per_second = 2e9;
+  const MachineSetting& setting = profile.settings.front();
+  PriceGaps gaps;
+  WorkUnit copy;
+  copy.kind = spill_write;
+  copy.is_exchange = true;
+  copy.bytes = 5e4;
+  EXPECT_DOUBLE_EQ(spill_seconds(copy, profile, setting, gaps), 4 * 5e4 / 1e9);
+  copy.kind = spill_read;
+  EXPECT_DOUBLE_EQ(spill_seconds(copy, profile, setting, gaps), 4 * 5e4 / 2e9);
+  copy.kind = spill_copy;
+  EXPECT_NEAR(spill_seconds(copy, profile, setting, gaps), 1e5 / 1e10, 1e-12);
+  EXPECT_TRUE(gaps.as_copies.empty());
+  profile.disk_read_bytes_per_second = 0;
+  copy.kind = spill_read;
+  EXPECT_NEAR(spill_seconds(copy, profile, setting, gaps), 1e5 / 1e10, 1e-12);
+  EXPECT_EQ(gaps.as_copies, (std::set<std::string>{"spill_read"}));
 }
 
 TEST(Settings, AreThoseMeasuredUnlessToldOtherwise) {

@@ -15,6 +15,7 @@ constexpr std::int64_t megabyte = 1'000'000;
 // Of a file on the plan device: no memory, no file.
 class NoStore final : public ActivationStore {
  public:
+  bool is_in_memory() const override { return false; }
   void prepare(std::int64_t, std::span<const RecordTensor>, RowCapacity&) override {}
   void start_write(std::int64_t, std::span<const RecordTensor>) override {}
   void start_read(std::int64_t, std::span<const RecordTensor>) override {}

@@ -15,6 +15,7 @@ class MemoryStore final : public ActivationStore {
  public:
   explicit MemoryStore(Device& device) : device_(device) {}
 
+  bool is_in_memory() const override { return true; }
   void prepare(std::int64_t layer, std::span<const RecordTensor> record,
                RowCapacity& capacity) override;
   void start_write(std::int64_t layer, std::span<const RecordTensor> record) override;

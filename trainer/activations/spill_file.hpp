@@ -25,6 +25,7 @@ class SpillFile final : public ActivationStore {
   // For a look at what lies there, while nothing is under way.
   const hdf5::File& file() const { return datasets_; }
 
+  bool is_in_memory() const override { return false; }
   // Takes the space of the tensors of fixed size, so that a full disk shows before the first step.
   void prepare(std::int64_t layer, std::span<const RecordTensor> record,
                RowCapacity& capacity) override;

@@ -90,4 +90,16 @@ double exchange_seconds(const WorkUnit& exchange, const MachineProfile& profile,
   return messages * away.latency + seconds;
 }
 
+double spill_seconds(const WorkUnit& copy, const MachineProfile& profile,
+                     const MachineSetting& setting, PriceGaps& gaps) {
+  const double rate = copy.kind == spill_write  ? profile.disk_write_bytes_per_second
+                      : copy.kind == spill_read ? profile.disk_read_bytes_per_second
+                                                : 0;
+  if (rate > 0) return static_cast<double>(setting.ranks_per_host) * copy.bytes / rate;
+  WorkUnit in_memory = copy;
+  in_memory.bytes = 2 * copy.bytes;  // read and written
+  if (copy.kind == spill_copy) in_memory.kind = "copy";
+  return kernel_seconds(in_memory, profile, setting, gaps);
+}
+
 }  // namespace switchyard

@@ -1,5 +1,6 @@
-// Seconds of an exchange of a record, by the alpha and beta of its collective and of the links that
-// it takes.
+// Seconds of what goes on beside the compute stream of a record: an exchange, by the alpha and beta
+// of its collective and of the links that it takes; a copy of activations, by the disk's rate or,
+// between places in memory, as a copy.
 //
 // On processors ranks send to each other directly (parallel/group/mpi_exchanges.hpp): P - 1
 // messages, of which those to other hosts share the host's links with all ranks of the host. On
@@ -23,6 +24,11 @@ LinkBytes link_bytes(const WorkUnit& exchange, std::int64_t ranks_per_host, Devi
 // ConfigError if the profile has no rate for such an exchange.
 double exchange_seconds(const WorkUnit& exchange, const MachineProfile& profile,
                         const MachineSetting& setting);
+
+// All ranks of a host share its disk. Without a figure of the disk, or of copies in memory, as
+// kernel_seconds() prices what it has no table of.
+double spill_seconds(const WorkUnit& copy, const MachineProfile& profile,
+                     const MachineSetting& setting, PriceGaps& gaps);
 
 // Ranks of an exchange that share the host of the rank whose record it is of, itself among them.
 int num_on_host(const ExchangeRanks& ranks, std::int64_t ranks_per_host);

@@ -1,6 +1,6 @@
-// How many more rows the fullest rank receives than the mean, in a layer: for which all others
-// wait. From a measured load of experts to that of other layouts by a Dirichlet distribution, whose
-// concentration gives the measured one.
+// A recorded load of experts taken on to a model with other experts: by a Dirichlet distribution
+// whose concentration gives the recorded one. (In the same model it follows from where the experts
+// live: trainer/load_statistics.hpp.)
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,17 @@ namespace {
 constexpr double most_beyond = 4;  // times the largest, or a fraction of the smallest
 
 bool is_open(std::string_view axis) {
-  return axis == "rows" || axis == "bytes" || axis == "keys";
+  return axis != "out" && axis != "in" && axis != "head_dim";
+}
+// Axes that say how a kernel works, not how much.
+bool is_manner(std::string_view axis) {
+  return axis == "length" || axis == "group";
+}
+
+// The window that gives queries of `length` so many keys in the mean: w - w (w - 1) / (2 length).
+double window_of(double mean_keys, double length) {
+  const double b = length + 0.5;
+  return b - std::sqrt(std::max(0.0, b * b - 2 * length * mean_keys));
 }
 
 std::vector<double> point_of(const WorkUnit& unit, double rows_factor) {
@@ -24,7 +34,11 @@ std::vector<double> point_of(const WorkUnit& unit, double rows_factor) {
   if (unit.kind.starts_with("grouped_linear_"))
     return {rows_factor * dim(1) / std::max(1.0, dim(0)), dim(2), dim(3)};
   if (unit.kind.starts_with("linear_")) return {rows_factor * dim(0), dim(1), dim(2)};
-  if (unit.kind.starts_with("attention_") && unit.dims[0] > 0) return {dim(1), dim(3)};
+  if (axes_of(unit.kind).of_flops) {
+    const double group = dim(2) / std::max(1.0, dim(4));
+    if (unit.kind.ends_with("_window")) return {window_of(dim(1), dim(5)), dim(5), dim(3), group};
+    return {dim(1), dim(3), group};
+  }
   return {rows_factor * unit.bytes};
 }
 
@@ -42,7 +56,7 @@ double seconds_of(const WorkUnit& unit, const RateTable& table, double rows_fact
     const double least = table.axes[i].front(), most = table.axes[i].back();
     const double asked = std::max(point[i], 1e-9);
     point[i] = std::clamp(asked, least, most);
-    if (asked < least) work *= least / asked;
+    if (asked < least && !is_manner(axes.names[i])) work *= least / asked;
     const bool is_far =
         !is_open(axes.names[i]) && (asked > most_beyond * most || asked * most_beyond < least);
     if (is_far)

@@ -17,8 +17,9 @@
 namespace switchyard {
 
 // Rates of one kind of kernel over a grid of sizes. What the axes are follows from the kind
-// (axes_of): products by rows, out and in; attention by mean keys of a query and head_dim; all
-// others by bytes. Rates are FLOP/s of the two former, bytes/s of the others.
+// (axes_of): products by rows, out and in; attention by the keys of a query, head_dim and query
+// heads of a kv head, with a window by its length and that of the sequence; all others by bytes.
+// Rates are FLOP/s of the two former, bytes/s of the others.
 struct RateTable {
   std::vector<std::vector<double>> axes;  // each ascending, above 0
   std::vector<double> rates;              // one for each point of the grid, the last axis fastest
@@ -69,7 +70,7 @@ struct MachineSetting {
 };
 
 struct MachineProfile {
-  static constexpr std::int64_t format_version = 1;
+  static constexpr std::int64_t format_version = 2;
 
   std::string path;  // where it was read from
   std::string name;

@@ -60,7 +60,7 @@ std::vector<bool> units_of_routing(const WorkRecord& record) {
 std::vector<int> partners_on_host(const WorkRecord& record, int rank, std::int64_t ranks_per_host) {
   std::vector<int> partners;
   for (const WorkUnit& unit : record.works())
-    if (unit.is_exchange)
+    if (unit.is_exchange && !is_spill(unit.kind))
       partners.push_back(num_on_host(unit.ranks.seen_from(rank), ranks_per_host));
   return partners;
 }
@@ -77,6 +77,7 @@ void add_link_bytes(StepPrediction& prediction, const WorkRecord& record, Device
   for (const WorkItem& item : record.items()) {
     if (item.what != WorkItem::What::exchange) continue;
     const WorkUnit& unit = record.works()[static_cast<std::size_t>(item.unit)];
+    if (is_spill(unit.kind)) continue;
     const LinkBytes bytes = link_bytes(unit, prediction.ranks_per_host, device);
     for (std::size_t link = 0; link < num_link_classes; ++link)
       prediction.link_bytes[link] += static_cast<double>(item.times) * bytes.bytes[link];
@@ -110,24 +111,31 @@ const MachineSetting& setting_for(const MachineProfile& profile, int num_ranks,
 }
 
 UnitPrices prices_of(const WorkRecord& record, int rank, const MachineProfile& profile,
-                     const MachineSetting& setting, double imbalance, PriceGaps& gaps) {
+                     const MachineSetting& setting, const RowsOfRanks& rows, PriceGaps& gaps) {
   UnitPrices prices;
   prices.overlap_slowdown = setting.overlap_slowdown;
-  const bool is_uneven = imbalance > 1;
+  const double fullest = std::max(1.0, rows.fullest);
+  const bool is_uneven = fullest > 1;
+  const double own = is_uneven && rank == 0 ? rows.first : 1;
   const std::vector<bool> of_experts = units_of_experts(record);
   const std::vector<bool> of_routing = units_of_routing(record);
   for (std::size_t i = 0; i < record.works().size(); ++i) {
     WorkUnit unit = record.works()[i];
-    if (unit.is_exchange) unit.ranks = unit.ranks.seen_from(rank);
-    double seconds = unit.is_exchange ? exchange_seconds(unit, profile, setting)
-                                      : kernel_seconds(unit, profile, setting, gaps);
-    if (is_uneven && of_routing[i] && unit.kind == "all_to_all") seconds *= imbalance;
+    unit.ranks = unit.ranks.seen_from(rank);
+    const auto price = [&](double factor) {
+      return kernel_seconds(unit, profile, setting, gaps, factor);
+    };
+    double seconds = 0;
+    if (is_spill(unit.kind))
+      seconds = spill_seconds(unit, profile, setting, gaps);
+    else if (unit.is_exchange)
+      seconds = exchange_seconds(unit, profile, setting);
+    else
+      seconds = price(of_experts[i] ? own : 1);
+    if (of_routing[i] && unit.kind == "all_to_all") seconds *= fullest;
     prices.seconds.push_back(seconds);
     if (!is_uneven) continue;
-    prices.lag.push_back(
-        of_experts[i]
-            ? std::max(0.0, kernel_seconds(unit, profile, setting, gaps, imbalance) - seconds)
-            : 0);
+    prices.lag.push_back(of_experts[i] ? std::max(0.0, price(fullest) - seconds) : 0);
   }
   return prices;
 }
@@ -136,7 +144,7 @@ StepPrediction predict_step(const Plan& plan, DType compute, const MachineProfil
                             const MachineSetting& setting, const PredictionOptions& options) {
   StepPrediction prediction{.ranks_per_host = setting.ranks_per_host,
                             .threads = setting.threads,
-                            .imbalance = std::max(1.0, options.imbalance)};
+                            .imbalance = std::max(1.0, options.rows.fullest)};
   // Ranks take as long if they share a record and find as many partners on their hosts.
   std::set<std::pair<const WorkRecord*, std::vector<int>>> known;
   for (const RankPlan& rank : plan.ranks) {
@@ -145,7 +153,7 @@ StepPrediction predict_step(const Plan& plan, DType compute, const MachineProfil
     if (!known.emplace(&record, partners_on_host(record, rank.rank, setting.ranks_per_host)).second)
       continue;
     const UnitPrices prices =
-        prices_of(record, rank.rank, profile, setting, prediction.imbalance, prediction.gaps);
+        prices_of(record, rank.rank, profile, setting, options.rows, prediction.gaps);
     const StepTimes times = simulate(record, prices);
     if (rank.rank == 0) prediction.times = times;
     prediction.seconds = std::max(prediction.seconds, times.seconds);

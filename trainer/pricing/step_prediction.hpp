@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "trainer/load_statistics.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/pricing/exchange_price.hpp"
 #include "trainer/pricing/step_simulation.hpp"
@@ -26,14 +27,14 @@ const MachineSetting& setting_for(const MachineProfile& profile, int num_ranks,
 
 struct PredictionOptions {
   bool extrapolate = false;
-  double imbalance = 1;  // rows of the fullest rank of a layer over the mean
+  RowsOfRanks rows = {};  // mean over layers
 };
 
 struct StepPrediction {
   std::int64_t ranks_per_host = 1;
   std::int64_t threads = 1;
-  double imbalance = 1;
-  double seconds = 0;  // of the slowest rank, for which all wait
+  double imbalance = 1;  // RowsOfRanks::fullest
+  double seconds = 0;    // of the slowest rank, for which all wait
   // Of rank 0, as a run's own metrics have them. What it waits for slower ranks is in reduction.
   StepTimes times{};
   double tokens_per_second = 0;
@@ -65,6 +66,6 @@ double daly_interval(double checkpoint, double between_failures);
 
 // The prices of a record's units on one of the ranks that share it.
 UnitPrices prices_of(const WorkRecord& record, int rank, const MachineProfile& profile,
-                     const MachineSetting& setting, double imbalance, PriceGaps& gaps);
+                     const MachineSetting& setting, const RowsOfRanks& rows, PriceGaps& gaps);
 
 }  // namespace switchyard

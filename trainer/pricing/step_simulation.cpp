@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "tensor/error.hpp"
 
 namespace switchyard {
 
 namespace {
+
+// What goes on beside the compute stream.
+enum class Lane : std::uint8_t { exchanges, copies };
+constexpr std::size_t num_lanes = 2;
 
 class Streams {
  public:
@@ -18,50 +24,81 @@ class Streams {
   double now() const { return now_; }
 
   void compute(double seconds) {
-    while (!under_way_.empty() && seconds > 0) {
-      Exchange& first = under_way_.front();
-      const double both = std::min(seconds, first.left);
-      now_ += both * slowdown_;
+    while (seconds > 0 && any_under_way()) {
+      const double factor = lane(Lane::exchanges).under_way.empty() ? 1 : slowdown_;
+      const double both = std::min(seconds, time_to_next(factor) / factor);
       seconds -= both;
-      first.left -= both;
-      if (first.left <= 0) end_first();
+      pass(both * factor, factor);
     }
     now_ += seconds;
   }
 
-  void start_exchange(std::int64_t item, double seconds) {
-    if (under_way_.empty()) begin_ = now_;
-    under_way_.push_back({.number = num_started_++, .item = item, .left = seconds});
+  void start(Lane on, std::int64_t item, double seconds) {
+    LaneState& state = lane(on);
+    if (state.under_way.empty()) state.begin = now_;
+    state.under_way.push_back({.number = std::ssize(lane_of_), .item = item, .left = seconds});
+    lane_of_.push_back(on);
   }
 
   // The number counts from 0 in the order of starts.
   void wait(std::int64_t number) {
-    while (!under_way_.empty() && under_way_.front().number <= number) {
-      now_ += under_way_.front().left;
-      end_first();
-    }
+    const std::deque<Work>& queue = lane(lane_of_[static_cast<std::size_t>(number)]).under_way;
+    while (!queue.empty() && queue.front().number <= number) pass(time_to_next(1), 1);
   }
-  void wait_all() { wait(num_started_); }
+  void wait_all() {
+    while (any_under_way()) pass(time_to_next(1), 1);
+  }
 
  private:
-  struct Exchange {
+  struct Work {
     std::int64_t number = 0;
     std::int64_t item = 0;
     double left = 0;  // seconds, alone
   };
+  struct LaneState {
+    std::deque<Work> under_way;  // in the order of the stream: the first is at work
+    double begin = 0;            // of the first
+  };
 
-  void end_first() {
-    if (spans_ != nullptr) spans_->push_back({true, under_way_.front().item, begin_, now_});
-    under_way_.pop_front();
-    begin_ = now_;
+  LaneState& lane(Lane which) { return lanes_[static_cast<std::size_t>(which)]; }
+  bool any_under_way() const {
+    return std::ranges::any_of(lanes_,
+                               [](const LaneState& each) { return !each.under_way.empty(); });
+  }
+
+  // Until the first of a lane is done, where exchanges go at 1 / slower of their speed.
+  double time_to_next(double slower) {
+    double least = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < num_lanes; ++i)
+      if (!lanes_[i].under_way.empty())
+        least = std::min(least, lanes_[i].under_way.front().left * speed_cost(i, slower));
+    return least;
+  }
+  static double speed_cost(std::size_t which, double slower) {
+    return which == static_cast<std::size_t>(Lane::exchanges) ? slower : 1;
+  }
+
+  // Lets so many seconds go by, in which no lane ends more than its first.
+  void pass(double seconds, double slower) {
+    now_ += seconds;
+    for (std::size_t i = 0; i < num_lanes; ++i) {
+      LaneState& state = lanes_[i];
+      if (state.under_way.empty()) continue;
+      Work& first = state.under_way.front();
+      first.left -= seconds / speed_cost(i, slower);
+      // Less than what rounding leaves.
+      if (first.left > 1e-12 * now_) continue;
+      if (spans_ != nullptr) spans_->push_back({true, first.item, state.begin, now_});
+      state.under_way.pop_front();
+      state.begin = now_;
+    }
   }
 
   double slowdown_;
   std::vector<SimulatedSpan>* spans_;
-  std::deque<Exchange> under_way_;  // in the order of the stream: the first is at work
-  double begin_ = 0;                // of the first
+  std::array<LaneState, num_lanes> lanes_;
+  std::vector<Lane> lane_of_;  // by number
   double now_ = 0;
-  std::int64_t num_started_ = 0;
 };
 
 template <std::size_t N>
@@ -98,9 +135,11 @@ StepTimes simulate(const WorkRecord& record, const UnitPrices& prices,
       const auto unit = static_cast<std::size_t>(item.unit);
       const double seconds = static_cast<double>(item.times) * prices.seconds[unit];
       if (item.what == WorkItem::What::exchange) {
-        streams.start_exchange(static_cast<std::int64_t>(i), seconds + lag);
-        times.exchanges[part] += seconds + lag;
-        lag = 0;
+        const bool is_copy = is_spill(record.works()[unit].kind);
+        const double late = is_copy ? 0 : std::exchange(lag, 0);
+        streams.start(is_copy ? Lane::copies : Lane::exchanges, static_cast<std::int64_t>(i),
+                      seconds + late);
+        times.exchanges[part] += seconds + late;
       } else {
         streams.compute(seconds);
         if (!prices.lag.empty()) lag += static_cast<double>(item.times) * prices.lag[unit];

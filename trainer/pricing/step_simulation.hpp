@@ -1,7 +1,8 @@
 // The streams of a step as an event simulation: kernels follow each other on the compute stream,
-// exchanges on the communication stream beside it, and the former waits for the latter where the
-// program does. While both are at work, each goes at 1 / (1 + k) of its speed, so that a
-// computation Tc beside an exchange Tm takes max(Tc, Tm) + k min(Tc, Tm).
+// exchanges on the communication stream beside it, copies of activations on one of their own, and
+// the first waits for the others where the program does. While an exchange is at work beside a
+// computation, each goes at 1 / (1 + k) of its speed, so that a computation Tc beside an exchange
+// Tm takes max(Tc, Tm) + k min(Tc, Tm). Copies of activations slow nothing down.
 #pragma once
 
 #include <array>

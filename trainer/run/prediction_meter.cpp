@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "tensor/error.hpp"
-#include "trainer/pricing/imbalance.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {
@@ -30,11 +29,7 @@ double median_of(std::vector<double> values) {
 
 PredictionMeter::PredictionMeter(const Plan& plan, const Config& config, const RunMachine& machine,
                                  const RanksOfHost& ranks, Profile& profile)
-    : plan_(plan),
-      compute_(compute_dtype(config.run)),
-      num_experts_(config.experts.num_experts),
-      machine_(machine),
-      parts_(profile) {
+    : plan_(plan), compute_(compute_dtype(config.run)), machine_(machine), parts_(profile) {
   if (!machine_.profile) return;
   try {
     setting_ = &setting_for(*machine_.profile, plan.num_ranks, ranks, false);
@@ -49,11 +44,14 @@ void PredictionMeter::begin_step() {
   if (is_on()) parts_.begin_step();
 }
 
-void PredictionMeter::end_step(double seconds, const std::vector<double>& load_by_layer) {
+void PredictionMeter::end_step(double seconds, const ExpertLoad& load) {
   if (!is_on()) return;
   const PartSeconds of_parts = parts_.end_step();
-  for (const double load : load_by_layer) sum_of_load_ += load;
-  num_loads_ += std::ssize(load_by_layer);
+  for (const LayerLoad& layer : load.layers) {
+    sum_of_rows_.fullest += layer.of_ranks.fullest;
+    sum_of_rows_.first += layer.of_ranks.first;
+  }
+  num_loads_ += std::ssize(load.layers);
   if (++num_steps_ <= num_first_steps) return;
   if (seconds_.size() == most_kept) {
     seconds_.erase(seconds_.begin());
@@ -63,12 +61,10 @@ void PredictionMeter::end_step(double seconds, const std::vector<double>& load_b
   part_seconds_.push_back(of_parts);
 }
 
-double PredictionMeter::imbalance() const {
-  const std::int64_t num_ranks = plan_.parallel.expert;
-  if (num_loads_ == 0 || num_ranks < 2) return 1;
-  const double load = std::max(1.0, sum_of_load_ / static_cast<double>(num_loads_));
-  return dirichlet_max_over_mean(concentration_of_load(load, num_experts_), num_experts_,
-                                 num_ranks);
+RowsOfRanks PredictionMeter::rows() const {
+  if (num_loads_ == 0) return {};
+  const auto count = static_cast<double>(num_loads_);
+  return {sum_of_rows_.fullest / count, sum_of_rows_.first / count};
 }
 
 PredictedSteps PredictionMeter::result() const {
@@ -78,7 +74,7 @@ PredictedSteps PredictionMeter::result() const {
     return steps;
   }
   const StepPrediction predicted = predict_step(plan_, compute_, *machine_.profile, *setting_,
-                                                {.extrapolate = true, .imbalance = imbalance()});
+                                                {.extrapolate = true, .rows = rows()});
   steps.profile = machine_.profile->path;
   steps.imbalance = predicted.imbalance;
   steps.step = predicted.seconds;

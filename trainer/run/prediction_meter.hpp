@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tensor/profile.hpp"
+#include "trainer/load_statistics.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/pricing/step_prediction.hpp"
 #include "trainer/run/part_meter.hpp"
@@ -24,7 +25,7 @@ struct RunMachine {
 struct PredictedSteps {
   std::string profile;   // its path; empty: nothing was foretold
   std::string why_not;   // then
-  double imbalance = 1;  // rows of the fullest rank over the mean, from the experts' measured load
+  double imbalance = 1;  // rows of the fullest rank over the mean, as measured
   double step = 0;
   PartSeconds parts{};
   std::int64_t num_measured = 0;  // steps; 0: none yet
@@ -41,24 +42,22 @@ class PredictionMeter {
 
   bool is_on() const { return setting_ != nullptr; }
   void begin_step();
-  // load_by_layer: rows of the fullest expert over the mean.
-  void end_step(double seconds, const std::vector<double>& load_by_layer);
+  void end_step(double seconds, const ExpertLoad& load);
   // With the load of the experts so far.
   PredictedSteps result() const;
 
  private:
-  double imbalance() const;
+  RowsOfRanks rows() const;
 
   const Plan& plan_;
   DType compute_;
-  std::int64_t num_experts_;
   RunMachine machine_;
   const MachineSetting* setting_ = nullptr;  // of machine_; null: nothing is foretold
   PartMeter parts_;
   std::int64_t num_steps_ = 0;
   std::vector<double> seconds_;            // of the steps that count
   std::vector<PartSeconds> part_seconds_;  // likewise
-  double sum_of_load_ = 0;                 // over layers and steps
+  RowsOfRanks sum_of_rows_{0, 0};          // over layers and steps
   std::int64_t num_loads_ = 0;
 };
 

@@ -224,7 +224,7 @@ void Run::record_planned_memory() {
   std::optional<PlannedAtRows> at_rows;
   if (rows > 0)
     at_rows = {.rows = rows,
-               .memory_bytes = peak_bytes_with_rows(config_, world_.size(), vocab_size_, rows)};
+               .memory_bytes = peak_bytes_with_rows(config_, plan_, vocab_size_, rows)};
   try {
     write_record(at_rows);
   } catch (const IoError& error) {  // the run itself is whole
@@ -254,7 +254,7 @@ void Run::take_step() {
   const Clock::time_point started = Clock::now();
   last_ = trainer().step(state_.step + 1, *source_, [this](HostFigures& mine) { add_to(mine); });
   const double seconds = seconds_since(started);
-  if (prediction_) prediction_->end_step(seconds, last_.load.by_layer);
+  if (prediction_) prediction_->end_step(seconds, last_.load);
   if (traces) trace_->end_step();
   std::vector<LayerSeconds> layer_seconds;
   if (measures_layers) layer_seconds = layer_meter_->end_step();
