@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <thread>
 
 #include "kernels/peak.hpp"
@@ -141,14 +142,18 @@ void fill_random(const TensorView& view, std::uint32_t stream) {
     for (std::size_t j = 0; j < std::min<std::size_t>(4, drawn.size() - i); ++j)
       drawn[i + j] = 2 * uniform(words[j]) - 1;
   }
-  const auto value_at = [&](std::int64_t i) {
-    return drawn[static_cast<std::size_t>(i % num_drawn)];
+  const auto repeat = [&]<typename T>(std::span<T> values, std::span<const T> pattern) {
+    for (std::size_t i = 0; i < values.size(); i += pattern.size())
+      std::ranges::copy(pattern.first(std::min(pattern.size(), values.size() - i)),
+                        values.begin() + static_cast<std::ptrdiff_t>(i));
   };
-  for (std::int64_t i = 0; i < view.numel(); ++i)
-    if (view.dtype == DType::f32)
-      view.host<float>()[i] = value_at(i);
-    else
-      view.host<BFloat16>()[i] = to_bf16(value_at(i));
+  if (view.dtype == DType::f32) {
+    repeat(view.host_span<float>(), std::span<const float>(drawn));
+    return;
+  }
+  std::vector<BFloat16> rounded(drawn.size());
+  std::ranges::transform(drawn, rounded.begin(), [](float value) { return to_bf16(value); });
+  repeat(view.host_span<BFloat16>(), std::span<const BFloat16>(rounded));
 }
 
 std::string_view precision_name(DType dtype) {

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <utility>
 
-#include "trainer/run/chrome_trace.hpp"
+#include "trainer/run/meters/chrome_trace.hpp"
 
 namespace switchyard {
 

@@ -77,8 +77,9 @@ void take_line(RunData& run, const Json& line) {
                             .lost_seconds = number(line, "lost_seconds"),
                             .reason = text(line, "reason")});
   } else if (line.contains("validation_loss")) {
-    run.evaluations.push_back(
-        {.step = number(line, "step"), .loss = number(line, "validation_loss")});
+    run.evaluations.push_back({.step = number(line, "step"),
+                               .loss = number(line, "validation_loss"),
+                               .accuracy = number(line, "validation_accuracy")});
   } else if (line.contains("loss")) {
     run.steps.push_back(step_of(line));
   }

@@ -44,6 +44,7 @@ struct LayerData {
 struct Evaluation {
   double step = 0;
   double loss = unknown;
+  double accuracy = unknown;  // of runs that measure it
 };
 
 struct Restart {

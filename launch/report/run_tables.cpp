@@ -52,6 +52,10 @@ double share_of_peak(const RunData& run) {
   return median_of(values) / run.record->peak_flops_per_second;
 }
 
+Evaluation last_evaluation(const RunData& run) {
+  return run.evaluations.empty() ? Evaluation{} : run.evaluations.back();
+}
+
 std::string layout_text(const RunData& run) {
   if (!run.record || !std::isfinite(run.record->data)) return "–";
   const RecordData& record = *run.record;
@@ -63,6 +67,8 @@ std::string layout_text(const RunData& run) {
 }  // namespace
 
 std::string runs_table(const std::vector<RunData>& runs) {
+  const bool with_accuracy = std::ranges::any_of(
+      runs, [](const RunData& run) { return std::isfinite(last_evaluation(run).accuracy); });
   Table table{.heads = {"run", "ended", "ranks", "layout", "parameters", "active", "steps",
                         "tokens", "training loss", "validation loss", "tokens/s", "of peak",
                         "time of steps", "memory", "restarts"},
@@ -76,18 +82,22 @@ std::string runs_table(const std::vector<RunData>& runs) {
          figure_cell(of_last_step(run, &StepData::step),
                      fmt::format("{:.0f}", of_last_step(run, &StepData::step))),
          count_cell(of_last_step(run, &StepData::num_tokens)), loss_cell(train_loss(run)),
-         loss_cell(run.evaluations.empty() ? unknown : run.evaluations.back().loss),
-         count_cell(usual_tokens_per_second(run)), percent_cell(share_of_peak(run)),
-         figure_cell(seconds, format_duration(seconds)),
+         loss_cell(last_evaluation(run).loss), count_cell(usual_tokens_per_second(run)),
+         percent_cell(share_of_peak(run)), figure_cell(seconds, format_duration(seconds)),
          bytes_cell(of_last_step(run, &StepData::memory_bytes)),
          figure_cell(static_cast<double>(run.restarts.size()),
                      std::to_string(run.restarts.size()))});
+    if (with_accuracy) table.rows.back().push_back(percent_cell(last_evaluation(run).accuracy));
   }
+  if (with_accuracy) table.heads.push_back("right (validation)");
   return table_html(table) +
          paragraph(
              "Training loss: the mean cross-entropy of the last 5 % of the steps, in nats a token. "
              "Tokens/s and the share of the peak (of dense products, measured as the run started): "
-             "medians of steps. Memory: the peak of the fullest rank.");
+             "medians of steps. Memory: the peak of the fullest rank.") +
+         (with_accuracy ? paragraph("Right: the share of the targets of the last evaluation that "
+                                    "were the most probable token.")
+                        : "");
 }
 
 std::string repeat_text(const std::vector<RunData>& runs) {

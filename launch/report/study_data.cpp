@@ -125,10 +125,12 @@ void take_curves(StudyData& study, const StudyTable& curves) {
 void take_evaluations(StudyData& study, const StudyTable& validation) {
   const Columns columns(validation);
   const std::vector<double> owners = columns.numbers("point"), steps = columns.numbers("step"),
-                            losses = columns.numbers("validation_loss");
+                            losses = columns.numbers("validation_loss"),
+                            accuracies = columns.numbers("validation_accuracy");
   for (std::size_t row = 0; row < owners.size(); ++row)
     if (RunData* point = point_at(study, owners[row]))
-      point->evaluations.push_back({.step = steps[row], .loss = losses[row]});
+      point->evaluations.push_back(
+          {.step = steps[row], .loss = losses[row], .accuracy = accuracies[row]});
 }
 
 void take_head(StudyData& study, const StudyTable& head) {

@@ -138,6 +138,8 @@ void set_measured(Table& table, const StudyPoint& point, const RunData& run) {
                                      : has_final_validation ? "validation"
                                                             : "train"));
   table.set("validation_loss", validation);
+  table.set("validation_accuracy",
+            run.evaluations.empty() ? unknown : run.evaluations.back().accuracy);
   table.set("train_loss", train_loss);
   table.set("seconds", has_steps ? report::total_seconds(run) : unknown);
   table.set("step_seconds", has_steps ? median_seconds(run) : unknown);
@@ -212,6 +214,7 @@ void add_curve(StudyTables& tables, std::int64_t point, const RunData& run) {
     tables.validation.set("point", point);
     tables.validation.set("step", whole(evaluation.step));
     tables.validation.set("validation_loss", evaluation.loss);
+    tables.validation.set("validation_accuracy", evaluation.accuracy);
   }
 }
 

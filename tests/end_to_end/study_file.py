@@ -30,6 +30,7 @@ assert set(a["status"]) == {"done"} and set(a["loss_kind"]) == {"validation"}
 assert (a["num_steps"] == a["planned_steps"]).all() and (a["num_tokens"] == a["planned_tokens"]).all()
 assert (abs(a["flops"] / a["planned_flops"] - 1) < 1e-12).all()
 assert sorted(set(a["seed"])) == [1, 2] and sorted(set(a["num_ranks"])) == [1, 2]
+assert ((0 <= a["validation_accuracy"]) & (a["validation_accuracy"] <= 1)).all(), a["validation_accuracy"]
 
 # The iso-FLOP family meets its budget to half a step; the learning rate follows its rule.
 dense = a["set"] == "dense"

@@ -13,6 +13,7 @@ prepare_corpus "$switchyard"
 write_config base.yaml <<'YAML'
 train: {num_steps: 6, global_batch: 4}
 optimizer: {warmup_steps: 2}
+evaluate: {accuracy: true}
 YAML
 write_study() {  # NAME OUTPUT
   cat <<YAML

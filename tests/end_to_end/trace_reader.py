@@ -44,4 +44,33 @@ if ranks > 1:
     begins = [min(e["ts"] for e in spans if e["pid"] == r and e["cat"] == "step") for r in range(ranks)]
     ends = [max(e["ts"] + e["dur"] for e in spans if e["pid"] == r and e["cat"] == "step") for r in range(ranks)]
     assert max(begins) < min(ends), "steps of the ranks do not overlap"
-print(f"{len(spans)} spans")
+
+# Perfetto's own message classes take every event with the types that they ask, where its package is installed.
+try:
+    from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace
+except ImportError:
+    print(f"{len(spans)} spans; Perfetto's package is not installed")
+    sys.exit()
+
+
+def taken(message, event):
+    """The event in Perfetto's ChromeTraceEvent, whose times are whole microseconds."""
+    message.name, message.phase = event["name"], ord(event["ph"])
+    message.process_id, message.thread_id = event["pid"], event["tid"]
+    if event["ph"] == "X":
+        message.timestamp, message.duration = round(event["ts"]), round(event["dur"])
+        message.category_group_name = event["cat"]
+    for name, value in event.get("args", {}).items():
+        arg = message.args.add(name=name)
+        setattr(arg, {str: "string_value", int: "int_value", float: "double_value", bool: "bool_value"}[type(value)], value)
+
+
+message = Trace()
+packet = message.packet.add()
+for event in events:
+    taken(packet.chrome_events.trace_events.add(), event)
+back = Trace.FromString(message.SerializeToString()).packet[0].chrome_events.trace_events
+assert [(e.name, chr(e.phase), e.process_id, e.thread_id) for e in back] == [
+    (e["name"], e["ph"], e["pid"], e["tid"]) for e in events]
+assert sum(e.duration for e in back) == sum(round(e["dur"]) for e in spans)
+print(f"{len(spans)} spans, as Perfetto's message classes take them")

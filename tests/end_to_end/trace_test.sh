@@ -30,10 +30,10 @@ expect_lines 1 "profile.steps=12..10: a range goes upwards: 10..12"
 
 expect 0 "$switchyard" report run --output page.html
 if [[ -x /usr/bin/python3 ]]; then
-  expect 0 /usr/bin/python3 "$readers/trace_reader.py" run/traces/steps-2-3.json "$ranks" 2 3
-  expect 0 /usr/bin/python3 "$readers/trace_reader.py" run/traces/step-11.json "$ranks" 11 11
-  for python in /usr/bin/python3 python3; do  # an own one may have TensorBoard
+  for python in /usr/bin/python3 python3; do  # an own one may have TensorBoard and Perfetto
     command -v "$python" >/dev/null || continue
+    expect 0 "$python" "$readers/trace_reader.py" run/traces/steps-2-3.json "$ranks" 2 3
+    expect 0 "$python" "$readers/trace_reader.py" run/traces/step-11.json "$ranks" 11 11
     expect 0 "$python" "$readers/event_reader.py" run/events run/metrics.jsonl
     [[ $out == "2 files"* ]] || fail "event files: $out"
   done

@@ -1,4 +1,4 @@
-#include "trainer/run/chrome_trace.hpp"
+#include "trainer/run/meters/chrome_trace.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The clocks of ranks are compared by when each enters and leaves the same barriers.
-#include "trainer/run/clock_offsets.hpp"
+#include "trainer/run/meters/clock_offsets.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/run/event_file.hpp"
+#include "trainer/run/meters/event_file.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/run/restart_history.hpp"
+#include "trainer/run/meters/restart_history.hpp"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

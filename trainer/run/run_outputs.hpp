@@ -7,9 +7,9 @@
 #include <string>
 
 #include "trainer/config.hpp"
-#include "trainer/run/event_file.hpp"
-#include "trainer/run/metrics.hpp"
-#include "trainer/run/part_meter.hpp"
+#include "trainer/run/meters/event_file.hpp"
+#include "trainer/run/meters/metrics.hpp"
+#include "trainer/run/meters/part_meter.hpp"
 
 namespace switchyard {
 

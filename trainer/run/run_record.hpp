@@ -8,7 +8,7 @@
 
 #include "parallel/group/topology.hpp"
 #include "trainer/plan.hpp"
-#include "trainer/run/prediction_meter.hpp"
+#include "trainer/run/meters/prediction_meter.hpp"
 
 namespace switchyard {
 

@@ -9,7 +9,7 @@
 #include "tensor/error.hpp"
 #include "trainer/config.hpp"
 #include "trainer/config_text.hpp"
-#include "trainer/run/prediction_meter.hpp"
+#include "trainer/run/meters/prediction_meter.hpp"
 #include "trainer/run/run_marker.hpp"
 #include "trainer/watch/stop_signal.hpp"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/run/metrics.hpp"
+#include "trainer/run/meters/metrics.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {

@@ -1,4 +1,4 @@
-#include "trainer/run/event_file.hpp"
+#include "trainer/run/meters/event_file.hpp"
 
 #include <fmt/core.h>
 #include <unistd.h>
@@ -11,7 +11,7 @@
 #include <filesystem>
 
 #include "tensor/error.hpp"
-#include "trainer/run/restart_history.hpp"
+#include "trainer/run/meters/restart_history.hpp"
 
 namespace switchyard {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/run/clock_offsets.hpp"
+#include "trainer/run/meters/clock_offsets.hpp"
 
 #include <algorithm>
 #include <limits>

@@ -1,7 +1,7 @@
 // What spilling costs in a step, over all ranks.
 #pragma once
 
-#include "trainer/run/metrics.hpp"
+#include "trainer/run/meters/metrics.hpp"
 #include "trainer/trainer.hpp"
 
 namespace switchyard {

@@ -1,4 +1,4 @@
-#include "trainer/run/layer_meter.hpp"
+#include "trainer/run/meters/layer_meter.hpp"
 
 #include <algorithm>
 #include <utility>

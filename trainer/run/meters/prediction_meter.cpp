@@ -1,4 +1,4 @@
-#include "trainer/run/prediction_meter.hpp"
+#include "trainer/run/meters/prediction_meter.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

@@ -1,7 +1,7 @@
 // Traces chosen steps of all ranks (`profile.steps`): where each rank's computation was and which
 // exchanges were under way, in RUN/traces/steps-A-B.json, a file for steps that follow each other
-// (trainer/run/chrome_trace.hpp). Ranks have one clock there: that of rank 0's host, to what was
-// measured. Of other steps nothing is kept.
+// (trainer/run/meters/chrome_trace.hpp). Ranks have one clock there: that of rank 0's host, to what
+// was measured. Of other steps nothing is kept.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 #include "parallel/group/group.hpp"
 #include "tensor/device.hpp"
-#include "trainer/run/chrome_trace.hpp"
+#include "trainer/run/meters/chrome_trace.hpp"
 
 namespace switchyard {
 

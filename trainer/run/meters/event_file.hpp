@@ -13,7 +13,7 @@
 #include <string>
 #include <string_view>
 
-#include "trainer/run/metrics.hpp"
+#include "trainer/run/meters/metrics.hpp"
 
 namespace switchyard {
 

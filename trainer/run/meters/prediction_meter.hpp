@@ -11,7 +11,7 @@
 #include "trainer/load_statistics.hpp"
 #include "trainer/plan.hpp"
 #include "trainer/pricing/step_prediction.hpp"
-#include "trainer/run/part_meter.hpp"
+#include "trainer/run/meters/part_meter.hpp"
 
 namespace switchyard {
 

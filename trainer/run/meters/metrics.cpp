@@ -1,4 +1,4 @@
-#include "trainer/run/metrics.hpp"
+#include "trainer/run/meters/metrics.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

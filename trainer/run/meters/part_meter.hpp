@@ -2,7 +2,7 @@
 #pragma once
 
 #include "tensor/profile.hpp"
-#include "trainer/run/metrics.hpp"
+#include "trainer/run/meters/metrics.hpp"
 
 namespace switchyard {
 

@@ -13,7 +13,7 @@
 #include <optional>
 #include <string>
 
-#include "trainer/run/metrics.hpp"
+#include "trainer/run/meters/metrics.hpp"
 
 namespace switchyard {
 

@@ -1,4 +1,4 @@
-#include "trainer/run/restart_history.hpp"
+#include "trainer/run/meters/restart_history.hpp"
 
 #include <fmt/core.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-#include "trainer/run/spill_meter.hpp"
+#include "trainer/run/meters/spill_meter.hpp"
 
 namespace switchyard {
 

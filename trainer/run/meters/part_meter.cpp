@@ -1,4 +1,4 @@
-#include "trainer/run/part_meter.hpp"
+#include "trainer/run/meters/part_meter.hpp"
 
 namespace switchyard {
 

@@ -1,4 +1,4 @@
-#include "trainer/run/step_trace.hpp"
+#include "trainer/run/meters/step_trace.hpp"
 
 #include <fmt/core.h>
 
@@ -8,7 +8,7 @@
 
 #include "data/files/atomic_file.hpp"
 #include "trainer/agreement.hpp"
-#include "trainer/run/clock_offsets.hpp"
+#include "trainer/run/meters/clock_offsets.hpp"
 
 namespace switchyard {
 namespace {
