@@ -233,4 +233,50 @@ void write_sparse_layers(const Config& config, ConfigJson& json) {
   json.set_integers("mlp_only_layers", dense);
 }
 
+void read_attention_bias(const ConfigJson& json, Config& config) {
+  config.model.qkv_bias = config.model.output_bias = json.flag("attention_bias", false);
+}
+void write_attention_bias(const Config& config, ConfigJson& json) {
+  json.set_flag("attention_bias", config.model.qkv_bias);
+}
+
+// One window, of all layers.
+void write_window(const Config& config, ConfigJson& json) {
+  if (const std::int64_t window = window_of(config.model); window > 0)
+    json.set("sliding_window", window);
+  else
+    json.set_null("sliding_window");
+}
+void read_qwen_window(const ConfigJson& json, bool by_layer, Config& config) {
+  const bool slides = json.flag("use_sliding_window", false) && json.has("sliding_window");
+  const std::int64_t first = by_layer ? json.integer("max_window_layers", 28) : 0;
+  read_windows(json, slides, first, config);
+}
+void write_qwen_window(const Config& config, ConfigJson& json) {
+  write_layer_types(config, json);
+  json.set_flag("use_sliding_window", window_of(config.model) > 0);
+  json.set("max_window_layers", config.model.num_layers);
+}
+
+// The choices of a published router without groups: a softmax over all experts.
+void read_top_k(const ConfigJson& json, std::int64_t num_experts, std::int64_t default_top_k,
+                double default_balance, Config& config) {
+  ExpertsConfig& to = config.experts;
+  to.num_experts = num_experts;
+  to.top_k = json.integer("num_experts_per_tok", default_top_k);
+  to.every = 1;
+  to.first_dense = 0;
+  to.balance_weight = json.real("router_aux_loss_coef", default_balance);
+  to.balance_reduction = BalanceReduction::mean;
+  to.z_weight = 0;
+  to.shared = {};
+  to.router = {};
+}
+
+void write_top_k(const Config& config, ConfigJson& json) {
+  json.set("num_experts_per_tok", config.experts.top_k);
+  json.set("router_aux_loss_coef", config.experts.balance_weight);
+  json.set_flag("output_router_logits", false);
+}
+
 }  // namespace switchyard

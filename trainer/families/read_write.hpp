@@ -32,4 +32,18 @@ std::int64_t window_of(const ModelConfig& model);
 void read_sparse_layers(const ConfigJson& json, Config& config);
 void write_sparse_layers(const Config& config, ConfigJson& json);
 
+// attention_bias: of queries, keys, values and the output alike.
+void read_attention_bias(const ConfigJson& json, Config& config);
+void write_attention_bias(const Config& config, ConfigJson& json);
+// One window, of all layers.
+void write_window(const Config& config, ConfigJson& json);
+// use_sliding_window and, by_layer, max_window_layers, as Qwen's families have them.
+void read_qwen_window(const ConfigJson& json, bool by_layer, Config& config);
+void write_qwen_window(const Config& config, ConfigJson& json);
+
+// The choices of a published router without groups: a softmax over all experts.
+void read_top_k(const ConfigJson& json, std::int64_t num_experts, std::int64_t default_top_k,
+                double default_balance, Config& config);
+void write_top_k(const Config& config, ConfigJson& json);
+
 }  // namespace switchyard
