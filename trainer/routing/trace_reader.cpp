@@ -14,6 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* sequence_ids_name = "sequence_ids";
+
 // The traces in `folder`, in the order of their first steps.
 std::vector<std::string> traces_in(const fs::path& folder) {
   std::vector<std::pair<std::int64_t, std::string>> found;
@@ -46,6 +48,31 @@ std::vector<std::string> find_traces(const std::string& path) {
   return files;
 }
 
+void check_shape(const TraceShape& shape, const std::string& path) {
+  // What is counted by two experts is as large as their number squared.
+  constexpr std::int64_t most_experts = 1 << 14;
+  if (shape.top_k < 1 || shape.top_k > shape.num_experts || shape.num_experts > most_experts)
+    throw DataError(
+        fmt::format("{}: says that a token has {} of {} experts, of which there may "
+                    "be {}",
+                    path, shape.top_k, shape.num_experts, most_experts));
+  if (shape.sequence_length < 1) throw DataError(path + ": has no positions");
+}
+
+// Of all ranks' files. HDF5 would show zeros for those that are missing.
+std::int64_t bytes_of_ranks(const std::string& path, int num_ranks) {
+  if (num_ranks < 1) throw DataError(path + ": says that it is of no rank");
+  const fs::path folder = fs::path(path).parent_path();
+  std::int64_t bytes = 0;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const std::string part = (folder / trace_format::rank_file(rank)).string();
+    if (!hdf5::has_signature(part))
+      throw DataError(fmt::format("{}: is missing or damaged; it belongs to {}", part, path));
+    bytes += static_cast<std::int64_t>(fs::file_size(part));
+  }
+  return bytes;
+}
+
 }  // namespace
 
 TraceReader::TraceReader(const std::string& path) : path_(path) {
@@ -64,18 +91,15 @@ void TraceReader::add(const std::string& path) {
   TraceShape shape{.layers = file.open_dataset("layers").read_all<std::int64_t>(),
                    .num_experts = file.integer_attribute("/", "num_experts"),
                    .top_k = file.integer_attribute("/", "top_k"),
-                   .sequence_length = choices[2]};
+                   .sequence_length = choices.num_dims() == 4 ? choices[2] : 0};
+  check_shape(shape, path);
   if (!files_.empty() && shape != shape_)
     throw DataError(path + ": is of another model than the traces beside it; name one of them");
-  // HDF5 would show zeros for those that are missing.
-  const fs::path folder = fs::path(path).parent_path();
-  for (int rank = 0; rank < file.integer_attribute("/", "num_ranks"); ++rank) {
-    const std::string part = (folder / trace_format::rank_file(rank)).string();
-    if (!hdf5::has_signature(part))
-      throw DataError(fmt::format("{}: is missing or damaged; it belongs to {}", part, path));
-  }
   shape_ = std::move(shape);
-  for (const std::int64_t step : steps) files_[step] = path;
+  const std::int64_t bytes =
+      bytes_of_ranks(path, static_cast<int>(std::clamp<std::int64_t>(
+                               file.integer_attribute("/", "num_ranks"), 0, 1 << 30)));
+  for (const std::int64_t step : steps) files_[step] = {path, bytes};
 }
 
 std::vector<std::int64_t> TraceReader::steps() const {
@@ -90,10 +114,10 @@ const hdf5::File& TraceReader::file_of(std::int64_t step) const {
     throw DataError(fmt::format("{}: the trace has no step {}; it has {} from {} to {}", path_,
                                 step, files_.size(), files_.begin()->first,
                                 files_.rbegin()->first));
-  if (open_path_ != file->second) {
+  if (open_path_ != file->second.path) {
     datasets_.clear();
-    open_file_ = std::make_unique<hdf5::File>(hdf5::File::open(file->second));
-    open_path_ = file->second;
+    open_file_ = std::make_unique<hdf5::File>(hdf5::File::open(file->second.path));
+    open_path_ = file->second.path;
   }
   return *open_file_;
 }
@@ -105,7 +129,24 @@ const hdf5::Dataset& TraceReader::dataset(std::int64_t step, const std::string& 
   if (known != datasets_.end()) return known->second;
   constexpr std::size_t most_open = 8;
   if (datasets_.size() >= most_open) datasets_.clear();
-  return datasets_.emplace(path, file.open_dataset(path)).first->second;
+  hdf5::Dataset opened = file.open_dataset(path);
+  check(step, name, opened);
+  return datasets_.emplace(path, std::move(opened)).first->second;
+}
+
+// What a dataset claims, before anybody makes room for it.
+void TraceReader::check(std::int64_t step, const std::string& name,
+                        const hdf5::Dataset& dataset) const {
+  if (dataset.is_virtual() &&
+      dataset.shape().numel() > files_.at(step).rank_bytes / size_of(dataset.type()))
+    throw DataError(fmt::format("{}: {} claims more than the files of the ranks hold", open_path_,
+                                dataset.name()));
+  if (name == sequence_ids_name) {
+    dataset.expect_shape({dataset.shape().numel()});
+    return;
+  }
+  dataset.expect_shape({std::ssize(shape_.layers), std::ssize(sequence_ids(step)),
+                        shape_.sequence_length, shape_.top_k});
 }
 
 bool TraceReader::has(std::int64_t step, const std::string& name) const {
@@ -113,7 +154,7 @@ bool TraceReader::has(std::int64_t step, const std::string& name) const {
 }
 
 std::vector<std::int64_t> TraceReader::sequence_ids(std::int64_t step) const {
-  return dataset(step, "sequence_ids").read_all<std::int64_t>();
+  return dataset(step, sequence_ids_name).read_all<std::int64_t>();
 }
 
 template <class T>

@@ -49,6 +49,7 @@ class TraceReader {
  private:
   void add(const std::string& file);
   const hdf5::Dataset& dataset(std::int64_t step, const std::string& name) const;
+  void check(std::int64_t step, const std::string& name, const hdf5::Dataset& dataset) const;
   bool has(std::int64_t step, const std::string& name) const;
   const hdf5::File& file_of(std::int64_t step) const;
   template <class T>
@@ -57,7 +58,11 @@ class TraceReader {
 
   std::string path_;
   TraceShape shape_;
-  std::map<std::int64_t, std::string> files_;  // by step
+  struct StepFile {
+    std::string path;
+    std::int64_t rank_bytes = 0;  // of the files of the ranks beside it
+  };
+  std::map<std::int64_t, StepFile> files_;  // by step
   // What was read last stays open.
   mutable std::string open_path_;
   mutable std::unique_ptr<hdf5::File> open_file_;
