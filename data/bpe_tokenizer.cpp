@@ -154,6 +154,7 @@ class BpeTokenizer final : public Tokenizer {
   }
   std::int32_t end_of_document() const override { return end_of_document_; }
   std::vector<std::int32_t> begin_of_document() const override { return begin_; }
+  bool begins_with_text() const override { return begin_.empty(); }
 
   using Tokenizer::encode;
   std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& /*notes*/) const override {
@@ -183,6 +184,11 @@ class BpeTokenizer final : public Tokenizer {
     return bytes_[static_cast<std::size_t>(token)];
   }
   std::string serialize() const override { return blob_; }
+  PublishedFile published_file() const override {
+    const std::size_t second = blob_.find('\n') + 1, file = blob_.find('\n', second) + 1;
+    if (name_ != "tiktoken") return {"tokenizer.json", blob_.substr(file)};
+    return {blob_.substr(second, file - 1 - second) + ".tiktoken", blob_.substr(file)};
+  }
 
  private:
   void encode_parts(std::string_view text, std::vector<std::int32_t>& tokens) const {

@@ -84,6 +84,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     num_pieces_ = processor_.GetPieceSize();
     const int eos = processor_.eos_id();
     end_of_document_ = eos >= 0 ? eos : num_pieces_;
+    if (const int bos = processor_.bos_id(); bos >= 0) begin_.push_back(bos);
     borders_ = borders_of(processor_);
     if (borders_.needs_guard) guard_tokens_ = encode_piece(guard);
   }
@@ -91,6 +92,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string name() const override { return "sentencepiece"; }
   std::int32_t vocab_size() const override { return std::max(num_pieces_, end_of_document_ + 1); }
   std::int32_t end_of_document() const override { return end_of_document_; }
+  // What Llama and Mistral put before every text.
+  std::vector<std::int32_t> begin_of_document() const override { return begin_; }
 
   using Tokenizer::encode;
   std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& notes) const override {
@@ -152,6 +155,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   std::string serialize() const override { return serialize_sentencepiece(model_); }
+  PublishedFile published_file() const override { return {"tokenizer.model", model_}; }
 
  private:
   std::vector<int> encode_piece(std::string_view text) const {
@@ -185,6 +189,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<int> guard_tokens_;
   std::int32_t num_pieces_ = 0;
   std::int32_t end_of_document_ = 0;
+  std::vector<std::int32_t> begin_;
 };
 
 // The library skips longer training sentences.

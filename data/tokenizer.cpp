@@ -64,6 +64,14 @@ std::unique_ptr<Tokenizer> load_file(const std::string& path) {
 
 }  // namespace
 
+std::vector<std::int32_t> tokens_before_text(const Tokenizer& tokenizer, bool has_text,
+                                             bool document_mask) {
+  std::vector<std::int32_t> tokens = tokenizer.begin_of_document();
+  const bool stands_alone = has_text && (document_mask || tokenizer.begins_with_text());
+  if (tokens.empty() && !stands_alone) tokens.push_back(tokenizer.end_of_document());
+  return tokens;
+}
+
 std::unique_ptr<Tokenizer> make_byte_tokenizer() {
   return std::make_unique<ByteTokenizer>();
 }

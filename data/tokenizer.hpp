@@ -32,6 +32,9 @@ class Tokenizer {
   // Tokens that the tokenizer's makers put before every text, such as <s>; they open each document
   // of a token file and each prompt.
   virtual std::vector<std::int32_t> begin_of_document() const { return {}; }
+  // Whether its makers put nothing before a text, not even an end of document: so with tokenizers
+  // of others that have no token for it.
+  virtual bool begins_with_text() const { return false; }
 
   // The tokens of a text, without end of document. Adds to `notes`.
   virtual std::vector<std::int32_t> encode(std::string_view text, EncodeNotes& notes) const = 0;
@@ -47,10 +50,23 @@ class Tokenizer {
 
   // All there is to know, self-describing; load_tokenizer_blob() makes an equal tokenizer of it.
   virtual std::string serialize() const = 0;
+  // The file that other programs read it from; without a name: there is no such file.
+  struct PublishedFile {
+    std::string name;
+    std::string content;
+  };
+  virtual PublishedFile published_file() const { return {}; }
 
  protected:
   Tokenizer() = default;
 };
+
+// What stands before a text that a model reads: its tokenizer's begin_of_document(), else the end
+// of another document. A text stands alone where its tokenizer's makers have it so, and with a
+// document mask, since a token then never sees the end of another document; something must stand
+// before none.
+std::vector<std::int32_t> tokens_before_text(const Tokenizer& tokenizer, bool has_text,
+                                             bool document_mask);
 
 // 256 byte values and end of document (id 256): 257 tokens. Encodes any bytes.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();

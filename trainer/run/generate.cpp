@@ -16,15 +16,10 @@ namespace switchyard {
 
 namespace {
 
-// A prompt is one document's beginning, so it stands behind the end of another, which a model
-// trained with a document mask has never seen from here: it then stands alone if there is no text.
-// Where a tokenizer has tokens of its own for a document's beginning, these alone begin it.
 std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt,
                                         bool document_mask) {
-  std::vector<std::int32_t> tokens = tokenizer.begin_of_document();
   const std::vector<std::int32_t> text = tokenizer.encode(prompt);
-  if (tokens.empty() && !(document_mask && !text.empty()))
-    tokens.push_back(tokenizer.end_of_document());
+  std::vector<std::int32_t> tokens = tokens_before_text(tokenizer, !text.empty(), document_mask);
   tokens.insert(tokens.end(), text.begin(), text.end());
   return tokens;
 }

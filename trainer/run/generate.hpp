@@ -28,7 +28,7 @@ struct GenerateOptions {
 };
 
 // `config`: that of the checkpoint. Calls on_text with pieces of output: first the prompt (as ids:
-// with the end of document that stands before it), then what is generated, until num_tokens or the
+// with what stands before it: data/tokenizer.hpp), then what is generated, until num_tokens or the
 // end of the document (which ids show). Where every layer attends to a window of at most
 // model.sequence_length tokens, the sequence may become longer than that; else ConfigError if the
 // prompt and what is asked for exceed it, and a report if they end there unasked. CheckpointError

@@ -21,13 +21,6 @@ namespace {
 // Tokens of a rank in one micro-step, about.
 constexpr std::int64_t tokens_at_once = 4096;
 
-// Token that a document begins behind; the tokenizer's own where it has some.
-std::vector<std::int32_t> beginning(const Tokenizer& tokenizer, bool document_mask, bool has_text) {
-  std::vector<std::int32_t> tokens = tokenizer.begin_of_document();
-  if (tokens.empty() && !(document_mask && has_text)) tokens = {tokenizer.end_of_document()};
-  return tokens;
-}
-
 std::string text_field(const nlohmann::json& row, const char* name, const std::string& place) {
   if (!row.contains(name) || !row.at(name).is_string())
     throw DataError(
@@ -55,7 +48,7 @@ void add_continuation(const ScoreRequest& request, std::size_t number, const Tok
       std::string_view(whole).substr(0, last == std::string::npos ? 0 : last + 1);
   const std::vector<std::int32_t> tokens = tokenizer.encode(whole);
   const std::size_t num_context = std::min(tokens.size(), tokenizer.encode(context).size());
-  ScoreWindow window{beginning(tokenizer, document_mask, num_context > 0),
+  ScoreWindow window{tokens_before_text(tokenizer, num_context > 0, document_mask),
                      static_cast<std::int64_t>(tokens.size() - num_context), number};
   if (window.num_counted == 0)
     throw DataError(fmt::format("row {}: the continuation has no tokens", number + 1));
@@ -73,7 +66,7 @@ void add_continuation(const ScoreRequest& request, std::size_t number, const Tok
 // Every token is counted once; a window that counts few has as many before them as fit.
 void add_rolling(const ScoreRequest& request, std::size_t number, const Tokenizer& tokenizer,
                  bool document_mask, std::int64_t max_length, std::vector<ScoreWindow>& windows) {
-  std::vector<std::int32_t> tokens = beginning(tokenizer, document_mask, false);
+  std::vector<std::int32_t> tokens = tokens_before_text(tokenizer, false, document_mask);
   const std::int64_t num_before = std::ssize(tokens);
   const std::vector<std::int32_t> text = tokenizer.encode(request.text);
   tokens.insert(tokens.end(), text.begin(), text.end());

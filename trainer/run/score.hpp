@@ -7,8 +7,9 @@
 //                                       length, every token once (rolling log-likelihood)
 //
 // C and T are encoded together, and T's tokens are those that C alone does not have; spaces at the
-// end of C count to T. A text begins as in `generate`: behind the token that begins documents, or
-// the one that ends them. Of a context that is too long the end is taken.
+// end of C count to T. A text begins as in `generate` (tokens_before_text of data/tokenizer.hpp);
+// of a row without context, and of a rolling text, the first token has something before it. Of a
+// context that is too long the end is taken.
 #pragma once
 
 #include <cstdint>
