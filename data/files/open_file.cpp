@@ -84,6 +84,12 @@ int OpenFile::reserve(std::int64_t offset, std::int64_t bytes) const {
   return error == ENOSPC || error == EDQUOT || error == EFBIG ? error : 0;
 }
 
+void OpenFile::begin_write_back(std::int64_t offset, std::int64_t bytes) const {
+  constexpr std::int64_t worth_beginning = 256 << 10;
+  if (bytes >= worth_beginning)
+    static_cast<void>(::sync_file_range(descriptor_, offset, bytes, SYNC_FILE_RANGE_WRITE));
+}
+
 void OpenFile::discard(std::int64_t offset, std::int64_t bytes) const {
   if (bytes > 0)
     static_cast<void>(

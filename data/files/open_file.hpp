@@ -36,6 +36,9 @@ class OpenFile {
   // Takes the blocks of a range. 0, or the error of a full disk or a limit; where the file system
   // cannot reserve, nothing happens.
   int reserve(std::int64_t offset, std::int64_t bytes) const;
+  // Lets the system begin to write a range of many pages to the disk, so that syncing the file has
+  // little left to wait for. Does not wait, and promises nothing.
+  void begin_write_back(std::int64_t offset, std::int64_t bytes) const;
   // Gives the blocks of a range back where the file system can; its bytes are lost.
   void discard(std::int64_t offset, std::int64_t bytes) const;
 

@@ -63,24 +63,30 @@ void File::read(const TensorInfo& tensor, std::int64_t begin, std::span<float> o
 
 Writer::Writer(std::string path, std::vector<TensorInfo> tensors,
                const std::map<std::string, std::string>& metadata)
-    : path_(std::move(path)), file_(made_file(path_)) {
-  const std::string header = write_header(tensors, metadata);
-  end_ = std::ssize(header) + (tensors.empty() ? 0 : tensors.back().end);
-  if (const int error = file_.reserve(0, end_))
-    throw IoError(fmt::format("{}: {} bytes are needed, which the system refuses: {}", path_, end_,
-                              std::strerror(error)));
-  write(std::as_bytes(std::span(header)));
+    : path_(std::move(path)), file_(made_file(path_)), tensors_(std::move(tensors)) {
+  const std::string header = write_header(tensors_, metadata);
+  data_begin_ = std::ssize(header);
+  missing_ = tensors_.empty() ? 0 : tensors_.back().end;
+  if (const int error = file_.reserve(0, data_begin_ + missing_))
+    throw IoError(fmt::format("{}: {} bytes are needed, which the system refuses: {}", path_,
+                              data_begin_ + missing_, std::strerror(error)));
+  write_at(0, std::as_bytes(std::span(header)));
 }
 
-void Writer::write(std::span<const std::byte> data) {
-  expect(std::ssize(data) <= end_ - at_, "no more data than the tensors have");
-  if (const int error = file_.write_at(at_, data.data(), std::ssize(data)))
+void Writer::write_at(std::int64_t begin, std::span<const std::byte> data) {
+  if (const int error = file_.write_at(begin, data.data(), std::ssize(data)))
     throw IoError(fmt::format("{}: cannot be written: {}", path_, std::strerror(error)));
-  at_ += std::ssize(data);
+  file_.begin_write_back(begin, std::ssize(data));
+}
+
+void Writer::write(const TensorInfo& tensor, std::int64_t begin, std::span<const std::byte> data) {
+  expect(begin >= 0 && std::ssize(data) <= tensor.num_bytes() - begin, "bytes inside the tensor");
+  write_at(data_begin_ + tensor.begin + begin, data);
+  missing_ -= std::ssize(data);
 }
 
 void Writer::finish() {
-  expect(at_ == end_, "all data of all tensors");
+  expect(missing_ == 0, "all data of all tensors, once");
   sync_file(path_);
 }
 

@@ -2,6 +2,7 @@
 // end. Errors are DataError (what the file holds) and IoError (the file system) with the path.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <map>
 #include <span>
@@ -41,16 +42,20 @@ class Writer {
   Writer(std::string path, std::vector<TensorInfo> tensors,
          const std::map<std::string, std::string>& metadata);
 
-  // The data of all tensors, one after the other, in pieces of any size.
-  void write(std::span<const std::byte> data);
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  // Bytes of a tensor from `begin` on. In any order, on any thread; every byte once.
+  void write(const TensorInfo& tensor, std::int64_t begin, std::span<const std::byte> data);
   // When all is written: to the disk. InternalError if some is missing.
   void finish();
 
  private:
+  void write_at(std::int64_t begin, std::span<const std::byte> data);
+
   std::string path_;
   OpenFile file_;
-  std::int64_t at_ = 0;
-  std::int64_t end_ = 0;
+  std::vector<TensorInfo> tensors_;
+  std::int64_t data_begin_ = 0;
+  std::atomic<std::int64_t> missing_ = 0;  // bytes
 };
 
 }  // namespace switchyard::safetensors

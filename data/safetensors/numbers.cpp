@@ -46,6 +46,13 @@ void store_all(std::span<const float> numbers, std::span<std::byte> bytes, Conve
   }
 }
 
+std::array<float, 256> all_of_8_bits(float (*number_of)(std::uint8_t)) {
+  std::array<float, 256> numbers{};
+  for (std::size_t bits = 0; bits < numbers.size(); ++bits)
+    numbers[bits] = number_of(static_cast<std::uint8_t>(bits));
+  return numbers;
+}
+
 }  // namespace
 
 bool is_float(ElementType type) {
@@ -54,23 +61,23 @@ bool is_float(ElementType type) {
 }
 
 float float_of_f16(std::uint16_t bits) {
-  if ((bits >> 10 & 31) != 31) return float_of_fields(bits, 5, 10);
-  const std::uint32_t sign = (bits & 0x8000u) << 16;
-  return std::bit_cast<float>(sign | 0x7f800000u | (bits & 0x3ffu) << 13);
+  const std::uint32_t sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
+  const float small = static_cast<float>(static_cast<std::int32_t>(size)) * 0x1p-24f;
+  const std::uint32_t other = (size << 13) + (size >= 0x7c00u ? 0x70000000u : 0x38000000u);
+  return std::bit_cast<float>(sign | (size < 0x400u ? std::bit_cast<std::uint32_t>(small) : other));
 }
 
 std::uint16_t f16_of_float(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
-  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000u);
-  const std::uint32_t size = bits & 0x7fffffffu;
-  if (size > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u | (size >> 13 & 0x3ffu));
-  if (size >= 0x47800000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // 2^16 and more
-  if (size < 0x38800000u) {  // below 2^-14: multiples of 2^-24
-    const float whole = std::nearbyint(std::ldexp(std::bit_cast<float>(size), 24));
-    return static_cast<std::uint16_t>(sign | static_cast<unsigned>(whole));
-  }
-  const std::uint32_t rounded = size + 0xfffu + (size >> 13 & 1u);
-  return static_cast<std::uint16_t>(sign | (rounded - 0x38000000u) >> 13);
+  const std::uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+  // Below 2^-14 there are multiples of 2^-24: those that a float beside 0.5 has.
+  const std::uint32_t small =
+      std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5f) - 0x3f000000u;
+  const std::uint32_t rounded = (size + 0xfffu + (size >> 13 & 1u) - 0x38000000u) >> 13;
+  const std::uint32_t beyond =  // 2^16 and more; not a number
+      size > 0x7f800000u ? 0x7e00u | (size >> 13 & 0x3ffu) : 0x7c00u;
+  const std::uint32_t result = size < 0x38800000u ? small : size < 0x47800000u ? rounded : beyond;
+  return static_cast<std::uint16_t>(sign | result);
 }
 
 float float_of_f8_e4m3(std::uint8_t bits) {
@@ -92,11 +99,18 @@ void to_floats(ElementType type, std::span<const std::byte> bytes, std::span<flo
       return convert_all<std::uint16_t>(
           bytes, numbers, [](std::uint16_t bits) { return to_float(BFloat16{bits}); });
     case ElementType::f16:
-      return convert_all<std::uint16_t>(bytes, numbers, float_of_f16);
-    case ElementType::f8_e4m3:
-      return convert_all<std::uint8_t>(bytes, numbers, float_of_f8_e4m3);
-    case ElementType::f8_e5m2:
-      return convert_all<std::uint8_t>(bytes, numbers, float_of_f8_e5m2);
+      return convert_all<std::uint16_t>(bytes, numbers,
+                                        [](std::uint16_t bits) { return float_of_f16(bits); });
+    case ElementType::f8_e4m3: {
+      static const std::array<float, 256> table = all_of_8_bits(float_of_f8_e4m3);
+      return convert_all<std::uint8_t>(bytes, numbers,
+                                       [](std::uint8_t bits) { return table[bits]; });
+    }
+    case ElementType::f8_e5m2: {
+      static const std::array<float, 256> table = all_of_8_bits(float_of_f8_e5m2);
+      return convert_all<std::uint8_t>(bytes, numbers,
+                                       [](std::uint8_t bits) { return table[bits]; });
+    }
     default:
       expect(false, "a type of numbers that fp32 holds");
   }
@@ -110,7 +124,7 @@ void from_floats(std::span<const float> numbers, ElementType type, std::span<std
     store_all<std::uint16_t>(numbers, bytes, [](float value) { return to_bf16(value).bits; });
   } else {
     expect(type == ElementType::f16, "F32, F16 or BF16");
-    store_all<std::uint16_t>(numbers, bytes, f16_of_float);
+    store_all<std::uint16_t>(numbers, bytes, [](float value) { return f16_of_float(value); });
   }
 }
 
@@ -119,15 +133,14 @@ void mxfp4_to_floats(std::span<const std::uint8_t> blocks, std::span<const std::
   constexpr std::size_t block_bytes = mxfp4_block / 2;
   expect(blocks.size() == scales.size() * block_bytes && numbers.size() == 2 * blocks.size(),
          "16 bytes and 32 numbers for each scale");
-  constexpr std::array<float, 8> sizes = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-  const auto number_of = [&](unsigned half, int exponent) {
-    const float size = std::ldexp(sizes[half & 7], exponent);
-    return (half & 8) != 0 ? -size : size;
-  };
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    const int exponent = int{scales[i / block_bytes]} - 127;
-    numbers[2 * i] = number_of(blocks[i] & 15u, exponent);
-    numbers[2 * i + 1] = number_of(blocks[i] >> 4, exponent);
+  constexpr std::array<double, 16> sizes = {0.0,  0.5,  1.0,  1.5,  2.0,  3.0,  4.0,  6.0,
+                                            -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0};
+  for (std::size_t block = 0; block < scales.size(); ++block) {
+    const double scale = std::ldexp(1.0, int{scales[block]} - 127);
+    for (std::size_t i = block * block_bytes; i < (block + 1) * block_bytes; ++i) {
+      numbers[2 * i] = static_cast<float>(sizes[blocks[i] & 15u] * scale);
+      numbers[2 * i + 1] = static_cast<float>(sizes[blocks[i] >> 4] * scale);
+    }
   }
 }
 

@@ -59,22 +59,23 @@ int run_export(const CommandContext& context) {
   if (exporting.output.empty()) throw UsageError("export", "--output is missing");
   exporting.shard_bytes = bytes_of(shard_size);
 
-  const std::unique_ptr<Group> alone = make_local_group("world");
   const Report report = [](const std::string& text) {
-    std::cerr << "switchyard export: " << text << '\n';
+    std::cerr << "switchyard export: " + text + '\n';
   };
-  read_checkpoint(arguments.front(), *alone, report, [&](const std::string& path) {
+  const auto export_checkpoint = [&](const std::string& path,
+                                     const std::function<void()>& verified) {
     exporting.checkpoint = path;
     Config config =
         load_saved_config(read_manifest(path).configuration, path + "/" + manifest_name).config;
     if (config.model.vocab_size == 0)
       if (const SavedTensor* embedding = read_manifest(path).find("embedding.weight"))
         config.model.vocab_size = embedding->shape[0];
-    const Exported exported = export_model(config, exporting, report);
+    const Exported exported = export_model(config, exporting, verified, report);
     std::cout << fmt::format("{}\n{} tensors of family {} in {} files, {} bytes\n",
                              exporting.output, exported.num_tensors, exported.family,
                              exported.num_files, exported.num_bytes);
-  });
+  };
+  read_checkpoint_meanwhile(arguments.front(), report, export_checkpoint);
   return 0;
 }
 

@@ -31,14 +31,11 @@ class Safetensors : public ScratchFolder {
   }
   std::string write_tensors(const std::string& name, std::vector<TensorInfo> tensors) const {
     Writer writer(path(name), tensors, {{"format", "pt"}});
-    for (const TensorInfo& tensor : tensors) {
-      std::int64_t bytes = size_of(tensor.type);
-      for (const std::int64_t dim : tensor.shape) bytes *= dim;
-      for (std::int64_t i = 0; i < bytes; ++i) {
+    for (auto tensor = writer.tensors().rbegin(); tensor != writer.tensors().rend(); ++tensor)
+      for (std::int64_t i = 0; i < tensor->num_bytes(); ++i) {
         const auto byte = static_cast<std::byte>(i & 0xff);
-        writer.write({&byte, 1});
+        writer.write(*tensor, i, {&byte, 1});
       }
-    }
     writer.finish();
     return path(name);
   }

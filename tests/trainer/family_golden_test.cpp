@@ -173,13 +173,14 @@ void expect_equal_files(const std::string& first, const std::string& second) {
 void expect_round_trip(const GoldenCase& golden, const std::string& checkpoint,
                        const TemporaryFolder& folder) {
   const std::string output = folder / "exported";
-  const Exported exported = export_model(golden.config(),
-                                         {.checkpoint = checkpoint,
-                                          .output = output,
-                                          .family = {},
-                                          .shard_bytes = 9000,
-                                          .type = ExportedType::f32},
-                                         silent);
+  const Exported exported = export_model(
+      golden.config(),
+      {.checkpoint = checkpoint,
+       .output = output,
+       .family = {},
+       .shard_bytes = 9000,
+       .type = ExportedType::f32},
+      [] {}, silent);
   EXPECT_EQ(exported.family, golden.family().name);
   EXPECT_GT(exported.num_files, 1u);
   if (!golden.is_packed()) expect_equal_files(golden.folder(), output);
@@ -250,11 +251,8 @@ std::string changed_model(
   change(tensors);
   fs::create_directories(to);
   safetensors::Writer writer(to + "/model.safetensors", tensors, {});
-  for (const safetensors::TensorInfo& tensor : tensors) {
-    std::int64_t bytes = size_of(tensor.type);
-    for (const std::int64_t dim : tensor.shape) bytes *= dim;
-    writer.write(std::vector<std::byte>(static_cast<std::size_t>(bytes)));
-  }
+  for (const safetensors::TensorInfo& tensor : writer.tensors())
+    writer.write(tensor, 0, std::vector<std::byte>(static_cast<std::size_t>(tensor.num_bytes())));
   writer.finish();
   return to;
 }
@@ -280,6 +278,21 @@ TEST(FamilyGoldenTest, WrongTensorsAreNamed) {
         tensors.back().shape = {4, 4};
       }),
       "has shape [4, 4], and by config.json it should have [16]");
+  has(refusal([](Tensors& tensors) { tensors.back().type = safetensors::ElementType::i32; }),
+      "model.norm.weight has type I32");
+  // Scales belong to matrices of 8-bit floats, and to nothing else.
+  const auto embedding = [](Tensors& tensors) {
+    return std::ranges::find(tensors, "model.embed_tokens.weight", &safetensors::TensorInfo::name);
+  };
+  has(refusal(
+          [&](Tensors& tensors) { embedding(tensors)->type = safetensors::ElementType::f8_e4m3; }),
+      "tensor model.embed_tokens.weight_scale_inv is missing");
+  has(refusal([](Tensors& tensors) {
+        tensors.push_back({.name = "model.embed_tokens.weight_scale_inv",
+                           .type = safetensors::ElementType::f32,
+                           .shape = {1, 1}});
+      }),
+      "model.embed_tokens.weight_scale_inv is unknown to family mistral");
   // Of the family's list.
   EXPECT_EQ(refusal([](Tensors& tensors) {
               tensors.push_back({.name = "model.layers.1.self_attn.rotary_emb.inv_freq",
@@ -308,8 +321,9 @@ TEST(FamilyGoldenTest, TheTokenizerTravels) {
     const std::string checkpoint = run + "/checkpoints/step-00000000";
     EXPECT_EQ(kept_tokenizer(checkpoint).has_value(), is_sound);
     EXPECT_EQ(said.find("the tokenizer cannot be read") == std::string::npos, is_sound) << said;
-    export_model(golden.config(), {.checkpoint = checkpoint, .output = run + "_out", .family = {}},
-                 silent);
+    export_model(
+        golden.config(), {.checkpoint = checkpoint, .output = run + "_out", .family = {}}, [] {},
+        silent);
     EXPECT_EQ(contents_of(run + "_out/tokenizer.json"), tokenizer);
   }
 }

@@ -111,11 +111,13 @@ TEST(PublishedTensorTest, BlocksOf128HaveTheirScales) {
        {.name = "v_scale_inv", .type = safetensors::ElementType::f32, .shape = {1}}},
       {});
   constexpr std::byte one{0x38};  // 1.0
-  writer.write(std::vector<std::byte>(static_cast<std::size_t>(num_rows * num_cols), one));
+  const std::vector<safetensors::TensorInfo>& written = writer.tensors();
+  writer.write(written[0], 0,
+               std::vector<std::byte>(static_cast<std::size_t>(num_rows * num_cols), one));
   const std::vector<float> scales = {1, 2, 4, 8};
-  writer.write(std::as_bytes(std::span(scales)));
-  writer.write(std::vector<std::byte>(2, one));
-  writer.write(std::as_bytes(std::span(scales).first(1)));
+  writer.write(written[1], 0, std::as_bytes(std::span(scales)));
+  writer.write(written[2], 0, std::vector<std::byte>(2, one));
+  writer.write(written[3], 0, std::as_bytes(std::span(scales).first(1)));
   writer.finish();
   const safetensors::Folder model(folder.path());
   const PublishedTensor tensor(model.tensors(), "w");

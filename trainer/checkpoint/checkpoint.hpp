@@ -69,6 +69,12 @@ std::optional<std::string> read_newest_valid(
     const std::string& folder, Group& world, const Report& report,
     const std::function<void(const std::string& path)>& read);
 
+// Reads a checkpoint or says what is wrong with it. Called on all ranks, the answer is the same.
+using TryCheckpoint = std::function<std::string(const std::string& path)>;
+// The same with another way to verify and to read.
+std::optional<std::string> try_newest(const std::string& folder, Group& world, const Report& report,
+                                      const TryCheckpoint& try_one);
+
 // Fills the values of all parameters of this rank, and the moments of what it owns (not if
 // `optimizer` is null: to evaluate or generate). Of weights alone, written before step 1, the
 // moments are zeros; of weights alone after it there is no going on: CheckpointError.

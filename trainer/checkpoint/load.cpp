@@ -181,16 +181,16 @@ enum class Look : std::uint8_t { found, nothing, vanished };
 
 // Tries the checkpoints in `folder`, newest first, until one is valid (`found`) or has vanished.
 Look look_through(const std::string& folder, Group& world, const Report& report,
-                  const std::function<void(const std::string& path)>& read, std::string& found) {
+                  const TryCheckpoint& try_one, std::string& found) {
   const auto tell = [&](const std::string& text) {
     if (report && world.rank() == 0) report(text);
   };
   for (const std::string& name : candidates_in(folder, world)) {
     const std::string path = folder + "/" + name;
-    const std::string damage = find_damage(path, world, report);
+    std::string damage;
     try {
+      damage = try_one(path);
       if (damage.empty()) {
-        read(path);
         found = path;
         return Look::found;
       }
@@ -217,10 +217,19 @@ std::optional<std::string> find_newest_valid(const std::string& folder, Group& w
 std::optional<std::string> read_newest_valid(
     const std::string& folder, Group& world, const Report& report,
     const std::function<void(const std::string& path)>& read) {
+  return try_newest(folder, world, report, [&](const std::string& path) {
+    std::string damage = find_damage(path, world, report);
+    if (damage.empty()) read(path);
+    return damage;
+  });
+}
+
+std::optional<std::string> try_newest(const std::string& folder, Group& world, const Report& report,
+                                      const TryCheckpoint& try_one) {
   std::string found;
   // A run that removes each checkpoint before it is read would keep this busy for ever.
   for (int look = 0; look < most_looks; ++look) {
-    const Look outcome = look_through(folder, world, report, read, found);
+    const Look outcome = look_through(folder, world, report, try_one, found);
     if (outcome == Look::found) return found;
     if (outcome == Look::nothing) return std::nullopt;
   }

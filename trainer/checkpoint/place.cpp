@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 
 #include <filesystem>
+#include <future>
+#include <memory>
 
 #include "parallel/group/collective_error.hpp"
 #include "trainer/agreement.hpp"
@@ -44,6 +46,44 @@ std::string resolve_checkpoint(const std::string& path) {
   return place.folder + "/" + step_folder_name(newest_step_in(place.folder));
 }
 
+namespace {
+
+std::string read_place(const CheckpointPlace& place, Group& world, const Report& report,
+                       const TryCheckpoint& try_one) {
+  if (place.folder.empty()) {
+    const std::string damage = try_one(place.checkpoint);
+    if (!damage.empty()) throw Collective<CheckpointError>(damage);
+    return place.checkpoint;
+  }
+  const std::optional<std::string> newest = try_newest(place.folder, world, report, try_one);
+  if (!newest)
+    throw Collective<CheckpointError>(
+        fmt::format("{} holds no valid checkpoint (see above)", place.folder));
+  return *newest;
+}
+
+// What is wrong with the checkpoint, or nothing, and then it was read.
+std::string verify_and_read(const std::string& path, const Report& report,
+                            const ReadMeanwhile& read) {
+  std::string damage;
+  std::future<void> verification = std::async(std::launch::async, [&] {
+    const std::unique_ptr<Group> alone = make_local_group("world");
+    damage = find_damage(path, *alone, report);
+  });
+  try {
+    read(path, [&] {
+      verification.get();
+      if (!damage.empty()) throw CheckpointError(damage);
+    });
+  } catch (const Error&) {
+    if (verification.valid()) verification.get();
+    if (damage.empty()) throw;
+  }
+  return damage;
+}
+
+}  // namespace
+
 std::string read_checkpoint(const std::string& path, Group& world, const Report& report,
                             const ReadCheckpoint& read) {
   CheckpointPlace place;
@@ -52,17 +92,19 @@ std::string read_checkpoint(const std::string& path, Group& world, const Report&
   });
   world.broadcast_text(place.checkpoint, 0);
   world.broadcast_text(place.folder, 0);
-  if (place.folder.empty()) {
-    const std::string damage = find_damage(place.checkpoint, world, report);
-    if (!damage.empty()) throw Collective<CheckpointError>(damage);
-    read(place.checkpoint);
-    return place.checkpoint;
-  }
-  const std::optional<std::string> newest = read_newest_valid(place.folder, world, report, read);
-  if (!newest)
-    throw Collective<CheckpointError>(
-        fmt::format("{} holds no valid checkpoint (see above)", place.folder));
-  return *newest;
+  return read_place(place, world, report, [&](const std::string& checkpoint) {
+    std::string damage = find_damage(checkpoint, world, report);
+    if (damage.empty()) read(checkpoint);
+    return damage;
+  });
+}
+
+std::string read_checkpoint_meanwhile(const std::string& path, const Report& report,
+                                      const ReadMeanwhile& read) {
+  const std::unique_ptr<Group> alone = make_local_group("world");
+  return read_place(place_of_checkpoint(path), *alone, report, [&](const std::string& checkpoint) {
+    return verify_and_read(checkpoint, report, read);
+  });
 }
 
 }  // namespace switchyard

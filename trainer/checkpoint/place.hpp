@@ -30,4 +30,15 @@ using ReadCheckpoint = std::function<void(const std::string& path)>;
 std::string read_checkpoint(const std::string& path, Group& world, const Report& report,
                             const ReadCheckpoint& read);
 
+// Called with the checkpoint's folder, which is being verified. `verified` waits for that, and
+// throws if there is damage: nothing of what was read counts before.
+using ReadMeanwhile =
+    std::function<void(const std::string& path, const std::function<void()>& verified)>;
+
+// The same on one process, for what reads every file: they are verified meanwhile, so that the disk
+// gives each byte once. `read` must call `verified`. Of a folder, if the newest one is damaged, it
+// is called again for the next.
+std::string read_checkpoint_meanwhile(const std::string& path, const Report& report,
+                                      const ReadMeanwhile& read);
+
 }  // namespace switchyard

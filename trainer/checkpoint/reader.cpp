@@ -137,7 +137,7 @@ void CheckpointReader::read(SavedPart part, const SavedTensor& tensor,
     const IndexRange overlap = overlap_of(range, first, end);
     if (overlap.size() <= 0) continue;
     try {
-      const hdf5::Dataset dataset = file_of(range.rank).open_dataset(name);
+      const hdf5::Dataset& dataset = dataset_of(range.rank, name);
       dataset.expect_type(hdf5::ElementType::f32);
       dataset.expect_shape({size_of_dataset[range.rank]});
       // What is one run on both sides goes straight to its place, however long.
@@ -155,6 +155,14 @@ void CheckpointReader::read(SavedPart part, const SavedTensor& tensor,
       throw CheckpointError(error.what());
     }
   }
+}
+
+const hdf5::Dataset& CheckpointReader::dataset_of(int rank, const std::string& name) {
+  if (last_.rank != rank || last_.name != name) {
+    last_ = {};
+    last_ = {rank, name, file_of(rank).open_dataset(name)};
+  }
+  return last_.dataset;
 }
 
 const hdf5::File& CheckpointReader::file_of(int rank) {

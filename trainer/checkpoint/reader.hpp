@@ -37,6 +37,7 @@ class CheckpointReader {
 
  private:
   const hdf5::File& file_of(int rank);
+  const hdf5::Dataset& dataset_of(int rank, const std::string& name);
 
   std::string folder_;
   Manifest manifest_;
@@ -45,6 +46,13 @@ class CheckpointReader {
     hdf5::File file;
   };
   std::vector<OpenFile> open_;  // few at a time; the oldest first
+  // The one that was read last, with its chunk that was not read to its end.
+  struct OpenDataset {
+    int rank = -1;
+    std::string name;
+    hdf5::Dataset dataset;
+  };
+  OpenDataset last_;
 };
 
 }  // namespace switchyard

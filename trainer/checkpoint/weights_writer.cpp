@@ -45,6 +45,7 @@ WeightsWriter::WeightsWriter(SaveRequest request, std::vector<SavedTensor> tenso
     fs::create_directory(temporary_);
   });
   file_.emplace(create_file_of(temporary_ + "/" + rank_file_name(0), bytes));
+  written_file_ = OpenFile(temporary_ + "/" + rank_file_name(0), OpenFile::Access::read);
   file_->create_group(std::string(group_name_of(SavedPart::value)));
 }
 
@@ -56,31 +57,30 @@ WeightsWriter::~WeightsWriter() {
   fs::remove_all(temporary_, ignored);
 }
 
-void WeightsWriter::end_tensor() {
-  expect(next_ == 0 || written_ == manifest_.tensors[next_ - 1].shape.numel(),
-         "every element of a tensor");
-  dataset_ = {};
-  written_ = 0;
+bool WeightsWriter::tensor_is_whole() const {
+  return next_ == 0 || written_ == manifest_.tensors[next_ - 1].shape.numel();
 }
 
 void WeightsWriter::begin_tensor() {
-  end_tensor();
   expect(next_ < manifest_.tensors.size(), "a tensor of the model");
   const SavedTensor& tensor = manifest_.tensors[next_++];
   const std::int64_t numel = tensor.shape.numel();
+  written_ = 0;
   dataset_ = file_->create_dataset(dataset_name(tensor), {numel}, hdf5::ElementType::f32,
                                    checkpoint_dataset_options(numel));
   dataset_.set_attribute("global_begin", std::int64_t{0});
 }
 
 void WeightsWriter::write(std::span<const float> values) {
+  if (tensor_is_whole()) begin_tensor();
   dataset_.write(hdf5::Box::rows(dataset_.shape(), written_, std::ssize(values)), values.data());
   written_ += std::ssize(values);
+  written_file_.begin_write_back(0, std::ssize(values) * std::int64_t{sizeof(float)});
 }
 
 SaveResult WeightsWriter::finish() {
-  end_tensor();
-  expect(next_ == manifest_.tensors.size(), "every tensor of the model");
+  expect(tensor_is_whole() && next_ == manifest_.tensors.size(), "every element of the model");
+  dataset_ = {};
   const std::string name = step_folder_name(manifest_.state.step);
   const std::int64_t shared_bytes =
       bytes_of_shared_files(manifest_.tensors) + std::ssize(manifest_.configuration) * 2;

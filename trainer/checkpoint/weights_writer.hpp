@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "data/files/open_file.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
 #include "trainer/checkpoint/checkpoint_files.hpp"
 
@@ -21,20 +22,22 @@ class WeightsWriter {
   WeightsWriter(const WeightsWriter&) = delete;
   WeightsWriter& operator=(const WeightsWriter&) = delete;
 
-  // The tensors in their order, each from its first element to its last.
-  void begin_tensor();
+  // The next elements: the tensors in their order, each from its first element to its last, a run
+  // of one tensor at a time.
   void write(std::span<const float> values);
   // When every element is written.
   SaveResult finish();
 
  private:
-  void end_tensor();
+  bool tensor_is_whole() const;
+  void begin_tensor();
 
   SaveRequest request_;
   Manifest manifest_;
   std::string temporary_;
   std::optional<hdf5::File> file_;
   hdf5::Dataset dataset_;
+  OpenFile written_file_;
   std::size_t next_ = 0;      // tensor
   std::int64_t written_ = 0;  // elements of the one before it
   bool is_finished_ = false;

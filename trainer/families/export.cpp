@@ -11,10 +11,12 @@
 #include "data/safetensors/numbers.hpp"
 #include "tensor/error.hpp"
 #include "trainer/checkpoint/checkpoint_files.hpp"
+#include "trainer/checkpoint/kept_tokenizer.hpp"
 #include "trainer/checkpoint/reader.hpp"
 #include "trainer/families/import.hpp"
 #include "trainer/families/new_folder.hpp"
 #include "trainer/families/progress_report.hpp"
+#include "trainer/families/slices_in_flight.hpp"
 #include "trainer/families/tensor_map.hpp"
 
 namespace switchyard {
@@ -24,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 using safetensors::ElementType;
 
-constexpr std::int64_t block_numel = 4 << 20;  // elements in memory at a time
+constexpr std::int64_t block_numel = 1 << 20;  // elements of a slice in memory
 constexpr const char* config_name = "config.json";
 constexpr const char* generation_config_name = "generation_config.json";
 
@@ -82,12 +84,30 @@ ChosenFamily choose_family(const Config& config, const std::string& wanted,
                   reasons));
 }
 
+void set_or_null(ConfigJson& json, std::string_view key, std::optional<std::int64_t> value) {
+  value ? json.set(key, *value) : json.set_null(key);
+}
+
+// Of a model of our own: what begins and ends a document; what the family would take for it are
+// tokens of another vocabulary.
+void add_own_tokens(const std::optional<KeptTokenizer>& own, ConfigJson& json) {
+  std::optional<std::int64_t> begin, end;
+  if (own) {
+    end = own->tokenizer->end_of_document();
+    if (const auto tokens = own->tokenizer->begin_of_document(); !tokens.empty()) begin = tokens[0];
+  }
+  set_or_null(json, "bos_token_id", begin);
+  set_or_null(json, "eos_token_id", end);
+  json.set_null("pad_token_id");
+}
+
 // What the model's mathematics leaves open comes from the model that it was made of.
-void add_kept_keys(const std::optional<ConfigJson>& kept, ElementType type, ConfigJson& json) {
+void add_kept_keys(const std::optional<ConfigJson>& kept, const std::optional<KeptTokenizer>& own,
+                   ElementType type, ConfigJson& json) {
   json.set_text("torch_dtype", type == ElementType::f32   ? "float32"
                                : type == ElementType::f16 ? "float16"
                                                           : "bfloat16");
-  if (!kept) return;
+  if (!kept) return add_own_tokens(own, json);
   for (const char* key :
        {"bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings"})
     json.copy(key, *kept);
@@ -124,50 +144,83 @@ std::vector<Source> sources_of(const CheckpointReader& reader,
   return sources;
 }
 
-void write_part(CheckpointReader& reader, const Source& source, safetensors::Writer& writer) {
-  std::vector<float> numbers, reordered;
-  std::vector<std::byte> bytes;
-  const MappedTensor& part = *source.part;
-  const std::int64_t step = part.is_reordered() ? part.numel : block_numel;
-  for (std::int64_t at = 0; at < part.numel; at += step) {
-    numbers.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
-    reader.read(SavedPart::value, *source.saved, part.our_begin + at, numbers);
-    if (part.is_reordered()) {
-      reordered.resize(numbers.size());
-      to_theirs(part, numbers, reordered);
-      std::swap(numbers, reordered);
-    }
-    bytes.resize(numbers.size() * static_cast<std::size_t>(size_of(source.type)));
-    safetensors::from_floats(numbers, source.type, bytes);
-    writer.write(bytes);
+// Elements of a slice: all of a part whose rows are not in our order.
+std::int64_t slice_numel(const MappedTensor& part) {
+  return part.is_reordered() ? part.numel : std::min(part.numel, block_numel);
+}
+
+std::int64_t largest_slice(const std::vector<Source>& sources) {
+  std::int64_t bytes = 0;
+  for (const Source& source : sources)
+    bytes = std::max(bytes, slice_numel(*source.part) *
+                                (std::int64_t{sizeof(float)} +
+                                 size_of(source.type) * (source.part->is_reordered() ? 2 : 1)));
+  return bytes;
+}
+
+// What a thread does with numbers that were read: [at, at + their number) of the part.
+void write_slice(Slice& slice, const Source& source, std::int64_t at,
+                 const safetensors::TensorInfo& tensor, safetensors::Writer& writer) {
+  const auto size = static_cast<std::size_t>(size_of(source.type));
+  slice.bytes.resize(slice.numbers.size() * size);
+  safetensors::from_floats(slice.numbers, source.type, slice.bytes);
+  std::span<const std::byte> bytes = slice.bytes;
+  if (source.part->is_reordered()) {
+    slice.reordered_bytes.resize(slice.bytes.size());
+    to_theirs(*source.part, size, slice.bytes, slice.reordered_bytes);
+    bytes = slice.reordered_bytes;
   }
+  writer.write(tensor, (source.part->their_begin + at) * size_of(source.type), bytes);
+}
+
+void write_part(CheckpointReader& reader, const Source& source,
+                const safetensors::TensorInfo& tensor, safetensors::Writer& writer,
+                SlicesInFlight& slices) {
+  const MappedTensor& part = *source.part;
+  const std::int64_t step = slice_numel(part);
+  for (std::int64_t at = 0; at < part.numel; at += step) {
+    Slice& slice = slices.take();
+    slice.numbers.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
+    reader.read(SavedPart::value, *source.saved, part.our_begin + at, slice.numbers);
+    slices.begin([&slice, &source, at, &tensor, &writer] {
+      write_slice(slice, source, at, tensor, writer);
+    });
+  }
+}
+
+std::vector<safetensors::Shard> shards_of(const std::vector<Source>& sources,
+                                          std::int64_t shard_bytes) {
+  std::vector<safetensors::TensorInfo> tensors;
+  for (const Source& source : sources)
+    // The parts of a tensor follow each other.
+    if (tensors.empty() || tensors.back().name != source.part->theirs)
+      tensors.push_back(
+          {.name = source.part->theirs, .type = source.type, .shape = source.part->shape});
+  return safetensors::plan_shards(tensors, shard_bytes);
 }
 
 std::vector<safetensors::Shard> write_weights(CheckpointReader& reader,
                                               const std::vector<Source>& sources,
                                               const ExportOptions& options,
                                               const std::string& folder, const Report& report) {
-  std::vector<safetensors::TensorInfo> tensors;
   std::int64_t num_elements = 0, num_bytes = 0;
   for (const Source& source : sources) {
-    // The parts of a tensor follow each other.
-    if (tensors.empty() || tensors.back().name != source.part->theirs)
-      tensors.push_back(
-          {.name = source.part->theirs, .type = source.type, .shape = source.part->shape});
     num_elements += source.part->numel;
     num_bytes += source.part->numel * size_of(source.type);
   }
-  std::vector<safetensors::Shard> shards = safetensors::plan_shards(tensors, options.shard_bytes);
+  std::vector<safetensors::Shard> shards = shards_of(sources, options.shard_bytes);
   require_free_space(folder, num_bytes, "the weights");
   ProgressReport progress("exported", num_elements, report);
   auto source = sources.begin();
   for (const safetensors::Shard& shard : shards) {
     safetensors::Writer writer(folder + "/" + shard.file, shard.tensors, {{"format", "pt"}});
-    for (const safetensors::TensorInfo& tensor : shard.tensors)
+    SlicesInFlight slices(largest_slice(sources));  // behind the writer, which it uses
+    for (const safetensors::TensorInfo& tensor : writer.tensors())
       for (; source != sources.end() && source->part->theirs == tensor.name; ++source) {
-        write_part(reader, *source, writer);
+        write_part(reader, *source, tensor, writer, slices);
         progress.add(source->part->numel);
       }
+    slices.finish();
     writer.finish();
   }
   return shards;
@@ -181,13 +234,35 @@ void copy_kept_files(const std::string& kept, const std::string& folder) {
       fs::copy_file(entry.path(), fs::path(folder) / entry.path().filename());
 }
 
+bool has_tokenizer(const std::string& folder) {
+  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
+    const std::string name = entry.path().filename().string();
+    return name == "tokenizer.json" || name == "tokenizer.model" || name.ends_with(".tiktoken");
+  });
+}
+
+// Where none came with the model: that of the run, in the form that others read.
+void write_own_tokenizer(const std::optional<KeptTokenizer>& own, const std::string& folder,
+                         const Report& report) {
+  if (has_tokenizer(folder)) return;
+  if (!own) return report("no tokenizer: the run keeps none");
+  const Tokenizer::PublishedFile file = own->tokenizer->published_file();
+  if (file.name.empty())
+    return report(
+        fmt::format("no tokenizer: of the run's, \"{}\", there is no file that others read",
+                    own->tokenizer->name()));
+  write_file_atomically(folder + "/" + file.name, file.content);
+}
+
 }  // namespace
 
-Exported export_model(const Config& config, const ExportOptions& options, const Report& report) {
+Exported export_model(const Config& config, const ExportOptions& options,
+                      const std::function<void()>& verified, const Report& report) {
   const std::string kept_folder = kept_folder_of(options.checkpoint);
   const std::optional<ConfigJson> kept = kept_config(kept_folder);
   ChosenFamily choice = choose_family(config, options.family, kept);
-  add_kept_keys(kept, element_type(options.type), choice.json);
+  const std::optional<KeptTokenizer> own = kept_tokenizer(options.checkpoint);
+  add_kept_keys(kept, own, element_type(options.type), choice.json);
   const std::vector<MappedParameter> parameters = map_parameters(*choice.family, config);
   CheckpointReader reader(options.checkpoint);
   const std::vector<Source> sources = sources_of(reader, parameters, element_type(options.type));
@@ -209,8 +284,10 @@ Exported export_model(const Config& config, const ExportOptions& options, const 
                             safetensors::index_text(shards));
     write_file_atomically(folder + "/" + config_name, choice.json.dump());
     copy_kept_files(kept_folder, folder);
+    write_own_tokenizer(own, folder, report);
     if (!fs::exists(folder + "/" + generation_config_name))
       write_file_atomically(folder + "/" + generation_config_name, generation_text(choice.json));
+    verified();
     made.publish();
   });
   return exported;

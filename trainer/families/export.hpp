@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -20,7 +21,7 @@ constexpr std::array<std::string_view, 3> choice_names(ExportedType) {
 }
 
 struct ExportOptions {
-  std::string checkpoint;  // a complete checkpoint's folder, verified
+  std::string checkpoint;  // a complete checkpoint's folder
   std::string output;      // the folder to be made
   std::string family;      // empty: that of the imported model, or the first that can say it
   std::int64_t shard_bytes = 5'000'000'000;
@@ -32,8 +33,10 @@ struct Exported {
   std::int64_t num_tensors = 0;
   std::int64_t num_bytes = 0;
 };
-// config: that of the checkpoint. ConfigError: no family, or not the one asked for, can say the
-// model: with the keys. CheckpointError, IoError.
-Exported export_model(const Config& config, const ExportOptions& options, const Report& report);
+// config: that of the checkpoint. verified: called before the folder appears; throws if the
+// checkpoint is damaged. ConfigError: no family, or not the one asked for, can say the model: with
+// the keys. CheckpointError, IoError.
+Exported export_model(const Config& config, const ExportOptions& options,
+                      const std::function<void()>& verified, const Report& report);
 
 }  // namespace switchyard

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <set>
 
 #include "data/files/atomic_file.hpp"
@@ -15,6 +17,7 @@
 #include "trainer/families/new_folder.hpp"
 #include "trainer/families/progress_report.hpp"
 #include "trainer/families/published_tensor.hpp"
+#include "trainer/families/slices_in_flight.hpp"
 #include "trainer/families/tensor_map.hpp"
 #include "trainer/run/run_marker.hpp"
 
@@ -24,7 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t block_numel = 4 << 20;  // elements in memory at a time
+constexpr std::int64_t block_numel = 1 << 20;  // elements of a slice in memory
 constexpr const char* tied_head = "lm_head.weight";
 // Of config.json: no logit depends on them.
 constexpr std::string_view keys_of_no_concern[] = {
@@ -63,14 +66,13 @@ class TensorCheck {
     for (const MappedParameter& parameter : parameters)
       for (const MappedTensor& part : parameter.parts) {
         if (!used_.insert(part.theirs).second) continue;  // a tensor of several parts
-        used_.insert(part.theirs + PublishedTensor::scale_ending);
         const auto place = places_.find(part.theirs);
         if (part.is_packed)
           check_packed(part);
         else if (place == places_.end())
           missing.push_back(&part);
         else
-          check_shape(place->second, part.shape);
+          check_numbers(place->second, part.shape);
       }
     find_unknown(family, config, report);
     for (const MappedTensor* part : missing)
@@ -111,6 +113,23 @@ class TensorCheck {
                         safetensors::shape_text(expected)));
   }
 
+  void check_numbers(const safetensors::Folder::Place& place,
+                     const std::vector<std::int64_t>& expected) {
+    const safetensors::TensorInfo& tensor = *place.tensor;
+    if (!is_float(tensor.type))
+      return blame(
+          fmt::format("{}: tensor {} has type {}, and weights of F32, BF16, F16, F8_E4M3 or "
+                      "F8_E5M2 can be read",
+                      place.file->path(), tensor.name, name_of(tensor.type)));
+    check_shape(place, expected);
+    if (tensor.type != safetensors::ElementType::f8_e4m3 || tensor.shape.size() != 2) return;
+    const std::string scales = tensor.name + PublishedTensor::scale_ending;
+    used_.insert(scales);
+    if (!places_.contains(scales))
+      blame(fmt::format("tensor {} is missing: {} is of type F8_E4M3, whose blocks have scales",
+                        scales, tensor.name));
+  }
+
   void check_packed(const MappedTensor& part) {
     const std::string blocks = part.theirs + PublishedTensor::packed_ending;
     const std::string exponents = part.theirs + PublishedTensor::exponents_ending;
@@ -130,14 +149,18 @@ class TensorCheck {
   }
 
   void find_unknown(const Family& family, const Config& config, const Report& report) {
+    std::map<std::string, std::int64_t> skipped;  // how many, by reason
     for (const auto& [name, place] : places_) {
       if (used_.contains(name)) continue;
       const std::string reason = reason_to_skip(family, config, name);
       if (reason.empty())
         unknown_.push_back(name);
-      else
+      else if (++skipped[reason] <= most_told)
         report(fmt::format("skipped: {} ({})", name, reason));
     }
+    for (const auto& [reason, number] : skipped)
+      if (number > most_told)
+        report(fmt::format("skipped: {} more ({})", number - most_told, reason));
   }
 
   const Places& places_;
@@ -148,27 +171,54 @@ class TensorCheck {
   int mistakes_ = 0;
 };
 
+// Elements of a slice: all of a part whose rows are not in our order.
+std::int64_t slice_numel(const MappedTensor& part) {
+  return part.is_reordered() ? part.numel : std::min(part.numel, block_numel);
+}
+
+std::int64_t largest_slice(const std::vector<MappedParameter>& parameters) {
+  std::int64_t bytes = 0;
+  for (const MappedParameter& parameter : parameters)
+    for (const MappedTensor& part : parameter.parts)
+      bytes = std::max(
+          bytes, slice_numel(part) * std::int64_t{sizeof(float)} * (part.is_reordered() ? 2 : 1));
+  return bytes;
+}
+
+// What a thread does: elements [at, at + numel) of the part, in our order.
+void read_slice(const PublishedTensor& tensor, const MappedTensor& part, std::int64_t at,
+                std::int64_t numel, Slice& slice) {
+  slice.numbers.resize(static_cast<std::size_t>(numel));
+  tensor.read(part.their_begin + at, slice.numbers);
+  if (!part.is_reordered()) return;
+  slice.reordered.resize(slice.numbers.size());
+  to_ours(part, slice.numbers, slice.reordered);
+}
+
+void copy_part(const MappedTensor& part, const Places& places, WeightsWriter& writer,
+               SlicesInFlight& slices) {
+  const auto tensor = std::make_shared<const PublishedTensor>(places, part.theirs);
+  const std::int64_t step = slice_numel(part);
+  for (std::int64_t at = 0; at < part.numel; at += step) {
+    Slice& slice = slices.take();
+    const std::int64_t numel = std::min(step, part.numel - at);
+    slices.begin(
+        [&slice, &part, tensor, at, numel] { read_slice(*tensor, part, at, numel, slice); },
+        [&slice, &part, &writer] {
+          writer.write(part.is_reordered() ? slice.reordered : slice.numbers);
+        });
+  }
+}
+
 void copy_weights(const std::vector<MappedParameter>& parameters, const Places& places,
                   WeightsWriter& writer, ProgressReport& progress) {
-  std::vector<float> block, reordered;
-  for (const MappedParameter& parameter : parameters) {
-    writer.begin_tensor();
+  SlicesInFlight slices(largest_slice(parameters));
+  for (const MappedParameter& parameter : parameters)
     for (const MappedTensor& part : parameter.parts) {
-      const PublishedTensor tensor(places, part.theirs);
-      const std::int64_t step = part.is_reordered() ? part.numel : block_numel;
-      for (std::int64_t at = 0; at < part.numel; at += step) {
-        block.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
-        tensor.read(part.their_begin + at, block);
-        if (part.is_reordered()) {
-          reordered.resize(block.size());
-          to_ours(part, block, reordered);
-          std::swap(block, reordered);
-        }
-        writer.write(block);
-      }
+      copy_part(part, places, writer, slices);
       progress.add(part.numel);
     }
-  }
+  slices.finish();
 }
 
 // What the model came with beside its weights.
@@ -223,6 +273,9 @@ PublishedModel read_published_model(const std::string& folder) {
       method != "fp8" && method != "mxfp4")
     quantization.refuse("quant_method",
                         "of quantized weights only fp8 in blocks and mxfp4 can be read");
+  if (const std::vector<std::int64_t> block = quantization.integers("weight_block_size");
+      !block.empty() && block != std::vector<std::int64_t>{128, 128})
+    quantization.refuse("weight_block_size", "blocks of 128 x 128 elements can be read");
   PublishedModel model;
   model.family = &family_of(json.text("model_type"));
   model.family->read(json, model.config);

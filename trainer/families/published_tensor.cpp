@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "data/safetensors/numbers.hpp"
 #include "tensor/error.hpp"
 
@@ -85,13 +87,14 @@ void PublishedTensor::read(std::int64_t begin, std::span<float> out) const {
   if (exponents_ != nullptr) return read_packed(begin, out);
   values_->file->read(*values_->tensor, begin, out);
   if (scales_.empty()) return;
-  std::int64_t row = begin / num_cols_, col = begin % num_cols_;
-  for (float& value : out) {
-    value *= scales_[static_cast<std::size_t>(row / block_size * num_blocks(num_cols_) +
-                                              col / block_size)];
-    if (++col < num_cols_) continue;
-    col = 0;
-    ++row;
+  for (std::int64_t at = 0; at < std::ssize(out);) {
+    const std::int64_t row = (begin + at) / num_cols_, col = (begin + at) % num_cols_;
+    const std::int64_t stretch =
+        std::min({block_size - col % block_size, num_cols_ - col, std::ssize(out) - at});
+    const float scale = scales_[static_cast<std::size_t>(row / block_size * num_blocks(num_cols_) +
+                                                         col / block_size)];
+    for (const std::int64_t end = at + stretch; at < end; ++at)
+      out[static_cast<std::size_t>(at)] *= scale;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 
 #include "model/transformer.hpp"
@@ -87,31 +88,59 @@ std::vector<std::int64_t> row_order(TensorPart part, std::int64_t num_rows,
   return {};
 }
 
-// visit(theirs, ours): the place of every element. Matrices that are transposed go by squares whose
-// rows, on both sides, stay in the cache.
-template <class Visit>
-void for_each_element(const MappedTensor& part, const Visit& visit) {
-  const std::int64_t num_rows = part.numel / part.num_cols, num_cols = part.num_cols;
-  const auto our_row = [&](std::int64_t row) {
-    return part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)];
+// to_run(j)[i] = from_run(i)[j]. It goes by squares that lie in the cache as they are turned: rows
+// of matrices are often a power of two apart, where a cache keeps few of them.
+template <class Element, class FromRun, class ToRun>
+void transpose(std::int64_t num_from, std::int64_t num_to, const FromRun& from_run,
+               const ToRun& to_run) {
+  constexpr std::int64_t side = 64;
+  std::array<std::array<Element, side>, side> square;
+  for (std::int64_t from = 0; from < num_from; from += side)
+    for (std::int64_t to = 0; to < num_to; to += side) {
+      const auto height = static_cast<std::size_t>(std::min(side, num_from - from));
+      const auto width = static_cast<std::size_t>(std::min(side, num_to - to));
+      for (std::size_t i = 0; i < height; ++i)
+        std::copy_n(from_run(from + static_cast<std::int64_t>(i)) + to, width, square[i].begin());
+      for (std::size_t j = 0; j < width; ++j) {
+        Element* run = to_run(to + static_cast<std::int64_t>(j)) + from;
+        for (std::size_t i = 0; i < height; ++i) run[i] = square[i][j];
+      }
+    }
+}
+
+// Elements of any type of this size.
+template <std::size_t size>
+struct Element {
+  std::array<std::byte, size> bytes;
+};
+
+// goes_in: from theirs to ours; else from ours to theirs.
+template <class Element>
+void reorder(const MappedTensor& part, const Element* from, Element* to, bool goes_in) {
+  const std::int64_t num_cols = part.num_cols, num_rows = part.numel / num_cols;
+  const auto our_begin = [&](std::int64_t row) {
+    return (part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)]) * num_cols;
   };
   if (!part.is_transposed) {
-    for (std::int64_t row = 0; row < num_rows; ++row) {
-      const std::int64_t theirs = row * num_cols, ours = our_row(row) * num_cols;
-      for (std::int64_t col = 0; col < num_cols; ++col)
-        visit(static_cast<std::size_t>(theirs + col), static_cast<std::size_t>(ours + col));
-    }
-    return;
+    for (std::int64_t row = 0; row < num_rows; ++row)
+      std::copy_n(from + (goes_in ? row * num_cols : our_begin(row)), num_cols,
+                  to + (goes_in ? our_begin(row) : row * num_cols));
+  } else if (goes_in) {
+    transpose<Element>(
+        num_cols, num_rows, [&](std::int64_t col) { return from + col * num_rows; },
+        [&](std::int64_t row) { return to + our_begin(row); });
+  } else {
+    transpose<Element>(
+        num_rows, num_cols, [&](std::int64_t row) { return from + our_begin(row); },
+        [&](std::int64_t col) { return to + col * num_rows; });
   }
-  constexpr std::int64_t side = 32;
-  for (std::int64_t first_row = 0; first_row < num_rows; first_row += side)
-    for (std::int64_t first_col = 0; first_col < num_cols; first_col += side)
-      for (std::int64_t row = first_row; row < std::min(first_row + side, num_rows); ++row) {
-        const std::int64_t ours = our_row(row) * num_cols;
-        for (std::int64_t col = first_col; col < std::min(first_col + side, num_cols); ++col)
-          visit(static_cast<std::size_t>(col * num_rows + row),
-                static_cast<std::size_t>(ours + col));
-      }
+}
+
+template <std::size_t size>
+void reorder_bytes(const MappedTensor& part, std::span<const std::byte> from,
+                   std::span<std::byte> to, bool goes_in) {
+  reorder(part, reinterpret_cast<const Element<size>*>(from.data()),
+          reinterpret_cast<Element<size>*>(to.data()), goes_in);
 }
 
 bool is_stacked(TensorPart part) {
@@ -189,11 +218,14 @@ std::string with_number(std::string_view text, std::string_view mark, std::int64
 }
 
 void to_ours(const MappedTensor& part, std::span<const float> theirs, std::span<float> ours) {
-  for_each_element(part, [&](std::size_t their, std::size_t our) { ours[our] = theirs[their]; });
+  reorder(part, theirs.data(), ours.data(), true);
 }
 
-void to_theirs(const MappedTensor& part, std::span<const float> ours, std::span<float> theirs) {
-  for_each_element(part, [&](std::size_t their, std::size_t our) { theirs[their] = ours[our]; });
+void to_theirs(const MappedTensor& part, std::size_t element_bytes, std::span<const std::byte> ours,
+               std::span<std::byte> theirs) {
+  expect(element_bytes == 2 || element_bytes == 4, "elements of 2 or 4 bytes");
+  element_bytes == 2 ? reorder_bytes<2>(part, ours, theirs, false)
+                     : reorder_bytes<4>(part, ours, theirs, false);
 }
 
 std::vector<MappedParameter> map_parameters(const Family& family, const Config& config) {

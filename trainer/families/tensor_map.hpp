@@ -2,6 +2,7 @@
 // (trainer/families/family.hpp) spelled out for one model.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -31,7 +32,9 @@ struct MappedTensor {
 
 // All elements of a part that is reordered.
 void to_ours(const MappedTensor& part, std::span<const float> theirs, std::span<float> ours);
-void to_theirs(const MappedTensor& part, std::span<const float> ours, std::span<float> theirs);
+// Of 2 or 4 bytes each, whatever they are.
+void to_theirs(const MappedTensor& part, std::size_t element_bytes, std::span<const std::byte> ours,
+               std::span<std::byte> theirs);
 
 struct MappedParameter {
   std::string ours;

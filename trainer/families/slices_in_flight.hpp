@@ -1,0 +1,51 @@
+// Copies slices of tensors on several threads: one reads while others convert and write. Few slices
+// are in flight at a time, so memory is bounded by the largest slice times a small number.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <vector>
+
+namespace switchyard {
+
+// Room for one, used again and again.
+struct Slice {
+  std::vector<float> numbers, reordered;
+  std::vector<std::byte> bytes, reordered_bytes;
+};
+
+class SlicesInFlight {
+ public:
+  // largest: bytes that the largest slice takes.
+  explicit SlicesInFlight(std::int64_t largest);
+  ~SlicesInFlight() = default;  // waits for what was begun
+
+  // Room for the next slice, when there is some: the oldest slices are ended before. Throws what
+  // their work threw.
+  Slice& take();
+  // `work` runs on another thread; `end` runs later on this one, in the order of the slices. Both
+  // may use the slice that was taken last.
+  void begin(std::function<void()> work, std::function<void()> end = {});
+  // Ends all.
+  void finish();
+
+ private:
+  struct Begun {
+    std::unique_ptr<Slice> slice;
+    std::function<void()> end;
+    std::future<void> work;  // last: dies first, and waits
+  };
+
+  void end_oldest();
+
+  std::size_t most_;
+  std::vector<std::unique_ptr<Slice>> free_;
+  std::unique_ptr<Slice> taken_;
+  std::deque<Begun> begun_;
+};
+
+}  // namespace switchyard
