@@ -9,7 +9,7 @@ write_config small.yaml <<'YAML'
 train: {num_steps: 6, global_batch: 12, micro_batch: 1}
 optimizer: {learning_rate: 0.01, warmup_steps: 2}
 evaluate: {num_sequences: 8}
-checkpoint: {interval: 3}
+checkpoint: {every: 3}
 YAML
 prepare_corpus "$switchyard"
 expect 0 on_ranks train small.yaml parallel.expert="$ranks"

@@ -159,7 +159,7 @@ std::int64_t largest_slice(const std::vector<Source>& sources) {
 }
 
 // What a thread does with numbers that were read: [at, at + their number) of the part.
-void write_slice(Slice& slice, const Source& source, std::int64_t at,
+void write_slice(SliceBuffer& slice, const Source& source, std::int64_t at,
                  const safetensors::TensorInfo& tensor, safetensors::Writer& writer) {
   const auto size = static_cast<std::size_t>(size_of(source.type));
   slice.bytes.resize(slice.numbers.size() * size);
@@ -179,7 +179,7 @@ void write_part(CheckpointReader& reader, const Source& source,
   const MappedTensor& part = *source.part;
   const std::int64_t step = slice_numel(part);
   for (std::int64_t at = 0; at < part.numel; at += step) {
-    Slice& slice = slices.take();
+    SliceBuffer& slice = slices.take();
     slice.numbers.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
     reader.read(SavedPart::value, *source.saved, part.our_begin + at, slice.numbers);
     slices.begin([&slice, &source, at, &tensor, &writer] {

@@ -10,6 +10,7 @@
 
 #include "data/files/atomic_file.hpp"
 #include "data/safetensors/folder.hpp"
+#include "data/safetensors/numbers.hpp"
 #include "data/tokenizer.hpp"
 #include "tensor/error.hpp"
 #include "trainer/checkpoint/kept_tokenizer.hpp"
@@ -116,7 +117,7 @@ class TensorCheck {
   void check_numbers(const safetensors::Folder::Place& place,
                      const std::vector<std::int64_t>& expected) {
     const safetensors::TensorInfo& tensor = *place.tensor;
-    if (!is_float(tensor.type))
+    if (!safetensors::is_float(tensor.type))
       return blame(
           fmt::format("{}: tensor {} has type {}, and weights of F32, BF16, F16, F8_E4M3 or "
                       "F8_E5M2 can be read",
@@ -187,7 +188,7 @@ std::int64_t largest_slice(const std::vector<MappedParameter>& parameters) {
 
 // What a thread does: elements [at, at + numel) of the part, in our order.
 void read_slice(const PublishedTensor& tensor, const MappedTensor& part, std::int64_t at,
-                std::int64_t numel, Slice& slice) {
+                std::int64_t numel, SliceBuffer& slice) {
   slice.numbers.resize(static_cast<std::size_t>(numel));
   tensor.read(part.their_begin + at, slice.numbers);
   if (!part.is_reordered()) return;
@@ -200,7 +201,7 @@ void copy_part(const MappedTensor& part, const Places& places, WeightsWriter& wr
   const auto tensor = std::make_shared<const PublishedTensor>(places, part.theirs);
   const std::int64_t step = slice_numel(part);
   for (std::int64_t at = 0; at < part.numel; at += step) {
-    Slice& slice = slices.take();
+    SliceBuffer& slice = slices.take();
     const std::int64_t numel = std::min(step, part.numel - at);
     slices.begin(
         [&slice, &part, tensor, at, numel] { read_slice(*tensor, part, at, numel, slice); },

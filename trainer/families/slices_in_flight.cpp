@@ -18,10 +18,10 @@ SlicesInFlight::SlicesInFlight(std::int64_t largest)
           std::clamp<std::int64_t>(most_bytes / std::max<std::int64_t>(largest, 1), 1,
                                    std::int64_t{2} * kernels::num_threads()))) {}
 
-Slice& SlicesInFlight::take() {
+SliceBuffer& SlicesInFlight::take() {
   while (begun_.size() >= most_) end_oldest();
   if (free_.empty()) {
-    taken_ = std::make_unique<Slice>();
+    taken_ = std::make_unique<SliceBuffer>();
   } else {
     taken_ = std::move(free_.back());
     free_.pop_back();

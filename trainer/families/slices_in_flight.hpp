@@ -13,7 +13,7 @@
 namespace switchyard {
 
 // Room for one, used again and again.
-struct Slice {
+struct SliceBuffer {
   std::vector<float> numbers, reordered;
   std::vector<std::byte> bytes, reordered_bytes;
 };
@@ -26,7 +26,7 @@ class SlicesInFlight {
 
   // Room for the next slice, when there is some: the oldest slices are ended before. Throws what
   // their work threw.
-  Slice& take();
+  SliceBuffer& take();
   // `work` runs on another thread; `end` runs later on this one, in the order of the slices. Both
   // may use the slice that was taken last.
   void begin(std::function<void()> work, std::function<void()> end = {});
@@ -35,7 +35,7 @@ class SlicesInFlight {
 
  private:
   struct Begun {
-    std::unique_ptr<Slice> slice;
+    std::unique_ptr<SliceBuffer> slice;
     std::function<void()> end;
     std::future<void> work;  // last: dies first, and waits
   };
@@ -43,8 +43,8 @@ class SlicesInFlight {
   void end_oldest();
 
   std::size_t most_;
-  std::vector<std::unique_ptr<Slice>> free_;
-  std::unique_ptr<Slice> taken_;
+  std::vector<std::unique_ptr<SliceBuffer>> free_;
+  std::unique_ptr<SliceBuffer> taken_;
   std::deque<Begun> begun_;
 };
 

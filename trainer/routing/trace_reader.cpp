@@ -49,13 +49,9 @@ std::vector<std::string> find_traces(const std::string& path) {
 }
 
 void check_shape(const TraceShape& shape, const std::string& path) {
-  // What is counted by two experts is as large as their number squared.
-  constexpr std::int64_t most_experts = 1 << 14;
-  if (shape.top_k < 1 || shape.top_k > shape.num_experts || shape.num_experts > most_experts)
-    throw DataError(
-        fmt::format("{}: says that a token has {} of {} experts, of which there may "
-                    "be {}",
-                    path, shape.top_k, shape.num_experts, most_experts));
+  if (shape.top_k < 1 || shape.top_k > shape.num_experts)
+    throw DataError(fmt::format("{}: says that a token has {} of {} experts", path, shape.top_k,
+                                shape.num_experts));
   if (shape.sequence_length < 1) throw DataError(path + ": has no positions");
 }
 

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <span>
 
+#include "tensor/error.hpp"
+
 namespace switchyard {
 
 namespace {
@@ -46,7 +48,11 @@ double LayerTraffic::lift(std::int64_t a, std::int64_t b) const {
 }
 
 std::vector<LayerTraffic> traffic_of(const TraceReader& trace) {
+  constexpr std::int64_t most_experts = 4096;  // their pairs take 128 MiB a layer
   const TraceShape& shape = trace.shape();
+  if (shape.num_experts > most_experts)
+    throw DataError(fmt::format("{}: has {} experts, and pairs of at most {} are counted",
+                                trace.path(), shape.num_experts, most_experts));
   const auto num_experts = static_cast<std::size_t>(shape.num_experts);
   const auto top_k = static_cast<std::size_t>(shape.top_k);
   std::vector<LayerTraffic> layers;

@@ -140,8 +140,9 @@ void TraceWriter::write_whole_file() {
   }
   const auto write = [&] {
     const std::int64_t num_pieces = std::ssize(steps_) * std::ssize(steps_.front().sequence_ids) *
-                                   static_cast<std::int64_t>(world_.size());
-    require_free_space(temporary_folder(), overhead_bytes + 3 * num_pieces * mapping_bytes, purpose);
+                                    static_cast<std::int64_t>(world_.size());
+    require_free_space(temporary_folder(), overhead_bytes + 3 * num_pieces * mapping_bytes,
+                       purpose);
     hdf5::File file = hdf5::File::create(temporary_folder() + "/" + trace_format::whole_file);
     file.set_attribute("/", "num_experts", num_experts_);
     file.set_attribute("/", "top_k", top_k_);
