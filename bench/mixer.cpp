@@ -288,7 +288,7 @@ class Benchmark {
 }  // namespace
 
 bool is_measured_mixer(MixerKind kind) {
-  return kind != MixerKind::window;
+  return kind != MixerKind::window && kind != MixerKind::infini;
 }
 
 void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats,

@@ -23,9 +23,19 @@ enum class MixerKind : std::uint8_t {
   ssd,
   delta,
   gated_delta,
+  infini,
 };
-constexpr std::array<std::string_view, 8> choice_names(MixerKind) {
-  return {"full", "window", "linear", "retention", "lightning", "ssd", "delta", "gated_delta"};
+constexpr std::array<std::string_view, 9> choice_names(MixerKind) {
+  return {"full", "window", "linear",      "retention", "lightning",
+          "ssd",  "delta",  "gated_delta", "infini"};
+}
+
+// What queries and keys of linear attention become: elu + 1, the second Taylor polynomial of the
+// exponential (kernels/recurrence/feature_map.hpp), or random features of it
+// (kernels/recurrence/random_features.hpp).
+enum class LinearFeatures : std::uint8_t { elu, taylor, performer };
+constexpr std::array<std::string_view, 3> choice_names(LinearFeatures) {
+  return {"elu", "taylor", "performer"};
 }
 
 // How tokens learn of their place. rope: queries and keys of attention are turned by it
@@ -70,12 +80,16 @@ struct MixerConfig {
   double span_weight = 0;
   std::int64_t conv = 0;  // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
-  std::int64_t heads = 0;             // 0: num_heads
-  std::int64_t groups = 0;            // heads of queries and keys; 0: heads, of ssd 1
-  std::int64_t key_width = 0;         // of a head; 0: that of attention's heads
-  std::int64_t value_width = 0;       // likewise
-  std::int64_t chunk = 64;            // tokens that are computed together
-  bool negative_eigenvalues = false;  // delta rule: betas up to 2
+  std::int64_t heads = 0;                         // 0: num_heads
+  std::int64_t groups = 0;                        // heads of queries and keys; 0: heads, of ssd 1
+  std::int64_t key_width = 0;                     // of a head; 0: that of attention's heads
+  std::int64_t value_width = 0;                   // likewise
+  std::int64_t chunk = 64;                        // tokens that are computed together
+  bool negative_eigenvalues = false;              // delta rule: betas up to 2
+  LinearFeatures features = LinearFeatures::elu;  // of linear
+  std::int64_t num_features = 0;  // of performer, of a head; 0: four times the key width
+  std::int64_t feature_seed = 0;  // likewise: which directions
+  std::int64_t segment = 0;       // of infini: tokens that attend to each other
 
   bool is_attention() const { return kind == MixerKind::full || kind == MixerKind::window; }
   bool has_delta_rule() const { return kind == MixerKind::delta || kind == MixerKind::gated_delta; }

@@ -89,6 +89,24 @@ std::vector<ConfigMistake> number_mistakes(const Config& config, const ParallelC
                        most)}};
 }
 
+// Ranks hold whole segments of Infini-attention.
+std::vector<ConfigMistake> segment_mistakes(const Config& config, std::int64_t num_ranks) {
+  for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer) {
+    const std::int64_t segment = config.model.mixer_of_layer(layer).segment;
+    if (segment == 0) continue;
+    const SequenceSplit split = sequence_split_of(config, resolved_parallel(config, num_ranks));
+    for (int rank = 0; rank < split.num_ranks(); ++rank)
+      for (const PositionRange& run : split.segments(rank))
+        if (run.begin % segment != 0)
+          return {{{"model.mixer", "parallel.context.layout", "model.sequence_length"},
+                   fmt::format("a rank's part of a sequence would begin at position {}, within a "
+                               "segment of {} tokens of layer {}; choose segments, sequence_length "
+                               "or parallel.context so that every part has whole ones",
+                               run.begin, segment, layer)}};
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks) {
@@ -99,6 +117,7 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     if (!wrong.empty()) return wrong;
   }
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
+  if (auto wrong = segment_mistakes(config, num_ranks); !wrong.empty()) return wrong;
   if (config.run.device == RunDevice::cuda && config.model.has_recurrent_mixer())
     return {{{"run.device", "model.mixer"},
              "recurrent mixers are there on the CPU only; write run.device: cpu, or mixers of kind "

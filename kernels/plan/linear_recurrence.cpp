@@ -37,7 +37,7 @@ struct Sizes {
 void recurrence_forward(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
                         const RecurrenceOutputs& outputs) {
   const Sizes s(shape);
-  const double pairs = s.chunk * (s.keys + s.values);
+  const double pairs = shape.exclusive ? 0 : s.chunk * (s.keys + s.values);
   const double delta = shape.delta ? 2 * s.state() + pairs + s.chunk * s.chunk / 3 : 0;
   record(inputs.q, s.tokens * (4 * s.state() + pairs + delta),
          bytes_of(inputs) + bytes_of({&outputs.out, &outputs.denominators}));
@@ -47,8 +47,9 @@ void recurrence_backward(const RecurrenceShape& shape, const RecurrenceInputs& i
                          const RecurrenceOutputs& outputs, const TensorView& dout,
                          const RecurrenceGradients& g) {
   const Sizes s(shape);
-  const double flops = shape.delta ? 16 * s.state() + 5.5 * s.chunk * (s.keys + s.values)
-                                   : 10 * s.state() + s.chunk * (3 * s.keys + 2 * s.values);
+  const double flops =
+      shape.delta ? 16 * s.state() + 5.5 * s.chunk * (s.keys + s.values)
+                  : 10 * s.state() + (shape.exclusive ? 0 : s.chunk * (3 * s.keys + 2 * s.values));
   record(inputs.q, s.tokens * flops,
          bytes_of(inputs) + bytes_of({&dout, &outputs.denominators, &g.dq, &g.dk, &g.dv, &g.dgates,
                                       &g.dbetas, &g.dsteps}));

@@ -82,12 +82,25 @@ void short_convolution_backward(const TensorView& x, const TensorView& weight,
   record(x, 4 * taps * numel(x), 2 * bytes(x) + bytes(dx));
 }
 
-void feature_map_forward(const TensorView& x) {
-  record(x, (exp_flops + 4) * numel(x), 2 * bytes(x));
+void feature_map_forward(const TensorView& x, const TensorView& y) {
+  record(x, (exp_flops + 4) * numel(y), bytes(x) + bytes(y));
 }
 
-void feature_map_backward(const TensorView& x) {
-  record(x, (exp_flops + 8) * numel(x), 3 * bytes(x));
+void feature_map_backward(const TensorView& x, const TensorView& dy) {
+  record(x, (exp_flops + 8) * numel(dy), 2 * bytes(x) + bytes(dy));
+}
+
+// Each feature is a product with its direction, forward, and two backward.
+void random_features_forward(const TensorView& x, const TensorView& directions,
+                             const TensorView& y) {
+  record(x, (2 * static_cast<double>(directions.cols()) + exp_flops + 4) * numel(y),
+         bytes(x) + bytes(directions) + bytes(y));
+}
+
+void random_features_backward(const TensorView& x, const TensorView& directions,
+                              const TensorView& dy) {
+  record(x, (4 * static_cast<double>(directions.cols()) + exp_flops + 6) * numel(dy),
+         2 * bytes(x) + bytes(directions) + bytes(dy));
 }
 
 void gated_norm_forward(const TensorView& x, const TensorView& z) {
@@ -101,6 +114,14 @@ void gated_norm_backward(const TensorView& x, const TensorView& z) {
 }
 
 // A logarithm counts as an exponential.
+void memory_gate_forward(const TensorView& memory) {
+  record(memory, 3 * numel(memory), 3 * bytes(memory));
+}
+
+void memory_gate_backward(const TensorView& memory) {
+  record(memory, 5 * numel(memory), 5 * bytes(memory));
+}
+
 void decay_gates_forward(const TensorView& gates) {
   record(gates, (2 * exp_flops + 4) * numel(gates), 3 * bytes(gates));
 }

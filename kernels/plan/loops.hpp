@@ -26,10 +26,16 @@ void sigmoid_backward(const TensorView& gate);
 void short_convolution_forward(const TensorView& x, const TensorView& weight, const TensorView& y);
 void short_convolution_backward(const TensorView& x, const TensorView& weight,
                                 const TensorView& dx);
-void feature_map_forward(const TensorView& x);
-void feature_map_backward(const TensorView& x);
+void feature_map_forward(const TensorView& x, const TensorView& y);
+void feature_map_backward(const TensorView& x, const TensorView& dy);
+void random_features_forward(const TensorView& x, const TensorView& directions,
+                             const TensorView& y);
+void random_features_backward(const TensorView& x, const TensorView& directions,
+                              const TensorView& dy);
 void gated_norm_forward(const TensorView& x, const TensorView& z);
 void gated_norm_backward(const TensorView& x, const TensorView& z);
+void memory_gate_forward(const TensorView& memory);
+void memory_gate_backward(const TensorView& memory);
 void decay_gates_forward(const TensorView& gates);
 void decay_gates_backward(const TensorView& dgates);
 void embedding_forward(const TensorView& out);

@@ -34,6 +34,10 @@ void check_inputs(const RecurrenceShape& s, const RecurrenceInputs& in) {
   expect(in.gates.empty() || (in.gates.dtype == DType::f32 && in.gates.cols() == s.num_heads &&
                               (in.gates.rows() == num_rows(s) || in.gates.rows() == 1)),
          "gates: f32 [sequences * rows, heads], or one row");
+  expect(!s.exclusive || (!s.delta && in.gates.empty()),
+         "no gates and no delta rule where reading is exclusive");
+  for (const PositionRange& run : s.runs)
+    expect(!s.exclusive || run.begin % s.chunk == 0, "runs that begin with a segment");
   expect(in.betas.empty() != s.delta, "betas with the delta rule, and without it none");
   if (s.delta) check_tokens(s, in.betas, "betas: f32 [sequences * rows, heads]");
   if (!in.steps.empty()) check_tokens(s, in.steps, "steps: f32 [sequences * rows, heads]");

@@ -19,6 +19,11 @@
 // S -> T S + S_ext, T being a number or, with the delta rule, a matrix [d_k, d_k].
 // A document's first token finds the state empty.
 //
+// `exclusive` reading, without gates and delta rule: chunks are segments of positions, which begin
+// at the multiples of C wherever the rows are, and o_t = scale S^T q_t with the state S before t's
+// segment (Infini-attention: Munkhdalai et al. 2024). A mean over nothing is 0. Runs begin at the
+// multiples of C.
+//
 // Legend: S sequences of n rows here, R runs, A heads, G groups of heads that share queries and
 // keys, d_k, d_v widths; d_v' = d_v + 1 if it is normalized. Rows may be strided.
 #pragma once
@@ -46,6 +51,7 @@ struct RecurrenceShape {
   bool delta = false;
   // Values have a column of ones beside them, and what it gives divides the others: a mean.
   bool normalized = false;
+  bool exclusive = false;  // reads what was before the token's segment, of `chunk` tokens
   // By sequence, the positions above 0 at which a document begins; empty: documents do not matter.
   DocumentStarts document_starts = {};
 

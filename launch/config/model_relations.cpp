@@ -59,6 +59,27 @@ std::string idle_value(const MixerConfig& mixer) {
     return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
   if (!mixer.is_attention() && mixer.slots != 0)
     return counts_with(fmt::format("slots = {}", mixer.slots), "kind full or window");
+  if (mixer.kind != MixerKind::linear && mixer.features != LinearFeatures::elu)
+    return counts_with(fmt::format("features = {}", name_of(mixer.features)), "kind linear");
+  if (mixer.features != LinearFeatures::performer)
+    for (const auto& [name, value] :
+         {std::pair{"num_features", mixer.num_features}, {"feature_seed", mixer.feature_seed}})
+      if (value != 0)
+        return fmt::format(
+            "{} = {} counts only with features performer; leave it out or write features: "
+            "performer",
+            name, value);
+  if (mixer.kind != MixerKind::infini && mixer.segment != 0)
+    return counts_with(fmt::format("segment = {}", mixer.segment), "kind infini");
+  if (mixer.kind == MixerKind::infini) {
+    const MixerConfig defaults;
+    for (const auto& [name, value, idle] :
+         {std::tuple{"groups", mixer.groups, defaults.groups},
+          {"value_width", mixer.value_width, defaults.value_width},
+          {"chunk", mixer.chunk, defaults.chunk}})
+      if (value != idle)
+        return counts_with(fmt::format("{} = {}", name, value), "another recurrence");
+  }
   if (!mixer.has_delta_rule() && mixer.negative_eigenvalues)
     return counts_with("negative_eigenvalues", "kind delta or gated_delta");
   if (!mixer.is_attention()) return {};
@@ -78,12 +99,17 @@ std::string wrong_sizes(const MixerConfig& mixer, const ModelConfig& model) {
   if (mixer.groups > 0 && heads % mixer.groups != 0)
     return fmt::format("heads / groups = {} / {} is not whole; legal groups: {}", heads,
                        mixer.groups, divisors(heads));
-  if (mixer.kind == MixerKind::retention && model.turns_positions() && mixer.key_width > 0 &&
+  const bool turns = mixer.kind == MixerKind::retention || mixer.kind == MixerKind::infini;
+  if (turns && model.turns_positions() && mixer.key_width > 0 &&
       mixer.key_width != model.effective_head_dim())
     return fmt::format(
-        "key_width = {} of a retention is not head_dim = {}, as wide as rotary "
-        "positions turn; leave it out, or choose another model.position",
-        mixer.key_width, model.effective_head_dim());
+        "key_width = {} of kind {} is not head_dim = {}, as wide as rotary positions turn; leave "
+        "it out, or choose another model.position",
+        mixer.key_width, name_of(mixer.kind), model.effective_head_dim());
+  if (mixer.kind == MixerKind::infini && model.scores_distances())
+    return fmt::format(
+        "attention within the segments of kind infini has no model.position {}; write rope or none",
+        name_of(model.position.kind));
   return {};
 }
 
@@ -94,6 +120,9 @@ void check_mixers(RelationChecker& checker, const ModelConfig& model) {
   for (std::size_t i = 0; i < model.mixer.size(); ++i) {
     const MixerConfig& mixer = model.mixer[i];
     const std::string entry = model.mixer.size() > 1 ? fmt::format("entry {}: ", i) : "";
+    if (mixer.kind == MixerKind::infini && mixer.segment == 0)
+      checker.blame({"model.mixer"},
+                    fmt::format("{}kind infini needs a segment of at least 1 token", entry));
     if (mixer.kind == MixerKind::window && mixer.window == 0)
       checker.blame({"model.mixer"},
                     fmt::format("{}kind window needs a window of at least 1 token", entry));

@@ -99,6 +99,28 @@ std::span<const Key> mixer_keys() {
        .name = "negative_eigenvalues",
        .field = mixer_field<&C::negative_eigenvalues>(),
        .description = "Of the delta rule: betas go up to 2."},
+      {.section = "model",
+       .name = "features",
+       .field = mixer_field<&C::features>(),
+       .description = "Of `linear`: what queries and keys become, elu + 1, the second Taylor "
+                      "polynomial of the exponential, or random features of it (`performer`)."},
+      {.section = "model",
+       .name = "num_features",
+       .field = mixer_field<&C::num_features>(),
+       .range = from(0, 65'536),
+       .description = "Random features of a head; 0: four times `key_width`."},
+      {.section = "model",
+       .name = "feature_seed",
+       .field = mixer_field<&C::feature_seed>(),
+       .range = from(0, 1'000'000'000),
+       .description = "Which random features: they are drawn once and not trained."},
+      {.section = "model",
+       .name = "segment",
+       .field = mixer_field<&C::segment>(),
+       .unit = "tokens",
+       .range = from(0, 65'536),
+       .description = "Of `infini`: tokens that attend to each other; those before are a memory of "
+                      "fixed size."},
   };
   return keys;
 }

@@ -5,13 +5,17 @@
 
 #include "kernels/host_copy.hpp"
 #include "kernels/recurrence/decay_gates.hpp"
+#include "kernels/recurrence/random_features.hpp"
 #include "kernels/rows/elementwise.hpp"
+#include "model/mixers/random_directions.hpp"
 #include "model/parameter_spec.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
 
 namespace {
+
+using kernels::FeatureSide;
 
 // Keys of the configuration that decide the shapes of the weights.
 constexpr const char* shape_keys = "model.mixer, model.num_heads, model.head_dim, model.hidden";
@@ -75,6 +79,7 @@ RecurrentMixer::RecurrentMixer(ParameterStore& store, const std::string& prefix,
   expect(!form_.rotates || form_.key_width == model.effective_head_dim(),
          "keys as wide as a head, which positions turn");
   if (form_.conv > 0) conv_.emplace(store, prefix, form_.mixed_cols(), form_.conv, form_.conv_bias);
+  if (form_.segment > 0) local_.emplace(store, prefix, form_);
   if (form_.has_norm) {
     ParameterSpec spec = norm_spec(prefix + ".norm.weight", form_.norm_weights);
     spec.keys = shape_keys;
@@ -92,10 +97,18 @@ RecurrentMixer::RecurrentMixer(ParameterStore& store, const std::string& prefix,
                                    shape_keys, residual_std(model)));
   packed_in_ = kernels::PackedWeight(device_, form_.num_cols(), model.hidden, compute);
   packed_output_ = kernels::PackedWeight(device_, model.hidden, form_.value_cols(), compute);
-  if (form_.decay.empty()) return;
-  decay_ = Tensor(device_, Purpose::workspace, DType::f32, {1, form_.num_heads});
+  if (form_.num_random_features > 0)
+    directions_ = constants(
+        {form_.num_random_features, form_.key_width},
+        random_directions(form_.num_random_features, form_.key_width, form_.random_features));
+  if (!form_.decay.empty()) decay_ = constants({1, form_.num_heads}, form_.decay);
+}
+
+Tensor RecurrentMixer::constants(const Shape& shape, const std::vector<float>& values) const {
+  Tensor tensor(device_, Purpose::workspace, DType::f32, shape);
   kernels::write_from_host<float>(
-      decay_, [&](std::span<float> values) { std::ranges::copy(form_.decay, values.begin()); });
+      tensor, [&](std::span<float> to) { std::ranges::copy(values, to.begin()); });
+  return tensor;
 }
 
 void RecurrentMixer::pack_weights() {
@@ -106,6 +119,12 @@ void RecurrentMixer::pack_weights() {
 RecurrentMixer::Mixed RecurrentMixer::mixed_of(const TensorView& rows) const {
   const std::int64_t k = form_.key_cols(), v = 2 * k;
   return {rows.slice_cols(0, k), rows.slice_cols(k, v), rows.slice_cols(v, form_.mixed_cols()),
+          rows.slice_cols(0, v)};
+}
+
+RecurrentMixer::Mixed RecurrentMixer::mapped_of(const TensorView& rows) const {
+  const std::int64_t k = form_.feature_cols(), v = 2 * k;
+  return {rows.slice_cols(0, k), rows.slice_cols(k, v), rows.slice_cols(v, form_.mapped_cols()),
           rows.slice_cols(0, v)};
 }
 
@@ -140,16 +159,36 @@ void RecurrentMixer::turn(const Mixed& mixed, kernels::Rotation rotation,
 }
 
 void RecurrentMixer::map(const TensorView& source, const TensorView& mapped,
-                         const LayerContext& context) const {
-  const Mixed from = mixed_of(source), to = mixed_of(mapped);
-  kernels::feature_map_forward(form_.key_map, from.keys, form_.key_width, to.keys);
+                         const TensorView& workspace, const LayerContext& context) const {
+  const Mixed from = mixed_of(source), to = mapped_of(mapped);
+  if (directions_.empty()) {
+    kernels::feature_map_forward(form_.key_map, from.keys, form_.key_width, to.keys);
+  } else {
+    kernels::random_features_forward(FeatureSide::queries, from.q, directions_, to.q, workspace);
+    kernels::random_features_forward(FeatureSide::keys, from.k, directions_, to.k, workspace);
+  }
   kernels::feature_map_forward(form_.value_map, from.v, form_.value_width, to.v);
   turn(to, kernels::Rotation::forward, context);
 }
 
+void RecurrentMixer::map_backward(const Mixed& d_mapped, const Mixed& source, const Mixed& d_source,
+                                  const TensorView& workspace) const {
+  if (directions_.empty()) {
+    kernels::feature_map_backward(form_.key_map, d_mapped.keys, source.keys, form_.key_width,
+                                  d_source.keys);
+  } else {
+    kernels::random_features_backward(FeatureSide::queries, d_mapped.q, source.q, directions_,
+                                      d_source.q, workspace);
+    kernels::random_features_backward(FeatureSide::keys, d_mapped.k, source.k, directions_,
+                                      d_source.k, workspace);
+  }
+  kernels::feature_map_backward(form_.value_map, d_mapped.v, source.v, form_.value_width,
+                                d_source.v);
+}
+
 kernels::RecurrenceInputs RecurrentMixer::inputs_of(const TensorView& mapped,
                                                     const Derived& derived) const {
-  const Mixed mixed = mixed_of(mapped);
+  const Mixed mixed = mapped_of(mapped);
   kernels::RecurrenceInputs inputs{.q = mixed.q, .k = mixed.k, .v = mixed.v};
   if (form_.learns_decay) inputs.gates = derived.gates;
   if (!decay_.empty()) inputs.gates = decay_;
@@ -168,6 +207,10 @@ kernels::RecurrenceOutputs RecurrentMixer::outputs_of(const Saved& saved) const 
 
 TensorView RecurrentMixer::normed_of(const Saved& saved, const Derived& derived,
                                      const Tensor& normed) const {
+  if (local_) {
+    local_->mix(saved.out, saved.local, normed);
+    return normed;
+  }
   if (!form_.has_norm) return saved.out;
   kernels::gated_norm_forward(form_.norm, saved.out, gate_in(derived.projected), norm_->value(),
                               normed);
@@ -203,7 +246,7 @@ void RecurrentMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   if (conv_)
     conv_->forward(mixed_in(derived.projected), derived.convolved, saved.halo, *scratch.conv);
   make_gates(derived);
-  map(source_of(derived), scratch.mapped, context);
+  map(source_of(derived), scratch.mapped, scratch.workspace, context);
   const kernels::RecurrenceShape shape = shape_of(form_, scratch);
   const kernels::RecurrenceInputs inputs = inputs_of(scratch.mapped, derived);
   const TensorView states = states_of(shape, saved);
@@ -211,6 +254,9 @@ void RecurrentMixer::forward(const TensorView& x, const TensorView& y, MixerReco
     scratch.scan->forward(shape, inputs, states, saved.transitions, scratch.workspace, poll);
   kernels::recurrence_forward(shape, inputs, states, outputs_of(saved), {}, scratch.workspace,
                               poll);
+  if (local_)
+    local_->forward(local_rows(mixed_of(source_of(derived))), saved.local, saved.lse,
+                    *scratch.local, context);
   kernels::linear_forward(normed_of(saved, derived, scratch.normed), packed_output_, y);
 }
 
@@ -262,7 +308,11 @@ void RecurrentMixer::backward(const TensorView& dy, const TensorView& x, const T
                                  norm_->gradient(), scratch.norm_workspace);
     context.gradient_ready(*norm_);
   }
-  map(source_of(derived), scratch.mapped, context);
+  const Mixed source = mixed_of(source_of(derived));
+  if (local_)
+    local_->backward(scratch.dout, saved.out, local_rows(source), saved.local, saved.lse,
+                     *scratch.local, context);
+  map(source_of(derived), scratch.mapped, scratch.workspace, context);
   const kernels::RecurrenceShape shape = shape_of(form_, scratch);
   const kernels::RecurrenceInputs inputs = inputs_of(scratch.mapped, derived);
   TensorView d_end;
@@ -271,7 +321,7 @@ void RecurrentMixer::backward(const TensorView& dy, const TensorView& x, const T
     scratch.scan->backward(shape, inputs, outputs_of(saved), scratch.dout, saved.transitions, d_end,
                            scratch.workspace, poll);
   }
-  const Mixed d_mapped = mixed_of(scratch.d_mapped);
+  const Mixed d_mapped = mapped_of(scratch.d_mapped);
   const auto wanted = [](const Tensor& tensor) {
     return tensor.empty() ? TensorView{} : tensor.view();
   };
@@ -287,39 +337,20 @@ void RecurrentMixer::backward(const TensorView& dy, const TensorView& x, const T
                                {}, scratch.workspace, poll);
   if (skip_ != nullptr) context.gradient_ready(*skip_);
   turn(d_mapped, kernels::Rotation::backward, context);
-  const Mixed source = mixed_of(source_of(derived));
   const TensorView d_mixed = mixed_in(scratch.d_projected);
-  const Mixed d_source = mixed_of(conv_ ? scratch.d_mapped.view() : d_mixed);
-  kernels::feature_map_backward(form_.key_map, d_mapped.keys, source.keys, form_.key_width,
-                                d_source.keys);
-  kernels::feature_map_backward(form_.value_map, d_mapped.v, source.v, form_.value_width,
-                                d_source.v);
+  const TensorView d_convolved =
+      scratch.d_source.empty() ? scratch.d_mapped.view() : scratch.d_source.view();
+  const Mixed d_source = mixed_of(conv_ ? d_convolved : d_mixed);
+  map_backward(d_mapped, source, d_source, scratch.workspace);
+  if (local_) local_->add_gradients(local_rows(d_source), *scratch.local);
   if (conv_)
-    conv_->backward(scratch.d_mapped, mixed_in(derived.projected), d_mixed, saved.halo,
-                    *scratch.conv, context);
+    conv_->backward(d_convolved, mixed_in(derived.projected), d_mixed, saved.halo, *scratch.conv,
+                    context);
   differentiate_gates(derived, scratch, context);
   poll();
   kernels::linear_backward_weight(scratch.d_projected, x, in_.gradient_sum());
   context.gradient_ready(in_);
   kernels::linear_backward_input(scratch.d_projected, packed_in_, dx);
-}
-
-void RecurrentMixer::extend(const TensorView& x, const TensorView& y, std::int64_t num_cached,
-                            MixerCache& any_cache, const LayerContext& context) const {
-  auto& cache = dynamic_cast<Cache&>(any_cache);
-  auto& scratch = dynamic_cast<ExtendScratch&>(context.scratch);
-  const Derived& derived = scratch.derived;
-  kernels::linear_forward(x, packed_in_, derived.projected);
-  if (conv_)
-    conv_->extend(mixed_in(derived.projected), derived.convolved, cache.rows(), scratch.rows,
-                  num_cached);
-  make_gates(derived);
-  map(source_of(derived), scratch.mapped, context);
-  const PositionRange run{num_cached, x.rows()};
-  kernels::recurrence_forward(recurrence_shape(form_, 1, {&run, 1}),
-                              inputs_of(scratch.mapped, derived), cache.state(),
-                              outputs_of(scratch.saved), cache.state(), scratch.workspace);
-  kernels::linear_forward(normed_of(scratch.saved, derived, scratch.normed), packed_output_, y);
 }
 
 }  // namespace switchyard

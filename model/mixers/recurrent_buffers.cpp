@@ -1,16 +1,21 @@
 #include "model/mixers/recurrent.hpp"
 
+#include <algorithm>
+
+#include "kernels/recurrence/random_features.hpp"
 #include "kernels/rows/elementwise.hpp"
 
 namespace switchyard {
 
 namespace {
 
-Tensor make_workspace(Device& device, const kernels::RecurrenceShape& shape) {
-  return {device,
-          Purpose::workspace,
-          DType::u8,
-          {kernels::recurrence_workspace_bytes(shape, device.target())}};
+Tensor make_workspace(Device& device, const RecurrentForm& form,
+                      const kernels::RecurrenceShape& shape) {
+  std::int64_t bytes = kernels::recurrence_workspace_bytes(shape, device.target());
+  if (form.num_random_features > 0)
+    bytes = std::max(bytes, kernels::random_features_workspace_bytes(
+                                form.key_width, form.num_random_features, device.target()));
+  return {device, Purpose::workspace, DType::u8, {bytes}};
 }
 
 }  // namespace
@@ -20,7 +25,9 @@ void RecurrentMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
                                      {"states", &states},
                                      {"transitions", &transitions},
                                      {"out", &out},
-                                     {"denominators", &denominators}})
+                                     {"denominators", &denominators},
+                                     {"local", &local},
+                                     {"lse", &lse}})
     if (!tensor->empty()) visit_tensor(visit, name, *tensor);
 }
 
@@ -49,10 +56,15 @@ RecurrentMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const Recurre
     d_end = Tensor(device, Purpose::workspace, DType::f32,
                    {shape.num_runs() * num_sequences * form.num_heads, shape.state_size()});
   }
-  mapped = rows(compute, form.mixed_cols());
-  d_mapped = rows(compute, form.mixed_cols());
+  mapped = rows(compute, form.mapped_cols());
+  d_mapped = rows(compute, form.mapped_cols());
+  if (form.conv > 0 && !form.maps_in_place()) d_source = rows(compute, form.mixed_cols());
   d_projected = rows(compute, form.num_cols());
   dout = rows(compute, form.value_cols());
+  if (form.segment > 0) {
+    local.emplace(device, form, compute, num_sequences, held);
+    normed = rows(compute, form.value_cols());
+  }
   if (form.has_norm) {
     normed = rows(compute, form.value_cols());
     norm_workspace = Tensor(device, Purpose::workspace, DType::u8,
@@ -61,11 +73,12 @@ RecurrentMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const Recurre
   if (form.has_steps) dsteps = rows(DType::f32, form.num_heads);
   if (form.learns_decay) dgates = rows(DType::f32, form.num_heads);
   if (form.delta) dbetas = rows(DType::f32, form.num_heads);
-  workspace = make_workspace(device, shape);
+  workspace = make_workspace(device, form, shape);
 }
 
 void RecurrentMixer::Scratch::set_documents(kernels::DocumentStarts starts) {
   document_starts.assign(starts.begin(), starts.end());
+  if (local) local->set_documents(held, document_starts);
   if (conv) conv->document_starts = document_starts;
 }
 
@@ -74,6 +87,9 @@ RecurrentMixer::Cache::Cache(Device& device, const RecurrentForm& form, DType co
   state_ = Tensor(device, Purpose::activation, DType::f32, {form.num_heads, shape.state_size()});
   if (form.conv > 1)
     rows_ = Tensor(device, Purpose::activation, compute, {form.conv - 1, form.mixed_cols()});
+  if (form.segment > 0)
+    for (Tensor* rows : {&keys_, &features_, &values_})
+      *rows = Tensor(device, Purpose::activation, compute, {form.segment, form.value_cols()});
   clear();
 }
 
@@ -97,6 +113,10 @@ std::unique_ptr<MixerRecord> RecurrentMixer::make_saved(std::int64_t num_tokens,
   }
   saved->out = make(compute_, {num_tokens, form_.value_cols()});
   if (form_.normalized) saved->denominators = make(DType::f32, {num_tokens, form_.num_heads});
+  if (form_.segment > 0) {
+    saved->local = make(compute_, {num_tokens, form_.value_cols()});
+    saved->lse = make(DType::f32, {num_tokens, form_.num_heads});
+  }
   return saved;
 }
 
@@ -143,10 +163,16 @@ RecurrentMixer::ExtendScratch::ExtendScratch(Device& device, const RecurrentForm
   saved.out = rows_of(compute, num_tokens, form.value_cols());
   if (form.normalized) saved.denominators = rows_of(DType::f32, num_tokens, form.num_heads);
   if (form.conv > 0) rows = rows_of(compute, form.conv - 1 + num_tokens, form.mixed_cols());
-  mapped = rows_of(compute, num_tokens, form.mixed_cols());
-  if (form.has_norm) normed = rows_of(compute, num_tokens, form.value_cols());
-  const PositionRange run{0, num_tokens};
-  workspace = make_workspace(device, recurrence_shape(form, 1, {&run, 1}));
+  mapped = rows_of(compute, num_tokens, form.mapped_cols());
+  if (form.has_norm || form.segment > 0) normed = rows_of(compute, num_tokens, form.value_cols());
+  if (form.segment > 0) {
+    local.emplace(device, form, compute, num_tokens);
+    saved.local = rows_of(compute, num_tokens, form.value_cols());
+    segment.out = rows_of(compute, form.segment, form.value_cols());
+    segment.denominators = rows_of(DType::f32, form.segment, form.num_heads);
+  }
+  const PositionRange run{0, std::max(num_tokens, form.segment)};
+  workspace = make_workspace(device, form, recurrence_shape(form, 1, {&run, 1}));
 }
 
 std::unique_ptr<MixerScratch> RecurrentMixer::make_extend_scratch(

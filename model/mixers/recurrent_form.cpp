@@ -1,6 +1,7 @@
 #include "model/mixers/recurrent_form.hpp"
 
 #include <cmath>
+#include <string>
 
 #include "tensor/error.hpp"
 
@@ -72,7 +73,13 @@ RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer) {
       expect(false, "a recurrent mixer");
       break;
     case MixerKind::linear:
-      form.key_map = FeatureMap::elu_plus_one;
+      form.key_map =
+          mixer.features == LinearFeatures::taylor ? FeatureMap::taylor : FeatureMap::elu_plus_one;
+      if (mixer.features == LinearFeatures::performer) {
+        form.num_random_features = or_else(mixer.num_features, 4 * form.key_width);
+        form.random_features = random_key(static_cast<std::uint64_t>(mixer.feature_seed),
+                                          "random features " + std::to_string(layer));
+      }
       form.normalized = true;
       break;
     case MixerKind::retention:
@@ -103,6 +110,13 @@ RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer) {
       form.learns_decay = mixer.kind == MixerKind::gated_delta;
       norm_of_heads(form.learns_decay ? GateFunction::silu : GateFunction::none);
       break;
+    case MixerKind::infini:
+      form.key_map = FeatureMap::elu_plus_one;
+      form.normalized = true;
+      form.segment = mixer.segment;
+      form.local_rotates = model.turns_positions();
+      form.value_width = form.key_width;
+      break;
   }
   return form;
 }
@@ -113,12 +127,13 @@ kernels::RecurrenceShape recurrence_shape(const RecurrentForm& form, std::int64_
           .runs = runs,
           .num_heads = form.num_heads,
           .num_groups = form.num_groups,
-          .key_width = form.key_width,
+          .key_width = form.feature_width(),
           .value_width = form.value_width,
-          .chunk = form.chunk,
+          .chunk = form.segment > 0 ? form.segment : form.chunk,
           .scale = form.scale,
           .delta = form.delta,
-          .normalized = form.normalized};
+          .normalized = form.normalized,
+          .exclusive = form.segment > 0};
 }
 
 }  // namespace switchyard

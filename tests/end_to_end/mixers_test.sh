@@ -52,6 +52,21 @@ done
 expect 0 "$switchyard" generate ssd-alone --ids --tokens 200 --temperature 1 --seed 3
 [[ $err != *"was trained on sequences"* ]] || fail "a recurrence ended at the trained length: $err"
 
+# Random features and Infini-attention: ranks hold whole segments, or it is said why not; the plan is exact.
+infini=("model.mixer=[{kind: infini, segment: 8, conv: 2}, {kind: linear, features: performer, num_features: 24}]")
+expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${infini[@]}" parallel.context="$ranks" train.num_steps=3 run.output=infini
+expect 0 "$switchyard" train small.yaml "${infini[@]}" train.num_steps=3 run.output=infini-alone
+near "$(losses infini | tail -n 1 | cut -d' ' -f2)" "$(losses infini-alone | tail -n 1 | cut -d' ' -f2)" ||
+  fail "infini: other losses on $ranks ranks"
+expect 0 "$switchyard" plan small.yaml "${infini[@]}" parallel.context="$ranks" --ranks "$ranks" --rows "$(value infini max_rows)"
+planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+[[ $planned == "$(value infini memory_bytes)" ]] || fail "infini: planned $planned, used $(value infini memory_bytes)"
+expect 0 "$switchyard" generate infini-alone --ids --tokens 20 --temperature 0
+if ((ranks > 1)); then
+  expect 2 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "model.mixer={kind: infini, segment: 12}" parallel.context="$ranks"
+  [[ $err == *"would begin at position "*", within a segment of 12 tokens of layer 0"* ]] || fail "a cut segment: $err"
+fi
+
 # Exact runs keep their bits whoever holds which positions, also where these are told by distance or by a table.
 bits() { sed -nE 's/.*("loss": [0-9.e-]+).*("grad_norm": [0-9.e-]+).*/\1 \2/p' "$1/metrics.jsonl"; }
 for position in alibi relative absolute sinusoidal none; do
@@ -105,6 +120,12 @@ expect 2 "$switchyard" train small.yaml model.position=relative model.position.m
 expect_lines 1 "max_distance = 10 is not beyond buckets / 2 = 16"
 expect 2 "$switchyard" train small.yaml "model.mixer={kind: ssd}" numerics.exact=true
 expect_lines 1 "numerics.exact forbids that"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: infini}"
+expect_lines 1 "kind infini needs a segment"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: linear, num_features: 8}"
+expect_lines 1 "num_features = 8 counts only with features performer"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: infini, segment: 4}" model.position=alibi
+expect_lines 1 "no model.position alibi"
 expect 2 "$switchyard" train small.yaml "model.mixer={kind: ssd, window: 4}"
 expect_lines 1 "window = 4 counts only with kind window"
 finish

@@ -6,6 +6,8 @@
 #include "kernels/recurrence/feature_map.hpp"
 #include "kernels/recurrence/gated_norm.hpp"
 #include "kernels/recurrence/linear_recurrence.hpp"
+#include "kernels/recurrence/memory_gate.hpp"
+#include "kernels/recurrence/random_features.hpp"
 #include "kernels/recurrence/short_convolution.hpp"
 #include "kernels/routing/arrival.hpp"
 #include "kernels/routing/balance.hpp"
@@ -94,6 +96,12 @@ TEST_F(PlanLoops, LinearRecurrence) {
     EXPECT_DOUBLE_EQ(
         device().profile().total_work().flops,
         2 * 64 * 6 * (delta ? 16 * state + 5.5 * pairs : 10 * state + 16 * (3 * 8 + 2 * 5)));
+    if (delta) continue;
+    RecurrenceShape exclusive = shape;  // no pairs of a chunk
+    exclusive.exclusive = true;
+    device().profile().reset();
+    recurrence_forward(exclusive, inputs, {}, {.out = out}, {}, workspace);
+    EXPECT_DOUBLE_EQ(device().profile().total_work().flops, 2 * 64 * 6 * 4 * state);
   }
 }
 
@@ -109,6 +117,17 @@ TEST_F(PlanLoops, LoopsOfRecurrentMixers) {
             2 * 16 * 12 * 2 + 16 * 12 * 4);
   EXPECT_EQ(bytes_of([&] { feature_map_forward(FeatureMap::silu, x, 6, x); }), 2 * 16 * 12 * 2);
   EXPECT_EQ(bytes_of([&] { feature_map_backward(FeatureMap::silu, x, x, 6, x); }), 3 * 16 * 12 * 2);
+  // 5 features of each of 2 heads of 6.
+  const Tensor directions = make(DType::f32, {5, 6}), features = make(DType::bf16, {16, 10});
+  const Tensor room = make(DType::u8, {random_features_workspace_bytes(6, 5, device().target())});
+  EXPECT_EQ(
+      bytes_of([&] { random_features_forward(FeatureSide::keys, x, directions, features, room); }),
+      16 * 12 * 2 + 5 * 6 * 4 + 16 * 10 * 2);
+  EXPECT_EQ(device().profile().total_work().flops, (2 * 6 + 20) * 16 * 10);
+  EXPECT_EQ(bytes_of([&] {
+              random_features_backward(FeatureSide::keys, features, x, directions, x, room);
+            }),
+            2 * 16 * 12 * 2 + 5 * 6 * 4 + 16 * 10 * 2);
   const GatedNorm norm{.width = 6, .gate = GateFunction::silu};
   const Tensor gain = make(DType::f32, {6}), dgain = make(DType::f32, {6});
   const Tensor workspace = make(DType::u8, {gated_norm_workspace_bytes(6)});
@@ -116,6 +135,8 @@ TEST_F(PlanLoops, LoopsOfRecurrentMixers) {
   EXPECT_EQ(bytes_of([&] { gated_norm_backward(norm, x, x, x, gain, x, x, dgain, workspace); }),
             5 * 16 * 12 * 2);
   const Tensor heads = make(DType::f32, {12});
+  EXPECT_EQ(bytes_of([&] { memory_gate_forward(x, x, heads, x); }), 3 * 16 * 12 * 2);
+  EXPECT_EQ(bytes_of([&] { memory_gate_backward(x, x, x, heads, x, x, heads); }), 5 * 16 * 12 * 2);
   EXPECT_GT(bytes_of([&] { decay_gates_forward(x, heads, heads, dx, dx); }), 0);
   EXPECT_GT(bytes_of([&] { decay_gates_backward(dx, dx, x, heads, heads, x, heads, heads); }), 0);
   EXPECT_GT(bytes_of([&] { beta_gates_forward(x, 1, dx); }), 0);

@@ -83,22 +83,21 @@ class RecurrentMixerTest : public ::testing::TestWithParam<Case> {
   }
   LayerContext context() const { return {pass_, layer, rope_, *scratch_}; }
 
-  Doubles expected_y(const Doubles& x, const std::map<std::string, Doubles>& values) const {
-    reference_model::RecurrentMixer reference(model_, layer);
-    for (const auto& [name, value] : values) reference.values[name.substr(6)] = value;
+  Doubles expected_y(const Doubles& x, const std::map<std::string, Doubles>& values) {
+    for (const auto& [name, value] : values) reference_.values[name.substr(6)] = value;
     Doubles y;
     const auto hidden = static_cast<std::size_t>(model_.hidden);
     for (std::size_t s = 0; s < num_sequences; ++s) {
-      reference.begins.assign(length, false);
+      reference_.begins.assign(length, false);
       if (!starts_.empty())
         for (const std::int32_t start : starts_[s])
-          reference.begins[static_cast<std::size_t>(start)] = true;
+          reference_.begins[static_cast<std::size_t>(start)] = true;
       reference_model::RecurrentMixer::Rows rows;
       for (std::size_t t = 0; t < length; ++t) {
         const auto begin = x.begin() + static_cast<std::ptrdiff_t>((s * length + t) * hidden);
         rows.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(hidden));
       }
-      for (const Doubles& row : reference.forward(rows)) y.insert(y.end(), row.begin(), row.end());
+      for (const Doubles& row : reference_.forward(rows)) y.insert(y.end(), row.begin(), row.end());
     }
     return y;
   }
@@ -111,6 +110,7 @@ class RecurrentMixerTest : public ::testing::TestWithParam<Case> {
 
   OneRank rank_;
   ModelConfig model_;
+  reference_model::RecurrentMixer reference_{model_, layer};
   ParameterStore store_{*rank_.device, rank_.mesh};
   RecurrentMixer mixer_;
   kernels::RopeTable rope_;
@@ -190,10 +190,10 @@ std::vector<Case> cases() {
 INSTANTIATE_TEST_SUITE_P(Kinds, RecurrentMixerTest, ::testing::ValuesIn(cases()),
                          [](const auto& each) {
                            const Case& c = each.param;
-                           return std::string(name_of(c.mixer.kind)) + (c.documents ? "_documents"
-                                                                        : c.mixer.conv == 0
-                                                                            ? "_plain"
-                                                                            : "");
+                           const char* what = c.documents         ? "_documents"
+                                              : c.mixer.conv == 0 ? "_plain"
+                                                                  : "";
+                           return title_of(c.mixer) + what;
                          });
 
 }  // namespace

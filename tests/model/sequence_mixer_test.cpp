@@ -72,11 +72,10 @@ std::vector<Kind> kinds() {
       {"convolved", attention({.conv = 4})},
       {"relative", relative}};
   for (const MixerConfig& config : recurrent_mixers())
-    all.push_back(
-        {std::string(name_of(config.kind)), [config](ParameterStore& store, ModelConfig model) {
-           model.mixer = {config};
-           return std::make_unique<RecurrentMixer>(store, "mixer", model, 0, DType::f32);
-         }});
+    all.push_back({title_of(config), [config](ParameterStore& store, ModelConfig model) {
+                     model.mixer = {config};
+                     return std::make_unique<RecurrentMixer>(store, "mixer", model, 0, DType::f32);
+                   }});
   return all;
 }
 

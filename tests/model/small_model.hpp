@@ -121,6 +121,12 @@ inline ModelCase slots_case() {
 inline std::vector<MixerConfig> recurrent_mixers() {
   return {
       {.kind = MixerKind::linear, .conv = 4, .chunk = 4},
+      {.kind = MixerKind::linear, .conv = 3, .chunk = 4, .features = LinearFeatures::taylor},
+      {.kind = MixerKind::linear,
+       .conv = 2,
+       .chunk = 3,
+       .features = LinearFeatures::performer,
+       .num_features = 9},
       {.kind = MixerKind::retention, .value_width = 7, .chunk = 3},
       {.kind = MixerKind::lightning, .conv = 2},
       {.kind = MixerKind::ssd,
@@ -131,6 +137,7 @@ inline std::vector<MixerConfig> recurrent_mixers() {
        .value_width = 3,
        .chunk = 4},
       {.kind = MixerKind::delta, .conv = 3, .chunk = 4},
+      {.kind = MixerKind::infini, .conv = 2, .segment = 4},
       {.kind = MixerKind::gated_delta,
        .conv = 4,
        .heads = 4,
@@ -140,10 +147,17 @@ inline std::vector<MixerConfig> recurrent_mixers() {
   };
 }
 
+// "ssd", "linear_taylor".
+inline std::string title_of(const MixerConfig& mixer) {
+  std::string title(name_of(mixer.kind));
+  if (mixer.features != LinearFeatures::elu) title += "_" + std::string(name_of(mixer.features));
+  return title;
+}
+
 // A recurrent layer, then one with attention.
 inline ModelCase hybrid_case(const MixerConfig& mixer) {
   ModelCase c = mixed_case();
-  c.name = "hybrid_" + std::string(name_of(mixer.kind));
+  c.name = "hybrid_" + title_of(mixer);
   c.model.mixer = {mixer, {.kind = MixerKind::window, .window = 3}};
   return c;
 }

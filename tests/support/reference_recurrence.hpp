@@ -15,6 +15,7 @@ struct RecurrenceHead {
   // What goes in. k[t], v[t] ... of token t; of the state element (i, j) is at i * width + j.
   double scale = 1;
   bool delta = false;
+  std::size_t segment = 0;  // tokens read the state before their segment; 0: that with their own
   Rows q, k, v;
   Row gates, betas;          // of each token; betas with the delta rule
   std::vector<bool> begins;  // a document: the state before is empty
@@ -34,10 +35,11 @@ struct RecurrenceHead {
     decayed_.clear();
     states_.clear();
     values_.clear();
-    Row s = state;
+    Row s = state, before_segment = state;
     for (std::size_t t = 0; t < k.size(); ++t) {
       for (double& x : s) x = begins[t] ? 0 : x * std::exp(gates[t]);
       decayed_.push_back(s);
+      if (segment > 0 && (begins[t] || t % segment == 0)) before_segment = s;
       Row u = v[t];
       if (delta) {
         const Row seen = read(s, k[t]);
@@ -46,8 +48,8 @@ struct RecurrenceHead {
       for (std::size_t i = 0; i < keys(); ++i)
         for (std::size_t j = 0; j < width(); ++j) s[i * width() + j] += k[t][i] * u[j];
       values_.push_back(u);
-      states_.push_back(s);
-      Row o = read(s, q[t]);
+      states_.push_back(segment > 0 ? before_segment : s);
+      Row o = read(states_.back(), q[t]);
       for (double& x : o) x *= scale;
       out.push_back(o);
     }
@@ -61,8 +63,15 @@ struct RecurrenceHead {
     dv.assign(n, Row(width(), 0.0));
     dgates.assign(n, 0.0);
     dbetas.assign(n, 0.0);
-    Row ds = d_end;
-    for (std::size_t t = n; t-- > 0;) backward_token(t, dout[t], ds);
+    Row ds = d_end, d_before_segment(d_end.size(), 0.0);
+    for (std::size_t t = n; t-- > 0;) {
+      backward_token(t, dout[t], ds, segment > 0 ? d_before_segment : ds);
+      if (segment == 0 || (!begins[t] && t % segment > 0)) continue;
+      for (std::size_t i = 0; i < ds.size(); ++i) {
+        if (!begins[t]) ds[i] += d_before_segment[i];
+        d_before_segment[i] = 0;
+      }
+    }
     d_state = ds;
   }
 
@@ -74,12 +83,13 @@ struct RecurrenceHead {
     return o;
   }
 
-  // ds: of the state behind token t; becomes that of the state before it.
-  void backward_token(std::size_t t, const Row& dout, Row& ds) {
+  // ds: of the state behind token t; becomes that of the state before it. d_read: of the state
+  // that it reads, which may be ds.
+  void backward_token(std::size_t t, const Row& dout, Row& ds, Row& d_read) {
     const std::size_t w = width();
     for (std::size_t i = 0; i < keys(); ++i)
       for (std::size_t j = 0; j < w; ++j) {
-        ds[i * w + j] += scale * q[t][i] * dout[j];
+        d_read[i * w + j] += scale * q[t][i] * dout[j];
         dq[t][i] += scale * states_[t][i * w + j] * dout[j];
       }
     const Row du = read(ds, k[t]);
@@ -101,7 +111,7 @@ struct RecurrenceHead {
     }
   }
 
-  Rows decayed_, states_, values_;
+  Rows decayed_, states_, values_;  // states: as they are read
 };
 
 }  // namespace switchyard::reference

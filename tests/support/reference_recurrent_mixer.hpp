@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/config.hpp"
+#include "model/mixers/random_directions.hpp"
 #include "tests/support/reference_recurrence.hpp"
 
 namespace switchyard::reference_model {
@@ -23,6 +24,12 @@ class RecurrentMixer {
     groups_ = mixer_.groups > 0 ? mixer_.groups : mixer_.kind == MixerKind::ssd ? 1 : heads_;
     keys_ = mixer_.key_width > 0 ? mixer_.key_width : model.effective_head_dim();
     width_ = mixer_.value_width > 0 ? mixer_.value_width : model.effective_head_dim();
+    if (is_infini()) width_ = keys_;
+    if (mixer_.features == LinearFeatures::performer)
+      directions_ =
+          random_directions(mixer_.num_features > 0 ? mixer_.num_features : 4 * keys_, keys_,
+                            random_key(static_cast<std::uint64_t>(mixer_.feature_seed),
+                                       "random features " + std::to_string(layer_)));
   }
 
   // Values of its parameters, by the last part of their names; row-major.
@@ -53,7 +60,7 @@ class RecurrentMixer {
         head.q.push_back(key_of(part(source[t], group * keys_, keys_), t));
         head.k.push_back(key_of(part(source[t], k_begin + group * keys_, keys_), t));
         Row v = part(source[t], v_begin + h * width_, width_);
-        if (mixer_.kind != MixerKind::linear && mixer_.kind != MixerKind::retention)
+        if (!is_mean() && mixer_.kind != MixerKind::retention)
           for (double& each : v) each = silu(each);
         const double step =
             learns_decay()
@@ -65,17 +72,20 @@ class RecurrentMixer {
           out[t][at(h * width_ + c)] = values.at("skip")[at(h)] * v[at(c)];
           v[at(c)] *= step;
         }
-        if (mixer_.kind == MixerKind::linear) v.push_back(1);
+        if (is_mean()) v.push_back(1);
         head.v.push_back(v);
         const double most = mixer_.negative_eigenvalues ? 2 : 1;
         head.betas.push_back(head.delta ? most * sigmoid(in[t][at(b_begin + h)]) : 0);
       }
-      head.state.assign(at(keys_) * head.width(), 0.0);
+      head.state.assign(head.k.front().size() * head.width(), 0.0);
+      head.segment = at(mixer_.segment);
       head.forward();
-      for (std::size_t t = 0; t < x.size(); ++t)
+      for (std::size_t t = 0; t < x.size(); ++t) {
+        const double den = is_mean() ? head.out[t].back() : 1;  // 0: a mean over nothing
         for (std::int64_t c = 0; c < width_; ++c)
-          out[t][at(h * width_ + c)] +=
-              head.out[t][at(c)] / (mixer_.kind == MixerKind::linear ? head.out[t].back() : 1);
+          out[t][at(h * width_ + c)] += den == 0 ? 0 : head.out[t][at(c)] / den;
+      }
+      if (is_infini()) mix_local(source, h, out);
     }
     Rows y;
     for (std::size_t t = 0; t < x.size(); ++t)
@@ -101,8 +111,33 @@ class RecurrentMixer {
   bool learns_decay() const {
     return mixer_.kind == MixerKind::ssd || mixer_.kind == MixerKind::gated_delta;
   }
-  bool has_gate() const {
-    return mixer_.kind != MixerKind::linear && mixer_.kind != MixerKind::delta;
+  bool is_infini() const { return mixer_.kind == MixerKind::infini; }
+  bool is_mean() const { return mixer_.kind == MixerKind::linear || is_infini(); }
+  bool has_gate() const { return !is_mean() && mixer_.kind != MixerKind::delta; }
+
+  // What head h of `out` has of the memory, mixed with softmax attention within segments.
+  void mix_local(const Rows& source, std::int64_t h, Rows& out) const {
+    const double share = sigmoid(values.at("memory_gate")[at(h)]);
+    std::size_t first = 0;
+    for (std::size_t t = 0; t < source.size(); ++t) {
+      if (begins[t] || t % at(mixer_.segment) == 0) first = t;
+      const Row q = turned(part(source[t], h * keys_, keys_), t);
+      Row sum(at(width_), 0.0);
+      double total = 0;
+      for (std::size_t j = first; j <= t; ++j) {
+        const Row k = turned(part(source[j], (heads_ + h) * keys_, keys_), j);
+        double score = 0;
+        for (std::size_t i = 0; i < q.size(); ++i) score += q[i] * k[i];
+        const double weight = std::exp(score / std::sqrt(static_cast<double>(keys_)));
+        total += weight;
+        for (std::int64_t c = 0; c < width_; ++c)
+          sum[at(c)] += weight * source[j][at((2 * heads_ + h) * keys_ + c)];
+      }
+      for (std::int64_t c = 0; c < width_; ++c) {
+        double& each = out[t][at(h * width_ + c)];
+        each = share * each + (1 - share) * sum[at(c)] / total;
+      }
+    }
   }
   double decay_of(std::int64_t h) const {
     if (mixer_.kind == MixerKind::retention)
@@ -134,19 +169,20 @@ class RecurrentMixer {
 
   // Of a query or key at position t.
   Row key_of(Row x, std::size_t t) const {
-    if (mixer_.kind == MixerKind::linear) {
+    if (mixer_.kind == MixerKind::linear && mixer_.features == LinearFeatures::taylor) {
+      const double root = std::pow(static_cast<double>(keys_), 0.25);
+      Row features = {1};
+      for (const double each : x) features.push_back(each / root);
+      for (const double a : x)  // all pairs, as published
+        for (const double b : x) features.push_back(a * b / (root * root * std::sqrt(2.0)));
+      return features;
+    }
+    if (mixer_.kind == MixerKind::linear && mixer_.features == LinearFeatures::performer)
+      return random_features(x);
+    if (is_mean()) {
       for (double& each : x) each = each > 0 ? each + 1 : std::exp(each);
     } else if (mixer_.kind == MixerKind::retention) {
-      if (!model_.turns_positions()) return x;
-      const std::size_t half = x.size() / 2;
-      for (std::size_t i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>(t) * std::pow(model_.rope_base, -2.0 * static_cast<double>(i) /
-                                                                    static_cast<double>(x.size()));
-        const double a = x[i], b = x[i + half];
-        x[i] = a * std::cos(angle) - b * std::sin(angle);
-        x[i + half] = b * std::cos(angle) + a * std::sin(angle);
-      }
+      return turned(x, t);
     } else {
       double squares = 0;
       for (double& each : x) {
@@ -159,9 +195,37 @@ class RecurrentMixer {
     return x;
   }
 
+  Row turned(Row x, std::size_t t) const {
+    if (!model_.turns_positions()) return x;
+    const std::size_t half = x.size() / 2;
+    for (std::size_t i = 0; i < half; ++i) {
+      const double angle =
+          static_cast<double>(t) *
+          std::pow(model_.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(x.size()));
+      const double a = x[i], b = x[i + half];
+      x[i] = a * std::cos(angle) - b * std::sin(angle);
+      x[i + half] = b * std::cos(angle) + a * std::sin(angle);
+    }
+    return x;
+  }
+
+  // As published, without what keeps them within bounds.
+  Row random_features(const Row& x) const {
+    const double root = std::pow(static_cast<double>(keys_), 0.25);
+    Row features;
+    for (std::size_t r = 0; r < directions_.size(); r += x.size()) {
+      double exponent = 0;
+      for (std::size_t i = 0; i < x.size(); ++i)
+        exponent +=
+            static_cast<double>(directions_[r + i]) * x[i] / root - x[i] * x[i] / (2 * root * root);
+      features.push_back(std::exp(exponent));
+    }
+    return features;
+  }
+
   // Norm and gate.
   Row finished(const Row& o, const Row& z) const {
-    if (mixer_.kind == MixerKind::linear) return o;
+    if (is_mean()) return o;
     const bool is_ssd = mixer_.kind == MixerKind::ssd;
     const auto gate = [&](std::size_t i) {
       if (z.empty()) return 1.0;
@@ -188,6 +252,7 @@ class RecurrentMixer {
   MixerConfig mixer_;
   std::int64_t layer_;
   std::int64_t heads_ = 0, groups_ = 0, keys_ = 0, width_ = 0;
+  std::vector<float> directions_;  // of random features
 };
 
 }  // namespace switchyard::reference_model

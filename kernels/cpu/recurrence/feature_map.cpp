@@ -4,6 +4,7 @@
 // After foreach_target.h, which includes this file once for every target.
 #include <cmath>
 
+#include "kernels/cpu/element.hpp"
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/recurrence/feature_map.hpp"
 #include "kernels/cpu/rows/activation-inl.hpp"
@@ -13,6 +14,7 @@ namespace switchyard::kernels::cpu::HWY_NAMESPACE {
 namespace {
 
 constexpr float unit_epsilon = 1e-6f;
+constexpr float half_root = 0.70710678f;  // sqrt(1/2)
 
 template <class T>
 void silu(const T* x, T* y, std::int64_t n) {
@@ -86,6 +88,37 @@ void silu_unit_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
   });
 }
 
+// The products a_i a_j with j >= i, row by row.
+template <class T>
+void taylor(const T* x, T* y, std::int64_t n) {
+  const float root = 1.0f / std::sqrt(static_cast<float>(n));  // of a_i a_j = root x_i x_j
+  const float first = std::sqrt(root);
+  put(1.0f, *y++);
+  for (std::int64_t i = 0; i < n; ++i) put(first * value_of(x[i]), *y++);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float scaled = root * value_of(x[i]);
+    put(scaled * value_of(x[i]) * half_root, *y++);
+    for (std::int64_t j = i + 1; j < n; ++j) put(scaled * value_of(x[j]), *y++);
+  }
+}
+
+// dx_i = root (sum over j != i of dy_ij x_j + sqrt(2) dy_ii x_i) + sqrt(root) dy_i
+template <class T>
+void taylor_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
+  const float root = 1.0f / std::sqrt(static_cast<float>(n));
+  const float first = std::sqrt(root);
+  const T* const products = dy + 1 + n;
+  const auto row_begin = [n](std::int64_t i) { return i * n - i * (i - 1) / 2; };
+  for (std::int64_t i = 0; i < n; ++i) {
+    float sum = 2 * half_root * value_of(products[row_begin(i)]) * value_of(x[i]);
+    for (std::int64_t j = 0; j < i; ++j)
+      sum += value_of(products[row_begin(j) + i - j]) * value_of(x[j]);
+    for (std::int64_t j = i + 1; j < n; ++j)
+      sum += value_of(products[row_begin(i) + j - i]) * value_of(x[j]);
+    put(root * sum + first * value_of(dy[1 + i]), dx[i]);
+  }
+}
+
 template <class T>
 void forward_head(FeatureMap map, const T* x, T* y, std::int64_t n) {
   switch (map) {
@@ -97,6 +130,8 @@ void forward_head(FeatureMap map, const T* x, T* y, std::int64_t n) {
       return elu(x, y, n);
     case FeatureMap::silu_unit:
       return silu_unit(x, y, n);
+    case FeatureMap::taylor:
+      return taylor(x, y, n);
   }
 }
 
@@ -111,6 +146,8 @@ void backward_head(FeatureMap map, const T* dy, const T* x, T* dx, std::int64_t 
       return elu_backward(dy, x, dx, n);
     case FeatureMap::silu_unit:
       return silu_unit_backward(dy, x, dx, n);
+    case FeatureMap::taylor:
+      return taylor_backward(dy, x, dx, n);
   }
 }
 
@@ -118,18 +155,20 @@ template <class T>
 void forward_rows(FeatureMap map, const TensorView& x, std::int64_t width, const TensorView& y,
                   std::int64_t begin, std::int64_t end) {
   const Rows<T> in = rows_of<T>(x), out = rows_of<T>(y);
+  const std::int64_t features = feature_width(map, width);
   for (std::int64_t t = begin; t < end; ++t)
-    for (std::int64_t c = 0; c < x.cols(); c += width)
-      forward_head(map, in[t] + c, out[t] + c, width);
+    for (std::int64_t h = 0; h < x.cols() / width; ++h)
+      forward_head(map, in[t] + h * width, out[t] + h * features, width);
 }
 
 template <class T>
 void backward_rows(FeatureMap map, const TensorView& dy, const TensorView& x, std::int64_t width,
                    const TensorView& dx, std::int64_t begin, std::int64_t end) {
   const Rows<T> gradient = rows_of<T>(dy), in = rows_of<T>(x), out = rows_of<T>(dx);
+  const std::int64_t features = feature_width(map, width);
   for (std::int64_t t = begin; t < end; ++t)
-    for (std::int64_t c = 0; c < x.cols(); c += width)
-      backward_head(map, gradient[t] + c, in[t] + c, out[t] + c, width);
+    for (std::int64_t h = 0; h < x.cols() / width; ++h)
+      backward_head(map, gradient[t] + h * features, in[t] + h * width, out[t] + h * width, width);
 }
 
 void forward(FeatureMap map, const TensorView& x, std::int64_t width, const TensorView& y,
@@ -158,16 +197,16 @@ HWY_EXPORT(backward);
 void feature_map_forward(FeatureMap map, const TensorView& x, std::int64_t width,
                          const TensorView& y) {
   const auto rows = HWY_DYNAMIC_DISPATCH(forward);
-  parallel_rows(x.rows(), x.cols(),
+  parallel_rows(x.rows(), x.cols() / width * feature_width(map, width),
                 [&](std::int64_t begin, std::int64_t end) { rows(map, x, width, y, begin, end); });
 }
 
 void feature_map_backward(FeatureMap map, const TensorView& dy, const TensorView& x,
                           std::int64_t width, const TensorView& dx) {
   const auto rows = HWY_DYNAMIC_DISPATCH(backward);
-  parallel_rows(x.rows(), x.cols(), [&](std::int64_t begin, std::int64_t end) {
-    rows(map, dy, x, width, dx, begin, end);
-  });
+  parallel_rows(
+      x.rows(), x.cols() / width * feature_width(map, width),
+      [&](std::int64_t begin, std::int64_t end) { rows(map, dy, x, width, dx, begin, end); });
 }
 
 }  // namespace switchyard::kernels::cpu

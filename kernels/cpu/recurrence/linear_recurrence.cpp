@@ -8,6 +8,11 @@ namespace switchyard::kernels::cpu {
 
 namespace {
 
+// A mean over nothing is 0.
+float mean_factor(float denominator) {
+  return denominator == 0 ? 0 : 1 / denominator;
+}
+
 // O to the tensors: divided by the column of ones' share, with the skipped values.
 void write_out(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
                const RecurrenceOutputs& outputs, std::int64_t head, const Chunk& chunk,
@@ -19,7 +24,7 @@ void write_out(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
       float factor = 1;
       if (shape.normalized) {
         rows_of<float>(outputs.denominators)[chunk.row() + i][head] = out[width];
-        factor = 1 / out[width];
+        factor = mean_factor(out[width]);
       }
       if (!inputs.skip.empty()) {
         const float skip = inputs.skip.as<float>()[head];
@@ -95,7 +100,7 @@ void load_dout(const RecurrenceShape& shape, const RecurrenceOutputs& outputs,
       if (!shape.normalized) continue;
       // out = numerator / denominator
       load_row(values[row + i] + head * width, width, 1, s.by_values);
-      const float inverse = 1 / rows_of<float>(outputs.denominators)[row + i][head];
+      const float inverse = mean_factor(rows_of<float>(outputs.denominators)[row + i][head]);
       to[width] = -inverse * dot(to, s.by_values, width);
       store_row(to, width, inverse, to);
     }

@@ -92,20 +92,17 @@ void differentiate_span(const BackwardTask& task, const Span& span, std::int64_t
                         std::int64_t head, const ChunkScratch& s) {
   const RecurrenceShape& shape = task.shape;
   const std::int64_t size = shape.state_size();
-  std::int64_t num_chunks = 0;
+  float* next = s.states;
   for_each_chunk(shape, span, [&](std::int64_t row, std::int64_t count) {
     Chunk chunk(shape, task.inputs, head, s);
     chunk.load_keys(row, count);
     chunk.load_values();
     chunk.make_lower();
-    float* const next = s.states + (num_chunks + 1) * size;
+    next += size;
     std::copy_n(next - size, size, next);
     chunk.advance(next);
-    ++num_chunks;
   });
-  for (std::int64_t i = num_chunks; i-- > 0;) {
-    const std::int64_t row = span.row + i * shape.chunk;
-    const std::int64_t count = std::min(shape.chunk, span.row + span.count - row);
+  for_each_chunk_backwards(shape, span, [&](std::int64_t i, std::int64_t row, std::int64_t count) {
     const float* state = s.states + i * size;
     Chunk chunk(shape, task.inputs, head, s);
     chunk.load_keys(row, count);
@@ -122,7 +119,7 @@ void differentiate_span(const BackwardTask& task, const Span& span, std::int64_t
     give_keys(task, sequence, chunk, s);
     give_values(task, sequence, head, chunk, s);
     give_token_values(task, head, chunk, s);
-  }
+  });
 }
 
 void differentiate_head(const BackwardTask& task, const TensorView& states, const TensorView& d_end,
@@ -198,18 +195,16 @@ void recurrence_summary_gradients(const RecurrenceShape& shape, const Recurrence
             float* const d_state = block_of(shape, d_states, spans[i].run, sequence, head);
             std::fill_n(d_state, shape.state_size(), 0.0f);
             if (spans[i].begins) continue;
-            const std::int64_t num_chunks = (spans[i].count + shape.chunk - 1) / shape.chunk;
-            for (std::int64_t c = num_chunks; c-- > 0;) {
-              const std::int64_t row = spans[i].row + c * shape.chunk;
-              const std::int64_t count = std::min(shape.chunk, spans[i].row + spans[i].count - row);
-              Chunk chunk(shape, inputs, head, s);
-              chunk.load_keys(row, count);
-              chunk.load_queries();
-              chunk.make_lower();
-              if (shape.delta) chunk.make_pairs();
-              load_dout(shape, outputs, dout, head, row, count, s);
-              chunk.retreat(d_state);
-            }
+            for_each_chunk_backwards(shape, spans[i],
+                                     [&](std::int64_t, std::int64_t row, std::int64_t count) {
+                                       Chunk chunk(shape, inputs, head, s);
+                                       chunk.load_keys(row, count);
+                                       chunk.load_queries();
+                                       chunk.make_lower();
+                                       if (shape.delta) chunk.make_pairs();
+                                       load_dout(shape, outputs, dout, head, row, count, s);
+                                       chunk.retreat(d_state);
+                                     });
           }
       });
 }

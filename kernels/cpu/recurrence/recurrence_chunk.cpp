@@ -45,14 +45,14 @@ std::vector<Span> spans_of(const RecurrenceShape& shape, std::int64_t sequence) 
   std::int64_t row = sequence * shape.length();
   for (std::int64_t run = 0; run < shape.num_runs(); ++run) {
     const PositionRange& range = shape.runs[static_cast<std::size_t>(run)];
-    Span span{.run = run, .row = row, .count = 0, .begins = false};
+    Span span{.run = run, .row = row, .count = 0, .position = range.begin, .begins = false};
     if (!shape.document_starts.empty())
       for (const std::int32_t start : shape.document_starts[static_cast<std::size_t>(sequence)]) {
         if (start < range.begin || start >= range.end()) continue;
         const std::int64_t at = row + start - range.begin;
         span.count = at - span.row;
         if (span.count > 0) spans.push_back(span);
-        span = {.run = run, .row = at, .count = 0, .begins = true};
+        span = {.run = run, .row = at, .count = 0, .position = start, .begins = true};
       }
     span.count = row + range.count - span.row;
     spans.push_back(span);
@@ -73,8 +73,9 @@ ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   grow = carver.take<float>(n);
   fade = carver.take<float>(n);
   betas = carver.take<float>(n);
-  pairs = carver.take<float>(n * n);
-  lower = carver.take<float>(n * n);
+  const std::int64_t square = shape.exclusive ? 0 : n * n;
+  pairs = carver.take<float>(square);
+  lower = carver.take<float>(square);
   x = rows_of_values();
   u = rows_of_values();
   out = rows_of_values();
@@ -82,8 +83,8 @@ ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   dout = rows_of_values();
   du = rows_of_values();
   dx = rows_of_values();
-  dpairs = carver.take<float>(n * n);
-  dlower = carver.take<float>(n * n);
+  dpairs = carver.take<float>(square);
+  dlower = carver.take<float>(square);
   dq = rows_of_keys();
   dk = rows_of_keys();
   dk_add = rows_of_keys();
@@ -176,6 +177,7 @@ void Chunk::make_lower() {
 }
 
 void Chunk::make_pairs() {
+  if (shape_.exclusive) return;
   product(n_, n_, shape_.key_width, s_.q, s_.k, s_.pairs, {.b_transposed = true});
   decay_pairs(s_.pairs, n_, sums(), false);
 }
@@ -217,6 +219,7 @@ void Chunk::read(const float* state) {
   const std::int64_t w = shape_.state_cols();
   product(n_, w, shape_.key_width, s_.q, state, s_.out, {});
   if (sums() != nullptr) scale_rows(s_.out, n_, w, s_.grow);
+  if (shape_.exclusive) return;
   product(n_, w, n_, s_.pairs, shape_.delta ? s_.u : s_.v, s_.out, {.accumulate = true});
 }
 
@@ -225,7 +228,8 @@ void Chunk::make_du(const float* d_state) {
   const std::int64_t w = shape_.state_cols();
   product(n_, w, shape_.key_width, s_.k, d_state, s_.du, {});
   if (sums() != nullptr) scale_rows(s_.du, n_, w, s_.fade);
-  product(n_, w, n_, s_.pairs, s_.dout, s_.du, {.a_transposed = true, .accumulate = true});
+  if (!shape_.exclusive)
+    product(n_, w, n_, s_.pairs, s_.dout, s_.du, {.a_transposed = true, .accumulate = true});
   if (!shape_.delta) return;
   solve_transposed(s_.lower, n_, w, s_.du);
   scaled_rows(s_.du, n_, w, s_.betas, s_.dx);
@@ -256,13 +260,16 @@ void Chunk::differentiate(const float* state, const float* state_end, float* d_s
   // dq = E (dO S^T) + dP K
   product(n_, keys, w, s_.dout, state, s_.dq, {.b_transposed = true});
   if (sums() != nullptr) scale_rows(s_.dq, n_, keys, s_.grow);
-  product(n_, n_, w, s_.dout, u, s_.dpairs, {.b_transposed = true});
-  decay_pairs(s_.dpairs, n_, sums(), false);
-  product(n_, keys, n_, s_.dpairs, s_.k, s_.dq, {.accumulate = true});
+  if (!shape_.exclusive) {
+    product(n_, n_, w, s_.dout, u, s_.dpairs, {.b_transposed = true});
+    decay_pairs(s_.dpairs, n_, sums(), false);
+    product(n_, keys, n_, s_.dpairs, s_.k, s_.dq, {.accumulate = true});
+  }
   // dk = F (U dS'^T) + dP^T Q ...
   product(n_, keys, w, u, d_state, s_.dk, {.b_transposed = true});
   if (sums() != nullptr) scale_rows(s_.dk, n_, keys, s_.fade);
-  product(n_, keys, n_, s_.dpairs, s_.q, s_.dk, {.a_transposed = true, .accumulate = true});
+  if (!shape_.exclusive)
+    product(n_, keys, n_, s_.dpairs, s_.q, s_.dk, {.a_transposed = true, .accumulate = true});
 
   retreat(d_state);
   if (shape_.delta) {

@@ -15,7 +15,8 @@ struct Span {
   std::int64_t run = 0;
   std::int64_t row = 0;  // the first, of all sequences' rows
   std::int64_t count = 0;
-  bool begins = false;  // a document, so that the state is empty before
+  std::int64_t position = 0;  // of the first
+  bool begins = false;        // a document, so that the state is empty before
 };
 // Of one sequence, in order; no run is without.
 std::vector<Span> spans_of(const RecurrenceShape& shape, std::int64_t sequence);
@@ -66,7 +67,7 @@ class Chunk {
   void advance(float* state);
   // The same for a state [d_k, d_k] and values of 0: what the chunk makes of any state.
   void advance_transition(float* state);
-  // Fills `pairs`.
+  // Fills `pairs`; nothing where tokens of a chunk do not see each other.
   void make_pairs();
   // O from the state before the chunk, and U.
   void read(const float* state);

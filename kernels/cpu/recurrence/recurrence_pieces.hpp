@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/recurrence/recurrence_chunk.hpp"
@@ -36,11 +38,27 @@ void for_each_group(const RecurrenceShape& shape, const TensorView& workspace, c
       static_cast<int>(std::min<std::int64_t>(places, num_threads())));
 }
 
-// body(first row, number of rows) for the chunks of a span, in order.
+// body(first row, number of rows) for the chunks of a span, in order. Segments end at multiples of
+// their length, other chunks are counted from the span's first row.
 template <class Body>
 void for_each_chunk(const RecurrenceShape& shape, const Span& span, Body&& body) {
-  for (std::int64_t at = 0; at < span.count; at += shape.chunk)
-    body(span.row + at, std::min(shape.chunk, span.count - at));
+  const std::int64_t before = shape.exclusive ? span.position % shape.chunk : 0;
+  for (std::int64_t at = 0; at < span.count;) {
+    const std::int64_t room = shape.chunk - (at == 0 ? before : 0);
+    const std::int64_t count = std::min(room, span.count - at);
+    body(span.row + at, count);
+    at += count;
+  }
+}
+
+// The same, the last first; body(number of the chunk, first row, number of rows).
+template <class Body>
+void for_each_chunk_backwards(const RecurrenceShape& shape, const Span& span, Body&& body) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> chunks;
+  for_each_chunk(shape, span,
+                 [&](std::int64_t row, std::int64_t count) { chunks.emplace_back(row, count); });
+  for (std::size_t i = chunks.size(); i-- > 0;)
+    body(static_cast<std::int64_t>(i), chunks[i].first, chunks[i].second);
 }
 
 // The block of a run, sequence and head in a tensor [R S A, size].

@@ -72,5 +72,48 @@ TEST(FeatureMapTest, BackwardIsTheGradientAlsoInPlace) {
   });
 }
 
+// The features' product is the Taylor polynomial of e^{x . y / sqrt(width)}, and the gradient that
+// of the features as they are.
+TEST(FeatureMapTest, TaylorIsThePolynomialOfTheProductAndItsGradient) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const std::int64_t width : {1, 2, 5, 16}) {
+      constexpr std::int64_t rows = 3, heads = 2;
+      const std::int64_t wide = kernels::feature_width(FeatureMap::taylor, width);
+      const Operand x(type, rows, heads * width, 1), y(type, rows, heads * width, 2);
+      const Operand fx(type, rows, heads * wide, 3), fy(type, rows, heads * wide, 4);
+      kernels::feature_map_forward(FeatureMap::taylor, x, width, fx);
+      kernels::feature_map_forward(FeatureMap::taylor, y, width, fy);
+      const auto polynomial = [&](const Doubles& a, const Doubles& b, std::int64_t head) {
+        double s = 0;
+        for (std::int64_t i = head * width; i < (head + 1) * width; ++i)
+          s += a[static_cast<std::size_t>(i)] * b[static_cast<std::size_t>(i)];
+        s /= std::sqrt(static_cast<double>(width));
+        return 1 + s + s * s / 2;
+      };
+      const Doubles xs = x.values(), ys = y.values(), fxs = fx.values(), fys = fy.values();
+      for (std::int64_t head = 0; head < rows * heads; ++head) {
+        double product = 0, size = 0;
+        for (std::int64_t i = head * wide; i < (head + 1) * wide; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          product += fxs[at] * fys[at];
+          size += std::abs(fxs[at] * fys[at]);
+        }
+        EXPECT_NEAR(product, polynomial(xs, ys, head), (type == DType::f32 ? 1e-6 : 0x1p-7) * size);
+      }
+      // d(fx . fy) / dx, of which fy is the gradient of fx.
+      const Operand dx(type, rows, heads * width, 5);
+      kernels::feature_map_backward(FeatureMap::taylor, fy, x, width, dx);
+      const Doubles wanted = reference::numerical_gradient(
+          [&](const Doubles& at) {
+            double sum = 0;
+            for (std::int64_t head = 0; head < rows * heads; ++head)
+              sum += polynomial(at, ys, head);
+            return sum;
+          },
+          xs);
+      expect_close(dx, wanted, type == DType::f32 ? 1e-5 : 0x1p-6);
+    }
+}
+
 }  // namespace
 }  // namespace switchyard::test

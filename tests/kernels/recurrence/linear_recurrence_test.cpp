@@ -26,6 +26,7 @@ struct Form {
   Gates gates = Gates::none;
   bool delta = false;
   bool normalized = false;
+  bool exclusive = false;
   bool steps = false;  // steps and a skip
   std::int64_t num_groups = 4;
   std::int64_t chunk = 8;
@@ -81,6 +82,7 @@ class Problem {
             .scale = 0.7f,
             .delta = form_.delta,
             .normalized = form_.normalized,
+            .exclusive = form_.exclusive,
             .document_starts = starts_};
   }
   kernels::RecurrenceInputs inputs() const {
@@ -148,6 +150,7 @@ Results expected_of(const Problem& p) {
       RecurrenceHead head;
       head.scale = static_cast<double>(0.7f);
       head.delta = form.delta;
+      head.segment = form.exclusive ? static_cast<std::size_t>(form.chunk) : 0;
       head.q =
           rows_of_head(p.q.values(), first, p.length(), key_cols, group * key_width, key_width);
       head.k =
@@ -181,12 +184,12 @@ Results expected_of(const Problem& p) {
       for (std::size_t t = 0; t < n; ++t) {
         Doubles o = head.out[t], d = dout[t];
         if (form.normalized) {
-          const double den = o.back();
+          const double inverse = o.back() == 0 ? 0 : 1 / o.back();  // a mean over nothing is 0
           o.pop_back();
           double sum = 0;
           for (std::size_t j = 0; j < o.size(); ++j) {
-            o[j] /= den;
-            d[j] /= den;
+            o[j] *= inverse;
+            d[j] *= inverse;
             sum -= d[j] * o[j];
           }
           d.push_back(sum);
@@ -352,6 +355,9 @@ std::vector<Form> forms() {
       {.name = "chunk_of_all", .gates = Gates::tokens, .delta = true, .chunk = 64},
       {.name = "documents", .gates = Gates::tokens, .steps = true, .documents = true},
       {.name = "delta_documents", .gates = Gates::tokens, .delta = true, .documents = true},
+      {.name = "exclusive", .normalized = true, .exclusive = true},
+      {.name = "exclusive_groups", .exclusive = true, .steps = true, .num_groups = 2, .chunk = 4},
+      {.name = "exclusive_documents", .normalized = true, .exclusive = true, .documents = true},
       {.name = "forgets_all", .gates = Gates::tokens, .delta = true, .gate_scale = 50},
       {.name = "bf16",
        .gates = Gates::tokens,
@@ -371,8 +377,9 @@ TEST_P(RecurrenceTest, ChunksGiveTheRecurrenceAndEveryGradient) {
 TEST_P(RecurrenceTest, RunsThatHandTheirStatesOnGiveTheSame) {
   const Problem p(GetParam(), 37);
   const Results expected = expected_of(p);
-  for (const std::vector<std::int64_t>& borders :
-       {std::vector<std::int64_t>{16}, {1, 9, 10, 30}, {20, 36}})
+  std::vector<std::vector<std::int64_t>> cuts = {{16}, {1, 9, 10, 30}, {20, 36}};
+  if (p.form().exclusive) cuts = {{16}, {8, 24, 32}};  // where segments begin
+  for (const std::vector<std::int64_t>& borders : cuts)
     expect_results(p, actual_of(p, borders), expected);
 }
 
@@ -397,6 +404,8 @@ TEST_P(RecurrenceTest, NothingLeaksFromTheFuture) {
       const std::size_t cols = num_heads * value_width;
       for (std::size_t i = 0; i < static_cast<std::size_t>(c) * cols; ++i)
         ASSERT_EQ(actual[i], expected[i]) << "position " << i / cols << ", changed from " << c;
+      // Nothing changes where the memory is empty, nor by a query's length in a mean.
+      if (GetParam().exclusive && (GetParam().normalized || c < GetParam().chunk)) continue;
       EXPECT_NE(actual[static_cast<std::size_t>(c) * cols],
                 expected[static_cast<std::size_t>(c) * cols]);
     }
@@ -432,6 +441,12 @@ TEST(Recurrence, OperandsThatDoNotFitAreRefused) {
   expect_refused([&] { recurrence_forward(shape, p.inputs(), {}, {.out = o.out}, {}, workspace); });
   RecurrenceShape other = shape;
   other.num_groups = 3;
+  expect_refused(
+      [&] { recurrence_forward(other, p.inputs(), {}, o.outputs(p.form()), {}, workspace); });
+  other = shape;
+  other.exclusive = true;
+  const PositionRange late{3, 5};  // within a segment
+  other.runs = {&late, 1};
   expect_refused(
       [&] { recurrence_forward(other, p.inputs(), {}, o.outputs(p.form()), {}, workspace); });
   other = shape;
