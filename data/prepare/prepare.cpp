@@ -219,6 +219,10 @@ class Pipeline {
     while (!pending_.empty()) collect();
     progress.update(num_documents_, num_tokens(), reader.bytes_read());
     progress.show();
+    if (num_documents_ > 0 && num_prompts_ == 0 && !options_.prompt_field.empty())
+      throw DataError(
+          fmt::format("--prompt-field {}: no document has a prompt in a field of this name",
+                      options_.prompt_field));
   }
 
  private:
@@ -234,6 +238,7 @@ class Pipeline {
     pending_.pop_front();
     for (const EncodedDocument& document : batch) {
       costs_.add(document);
+      num_prompts_ += document.mask.empty() ? 0 : 1;
       writer_.add_document(
           split_of_document(options_.seed, options_.valid_fraction, num_documents_++),
           document.tokens, document.mask);
@@ -249,6 +254,7 @@ class Pipeline {
   EncodeCosts& costs_;
   int num_threads_;
   std::int64_t num_documents_ = 0;
+  std::int64_t num_prompts_ = 0;  // documents that begin with one
   std::deque<std::future<EncodedBatch>> pending_;
   ThreadPool pool_;  // last: its threads end before what they use
 };
@@ -331,6 +337,8 @@ PrepareSummary prepare(const PrepareOptions& options, const PrepareReports& repo
   TokenFileWriter writer(folder.empty() ? "." : folder.string(), *tokenizer);
   std::vector<SourceCount> sources(inputs.files.size());
   EncodeCosts costs(inputs, complaints);
+  if (copies && !options.prompt_field.empty())
+    throw ConfigError("prepare: --prompt-field is of texts, and the inputs are tokens");
   if (copies) {
     copy_documents(inputs, options, writer, sources, complaints, progress);
   } else {

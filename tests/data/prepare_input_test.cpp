@@ -247,6 +247,14 @@ TEST_F(Prepare, PromptsAreMasked) {
             "11"
             "0011");
 
+  // A name that no document has would leave out every prompt.
+  options_.prompt_field = "promt";
+  options_.output = path("none.h5");
+  EXPECT_TRUE(contains(message_of<DataError>([&] { run(); }), "--prompt-field promt"));
+  EXPECT_FALSE(std::filesystem::exists(options_.output));
+  options_.inputs = {path("out.h5")};
+  EXPECT_TRUE(contains(message_of<ConfigError>([&] { run(); }), "the inputs are tokens"));
+
   // Copied with the tokens, moved with the end that becomes the validation split, and refused where
   // it would be lost.
   options_ = {};
