@@ -284,8 +284,10 @@ void Dataset::read(const Box& box, void* data) const {
   const Dataspace file_space = dataspace_of(shape_, call);
   select(file_space, box, call);
   const Dataspace memory_space = memory_dataspace(box, call);
-  checked(H5Dread(handle_.id(), memory_type(type_), memory_space.id(), file_space.id(), H5P_DEFAULT,
-                  data),
+  const PropertyList transfer(checked(H5Pcreate(H5P_DATASET_XFER), call));
+  if (!checks_chunks_) checked(H5Pset_edc_check(transfer.id(), H5Z_DISABLE_EDC), call);
+  checked(H5Dread(handle_.id(), memory_type(type_), memory_space.id(), file_space.id(),
+                  transfer.id(), data),
           call);
 }
 

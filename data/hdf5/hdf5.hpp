@@ -135,6 +135,9 @@ class Dataset {
   Shape chunk_shape() const;  // of a chunked dataset
   void read(const Box& box, void* data) const;
   void read(void* data) const { read(Box::whole(shape_), data); }
+  // From here on reads do not compare the checksums of chunks: where the file is verified as a
+  // whole.
+  void skip_chunk_checksums() { checks_chunks_ = false; }
 
   // The whole dataset as a vector; DataError when it stores another type than T.
   template <class T>
@@ -175,6 +178,7 @@ class Dataset {
   Shape shape_;
   ElementType type_ = ElementType::u8;
   bool is_virtual_ = false;
+  bool checks_chunks_ = true;
 };
 
 enum class ObjectKind : std::uint8_t { none, group, dataset, other };

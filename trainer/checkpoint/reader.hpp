@@ -23,9 +23,11 @@ std::span<const SavedPart> saved_parts_of(ParameterKind kind, bool has_moments =
 
 class CheckpointReader {
  public:
+  // Of chunks in the files; whoever verifies the files as a whole can do without.
+  enum class Checksums : std::uint8_t { compare, skip };
   // Reads the manifest; does not verify the files (trainer/checkpoint/checkpoint.hpp does).
   // CheckpointError.
-  explicit CheckpointReader(std::string folder);
+  explicit CheckpointReader(std::string folder, Checksums checksums = Checksums::compare);
 
   const std::string& folder() const { return folder_; }
   const Manifest& manifest() const { return manifest_; }
@@ -40,6 +42,7 @@ class CheckpointReader {
   const hdf5::Dataset& dataset_of(int rank, const std::string& name);
 
   std::string folder_;
+  Checksums checksums_;
   Manifest manifest_;
   struct OpenFile {
     int rank;

@@ -137,7 +137,7 @@ void ConfigJson::refuse(std::string_view key, const std::string& why) const {
 std::vector<std::string> ConfigJson::unread_keys() const {
   std::vector<std::string> keys;
   for (const auto& [key, value] : content_->json.items())
-    if (!content_->read.contains(key)) keys.push_back(key);
+    if (!value.is_null() && !content_->read.contains(key)) keys.push_back(key);
   return keys;
 }
 

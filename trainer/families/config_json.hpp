@@ -34,7 +34,7 @@ class ConfigJson {
   ConfigJson object(std::string_view key) const;
   // DataError: the key's value is not what this program computes.
   [[noreturn]] void refuse(std::string_view key, const std::string& why) const;
-  // Keys of which nobody asked for the value.
+  // Keys with a value for which nobody asked.
   std::vector<std::string> unread_keys() const;
 
   void set(std::string_view key, std::int64_t value);

@@ -15,7 +15,7 @@ namespace switchyard {
 // Room for one, used again and again.
 struct SliceBuffer {
   std::vector<float> numbers, reordered;
-  std::vector<std::byte> bytes, reordered_bytes;
+  std::vector<std::byte> bytes;
 };
 
 class SlicesInFlight {

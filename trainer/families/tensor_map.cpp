@@ -6,6 +6,7 @@
 #include <array>
 #include <memory>
 
+#include "data/safetensors/numbers.hpp"
 #include "model/transformer.hpp"
 #include "tensor/error.hpp"
 #include "trainer/placement/layer_placements.hpp"
@@ -88,59 +89,61 @@ std::vector<std::int64_t> row_order(TensorPart part, std::int64_t num_rows,
   return {};
 }
 
-// to_run(j)[i] = from_run(i)[j]. It goes by squares that lie in the cache as they are turned: rows
-// of matrices are often a power of two apart, where a cache keeps few of them.
-template <class Element, class FromRun, class ToRun>
-void transpose(std::int64_t num_from, std::int64_t num_to, const FromRun& from_run,
-               const ToRun& to_run) {
-  constexpr std::int64_t side = 64;
-  std::array<std::array<Element, side>, side> square;
-  for (std::int64_t from = 0; from < num_from; from += side)
-    for (std::int64_t to = 0; to < num_to; to += side) {
-      const auto height = static_cast<std::size_t>(std::min(side, num_from - from));
-      const auto width = static_cast<std::size_t>(std::min(side, num_to - to));
-      for (std::size_t i = 0; i < height; ++i)
-        std::copy_n(from_run(from + static_cast<std::int64_t>(i)) + to, width, square[i].begin());
-      for (std::size_t j = 0; j < width; ++j) {
-        Element* run = to_run(to + static_cast<std::int64_t>(j)) + from;
-        for (std::size_t i = 0; i < height; ++i) run[i] = square[i][j];
-      }
-    }
-}
-
 // Elements of any type of this size.
 template <std::size_t size>
 struct Element {
   std::array<std::byte, size> bytes;
 };
 
-// goes_in: from theirs to ours; else from ours to theirs.
-template <class Element>
-void reorder(const MappedTensor& part, const Element* from, Element* to, bool goes_in) {
-  const std::int64_t num_cols = part.num_cols, num_rows = part.numel / num_cols;
-  const auto our_begin = [&](std::int64_t row) {
-    return (part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)]) * num_cols;
-  };
-  if (!part.is_transposed) {
-    for (std::int64_t row = 0; row < num_rows; ++row)
-      std::copy_n(from + (goes_in ? row * num_cols : our_begin(row)), num_cols,
-                  to + (goes_in ? our_begin(row) : row * num_cols));
-  } else if (goes_in) {
-    transpose<Element>(
-        num_cols, num_rows, [&](std::int64_t col) { return from + col * num_rows; },
-        [&](std::int64_t row) { return to + our_begin(row); });
-  } else {
-    transpose<Element>(
-        num_rows, num_cols, [&](std::int64_t row) { return from + our_begin(row); },
-        [&](std::int64_t col) { return to + col * num_rows; });
-  }
+// to_run(j)[i] becomes element j of run i, of which take(i, j, out) gives out.size() from j on. It
+// goes by squares that lie in the cache as they are turned: rows of matrices are often a power of
+// two apart, where a cache keeps few of them.
+template <class Value, class Take, class ToRun>
+void transpose(std::int64_t num_from, std::int64_t num_to, const Take& take, const ToRun& to_run) {
+  constexpr std::int64_t side = 64;
+  std::array<std::array<Value, side>, side> square;
+  for (std::int64_t from = 0; from < num_from; from += side)
+    for (std::int64_t to = 0; to < num_to; to += side) {
+      const auto height = static_cast<std::size_t>(std::min(side, num_from - from));
+      const auto width = static_cast<std::size_t>(std::min(side, num_to - to));
+      for (std::size_t i = 0; i < height; ++i)
+        take(from + static_cast<std::int64_t>(i), to, std::span(square[i]).first(width));
+      for (std::size_t j = 0; j < width; ++j) {
+        Value* run = to_run(to + static_cast<std::int64_t>(j)) + from;
+        for (std::size_t i = 0; i < height; ++i) run[i] = square[i][j];
+      }
+    }
 }
 
+std::int64_t our_begin(const MappedTensor& part, std::int64_t row) {
+  return (part.row_of.empty() ? row : part.row_of[static_cast<std::size_t>(row)]) * part.num_cols;
+}
+
+template <class Number>
+std::span<Number> run_of(std::span<Number> all, std::int64_t begin, std::int64_t numel) {
+  return all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(numel));
+}
+
+// Numbers of a type of this size.
 template <std::size_t size>
-void reorder_bytes(const MappedTensor& part, std::span<const std::byte> from,
-                   std::span<std::byte> to, bool goes_in) {
-  reorder(part, reinterpret_cast<const Element<size>*>(from.data()),
-          reinterpret_cast<Element<size>*>(to.data()), goes_in);
+void write_theirs(const MappedTensor& part, std::span<const float> ours,
+                  safetensors::ElementType type, std::span<std::byte> theirs) {
+  const std::int64_t num_cols = part.num_cols, num_rows = part.numel / num_cols;
+  if (!part.is_transposed) {
+    const std::int64_t row_bytes = num_cols * std::int64_t{size};
+    for (std::int64_t row = 0; row < num_rows; ++row)
+      safetensors::from_floats(run_of(ours, our_begin(part, row), num_cols), type,
+                               run_of(theirs, row * row_bytes, row_bytes));
+    return;
+  }
+  auto* const to = reinterpret_cast<Element<size>*>(theirs.data());
+  transpose<Element<size>>(
+      num_rows, num_cols,
+      [&](std::int64_t row, std::int64_t col, std::span<Element<size>> out) {
+        safetensors::from_floats(run_of(ours, our_begin(part, row) + col, std::ssize(out)), type,
+                                 std::as_writable_bytes(out));
+      },
+      [&](std::int64_t col) { return to + col * num_rows; });
 }
 
 bool is_stacked(TensorPart part) {
@@ -218,14 +221,25 @@ std::string with_number(std::string_view text, std::string_view mark, std::int64
 }
 
 void to_ours(const MappedTensor& part, std::span<const float> theirs, std::span<float> ours) {
-  reorder(part, theirs.data(), ours.data(), true);
+  const std::int64_t num_cols = part.num_cols, num_rows = part.numel / num_cols;
+  if (!part.is_transposed) {
+    for (std::int64_t row = 0; row < num_rows; ++row)
+      std::ranges::copy(run_of(theirs, row * num_cols, num_cols),
+                        ours.begin() + our_begin(part, row));
+    return;
+  }
+  transpose<float>(
+      num_cols, num_rows,
+      [&](std::int64_t col, std::int64_t row, std::span<float> out) {
+        std::ranges::copy(run_of(theirs, col * num_rows + row, std::ssize(out)), out.begin());
+      },
+      [&](std::int64_t row) { return ours.data() + our_begin(part, row); });
 }
 
-void to_theirs(const MappedTensor& part, std::size_t element_bytes, std::span<const std::byte> ours,
+void to_theirs(const MappedTensor& part, std::span<const float> ours, safetensors::ElementType type,
                std::span<std::byte> theirs) {
-  expect(element_bytes == 2 || element_bytes == 4, "elements of 2 or 4 bytes");
-  element_bytes == 2 ? reorder_bytes<2>(part, ours, theirs, false)
-                     : reorder_bytes<4>(part, ours, theirs, false);
+  safetensors::size_of(type) == 2 ? write_theirs<2>(part, ours, type, theirs)
+                                  : write_theirs<4>(part, ours, type, theirs);
 }
 
 std::vector<MappedParameter> map_parameters(const Family& family, const Config& config) {

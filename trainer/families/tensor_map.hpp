@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "data/safetensors/header.hpp"
 #include "tensor/shape.hpp"
 #include "trainer/checkpoint/manifest.hpp"
 #include "trainer/families/family.hpp"
@@ -32,8 +33,8 @@ struct MappedTensor {
 
 // All elements of a part that is reordered.
 void to_ours(const MappedTensor& part, std::span<const float> theirs, std::span<float> ours);
-// Of 2 or 4 bytes each, whatever they are.
-void to_theirs(const MappedTensor& part, std::size_t element_bytes, std::span<const std::byte> ours,
+// type: F32, F16 or BF16.
+void to_theirs(const MappedTensor& part, std::span<const float> ours, safetensors::ElementType type,
                std::span<std::byte> theirs);
 
 struct MappedParameter {
