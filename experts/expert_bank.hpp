@@ -35,6 +35,7 @@ struct BankSpec {
   std::int64_t num_experts = 0;
   // Of them held by this rank, in the order of their row ranges; may be none.
   std::vector<std::int64_t> local_experts = {0};
+  std::vector<SharedIndex> shared = {};  // experts that several ranks hold
   Axis replicas = Axis::dense_replica;
   float initial_std = 0.02f;                       // of gate_up
   float output_std = 0.02f;                        // of down, which writes to the residual

@@ -32,6 +32,10 @@ inline void expect_vector(const TensorView& view, DType dtype, std::int64_t nume
 inline void no_exact_sums_on_cards() {
   expect(false, "exact sums on the CPU only");
 }
+// Nor are choices dropped there, so that no expert has a capacity.
+inline void no_padding_on_cards() {
+  expect(false, "rows that are padded to a capacity on the CPU only");
+}
 inline const TensorView& in_fp32(const GradientSum& sum,
                                  CodeLocation where = CodeLocation::current()) {
   expect(!sum.is_exact(), "a sum in fp32, on a card", where);

@@ -20,7 +20,16 @@ std::int64_t balanced_rows(const ExpertsConfig& experts, const Placement& placem
   if (experts.num_experts == 0) return 0;
   const std::int64_t slots = num_tokens * experts.top_k;
   const std::int64_t slots_of_expert = (slots + experts.num_experts - 1) / experts.num_experts;
-  return placement.num_ranks() * placement.most_places() * slots_of_expert;
+  std::int64_t most = 0;
+  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
+    std::int64_t rows = 0;
+    for (const std::int64_t expert : placement.experts_of(rank)) {
+      const std::int64_t replicas = std::ssize(placement.places_of(expert));
+      rows += (slots_of_expert + replicas - 1) / replicas;
+    }
+    most = std::max(most, rows);
+  }
+  return placement.num_ranks() * most;
 }
 
 // By place: 1 where its rank is not on this rank's node.

@@ -8,6 +8,7 @@ namespace switchyard {
 
 GradientSync::GradientSync(ParameterStore& store)
     : store_(store),
+      shared_(store),
       missing_(store.buckets().size(), 0),
       bucket_of_(store.parameters().size(), -1),
       reported_(store.parameters().size(), false) {
@@ -62,6 +63,7 @@ void GradientSync::ready(const Parameter& parameter) {
   --missing_[static_cast<std::size_t>(bucket_of_[index])];
 
   const Profile::Scope scope(store_.device().profile(), Part::reduction);
+  shared_.add_up(parameter);
   start_until(num_complete_, true);  // what an earlier report put off
   while (num_complete_ < order_.size() &&
          missing_[static_cast<std::size_t>(order_[num_complete_].bucket)] == 0)

@@ -6,14 +6,16 @@
 // ready() and finish() only: when a bucket and all before it are complete. That order follows from
 // the numbers of the parameters, so two ranks start what they share in the same order, over all
 // axes, whatever the network does; a library whose exchanges queue up (NCCL) would wait for ever
-// otherwise. Each axis has `num_staging` buffers, used in turn. A bucket whose buffer is still in
-// use starts at the next report, which waits for the exchange that uses it.
+// otherwise. What ranks of the expert axis share of a parameter is added up when it is reported,
+// before its bucket can start. Each axis has `num_staging` buffers, used in turn. A bucket whose
+// buffer is still in use starts at the next report, which waits for the exchange that uses it.
 #pragma once
 
 #include <array>
 #include <vector>
 
 #include "parallel/parameter.hpp"
+#include "parallel/shared_gradients.hpp"
 
 namespace switchyard {
 
@@ -66,6 +68,7 @@ class GradientSync {
   std::size_t num_complete_ = 0;  // leading ones of the order whose bucket is complete
   std::size_t num_started_ = 0;
   std::array<Lane, num_axes> lanes_;
+  SharedGradients shared_;
   std::vector<int> missing_;    // parameters still to come, by bucket
   std::vector<int> bucket_of_;  // by parameter, in the store's order
   std::vector<bool> reported_;  // by parameter

@@ -94,11 +94,36 @@ Parameter::Parameter(ParameterSpec spec, int index, int layer)
          "an initial value of each element");
 }
 
+std::vector<SlicePiece> Parameter::counted_pieces(std::int64_t begin, std::int64_t numel) const {
+  if (counted_elsewhere_.empty()) return pieces(begin, numel);
+  expect(slice().dim() == 0, "a shared index of a parameter's first dim");
+  const std::int64_t of_index = spec_.global_shape.numel() / spec_.global_shape[0];
+  std::vector<SlicePiece> counted;
+  for (const SlicePiece& piece : pieces(begin, numel))
+    for (std::int64_t done = 0, count = 0; done < piece.numel; done += count) {
+      const std::int64_t at = piece.global_begin + done;
+      count = std::min(piece.numel - done, of_index - at % of_index);
+      if (std::ranges::binary_search(counted_elsewhere_, at / of_index)) continue;
+      const std::int64_t local = piece.local_begin + done;
+      if (!counted.empty() && counted.back().global_begin + counted.back().numel == at &&
+          counted.back().local_begin + counted.back().numel == local)
+        counted.back().numel += count;
+      else
+        counted.push_back({.global_begin = at, .local_begin = local, .numel = count});
+    }
+  return counted;
+}
+
 Parameter& ParameterStore::add(ParameterSpec spec) {
   expect(!allocated_, "all parameters to be added before allocate()");
   expect(names_.insert(spec.name).second, "no two parameters of one name; twice: " + spec.name);
-  return parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()),
-                                  num_layers() - 1);
+  Parameter& added = parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()),
+                                              num_layers() - 1);
+  const int rank = mesh_.index(Axis::expert);
+  for (const SharedIndex& shared : added.spec().shared)
+    if (rank != shared.ranks.front() && std::ranges::find(shared.ranks, rank) != shared.ranks.end())
+      added.counted_elsewhere_.push_back(shared.index);
+  return added;
 }
 
 int ParameterStore::begin_layer() {

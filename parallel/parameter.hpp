@@ -35,6 +35,13 @@ enum class ParameterKind : std::uint8_t {
 };
 std::string_view name_of(ParameterKind kind);
 
+// An index of a parameter's first dim that several ranks of the expert axis hold: a replicated
+// expert.
+struct SharedIndex {
+  std::int64_t index = 0;
+  std::vector<int> ranks;  // ascending; the first one counts and saves it
+};
+
 struct ParameterSpec {
   std::string name;    // "layers.3.experts.down.weight": depends on the model alone
   Shape global_shape;  // likewise
@@ -42,7 +49,8 @@ struct ParameterSpec {
   std::string keys = {};
   // What this rank holds; none: the whole. All ranks cut the same dim.
   std::optional<Slice> slice = std::nullopt;
-  Axis replicas = Axis::dense_replica;  // the ranks that hold the same
+  Axis replicas = Axis::dense_replica;   // the ranks that hold the same
+  std::vector<SharedIndex> shared = {};  // ascending, the same on all ranks
   ParameterKind kind = ParameterKind::trained;
   bool decay = true;  // weight decay; not for norms and biases
   Initial initial = Initial::normal;
@@ -67,6 +75,9 @@ class Parameter {
   std::int64_t global_index(std::int64_t local) const {
     return global_index_of(spec_.global_shape, slice(), local);
   }
+  // Of these elements the ones that this rank counts in sums over the model, and saves: all, but of
+  // shared indices those of the first rank that holds them.
+  std::vector<SlicePiece> counted_pieces(std::int64_t begin, std::int64_t numel) const;
   // f32, local_shape(), contiguous. Set by ParameterStore::allocate. State has no gradient.
   const TensorView& value() const { return value_; }
   // f32, or i64 where sums are exact.
@@ -79,6 +90,7 @@ class Parameter {
   ParameterSpec spec_;  // with a slice
   int index_;
   int layer_;
+  std::vector<std::int64_t> counted_elsewhere_;  // held indices, ascending
   TensorView value_;
   TensorView gradient_;
   kernels::ExactSum exact_;  // with exact sums
@@ -106,7 +118,8 @@ struct Bucket {
   std::int64_t owned_end() const { return owned_begin() + part; }
 };
 
-// A range of one parameter that this rank owns: the elements it updates and writes to checkpoints.
+// A range of one parameter that this rank owns: the elements it updates, and writes to checkpoints
+// if it counts them.
 struct OwnedRange {
   const Parameter* parameter = nullptr;
   const Bucket* bucket = nullptr;
@@ -116,6 +129,9 @@ struct OwnedRange {
 
   // And in the global one.
   std::vector<SlicePiece> pieces() const { return parameter->pieces(local_begin, numel); }
+  std::vector<SlicePiece> counted_pieces() const {
+    return parameter->counted_pieces(local_begin, numel);
+  }
   std::int64_t global_index(std::int64_t i) const {  // of its i-th element
     return parameter->global_index(local_begin + i);
   }

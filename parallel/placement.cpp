@@ -15,12 +15,17 @@ Placement Placement::contiguous(std::int64_t num_experts, int num_ranks) {
 }
 
 Placement Placement::in_order_of(std::span<const std::int64_t> experts_by_place, int num_ranks) {
-  const std::int64_t num_experts = std::ssize(experts_by_place);
+  const std::int64_t num_places = std::ssize(experts_by_place);
+  const std::int64_t num_experts =
+      num_places == 0 ? 0 : *std::ranges::max_element(experts_by_place) + 1;
   std::vector<std::vector<std::int64_t>> experts_of_rank;
   for (std::int64_t rank = 0; rank < num_ranks; ++rank) {
-    const auto begin = experts_by_place.begin() + rank * num_experts / num_ranks;
-    const auto end = experts_by_place.begin() + (rank + 1) * num_experts / num_ranks;
-    experts_of_rank.emplace_back(begin, end);
+    std::vector<std::int64_t>& experts = experts_of_rank.emplace_back();
+    for (std::int64_t place = rank * num_places / num_ranks;
+         place < (rank + 1) * num_places / num_ranks; ++place) {
+      const std::int64_t expert = experts_by_place[static_cast<std::size_t>(place)];
+      if (std::ranges::find(experts, expert) == experts.end()) experts.push_back(expert);
+    }
   }
   return {num_experts, experts_of_rank};
 }
@@ -48,6 +53,15 @@ Placement::Placement(std::int64_t num_experts,
   expect(std::none_of(place_of_expert_.begin(), place_of_expert_.end(),
                       [](std::int32_t place) { return place < 0; }),
          "a place for every expert");
+  first_by_expert_.assign(static_cast<std::size_t>(num_experts) + 1, 0);
+  for (const std::int64_t expert : expert_at_)
+    ++first_by_expert_[static_cast<std::size_t>(expert) + 1];
+  std::partial_sum(first_by_expert_.begin(), first_by_expert_.end(), first_by_expert_.begin());
+  places_by_expert_.resize(expert_at_.size());
+  std::vector<std::int32_t> next = first_by_expert_;
+  for (std::size_t place = 0; place < expert_at_.size(); ++place)
+    places_by_expert_[static_cast<std::size_t>(
+        next[static_cast<std::size_t>(expert_at_[place])]++)] = static_cast<std::int32_t>(place);
 }
 
 std::int64_t Placement::most_places() const {
@@ -60,6 +74,14 @@ std::span<const std::int64_t> Placement::experts_of(int rank) const {
   return std::span(expert_at_)
       .subspan(static_cast<std::size_t>(first_place(rank)),
                static_cast<std::size_t>(num_places_of(rank)));
+}
+
+std::int64_t Placement::balanced_rows(std::int64_t num_slots, std::int64_t place) const {
+  const std::int64_t expert = expert_at(place);
+  const std::span<const std::int32_t> places = places_of(expert);
+  const std::int64_t number = std::ranges::find(places, place) - places.begin();
+  return balanced_slots(balanced_slots(num_slots, num_experts_, expert), std::ssize(places),
+                        number);
 }
 
 std::int64_t max_rows_received(const Placement& placement, std::int64_t num_tokens,

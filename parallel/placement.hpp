@@ -1,6 +1,7 @@
 // Which rank holds which experts. A *place* is room for the weights of one expert on one rank (a
 // physical expert slot). Places are numbered by rank, then within a rank. Every expert has a place;
-// one with several has replicas, which are to hold the same weights. Nobody else knows a formula
+// one with several has replicas, which hold the same weights and share its rows
+// (kernels/routing/place_choices.hpp). Nobody else knows a formula
 // for where an expert lives: rows are sorted by place, parameters hold the experts of a rank's
 // places, memory follows from their number. Made once with the mesh and passed; the same on every
 // rank.
@@ -19,7 +20,9 @@ class Placement {
   // experts floor(r E / P) ... floor((r + 1) E / P) - 1. E need not be a multiple of P; with E < P
   // some ranks hold none.
   static Placement contiguous(std::int64_t num_experts, int num_ranks);
-  // The same numbers of places, but at place p the expert experts_by_place[p]: each once.
+  // Places of equal number, as can be: at place p the expert experts_by_place[p]. Each of the
+  // experts 0 to the largest is there once, or several times: then it has a place on each of these
+  // ranks, but one only on a rank that would have several.
   static Placement in_order_of(std::span<const std::int64_t> experts_by_place, int num_ranks);
   // experts_of_rank[r]: the experts at rank r's places. InternalError unless all are experts, each
   // has a place and no rank holds one twice.
@@ -46,6 +49,20 @@ class Placement {
   }
   // The first place of each expert: [E].
   std::span<const std::int32_t> place_of_expert() const { return place_of_expert_; }
+  // The places of all experts, one after the other, and where those of each begin there: [places],
+  // [E + 1].
+  std::span<const std::int32_t> places_by_expert() const { return places_by_expert_; }
+  std::span<const std::int32_t> first_by_expert() const { return first_by_expert_; }
+  // Those of one, ascending.
+  std::span<const std::int32_t> places_of(std::int64_t expert) const {
+    const auto e = static_cast<std::size_t>(expert);
+    return std::span(places_by_expert_)
+        .subspan(static_cast<std::size_t>(first_by_expert_[e]),
+                 static_cast<std::size_t>(first_by_expert_[e + 1] - first_by_expert_[e]));
+  }
+  // Of `num_slots` that are spread evenly over all experts, and those of one over its places, the
+  // rows of a place.
+  std::int64_t balanced_rows(std::int64_t num_slots, std::int64_t place) const;
   // The rank of the first place of an expert.
   int rank_of_expert(std::int64_t expert) const {
     return rank_of(place_of_expert_[static_cast<std::size_t>(expert)]);
@@ -57,6 +74,7 @@ class Placement {
   std::vector<std::int64_t> first_place_;  // [P + 1]
   std::vector<std::int64_t> expert_at_;    // [places]
   std::vector<std::int32_t> place_of_expert_;
+  std::vector<std::int32_t> places_by_expert_, first_by_expert_;
 };
 
 // Of `num_slots` that are spread evenly over all experts, those of one: the first experts take the

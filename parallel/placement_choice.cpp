@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -95,16 +97,16 @@ std::vector<std::vector<std::int64_t>> at_old_places(
 }  // namespace
 
 double rank_imbalance(const Placement& placement, std::span<const std::int64_t> rows_of_expert) {
-  std::int64_t most = 0, total = 0;
+  double most = 0, total = 0;
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
-    std::int64_t rows = 0;
+    double rows = 0;
     for (const std::int64_t expert : placement.experts_of(rank))
-      rows += rows_of_expert[static_cast<std::size_t>(expert)];
+      rows += static_cast<double>(rows_of_expert[static_cast<std::size_t>(expert)]) /
+              static_cast<double>(placement.places_of(expert).size());
     most = std::max(most, rows);
     total += rows;
   }
-  if (total == 0) return 1;
-  return static_cast<double>(most) * placement.num_ranks() / static_cast<double>(total);
+  return total == 0 ? 1 : most * placement.num_ranks() / total;
 }
 
 Placement balanced_placement(const Placement& now, std::span<const std::int64_t> rows_of_expert,
@@ -120,6 +122,71 @@ Placement balanced_placement(const Placement& now, std::span<const std::int64_t>
   for (std::int64_t i = 0; i < 2 * now.num_experts(); ++i)
     if (!exchange.exchange_one(least)) break;
   return {now.num_experts(), at_old_places(now, exchange.experts_of_rank())};
+}
+
+namespace {
+
+// How many places each expert gets.
+std::vector<std::int64_t> places_by_load(std::span<const std::int64_t> rows_of_expert,
+                                         int num_ranks, std::int64_t num_replicas) {
+  std::vector<std::int64_t> num_places(rows_of_expert.size(), 1);
+  for (std::int64_t i = 0; i < num_replicas; ++i) {
+    std::size_t hottest = num_places.size();
+    for (std::size_t e = 0; e < num_places.size(); ++e)
+      if (num_places[e] < num_ranks &&
+          (hottest == num_places.size() ||
+           rows_of_expert[e] * num_places[hottest] > rows_of_expert[hottest] * num_places[e]))
+        hottest = e;
+    if (hottest == num_places.size()) break;
+    ++num_places[hottest];
+  }
+  return num_places;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> order_with_replicas(std::span<const std::int64_t> rows_of_expert,
+                                              int num_ranks, std::int64_t num_replicas) {
+  const std::vector<std::int64_t> num_places =
+      places_by_load(rows_of_expert, num_ranks, num_replicas);
+  struct Place {
+    double rows;
+    std::int64_t expert;
+  };
+  std::vector<Place> places;
+  for (std::size_t e = 0; e < num_places.size(); ++e)
+    for (std::int64_t i = 0; i < num_places[e]; ++i)
+      places.push_back({static_cast<double>(rows_of_expert[e]) / static_cast<double>(num_places[e]),
+                        static_cast<std::int64_t>(e)});
+  std::ranges::stable_sort(places, std::ranges::greater{}, &Place::rows);
+  struct Rank {
+    double rows = 0;
+    std::int64_t room = 0;
+    std::vector<std::int64_t> experts = {};
+  };
+  std::vector<Rank> ranks(static_cast<std::size_t>(num_ranks));
+  const std::int64_t total = std::ssize(places);
+  for (std::int64_t r = 0; r < num_ranks; ++r)
+    ranks[static_cast<std::size_t>(r)].room = (r + 1) * total / num_ranks - r * total / num_ranks;
+  for (const Place& place : places) {
+    // Should only ranks with room be left that have the expert, one of them has it twice, and the
+    // placement then leaves one out.
+    const auto cost = [&](const Rank& rank) {
+      return std::tuple(rank.room == 0,
+                        std::ranges::find(rank.experts, place.expert) != rank.experts.end(),
+                        rank.rows);
+    };
+    Rank& taker = *std::ranges::min_element(ranks, {}, cost);
+    taker.rows += place.rows;
+    --taker.room;
+    taker.experts.push_back(place.expert);
+  }
+  std::vector<std::int64_t> order;
+  for (Rank& rank : ranks) {
+    std::ranges::sort(rank.experts);
+    order.insert(order.end(), rank.experts.begin(), rank.experts.end());
+  }
+  return order;
 }
 
 }  // namespace switchyard

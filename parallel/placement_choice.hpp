@@ -4,13 +4,14 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "parallel/placement.hpp"
 
 namespace switchyard {
 
-// The rows of the fullest rank over the mean of the ranks; 1 without rows. rows_of_expert: [E]. For
-// a placement without replicas.
+// The rows of the fullest rank over the mean of the ranks; 1 without rows. rows_of_expert: [E]; of
+// one with replicas each has an equal share.
 double rank_imbalance(const Placement& placement, std::span<const std::int64_t> rows_of_expert);
 
 // Exchanges experts of the fullest rank for such of other ranks, one pair after the other: the pair
@@ -21,5 +22,13 @@ double rank_imbalance(const Placement& placement, std::span<const std::int64_t> 
 // on nothing but its arguments, so ranks that know the same rows agree.
 Placement balanced_placement(const Placement& now, std::span<const std::int64_t> rows_of_expert,
                              double least_gain);
+
+// Where experts should live if they may have replicas, as the order of experts by place
+// (Placement::in_order_of): with so many places more than experts. One after the other, the expert
+// with the most rows a place gets a place more, as long as there are ranks for it; then, beginning
+// with the most rows, each place goes to the rank with the fewest so far that has room and not this
+// expert (longest processing time first: Graham 1969).
+std::vector<std::int64_t> order_with_replicas(std::span<const std::int64_t> rows_of_expert,
+                                              int num_ranks, std::int64_t num_replicas);
 
 }  // namespace switchyard

@@ -10,6 +10,12 @@ TensorView range_of(const Tensor& bucket_tensor, const OwnedRange& range) {
   return bucket_tensor.view().slice_rows(range.bucket_begin, range.bucket_begin + range.numel);
 }
 
+// What of a range counts in the norm: all at once, or, of experts with replicas, in pieces.
+std::vector<SlicePiece> counted_stretches(const OwnedRange& range) {
+  if (range.parameter->spec().shared.empty()) return {{.numel = range.numel}};
+  return range.counted_pieces();
+}
+
 }  // namespace
 
 AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
@@ -29,7 +35,9 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
     tensors_.push_back({range_of(range.bucket->values, range),
                         range_of(range.bucket->gradients, range), moment1(range), moment2(range),
                         decays ? static_cast<float>(config.weight_decay) : 0.0f});
-    gradients_.push_back(tensors_.back().gradient);
+    const TensorView& gradient = tensors_.back().gradient;
+    for (const SlicePiece& piece : counted_stretches(range))
+      gradients_.push_back(gradient.slice_rows(piece.local_begin, piece.local_begin + piece.numel));
   }
 }
 

@@ -41,7 +41,7 @@ class AdamW {
   std::vector<Tensor> moment1_;  // by bucket, f32 [part]; none of state
   std::vector<Tensor> moment2_;
   std::vector<kernels::AdamWTensor> tensors_;  // the owned ranges that are trained
-  std::vector<TensorView> gradients_;          // of these
+  std::vector<TensorView> gradients_;          // of these, what this rank counts in the norm
 };
 
 }  // namespace switchyard

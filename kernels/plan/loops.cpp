@@ -213,8 +213,9 @@ void balance_statistics(const TensorView& scores) {
   record(scores, numel(scores), bytes(scores));
 }
 
-void sort_by_expert(const TensorView& counts, const TensorView& indices) {
-  record(counts, 0, bytes(counts) + 4 * bytes(indices));
+void sort_by_expert(const TensorView& counts, const TensorView& indices,
+                    const TensorView& token_of_row) {
+  record(counts, 0, bytes(counts) + 3 * bytes(indices) + bytes(token_of_row));
 }
 
 void add_auxiliary_losses(const TensorView& counts, const TensorView& lse) {
@@ -299,6 +300,10 @@ void count_margins(const TensorView& scores) {
 
 void move_bias_to_quantiles(const TensorView& histogram, const TensorView& bias) {
   record(bias, 2 * numel(histogram), 2 * bytes(histogram) + 2 * bytes(bias));
+}
+
+void place_choices(const TensorView& places) {
+  record(places, 0, 2 * bytes(places));
 }
 
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row) {

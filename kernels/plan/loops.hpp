@@ -60,7 +60,8 @@ void weigh(const TensorView& weights);
 void weigh_backward(const TensorView& dweights);
 void balance_statistics(const TensorView& scores);
 // Writes nothing: what the counts of a plan are is the dispatcher's business.
-void sort_by_expert(const TensorView& counts, const TensorView& indices);
+void sort_by_expert(const TensorView& counts, const TensorView& indices,
+                    const TensorView& token_of_row);
 void add_auxiliary_losses(const TensorView& counts, const TensorView& lse);
 void balance_slopes(const TensorView& slopes);
 void sum_importance(const TensorView& weights, const TensorView& sums);
@@ -81,6 +82,7 @@ void spread_counts(const TensorView& counts);
 void move_selection_bias(const TensorView& bias);
 void count_margins(const TensorView& scores);
 void move_bias_to_quantiles(const TensorView& histogram, const TensorView& bias);
+void place_choices(const TensorView& places);
 void arrival_order(const TensorView& numbers, const TensorView& arrival_of_row);
 void group_offsets(const TensorView& counts, const TensorView& offsets);
 void gather_rows(const TensorView& dst);

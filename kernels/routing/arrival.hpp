@@ -20,7 +20,11 @@ struct SharingSources {
 // number of the token of each row as it arrived, ascending for a source and expert and different
 // for all tokens of sources that share; empty if none share. arrival_of_row: i32 [R], written; R is
 // the sum of the counts.
+// With rows_of_count so many rows arrive of each source for each expert, of which the first ones,
+// as many as `counts` says, are rows; these come first in the order, and then -1. Of sources that
+// do not share, and not on a card.
 void arrival_order(const TensorView& counts, const TensorView& numbers,
-                   const SharingSources& sharing, const TensorView& arrival_of_row);
+                   const SharingSources& sharing, const TensorView& arrival_of_row,
+                   std::int64_t rows_of_count = 0);
 
 }  // namespace switchyard::kernels

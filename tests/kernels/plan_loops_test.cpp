@@ -267,6 +267,7 @@ TEST_F(PlanLoops, Routing) {
   EXPECT_EQ(bytes_of([&] { add_marked(totals, totals, chosen->slice_rows(0, 1)); }), 2 * 16);
   EXPECT_EQ(bytes_of([&] { spread_counts(chosen, counts); }), 32);
   EXPECT_EQ(bytes_of([&] { move_selection_bias(chosen, decision, 0.1f, bias); }), 4 * 16);
+  EXPECT_EQ(bytes_of([&] { place_choices(choice, {}, ids, 1, choice); }), 2 * 64);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, {}, {}, order); }), 64);
   EXPECT_EQ(bytes_of([&] { arrival_order(counts, order, {0, 2}, order); }), 2 * 64);
   EXPECT_EQ(bytes_of([&] { group_offsets(order, offsets); }), 64 + 68);

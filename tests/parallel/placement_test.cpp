@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "parallel/placement_choice.hpp"
 #include "tensor/error.hpp"
@@ -54,6 +55,29 @@ TEST(Placement, says_permutations_uneven_ranks_and_replicas) {
   EXPECT_EQ(replicated.most_places(), 2);
   EXPECT_EQ(replicated.place_of_expert()[0], 0);
   EXPECT_EQ(replicated.expert_at(4), 0);
+  const std::span<const std::int32_t> places = replicated.places_of(0);
+  EXPECT_EQ(std::vector<std::int32_t>(places.begin(), places.end()),
+            std::vector<std::int32_t>({0, 3, 4}));
+  EXPECT_EQ(replicated.places_of(2).size(), 1u);
+  // Of 7 rows an expert: 3, 2 and 2 of expert 0's, all of another's.
+  EXPECT_EQ(replicated.balanced_rows(21, 0), 3);
+  EXPECT_EQ(replicated.balanced_rows(21, 4), 2);
+  EXPECT_EQ(replicated.balanced_rows(21, 1), 7);
+}
+
+TEST(Placement, an_order_with_repeats_gives_replicas_but_one_on_a_rank) {
+  const std::vector<std::int64_t> order = {0, 1, 0, 2, 0, 1};
+  const auto experts = [&](int num_ranks, int rank) {
+    const Placement placement = Placement::in_order_of(order, num_ranks);
+    EXPECT_EQ(placement.num_experts(), 3);
+    const std::span<const std::int64_t> held = placement.experts_of(rank);
+    return std::vector<std::int64_t>(held.begin(), held.end());
+  };
+  using Experts = std::vector<std::int64_t>;
+  EXPECT_EQ(experts(1, 0), Experts({0, 1, 2}));
+  EXPECT_EQ(experts(2, 0), Experts({0, 1}));
+  EXPECT_EQ(experts(2, 1), Experts({2, 0, 1}));
+  EXPECT_EQ(experts(3, 1), Experts({0, 2}));
 }
 
 TEST(Placement, refuses_experts_without_a_place_twice_on_a_rank_or_unknown) {
@@ -123,6 +147,32 @@ TEST(Placement, a_balanced_one_keeps_places_and_moves_what_helps) {
         const Placement again = balanced_placement(then, rows, 0);
         EXPECT_TRUE(std::ranges::equal(again.place_of_expert(), then.place_of_expert()));
       }
+}
+
+// An expert with half of all rows: with a place more on the other rank both have as many.
+TEST(PlacementChoice, gives_replicas_to_the_experts_with_the_most_rows) {
+  const std::vector<std::int64_t> rows = {10, 80, 20, 50};
+  const std::vector<std::int64_t> order = order_with_replicas(rows, 2, 1);
+  EXPECT_EQ(order.size(), 5u);
+  EXPECT_EQ(std::ranges::count(order, 1), 2);
+  const Placement placement = Placement::in_order_of(order, 2);
+  EXPECT_EQ(placement.places_of(1).size(), 2u);
+  // 40 + 50 against 40 + 20 + 10, of 160 in all; without replicas at best 80 + 0 against ... 90.
+  EXPECT_DOUBLE_EQ(rank_imbalance(placement, rows), 2 * 90.0 / 160);
+}
+
+TEST(PlacementChoice, evens_out_what_no_permutation_can) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed)
+    for (const int num_ranks : {2, 3, 8}) {
+      std::vector<std::int64_t> rows = made_up_rows(24, seed);
+      rows[5] = 3 * std::accumulate(rows.begin(), rows.end(), std::int64_t{0});  // 3/4 of all
+      const std::vector<std::int64_t> order = order_with_replicas(rows, num_ranks, num_ranks - 1);
+      EXPECT_EQ(std::ranges::count(order, 5), num_ranks);
+      EXPECT_LT(rank_imbalance(Placement::in_order_of(order, num_ranks), rows), 1.35);
+      EXPECT_GT(
+          rank_imbalance(balanced_placement(Placement::contiguous(24, num_ranks), rows, 0), rows),
+          1.45);
+    }
 }
 
 }  // namespace

@@ -20,12 +20,19 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t block_numel = 4 << 20;  // elements written at a time where they are gathered
+
+std::int64_t num_elements(const std::vector<SlicePiece>& pieces) {
+  std::int64_t numel = 0;
+  for (const SlicePiece& piece : pieces) numel += piece.total();
+  return numel;
+}
+
 // An upper bound of the bytes of this rank's file: data, alignment, chunk index, headers, names.
 std::int64_t bytes_of_rank_file(const std::vector<OwnedRange>& ranges, bool has_moments) {
   std::int64_t bytes = 64 << 10;
   for (const OwnedRange& range : ranges)
     bytes += std::ssize(saved_parts_of(range.parameter->spec().kind, has_moments)) *
-             bytes_of_dataset(range.numel);
+             bytes_of_dataset(num_elements(range.counted_pieces()));
   return bytes;
 }
 
@@ -39,7 +46,8 @@ TensorView view_of_part(SavedPart part, const OwnedRange& range, const AdamW* op
 // Piece after piece, as the manifest lists them.
 void write_range(hdf5::Dataset& dataset, const float* local,
                  const std::vector<SlicePiece>& pieces) {
-  if (pieces.size() == 1 && pieces[0].count == 1) return dataset.write(local);
+  if (pieces.size() == 1 && pieces[0].count == 1)
+    return dataset.write(local + pieces[0].local_begin);
   std::vector<float> block;
   std::int64_t written = 0;
   const auto write_block = [&] {
@@ -64,10 +72,12 @@ void write_rank_file(const std::string& path, const std::vector<OwnedRange>& ran
     file.create_group(std::string(group_name_of(part)));
     for (const OwnedRange& range : ranges) {
       if (part != SavedPart::value && !range.parameter->is_trained()) continue;
-      hdf5::Dataset dataset = file.create_dataset(
-          fmt::format("{}/{}", group_name_of(part), range.parameter->name()), {range.numel},
-          hdf5::ElementType::f32, checkpoint_dataset_options(range.numel));
-      const std::vector<SlicePiece> pieces = range.pieces();
+      const std::vector<SlicePiece> pieces = range.counted_pieces();
+      const std::int64_t numel = num_elements(pieces);
+      if (numel == 0) continue;  // other ranks save all of it
+      hdf5::Dataset dataset =
+          file.create_dataset(fmt::format("{}/{}", group_name_of(part), range.parameter->name()),
+                              {numel}, hdf5::ElementType::f32, checkpoint_dataset_options(numel));
       dataset.set_attribute("global_begin", pieces.front().global_begin);
       const kernels::HostContents<float> contents(view_of_part(part, range, optimizer));
       write_range(dataset, contents.span().data(), pieces);
@@ -83,7 +93,7 @@ constexpr std::size_t figures_of_range = 5;  // tensor, begin, numel, count, str
 std::vector<std::int64_t> figures_of(const std::vector<OwnedRange>& ranges) {
   std::vector<std::int64_t> figures;
   for (const OwnedRange& range : ranges)
-    for (const SlicePiece& piece : range.pieces())
+    for (const SlicePiece& piece : range.counted_pieces())
       for (const std::int64_t figure : {std::int64_t{range.parameter->index()}, piece.global_begin,
                                         piece.numel, piece.count, piece.global_stride})
         figures.push_back(figure);

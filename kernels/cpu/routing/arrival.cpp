@@ -53,4 +53,19 @@ void arrival_order(const TensorView& counts, const TensorView& numbers,
   }
 }
 
+void arrival_order_of_padded(const TensorView& counts, std::int64_t rows_of_count,
+                             const TensorView& arrival_of_row) {
+  const std::span<std::int32_t> order = arrival_of_row.span<std::int32_t>();
+  auto end = order.begin();
+  for (std::int64_t e = 0; e < counts.cols(); ++e)
+    for (std::int64_t p = 0; p < counts.rows(); ++p) {
+      const std::int32_t count = counts.row<std::int32_t>(p)[e];
+      expect(0 <= count && count <= rows_of_count, "counts within what arrives of each");
+      std::iota(end, end + count,
+                static_cast<std::int32_t>((p * counts.cols() + e) * rows_of_count));
+      end += count;
+    }
+  std::fill(end, order.end(), -1);
+}
+
 }  // namespace switchyard::kernels::cpu

@@ -25,10 +25,11 @@ HWY_INLINE hn::Vec<D> weighted_sum(D d, Rows<T> rows, const std::int32_t* row_of
   return sum;
 }
 
-template <class T>
+template <class T, class Sum>
 void combine(const TensorView& rows, const TensorView& row_of_slot, const TensorView& weights,
              const TensorView& out, std::int64_t begin, std::int64_t end) {
-  const Rows<T> in = rows_of<T>(rows), to = rows_of<T>(out);
+  const Rows<T> in = rows_of<T>(rows);
+  const Rows<Sum> to = rows_of<Sum>(out);
   const Rows<std::int32_t> slots = rows_of<std::int32_t>(row_of_slot);
   const bool weighted = !weights.empty();
   const Rows<float> w = weighted ? rows_of<float>(weights) : Rows<float>{nullptr, 0};
@@ -36,7 +37,7 @@ void combine(const TensorView& rows, const TensorView& row_of_slot, const Tensor
   for (std::int64_t t = begin; t < end; ++t) {
     const std::int32_t* row_of = slots[t];
     const float* factors = weighted ? w[t] : nullptr;
-    T* result = to[t];
+    Sum* result = to[t];
     for_lanes(out.cols(), [=](auto d, std::int64_t i) HWY_ATTR {
       store(d, weighted_sum(d, in, row_of, factors, top_k, i), result + i);
     });
@@ -70,7 +71,9 @@ void combine_backward(const TensorView& dout, const TensorView& rows, const Tens
 void combine_tokens(const TensorView& rows, const TensorView& row_of_slot,
                     const TensorView& weights, const TensorView& out, std::int64_t begin,
                     std::int64_t end) {
-  const auto tokens = out.dtype == DType::f32 ? combine<float> : combine<BFloat16>;
+  const bool from_f32 = rows.dtype == DType::f32, to_f32 = out.dtype == DType::f32;
+  const auto tokens = from_f32 ? (to_f32 ? combine<float, float> : combine<float, BFloat16>)
+                               : (to_f32 ? combine<BFloat16, float> : combine<BFloat16, BFloat16>);
   tokens(rows, row_of_slot, weights, out, begin, end);
 }
 
@@ -91,6 +94,7 @@ HWY_AFTER_NAMESPACE();
 
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "tensor/error.hpp"
 
@@ -130,7 +134,7 @@ struct ByteRows {
 
 void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> place_of_expert,
                     const TensorView& counts, const TensorView& row_of_slot,
-                    const TensorView& token_of_row) {
+                    const TensorView& token_of_row, std::int64_t rows_of_place) {
   const std::int64_t tokens = indices.rows(), top_k = indices.cols();
   check_indices(indices, place_of_expert.empty() ? counts.numel() : std::ssize(place_of_expert));
   expect(std::ranges::all_of(place_of_expert,
@@ -138,6 +142,7 @@ void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> pla
          "a place that is counted for each expert");
   std::int32_t* next_row = counts.as<std::int32_t>();  // counts, then first rows, then counts again
   std::fill_n(next_row, counts.numel(), 0);
+  std::ranges::fill(token_of_row.span<std::int32_t>(), dropped);
   if (indices.empty()) return;
   const Rows<std::int32_t> experts = rows_of<std::int32_t>(indices);
   const Rows<std::int32_t> row_of = rows_of<std::int32_t>(row_of_slot);
@@ -148,17 +153,22 @@ void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> pla
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j)
       if (experts[t][j] != dropped) ++next_row[place_of(experts[t][j])];
+  std::vector<std::int32_t> first_row;
   std::int32_t num_rows = 0;
-  for (std::int64_t p = 0; p < counts.numel(); ++p)
-    num_rows += std::exchange(next_row[p], num_rows);
+  for (std::int64_t p = 0; p < counts.numel(); ++p) {
+    expect(rows_of_place == 0 || next_row[p] <= rows_of_place,
+           "no more rows of a place than it has room for");
+    first_row.push_back(rows_of_place > 0 ? static_cast<std::int32_t>(p * rows_of_place)
+                                          : num_rows);
+    num_rows += std::exchange(next_row[p], first_row.back());
+  }
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j) {
       row_of[t][j] = experts[t][j] == dropped ? dropped : next_row[place_of(experts[t][j])]++;
       if (row_of[t][j] != dropped) token_of[row_of[t][j]] = static_cast<std::int32_t>(t);
     }
-  std::fill(token_of + num_rows, token_of + indices.numel(), dropped);
   // next_row[p] is now where place p ends.
-  for (std::int64_t p = counts.numel() - 1; p > 0; --p) next_row[p] -= next_row[p - 1];
+  for (std::size_t p = 0; p < first_row.size(); ++p) next_row[p] -= first_row[p];
 }
 
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst) {

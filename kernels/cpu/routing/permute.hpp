@@ -10,7 +10,7 @@ namespace switchyard::kernels::cpu {
 
 void sort_by_expert(const TensorView& indices, std::span<const std::int32_t> place_of_expert,
                     const TensorView& counts, const TensorView& row_of_slot,
-                    const TensorView& token_of_row);
+                    const TensorView& token_of_row, std::int64_t rows_of_place);
 void gather_rows(const TensorView& src, const TensorView& index, const TensorView& dst);
 void scatter_rows(const TensorView& src, const TensorView& index, const TensorView& dst);
 void combine_rows(const TensorView& rows, const TensorView& row_of_slot, const TensorView& weights,

@@ -81,6 +81,17 @@ TEST(ArrivalOrder, ManyRowsSourcesAndExperts) {
   expect_sorted(40, 17, 8, 60, 3);
 }
 
+// Two sources and two experts with room for three rows each: what is there comes first.
+TEST(ArrivalOrder, RowsComeBeforeTheirPadding) {
+  if (is_tested_on_card()) GTEST_SKIP() << "not on a card";
+  const Operand order = Operand::of_ints(Ints(12, -7));
+  kernels::arrival_order(Operand::of_ints({2, 0, 1, 3}, 2), {}, {}, order, 3);
+  EXPECT_EQ(order.ints(), Ints({0, 1, 6, 9, 10, 11, -1, -1, -1, -1, -1, -1}));
+  expect_refused([&] {
+    kernels::arrival_order(Operand::of_ints({4, 0, 1, 3}, 2), {}, {}, order, 3);
+  });
+}
+
 TEST(ArrivalOrder, CountsThatAreNotTheRowsAreRefused) {
   const Operand order = Operand::of_ints({-7, -7, -7});
   expect_refused([&] { kernels::arrival_order(Operand::of_ints({1, 1}, 2), {}, {}, order); });

@@ -109,6 +109,23 @@ TEST(SortByExpert, SortsByPlace) {
   EXPECT_EQ(sorted(experts, places), sorted(placed, {}));
 }
 
+// Every place's rows begin at its room, and are otherwise sorted as ever.
+TEST(SortByExpert, LeavesRoomForTheRowsOfAPlace) {
+  if (is_tested_on_card()) GTEST_SKIP() << "not on a card";
+  constexpr std::int64_t room = 3;
+  const Ints places = {3, 0, 4, 1};  // place 2 is nobody's
+  const Operand experts = Operand::of_ints({2, 0, 3, -1, 1, 2}, 2);
+  const Tensor counts(tested(), Purpose::workspace, DType::i32, {5});
+  const Operand rows = Operand::of_ints(Ints(6, -7), 2), tokens = Operand::of_ints(Ints(15, -7));
+  kernels::sort_by_expert(experts, places, counts, rows, tokens, room);
+  EXPECT_EQ(rows.ints(), Ints({12, 9, 3, -1, 0, 13}));
+  EXPECT_EQ(tokens.ints(), Ints({2, -1, -1, 1, -1, -1, -1, -1, -1, 0, -1, -1, 0, 2, -1}));
+  const auto span = counts->span<std::int32_t>();
+  EXPECT_EQ(Ints(span.begin(), span.end()), Ints({1, 1, 0, 1, 2}));
+  const Operand few = Operand::of_ints(Ints(5, -7));
+  expect_refused([&] { kernels::sort_by_expert(experts, places, counts, rows, few, 1); });
+}
+
 TEST(SortByExpert, RefusesExpertsThatDoNotExist) {
   const Tensor counts(tested(), Purpose::workspace, DType::i32, {2});
   const Operand one = Operand::of_ints({0}), two = Operand::of_ints({2});
