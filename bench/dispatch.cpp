@@ -52,7 +52,7 @@ class Problem {
   // chosen: the experts of this rank's tokens, [T, k].
   void use(std::span<const std::int32_t> chosen) {
     kernels::copy_from_host<std::int32_t>(chosen, indices_);
-    dispatcher_.route(indices_, {}, route_, scratch_, capacity_);
+    dispatcher_.route({.indices = indices_}, route_, scratch_, capacity_);
     copied_ = Tensor(*x_->device, Purpose::workspace, DType::u8, {copied_bytes()});
     copy_ = Tensor(*x_->device, Purpose::workspace, DType::u8, {copied_bytes()});
   }

@@ -75,14 +75,22 @@ struct SharedExpertsConfig {
 
 // How tokens reach the ranks of their experts (docs/parallelism.md). all_to_all: a row for each
 // choice; the others send a token once, to all ranks or by way of nodes
-// (experts/dispatch/token_delivery.hpp). What experts return comes back as rows on all ways.
+// (experts/dispatch/token_delivery.hpp).
 enum class DispatchKind : std::uint8_t { all_to_all, all_gather, hierarchical };
 constexpr std::array<std::string_view, 3> choice_names(DispatchKind) {
   return {"all_to_all", "all_gather", "hierarchical"};
 }
 
+// How what experts return comes back: as a row for each choice; or, with hierarchical, added up
+// where a token came to a node (experts/dispatch/token_return.hpp).
+enum class DispatchReturn : std::uint8_t { rows, summed };
+constexpr std::array<std::string_view, 2> choice_names(DispatchReturn) {
+  return {"rows", "summed"};
+}
+
 struct DispatchConfig {
   DispatchKind kind = DispatchKind::all_to_all;
+  DispatchReturn returns = DispatchReturn::rows;
   // hierarchical: neighbouring ranks of an expert group that make a node; 0: those of a host.
   std::int64_t ranks_per_node = 0;
   // What rows are on the wire. fp8: tokens on their way to experts; what these return, and
@@ -140,6 +148,9 @@ struct ExpertsConfig {
   // choices, rounded up, and the others are dropped. 0: none is.
   double capacity_factor = 0;
   kernels::DropBy drop_by = kernels::DropBy::position;
+  // Whether every message and buffer of rows has room for what experts may take then, so that their
+  // sizes are the same in every step.
+  bool capacity_padding = false;
   DispatchConfig dispatch = {};
   // Rows that a rank holds at once on the side of its experts: of more it takes part by part. 0:
   // all that it receives.
@@ -155,6 +166,12 @@ struct ExpertsConfig {
     const double even =
         static_cast<double>(sequence_length * top_k) / static_cast<double>(num_experts);
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(capacity_factor * even)));
+  }
+  // Rows that a rank with so many sequences sends each expert, whatever these chose; 0: as many as
+  // there are.
+  std::int64_t padded_rows(std::int64_t num_sequences, std::int64_t sequence_length) const {
+    if (!capacity_padding) return 0;
+    return num_sequences * std::min(capacity_of(sequence_length), sequence_length);
   }
   // Whether the weights of a token's experts sum to the router's scale.
   bool weights_are_shares() const {

@@ -1,5 +1,6 @@
 #include "experts/moe_layer.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "experts/route_rows.hpp"
@@ -10,6 +11,17 @@
 namespace switchyard {
 
 namespace {
+
+std::vector<SharedIndex> shared_experts(const Placement& placement) {
+  std::vector<SharedIndex> shared;
+  for (std::int64_t expert = 0; expert < placement.num_experts(); ++expert) {
+    const std::span<const std::int32_t> places = placement.places_of(expert);
+    if (places.size() == 1) continue;
+    shared.push_back({expert, {}});
+    for (const std::int32_t place : places) shared.back().ranks.push_back(placement.rank_of(place));
+  }
+  return shared;
+}
 
 // The experts at the places of `rank`, in this order.
 BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::int64_t hidden,
@@ -25,6 +37,7 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .compute = compute,
           .num_experts = config.num_experts,
           .local_experts = {experts.begin(), experts.end()},
+          .shared = shared_experts(placement),
           .replicas = Axis::expert_data,
           .initial_std = initial_std,
           .output_std = output_std,
@@ -41,7 +54,7 @@ MoeLayer::Scratch::Scratch(Device& device, const ExpertsConfig& config, std::int
                            const RowUnits& units)
     : router(device, config, hidden, compute, num_tokens, num_sequences, num_whole_tokens),
       dispatch(device, placement, config, config.width_of(hidden), compute, num_tokens, capacity,
-               sharing, units),
+               sharing, units, config.padded_rows(num_sequences, num_tokens / num_sequences)),
       bank(
           device,
           rows_at_once(config, placement,
@@ -105,11 +118,14 @@ MoeLayer::MoeLayer(ParameterStore& store, const std::string& prefix, const Exper
 MoeLayer::Saved MoeLayer::make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const {
   Saved saved;
   saved.gate = GateRecord(device_, config_, num_tokens, num_sequences, unit_rows_ > 0);
-  saved.route = dispatcher_.make_route(device_, num_tokens, unit_rows_);
+  saved.route =
+      dispatcher_.make_route(device_, num_tokens, unit_rows_,
+                             config_.padded_rows(num_sequences, num_tokens / num_sequences));
   return saved;
 }
 
-MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate_up) const {
+MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, std::int64_t num_sequences,
+                                         bool keep_gate_up) const {
   const std::int64_t max_rows =
       rows_at_once(config_, dispatcher_.placement(), dispatcher_.most_rows(num_tokens));
   Derived derived;
@@ -117,8 +133,14 @@ MoeLayer::Derived MoeLayer::make_derived(std::int64_t num_tokens, bool keep_gate
   if (keep_gate_up)
     derived.gate_up = Tensor::growable(device_, Purpose::activation, compute_,
                                        {max_rows, 2 * config_.intermediate});
-  derived.expert_out =
-      Tensor(device_, Purpose::activation, compute_, {num_tokens * config_.top_k, width_});
+  const std::int64_t returned =
+      most_sorted_rows(dispatcher_.placement(), num_tokens * config_.top_k,
+                       config_.padded_rows(num_sequences, num_tokens / num_sequences));
+  if (dispatcher_.sums_returns())
+    derived.expert_rows =
+        Tensor::growable(device_, Purpose::activation, compute_, {max_rows, width_});
+  else
+    derived.expert_out = Tensor(device_, Purpose::activation, compute_, {returned, width_});
   if (shared_) derived.shared.emplace(shared_->make_derived(num_tokens, keep_gate_up));
   if (latent_)
     derived.combined = Tensor(device_, Purpose::activation, compute_, {num_tokens, width_});
@@ -134,6 +156,7 @@ void MoeLayer::Derived::for_each_tensor(std::int64_t num_rows, const RecordVisit
   visit_rows(visit, "x_rows", x_rows, num_rows);
   visit_rows(visit, "gate_up", gate_up, num_rows);
   visit_tensor(visit, "expert_out", expert_out);
+  visit_rows(visit, "expert_rows", expert_rows, num_rows);
   if (shared) shared->for_each_tensor(with_prefix("shared", visit));
   visit_tensor(visit, "combined", combined);
 }
@@ -177,9 +200,14 @@ TensorView MoeLayer::sent_tokens(const TensorView& x, const Scratch& scratch) co
 void MoeLayer::combine(const TensorView& y, const Saved& saved, const Derived& derived,
                        const Scratch& scratch, const Pass& pass) const {
   const Profile::Scope scope(device_.profile(), Part::combine);
+  const Route& route = saved.route;
+  const TensorView sums = latent_ ? used_tokens(derived.combined, route) : y;
+  if (dispatcher_.sums_returns())
+    return dispatcher_.summed_return().sum(used_rows(derived.expert_rows, route),
+                                           TokenReturn::Weights::of_choices, route,
+                                           *scratch.dispatch.back, sums);
   kernels::combine_rows(returned_rows(saved, derived, pass), place_of_slot(saved, scratch, pass),
-                        used_tokens(saved.gate.weights, saved.route),
-                        latent_ ? used_tokens(derived.combined, saved.route) : y);
+                        used_tokens(saved.gate.weights, route), sums);
 }
 
 void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
@@ -192,8 +220,30 @@ void MoeLayer::decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCa
   const Profile::Scope scope(device_.profile(), Part::dispatch);
   const TensorView token_numbers =
       pass.token_numbers.empty() ? TensorView{} : pass.token_numbers.slice_rows(0, x.rows());
-  dispatcher_.route(saved.gate.indices->slice_rows(0, x.rows()), token_numbers, saved.route,
-                    scratch.dispatch, capacity, pass.training);
+  dispatcher_.route(
+      {.indices = saved.gate.indices->slice_rows(0, x.rows()),
+       .token_numbers = token_numbers,
+       .by_unit = pass.training,
+       .padded_rows = padded_rows(x.rows(), pass),
+       .sequence_ids =
+           dispatcher_.placement().has_replicas() ? sequence_ids_of(pass, x.rows()) : TensorView{},
+       .sequences_of_share = sequences_of_share(pass)},
+      saved.route, scratch.dispatch, capacity);
+  if (dispatcher_.sums_returns())
+    dispatcher_.summed_return().send_weights(used_tokens(saved.gate.weights, saved.route),
+                                             saved.route, *scratch.dispatch.back);
+}
+
+// As many as a unit of exact sums has, whose terms one replica adds up.
+std::int64_t MoeLayer::sequences_of_share(const Pass& pass) const {
+  const std::int64_t length = std::max<std::int64_t>(1, pass.sequence_length);
+  return std::max<std::int64_t>(1, unit_rows_ / length);
+}
+
+// Evaluation drops nothing, so that experts have no capacity there.
+std::int64_t MoeLayer::padded_rows(std::int64_t num_tokens, const Pass& pass) const {
+  if (!pass.training) return 0;
+  return config_.padded_rows(num_tokens / pass.sequence_length, pass.sequence_length);
 }
 
 TensorView MoeLayer::returned_rows(const Saved& saved, const Derived& derived,
@@ -222,22 +272,25 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
   Profile& profile = device_.profile();
   const Route& route = saved.route;
   TensorView shared_dx;
-  {
+  const RunShared run_shared = [&](const Pass& meanwhile) {
+    shared_dx = shared_->backward(dy, x, *derived.shared, *scratch.shared, meanwhile);
+  };
+  const TensorView inner = latent_ ? used_tokens(scratch.latent, route) : TensorView{};
+  const TensorView dy_sums = latent_ ? inner : dy, dx_sent = latent_ ? inner : dx;
+  if (latent_) {
     const Profile::Scope scope(profile, Part::combine);
-    if (latent_)
-      latent_->go_up_backward(dy, used_tokens(derived.combined, route),
-                              used_tokens(scratch.latent, route), pass);
-    combine_backward(latent_ ? used_tokens(scratch.latent, route) : dy, saved, derived, scratch,
-                     pass);
+    latent_->go_up_backward(dy, used_tokens(derived.combined, route), inner, pass);
   }
-  const TensorView dx_slots =
-      run_experts_backward(x, saved, derived, scratch, pass, [&](const Pass& meanwhile) {
-        shared_dx = shared_->backward(dy, x, *derived.shared, *scratch.shared, meanwhile);
-      });
+  if (dispatcher_.sums_returns()) {
+    backward_summed(dy_sums, dx_sent, saved, derived, scratch, pass, run_shared);
+  } else {
+    combine_backward(dy_sums, saved, derived, scratch, pass);
+    const TensorView dx_slots = run_experts_backward(x, saved, derived, scratch, pass, run_shared);
+    const Profile::Scope scope(profile, Part::dispatch);
+    kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx_sent);
+  }
   {
     const Profile::Scope scope(profile, Part::dispatch);
-    const TensorView dx_sent = latent_ ? used_tokens(scratch.latent, route) : dx;
-    kernels::sum_rows(dx_slots, used_tokens(route.row_of_slot, route), dx_sent);
     if (latent_) latent_->go_down_backward(dx_sent, x, dx, pass);
     if (shared_) kernels::add(dx, shared_dx, dx);
   }
@@ -247,6 +300,7 @@ void MoeLayer::backward(const TensorView& dy, const TensorView& x, const TensorV
 
 void MoeLayer::combine_backward(const TensorView& dy, const Saved& saved, const Derived& derived,
                                 Scratch& scratch, const Pass& pass) const {
+  const Profile::Scope scope(device_.profile(), Part::combine);
   const Route& route = saved.route;
   const TensorView expert_out = returned_rows(saved, derived, pass);
   const TensorView row_of_slot = used_tokens(route.row_of_slot, route);

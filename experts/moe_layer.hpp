@@ -39,10 +39,13 @@ class MoeLayer {
   struct Derived {
     Tensor x_rows;   // compute type, growable [R, W]: the rows in expert order
     Tensor gate_up;  // compute type, growable [R, 2 I]; or none: the backward computes it again
-    // [T k, W]: what the experts returned, in slot-sorted row order; with dropout, which goes by
-    // the choices of a token, in slot order and after it.
+    // [T k, W]: what the experts returned, in slot-sorted row order; more rows if they are padded.
+    // With dropout, which goes by the choices of a token, in slot order and after it.
     Tensor expert_out;
     std::optional<SharedExperts::Derived> shared;
+    // Growable [R, W]: what the experts returned, in their order; in place of expert_out, only
+    // where it is added up on its way back (DispatchReturn).
+    Tensor expert_rows;
     Tensor combined;  // [T, W]: what they returned, added up; only in a latent space
 
     // num_rows: R of the pass.
@@ -84,7 +87,8 @@ class MoeLayer {
 
   // Room for this many tokens; a pass may bring fewer.
   Saved make_saved(std::int64_t num_tokens, std::int64_t num_sequences) const;
-  Derived make_derived(std::int64_t num_tokens, bool keep_gate_up) const;
+  Derived make_derived(std::int64_t num_tokens, std::int64_t num_sequences,
+                       bool keep_gate_up) const;
 
   void pack_weights();
   // x, y: [T, H] in the compute type. y is written.
@@ -114,10 +118,15 @@ class MoeLayer {
   // The router's decision, and room for the rows that it sends.
   void decide(const TensorView& x, Saved& saved, Scratch& scratch, RowCapacity& capacity,
               const Pass& pass) const;
+  // Of a route (Dispatcher::route).
+  std::int64_t padded_rows(std::int64_t num_tokens, const Pass& pass) const;
+  std::int64_t sequences_of_share(const Pass& pass) const;
   // The tokens that are sent, [T, W].
   TensorView sent_tokens(const TensorView& x, const Scratch& scratch) const;
   // The shared experts, called while rows are on their way, which the pass polls.
   using RunShared = std::function<void(const Pass& pass)>;
+  // Of a computation beside which rows are under way.
+  Pass beside_exchange(const Pass& pass) const;
   // x [T, H] -> derived: the rows go to the experts, through them and back, at once or in pieces.
   // Shared experts, if there are any, compute while the first are on their way.
   void run_experts(const TensorView& x, const Saved& saved, Derived& derived, Scratch& scratch,
@@ -134,6 +143,13 @@ class MoeLayer {
                                 const Pass& pass, const RunShared& run_shared) const;
   TensorView backward_in_parts(const TensorView& x, const Saved& saved, Scratch& scratch,
                                const Pass& pass, const RunShared& run_shared) const;
+  // The same where what experts return is added up on its way back (moe_layer_summed.cpp); backward
+  // from the sums' gradient dy [T, W] to that of the tokens that were sent, dx [T, W].
+  void run_experts_summed(const TensorView& x, const Saved& saved, Derived& derived,
+                          Scratch& scratch, const Pass& pass, const RunShared& run_shared) const;
+  void backward_summed(const TensorView& dy, const TensorView& dx, const Saved& saved,
+                       const Derived& derived, Scratch& scratch, const Pass& pass,
+                       const RunShared& run_shared) const;
   // In how many pieces the rows of a route go.
   int num_pieces(const Route& route) const;
   // For the bank. with_units: as the backward pass takes them.

@@ -12,13 +12,6 @@ namespace switchyard {
 
 namespace {
 
-// A computation beside which rows of the group are under way.
-Pass beside_exchange(const Pass& pass, Group& group) {
-  Pass meanwhile = pass;
-  meanwhile.exchanging = &group;
-  return meanwhile;
-}
-
 // Of a tensor that may be none.
 TensorView piece_of(const TensorView& buffer, const Route& route, Piece piece) {
   return buffer.device == nullptr ? buffer : rows_of(buffer, route, piece);
@@ -29,6 +22,12 @@ void finish_all(std::vector<MovingRows>& moving) {
 }
 
 }  // namespace
+
+Pass MoeLayer::beside_exchange(const Pass& pass) const {
+  Pass meanwhile = pass;
+  meanwhile.exchanging = &dispatcher_.group();
+  return meanwhile;
+}
 
 int MoeLayer::num_pieces(const Route& route) const {
   if (route.is_cut()) return route.cuts.num_parts();
@@ -69,11 +68,13 @@ BankRows MoeLayer::bank_rows(const Route& route, Piece piece, Scratch& scratch,
 
 void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& derived,
                            Scratch& scratch, const Pass& pass, const RunShared& run_shared) const {
+  if (dispatcher_.sums_returns())
+    return run_experts_summed(x, saved, derived, scratch, pass, run_shared);
   Profile& profile = device_.profile();
   const Route& route = saved.route;
   const int count = num_pieces(route);
   const bool overlaps = !route.is_cut();
-  const Pass meanwhile = beside_exchange(pass, dispatcher_.group());
+  const Pass meanwhile = beside_exchange(pass);
   const TensorView x_rows = used_rows(derived.x_rows, route);
   const TensorView gate_up = overlaps ? used_rows(derived.gate_up, route) : TensorView{};
   const TensorView arrival = used_rows(scratch.dispatch.arrival, route);
@@ -122,7 +123,7 @@ void MoeLayer::run_experts(const TensorView& x, const Saved& saved, Derived& der
 TensorView MoeLayer::run_experts_backward(const TensorView& x, const Saved& saved,
                                           const Derived& derived, Scratch& scratch,
                                           const Pass& pass, const RunShared& run_shared) const {
-  const Pass meanwhile = beside_exchange(pass, dispatcher_.group());
+  const Pass meanwhile = beside_exchange(pass);
   if (saved.route.is_cut()) return backward_in_parts(x, saved, scratch, meanwhile, run_shared);
   if (num_pieces(saved.route) > 1)
     return backward_in_chunks(saved, derived, scratch, meanwhile, run_shared);

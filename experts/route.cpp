@@ -63,6 +63,11 @@ void Route::for_each_tensor(const RecordVisitor& visit) {
   visit_rows(visit, "delivered_row", delivered_row, num_rows);
   visit_tensor(visit, "leaving_token", leaving_token);
   visit_rows(visit, "forwarded_row", forwarded_row, delivery.num_forwarded);
+  visit_rows(visit, "rows_of_delivered", rows_of_delivered, delivery.num_delivered);
+  visit_rows(visit, "weights_of_delivered", weights_of_delivered, delivery.num_delivered);
+  visit_rows(visit, "choice_of_arrival", choice_of_arrival, num_rows);
+  visit_rows(visit, "copies_of_arriving", copies_of_arriving, delivery.num_arriving);
+  visit_tensor(visit, "nodes_of_token", nodes_of_token);
 }
 
 RowRanges rows_to_ranks(const RouteCounts& route, const Placement& placement, Piece piece) {

@@ -56,9 +56,10 @@ struct RouteCounts {
   std::vector<std::int64_t> place_counts;    // [places]: rows of this rank's tokens by place
   std::vector<std::int64_t> recv_counts;     // [P, local places]: rows of each rank's tokens
   std::vector<std::int64_t> expert_offsets;  // [local places + 1] in the expert order
-  bool travels_once = false;                 // tokens do, in place of a row for each choice
-  DeliveryCounts delivery;                   // of that
-  RowCuts cuts;                              // none if all ranks hold all their rows at once
+  std::int64_t padded_rows = 0;  // the same in place_counts and recv_counts of all; 0: they differ
+  bool travels_once = false;     // tokens do, in place of a row for each choice
+  DeliveryCounts delivery;       // of that
+  RowCuts cuts;                  // none if all ranks hold all their rows at once
 
   bool is_cut() const { return !cuts.empty(); }
   // Rows that a buffer of the expert side holds at once.
@@ -76,7 +77,7 @@ struct Route : RouteCounts {
   Tensor unit_offsets;    // i32 [local places * units + 1]: and of each unit of each local expert;
                           // exact mode only
   Tensor row_of_slot;     // i32 [T, k]: a slot's place among this rank's sorted rows, or -1
-  Tensor token_of_row;    // i32 [T k], -1 beyond the slots that have a row
+  Tensor token_of_row;    // i32 [T k], or more if rows are padded; -1 where there is no row
   Tensor arrival_of_row;  // i32 growable [R]: where a row of the expert order is among the rows by
                           // source, within its part if rows are cut. Only where rows of split
                           // sequences are merged after they arrived, or tokens travel once
@@ -84,6 +85,13 @@ struct Route : RouteCounts {
   // have reached this rank, growable [R]; with hierarchical the tokens that leave, node by node,
   // and which of those that arrive are sent on, by rank.
   Tensor delivered_row, leaving_token, forwarded_row;
+  // Only where what experts return is added up (token_return.hpp), -1 for none: the rows of a token
+  // that has reached this rank, i32 growable [tokens, m], and their weights, f32; where the row
+  // that arrives as number i is in that, i32 growable [R]; which of the tokens that were sent on
+  // are the copies of one that arrived, i32 growable [tokens, m]; and, by node, those of a token
+  // that left, i32 [T, m].
+  Tensor rows_of_delivered, weights_of_delivered, choice_of_arrival;
+  Tensor copies_of_arriving, nodes_of_token;
 };
 
 // A part of an exchange: the rows of the places n index / count ... n (index + 1) / count - 1 of

@@ -122,7 +122,8 @@ void Block::extend_derived(Derived& derived, std::int64_t num_tokens, std::int64
     derived.stream = Tensor(device_, Purpose::activation, compute_, {num_tokens, hidden_});
     derived.feed_forward_norm = make_normed(device_, compute_, num_tokens, hidden_);
   }
-  if (moe_ && !derived.moe) derived.moe.emplace(moe_->make_derived(num_tokens, keep_gate_up));
+  if (moe_ && !derived.moe)
+    derived.moe.emplace(moe_->make_derived(num_tokens, num_sequences, keep_gate_up));
   if (dense_ && !derived.dense)
     derived.dense.emplace(dense_->make_derived(num_tokens, keep_gate_up));
 }
@@ -177,7 +178,7 @@ void Block::add_extend_buffers(ExtendState& state, std::int64_t num_tokens,
   if (dense_ && !state.dense) state.dense.emplace(dense_->make_derived(num_tokens, false));
   if (moe_ && !state.moe) {
     state.moe.emplace(moe_->make_saved(num_tokens, 1));
-    state.moe_derived.emplace(moe_->make_derived(num_tokens, false));
+    state.moe_derived.emplace(moe_->make_derived(num_tokens, 1, false));
     state.moe->for_each_tensor(state.capacity.adder());
     state.moe_derived->for_each_tensor(0, state.capacity.adder());
   }

@@ -19,12 +19,14 @@ Placement Placement::in_order_of(std::span<const std::int64_t> experts_by_place,
   const std::int64_t num_experts =
       num_places == 0 ? 0 : *std::ranges::max_element(experts_by_place) + 1;
   std::vector<std::vector<std::int64_t>> experts_of_rank;
+  std::vector<std::int64_t> last_rank(static_cast<std::size_t>(num_experts), -1);  // that has it
   for (std::int64_t rank = 0; rank < num_ranks; ++rank) {
     std::vector<std::int64_t>& experts = experts_of_rank.emplace_back();
     for (std::int64_t place = rank * num_places / num_ranks;
          place < (rank + 1) * num_places / num_ranks; ++place) {
       const std::int64_t expert = experts_by_place[static_cast<std::size_t>(place)];
-      if (std::ranges::find(experts, expert) == experts.end()) experts.push_back(expert);
+      if (std::exchange(last_rank[static_cast<std::size_t>(expert)], rank) != rank)
+        experts.push_back(expert);
     }
   }
   return {num_experts, experts_of_rank};
@@ -76,12 +78,14 @@ std::span<const std::int64_t> Placement::experts_of(int rank) const {
                static_cast<std::size_t>(num_places_of(rank)));
 }
 
+std::int64_t Placement::share_of(std::int64_t rows_of_expert, std::int64_t place) const {
+  const std::span<const std::int32_t> places = places_of(expert_at(place));
+  return balanced_slots(rows_of_expert, std::ssize(places),
+                        std::ranges::find(places, place) - places.begin());
+}
+
 std::int64_t Placement::balanced_rows(std::int64_t num_slots, std::int64_t place) const {
-  const std::int64_t expert = expert_at(place);
-  const std::span<const std::int32_t> places = places_of(expert);
-  const std::int64_t number = std::ranges::find(places, place) - places.begin();
-  return balanced_slots(balanced_slots(num_slots, num_experts_, expert), std::ssize(places),
-                        number);
+  return share_of(balanced_slots(num_slots, num_experts_, expert_at(place)), place);
 }
 
 std::int64_t max_rows_received(const Placement& placement, std::int64_t num_tokens,

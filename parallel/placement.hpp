@@ -60,8 +60,9 @@ class Placement {
         .subspan(static_cast<std::size_t>(first_by_expert_[e]),
                  static_cast<std::size_t>(first_by_expert_[e + 1] - first_by_expert_[e]));
   }
-  // Of `num_slots` that are spread evenly over all experts, and those of one over its places, the
-  // rows of a place.
+  // Of the rows of the expert at a place those that come there, spread evenly over its places; and of
+  // slots that are spread evenly over all experts.
+  std::int64_t share_of(std::int64_t rows_of_expert, std::int64_t place) const;
   std::int64_t balanced_rows(std::int64_t num_slots, std::int64_t place) const;
   // The rank of the first place of an expert.
   int rank_of_expert(std::int64_t expert) const {

@@ -10,6 +10,7 @@
 #include "parallel/placement.hpp"
 #include "tensor/error.hpp"
 #include "trainer/exact_units.hpp"
+#include "trainer/placement/layer_placements.hpp"
 
 namespace switchyard {
 
@@ -72,8 +73,7 @@ std::vector<ConfigMistake> number_mistakes(const Config& config, const ParallelC
                          micro_batch, length, micro_batch * length, most)}};
   const ExpertsConfig& experts = config.experts;
   if (experts.num_experts == 0 || experts.every == 0) return {};
-  const Placement placement =
-      Placement::contiguous(experts.num_experts, static_cast<int>(parallel.expert));
+  const Placement placement = placement_of(experts, parallel.expert);
   const std::int64_t num_local = micro_batch * sequence_split_of(config, parallel).max_local();
   // Below 2^31 tokens x 10^6 ranks x 10^3 choices: no overflow.
   const std::int64_t num_rows = max_rows_received(placement, num_local, experts.top_k);
@@ -107,6 +107,30 @@ std::vector<ConfigMistake> segment_mistakes(const Config& config, std::int64_t n
   return {};
 }
 
+// Padded rows that ranks send each other, which buffers have room for.
+std::vector<ConfigMistake> padding_mistakes(const Config& config, const ParallelConfig& parallel) {
+  const ExpertsConfig& experts = config.experts;
+  if (!experts.capacity_padding || parallel.expert == 1 || experts.num_experts == 0 ||
+      experts.every == 0)
+    return {};
+  if (parallel.context > 1)
+    return {{{"experts.capacity_padding", "parallel.context"},
+             fmt::format("capacity_padding needs whole sequences, as the capacity is that of one, "
+                         "and context = {} ranks share each; leave capacity_padding out or write "
+                         "context: 1",
+                         parallel.context)}};
+  const std::int64_t length = config.model.sequence_length;
+  const Placement placement = placement_of(experts, parallel.expert);
+  const std::int64_t padded = placement.most_places() * experts.padded_rows(1, length);
+  const std::int64_t most = length * std::min(experts.top_k, placement.most_places());
+  if (padded <= most) return {};
+  return {{{"experts.capacity_padding", "experts.capacity_factor", "parallel.expert"},
+           fmt::format("with capacity_factor = {} the {} experts of a rank would get {} padded "
+                       "rows of a sequence, more than the {} that its {} tokens can have there; "
+                       "lower capacity_factor or leave capacity_padding out",
+                       experts.capacity_factor, placement.most_places(), padded, most, length)}};
+}
+
 }  // namespace
 
 std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t num_ranks) {
@@ -118,6 +142,7 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
   }
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
   if (auto wrong = segment_mistakes(config, num_ranks); !wrong.empty()) return wrong;
+  if (auto wrong = padding_mistakes(config, legal); !wrong.empty()) return wrong;
   if (config.run.device == RunDevice::cuda && config.model.has_recurrent_mixer())
     return {{{"run.device", "model.mixer"},
              "recurrent mixers are there on the CPU only; write run.device: cpu, or mixers of kind "

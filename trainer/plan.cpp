@@ -93,6 +93,7 @@ struct RankKind {
   int expert_rank = 0;
   bool sends_before = false;  // to ranks before it, which have experts
   bool sends_behind = false;
+  int own = 0;  // where experts have replicas: ranks differ in what they share with others
   std::vector<std::int64_t> rows_of_experts;
 
   auto operator<=>(const RankKind&) const = default;
@@ -113,9 +114,11 @@ RankKind kind_of(const Config& config, int rank) {
     kind.sends_before = kind.sends_before || other < own;
     kind.sends_behind = kind.sends_behind || other > own;
   }
-  for (const std::int64_t expert : placement.experts_of(own))
+  if (placement.has_replicas()) kind.own = own;
+  for (std::int64_t place = placement.first_place(own); place < placement.first_place(own + 1);
+       ++place)
     kind.rows_of_experts.push_back(
-        balanced_slots(num_tokens * config.experts.top_k, config.experts.num_experts, expert));
+        placement.balanced_rows(num_tokens * config.experts.top_k, place));
   return kind;
 }
 
@@ -199,6 +202,10 @@ RowBounds row_bounds(const Config& given, int num_ranks) {
   const std::int64_t num_slots = num_sequences * config.model.sequence_length * top_k;
   bounds.least =
       std::min(bounds.most, expert == 1 ? bounds.most : (num_slots + context - 1) / context);
+  if (expert > 1)
+    bounds.least = std::max(
+        bounds.least, expert * placement.most_places() *
+                          config.experts.padded_rows(num_sequences, config.model.sequence_length));
   return bounds;
 }
 

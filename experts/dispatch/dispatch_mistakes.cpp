@@ -19,6 +19,58 @@ class Mistakes {
   std::vector<ConfigMistake> found_;
 };
 
+void add_return_mistakes(const ExpertsConfig& config, Mistakes& mistakes) {
+  const DispatchConfig& dispatch = config.dispatch;
+  if (dispatch.kind != DispatchKind::hierarchical) {
+    mistakes.add({"experts.dispatch.return", "experts.dispatch.kind"},
+                 fmt::format("return: summed adds up on the ranks that kind hierarchical sends "
+                             "tokens through, and kind is {}; write kind: hierarchical, or "
+                             "return: rows",
+                             name_of(dispatch.kind)));
+    return;
+  }
+  if (dispatch.chunks > 1)
+    mistakes.add({"experts.dispatch.return", "experts.dispatch.chunks"},
+                 fmt::format("sums wait for all experts, and chunks = {} would send some ahead; "
+                             "write chunks: 1, or return: rows",
+                             dispatch.chunks));
+  if (config.max_rows > 0)
+    mistakes.add({"experts.dispatch.return", "experts.max_rows"},
+                 "sums need all rows of a token at once, and max_rows may take them in parts; "
+                 "leave max_rows out, or write return: rows");
+  if (config.dropout > 0)
+    mistakes.add({"experts.dispatch.return", "experts.dropout"},
+                 "dropout is drawn for what each expert returns, where the token is, and "
+                 "return: summed brings only sums there; write dropout: 0, or return: rows");
+  if (dispatch.wire == kernels::WireFormat::fp8)
+    mistakes.add({"experts.dispatch.return", "experts.dispatch.wire"},
+                 "with return: summed gradients travel as tokens do, and fp8 is too coarse for "
+                 "them; write wire: bf16, or return: rows");
+}
+
+void add_padding_mistakes(const ExpertsConfig& config, Mistakes& mistakes) {
+  if (config.capacity_factor == 0)
+    mistakes.add({"experts.capacity_padding", "experts.capacity_factor"},
+                 "capacity_padding fills rows up to a capacity, and there is none; write a "
+                 "capacity_factor above 0, or leave capacity_padding out");
+  if (config.router.replays())
+    mistakes.add({"experts.capacity_padding", "experts.router.replay"},
+                 "a trace's choices may be more than a capacity; leave capacity_padding out");
+  if (config.dispatch.kind != DispatchKind::all_to_all)
+    mistakes.add({"experts.capacity_padding", "experts.dispatch.kind"},
+                 fmt::format("with kind {} tokens travel, and how many follows from the router; "
+                             "leave capacity_padding out, or write kind: all_to_all",
+                             name_of(config.dispatch.kind)));
+  if (config.dispatch.chunks > 1)
+    mistakes.add({"experts.capacity_padding", "experts.dispatch.chunks"},
+                 "padded rows of all experts are put in order at once; leave capacity_padding "
+                 "out, or write chunks: 1");
+  if (config.max_rows > 0)
+    mistakes.add({"experts.capacity_padding", "experts.max_rows"},
+                 "capacity_padding sends a rank as many rows in every step, which are not taken "
+                 "in parts; leave it or max_rows out");
+}
+
 }  // namespace
 
 std::vector<ConfigMistake> dispatch_mistakes(const ExpertsConfig& config) {
@@ -37,6 +89,8 @@ std::vector<ConfigMistake> dispatch_mistakes(const ExpertsConfig& config) {
                  fmt::format("ranks_per_node = {} counts only with kind hierarchical, not with {}; "
                              "leave it out or change the kind",
                              dispatch.ranks_per_node, name_of(dispatch.kind)));
+  if (dispatch.returns == DispatchReturn::summed) add_return_mistakes(config, mistakes);
+  if (config.capacity_padding) add_padding_mistakes(config, mistakes);
   return mistakes.take();
 }
 
@@ -56,6 +110,10 @@ std::vector<ConfigMistake> dispatch_mistakes_on_card(const ExpertsConfig& config
     mistakes.add(
         {"experts.dispatch.wire", "run.device"},
         "on a card rows are not packed for the wire; write wire: compute or run.device: cpu");
+  if (std::ssize(config.placement.order) > config.num_experts)
+    mistakes.add({"experts.placement.order", "run.device"},
+                 "on a card every expert has one place; name each once in order, or write "
+                 "run.device: cpu");
   if (config.max_rows > 0)
     mistakes.add({"experts.max_rows", "run.device"},
                  "on a card a rank holds all its rows; write max_rows: 0 or run.device: cpu");

@@ -8,6 +8,7 @@
 #include "kernels/routing/arrival.hpp"
 #include "kernels/routing/group_offsets.hpp"
 #include "kernels/routing/permute.hpp"
+#include "kernels/routing/place_choices.hpp"
 #include "tensor/error.hpp"
 
 namespace switchyard {
@@ -40,14 +41,18 @@ ContextSharing sharing_of(const Mesh& mesh) {
 DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
                                  const ExpertsConfig& experts, std::int64_t hidden, DType compute,
                                  std::int64_t num_tokens, RowCapacity& capacity,
-                                 const ContextSharing& sharing, RowUnits row_units)
+                                 const ContextSharing& sharing, RowUnits row_units,
+                                 std::int64_t padded_rows)
     : counts(device, Purpose::communication, DType::i32, {placement.num_places()}),
       recv_counts(device, Purpose::communication, DType::i32,
                   {placement.num_ranks() * placement.most_places()}),
-      slots(device, Purpose::communication, compute, {num_tokens * experts.top_k, hidden}),
+      slots(device, Purpose::communication, compute,
+            {most_sorted_rows(placement, num_tokens * experts.top_k, padded_rows), hidden}),
       config(experts.dispatch) {
   const std::int64_t max_rows =
       max_rows_received(placement, sharing.most_tokens(num_tokens), experts.top_k);
+  if (placement.has_replicas())
+    places = Tensor(device, Purpose::communication, DType::i32, {num_tokens, experts.top_k});
   units = std::move(row_units);
   if (units.rows > 0) {
     unit_counts = Tensor(device, Purpose::communication, DType::i32,
@@ -71,10 +76,13 @@ DispatchScratch::DispatchScratch(Device& device, const Placement& placement,
   // With a bound on what a rank holds tokens that go node by node may have to travel as rows.
   const bool has_rows_out = config.kind == DispatchKind::all_to_all ||
                             (config.kind == DispatchKind::hierarchical && experts.max_rows > 0);
-  add_wire(device, compute, hidden, num_tokens * experts.top_k, at_once, has_rows_out, capacity);
+  add_wire(device, compute, hidden, slots->rows(), at_once, has_rows_out, capacity);
   if (config.kind != DispatchKind::all_to_all)
     delivery.emplace(device, experts, placement.num_ranks(), hidden, compute, num_tokens,
                      sharing.most_tokens(num_tokens), max_rows, capacity);
+  if (config.returns == DispatchReturn::summed)
+    back.emplace(device, experts.top_k, placement.num_ranks(), placement.most_places(), hidden,
+                 num_tokens, sharing.most_tokens(num_tokens), max_rows, capacity);
   if (sharing.num_ranks == 1) return;
   slot_numbers =
       Tensor(device, Purpose::communication, DType::i32, {num_tokens * experts.top_k, 1});
@@ -93,13 +101,19 @@ void DispatchScratch::add_wire(Device& device, DType compute, std::int64_t hidde
     capacity.add(received);
   };
   if (has_rows_out) add(config.wire, out_slots, out_rows);
-  add(config.wire_back(), back_slots, back_rows);
+  if (config.returns == DispatchReturn::rows) add(config.wire_back(), back_slots, back_rows);
 }
 
 WireRows DispatchScratch::wire_rows(kernels::WireFormat format, const Tensor& slots,
                                     const Tensor& rows) {
   if (slots.empty()) return {};
   return {format, slots->cols(), slots, rows};
+}
+
+std::int64_t most_sorted_rows(const Placement& placement, std::int64_t num_slots,
+                              std::int64_t padded_rows) {
+  if (placement.num_ranks() == 1) return num_slots;
+  return std::max(num_slots, placement.num_places() * padded_rows);
 }
 
 std::int64_t rows_at_once(const ExpertsConfig& config, const Placement& placement,
@@ -112,15 +126,14 @@ Dispatcher::Dispatcher(Group& group, const Placement& placement, std::int64_t to
                        ContextSharing sharing, const DispatchConfig& config, std::int64_t max_rows)
     : group_(group), placement_(placement), top_k_(top_k), sharing_(sharing), max_rows_(max_rows) {
   expect(placement.num_ranks() == group.size(), "a placement over the ranks of the group");
-  expect(!placement.has_replicas(),
-         "a placement without replicas: a row goes to one place, and nobody adds up the gradients "
-         "of several");
   if (moves_rows() && config.kind != DispatchKind::all_to_all)
     delivery_.emplace(group, placement, config, top_k);
+  if (moves_rows() && config.returns == DispatchReturn::summed)
+    return_.emplace(group, placement, config.ranks_per_node, top_k);
 }
 
-Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
-                             std::int64_t unit_rows) const {
+Route Dispatcher::make_route(Device& device, std::int64_t num_tokens, std::int64_t unit_rows,
+                             std::int64_t padded_rows) const {
   const std::int64_t num_slots = num_tokens * top_k_;
   expect(most_rows(num_tokens) <= std::numeric_limits<std::int32_t>::max(),
          "fewer than 2^31 rows in a micro-batch");
@@ -131,13 +144,17 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
         Tensor(device, Purpose::activation, DType::i32,
                {num_local_places() * group_.size() * (num_tokens / unit_rows) + 1});
   route.row_of_slot = Tensor(device, Purpose::activation, DType::i32, {num_tokens, top_k_});
-  route.token_of_row = Tensor(device, Purpose::activation, DType::i32, {num_slots});
-  if (has_arrival_order())
+  route.token_of_row = Tensor(device, Purpose::activation, DType::i32,
+                              {most_sorted_rows(placement_, num_slots, padded_rows)});
+  if (has_arrival_order(padded_rows))
     route.arrival_of_row =
         Tensor::growable(device, Purpose::activation, DType::i32, {most_rows(num_tokens)});
   if (delivery_)
     delivery_->add_to(route, device, num_tokens, sharing_.most_tokens(num_tokens),
                       most_rows(num_tokens));
+  if (return_)
+    return_->add_to(route, device, num_tokens, sharing_.most_tokens(num_tokens),
+                    most_rows(num_tokens));
   if (!moves_rows()) return route;
   route.place_counts.resize(static_cast<std::size_t>(placement_.num_places()));
   route.recv_counts.resize(static_cast<std::size_t>(group_.size() * num_local_places()));
@@ -145,17 +162,20 @@ Route Dispatcher::make_route(Device& device, std::int64_t num_tokens,
   return route;
 }
 
-void Dispatcher::route(const TensorView& indices, const TensorView& token_numbers, Route& route,
-                       DispatchScratch& scratch, RowCapacity& capacity, bool by_unit) const {
-  route.num_tokens = indices.rows();
+void Dispatcher::route(const RouteRequest& request, Route& route, DispatchScratch& scratch,
+                       RowCapacity& capacity) const {
+  route.num_tokens = request.indices.rows();
+  route.padded_rows = moves_rows() ? request.padded_rows : 0;
   route.cuts = {};
   route.travels_once = false;
   route.delivery = {};
-  const std::span<const std::int32_t> places =
-      placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
-  kernels::sort_by_expert(indices, places, scratch.counts,
+  const TensorView sorted = sorted_by(request, scratch);
+  const std::int64_t num_sorted = route.padded_rows > 0
+                                      ? placement_.num_places() * route.padded_rows
+                                      : route.num_tokens * top_k_;
+  kernels::sort_by_expert(sorted, place_of_sorted(), scratch.counts,
                           used(route.row_of_slot, route.num_tokens),
-                          used(route.token_of_row, route.num_tokens * top_k_));
+                          used(route.token_of_row, num_sorted), route.padded_rows);
   const TensorView recv_counts = exchange_counts(scratch);
   const TensorView counts_of_ranks = recv_counts.reshape({group_.size(), num_local_places()});
   kernels::group_offsets(counts_of_ranks, route.offsets);
@@ -166,15 +186,15 @@ void Dispatcher::route(const TensorView& indices, const TensorView& token_number
     route.num_sent = route.num_rows = route.num_tokens * top_k_;
   }
   capacity.require(route.num_rows);
-  const bool has_units = by_unit && scratch.units.rows > 0;
-  if (has_units) find_units(indices, route, scratch);
-  if (has_arrival_order()) {
+  const bool has_units = request.by_unit && scratch.units.rows > 0;
+  if (has_units) find_units(sorted, route, scratch);
+  if (has_arrival_order(route.padded_rows)) {
     TensorView arrival_numbers;
     if (sharing_.num_ranks > 1)
-      arrival_numbers = exchange_token_numbers(token_numbers, route, scratch);
+      arrival_numbers = exchange_token_numbers(request.token_numbers, route, scratch);
     kernels::arrival_order(counts_of_ranks, arrival_numbers,
                            {.first = sharing_.first_rank, .size = sharing_.num_ranks},
-                           used(route.arrival_of_row, route.num_rows));
+                           used(route.arrival_of_row, route.num_rows), route.padded_rows);
   }
   decide_way(route, scratch, capacity, has_units);
 }
@@ -187,6 +207,7 @@ void Dispatcher::decide_way(Route& route, DispatchScratch& scratch, RowCapacity&
   if (moves_rows() && max_rows_ > 0) cut(route, scratch, has_units);
   if (delivery_ && delivery_->is_hierarchical() && !route.is_cut())
     route.travels_once = delivery_->route(route, *scratch.delivery, capacity, max_rows_);
+  if (return_) return_->route(route);
 }
 
 void Dispatcher::exchange_by_place(const TensorView& own, const TensorView& received) const {
@@ -209,12 +230,24 @@ TensorView Dispatcher::exchange_counts(DispatchScratch& scratch) const {
   return recv;
 }
 
+TensorView Dispatcher::sorted_by(const RouteRequest& request, DispatchScratch& scratch) const {
+  if (!placement_.has_replicas()) return request.indices;
+  const TensorView places = used(scratch.places, request.indices.rows());
+  kernels::place_choices(request.indices,
+                         {placement_.first_by_expert(), placement_.places_by_expert()},
+                         request.sequence_ids, request.sequences_of_share, places);
+  return places;
+}
+
+std::span<const std::int32_t> Dispatcher::place_of_sorted() const {
+  if (placement_.is_in_order() || placement_.has_replicas()) return {};
+  return placement_.place_of_expert();
+}
+
 void Dispatcher::find_units(const TensorView& indices, Route& route,
                             DispatchScratch& scratch) const {
   const RowUnits& units = scratch.units;
-  const std::span<const std::int32_t> places =
-      placement_.is_in_order() ? std::span<const std::int32_t>{} : placement_.place_of_expert();
-  kernels::count_by_unit(indices, places, units.rows, scratch.unit_counts);
+  kernels::count_by_unit(indices, place_of_sorted(), units.rows, scratch.unit_counts);
   TensorView counts = scratch.unit_counts;
   if (moves_rows()) {
     counts = used(scratch.recv_unit_counts, group_.size() * num_local_places() * units.per_rank);
@@ -240,6 +273,13 @@ TensorView Dispatcher::exchange_token_numbers(const TensorView& token_numbers, c
 // The one place where the host reads what a pass computes: the sizes of the exchanges to come.
 void Dispatcher::read_counts(const DispatchScratch& scratch, const TensorView& recv_counts,
                              Route& route, RowCapacity& capacity) const {
+  if (route.padded_rows > 0) {
+    std::ranges::fill(route.place_counts, route.padded_rows);
+    std::ranges::fill(route.recv_counts, route.padded_rows);
+    // Of the fullest rank, as the ranks of a plan do not hear of each other.
+    capacity.require(group_.size() * placement_.most_places() * route.padded_rows);
+    return;
+  }
   if (recv_counts.device->is_plan()) return assume_counts(route, capacity);
   const kernels::HostContents<std::int32_t> own(scratch.counts), received(recv_counts);
   std::ranges::copy(own.span(), route.place_counts.begin());
@@ -250,10 +290,9 @@ void Dispatcher::read_counts(const DispatchScratch& scratch, const TensorView& r
 // remainder on the first ones, by every rank alike. So it knows what the fullest rank receives.
 void Dispatcher::assume_counts(Route& route, RowCapacity& capacity) const {
   const std::int64_t num_slots = route.num_tokens * top_k_;
-  const std::int64_t num_experts = placement_.num_experts();
   for (std::int64_t place = 0; place < placement_.num_places(); ++place)
     route.place_counts[static_cast<std::size_t>(place)] =
-        balanced_slots(num_slots, num_experts, placement_.expert_at(place));
+        placement_.balanced_rows(num_slots, place);
   const auto counts_of = [&](int rank) {
     return std::span(route.place_counts)
         .subspan(static_cast<std::size_t>(placement_.first_place(rank)),

@@ -21,6 +21,11 @@
 // in parts, one after the other (RowCuts). The receiver decides where its rows are cut and tells
 // each sender. Tokens that would go node by node travel as rows then, and so they do where a rank
 // would have to pass on more than max_rows of them.
+//
+// With a capacity every place may have room for as many rows of a rank as it may get, so that sizes
+// follow from the configuration (a route that is padded). A rank's sorted rows then begin at that
+// place's room, and so they travel; those that are none are zeros, which nobody reads. In the
+// expert order all rows come first, as they would without padding. Nobody reads counts on the host.
 // Legend as in moe_layer.hpp.
 #pragma once
 
@@ -31,6 +36,7 @@
 
 #include "experts/config.hpp"
 #include "experts/dispatch/token_delivery.hpp"
+#include "experts/dispatch/token_return.hpp"
 #include "experts/route.hpp"
 #include "experts/row_capacity.hpp"
 #include "parallel/mesh.hpp"
@@ -69,16 +75,19 @@ struct WireRows {
 };
 
 // Buffers that all layers share. They stay where they are, since a RowCapacity knows them.
+// padded_rows: that each place has room for (ExpertsConfig::padded_rows); 0: rows are not padded.
 struct DispatchScratch {
   DispatchScratch(Device& device, const Placement& placement, const ExpertsConfig& config,
                   std::int64_t hidden, DType compute, std::int64_t num_tokens,
-                  RowCapacity& capacity, const ContextSharing& sharing = {}, RowUnits units = {});
+                  RowCapacity& capacity, const ContextSharing& sharing = {}, RowUnits units = {},
+                  std::int64_t padded_rows = 0);
   DispatchScratch(const DispatchScratch&) = delete;
   DispatchScratch& operator=(const DispatchScratch&) = delete;
 
+  Tensor places;        // i32 [T, k]: of choices, only where experts have replicas
   Tensor counts;        // i32 [places]: rows of this rank's tokens by place, and of each rank's by
   Tensor recv_counts;   // place of this rank: [P, local places], in room for the most of any rank
-  Tensor slots;         // [T k, H]: rows on the token side, sorted
+  Tensor slots;         // [T k, H]: rows on the token side, sorted; more if they are padded
   Tensor arrival;       // growable [R, H]: rows on the expert side as they arrive; spare otherwise
   Tensor rows;          // growable [R, H]: rows in expert order; empty with one rank
   Tensor slot_numbers;  // i32 [T k, 1]: numbers of the tokens of sorted rows, and of the rows as
@@ -97,6 +106,7 @@ struct DispatchScratch {
   WireRows wire_out() const { return wire_rows(config.wire, out_slots, out_rows); }
   WireRows wire_back() const { return wire_rows(config.wire_back(), back_slots, back_rows); }
   std::optional<DeliveryScratch> delivery;  // only where tokens travel once
+  std::optional<ReturnScratch> back;        // only where what experts return is added up
 
  private:
   static WireRows wire_rows(kernels::WireFormat format, const Tensor& slots, const Tensor& rows);
@@ -104,6 +114,9 @@ struct DispatchScratch {
                 std::int64_t at_once, bool has_rows_out, RowCapacity& capacity);
 };
 
+// Rows that the buffers of a rank's token side have room for.
+std::int64_t most_sorted_rows(const Placement& placement, std::int64_t num_slots,
+                              std::int64_t padded_rows);
 // Rows that the buffers of a rank's expert side have room for at most, if it can receive most_rows.
 std::int64_t rows_at_once(const ExpertsConfig& config, const Placement& placement,
                           std::int64_t most_rows);
@@ -128,22 +141,35 @@ class MovingRows {
   std::function<TensorView()> arrive_;  // what gives `arrival`, if more is to be done for it
 };
 
+// What the router decided for a micro-batch.
+struct RouteRequest {
+  TensorView indices;  // i32 [T, k]
+  // i32 [T], ascending and different for all tokens of the ranks that share sequences; may be empty
+  // unless they are split.
+  TensorView token_numbers = {};
+  bool by_unit = false;  // with exact sums: whether units are found, too, of a whole micro-batch
+  // Of each place, which no rank exceeds; the same on all ranks. 0: rows are not padded.
+  std::int64_t padded_rows = 0;
+  // i64 [S]; read where experts have replicas, which take so many neighbouring sequences in turn.
+  TensorView sequence_ids = {};
+  std::int64_t sequences_of_share = 1;
+};
+
 class Dispatcher {
  public:
   // Ranks r and s of the group share sequences if (first_rank + r) / num_ranks equals
-  // (first_rank + s) / num_ranks. The placement is over the ranks of the group, without replicas,
-  // and outlives the dispatcher. max_rows: that a rank holds at once; 0: all that it receives.
+  // (first_rank + s) / num_ranks. The placement is over the ranks of the group, and outlives the
+  // dispatcher. max_rows: that a rank holds at once; 0: all that it receives.
   Dispatcher(Group& group, const Placement& placement, std::int64_t top_k,
              ContextSharing sharing = {}, const DispatchConfig& config = {},
              std::int64_t max_rows = 0);
 
-  // unit_rows: with exact sums, tokens of a unit.
-  Route make_route(Device& device, std::int64_t num_tokens, std::int64_t unit_rows = 0) const;
-  // indices: i32 [T, k]. token_numbers: i32 [T], ascending and different for all tokens of the
-  // ranks that share sequences; may be empty unless they are split. Fills the route, by_unit: that
-  // of units, too, for a whole micro-batch; collective over the group. Grows what `capacity` knows.
-  void route(const TensorView& indices, const TensorView& token_numbers, Route& route,
-             DispatchScratch& scratch, RowCapacity& capacity, bool by_unit = false) const;
+  // unit_rows: with exact sums, tokens of a unit. padded_rows: that a route may have.
+  Route make_route(Device& device, std::int64_t num_tokens, std::int64_t unit_rows = 0,
+                   std::int64_t padded_rows = 0) const;
+  // Fills the route; collective over the group. Grows what `capacity` knows.
+  void route(const RouteRequest& request, Route& route, DispatchScratch& scratch,
+             RowCapacity& capacity) const;
 
   // Buffers of rows on the expert side have R rows, or of a route that is cut those of a part; then
   // a part is worked off before the next one sets out.
@@ -165,6 +191,14 @@ class Dispatcher {
                                 const TensorView& slots, Piece piece = {},
                                 const WireRows& wire = {}) const;
 
+  // Of routes that travel once: x [T, W] as tokens, not as rows. Gives those that have reached this
+  // rank; runs `meanwhile` while they travel. Collective.
+  TensorView deliver(const TensorView& x, const Route& route, DispatchScratch& scratch,
+                     const std::function<void()>& meanwhile) const;
+  // Whether what experts return is added up on its way back, by summed_return().
+  bool sums_returns() const { return return_.has_value(); }
+  const TokenReturn& summed_return() const { return *return_; }
+
   const Placement& placement() const { return placement_; }
   // Room for the rows of a layer, if this rank has num_tokens tokens.
   std::int64_t most_rows(std::int64_t num_tokens) const {
@@ -175,10 +209,12 @@ class Dispatcher {
   bool moves_rows() const { return group_.size() > 1; }
 
  private:
-  bool arrives_in_order() const { return !moves_rows() || sharing_.num_ranks == 1; }
+  bool arrives_in_order(std::int64_t padded_rows) const {
+    return !moves_rows() || (sharing_.num_ranks == 1 && padded_rows == 0);
+  }
   // Of a route: what is merged, and what says where the tokens of rows are, is first by source.
-  bool has_arrival_order() const {
-    return !arrives_in_order() || (delivery_ && num_local_places() > 1);
+  bool has_arrival_order(std::int64_t padded_rows) const {
+    return !arrives_in_order(padded_rows) || (delivery_ && num_local_places() > 1);
   }
   // What of the rows on the token side, and on the experts' side, each rank's messages are.
   RowRanges sent_by_rank(const Route& route, Piece piece) const;
@@ -189,6 +225,9 @@ class Dispatcher {
   // How the rows of a route travel: once for each token or not, all at once or in parts.
   void decide_way(Route& route, DispatchScratch& scratch, RowCapacity& capacity,
                   bool has_units) const;
+  // What rows are sorted by: experts, whose places the placement says, or with replicas the places.
+  TensorView sorted_by(const RouteRequest& request, DispatchScratch& scratch) const;
+  std::span<const std::int32_t> place_of_sorted() const;
   void find_units(const TensorView& indices, Route& route, DispatchScratch& scratch) const;
   MovingRows start_straight(const TensorView& x, const TensorView& token_of_row,
                             const TensorView& slots, const Route& route, const TensorView& x_rows,
@@ -216,6 +255,7 @@ class Dispatcher {
   ContextSharing sharing_;
   std::int64_t max_rows_;
   std::optional<TokenDelivery> delivery_;
+  std::optional<TokenReturn> return_;
 };
 
 }  // namespace switchyard

@@ -118,7 +118,7 @@ void Dispatcher::assume_sent(const Route& route, RowCuts& cuts) const {
 
 // Of a part all rows arrive as if there were no others.
 void Dispatcher::number_within_parts(Route& route) const {
-  if (arrives_in_order()) return;
+  if (arrives_in_order(route.padded_rows)) return;
   const RowCuts& cuts = route.cuts;
   std::vector<std::int64_t> first(1, 0);  // of the rows from each rank among all
   for (int p = 0; p + 1 < group_.size(); ++p)

@@ -91,7 +91,7 @@ MovingRows Dispatcher::start_dispatch(const TensorView& x, const Route& route,
   const TensorView slots = used(again ? scratch.sent_again : scratch.slots, route.num_sent);
   // A plan assumes of parts what is sent and what is received one by one.
   const bool knows_own = !x.device->is_plan() || !route.is_cut();
-  if (arrives_in_order() && knows_own && !scratch.wire_out().is_used())
+  if (arrives_in_order(route.padded_rows) && knows_own && !scratch.wire_out().is_used())
     return start_straight(x, token_of_row, slots, route, x_rows, piece);
   if (piece.count == 1) {
     kernels::gather_rows(x, token_of_row, slots);
@@ -139,14 +139,23 @@ MovingRows Dispatcher::start_delivery(const TensorView& x, const Route& route,
   return moving;
 }
 
+TensorView Dispatcher::deliver(const TensorView& x, const Route& route, DispatchScratch& scratch,
+                               const std::function<void()>& meanwhile) const {
+  expect(route.travels_once, "a route of tokens that travel once");
+  Event event = delivery_->start(x, route, *scratch.delivery);
+  meanwhile();
+  event.wait(x.device->compute_stream());
+  return delivery_->arrive(route, *scratch.delivery);
+}
+
 RowRanges Dispatcher::sent_by_rank(const Route& route, Piece piece) const {
-  return arrives_in_order() ? runs_to_ranks(route, placement_, piece)
-                            : rows_to_ranks(route, placement_, piece);
+  return arrives_in_order(route.padded_rows) ? runs_to_ranks(route, placement_, piece)
+                                             : rows_to_ranks(route, placement_, piece);
 }
 
 RowRanges Dispatcher::received_by_rank(const Route& route, Piece piece) const {
-  return arrives_in_order() ? runs_from_ranks(route, group_.size(), piece)
-                            : rows_from_ranks(route, group_.size(), piece);
+  return arrives_in_order(route.padded_rows) ? runs_from_ranks(route, group_.size(), piece)
+                                             : rows_from_ranks(route, group_.size(), piece);
 }
 
 MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& route,
@@ -156,13 +165,13 @@ MovingRows Dispatcher::start_to_experts(const TensorView& slots, const Route& ro
     expect(piece.count == 1, one_piece);
     return MovingRows(slots);
   }
-  const TensorView arrival = arrives_in_order() ? rows : spare;
+  const TensorView arrival = arrives_in_order(route.padded_rows) ? rows : spare;
   const RowRanges to = sent_by_rank(route, piece), from = received_by_rank(route, piece);
   if (wire.is_used()) pack(slots, to, wire, wire.slots);
   Event event = group_.start_all_to_all_v(wire.is_used() ? wire.slots : slots, by_rank(to),
                                           wire.is_used() ? wire.rows : arrival, by_rank(from));
   const TensorView taken = rows_of(rows, route, piece);
-  MovingRows moving = arrives_in_order()
+  MovingRows moving = arrives_in_order(route.padded_rows)
                           ? MovingRows(taken, std::move(event))
                           : MovingRows(taken, std::move(event), arrival, order_of(route, piece));
   if (wire.is_used())
@@ -177,8 +186,8 @@ MovingRows Dispatcher::start_from_experts(const TensorView& rows, const Route& r
                                           const TensorView& spare, const TensorView& slots,
                                           Piece piece, const WireRows& wire) const {
   if (!moves_rows()) return MovingRows(rows);
-  const TensorView arrival = arrives_in_order() ? rows : spare;
-  if (!arrives_in_order())
+  const TensorView arrival = arrives_in_order(route.padded_rows) ? rows : spare;
+  if (!arrives_in_order(route.padded_rows))
     kernels::scatter_rows(rows_of(rows, route, piece), order_of(route, piece), arrival);
   const RowRanges to = received_by_rank(route, piece), from = sent_by_rank(route, piece);
   if (wire.is_used()) pack(arrival, to, wire, wire.rows);

@@ -225,7 +225,9 @@ TokenDelivery::TokenLists TokenDelivery::tokens_by_rank(const Route& route) cons
   if (route.offsets->device->is_plan()) {
     for (std::int64_t slot = 0; slot < route.num_tokens * top_k_; ++slot) {
       const std::int64_t expert = slot % placement_.num_experts();
-      const std::int64_t place = placement_.place_of_expert()[static_cast<std::size_t>(expert)];
+      const std::span<const std::int32_t> places = placement_.places_of(expert);
+      const std::int64_t place =
+          places[static_cast<std::size_t>(slot / top_k_ * std::ssize(places) / route.num_tokens)];
       tokens[static_cast<std::size_t>(placement_.rank_of(place))].push_back(
           static_cast<std::int32_t>(slot / top_k_));
     }

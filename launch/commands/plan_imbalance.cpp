@@ -64,7 +64,8 @@ Imbalance of_same_experts(const Loads& loads, const Placement& placement, const 
   for (const std::vector<std::int64_t>& of_expert : loads) {
     std::vector<std::int64_t> of_place;
     for (std::int64_t place = 0; place < placement.num_places(); ++place)
-      of_place.push_back(of_expert[static_cast<std::size_t>(placement.expert_at(place))]);
+      of_place.push_back(placement.share_of(
+          of_expert[static_cast<std::size_t>(placement.expert_at(place))], place));
     layers.push_back(rows_of_ranks(of_place, placement));
   }
   return {mean_of(layers),

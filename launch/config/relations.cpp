@@ -58,16 +58,21 @@ void check_placement(RelationChecker& checker, const Config& config) {
   if (!checker.knows({"experts.num_experts", "experts.placement.order"})) return;
   std::vector<std::int64_t> order = config.experts.placement.order;
   if (order.empty()) return;
+  const std::int64_t num_experts = config.experts.num_experts;
   std::ranges::sort(order);
-  const auto expected = static_cast<std::size_t>(config.experts.num_experts);
-  bool each_once = order.size() == expected;
-  for (std::size_t i = 0; each_once && i < expected; ++i)
-    each_once = order[i] == static_cast<std::int64_t>(i);
-  if (!each_once)
+  const bool are_experts = order.front() >= 0 && order.back() < num_experts;
+  const auto num_places = std::ssize(order);
+  order.erase(std::unique(order.begin(), order.end()), order.end());
+  if (!are_experts || std::ssize(order) != num_experts)
     checker.blame({"experts.placement.order", "experts.num_experts"},
-                  fmt::format("order has to name each of the num_experts = {} experts once, from 0 "
-                              "to {}, or be left out",
-                              config.experts.num_experts, config.experts.num_experts - 1));
+                  fmt::format("order has to name each of the num_experts = {} experts, from 0 to "
+                              "{}, once or (with replicas) several times, or be left out",
+                              num_experts, num_experts - 1));
+  else if (num_places > num_experts && config.experts.placement.every > 0 &&
+           checker.knows({"experts.placement.every"}))
+    checker.blame({"experts.placement.every", "experts.placement.order"},
+                  "experts with several places stay where they are; leave every out, or name each "
+                  "expert once");
 }
 
 void check_data(RelationChecker& checker, const Config& config) {
@@ -195,6 +200,12 @@ void check_exact(RelationChecker& checker, const Config& config) {
                               "layout, which numerics.exact forbids; write compute, or "
                               "numerics.exact: false",
                               name_of(config.experts.dispatch.wire)));
+  if (checker.knows({"experts.dispatch.return"}) &&
+      config.experts.dispatch.returns == DispatchReturn::summed)
+    checker.blame({"experts.dispatch.return", "numerics.exact"},
+                  "return: summed adds up what a node's experts return for a token, and which "
+                  "these are follows from the layout, which numerics.exact forbids; write rows, or "
+                  "numerics.exact: false");
   if (checker.knows({"experts.balance_scope"}) &&
       config.experts.balance_scope != BalanceScope::sequence)
     checker.blame(

@@ -15,8 +15,10 @@ void add_placement(std::vector<Key>& keys) {
                   .range = from(0, million),
                   .empty_word = "in_order",
                   .description = "The experts in the order of their places: the first ones live on "
-                                 "the first rank of the expert axis, and so on. Each once; "
-                                 "`in_order`: 0, 1, 2 ... Changes no result."});
+                                 "the first rank of the expert axis, and so on. Each once, or "
+                                 "several times: on each of these ranks it then has a replica, "
+                                 "which takes its share of the sequences. `in_order`: 0, 1, 2 ... "
+                                 "Changes no result."});
   keys.push_back({.section = "experts",
                   .name = "placement.every",
                   .field = field<s, g, &C::every>(),
@@ -166,6 +168,14 @@ void add_router(std::vector<Key>& keys) {
                       "dropped; `score`, those with the lowest scores, which needs "
                       "`allow_future`."});
   keys.push_back({.section = "experts",
+                  .name = "capacity_padding",
+                  .field = field<s, &ExpertsConfig::capacity_padding>(),
+                  .description =
+                      "With `capacity_factor`: whether a rank sends each expert as many rows as "
+                      "that lets it take, the missing ones as zeros, so that messages and buffers "
+                      "have the same sizes in every step, whatever the router does. Changes no "
+                      "bit."});
+  keys.push_back({.section = "experts",
                   .name = "allow_future",
                   .field = field<s, &ExpertsConfig::allow_future>(),
                   .description = "Whether a token's experts may depend on tokens that come after "
@@ -187,9 +197,17 @@ void add_dispatch(std::vector<Key>& keys) {
            "`all_gather`: every token once to every rank, fewer bytes where a token has more "
            "experts "
            "than there are ranks; `hierarchical`: once to each node that has experts of it, from "
-           "where it is sent on, fewer bytes between nodes. What the experts return comes back "
-           "once "
-           "for each expert. The kind changes no bit of a result (docs/parallelism.md)."});
+           "where it is sent on, fewer bytes between nodes. The kind changes no bit of a result "
+           "(docs/parallelism.md)."});
+  keys.push_back(
+      {.section = "experts",
+       .name = "dispatch.return",
+       .field = field<s, g, &C::returns>(),
+       .description =
+           "How what experts return comes back: `rows`, once for each expert; `summed`, with "
+           "`hierarchical`: added up on the node, in fp32, by weight, so that it comes back once "
+           "from each node. Fewer bytes between nodes where experts of a token share one; agrees "
+           "with `rows` to rounding (docs/parallelism.md)."});
   keys.push_back(
       {.section = "experts",
        .name = "dispatch.ranks_per_node",

@@ -1,38 +1,10 @@
 // How rows travel to the experts changes no bit: chunks that travel beside the computation and
 // parts of rows that are worked off one after the other give the losses, gradients and weights of
 // all rows at once, on whole training steps of every kind, and the plan knows their bytes.
-#include <gtest/gtest.h>
-
-#include <cstring>
-
-#include "tests/end_to_end/small_run.hpp"
-#include "tests/support/mpi_test.hpp"
+#include "tests/end_to_end/dispatch_run.hpp"
 
 namespace switchyard::test {
 namespace {
-
-constexpr std::int64_t part_rows = 2048;
-constexpr std::int64_t length = 240;       // divides by 1, 2, 3 and 4 ranks that share sequences
-constexpr std::int64_t num_sequences = 6;  // of a rank
-
-struct DispatchCase {
-  std::string name;
-  std::function<void(Config&)> change;
-  int least_ranks = 1;
-};
-
-// So many tokens that a rank which gets all of them has several parts; the first expert's rank
-// does.
-Config base_config() {
-  Config config = small_config(world().size());
-  config.model.sequence_length = length;
-  config.train = {
-      .num_steps = 1, .global_batch = num_sequences * world().size(), .micro_batch = num_sequences};
-  config.experts.top_k = 1;
-  config.experts.router.kind = RouterKind::imbalanced;
-  config.experts.router.imbalance = 5;
-  return config;
-}
 
 // Of which experts no two ranks have as many, and some ranks none, on 2, 3 and 4 ranks.
 void route_by_scores(Config& config) {
@@ -123,23 +95,6 @@ std::vector<Way> ways() {
   };
 }
 
-void expect_same_bits(SmallRun& run, SmallRun& expected) {
-  const std::vector<Bucket>& buckets = run.trainer.store().buckets();
-  const std::vector<Bucket>& wanted = expected.trainer.store().buckets();
-  ASSERT_EQ(buckets.size(), wanted.size());
-  for (std::size_t b = 0; b < buckets.size(); ++b) {
-    using Views = std::pair<TensorView, TensorView>;
-    for (const auto& [mine, theirs] : {Views(buckets[b].values, wanted[b].values),
-                                       Views(buckets[b].gradients, wanted[b].gradients)}) {
-      if (theirs.empty()) continue;
-      ASSERT_EQ(mine.num_bytes(), theirs.num_bytes());
-      EXPECT_EQ(std::memcmp(mine.data, theirs.data, static_cast<std::size_t>(theirs.num_bytes())),
-                0)
-          << "bucket " << b;
-    }
-  }
-}
-
 TEST(Dispatch, NoWayOfTravellingChangesABit) {
   for (const DispatchCase& each : dispatch_cases()) {
     if (world().size() < each.least_ranks) continue;
@@ -175,12 +130,16 @@ TEST(Dispatch, NoWayOfTravellingChangesABit) {
 
 // Where routing is even, as a plan assumes: rank for rank, ranks without experts among them.
 TEST(Dispatch, PlansSendWhatRunsSend) {
+  std::vector<Way> all = ways();
+  for (const std::int64_t ranks_per_node : {1, 2})
+    all.push_back({"summed, nodes of " + std::to_string(ranks_per_node),
+                   [ranks_per_node](ExpertsConfig& e) { e.dispatch = summed(ranks_per_node); }});
   for (const std::int64_t num_experts : {3, 8}) {
     Config config = base_config();
     config.experts.num_experts = num_experts;
     config.experts.top_k = 2;
     config.experts.router = {.kind = RouterKind::balanced};
-    for (const Way& way : ways()) {
+    for (const Way& way : all) {
       SCOPED_TRACE(testing::Message() << num_experts << " experts, " << way.name);
       Config other = config;
       way.change(other.experts);
@@ -196,29 +155,6 @@ TEST(Dispatch, PlansSendWhatRunsSend) {
             << name_of(part);
     }
   }
-}
-
-double norm(const TensorView& view) {
-  double sum = 0;
-  const TensorView flat = view.flat();
-  for (const float value : flat.span<float>()) sum += double{value} * value;
-  return std::sqrt(sum);
-}
-
-// Of all gradients of this rank, beside those of unpacked rows.
-double gradient_difference(SmallRun& run, SmallRun& expected) {
-  const std::vector<Bucket>& buckets = run.trainer.store().buckets();
-  const std::vector<Bucket>& wanted = expected.trainer.store().buckets();
-  double difference = 0, whole = 0;
-  for (std::size_t b = 0; b < buckets.size(); ++b) {
-    if (wanted[b].gradients.empty()) continue;
-    const auto mine = buckets[b].gradients->span<float>(),
-               theirs = wanted[b].gradients->span<float>();
-    for (std::size_t i = 0; i < mine.size(); ++i)
-      difference += std::pow(double{mine[i]} - theirs[i], 2);
-    whole += std::pow(norm(wanted[b].gradients), 2);
-  }
-  return std::sqrt(difference / whole);
 }
 
 // Rows in fewer bytes: the plan counts them, and losses and gradients change by what the format
@@ -318,8 +254,9 @@ TEST(Dispatch, MemoryIsBoundedWhereAllTokensGoToOneRank) {
   SmallRun run(world(), config), whole(world(), unbounded);
   run.train(1, 1);
   whole.train(1, 1);
-  EXPECT_EQ(run.trainer.agree_on_rows(), num_sequences * length * world().size());
-  EXPECT_EQ(bytes_with(num_sequences * length * world().size()), run.trainer.peak_memory_bytes());
+  EXPECT_EQ(run.trainer.agree_on_rows(), sequences_of_rank * length * world().size());
+  EXPECT_EQ(bytes_with(sequences_of_rank * length * world().size()),
+            run.trainer.peak_memory_bytes());
   EXPECT_LT(run.trainer.peak_memory_bytes() + 1'000'000, whole.trainer.peak_memory_bytes());
 }
 

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "kernels/host_copy.hpp"
 #include "tests/end_to_end/small_run.hpp"
@@ -76,9 +78,10 @@ std::vector<double> everything(SmallRun& run) {
       std::size_t at = begin;
       for (const TensorView& part : {value, optimizer.moment1(range), optimizer.moment2(range)}) {
         const kernels::HostContents<float> contents(part);
-        for (std::int64_t i = 0; i < range.numel; ++i)
-          all[at + static_cast<std::size_t>(range.global_index(i))] =
-              contents.span()[static_cast<std::size_t>(i)];
+        for (const SlicePiece& piece : range.counted_pieces())
+          for (std::int64_t i = 0; i < piece.numel; ++i)
+            all[at + static_cast<std::size_t>(piece.global_begin + i)] =
+                contents.span()[static_cast<std::size_t>(piece.local_begin + i)];
         at += numel;
       }
     }
@@ -168,6 +171,128 @@ TEST(Placement, MovingExpertsChangesNoStep) {
           EXPECT_EQ(everything(moving), everything(staying));
         else
           EXPECT_LT(distance(everything(moving), everything(staying)), tolerance);
+      }
+}
+
+// Experts at several places: the first one has a replica on the last rank, or on more.
+std::vector<std::vector<std::int64_t>> orders_with_replicas(std::int64_t num_experts) {
+  std::vector<std::int64_t> once(static_cast<std::size_t>(num_experts));
+  std::iota(once.begin(), once.end(), 0);
+  std::vector<std::int64_t> twice = once, often = once;
+  twice.push_back(0);
+  for (const std::int64_t expert : {0, 1, 0}) often.push_back(expert);
+  return {twice, often};
+}
+
+// Of all experts' tensors that this rank holds: whether each element is that of the global tensors.
+void expect_replicas_are_equal(SmallRun& run, const std::vector<double>& all) {
+  std::size_t begin = 0;
+  for (const Parameter& parameter : run.trainer.store().parameters()) {
+    const kernels::HostContents<float> held(parameter.value());
+    for (std::int64_t i = 0; i < parameter.value().numel(); ++i)
+      ASSERT_EQ(
+          held.span()[static_cast<std::size_t>(i)],
+          static_cast<float>(all[begin + static_cast<std::size_t>(parameter.global_index(i))]))
+          << parameter.name();
+    begin += 3 * static_cast<std::size_t>(parameter.spec().global_shape.numel());
+  }
+}
+
+// What a run saved, in a run with one place an expert, and in one with replicas again.
+void expect_loads_elsewhere(SmallRun& saved, const Config& config, const std::string& folder) {
+  SaveRequest request;
+  request.folder = folder;
+  request.state.step = 2;
+  request.configuration = "test: true\n";
+  const std::string path =
+      save_checkpoint(request, saved.trainer.store(), saved.trainer.optimizer(), world(),
+                      [](const std::string&) {})
+          .path;
+  const std::vector<double> wanted = everything(saved);
+  for (const std::vector<std::int64_t>& order :
+       {std::vector<std::int64_t>{}, orders_with_replicas(config.experts.num_experts).back()}) {
+    Config other = config;
+    other.experts.placement.order = order;
+    SmallRun loaded(world(), other);
+    load_checkpoint(path, loaded.trainer.store(), &loaded.trainer.optimizer(), world());
+    EXPECT_EQ(everything(loaded), wanted);
+    expect_replicas_are_equal(loaded, wanted);
+  }
+}
+
+struct ReplicaCase {
+  std::string name;
+  std::function<void(Config&)> change;
+  bool is_saved = false;
+  bool is_plain = false;  // also without exact mode, and with few replicas
+};
+
+std::vector<ReplicaCase> replica_cases() {
+  return {{"plain", [](Config&) {}, false, true},
+          {"biases, two sequences a unit",
+           [](Config& c) {
+             c.experts.bias = true;
+             c.numerics.unit_sequences = 2;
+           },
+           true},
+          {"token by token through nodes, in chunks",
+           [](Config& c) {
+             c.experts.dispatch = {
+                 .kind = DispatchKind::hierarchical, .ranks_per_node = 2, .chunks = 2};
+           }},
+          {"padded", [](Config& c) {
+             c.experts.capacity_factor = 0.9;
+             c.experts.capacity_padding = true;
+           }}};
+}
+
+// Replicas of an expert share its rows by the sequences that these are of, and add up their
+// gradients: in exact mode the steps, weights and moments are those of one place an expert, bit for
+// bit; otherwise to rounding. All replicas stay equal, and what was saved loads without them.
+TEST(Placement, ReplicasChangeNoStep) {
+  const TemporaryFolder folder(world());
+  int num_saved = 0;
+  for (const ReplicaCase& each : replica_cases())
+    for (const bool exact : {true, false})
+      for (const std::int64_t expert : divisors(world().size())) {
+        if (expert == 1 || (!exact && !each.is_plain)) continue;  // no rank holds one twice
+        Config config = small_config(expert);
+        each.change(config);
+        config.numerics.exact = exact;
+        SmallRun once(world(), config);
+        const std::vector<StepResult> wanted = once.train(1, 2);
+        for (const std::vector<std::int64_t>& order :
+             orders_with_replicas(config.experts.num_experts)) {
+          if (!each.is_plain && std::ssize(order) == config.experts.num_experts + 1) continue;
+          SCOPED_TRACE(::testing::Message() << each.name << ", expert " << expert << ", exact "
+                                            << exact << ", places " << order.size());
+          config.experts.placement.order = order;
+          SmallRun run(world(), config);
+          ASSERT_TRUE(run.trainer.placements().front().has_replicas());
+          const std::vector<StepResult> steps = run.train(1, 2);
+          for (std::size_t i = 0; i < steps.size(); ++i) {
+            EXPECT_EQ(steps[i].load.by_layer, wanted[i].load.by_layer);
+            if (exact) {
+              EXPECT_EQ(steps[i].loss, wanted[i].loss);
+              EXPECT_EQ(steps[i].gradient_norm, wanted[i].gradient_norm);
+            } else {
+              expect_near(steps[i].loss, wanted[i].loss, "loss");
+              expect_near(steps[i].gradient_norm, wanted[i].gradient_norm, "norm");
+            }
+          }
+          const std::vector<double> mine = everything(run);
+          if (exact)
+            EXPECT_EQ(mine, everything(once));
+          else
+            EXPECT_LT(distance(mine, everything(once)), tolerance);
+          expect_replicas_are_equal(run, mine);
+          const Plan plan =
+              make_plan(config, world().size(), vocab_size, run.trainer.agree_on_rows());
+          EXPECT_EQ(plan.fullest().peak_bytes, run.trainer.peak_memory_bytes());
+          if (each.is_saved)
+            expect_loads_elsewhere(run, config, folder.path() + "/" + std::to_string(++num_saved));
+        }
+        config.experts.placement.order.clear();
       }
 }
 

@@ -45,6 +45,12 @@ expect 0 "$switchyard" trace show parts --coactivation pairs.csv --load load.csv
 # Each token has one pair in each layer, and two experts.
 awk -F, 'NR > 1 { n[$1] += $4 } END { exit n[0] != 3456 || n[1] != 3456 }' pairs.csv || fail "pairs.csv: $(cat pairs.csv)"
 awk -F, 'NR > 1 { n[$1] += $3 } END { exit n[0] != 6912 || n[1] != 6912 }' load.csv || fail "load.csv: $(cat load.csv)"
+# Where experts should live by their loads, with a replica of the fullest one: an order that a run takes.
+expect 0 "$switchyard" trace show parts --ranks 2 --replicas 1
+order=$(grep '^experts.placement.order=' <<< "$out") || fail "no order: $out"
+[[ $(grep -o '[0-9]' <<< "$order" | wc -l) -eq 6 ]] || fail "six places of five experts: $order"
+expect 0 "$switchyard" plan small.yaml --ranks 2 parallel.expert=2 "$order"
+expect 2 "$switchyard" trace show parts --replicas 1
 expect 0 "$switchyard" trace show plain/routing/steps-1-6/trace.h5
 expect 3 "$switchyard" trace show corpus.h5
 expect_lines 1 "corpus.h5: is no trace of routing"

@@ -30,10 +30,14 @@ value() {
 
 run top_k
 run top_k_bias experts.bias_rate=0.01 experts.balance_weight=0
+run top_k_quantile experts.bias_rate=0.1 experts.bias_rule=quantile experts.balance_weight=0
+run top_k_step experts.balance_scope=step
+run top_k_capacity experts.capacity_factor=1.25
 run top_k_sigmoid experts.router.score=sigmoid experts.router.scale=2.5
 run top_k_groups experts.router.groups=2 experts.router.top_groups=1
 run switch experts.top_k=1 experts.router.jitter=0.01
 run noisy_top_k experts.router.kind=noisy_top_k
+run noisy_importance experts.router.kind=noisy_top_k experts.balance_loss=importance_and_load experts.balance_weight=0.1
 run gshard experts.router.kind=gshard
 run sinkhorn experts.router.kind=sinkhorn
 run base experts.router.kind=base experts.router.score=sigmoid experts.top_k=1

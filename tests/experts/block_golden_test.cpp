@@ -109,7 +109,7 @@ TEST_P(WholeBlock, has_their_outputs_and_gradients) {
   MoeLayer::Scratch scratch(*device_, config_, hidden(), DType::f32, num_tokens_, 1, placement,
                             capacity);
   MoeLayer::Saved saved = layer.make_saved(num_tokens_, 1);
-  MoeLayer::Derived derived = layer.make_derived(num_tokens_, true);
+  MoeLayer::Derived derived = layer.make_derived(num_tokens_, 1, true);
   saved.for_each_tensor(capacity.adder());
   derived.for_each_tensor(0, capacity.adder());
   store_.allocate();

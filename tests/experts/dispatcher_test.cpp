@@ -83,8 +83,9 @@ struct Exchange {
         indices->row<std::int32_t>(t)[j] = chosen(choice, config.num_experts, group.rank(), t, j);
     for (std::int64_t t = 0; t < num_tokens; ++t)
       numbers->as<std::int32_t>()[t] = number_of(sharing, group.rank(), t);
-    dispatcher.route(indices, sharing.num_ranks > 1 ? numbers : TensorView{}, route, scratch,
-                     capacity);
+    dispatcher.route({.indices = indices,
+                      .token_numbers = sharing.num_ranks > 1 ? numbers.view() : TensorView{}},
+                     route, scratch, capacity);
   }
 
   // The number of a token among those of the ranks that share sequences: each has every n-th.

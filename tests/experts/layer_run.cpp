@@ -394,7 +394,7 @@ LayerRun::Batch& LayerRun::add_batch() {
   batch.counts = Tensor(device_, Purpose::activation, DType::i32, {case_.num_experts});
   batch.saved = layer_.make_saved(num_local_tokens_, num_local_sequences_);
   batch.saved.for_each_tensor(capacity_.adder());
-  batch.derived = layer_.make_derived(num_local_tokens_, true);
+  batch.derived = layer_.make_derived(num_local_tokens_, num_local_sequences_, true);
   batch.derived.for_each_tensor(0, capacity_.adder());
   return batch;
 }

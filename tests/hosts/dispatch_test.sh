@@ -56,4 +56,14 @@ saved=$((steps * layers * tokens * (3 * hidden * 4 - 8 - 4 * 4)))
 echo "over the link: $rows_bytes bytes by all_to_all, $nodes_bytes by hierarchical; saved by the formula: $saved"
 awk -v difference=$((rows_bytes - nodes_bytes)) -v saved=$saved 'BEGIN { exit !(difference > 0.97 * saved && difference < 1.03 * saved) }' ||
   fail "hierarchical saves $((rows_bytes - nodes_bytes)) bytes, and $saved by the formula"
+
+# The same tokens as one sum of each node, and gradients likewise: 1 row for 4 on three ways more, and 4 bytes for each row
+# there and back, for weights and their gradients. Losses to rounding.
+train summed experts.dispatch.kind=hierarchical experts.dispatch.return=summed
+summed_saved=$((steps * layers * tokens * (3 * 3 * hidden * 4 - 2 * 4 * 4)))
+echo "with sums: $bytes bytes; saved by the formula: $summed_saved"
+awk -v difference=$((nodes_bytes - bytes)) -v saved=$summed_saved 'BEGIN { exit !(difference > 0.97 * saved && difference < 1.03 * saved) }' ||
+  fail "sums save $((nodes_bytes - bytes)) bytes, and $summed_saved by the formula"
+losses() { grep -o '"loss": [0-9.]*' "$1/metrics.jsonl" | grep -o '[0-9.]*$'; }
+paste <(losses rows) <(losses summed) | awk '{ d = ($1 - $2) / $1; if (d > 1e-5 || d < -1e-5) exit 1 }' || fail "sums give other losses"
 finish

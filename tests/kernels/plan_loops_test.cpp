@@ -15,6 +15,7 @@
 #include "kernels/routing/group_offsets.hpp"
 #include "kernels/routing/noisy_load.hpp"
 #include "kernels/routing/permute.hpp"
+#include "kernels/routing/place_choices.hpp"
 #include "kernels/routing/router_noise.hpp"
 #include "kernels/routing/routing_figures.hpp"
 #include "kernels/routing/score.hpp"

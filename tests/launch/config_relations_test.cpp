@@ -62,7 +62,8 @@ TEST(ConfigRelations, RelationsPrintTheirEquation) {
        "a.yaml:5:25: experts.balance_loss: balance_loss load is made of the noise of kind "
        "noisy_top_k, and kind top_k has none; leave balance_loss out or change the kind"},
       {"experts: {bias_rule: quantile}\n",
-       "a.yaml:5:22: experts.bias_rule: bias_rule quantile goes a share bias_rate of the way, above "
+       "a.yaml:5:22: experts.bias_rule: bias_rule quantile goes a share bias_rate of the way, "
+       "above "
        "0 and at most 1, and bias_rate is 0; write bias_rate: 0.1"},
       {"experts: {router: {kind: noisy_top_k, score: sigmoid}}\n",
        "a.yaml:5:46: experts.router.score: kind noisy_top_k is defined with a softmax; leave score "
@@ -120,6 +121,29 @@ TEST(ConfigRelations, RelationsPrintTheirEquation) {
        "a.yaml:5:20: experts.drop_by: drop_by counts only with a capacity_factor above 0; set it "
        "or "
        "leave both out"},
+      {"experts: {dispatch: {return: summed}}\n",
+       "a.yaml:5:30: experts.dispatch.return: return: summed adds up on the ranks that kind "
+       "hierarchical sends tokens through, and kind is all_to_all; write kind: hierarchical, or "
+       "return: rows"},
+      {"experts: {dispatch: {kind: hierarchical, return: summed, chunks: 2}}\n",
+       "a.yaml:5:50: experts.dispatch.return: sums wait for all experts, and chunks = 2 would send "
+       "some ahead; write chunks: 1, or return: rows"},
+      {"numerics: {exact: true}\nexperts: {dispatch: {kind: hierarchical, return: summed}}\n",
+       "a.yaml:6:50: experts.dispatch.return: return: summed adds up what a node's experts return "
+       "for a token, and which these are follows from the layout, which numerics.exact forbids; "
+       "write rows, or numerics.exact: false"},
+      {"experts: {num_experts: 2, top_k: 1, placement: {order: [0, 0, 2]}}\n",
+       "a.yaml:5:56: experts.placement.order: order has to name each of the num_experts = 2 "
+       "experts, from 0 to 1, once or (with replicas) several times, or be left out"},
+      {"experts: {num_experts: 2, top_k: 1, placement: {order: [0, 1, 0], every: 5}}\n",
+       "a.yaml:5:74: experts.placement.every: experts with several places stay where they are; "
+       "leave every out, or name each expert once"},
+      {"experts: {capacity_padding: true}\n",
+       "a.yaml:5:29: experts.capacity_padding: capacity_padding fills rows up to a capacity, and "
+       "there is none; write a capacity_factor above 0, or leave capacity_padding out"},
+      {"experts: {capacity_factor: 1, capacity_padding: true, dispatch: {chunks: 2}}\n",
+       "a.yaml:5:49: experts.capacity_padding: padded rows of all experts are put in order at "
+       "once; leave capacity_padding out, or write chunks: 1"},
       {"experts: {capacity_factor: 1, drop_by: score}\n",
        "a.yaml:5:40: experts.drop_by: drop_by score lets it depend on tokens that come later "
        "whether a token's choice is dropped; write allow_future: true if that is meant, or "

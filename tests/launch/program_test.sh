@@ -213,7 +213,7 @@ table=$(sed -n '/^Work of one step/,/^$/p' <<<"$out")
 # Whether it fits is judged by the nodes that are told; else it says what is assumed.
 expect 0 "$switchyard" plan large.yaml --ranks 2048 --node-memory 4TiB --ranks-per-node 8
 [[ $out == *"512.0 GiB a rank hold up to "*" x balanced)"*"(4.0 TiB of a node, 8 ranks on a node)"* ]] || fail "told nodes: $out"
-[[ $out == *"nodes of 8 ranks, all experts alike likely"*"all_to_all (configured) "*"Fewest bytes between nodes, then within: hierarchical"* ]] ||
+[[ $out == *"nodes of 8 ranks, all experts alike likely"*"all_to_all (configured) "*"hierarchical, return: summed "*"Fewest bytes to experts between nodes, then within: hierarchical"* ]] ||
   fail "kinds of dispatch: $out"
 expect 0 "$switchyard" plan large.yaml --ranks 2048 --node-memory 1500GB --ranks-per-node 8
 [[ $out == *"Does not fit into 174.6 GiB a rank, even balanced"* ]] || fail "small nodes: $out"

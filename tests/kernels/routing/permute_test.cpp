@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/kernel_test.hpp"
+#include "support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -1,6 +1,7 @@
 #include "kernels/routing/place_choices.hpp"
 
 #include "kernels/kernel_test.hpp"
+#include "support/tested_device.hpp"
 
 namespace switchyard::test {
 namespace {
