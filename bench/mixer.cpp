@@ -11,6 +11,7 @@
 #include "kernels/host_copy.hpp"
 #include "kernels/recurrence/linear_recurrence.hpp"
 #include "kernels/rows/elementwise.hpp"
+#include "parallel/context/context_attention.hpp"
 #include "tensor/position_range.hpp"
 
 namespace switchyard::bench {
@@ -75,6 +76,61 @@ class FullProblem final : public Problem {
   kernels::KeyRanges ranges_;
   Tensor lse_, delta_, workspace_;
   Tensor q_, k_, v_, out_, dout_, dq_, dk_, dv_;
+};
+
+// What is measured of a kind of attention that sees a part of the tokens.
+MixerConfig sparse_mixer(MixerKind kind) {
+  MixerConfig mixer{.kind = kind};
+  if (kind == MixerKind::window) mixer.window = 512;
+  if (kind == MixerKind::hierarchical) {
+    mixer.window_blocks = 1;
+    mixer.selected = 4;
+  }
+  return mixer;
+}
+
+// By a pattern, as a layer has it.
+class SparseProblem final : public Problem {
+ public:
+  SparseProblem(Device& device, MixerKind kind, const Size& size, DType precision)
+      : pattern_(sparse_mixer(kind).key_pattern(0)),
+        mesh_(device, 0, 1, {}),
+        attention_(device, mesh_,
+                   {.num_sequences = 1,
+                    .num_heads = size.num_heads,
+                    .num_kv_heads = size.num_heads,
+                    .head_dim = size.head_dim,
+                    .scale = 1.0f / std::sqrt(static_cast<float>(size.head_dim))},
+                   precision, SequenceSplit(size.length), {&pattern_, 1}, Progress::none),
+        lse_(device, Purpose::activation, DType::f32, {size.length, size.num_heads}) {
+    std::uint32_t stream = 0;
+    for (Tensor* each : {&q_, &k_, &v_, &dout_, &out_, &dq_, &dk_, &dv_}) {
+      *each = Tensor(device, Purpose::activation, precision,
+                     {size.length, size.num_heads * size.head_dim});
+      fill_random(*each, stream++);
+    }
+    if (pattern_.chosen_blocks > 0)
+      chosen_ = Tensor(device, Purpose::activation, DType::i32,
+                       {size.length, size.num_heads * pattern_.chosen_blocks});
+    forward();
+  }
+  void forward() override { attention_.forward(pattern_, {}, inputs(), out_, lse_, {}); }
+  void backward() override {
+    attention_.backward(pattern_, {}, TensorView{}, inputs(), out_, lse_, dout_, {dq_, dk_, dv_},
+                        {});
+  }
+
+ private:
+  AttentionInputs inputs() const {
+    AttentionInputs inputs{q_, k_, v_};
+    if (!chosen_.empty()) inputs.chosen = chosen_;
+    return inputs;
+  }
+
+  kernels::KeyPattern pattern_;
+  Mesh mesh_;
+  ContextAttention attention_;
+  Tensor lse_, q_, k_, v_, out_, dout_, dq_, dk_, dv_, chosen_;
 };
 
 // Numbers from `least` to `most`, each times `factor`.
@@ -191,6 +247,8 @@ class RecurrentProblem final : public Problem {
 std::unique_ptr<Problem> make_problem(Device& device, MixerKind kind, const Size& size,
                                       DType precision) {
   if (kind == MixerKind::full) return std::make_unique<FullProblem>(device, size, precision);
+  if (MixerConfig{.kind = kind}.is_attention())
+    return std::make_unique<SparseProblem>(device, kind, size, precision);
   return std::make_unique<RecurrentProblem>(device, kind, size, precision);
 }
 
@@ -288,7 +346,7 @@ class Benchmark {
 }  // namespace
 
 bool is_measured_mixer(MixerKind kind) {
-  return kind != MixerKind::window && kind != MixerKind::infini;
+  return kind != MixerKind::infini;
 }
 
 void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats,
@@ -298,6 +356,10 @@ void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats
       fmt::format("one sequence, {} heads of {}, chunks of {}; the mixer's kernels alone, "
                   "without projections;",
                   options.num_heads, options.head_dim, options.chunk));
+  report.note(
+      "window 512; blocks: bigbird of 64; segment and memory 256; hierarchical: blocks of 64, one "
+      "in "
+      "the window and 4 chosen; their FLOPs are those of the pairs that are seen;");
   report.note(
       "the ceiling is that of products, or FLOPs over bytes (operands once) times that of copies, "
       "if it is less");

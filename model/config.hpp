@@ -6,17 +6,22 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/attention/key_ranges.hpp"
+#include "kernels/attention/key_pattern.hpp"
 #include "kernels/rows/rope.hpp"
 #include "tensor/choice.hpp"
 
 namespace switchyard {
 
 // How a layer lets tokens learn of each other (docs/mixers.md). full: attention to all tokens
-// before; window: to the last `window` tokens. The others know a state of fixed size of them.
+// before; window: to the last `window` tokens; blocks: by a pattern of blocks; segment: to the
+// query's segment and a memory before it; hierarchical: to blocks that each query chooses, to
+// summaries of blocks. The others know a state of fixed size of them.
 enum class MixerKind : std::uint8_t {
   full,
   window,
+  blocks,
+  segment,
+  hierarchical,
   linear,
   retention,
   lightning,
@@ -25,9 +30,9 @@ enum class MixerKind : std::uint8_t {
   gated_delta,
   infini,
 };
-constexpr std::array<std::string_view, 9> choice_names(MixerKind) {
-  return {"full", "window", "linear",      "retention", "lightning",
-          "ssd",  "delta",  "gated_delta", "infini"};
+constexpr std::array<std::string_view, 12> choice_names(MixerKind) {
+  return {"full",      "window",    "blocks", "segment", "hierarchical", "linear",
+          "retention", "lightning", "ssd",    "delta",   "gated_delta",  "infini"};
 }
 
 // What queries and keys of linear attention become: elu + 1, the second Taylor polynomial of the
@@ -38,14 +43,22 @@ constexpr std::array<std::string_view, 3> choice_names(LinearFeatures) {
   return {"elu", "taylor", "performer"};
 }
 
+// Which tokens a layer of kind blocks attends to (kernels/attention/key_pattern.hpp): those of a
+// Sparse Transformer, or of BigBird in a causal form.
+enum class BlockPattern : std::uint8_t { bigbird, fixed, strided };
+constexpr std::array<std::string_view, 3> choice_names(BlockPattern) {
+  return {"bigbird", "fixed", "strided"};
+}
+
 // How tokens learn of their place. rope: queries and keys of attention are turned by it
 // (kernels/rows/rope.hpp); absolute, sinusoidal: a vector is added to the embedding, learned or of
 // sines and cosines (model/position_embedding.hpp); alibi: scores of attention are lowered by
 // distance; relative: a learned number by distance is added to them
-// (model/mixers/relative_bias.hpp); none: from the causal mask alone.
-enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal, alibi, relative };
-constexpr std::array<std::string_view, 6> choice_names(PositionKind) {
-  return {"rope", "none", "absolute", "sinusoidal", "alibi", "relative"};
+// (model/mixers/relative_bias.hpp); xl: queries meet a key of the distance, too
+// (model/mixers/distance_keys.hpp); none: from the causal mask alone.
+enum class PositionKind : std::uint8_t { rope, none, absolute, sinusoidal, alibi, relative, xl };
+constexpr std::array<std::string_view, 7> choice_names(PositionKind) {
+  return {"rope", "none", "absolute", "sinusoidal", "alibi", "relative", "xl"};
 }
 
 // What layers without experts have behind the mixer: a SwiGLU of model.dense_intermediate, or
@@ -53,6 +66,20 @@ constexpr std::array<std::string_view, 6> choice_names(PositionKind) {
 enum class FeedForwardKind : std::uint8_t { dense, none };
 constexpr std::array<std::string_view, 2> choice_names(FeedForwardKind) {
   return {"dense", "none"};
+}
+
+// What stands for a whole block of tokens in a layer of kind hierarchical: nothing, or the mean of
+// its keys with the mean of its values, or learned sums of them (model/mixers/block_summaries.hpp).
+enum class BlockSummary : std::uint8_t { none, mean, linear };
+constexpr std::array<std::string_view, 3> choice_names(BlockSummary) {
+  return {"none", "mean", "linear"};
+}
+
+// What a segment's loss teaches the tokens of the memory before it: nothing (Transformer-XL: the
+// weights that make keys and values of them learn alone), or all.
+enum class SegmentGradient : std::uint8_t { stop, through };
+constexpr std::array<std::string_view, 2> choice_names(SegmentGradient) {
+  return {"stop", "through"};
 }
 
 // Which RMSNorm queries and keys go through before they turn (model/mixers/query_key_norm.hpp).
@@ -78,6 +105,25 @@ struct MixerConfig {
   // see the whole window), and what the loss has for each token of the mean span.
   std::int64_t ramp = 0;
   double span_weight = 0;
+  // Of kind blocks. bigbird: blocks of `block` tokens, so many in the window (the query's own among
+  // them), first of the document, and drawn; fixed and strided: `stride` tokens, and of fixed the
+  // last `summary` of each.
+  BlockPattern pattern = BlockPattern::bigbird;
+  std::int64_t block = 64;
+  std::int64_t window_blocks = 3;
+  std::int64_t global_blocks = 2;
+  std::int64_t random_blocks = 3;
+  std::int64_t stride = 128;
+  std::int64_t summary = 8;
+  // Of kind hierarchical, with block and window_blocks: so many blocks before the window that each
+  // query of a kv head chooses, and what every query sees of all of them (of linear: `summary` sums
+  // of each).
+  std::int64_t selected = 0;
+  BlockSummary summaries = BlockSummary::none;
+  // Of kind segment, in tokens.
+  std::int64_t length = 256;
+  std::int64_t memory = 256;
+  SegmentGradient gradient = SegmentGradient::stop;
   std::int64_t conv = 0;  // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
   std::int64_t heads = 0;                         // 0: num_heads
@@ -91,13 +137,56 @@ struct MixerConfig {
   std::int64_t feature_seed = 0;  // likewise: which directions
   std::int64_t segment = 0;       // of infini: tokens that attend to each other
 
-  bool is_attention() const { return kind == MixerKind::full || kind == MixerKind::window; }
+  bool is_attention() const {
+    return kind == MixerKind::full || kind == MixerKind::window || has_blocks();
+  }
+  // Whether attention looks by blocks of tokens.
+  bool has_blocks() const {
+    return kind == MixerKind::blocks || kind == MixerKind::segment ||
+           kind == MixerKind::hierarchical;
+  }
+  bool stops_gradient() const {
+    return kind == MixerKind::segment && memory > 0 && gradient == SegmentGradient::stop;
+  }
   bool has_delta_rule() const { return kind == MixerKind::delta || kind == MixerKind::gated_delta; }
   // Of attention; 0: no limit
   std::int64_t effective_window() const { return kind == MixerKind::window ? window : 0; }
-  kernels::KeyPattern pattern() const { return {effective_window(), globals}; }
+  // Of attention, in a layer of this number.
+  kernels::KeyPattern key_pattern(std::int64_t layer) const;
   bool operator==(const MixerConfig&) const = default;
 };
+
+inline kernels::KeyPattern MixerConfig::key_pattern(std::int64_t layer) const {
+  if (!has_blocks()) return {effective_window(), globals};
+  if (kind == MixerKind::segment) {
+    kernels::KeyPattern keys(length + memory);
+    keys.block = length;
+    return keys;
+  }
+  if (kind == MixerKind::hierarchical) {
+    kernels::KeyPattern keys(window_blocks * block);
+    keys.block = block;
+    keys.chosen_blocks = selected;
+    if (summaries != BlockSummary::none)
+      keys.summaries = summaries == BlockSummary::linear ? summary : 1;
+    return keys;
+  }
+  if (pattern == BlockPattern::bigbird) {
+    kernels::KeyPattern keys(window_blocks * block, global_blocks * block);
+    keys.block = block;
+    keys.random_blocks = random_blocks;
+    keys.random_stream = layer;
+    return keys;
+  }
+  kernels::KeyPattern keys(stride);
+  if (pattern == BlockPattern::strided) {
+    keys.stride = stride;
+  } else {
+    keys.block = stride;
+    keys.summary = summary;
+  }
+  return keys;
+}
 
 // How rotary frequencies stretch to sequences longer than those trained on (kernels/rows/rope.hpp).
 struct RopeScalingConfig {
@@ -159,8 +248,10 @@ struct ModelConfig {
   bool turns_positions() const { return position.kind == PositionKind::rope; }
   // Whether scores depend on distances.
   bool scores_distances() const {
-    return position.kind == PositionKind::alibi || position.kind == PositionKind::relative;
+    return position.kind == PositionKind::alibi || position.kind == PositionKind::relative ||
+           has_distance_keys();
   }
+  bool has_distance_keys() const { return position.kind == PositionKind::xl; }
   bool adds_positions() const {
     return position.kind == PositionKind::absolute || position.kind == PositionKind::sinusoidal;
   }
@@ -183,6 +274,19 @@ struct ModelConfig {
       if (mixer_of_layer(layer).slots > 0) return true;
     return false;
   }
+  bool has_blocks() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).has_blocks()) return true;
+    return false;
+  }
+  bool has_hierarchical() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).kind == MixerKind::hierarchical) return true;
+    return false;
+  }
+  kernels::KeyPattern key_pattern_of_layer(std::int64_t layer) const {
+    return mixer_of_layer(layer).key_pattern(layer);
+  }
   bool has_globals() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (mixer_of_layer(layer).globals > 0) return true;
@@ -198,6 +302,9 @@ struct ModelConfig {
     if (has_latent_attention()) return latent.nope_dim + latent.rope_dim;
     return head_dim > 0 ? head_dim : hidden / num_heads;
   }
+  // Columns of the queries and of the keys of all heads.
+  std::int64_t query_cols() const { return num_heads * effective_head_dim(); }
+  std::int64_t key_cols() const { return num_kv_heads * effective_head_dim(); }
   // Elements of a head that turn.
   std::int64_t rope_dim() const {
     return has_latent_attention() ? latent.rope_dim : effective_head_dim();

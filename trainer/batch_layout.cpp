@@ -28,7 +28,7 @@ ContextProblem context_problem(const Config& config, const ParallelConfig& paral
   problem.patterns.clear();
   for (std::int64_t layer = 0; layer < config.model.num_layers; ++layer)
     if (config.model.mixer_of_layer(layer).is_attention())
-      problem.patterns.push_back(config.model.mixer_of_layer(layer).pattern());
+      problem.patterns.push_back(config.model.key_pattern_of_layer(layer));
   return problem;
 }
 
@@ -36,6 +36,9 @@ ParallelConfig exact_parallel(const Config& config) {
   ParallelConfig parallel = config.parallel;
   parallel.context_split.exact = config.numerics.exact;
   parallel.context_split.documents = config.data.document_mask;
+  // Keys of distances go with all heads on every rank.
+  if (config.model.has_distance_keys() && parallel.context_split.ulysses == 0)
+    parallel.context_split.ulysses = 1;
   return parallel;
 }
 
@@ -140,6 +143,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     auto wrong = context_mistakes(context_problem(config, legal), exact_parallel(config));
     if (!wrong.empty()) return wrong;
   }
+  if (config.model.has_distance_keys() && legal.context_split.ulysses > 1)
+    return {{{"parallel.context.ulysses", "model.position.kind"},
+             "position xl has a key of each distance for all heads, and ulysses gives heads to "
+             "ranks; write ulysses: 1, or another model.position"}};
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
   if (auto wrong = segment_mistakes(config, num_ranks); !wrong.empty()) return wrong;
   if (auto wrong = padding_mistakes(config, legal); !wrong.empty()) return wrong;
@@ -162,15 +169,20 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     return {{{"run.device", "model.mixer"},
              "memory slots beside the tokens of attention are there on the CPU only; write "
              "run.device: cpu, or leave slots out"}};
+  if (config.run.device == RunDevice::cuda && config.model.has_blocks())
+    return {
+        {{"run.device", "model.mixer"},
+         "attention by blocks and in segments is there on the CPU only; write run.device: cpu, or "
+         "mixers of kind full or window"}};
   if (config.run.device == RunDevice::cuda && config.model.has_globals())
     return {{{"run.device", "model.mixer"},
              "windows beside which the first tokens are seen (globals) are there on the CPU only; "
              "write run.device: cpu, or leave globals out"}};
   if (config.run.device == RunDevice::cuda && config.model.scores_distances())
-    return {
-        {{"run.device", "model.position.kind"},
-         "attention whose scores depend on distances (alibi, relative) is there on the CPU only; "
-         "write run.device: cpu, or another model.position"}};
+    return {{{"run.device", "model.position.kind"},
+             "attention whose scores depend on distances (alibi, relative, xl) is there on the CPU "
+             "only; "
+             "write run.device: cpu, or another model.position"}};
   // A rank has the most rows where no sequence is cut: if those have numbers, it need not be chosen
   // here how to cut them.
   ParallelConfig uncut = legal;

@@ -71,6 +71,17 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
           "the gradient of a convolution's taps is summed over a rank's rows in fp32, so that its "
           "last bits depend on the layout, and numerics.exact forbids that; leave conv out, or "
           "write numerics.exact: false");
+  if (config.model.has_hierarchical())
+    blame(
+        {"model.mixer", "numerics.exact"},
+        "hierarchical attention adds up what blocks gave to the rows that chose them on a rank, so "
+        "that its last bits depend on the layout, and numerics.exact forbids that; write mixers "
+        "of another kind, or numerics.exact: false");
+  if (config.model.has_distance_keys())
+    blame({"model.position.kind", "numerics.exact"},
+          "the gradient of position xl is summed over a rank's rows in fp32, so that its last bits "
+          "depend on the layout, and numerics.exact forbids that; write another model.position, or "
+          "numerics.exact: false");
   if (config.model.has_spans())
     blame({"model.mixer", "numerics.exact"},
           "the penalty of learned spans (ramp) is added in fp32, by a share of each rank, and "

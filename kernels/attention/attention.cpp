@@ -22,6 +22,10 @@ void check_shape(const AttentionShape& s) {
     expect_matrix(bias, DType::f32, s.num_heads,
                   bias.cols() == 2 * num_distances ? bias.cols() : num_distances,
                   "bias: f32 [heads, distances], or twice as wide with slopes");
+  const TensorView& of_distances = s.distance_keys;
+  expect(of_distances.device == nullptr ||
+             has_size(of_distances, s.num_distances, s.num_kv_heads * s.head_dim),
+         "keys of distances: [distances, kv heads * head_dim]");
   expect(s.held_queries.empty() || s.held_queries.back().end() <= s.query_length,
          "held queries below query_length");
   expect(s.held_keys.empty() || s.held_keys.back().end() <= s.key_length,
@@ -32,13 +36,23 @@ void check_shape(const AttentionShape& s) {
 void expect_for_card(const AttentionShape& s, const KeyRanges& ranges) {
   expect(s.held_queries.empty() && s.held_keys.empty(),
          "whole sequences: attention of a share of them is for the CPU");
-  expect(s.slopes.empty() && s.bias.values.empty(),
+  expect(s.slopes.empty() && s.bias.values.empty() && s.num_distances == 0,
          "no slopes and bias: distances are for the CPU");
-  expect(ranges.num_sets == 1, "one set of ranges: patterns of several are for the CPU");
+  expect(ranges.num_sets == 1 && ranges.query_rows.empty() && ranges.key_rows.empty(),
+         "one set of ranges of rows: other patterns are for the CPU");
 }
 
-void check_queries(const AttentionShape& s, const TensorView& view, DType dtype) {
-  expect_matrix(view, dtype, s.num_sequences * s.num_held_queries(), s.num_heads * s.head_dim,
+// Of what is read of queries; of what is written of them by place.
+std::int64_t num_query_rows(const AttentionShape& s, const KeyRanges& ranges) {
+  return ranges.rows_at_places > 0 ? ranges.rows_at_places : s.num_sequences * s.num_held_queries();
+}
+std::int64_t num_result_rows(const AttentionShape& s) {
+  return s.num_sequences * s.num_held_queries();
+}
+
+void check_queries(const AttentionShape& s, std::int64_t rows, const TensorView& view,
+                   DType dtype) {
+  expect_matrix(view, dtype, rows, s.num_heads * s.head_dim,
                 "queries and outputs: [sequences * queries held, heads * head_dim] of one type");
 }
 
@@ -52,8 +66,8 @@ DType result_type(const TensorView& result, DType dtype, Merge merge) {
   return merge == Merge::with_before || result.dtype == DType::f32 ? DType::f32 : dtype;
 }
 
-void check_row_values(const AttentionShape& s, const TensorView& values) {
-  expect_matrix(values, DType::f32, s.num_sequences * s.num_held_queries(), s.num_heads,
+void check_row_values(const AttentionShape& s, std::int64_t rows, const TensorView& values) {
+  expect_matrix(values, DType::f32, rows, s.num_heads,
                 "lse and delta: f32 [sequences * queries held, heads]");
 }
 
@@ -62,6 +76,13 @@ void check_ranges(const AttentionShape& s, const KeyRanges& ranges) {
   expect_vector(ranges.first, DType::i32, rows,
                 "first keys: i32 [sets * sequences * query_length]");
   expect_vector(ranges.end, DType::i32, rows, "end keys: i32 [sets * sequences * query_length]");
+  expect(ranges.rows_at_places == 0 || (s.num_sequences == 1 && !ranges.query_rows.empty() &&
+                                        s.held_queries.empty() && s.held_keys.empty()),
+         "places of rows of one whole sequence");
+  if (!ranges.query_rows.empty())
+    expect_vector(ranges.query_rows, DType::i32, s.query_length, "query rows: i32 [query_length]");
+  if (!ranges.key_rows.empty())
+    expect_vector(ranges.key_rows, DType::i32, s.key_length, "key rows: i32 [key_length]");
 }
 
 bool is_empty(const AttentionShape& s) {
@@ -85,10 +106,10 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
                        const Poll& poll) {
   check_shape(shape);
   expect(is_float(q.dtype), "q of type f32 or bf16");
-  check_queries(shape, q, q.dtype);
-  check_queries(shape, out, result_type(out, q.dtype, merge));
+  check_queries(shape, num_query_rows(shape, ranges), q, q.dtype);
+  check_queries(shape, num_result_rows(shape), out, result_type(out, q.dtype, merge));
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
-  check_row_values(shape, lse);
+  check_row_values(shape, num_result_rows(shape), lse);
   if (is_empty(shape) || shape.query_length == 0) return;
   check_ranges(shape, ranges);
   check_workspace(shape, q.dtype, *q.device, workspace);
@@ -123,18 +144,27 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const Poll& poll) {
   check_shape(shape);
   expect(is_float(q.dtype), "q of type f32 or bf16");
-  for (const TensorView* view : {&q, &dout}) check_queries(shape, *view, q.dtype);
+  const std::int64_t rows = num_query_rows(shape, ranges);
+  for (const TensorView* view : {&q, &dout}) check_queries(shape, rows, *view, q.dtype);
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
-  for (const TensorView* view : {&lse, &delta}) check_row_values(shape, *view);
+  for (const TensorView* view : {&lse, &delta}) check_row_values(shape, rows, *view);
   expect(gradients.has_dq() || gradients.has_dkv(), "a gradient to be computed");
   if (gradients.has_dq())
-    check_queries(shape, gradients.dq, result_type(gradients.dq, q.dtype, gradients.dq_merge));
+    check_queries(shape, num_result_rows(shape), gradients.dq,
+                  result_type(gradients.dq, q.dtype, gradients.dq_merge));
   if (gradients.has_dbias())
-    expect_matrix(gradients.dbias, DType::f32, q.rows(),
+    expect_matrix(gradients.dbias, DType::f32, num_result_rows(shape),
                   shape.num_heads * shape.bias.num_parameters,
                   "dbias: f32 [sequences * queries held, heads * parameters]");
   expect(gradients.has_dbias() == (gradients.has_dq() && !shape.bias.values.empty()),
          "dbias beside dq where there is a bias");
+  if (shape.num_distances > 0) {
+    expect(gradients.has_dq() && gradients.has_dkv(), "all gradients beside keys of distances");
+    check_queries(shape, num_result_rows(shape), gradients.dp,
+                  result_type(gradients.dp, q.dtype, gradients.dq_merge));
+    expect_matrix(gradients.dr, DType::f32, shape.num_distances, k.cols(),
+                  "dr: f32 [distances, kv heads * head_dim]");
+  }
   if (gradients.has_dkv())
     for (const TensorView* view : {&gradients.dk, &gradients.dv})
       check_keys(shape, *view, result_type(*view, q.dtype, gradients.dkv_merge));

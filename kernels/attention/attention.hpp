@@ -2,14 +2,15 @@
 // softmax: no [L, L] matrix exists, and blocks that no query sees cost nothing.
 //   out = softmax(scale * q k^T over the range) v       lse = log sum exp(scale * q k^T)
 // Scores may be lowered by distance, slope * (position of the query - that of the key), with a
-// slope of each head (ALiBi: Press et al. 2022), or get what is learned for it (DistanceBias); on
-// the CPU only. Running maximum, sum, output
+// slope of each head (ALiBi: Press et al. 2022), or get what is learned for it (DistanceBias), or
+// scale * p_i r_d with other queries p and a key r_d of each distance d (Transformer-XL: Dai et al.
+// 2019); on the CPU only. Running maximum, sum, output
 // accumulator and every gradient accumulator are fp32 (Dao et al., "FlashAttention", 2022). The
 // keys may come in parts, one call each: outputs in fp32 are merged by their log-sum-exps (Merge),
 // and a part's gradients need only the whole row's lse and delta. Deterministic: every sum has a
 // fixed order whatever the number of threads. A call may have a share of whole sequences ("held"):
 // their lengths and ranges are still those of all queries and keys, and so are the blocks, at fixed
-// positions of the whole sequence. Every result then has the bits that a call with everything has:
+// places of the whole sequence. Every result then has the bits that a call with everything has:
 // out, lse and dq if all keys are held that the held queries see, dk and dv if all queries are held
 // that see the held keys. A block of which only some rows are held is computed as a whole. On the
 // CPU only.
@@ -38,10 +39,18 @@ struct AttentionShape {
   // num_sequences * num_held_keys().
   std::span<const PositionRange> held_queries = {};
   std::span<const PositionRange> held_keys = {};
+  // Places of queries that see alike, where ranges leap behind them: blocks are then no larger. 0:
+  // as is quickest.
+  std::int64_t query_block = 0;
 
   // By head; empty: nothing is lowered. Borrowed.
   std::span<const float> slopes = {};
   DistanceBias bias = {};  // is added after the scale
+  // Keys of distances 0 ... num_distances - 1; 0: none. p like q; r: [num_distances, num_kv_heads *
+  // head_dim], of q's type. Borrowed.
+  std::int64_t num_distances = 0;
+  TensorView distance_queries = {};
+  TensorView distance_keys = {};
   // Positions of the rows of queries and of keys, ascending and apart, for distances; empty: a row
   // is at its number. Of held shares rows are whole sequences'. Borrowed.
   std::span<const PositionRange> query_positions = {};
@@ -83,6 +92,9 @@ struct AttentionGradients {
   TensorView dv;
   Merge dq_merge = Merge::replace;  // and of dbias
   Merge dkv_merge = Merge::replace;
+  // Of the keys of distances: dp like dq, beside it; dr f32, like r, added to.
+  TensorView dp = {};
+  TensorView dr = {};
   TensorView dbias = {};  // f32 [num_sequences * query_length, num_heads * num_parameters]
 
   bool has_dq() const { return dq.device != nullptr; }

@@ -55,10 +55,51 @@ std::int64_t pairs_of_a_sequence(std::span<const PositionRange> queries, const V
     const std::int64_t end =
         document < starts.size() ? starts[document] : std::numeric_limits<std::int64_t>::max();
     num_pairs += pairs_of_a_document(within(queries, begin, end), within(visible.keys, begin, end),
-                                     visible.pattern(), begin);
+                                     visible.pattern, begin);
     begin = end;
   }
   return num_pairs;
+}
+
+// Of one sequence under any pattern, query by query.
+std::int64_t pairs_by_sets(std::span<const PositionRange> queries, const RowOrder& keys,
+                           const KeyPattern& pattern, std::span<const std::int32_t> starts) {
+  SeenSets sets(pattern);
+  std::int64_t num_pairs = 0;
+  for (const PositionRange& range : queries)
+    for (std::int64_t p = range.begin; p < range.end(); ++p) {
+      const auto next = std::ranges::upper_bound(starts, p);
+      const std::int64_t begin = next == starts.begin() ? 0 : *std::prev(next);
+      for (std::int64_t set = 0; set < pattern.num_sets(); ++set) {
+        const SeenKeys seen = sets.seen(set, p, begin);
+        if (seen.begin < seen.end)
+          num_pairs += keys.place(seen.group, seen.end) - keys.place(seen.group, seen.begin);
+      }
+    }
+  return num_pairs;
+}
+
+double pairs_of_pattern(const VisibleKeys& visible, DocumentStarts document_starts) {
+  const RowOrder keys = key_order(visible.pattern, visible.keys);
+  const auto pairs = [&](std::span<const std::int32_t> starts) {
+    return static_cast<double>(pairs_by_sets(visible.queries, keys, visible.pattern, starts));
+  };
+  if (document_starts.empty()) return pairs({}) * static_cast<double>(visible.num_sequences);
+  double num_pairs = 0;
+  for (const std::vector<std::int32_t>& starts : document_starts) num_pairs += pairs(starts);
+  return num_pairs;
+}
+
+void check_pattern(const VisibleKeys& visible) {
+  const KeyPattern& pattern = visible.pattern;
+  expect(!pattern.has_halves(), "a pattern of all heads");
+  expect(pattern.summary == 0 || (pattern.summary <= pattern.block && pattern.globals == 0 &&
+                                  pattern.random_blocks == 0),
+         "a summary within blocks, and no other far keys beside it");
+  expect(pattern.random_blocks == 0 || pattern.block > 0, "random blocks of some tokens");
+  expect(pattern.is_plain() ||
+             (visible.first_query == 0 && visible.end_query >= visible.query_length()),
+         "all queries, of patterns of blocks");
 }
 
 void check_documents(const TensorView& document_begins, std::int64_t num_sequences,
@@ -94,8 +135,9 @@ void restart_positions(const TensorView& positions, const TensorView& document_b
 
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
                      const TensorView& first, const TensorView& end) {
+  check_pattern(visible);
   const std::int64_t rows =
-      visible.pattern().num_sets() * visible.num_sequences * visible.query_length();
+      visible.pattern.num_sets() * visible.num_sequences * visible.query_length();
   expect_vector(first, DType::i32, rows, "first: i32 [sets * sequences * query_length]");
   expect_vector(end, DType::i32, rows, "end: i32 [sets * sequences * query_length]");
   if (rows == 0) return;
@@ -105,7 +147,8 @@ void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begi
       *first.device, [&] { cpu::fill_key_ranges(visible, document_begins, first, end); },
       [&] { plan::fill_key_ranges(document_begins, first); },
       [&] {
-        expect(visible.globals == 0, "no globals: such patterns are for the CPU");
+        expect(visible.pattern.is_plain() && visible.pattern.globals == 0,
+               "a window alone: other patterns are for the CPU");
         cuda::fill_key_ranges(visible, document_begins, first, end);
       });
 }
@@ -113,42 +156,17 @@ void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begi
 double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts) {
   expect(document_starts.empty() || std::ssize(document_starts) == visible.num_sequences,
          "document starts of every sequence, or none");
+  check_pattern(visible);
+  if (!visible.pattern.is_plain()) return pairs_of_pattern(visible, document_starts);
   const std::vector<PositionRange> queries =
       slice_of(visible.queries, visible.first_query, visible.end_query);
   if (document_starts.empty())
-    return static_cast<double>(pairs_of_a_document(queries, visible.keys, visible.pattern(), 0) *
+    return static_cast<double>(pairs_of_a_document(queries, visible.keys, visible.pattern, 0) *
                                visible.num_sequences);
   std::int64_t num_pairs = 0;
   for (const std::vector<std::int32_t>& starts : document_starts)
     num_pairs += pairs_of_a_sequence(queries, visible, starts);
   return static_cast<double>(num_pairs);
-}
-
-std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
-                                          const KeyPattern& pattern) {
-  const bool sees_all = pattern.window == 0 || (pattern.globals > 0 && pattern.begins_anywhere);
-  std::vector<PositionRange> seen;
-  for (const PositionRange& range : queries) {
-    const std::int64_t begin =
-        sees_all ? 0 : std::max<std::int64_t>(range.begin - pattern.window + 1, 0);
-    seen.push_back({begin, range.end() - begin});
-    seen.push_back({0, std::min(pattern.globals, range.end())});
-  }
-  return joined(std::move(seen));
-}
-
-std::vector<PositionRange> seeing_positions(std::span<const PositionRange> keys,
-                                            const KeyPattern& pattern, std::int64_t length) {
-  std::vector<PositionRange> seeing;
-  for (const PositionRange& range : keys) {
-    const bool is_global =
-        pattern.globals > 0 && (pattern.begins_anywhere || range.begin < pattern.globals);
-    const std::int64_t end = pattern.window > 0 && !is_global
-                                 ? std::min(range.end() + pattern.window - 1, length)
-                                 : length;
-    seeing.push_back({range.begin, end - range.begin});
-  }
-  return joined(std::move(seeing));
 }
 
 KeyRanges causal_ranges(const CausalMask& mask, const TensorView& first, const TensorView& end) {
@@ -157,7 +175,7 @@ KeyRanges causal_ranges(const CausalMask& mask, const TensorView& first, const T
   const PositionRange keys{0, mask.key_length};
   const VisibleKeys visible{.queries = {&queries, 1},
                             .keys = {&keys, 1},
-                            .window = mask.window,
+                            .pattern = mask.window,
                             .num_sequences = mask.num_sequences};
   fill_key_ranges(visible, {}, first, end);
   return {first, end, count_pairs(visible)};

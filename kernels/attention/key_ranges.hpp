@@ -2,7 +2,9 @@
 // position, so a query sees a contiguous range of key rows whatever the mask: causal, a sliding
 // window, documents, or a part of the keys that another rank holds. A pattern that shows more than
 // one range has several sets of ranges, each with one for every query. The ranges are the whole
-// mask.
+// mask. Which positions are seen is the pattern's business (kernels/attention/key_pattern.hpp):
+// where these are no ranges, keys and queries take their places in another order than their rows,
+// so that they are.
 //
 // A query at position p of a document that begins at b sees the positions lo(p) ... p with
 //   lo(p) = max(b, p - window + 1)
@@ -15,35 +17,28 @@
 #include <span>
 #include <vector>
 
+#include "kernels/attention/key_pattern.hpp"
 #include "tensor/position_range.hpp"
 #include "tensor/tensor.hpp"
 
 namespace switchyard::kernels {
 
-// What a query sees of its document, itself included: a value that layers ask by.
-struct KeyPattern {
-  // Not explicit: a window alone is the usual pattern.
-  KeyPattern(std::int64_t tokens = 0, std::int64_t first_tokens = 0)
-      : window(tokens), globals(tokens > 0 ? first_tokens : 0) {}
-  std::int64_t window;   // the last `window` tokens; 0: all
-  std::int64_t globals;  // with a window: the first `globals` of the document, too
-  // Where rows are brought together: whether a document may begin anywhere, and its globals with
-  // it.
-  bool begins_anywhere = false;
-
-  std::int64_t num_sets() const { return globals > 0 ? 2 : 1; }
-  auto operator<=>(const KeyPattern&) const = default;
-};
-
-// Query row i sees the keys first[i] ... end[i] - 1 of its own sequence, counted from that
-// sequence's first key row; none if first[i] == end[i]. Both i32 [num_sets * num_sequences *
-// query_length], set after set, non-decreasing within a sequence of a set; no key is in two sets'
-// ranges of a query. Borrowed.
+// The query at place i sees the keys at the places first[i] ... end[i] - 1 of its own sequence;
+// none if first[i] == end[i]. Both i32 [num_sets * num_sequences * query_length], set after set,
+// non-decreasing within a sequence of a set; no key is in two sets' ranges of a query. A place is
+// a row of the sequence, or, in another order than that of the rows, the one that query_rows i32
+// [query_length] or key_rows i32 [key_length] name for it, the same in all sequences. Borrowed.
 struct KeyRanges {
   TensorView first;
   TensorView end;
   double num_pairs = 0;  // sum of end - first over all rows, for one head: what a plan records
   std::int64_t num_sets = 1;
+  bool ascends = true;  // false: ranges may also go back
+  TensorView query_rows = {};
+  TensorView key_rows = {};
+  // The rows of a sequence where places are no order of them, but a row may be at several or at
+  // none: out, lse (of forward) and dq then are by place. Of one sequence alone. 0: an order.
+  std::int64_t rows_at_places = 0;
 };
 
 // By sequence: ascending positions above 0 at which a document begins. Empty: attention does not
@@ -54,15 +49,14 @@ using DocumentStarts = std::span<const std::vector<std::int32_t>>;
 struct VisibleKeys {
   std::span<const PositionRange> queries;
   std::span<const PositionRange> keys;
-  std::int64_t window = 0;  // 0: all positions of the document
+  KeyPattern pattern = {};  // of all heads: no halves
   std::int64_t num_sequences = 1;
-  std::int64_t globals = 0;  // KeyPattern's
-  // Of every sequence only these query rows see anything: first_query ... end_query - 1.
+  // Of every sequence only these query rows see anything: first_query ... end_query - 1. Of plain
+  // patterns alone.
   std::int64_t first_query = 0;
   std::int64_t end_query = std::numeric_limits<std::int64_t>::max();
 
   std::int64_t query_length() const { return num_positions(queries); }
-  KeyPattern pattern() const { return {window, globals}; }
 };
 
 // document_begins: i32 [num_sequences, length], written: the first position of each position's
@@ -74,23 +68,14 @@ void fill_document_begins(DocumentStarts document_starts, const TensorView& docu
 void restart_positions(const TensorView& positions, const TensorView& document_begins,
                        const TensorView& rotary);
 
-// first, end: i32 [num_sets * num_sequences * query_length], written. document_begins as above,
-// with every position of the queries; empty: attention does not stop at documents.
+// first, end: i32 [num_sets * num_sequences * query_length], written, of places in the pattern's
+// orders (query_order, key_order). document_begins as above, with every position of the queries;
+// empty: attention does not stop at documents.
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
                      const TensorView& first, const TensorView& end);
 
 // Pairs of a query and a key that it sees, over all sequences, for one head.
 double count_pairs(const VisibleKeys& visible, DocumentStarts document_starts = {});
-
-// The positions that at least one of the queries sees when documents are left aside: what must be
-// brought to them.
-std::vector<PositionRange> seen_positions(std::span<const PositionRange> queries,
-                                          const KeyPattern& pattern);
-
-// The positions of a sequence of `length` whose queries see at least one of the keys, likewise:
-// what must be brought to keys.
-std::vector<PositionRange> seeing_positions(std::span<const PositionRange> keys,
-                                            const KeyPattern& pattern, std::int64_t length);
 
 // The plain case: query i of every sequence is at position query_offset + i among the keys and sees
 // those up to its own position; with a window, only the last `window` of them.

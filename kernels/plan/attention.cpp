@@ -48,7 +48,8 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
                        const TensorView& lse) {
   constexpr std::array kinds = {"attention_forward", "attention_forward_window",
                                 "attention_forward_all"};
-  record(q, 4.0 * multiply_adds(shape, ranges), bytes_of({&q, &k, &v, &out, &lse}),
+  const double products = shape.num_distances > 0 ? 6.0 : 4.0;
+  record(q, products * multiply_adds(shape, ranges), bytes_of({&q, &k, &v, &out, &lse}),
          dims_of(shape, ranges), kinds[static_cast<std::size_t>(sight_of(shape, ranges))]);
 }
 
@@ -69,6 +70,7 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
     bytes += bytes_of({&gradients.dq});
     if (gradients.has_dbias()) bytes += bytes_of({&gradients.dbias});
   }
+  if (shape.num_distances > 0) products += 4.0;
   if (gradients.has_dkv()) {
     products += 4.0;
     bytes += bytes_of({&gradients.dk, &gradients.dv});
@@ -85,6 +87,31 @@ void make_distance_bias(const TensorView& values) {
 
 void attention_merge(const TensorView& other, const TensorView& out, const TensorView& lse) {
   record(out, 3.0 * numel(out), bytes_of({&other, &lse}) + 2 * bytes_of({&out, &lse}));
+}
+
+void block_mean(const TensorView& rows, const TensorView& pooled) {
+  record(rows, numel(rows), bytes_of({&rows, &pooled}));
+}
+
+void block_sums(const TensorView& rows, const TensorView& weights, const TensorView& sums) {
+  record(rows, 2.0 * numel(rows) * static_cast<double>(weights.rows()), bytes_of({&rows, &sums}));
+}
+
+// A query with the means of all blocks before it: half of them in the mean.
+void choose_blocks(const BlockQueries& asking, const TensorView& q, const TensorView& pooled_keys,
+                   const TensorView& chosen) {
+  const double blocks =
+      static_cast<double>(pooled_keys.rows()) / static_cast<double>(asking.num_sequences);
+  record(q, blocks * static_cast<double>(q.rows() * pooled_keys.cols()),
+         bytes_of({&q, &pooled_keys, &chosen}));
+}
+
+void sort_choices(const TensorView& chosen) {
+  record(chosen, 0, 5 * bytes_of({&chosen}));
+}
+
+void merge_choices(const TensorView& partial, const TensorView& rows) {
+  record(rows, numel(partial) * 2, bytes_of({&partial, &rows, &rows}));
 }
 
 void attention_sink_forward(const TensorView& out, const TensorView& lse) {

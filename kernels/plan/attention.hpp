@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention/attention.hpp"
+#include "kernels/attention/block_choice.hpp"
 
 namespace switchyard::kernels::plan {
 
@@ -17,6 +18,12 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const AttentionGradients& gradients);
 void make_distance_bias(const TensorView& values);
 void attention_merge(const TensorView& other, const TensorView& out, const TensorView& lse);
+void block_mean(const TensorView& rows, const TensorView& pooled);
+void block_sums(const TensorView& rows, const TensorView& weights, const TensorView& sums);
+void choose_blocks(const BlockQueries& asking, const TensorView& q, const TensorView& pooled_keys,
+                   const TensorView& chosen);
+void sort_choices(const TensorView& chosen);
+void merge_choices(const TensorView& partial, const TensorView& rows);
 void attention_sink_forward(const TensorView& out, const TensorView& lse);
 void attention_sink_backward(const TensorView& lse, const TensorView& delta);
 

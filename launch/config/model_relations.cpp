@@ -35,6 +35,51 @@ void check_heads(RelationChecker& checker, const ModelConfig& model) {
   }
 }
 
+// What of a pattern of blocks counts with another one only, or with none.
+std::string idle_in_pattern(const MixerConfig& mixer) {
+  const MixerConfig defaults;
+  const bool has_blocks = mixer.kind == MixerKind::blocks;
+  const bool is_bigbird = has_blocks && mixer.pattern == BlockPattern::bigbird;
+  const bool is_fixed = has_blocks && mixer.pattern == BlockPattern::fixed;
+  const bool is_hierarchical = mixer.kind == MixerKind::hierarchical;
+  const bool in_blocks = is_bigbird || is_hierarchical;
+  const bool has_summary = is_fixed || mixer.summaries == BlockSummary::linear;
+  const bool is_sparse = has_blocks && mixer.pattern != BlockPattern::bigbird;
+  if (mixer.kind != MixerKind::hierarchical && mixer.summaries != defaults.summaries)
+    return fmt::format(
+        "summaries = {} counts only with kind hierarchical, not with {}; leave it "
+        "out or change the kind",
+        name_of(mixer.summaries), name_of(mixer.kind));
+  const bool has_segments = mixer.kind == MixerKind::segment;
+  if (!has_segments && mixer.gradient != defaults.gradient)
+    return fmt::format(
+        "gradient = {} counts only with kind segment, not with {}; leave it out or "
+        "change the kind",
+        name_of(mixer.gradient), name_of(mixer.kind));
+  if (!has_blocks && mixer.pattern != defaults.pattern)
+    return fmt::format(
+        "pattern = {} counts only with kind blocks, not with {}; leave it out or "
+        "change the kind",
+        name_of(mixer.pattern), name_of(mixer.kind));
+  const char* const of_either = "kind hierarchical, or blocks and pattern bigbird";
+  const char* const of_bigbird = "kind blocks and pattern bigbird";
+  for (const auto& [name, value, idle, counts, where] :
+       {std::tuple{"block", mixer.block, defaults.block, in_blocks, of_either},
+        {"window_blocks", mixer.window_blocks, defaults.window_blocks, in_blocks, of_either},
+        {"global_blocks", mixer.global_blocks, defaults.global_blocks, is_bigbird, of_bigbird},
+        {"random_blocks", mixer.random_blocks, defaults.random_blocks, is_bigbird, of_bigbird},
+        {"stride", mixer.stride, defaults.stride, is_sparse,
+         "kind blocks and pattern fixed or strided"},
+        {"summary", mixer.summary, defaults.summary, has_summary,
+         "kind blocks and pattern fixed, or linear summaries"},
+        {"length", mixer.length, defaults.length, has_segments, "kind segment"},
+        {"memory", mixer.memory, defaults.memory, has_segments, "kind segment"},
+        {"selected", mixer.selected, defaults.selected, is_hierarchical, "kind hierarchical"}})
+    if (value != idle && !counts)
+      return fmt::format("{} = {} counts only with {}; leave it out", name, value, where);
+  return {};
+}
+
 // What of an entry of model.mixer counts with other kinds only.
 std::string idle_value(const MixerConfig& mixer) {
   const auto counts_with = [&](std::string_view value, std::string_view kinds) {
@@ -47,6 +92,7 @@ std::string idle_value(const MixerConfig& mixer) {
     return counts_with(fmt::format("globals = {}", mixer.globals), "kind window");
   if (mixer.kind != MixerKind::window && mixer.ramp != 0)
     return counts_with(fmt::format("ramp = {}", mixer.ramp), "kind window");
+  if (const std::string idle = idle_in_pattern(mixer); !idle.empty()) return idle;
   if (mixer.ramp == 0 && mixer.span_weight != 0)
     return fmt::format("span_weight = {} counts only with a ramp; leave it out or set ramp",
                        mixer.span_weight);
@@ -56,9 +102,9 @@ std::string idle_value(const MixerConfig& mixer) {
         "leave one of them out",
         mixer.ramp, mixer.globals);
   if (!mixer.is_attention() && mixer.sinks != 0)
-    return counts_with(fmt::format("sinks = {}", mixer.sinks), "kind full or window");
+    return counts_with(fmt::format("sinks = {}", mixer.sinks), "attention");
   if (!mixer.is_attention() && mixer.slots != 0)
-    return counts_with(fmt::format("slots = {}", mixer.slots), "kind full or window");
+    return counts_with(fmt::format("slots = {}", mixer.slots), "attention");
   if (mixer.kind != MixerKind::linear && mixer.features != LinearFeatures::elu)
     return counts_with(fmt::format("features = {}", name_of(mixer.features)), "kind linear");
   if (mixer.features != LinearFeatures::performer)
@@ -90,6 +136,29 @@ std::string idle_value(const MixerConfig& mixer) {
                                           {"value_width", mixer.value_width, defaults.value_width},
                                           {"chunk", mixer.chunk, defaults.chunk}})
     if (value != idle) return counts_with(fmt::format("{} = {}", name, value), "a recurrence");
+  return {};
+}
+
+// Of a pattern of blocks.
+std::string wrong_blocks(const MixerConfig& mixer, const ModelConfig& model) {
+  if (mixer.kind == MixerKind::hierarchical)
+    return mixer.selected == 0 && mixer.summaries == BlockSummary::none
+               ? "kind hierarchical needs selected blocks or summaries; set one of them, or write "
+                 "kind window"
+               : "";
+  if (mixer.kind != MixerKind::blocks) return {};
+  const bool is_fixed = mixer.pattern == BlockPattern::fixed;
+  if (is_fixed && mixer.summary > mixer.stride)
+    return fmt::format("summary = {} is more than the {} tokens of a block (stride); lower it",
+                       mixer.summary, mixer.stride);
+  if (mixer.pattern == BlockPattern::strided && model.has_distance_keys())
+    return "pattern strided brings tokens of equal distances apart, and position xl needs them "
+           "side by side; choose another pattern, or another model.position";
+  if (mixer.pattern == BlockPattern::strided && model.num_kv_heads % 2 != 0)
+    return fmt::format(
+        "pattern strided lets the two halves of the heads see differently, and num_kv_heads = {} "
+        "is odd; make it even, or choose pattern fixed",
+        model.num_kv_heads);
   return {};
 }
 
@@ -128,7 +197,10 @@ void check_mixers(RelationChecker& checker, const ModelConfig& model) {
                     fmt::format("{}kind window needs a window of at least 1 token", entry));
     if (const std::string idle = idle_value(mixer); !idle.empty())
       checker.blame({"model.mixer"}, entry + idle);
-    else if (!mixer.is_attention() && knows_heads)
+    else if (mixer.has_blocks() && checker.knows({"model.num_kv_heads", "model.position.kind"})) {
+      if (const std::string wrong = wrong_blocks(mixer, model); !wrong.empty())
+        checker.blame({"model.mixer", "model.num_kv_heads"}, entry + wrong);
+    } else if (!mixer.is_attention() && knows_heads)
       if (const std::string wrong = wrong_sizes(mixer, model); !wrong.empty())
         checker.blame({"model.mixer", "model.num_heads", "model.head_dim", "model.position.kind"},
                       entry + wrong);
@@ -203,13 +275,21 @@ void check_positions(RelationChecker& checker, const ModelConfig& model) {
     checker.blame({"model.position.kind", "model.mixer"},
                   "learned spans (ramp) and relative positions both learn by distance, and scores "
                   "take one of them; leave ramp out, or choose another model.position");
-  if (checker.knows({"model.hidden"}) && model.position.kind == PositionKind::sinusoidal &&
-      model.hidden % 2 != 0)
+  if (checker.knows({"model.mixer"}) && model.scores_distances() && model.has_hierarchical())
+    checker.blame(
+        {"model.position.kind", "model.mixer"},
+        fmt::format("model.position {} goes by the distance of a token, and the summary of "
+                    "a block has none; write mixers of another kind, or another "
+                    "model.position",
+                    name_of(model.position.kind)));
+  const bool has_sines =
+      model.position.kind == PositionKind::sinusoidal || model.has_distance_keys();
+  if (checker.knows({"model.hidden"}) && has_sines && model.hidden % 2 != 0)
     checker.blame(
         {"model.position.kind", "model.hidden"},
-        fmt::format("hidden = {} is odd, and sinusoidal positions are pairs of a sine and "
-                    "a cosine; make it even, or choose another model.position",
-                    model.hidden));
+        fmt::format("hidden = {} is odd, and {} positions are pairs of a sine and a cosine; make "
+                    "it even, or choose another model.position",
+                    model.hidden, name_of(model.position.kind)));
 }
 
 void check_rope_scaling(RelationChecker& checker, const ModelConfig& model) {

@@ -61,6 +61,7 @@ inline Range rate() {
 // Keys of the sections that describe the model and what it reads.
 void add_data(std::vector<Key>& keys);
 void add_model(std::vector<Key>& keys);
+void add_mixer(std::vector<Key>& keys);  // of add_model
 void add_experts(std::vector<Key>& keys);
 
 // Keys of the sections of what a run does beside its steps.

@@ -6,125 +6,6 @@
 namespace switchyard {
 namespace {
 
-constexpr auto mixer_of = &ModelConfig::mixer;
-
-// Of one entry of model.mixer; the fields reach the first.
-template <auto member>
-Field mixer_field() {
-  return field_at(
-      [](Config& config) -> decltype(auto) { return ((config.model.*mixer_of).front().*member); });
-}
-
-std::span<const Key> mixer_keys() {
-  using C = MixerConfig;
-  static const std::vector<Key> keys = {
-      {.section = "model",
-       .name = "kind",
-       .field = mixer_field<&C::kind>(),
-       .description = "Attention, or a recurrence."},
-      {.section = "model",
-       .name = "window",
-       .field = mixer_field<&C::window>(),
-       .unit = "tokens",
-       .range = from(0, most_tokens),
-       .description = "Tokens that a token of a window layer attends to, itself included."},
-      {.section = "model",
-       .name = "globals",
-       .field = mixer_field<&C::globals>(),
-       .unit = "tokens",
-       .range = from(0, most_tokens),
-       .description = "First tokens of a document that all later ones of a window layer see."},
-      {.section = "model",
-       .name = "sinks",
-       .field = mixer_field<&C::sinks>(),
-       .unit = "logits",
-       .range = from(0, 1024),
-       .description = "Learned logits of each head that take a share of the softmax."},
-      {.section = "model",
-       .name = "slots",
-       .field = mixer_field<&C::slots>(),
-       .unit = "slots",
-       .range = from(0, 65'536),
-       .description = "Learned keys and values of attention that every token sees (persistent "
-                      "memory)."},
-      {.section = "model",
-       .name = "ramp",
-       .field = mixer_field<&C::ramp>(),
-       .unit = "tokens",
-       .range = from(0, most_tokens),
-       .description = "Of a window whose heads learn their span (adaptive span): tokens over which "
-                      "the edge fades; 0: every head sees the whole window."},
-      {.section = "model",
-       .name = "span_weight",
-       .field = mixer_field<&C::span_weight>(),
-       .range = from(0, 1),
-       .description = "With `ramp`: the penalty for each token of the mean span of the heads."},
-      {.section = "model",
-       .name = "conv",
-       .field = mixer_field<&C::conv>(),
-       .unit = "taps",
-       .range = from(0, 64),
-       .description = "Taps of a causal convolution over queries, keys and values; 0: none."},
-      {.section = "model",
-       .name = "heads",
-       .field = mixer_field<&C::heads>(),
-       .unit = "heads",
-       .range = from(0, 10'000),
-       .description = "Heads of a recurrence; 0: `num_heads`."},
-      {.section = "model",
-       .name = "groups",
-       .field = mixer_field<&C::groups>(),
-       .unit = "heads",
-       .range = from(0, 10'000),
-       .description = "Heads of queries and keys; 0: as many as of values, of `ssd` 1."},
-      {.section = "model",
-       .name = "key_width",
-       .field = mixer_field<&C::key_width>(),
-       .unit = "elements",
-       .range = from(0, 1'024),
-       .description = "Width of queries and keys of a head (Mamba's state); 0: `head_dim`."},
-      {.section = "model",
-       .name = "value_width",
-       .field = mixer_field<&C::value_width>(),
-       .unit = "elements",
-       .range = from(0, 1'024),
-       .description = "Width of values of a head; 0: `head_dim`."},
-      {.section = "model",
-       .name = "chunk",
-       .field = mixer_field<&C::chunk>(),
-       .unit = "tokens",
-       .range = from(1, 1'024),
-       .description = "Tokens of a recurrence that are computed together."},
-      {.section = "model",
-       .name = "negative_eigenvalues",
-       .field = mixer_field<&C::negative_eigenvalues>(),
-       .description = "Of the delta rule: betas go up to 2."},
-      {.section = "model",
-       .name = "features",
-       .field = mixer_field<&C::features>(),
-       .description = "Of `linear`: what queries and keys become, elu + 1, the second Taylor "
-                      "polynomial of the exponential, or random features of it (`performer`)."},
-      {.section = "model",
-       .name = "num_features",
-       .field = mixer_field<&C::num_features>(),
-       .range = from(0, 65'536),
-       .description = "Random features of a head; 0: four times `key_width`."},
-      {.section = "model",
-       .name = "feature_seed",
-       .field = mixer_field<&C::feature_seed>(),
-       .range = from(0, 1'000'000'000),
-       .description = "Which random features: they are drawn once and not trained."},
-      {.section = "model",
-       .name = "segment",
-       .field = mixer_field<&C::segment>(),
-       .unit = "tokens",
-       .range = from(0, 65'536),
-       .description = "Of `infini`: tokens that attend to each other; those before are a memory of "
-                      "fixed size."},
-  };
-  return keys;
-}
-
 void add_rope_scaling(std::vector<Key>& keys) {
   using C = RopeScalingConfig;
   constexpr auto s = &Config::model;
@@ -335,7 +216,8 @@ void add_model(std::vector<Key>& keys) {
                       "positions is added to the embedding; `sinusoidal`, one of sines and cosines "
                       "is; `alibi`, scores of attention are lowered by distance, at a rate of each "
                       "head; `relative`, each head of each layer adds to them a learned number by "
-                      "bucket of distance (T5); `none`, from the causal mask alone."});
+                      "bucket of distance (T5); `xl`, queries meet a key of each distance, too "
+                      "(Transformer-XL); `none`, from the causal mask alone."});
   keys.push_back({.section = "model",
                   .name = "position.buckets",
                   .field = field<s, &ModelConfig::position, &PositionConfig::buckets>(),
@@ -350,22 +232,7 @@ void add_model(std::vector<Key>& keys) {
                   .range = from(2, most_tokens),
                   .description = "Of `relative`: the other buckets grow up to this distance; what "
                                  "is farther shares the last."});
-  keys.push_back(
-      {.section = "model",
-       .name = "mixer",
-       .field = field<s, mixer_of>(),
-       .elements = mixer_keys(),
-       .description =
-           "How the layers let tokens learn of each other (docs/mixers.md): one entry, "
-           "or a list that is repeated over the layers. `kind`: attention to all tokens "
-           "before (`full`) or to the last `window` tokens, the token itself included "
-           "(`window`) and the first `globals` of the document, with `sinks`, learned logits of "
-           "each head that take a share of "
-           "the softmax; or a recurrence with a state of fixed size: linear attention "
-           "(`linear`), `retention`, `lightning`, Mamba-2 (`ssd`), DeltaNet (`delta`), "
-           "gated DeltaNet (`gated_delta`), with `heads` of `key_width` and "
-           "`value_width`, `groups` of them sharing queries and keys. All kinds may have "
-           "a convolution of `conv` taps in front. `model.attention` is its old name."});
+  add_mixer(keys);
   keys.push_back({.section = "model",
                   .name = "qkv_bias",
                   .field = field<s, &C::qkv_bias>(),

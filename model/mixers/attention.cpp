@@ -16,16 +16,8 @@ namespace switchyard {
 
 namespace {
 
-std::int64_t query_cols(const ModelConfig& model) {
-  return model.num_heads * model.effective_head_dim();
-}
-
-std::int64_t key_cols(const ModelConfig& model) {
-  return model.num_kv_heads * model.effective_head_dim();
-}
-
 std::int64_t qkv_cols(const ModelConfig& model) {
-  return query_cols(model) + 2 * key_cols(model);
+  return model.query_cols() + 2 * model.key_cols();
 }
 
 // Of each head: 2^{-8 h / A} for h = 1 ... A if A is a power of two; else those of the power below,
@@ -51,18 +43,7 @@ std::int64_t num_bias_parameters(const ModelConfig& model, const MixerConfig& at
   return model.position.kind == PositionKind::relative ? model.position.buckets : 0;
 }
 
-kernels::AttentionShape attention_shape(const ModelConfig& model, std::int64_t num_sequences,
-                                        std::int64_t query_length, std::int64_t key_length) {
-  kernels::AttentionShape shape;
-  shape.num_sequences = num_sequences;
-  shape.query_length = query_length;
-  shape.key_length = key_length;
-  shape.num_heads = model.num_heads;
-  shape.num_kv_heads = model.num_kv_heads;
-  shape.head_dim = model.effective_head_dim();
-  shape.scale = attention_scale(model);
-  return shape;
-}
+}  // namespace
 
 AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& attention,
                                std::int64_t num_sequences) {
@@ -74,27 +55,43 @@ AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& atte
           .slopes = alibi_slopes(model),
           .bias_parameters = attention.ramp > 0 ? AdaptiveSpan::parameters(attention)
                                                 : RelativeBias::buckets(model),
-          .num_bias_parameters = num_bias_parameters(model, attention)};
+          .num_bias_parameters = num_bias_parameters(model, attention),
+          .num_distances = model.has_distance_keys() ? model.sequence_length : 0};
 }
 
-// Of the model's layers, each once.
-std::vector<kernels::KeyPattern> patterns_of(const ModelConfig& model) {
+namespace {
+
+// Of a layer whose queries see their segment and a memory before it: one of them.
+kernels::KeyPattern own_segment(const MixerConfig& attention) {
+  kernels::KeyPattern pattern(attention.length);
+  pattern.block = attention.length;
+  return pattern;
+}
+kernels::KeyPattern memory_of_segment(kernels::KeyPattern pattern) {
+  pattern.before_block = true;
+  return pattern;
+}
+
+}  // namespace
+
+std::vector<kernels::KeyPattern> attention_patterns(const ModelConfig& model) {
   std::vector<kernels::KeyPattern> patterns;
+  const auto add = [&](const kernels::KeyPattern& pattern) {
+    if (std::ranges::find(patterns, pattern) == patterns.end()) patterns.push_back(pattern);
+  };
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
-    if (!model.mixer_of_layer(layer).is_attention()) continue;
-    const kernels::KeyPattern pattern = model.mixer_of_layer(layer).pattern();
-    if (std::find(patterns.begin(), patterns.end(), pattern) == patterns.end())
-      patterns.push_back(pattern);
+    const MixerConfig& mixer = model.mixer_of_layer(layer);
+    if (!mixer.is_attention()) continue;
+    const kernels::KeyPattern pattern = mixer.key_pattern(layer);
+    add(pattern);
+    if (!mixer.stops_gradient()) continue;
+    add(own_segment(mixer));
+    add(memory_of_segment(pattern));
   }
   return patterns;
 }
 
-Tensor make_workspace(Device& device, const kernels::AttentionShape& shape, DType compute) {
-  return {device,
-          Purpose::workspace,
-          DType::u8,
-          {kernels::attention_workspace_bytes(shape, compute, device.target())}};
-}
+namespace {
 
 // Keys of the configuration that decide the shapes of the weights.
 constexpr const char* shape_keys =
@@ -105,6 +102,8 @@ std::string kind_of(const MixerConfig& attention) {
   std::string kind = "attention";
   if (attention.conv > 0) kind += "_conv" + std::to_string(attention.conv);
   if (attention.ramp > 0) kind += "_span" + std::to_string(attention.window);
+  if (attention.selected > 0) kind += "_selected" + std::to_string(attention.selected);
+  if (attention.stops_gradient()) kind += "_segments";
   if (attention.slots > 0) kind += "_slots" + std::to_string(attention.slots);
   return kind;
 }
@@ -121,6 +120,7 @@ void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
   visit_tensor(visit, "out", out);
   visit_tensor(visit, "lse", lse);
   if (!halo.empty()) visit_tensor(visit, "halo", halo);
+  if (!chosen.empty()) visit_tensor(visit, "chosen", chosen);
 }
 
 void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
@@ -134,15 +134,17 @@ AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelCo
                                  const MixerConfig& mixer, DType compute,
                                  std::int64_t num_sequences, const SequenceSplit& split)
     : attention(device, mesh, attention_sizes(model, mixer, num_sequences), compute, split,
-                patterns_of(model)) {
+                attention_patterns(model)) {
   const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
   dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
-  dout = Tensor(device, Purpose::workspace, compute, {num_tokens, query_cols(model)});
+  dout = Tensor(device, Purpose::workspace, compute, {num_tokens, model.query_cols()});
   if (const std::int64_t parameters = num_bias_parameters(model, mixer); parameters > 0) {
     d_bias =
         Tensor(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads * parameters});
     bias_ones = RowBias::make_ones(device, num_tokens, DType::f32);
   }
+  if (mixer.stops_gradient())
+    dq_of_memory = Tensor(device, Purpose::workspace, compute, {num_tokens, model.query_cols()});
   if (model.qkv_bias || model.output_bias) ones = RowBias::make_ones(device, num_tokens, compute);
   if (mixer.conv > 0)
     conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), mixer.conv);
@@ -153,31 +155,15 @@ void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_sta
   if (conv) conv->document_starts.assign(document_starts.begin(), document_starts.end());
 }
 
-AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& model,
-                                             const kernels::KeyPattern& pattern, std::int64_t conv,
-                                             DType compute, std::int64_t num_tokens,
-                                             std::int64_t max_length,
-                                             const std::optional<QueryKeyNorm>& query_key_norm)
-    : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
-      out(device, Purpose::workspace, compute, {num_tokens, query_cols(model)}),
-      lse(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads}),
-      first_keys(device, Purpose::workspace, DType::i32, {pattern.num_sets() * num_tokens}),
-      end_keys(device, Purpose::workspace, DType::i32, {pattern.num_sets() * num_tokens}),
-      workspace(
-          make_workspace(device, attention_shape(model, 1, num_tokens, max_length), compute)) {
-  if (query_key_norm) norm = query_key_norm->make_derived(num_tokens, compute, Purpose::workspace);
-  if (conv == 0) return;
-  projected = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
-  rows = Tensor(device, Purpose::workspace, compute, {conv - 1 + num_tokens, qkv_cols(model)});
-}
-
 AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
                                const ModelConfig& model, const MixerConfig& attention,
-                               DType compute)
+                               DType compute, std::int64_t layer)
     : device_(store.device()),
       mesh_(store.mesh()),
       model_(model),
-      pattern_(attention.pattern()),
+      pattern_(attention.key_pattern(layer)),
+      own_(own_segment(attention)),
+      memory_(memory_of_segment(pattern_)),
       slopes_(alibi_slopes(model)),
       config_(attention),
       conv_width_(attention.conv),
@@ -185,7 +171,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       compute_(compute),
       qkv_(store.add(weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden},
                                  shape_keys, model.initial_std))),
-      output_(store.add(weight_spec(prefix + ".output.weight", {model.hidden, query_cols(model)},
+      output_(store.add(weight_spec(prefix + ".output.weight", {model.hidden, model.query_cols()},
                                     shape_keys, residual_std(model)))),
       sinks_(attention.sinks == 0
                  ? nullptr
@@ -194,7 +180,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       output_bias_(
           make_bias(store, model.output_bias, prefix + ".output.bias", model.hidden, compute)),
       packed_qkv_(store.device(), qkv_cols(model), model.hidden, compute),
-      packed_output_(store.device(), model.hidden, query_cols(model), compute) {
+      packed_output_(store.device(), model.hidden, model.query_cols(), compute) {
   expect(model.num_kv_heads > 0 && model.num_heads % model.num_kv_heads == 0,
          "a num_heads that is a multiple of num_kv_heads");
   expect(model.effective_head_dim() > 0 &&
@@ -206,6 +192,8 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
     span_.emplace(store, prefix, model, attention);
   else if (model.position.kind == PositionKind::relative)
     relative_.emplace(store, prefix, model);
+  if (model.has_distance_keys()) distances_.emplace(store, prefix, model, compute);
+  if (attention.summaries == BlockSummary::linear) summaries_.emplace(store, prefix, attention);
   if (attention.slots > 0) slots_.emplace(store, prefix, model, attention.slots, compute);
 }
 
@@ -213,8 +201,11 @@ std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
                                                         std::int64_t num_sequences) const {
   auto saved = std::make_unique<Saved>();
   if (conv_width_ > 1) saved->halo = conv_->make_halo(compute_, num_sequences);
-  saved->out = Tensor(device_, Purpose::activation, compute_, {num_tokens, query_cols(model_)});
+  saved->out = Tensor(device_, Purpose::activation, compute_, {num_tokens, model_.query_cols()});
   saved->lse = Tensor(device_, Purpose::activation, DType::f32, {num_tokens, model_.num_heads});
+  if (pattern_.chosen_blocks > 0)
+    saved->chosen = Tensor(device_, Purpose::activation, DType::i32,
+                           {num_tokens, model_.num_kv_heads * pattern_.chosen_blocks});
   return saved;
 }
 
@@ -236,25 +227,12 @@ std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequ
   auto scratch =
       std::make_unique<Scratch>(device_, mesh_, model_, config_, compute_, num_sequences, split);
   if (slots_) scratch->slots = slots_->make_scratch(scratch->dqkv->rows(), true);
+  if (distances_) scratch->distances = distances_->make_scratch(scratch->dqkv->rows(), true);
   if (norm_) {
     scratch->d_normed = Tensor(device_, Purpose::workspace, compute_,
-                               {scratch->dqkv->rows(), query_cols(model_) + key_cols(model_)});
+                               {scratch->dqkv->rows(), model_.query_cols() + model_.key_cols()});
     scratch->norm_workspace = norm_->make_workspace();
   }
-  return scratch;
-}
-
-std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
-                                                       std::int64_t max_new_tokens) const {
-  return std::make_unique<Cache>(device_, model_, pattern_, conv_width_, compute_, max_length,
-                                 max_new_tokens);
-}
-
-std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
-                                                                  std::int64_t max_length) const {
-  auto scratch = std::make_unique<ExtendScratch>(device_, model_, pattern_, conv_width_, compute_,
-                                                 num_tokens, max_length, norm_);
-  if (slots_) scratch->slots = slots_->make_scratch(num_tokens, false);
   return scratch;
 }
 
@@ -266,11 +244,12 @@ void AttentionMixer::pack_weights() {
   if (relative_) relative_->pack_weights();
   if (span_) span_->pack_weights();
   if (slots_) slots_->pack_weights();
+  if (distances_) distances_->pack_weights();
 }
 
 AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
-  const std::int64_t k_begin = query_cols(model_);
-  const std::int64_t v_begin = k_begin + key_cols(model_);
+  const std::int64_t k_begin = model_.query_cols();
+  const std::int64_t v_begin = k_begin + model_.key_cols();
   return {qkv.slice_cols(0, k_begin), qkv.slice_cols(k_begin, v_begin),
           qkv.slice_cols(v_begin, qkv_cols(model_)), qkv.slice_cols(0, v_begin)};
 }
@@ -285,6 +264,15 @@ void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
 kernels::DistanceBias AttentionMixer::bias() const {
   if (span_) return span_->bias();
   return relative_ ? relative_->bias() : kernels::DistanceBias{};
+}
+
+AttentionInputs AttentionMixer::inputs_of(const Heads& heads, const Saved& saved,
+                                          const Scratch& scratch) const {
+  AttentionInputs inputs{heads.q, heads.k, heads.v, bias().values};
+  if (!saved.chosen.empty()) inputs.chosen = saved.chosen;
+  if (distances_) distances_->put_queries(inputs, scratch.distances);
+  if (summaries_) summaries_->put_weights(inputs);
+  return inputs;
 }
 
 void AttentionMixer::project(const TensorView& x, const TensorView& projected) const {
@@ -314,9 +302,8 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   project(x, projected_in(derived));
   if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
   norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
-  scratch.attention.forward(
-      pattern_, sinks(), heads.q, heads.k, heads.v, saved.out, saved.lse,
-      [&context] { context.poll(); }, bias().values);
+  scratch.attention.forward(pattern_, sinks(), inputs_of(heads, saved, scratch), saved.out,
+                            saved.lse, [&context] { context.poll(); });
   if (slots_) slots_->forward(heads.q, saved.out, saved.lse, scratch.slots, context);
   context.poll();
   project_output(saved.out, y);
@@ -336,33 +323,41 @@ void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
   project_output(saved.out, y);
 }
 
-void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
-                              const MixerRecord& saved_record, const MixerRecord& derived_record,
-                              const LayerContext& context) const {
-  const auto& saved = dynamic_cast<const Saved&>(saved_record);
-  const auto& derived = dynamic_cast<const Derived&>(derived_record);
+void AttentionMixer::backward_of_attention(const kernels::KeyPattern& pattern, bool with_sinks,
+                                           const Saved& saved, const Derived& derived,
+                                           const LayerContext& context) const {
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
-  const Heads gradients = heads_of(scratch.dqkv);
-  // Of queries and keys as they were turned: behind the norm, if there is one.
-  const TensorView turned = norm_ ? scratch.d_normed.view() : gradients.rotated;
-  const std::int64_t keys_begin = query_cols(model_);
-  kernels::linear_backward_weight(dy, saved.out, output_.gradient_sum());
-  context.gradient_ready(output_);
-  if (output_bias_) output_bias_->backward(dy, scratch.ones, context.pass);
-  kernels::linear_backward_input(dy, packed_output_, scratch.dout);
-  context.poll();
-  scratch.attention.backward(
-      pattern_, sinks(), sinks_ == nullptr ? TensorView{} : sinks_->gradient_sum(), heads.q,
-      heads.k, heads.v, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
-      turned.slice_cols(keys_begin, turned.cols()), gradients.v, [&context] { context.poll(); },
-      bias().values, scratch.d_bias.empty() ? TensorView{} : scratch.d_bias.view());
-  if (sinks_ != nullptr) context.gradient_ready(*sinks_);
+  const TensorView turned = turned_gradients(scratch);
+  const std::int64_t keys_begin = model_.query_cols();
+  with_sinks = with_sinks && sinks_ != nullptr;
+  if (distances_) kernels::fill_zero(scratch.distances.d_keys);
+  AttentionRowGradients gradients{turned.slice_cols(0, keys_begin),
+                                  turned.slice_cols(keys_begin, turned.cols()),
+                                  heads_of(scratch.dqkv).v};
+  if (!scratch.d_bias.empty()) gradients.bias = scratch.d_bias;
+  if (distances_) {
+    gradients.distance_queries = scratch.distances.d_distance_queries;
+    gradients.distance_keys = scratch.distances.d_keys;
+  }
+  if (summaries_) summaries_->put_gradients(gradients);
+  scratch.attention.backward(pattern, with_sinks ? sinks() : TensorView{},
+                             with_sinks ? sinks_->gradient_sum() : TensorView{},
+                             inputs_of(heads, saved, scratch), saved.out, saved.lse, scratch.dout,
+                             gradients, [&context] { context.poll(); });
+  if (distances_)
+    distances_->backward(turned.slice_cols(0, keys_begin), scratch.distances, context.pass);
+  if (summaries_) summaries_->report_ready(context.pass);
   if (relative_) relative_->backward(scratch.d_bias, scratch.bias_ones, context.pass);
   if (span_) span_->backward(scratch.d_bias, scratch.bias_ones, context.pass);
-  if (slots_)
-    slots_->backward(heads.q, saved.out, saved.lse, scratch.dout, turned.slice_cols(0, keys_begin),
-                     scratch.slots, context);
+}
+
+void AttentionMixer::backward_to_projection(const TensorView& x, const Saved& saved,
+                                            const Derived& derived,
+                                            const LayerContext& context) const {
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
+  const TensorView turned = turned_gradients(scratch);
+  const Heads gradients = heads_of(scratch.dqkv);
   turn(turned, kernels::Rotation::backward, context);
   if (!derived.inside.empty()) {
     kernels::clip_backward(turned, derived.inside->slice_cols(0, turned.cols()));
@@ -378,46 +373,44 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   if (qkv_bias_) qkv_bias_->backward(scratch.dqkv, scratch.ones, context.pass);
   kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient_sum());
   context.gradient_ready(qkv_);
-  kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
 }
 
-void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64_t num_cached,
-                            MixerCache& any_cache, const LayerContext& context) const {
-  auto& cache = dynamic_cast<Cache&>(any_cache);
-  auto& scratch = dynamic_cast<ExtendScratch&>(context.scratch);
-  const std::int64_t num_tokens = x.rows();
-  cache.make_room(num_cached, num_tokens);
-  const std::int64_t offset = num_cached - cache.num_gone();  // rows of the cache in use
-  const std::int64_t length = offset + num_tokens;
-  const Heads heads = heads_of(scratch.qkv);
-  project(x, conv_ ? scratch.projected : scratch.qkv);
-  if (conv_)
-    conv_->extend(scratch.projected, scratch.qkv, cache.last_rows(), scratch.rows, num_cached);
-  norm_and_turn(scratch.qkv, scratch.norm, TensorView{}, context);
-  kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
-  kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
-  const PositionRange of_queries{num_cached, num_tokens};
-  const std::vector<PositionRange> of_keys = cache.positions(length);
-  const kernels::VisibleKeys visible{.queries = {&of_queries, 1},
-                                     .keys = of_keys,
-                                     .window = pattern_.window,
-                                     .globals = pattern_.globals};
-  kernels::fill_key_ranges(visible, {}, scratch.first_keys, scratch.end_keys);
-  const kernels::KeyRanges key_ranges{scratch.first_keys, scratch.end_keys,
-                                      kernels::count_pairs(visible), pattern_.num_sets()};
-  kernels::AttentionShape shape = attention_shape(model_, 1, num_tokens, length);
-  shape.slopes = slopes_;
-  shape.bias = bias();
-  shape.bias.num_parameters = 0;  // of gradients only
-  shape.query_positions = {&of_queries, 1};
-  shape.key_positions = of_keys;
-  kernels::attention_forward(shape, heads.q, cache.keys()->slice_rows(0, length),
-                             cache.values()->slice_rows(0, length), key_ranges, scratch.out,
-                             scratch.lse, kernels::Merge::replace, scratch.workspace);
-  if (sinks_ != nullptr)
-    kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);
-  if (slots_) slots_->forward(heads.q, scratch.out, scratch.lse, scratch.slots, context);
-  project_output(scratch.out, y);
+// In a pass that tells nobody of gradients: the segment's own share of them follows.
+void AttentionMixer::learn_of_memory(const TensorView& x, const Saved& saved,
+                                     const Derived& derived, const LayerContext& context) const {
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
+  Pass untold = context.pass;
+  untold.sync = nullptr;
+  const LayerContext quiet{untold, context.layer, context.rope, scratch};
+  backward_of_attention(memory_, false, saved, derived, quiet);
+  const TensorView dq = turned_gradients(scratch).slice_cols(0, model_.query_cols());
+  kernels::copy(dq, scratch.dq_of_memory);
+  kernels::fill_zero(dq);
+  backward_to_projection(x, saved, derived, quiet);
+}
+
+void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const TensorView& dx,
+                              const MixerRecord& saved_record, const MixerRecord& derived_record,
+                              const LayerContext& context) const {
+  const auto& saved = dynamic_cast<const Saved&>(saved_record);
+  const auto& derived = dynamic_cast<const Derived&>(derived_record);
+  auto& scratch = dynamic_cast<Scratch&>(context.scratch);
+  kernels::linear_backward_weight(dy, saved.out, output_.gradient_sum());
+  context.gradient_ready(output_);
+  if (output_bias_) output_bias_->backward(dy, scratch.ones, context.pass);
+  kernels::linear_backward_input(dy, packed_output_, scratch.dout);
+  context.poll();
+  const TensorView dq = turned_gradients(scratch).slice_cols(0, model_.query_cols());
+  const bool stops = config_.stops_gradient();
+  if (stops) learn_of_memory(x, saved, derived, context);
+  backward_of_attention(stops ? own_ : pattern_, true, saved, derived, context);
+  if (stops) kernels::add(dq, scratch.dq_of_memory, dq);
+  if (sinks_ != nullptr) context.gradient_ready(*sinks_);
+  if (slots_)
+    slots_->backward(heads_of(derived.qkv).q, saved.out, saved.lse, scratch.dout, dq, scratch.slots,
+                     context);
+  backward_to_projection(x, saved, derived, context);
+  kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
 }
 
 }  // namespace switchyard

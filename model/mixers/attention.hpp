@@ -21,22 +21,33 @@
 #include "kernels/products/linear.hpp"
 #include "model/config.hpp"
 #include "model/mixers/adaptive_span.hpp"
+#include "model/mixers/block_summaries.hpp"
 #include "model/mixers/causal_convolution.hpp"
+#include "model/mixers/distance_keys.hpp"
 #include "model/mixers/memory_slots.hpp"
 #include "model/mixers/query_key_norm.hpp"
 #include "model/mixers/relative_bias.hpp"
 #include "model/sequence_mixer.hpp"
+#include "parallel/context/block_attention.hpp"
 #include "parallel/context/context_attention.hpp"
 #include "parallel/parameter.hpp"
 
 namespace switchyard {
 
+// Of the layer's attention over so many sequences on one rank.
+AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& attention,
+                               std::int64_t num_sequences);
+
+// Those that layers of the model ask for, each once.
+std::vector<kernels::KeyPattern> attention_patterns(const ModelConfig& model);
+
 class AttentionMixer final : public SequenceMixer {
  public:
   struct Saved final : MixerRecord {
-    Tensor out;   // [T, A D]: of the attention, before Wout
-    Tensor lse;   // f32 [T, A]
-    Tensor halo;  // rows before this rank's runs, of the convolution; if there is one, and split
+    Tensor out;     // [T, A D]: of the attention, before Wout
+    Tensor lse;     // f32 [T, A]
+    Tensor halo;    // rows before this rank's runs, of the convolution; if there is one, and split
+    Tensor chosen;  // i32 [T, G t]: blocks that each query chose; of hierarchical attention
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
@@ -56,14 +67,16 @@ class AttentionMixer final : public SequenceMixer {
 
     ContextAttention attention;
     std::optional<CausalConvolution::Scratch> conv;
-    MemorySlots::Scratch slots;  // only with some
-    Tensor dqkv;                 // [T, (A + 2 G) D]
-    Tensor dout;                 // [T, A D]
-    Tensor ones;                 // of biases; only with some
-    Tensor d_bias;               // f32 [T, A U]: only with numbers learned by distance
-    Tensor bias_ones;            // f32 [T, 1]: likewise
-    Tensor d_normed;             // [T, (A + G) D]: only with a norm
-    Tensor norm_workspace;       // likewise
+    MemorySlots::Scratch slots;       // only with some
+    DistanceKeys::Scratch distances;  // only with keys of distances
+    Tensor dqkv;                      // [T, (A + 2 G) D]
+    Tensor dout;                      // [T, A D]
+    Tensor dq_of_memory;              // [T, A D]: only where gradients stop at segments
+    Tensor ones;                      // of biases; only with some
+    Tensor d_bias;                    // f32 [T, A U]: only with numbers learned by distance
+    Tensor bias_ones;                 // f32 [T, 1]: likewise
+    Tensor d_normed;                  // [T, (A + G) D]: only with a norm
+    Tensor norm_workspace;            // likewise
   };
   // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
   // window may still show and of the first that are global, so that its size is bounded however
@@ -92,28 +105,37 @@ class AttentionMixer final : public SequenceMixer {
     Tensor values_;              // [rows, G D]
     Tensor last_rows_;           // [w - 1, (A + 2 G) D]: the last before the convolution
   };
-  // Buffers for `num_tokens` new tokens of a sequence of at most max_length.
+  // Buffers for `num_tokens` new tokens of a sequence of at most max_length, for layers with any of
+  // the patterns.
   struct ExtendScratch final : MixerScratch {
-    ExtendScratch(Device& device, const ModelConfig& model, const kernels::KeyPattern& pattern,
-                  std::int64_t conv, DType compute, std::int64_t num_tokens,
-                  std::int64_t max_length, const std::optional<QueryKeyNorm>& query_key_norm);
-    Tensor projected;             // [num_tokens, (A + 2 G) D], with a convolution
-    Tensor rows;                  // [w - 1 + num_tokens, (A + 2 G) D], likewise
-    Tensor qkv;                   // [num_tokens, (A + 2 G) D]
-    QueryKeyNorm::Derived norm;   // only with one
-    Tensor out;                   // [num_tokens, A D]
-    Tensor lse;                   // f32 [num_tokens, A]
-    Tensor first_keys, end_keys;  // i32 [sets * num_tokens]
-    Tensor workspace;             // of the attention kernel
-    MemorySlots::Scratch slots;   // only with some
+    ExtendScratch(Device& device, const ModelConfig& model,
+                  std::span<const kernels::KeyPattern> patterns, std::int64_t conv, DType compute,
+                  std::int64_t num_tokens, std::int64_t max_length,
+                  const std::optional<QueryKeyNorm>& query_key_norm);
+    Tensor projected;                 // [num_tokens, (A + 2 G) D], with a convolution
+    Tensor rows;                      // [w - 1 + num_tokens, (A + 2 G) D], likewise
+    Tensor qkv;                       // [num_tokens, (A + 2 G) D]
+    QueryKeyNorm::Derived norm;       // only with one
+    Tensor out;                       // [num_tokens, A D]
+    Tensor lse;                       // f32 [num_tokens, A]
+    Tensor first_keys, end_keys;      // i32 [sets * num_tokens]
+    Tensor query_rows, key_rows;      // i32 [num_tokens], [max_length]; only for patterns of blocks
+    Tensor workspace;                 // of the attention kernel
+    MemorySlots::Scratch slots;       // only with some
+    DistanceKeys::Scratch distances;  // only with keys of distances
+    // Only of hierarchical attention.
+    std::optional<BlockAttention> blocks;
+    Tensor sums;    // f32 [num_tokens, A D]
+    Tensor chosen;  // i32 [num_tokens, G t]
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
   // layer has them, `prefix`.sinks [A, number of sinks], `prefix`.conv.weight [(A + 2 G) D, w] and
   // what MemorySlots, AdaptiveSpan and RelativeBias do; with biases `prefix`.qkv.bias and
-  // `prefix`.output.bias; with a norm what QueryKeyNorm does.
+  // `prefix`.output.bias; with a norm what QueryKeyNorm does. layer: its number in the model, from
+  // which random blocks are drawn.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
-                 const MixerConfig& attention, DType compute);
+                 const MixerConfig& attention, DType compute, std::int64_t layer = 0);
 
   std::string_view kind() const override { return kind_; }
   std::unique_ptr<MixerRecord> make_saved(std::int64_t num_tokens,
@@ -147,6 +169,7 @@ class AttentionMixer final : public SequenceMixer {
   TensorView sinks() const { return sinks_ == nullptr ? TensorView{} : sinks_->value(); }
   // What is learned by distance; empty: nothing.
   kernels::DistanceBias bias() const;
+  AttentionInputs inputs_of(const Heads& heads, const Saved& saved, const Scratch& scratch) const;
   // Where the projection goes: to the convolution, or at once to q, k and v.
   TensorView projected_in(const Derived& derived) const {
     return conv_ ? derived.projected.view() : derived.qkv.view();
@@ -158,12 +181,36 @@ class AttentionMixer final : public SequenceMixer {
   void norm_and_turn(const TensorView& qkv, QueryKeyNorm::Derived& norm, const TensorView& inside,
                      const LayerContext& context) const;
   void project_output(const TensorView& out, const TensorView& y) const;
+  // What attention by one pattern gives: the gradient of q and k as they were turned, behind the
+  // norm if there is one, and of v, in the scratch; those of sinks if asked for, and by distance.
+  void backward_of_attention(const kernels::KeyPattern& pattern, bool with_sinks,
+                             const Saved& saved, const Derived& derived,
+                             const LayerContext& context) const;
+  // From there to what the projection made, in scratch.dqkv, and the gradient of its weights.
+  void backward_to_projection(const TensorView& x, const Saved& saved, const Derived& derived,
+                              const LayerContext& context) const;
+  // The memory before a segment: its keys and values teach the weights alone. Leaves the gradient
+  // of q in scratch.dq_of_memory.
+  void learn_of_memory(const TensorView& x, const Saved& saved, const Derived& derived,
+                       const LayerContext& context) const;
+  // Of queries and keys as they were turned: behind the norm, if there is one.
+  TensorView turned_gradients(const Scratch& scratch) const {
+    return norm_ ? scratch.d_normed.view() : heads_of(scratch.dqkv).rotated;
+  }
+  // Of tokens at these positions, the last that the cache has, before sinks and slots: by one
+  // pattern of positions, and by all.
+  void attend_by(const kernels::KeyPattern& all_heads, const AttentionInputs& inputs,
+                 const PositionRange& positions, const std::vector<PositionRange>& of_keys,
+                 const ExtendScratch& scratch, const TensorView& out) const;
+  void attend_to_cache(const TensorView& q, const PositionRange& positions, std::int64_t num_rows,
+                       const Cache& cache, ExtendScratch& scratch) const;
 
   Device& device_;
   const Mesh& mesh_;
   ModelConfig model_;
   kernels::KeyPattern pattern_;
-  std::vector<float> slopes_;  // by head, of ALiBi; none: nothing is lowered by distance
+  kernels::KeyPattern own_, memory_;  // parts of it, where gradients stop at segments
+  std::vector<float> slopes_;         // by head, of ALiBi; none: nothing is lowered by distance
   MixerConfig config_;
   std::int64_t conv_width_;  // 0: no convolution
   std::string kind_;
@@ -177,6 +224,8 @@ class AttentionMixer final : public SequenceMixer {
   std::optional<RelativeBias> relative_;
   std::optional<AdaptiveSpan> span_;  // or this one
   std::optional<MemorySlots> slots_;
+  std::optional<DistanceKeys> distances_;
+  std::optional<BlockSummaries> summaries_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

@@ -13,8 +13,8 @@ std::unique_ptr<SequenceMixer> make_mixer(ParameterStore& store, const std::stri
   if (mixer.is_attention() && model.has_latent_attention())
     return std::make_unique<LatentAttentionMixer>(store, layer_name + ".attention", model, compute);
   if (mixer.is_attention())
-    return std::make_unique<AttentionMixer>(store, layer_name + ".attention", model, mixer,
-                                            compute);
+    return std::make_unique<AttentionMixer>(store, layer_name + ".attention", model, mixer, compute,
+                                            layer);
   return std::make_unique<RecurrentMixer>(store, layer_name + ".mixer", model, layer, compute);
 }
 

@@ -11,14 +11,10 @@ namespace switchyard {
 
 namespace {
 
-std::int64_t query_cols(const ModelConfig& model) {
-  return model.num_heads * model.effective_head_dim();
-}
-
 // Deviations of the paper's, so that slots begin with scores and values of ordinary size.
 ParameterSpec slots_spec(std::string name, const ModelConfig& model, std::int64_t num_slots,
                          std::int64_t one_over) {
-  return weight_spec(std::move(name), {num_slots, model.num_kv_heads * model.effective_head_dim()},
+  return weight_spec(std::move(name), {num_slots, model.key_cols()},
                      "model.mixer, model.num_kv_heads, model.head_dim",
                      1 / std::sqrt(static_cast<double>(one_over)));
 }
@@ -41,7 +37,7 @@ MemorySlots::Scratch MemorySlots::make_scratch(std::int64_t num_tokens, bool tra
   const auto make = [&](DType type, const Shape& dims) {
     return Tensor(device_, Purpose::workspace, type, dims);
   };
-  const Shape queries = {num_tokens, query_cols(model_)};
+  const Shape queries = {num_tokens, model_.query_cols()};
   Scratch scratch;
   if (model_.turns_positions()) scratch.q = make(compute_, queries);
   scratch.out = make(DType::f32, queries);

@@ -70,6 +70,9 @@ RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer) {
   switch (mixer.kind) {
     case MixerKind::full:
     case MixerKind::window:
+    case MixerKind::blocks:
+    case MixerKind::segment:
+    case MixerKind::hierarchical:
       expect(false, "a recurrent mixer");
       break;
     case MixerKind::linear:

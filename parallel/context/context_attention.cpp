@@ -33,10 +33,12 @@ std::vector<std::int64_t> local_of_ulysses(const SequenceSplit& split, int ring_
 }
 
 AttentionSizes share_of(AttentionSizes sizes, int num_ranks, int rank) {
+  sizes.all_heads = sizes.num_heads;
   sizes.num_heads = HeadExchange::heads_each(sizes.num_heads, num_ranks);
   sizes.num_kv_heads = HeadExchange::heads_each(sizes.num_kv_heads, num_ranks);
+  sizes.first_head = rank * sizes.num_heads;
   if (!sizes.slopes.empty()) {
-    const auto first = sizes.slopes.begin() + rank * sizes.num_heads;
+    const auto first = sizes.slopes.begin() + sizes.first_head;
     sizes.slopes = {first, first + sizes.num_heads};
   }
   return sizes;
@@ -60,17 +62,19 @@ AttentionInputs inputs_in(const TensorView& rows, const AttentionSizes& sizes) {
 }
 
 // Whether a window's halo goes straight between the context ranks: where there are no Ulysses
-// ranks, and where the ranks beside hold all of it.
+// ranks, and where the ranks beside hold all of it. What hierarchical patterns read does so, too:
+// blocks are chosen by all heads' rows.
 bool halo_stays_with_rows(const SequenceSplit& split, const kernels::KeyPattern& pattern) {
-  if (split.ulysses() == 1) return true;
-  return pattern.window > 0 && pattern.window - 1 <= split.max_local() &&
+  if (split.ulysses() == 1 || pattern.is_hierarchical()) return true;
+  return pattern.window > 0 && !pattern.reaches_far() && pattern.window - 1 <= split.max_local() &&
          (pattern.globals == 0 || !pattern.begins_anywhere);
 }
 
-AttentionMethod method_of(const ContextConfig& config) {
+AttentionMethod method_of(const ContextConfig& config, const AttentionSizes& sizes) {
   if (config.exact) return AttentionMethod::exact;
-  return config.method == ContextMethod::all_gather ? AttentionMethod::all_gather
-                                                    : AttentionMethod::ring;
+  return config.method == ContextMethod::all_gather || sizes.num_distances > 0
+             ? AttentionMethod::all_gather
+             : AttentionMethod::ring;
 }
 
 }  // namespace
@@ -118,7 +122,7 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
                                    std::optional<Progress> progress)
     : sizes_(sizes),
       split_(split),
-      method_(method_of(mesh.config().context_split)),
+      method_(method_of(mesh.config().context_split, sizes)),
       documents_(mesh.config().context_split.documents),
       ulysses_rank_(mesh.index(Axis::context_ulysses)),
       progress_(progress ? *progress : mesh.config().context_split.progress,
@@ -126,6 +130,8 @@ ContextAttention::ContextAttention(Device& device, const Mesh& mesh, const Atten
   expect(split.ring() == mesh.degree(Axis::context_ring) &&
              split.ulysses() == mesh.degree(Axis::context_ulysses),
          "a split over the mesh's context axis");
+  expect(sizes.num_distances == 0 || (split.ulysses() == 1 && method_ != AttentionMethod::exact),
+         "keys of distances without Ulysses ranks and exact sums");
   require_none(head_mistakes(sizes.num_heads, sizes.num_kv_heads, split.ulysses(),
                              method_ == AttentionMethod::exact));
   std::vector<kernels::KeyPattern> with_rows;
@@ -163,31 +169,28 @@ kernels::KeyPattern ContextAttention::of_documents(kernels::KeyPattern pattern) 
 }
 
 void ContextAttention::forward(const kernels::KeyPattern& asked, const TensorView& sinks,
-                               const TensorView& q, const TensorView& k, const TensorView& v,
-                               const TensorView& out, const TensorView& lse,
-                               const kernels::Poll& poll, const TensorView& bias) {
+                               const AttentionInputs& inputs, const TensorView& out,
+                               const TensorView& lse, const kernels::Poll& poll) {
   const kernels::KeyPattern pattern = of_documents(asked);
   if (stays_with_rows(pattern))
-    by_rows_->forward(pattern, sinks, {q, k, v, bias}, out, lse, poll);
+    by_rows_->forward(pattern, sinks, inputs, out, lse, poll);
   else
-    forward_by_heads(pattern, sinks, {q, k, v, bias}, out, lse, poll);
+    forward_by_heads(pattern, sinks, inputs, out, lse, poll);
 }
 
 void ContextAttention::backward(const kernels::KeyPattern& asked, const TensorView& sinks,
-                                const kernels::GradientSum& dsinks, const TensorView& q,
-                                const TensorView& k, const TensorView& v, const TensorView& out,
-                                const TensorView& lse, const TensorView& dout, const TensorView& dq,
-                                const TensorView& dk, const TensorView& dv,
-                                const kernels::Poll& poll, const TensorView& bias,
-                                const TensorView& dbias) {
+                                const kernels::GradientSum& dsinks, const AttentionInputs& inputs,
+                                const TensorView& out, const TensorView& lse,
+                                const TensorView& dout, const AttentionRowGradients& gradients,
+                                const kernels::Poll& poll) {
   kernels::attention_delta(out, dout, sizes_.head_dim, delta_);
   if (!sinks.empty()) kernels::attention_sink_backward(sinks, lse, delta_, dsinks);
   const AttentionResults results{.lse = lse, .delta = delta_, .dout = dout};
   const kernels::KeyPattern pattern = of_documents(asked);
   if (stays_with_rows(pattern))
-    by_rows_->backward(pattern, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
+    by_rows_->backward(pattern, inputs, results, gradients, poll);
   else
-    backward_by_heads(pattern, {q, k, v, bias}, results, {dq, dk, dv, dbias}, poll);
+    backward_by_heads(pattern, inputs, results, gradients, poll);
 }
 
 bool ContextAttention::stays_with_rows(const kernels::KeyPattern& pattern) const {

@@ -11,6 +11,7 @@
 //       RankGroupAttention   the ranks of one group, all with the same heads: how keys reach them
 //         RingAttention      block after block ...
 //         GatherAttention    ... or all that is seen at once
+//         HierarchicalAttention  ... or all before, for blocks that are chosen (BlockAttention)
 //         ExactGatherAttention  ... or that, with the bits of one rank
 //           HaloExchange     the rows that a rank reads beside its own
 //         PartAttention      one call of the kernel: this rank's queries, the keys at hand
@@ -56,21 +57,34 @@ class ContextAttention {
   // For all layers until the next call.
   void begin(kernels::DocumentStarts document_starts);
 
-  // q [S n, A D], k, v [S n, G D] of the compute type, rows may be strided. sinks: f32 [A, number
-  // of sinks], or empty. bias: f32 [A, N], what is added by distance (kernels::DistanceBias), if
-  // the sizes say so. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all keys
+  // q [S n, A D], k, v [S n, G D] of the compute type, rows may be strided; of what scores take
+  // beside them (bias, keys of distances) and of hierarchical patterns what the sizes say. With
+  // keys of distances there are no Ulysses ranks, and keys are gathered. sinks: f32 [A, number of
+  // sinks], or empty. Written: out [S n, A D] of the compute type; lse f32 [S n, A], over all keys
   // that a row sees and the sinks.
+  void forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+               const AttentionInputs& inputs, const TensorView& out, const TensorView& lse,
+               const kernels::Poll& poll);
+  // inputs, out, lse: of forward. Gradients are written, those of learned keys added to. dsinks:
+  // added to, from this rank's rows.
+  void backward(const kernels::KeyPattern& pattern, const TensorView& sinks,
+                const kernels::GradientSum& dsinks, const AttentionInputs& inputs,
+                const TensorView& out, const TensorView& lse, const TensorView& dout,
+                const AttentionRowGradients& gradients, const kernels::Poll& poll);
+  // The same of queries, keys and values alone.
   void forward(const kernels::KeyPattern& pattern, const TensorView& sinks, const TensorView& q,
                const TensorView& k, const TensorView& v, const TensorView& out,
-               const TensorView& lse, const kernels::Poll& poll, const TensorView& bias = {});
-  // out, lse: of forward. dq, dk, dv: written, as q, k, v. dsinks: added to, from this rank's rows.
-  // dbias: f32 [S n, A U], written: of each row.
+               const TensorView& lse, const kernels::Poll& poll) {
+    forward(pattern, sinks, AttentionInputs{q, k, v}, out, lse, poll);
+  }
   void backward(const kernels::KeyPattern& pattern, const TensorView& sinks,
                 const kernels::GradientSum& dsinks, const TensorView& q, const TensorView& k,
                 const TensorView& v, const TensorView& out, const TensorView& lse,
                 const TensorView& dout, const TensorView& dq, const TensorView& dk,
-                const TensorView& dv, const kernels::Poll& poll, const TensorView& bias = {},
-                const TensorView& dbias = {});
+                const TensorView& dv, const kernels::Poll& poll) {
+    backward(pattern, sinks, dsinks, AttentionInputs{q, k, v}, out, lse, dout,
+             AttentionRowGradients{dq, dk, dv}, poll);
+  }
 
   // Seconds in which this rank only waited for messages, since the last reset.
   double wait_seconds() const { return progress_.wait_seconds(); }

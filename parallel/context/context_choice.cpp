@@ -30,17 +30,24 @@ class PlannedRank {
     keys_ = Tensor(*device_, Purpose::activation, problem.compute,
                    {rows, problem.num_kv_heads * problem.head_dim});
     lse_ = Tensor(*device_, Purpose::activation, DType::f32, {rows, problem.num_heads});
+    std::int64_t most = 0;
+    for (const kernels::KeyPattern& pattern : problem.patterns)
+      most = std::max(most, pattern.chosen_blocks);
+    if (most > 0)
+      chosen_ =
+          Tensor(*device_, Purpose::activation, DType::i32, {rows, problem.num_kv_heads * most});
+    num_kv_heads_ = problem.num_kv_heads;
   }
 
   // Of one layer.
   PassCost forward(const kernels::KeyPattern& pattern) {
     return cost_of(
-        [&] { attention_.forward(pattern, {}, queries_, keys_, keys_, queries_, lse_, {}); });
+        [&] { attention_.forward(pattern, {}, inputs_of(pattern), queries_, lse_, {}); });
   }
   PassCost backward(const kernels::KeyPattern& pattern) {
     return cost_of([&] {
-      attention_.backward(pattern, {}, TensorView{}, queries_, keys_, keys_, queries_, lse_,
-                          queries_, queries_, keys_, keys_, {});
+      attention_.backward(pattern, {}, TensorView{}, inputs_of(pattern), queries_, lse_, queries_,
+                          {queries_, keys_, keys_}, {});
     });
   }
   std::int64_t memory_bytes() const {
@@ -66,6 +73,13 @@ class PlannedRank {
     return cost;
   }
 
+  AttentionInputs inputs_of(const kernels::KeyPattern& pattern) const {
+    AttentionInputs inputs{queries_, keys_, keys_};
+    if (pattern.chosen_blocks > 0)
+      inputs.chosen = chosen_->slice_cols(0, num_kv_heads_ * pattern.chosen_blocks);
+    return inputs;
+  }
+
   static constexpr double rounding = 1e-9;  // of the clocks' sums
 
   std::unique_ptr<Device> device_;
@@ -74,6 +88,8 @@ class PlannedRank {
   Tensor queries_;  // stand for all that has their shape: a plan reads and writes nothing
   Tensor keys_;
   Tensor lse_;
+  Tensor chosen_;
+  std::int64_t num_kv_heads_ = 0;
 };
 
 void add(PassCost& sum, const PassCost& cost, std::int64_t times) {

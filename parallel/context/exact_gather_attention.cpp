@@ -30,7 +30,11 @@ std::vector<Positions> seeing_by_rank(std::span<const Positions> held,
 
 AttentionPart share_of(std::span<const PositionRange> queries, std::span<const PositionRange> keys,
                        const kernels::KeyPattern& pattern) {
-  return {.queries = queries, .keys = keys, .pattern = pattern, .of_whole_sequences = true};
+  return {.queries = queries,
+          .keys = keys,
+          .pattern = pattern,
+          .of_whole_sequences = true,
+          .writes_zeros = true};
 }
 
 }  // namespace

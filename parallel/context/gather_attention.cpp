@@ -64,26 +64,28 @@ AttentionPart GatherAttention::part_of(const HaloExchange& exchange,
   return {.queries = own_,
           .keys = exchange.positions(),
           .key_length = num_positions(exchange.positions()),
-          .pattern = pattern};
+          .pattern = pattern,
+          .writes_zeros = true};
 }
 
-TensorView GatherAttention::gather(const HaloExchange& exchange, const AttentionInputs& inputs) {
+AttentionInputs GatherAttention::gather(const HaloExchange& exchange,
+                                        const AttentionInputs& inputs) {
   const TensorView keys = keys_->slice_rows(0, exchange.num_gathered());
   const std::array<TensorView, 2> parts = {inputs.k, inputs.v};
   exchange.gather(parts, keys, messages_);
-  return keys;
+  const std::int64_t cols = kernel_.sizes().key_cols();
+  AttentionInputs gathered = inputs;
+  gathered.k = keys.slice_cols(0, cols);
+  gathered.v = keys.slice_cols(cols, 2 * cols);
+  return gathered;
 }
 
 void GatherAttention::forward(const kernels::KeyPattern& pattern, const TensorView& sinks,
                               const AttentionInputs& inputs, const TensorView& out,
                               const TensorView& lse, const kernels::Poll& poll) {
   const HaloExchange& exchange = exchanges_.at(pattern);
-  const TensorView keys = gather(exchange, inputs);
-  const std::int64_t cols = kernel_.sizes().key_cols();
-  kernel_.forward(
-      part_of(exchange, pattern),
-      {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias}, out, lse,
-      kernels::Merge::replace, poll);
+  kernel_.forward(part_of(exchange, pattern), gather(exchange, inputs), out, lse,
+                  kernels::Merge::replace, poll);
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
 
@@ -92,14 +94,18 @@ void GatherAttention::backward(const kernels::KeyPattern& pattern, const Attenti
                                const AttentionRowGradients& gradients, const kernels::Poll& poll) {
   const HaloExchange& exchange = exchanges_.at(pattern);
   const std::int64_t cols = kernel_.sizes().key_cols();
-  const TensorView keys = gather(exchange, inputs);
+  const AttentionInputs all = gather(exchange, inputs);
   const TensorView gathered = key_gradients_->slice_rows(0, exchange.num_gathered());
   const TensorView dk = gathered.slice_cols(0, cols);
   const TensorView dv = gathered.slice_cols(cols, 2 * cols);
-  kernel_.backward(
-      part_of(exchange, pattern),
-      {inputs.q, keys.slice_cols(0, cols), keys.slice_cols(cols, 2 * cols), inputs.bias}, results,
-      {.dq = gradients.q, .dk = dk, .dv = dv, .dbias = gradients.bias}, poll);
+  kernel_.backward(part_of(exchange, pattern), all, results,
+                   {.dq = gradients.q,
+                    .dk = dk,
+                    .dv = dv,
+                    .dp = gradients.distance_queries,
+                    .dr = gradients.distance_keys,
+                    .dbias = gradients.bias},
+                   poll);
   exchange.bring_home(gathered, messages_);
   exchange.take_own(dk, gradients.k);
   exchange.take_own(dv, gradients.v);

@@ -39,8 +39,8 @@ class GatherAttention {
 
  private:
   AttentionPart part_of(const HaloExchange& exchange, const kernels::KeyPattern& pattern) const;
-  // k | v of this rank and of the others as the rows of the exchange's positions.
-  TensorView gather(const HaloExchange& exchange, const AttentionInputs& inputs);
+  // The inputs with the keys and values of the exchange's positions.
+  AttentionInputs gather(const HaloExchange& exchange, const AttentionInputs& inputs);
 
   PartAttention& kernel_;
   std::vector<PositionRange> own_;

@@ -28,6 +28,10 @@ struct AttentionSizes {
   // Of kernels::DistanceBias: the parameter of each distance, and how many there are of a head.
   std::vector<std::int32_t> bias_parameters = {};
   std::int64_t num_bias_parameters = 0;
+  std::int64_t num_distances = 0;  // that have keys (kernels::AttentionShape); 0: none
+  // Of all that there are (0: num_heads), these are the heads from first_head on.
+  std::int64_t first_head = 0;
+  std::int64_t all_heads = 0;
 
   std::int64_t query_cols() const { return num_heads * head_dim; }
   std::int64_t key_cols() const { return num_kv_heads * head_dim; }
@@ -40,11 +44,21 @@ struct AttentionInputs {
   TensorView k;          // [S n, G D]
   TensorView v;          // [S n, G D]
   TensorView bias = {};  // f32 [A, N]: what is added by distance; none: nothing
+  // i32 [S n, G t]: the blocks that each query chose (kernels/attention/block_choice.hpp); forward
+  // writes them. Of hierarchical patterns that choose.
+  TensorView chosen = {};
+  // f32 [R, B]: of the R learned sums of each block's keys and values; none: means.
+  TensorView summary_keys = {}, summary_values = {};
+  // Of keys of distances: p [S n, A D], r [distances, G D].
+  TensorView distance_queries = {}, distance_keys = {};
 };
 // Their gradients, of q, k and v likewise.
 struct AttentionRowGradients {
   TensorView q, k, v;
-  TensorView bias = {};  // f32 [S n, A U]: of each row, to the U parameters of a head
+  TensorView bias = {};              // f32 [S n, A U]: of each row, to the U parameters of a head
+  TensorView distance_queries = {};  // as p
+  TensorView distance_keys = {};     // f32, as r: added to
+  TensorView summary_keys = {}, summary_values = {};  // f32: added to
 };
 // What the backward pass reads beside it. lse and delta of the whole rows, sinks included.
 struct AttentionResults {
@@ -66,14 +80,17 @@ struct AttentionPart {
   // Whether blocks are those of whole sequences, of which queries and keys are a share (kernels'
   // held_queries and held_keys); key_length and the limits of queries then do not count.
   bool of_whole_sequences = false;
+  // Whether gradients are written, as zeros, also where no query sees a key.
+  bool writes_zeros = false;
 };
 
 class PartAttention {
  public:
   // Scratch for calls of at most max_queries and max_keys rows a sequence, of positions below
-  // `length`.
+  // `length`, with these patterns.
   PartAttention(Device& device, const AttentionSizes& sizes, DType compute,
-                std::int64_t max_queries, std::int64_t max_keys, std::int64_t length);
+                std::span<const kernels::KeyPattern> patterns, std::int64_t max_queries,
+                std::int64_t max_keys, std::int64_t length);
 
   // By sequence, or empty; kept until the next call.
   void set_documents(kernels::DocumentStarts document_starts);
@@ -82,8 +99,8 @@ class PartAttention {
   // where something is there before; false: it was.
   bool forward(const AttentionPart& part, const AttentionInputs& inputs, const TensorView& out,
                const TensorView& lse, kernels::Merge merge, const kernels::Poll& poll);
-  // The gradients asked for are written; without a pair to see, nothing is, and the result is
-  // false.
+  // The gradients asked for are written; without a pair to see, nothing or zeros are, and the
+  // result is false.
   bool backward(const AttentionPart& part, const AttentionInputs& inputs,
                 const AttentionResults& results, const kernels::AttentionGradients& gradients,
                 const kernels::Poll& poll);
@@ -91,6 +108,11 @@ class PartAttention {
   Device& device() const { return device_; }
   const AttentionSizes& sizes() const { return sizes_; }
   DType compute() const { return compute_; }
+  kernels::DocumentStarts document_starts() const { return document_starts_; }
+  // Empty: documents do not matter.
+  TensorView document_begins() const {
+    return document_starts_.empty() ? TensorView{} : document_begins_.view();
+  }
 
  private:
   // What the ranges of a part depend on, beside the documents.
@@ -102,8 +124,9 @@ class PartAttention {
   };
   // What was made for it.
   struct MadeRanges {
-    Tensor first;  // i32 [sets S num_queries]
-    Tensor end;    // i32 [sets S num_queries]
+    Tensor first;                 // i32 [sets S num_queries]
+    Tensor end;                   // i32 [sets S num_queries]
+    Tensor query_rows, key_rows;  // i32 [num_queries], [num_keys]; only in other orders
     double num_pairs = 0;
     bool is_current = false;  // of these documents
   };
@@ -111,7 +134,9 @@ class PartAttention {
   kernels::AttentionShape shape_of(const AttentionPart& part, const AttentionInputs& inputs) const;
   kernels::KeyRanges ranges_of(const AttentionPart& part);
   kernels::KeyRanges ranges_of_whole(const AttentionPart& share);
+  std::vector<kernels::HeadShare> shares_of(const AttentionPart& part) const;
   void make(const PartKey& part, MadeRanges& ranges) const;
+  Tensor rows_in_order(const kernels::RowOrder& order) const;
 
   Device& device_;
   AttentionSizes sizes_;

@@ -1,7 +1,8 @@
 // Attention of sequences that are split over the ranks of one group, each with the same heads:
 // chooses how keys and values reach them. The kernel alone where the group has one rank, else a
-// ring, or a gather. Windows always take the gather: it is their halo. `exact` is a gather, too,
-// with the bits of one rank. (Not attention with grouped queries, which is every layer's here.)
+// ring, or a gather. Windows always take the gather: it is their halo. Hierarchical patterns have a
+// gather of their own, also on one rank. `exact` is a gather, too, with the bits of one rank. (Not
+// attention with grouped queries, which is every layer's here.)
 #pragma once
 
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "parallel/context/exact_gather_attention.hpp"
 #include "parallel/context/gather_attention.hpp"
+#include "parallel/context/hierarchical_attention.hpp"
 #include "parallel/context/part_attention.hpp"
 #include "parallel/context/ring_attention.hpp"
 
@@ -42,6 +44,7 @@ class RankGroupAttention {
 
   std::vector<PositionRange> own_;
   PartAttention kernel_;
+  std::unique_ptr<HierarchicalAttention> hierarchical_;
   std::unique_ptr<RingAttention> ring_;          // of full attention, unless it is gathered
   std::unique_ptr<GatherAttention> gather_;      // of the others
   std::unique_ptr<ExactGatherAttention> exact_;  // of all; none of them on one rank

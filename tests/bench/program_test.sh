@@ -46,8 +46,8 @@ run 2 ring --layout striped
 expect_lines 1 "--layout: 'striped' is not a choice; use zigzag or contiguous"
 run 2 ring --chunk 64
 expect_lines 1 "--chunk is an option of bench mixer; bench ring has none"
-run 2 mixer --kinds full,window
-expect_lines 1 "--kinds window: expected some of full, linear, retention, lightning, ssd, delta, gated_delta, with commas between"
+run 2 mixer --kinds full,windows
+expect_lines 1 "--kinds windows: expected some of full, window, blocks, segment, hierarchical, linear, retention, lightning, ssd, delta, gated_delta, with commas between"
 run 2 mixer --sizes 8
 expect_lines 1 "bench mixer takes --lengths, not --sizes"
 run 2 ring --heads 3 --kv-heads 2

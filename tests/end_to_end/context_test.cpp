@@ -25,7 +25,9 @@ enum class Model {
   alibi,
   relative,
   globals,
-  globals_of_documents
+  globals_of_documents,
+  xl,
+  xl_of_documents
 };
 
 struct ContextCase {
@@ -84,6 +86,12 @@ Config config_of(const ContextCase& c) {
   if (c.model == Model::relative) {
     config.model.position = {.kind = PositionKind::relative, .buckets = 6, .max_distance = 11};
     config.model.mixer = {{.kind = MixerKind::window, .window = 5}, {}};
+  }
+  if (c.model == Model::xl || c.model == Model::xl_of_documents) {
+    config.model.position.kind = PositionKind::xl;
+    config.model.mixer = {{}, {.kind = MixerKind::segment, .length = 5, .memory = 4}};
+    config.data.document_mask = c.model == Model::xl_of_documents;
+    config.model.embedding_std = 0.5;
   }
   if (!c.mixers.empty()) {
     config.model.mixer = c.mixers;
@@ -262,6 +270,75 @@ TEST(Context, RecurrentMixersWithDocumentsAndUnequalPartsEqualOneRank) {
     if (!has_segments(mixers))
       expect_as_one_rank({.ranks = ranks, .length = 3 * ranks + 1, .mixers = mixers}, 2);
   }
+}
+
+// Attention by patterns of blocks and in segments: parts of ranks end in blocks.
+std::vector<std::vector<MixerConfig>> patterns() {
+  const MixerConfig bigbird{.kind = MixerKind::blocks,
+                            .block = 3,
+                            .window_blocks = 2,
+                            .global_blocks = 1,
+                            .random_blocks = 1};
+  const MixerConfig fixed{.kind = MixerKind::blocks,
+                          .sinks = 1,
+                          .pattern = BlockPattern::fixed,
+                          .stride = 5,
+                          .summary = 2};
+  const MixerConfig strided{
+      .kind = MixerKind::blocks, .pattern = BlockPattern::strided, .stride = 3};
+  const MixerConfig segment{.kind = MixerKind::segment, .length = 5, .memory = 4, .conv = 2};
+  const MixerConfig chosen{
+      .kind = MixerKind::hierarchical, .sinks = 1, .block = 3, .window_blocks = 1, .selected = 2};
+  const MixerConfig means{.kind = MixerKind::hierarchical,
+                          .block = 4,
+                          .window_blocks = 2,
+                          .selected = 1,
+                          .summaries = BlockSummary::mean};
+  MixerConfig sums = means;
+  sums.summaries = BlockSummary::linear;
+  sums.summary = 2;
+  sums.block = 1;  // documents have whole ones
+  MixerConfig through = segment;
+  through.gradient = SegmentGradient::through;
+  return {{bigbird, fixed},
+          {strided, segment},
+          {chosen, means},
+          {through, sums},
+          {{.kind = MixerKind::window, .window = 7, .slots = 2},
+           {.kind = MixerKind::window, .window = 9, .ramp = 4, .span_weight = 1e-3}}};
+}
+
+TEST(Context, PatternsOfBlocksSegmentsSlotsAndSpansEqualOneRank) {
+  if (is_tested_on_card()) GTEST_SKIP() << "these patterns are for the CPU";
+  const std::int64_t ranks = world().size();
+  bool is_zigzag = true;
+  for (const std::vector<MixerConfig>& mixers : patterns()) {
+    is_zigzag = !is_zigzag;
+    expect_as_one_rank({.ranks = ranks,
+                        .expert = ranks,
+                        .layout = is_zigzag ? SequenceLayout::zigzag : SequenceLayout::contiguous,
+                        .length = 8 * ranks,
+                        .mixers = mixers},
+                       20);
+    expect_as_one_rank({.ranks = ranks,
+                        .ulysses = ranks % 2 == 0 ? 2 : 1,
+                        .length = 6 * ranks + 1,
+                        .model = Model::documents,
+                        .mixers = mixers},
+                       3);
+  }
+}
+
+TEST(Context, KeysOfDistancesEqualOneRank) {
+  if (is_tested_on_card()) GTEST_SKIP() << "scores by distance are for the CPU";
+  const std::int64_t ranks = world().size();
+  expect_as_one_rank({.ranks = ranks, .expert = ranks, .length = 8 * ranks, .model = Model::xl},
+                     20);
+  expect_as_one_rank({.ranks = ranks,
+                      .layout = SequenceLayout::contiguous,
+                      .length = 6 * ranks + 1,
+                      .model = Model::xl_of_documents},
+                     3);
 }
 
 // Degrees that are neither 1 nor all ranks, and differ: context 3 x expert 2 on 6 ranks, 4 x 2 and

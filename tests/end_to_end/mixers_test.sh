@@ -86,6 +86,18 @@ expect 0 "$switchyard" train small.yaml "${globals[@]}" run.output=globals-alone
 diff <(bits globals) <(bits globals-alone) || fail "globals: other bits on $ranks ranks"
 expect 0 "$switchyard" generate globals-alone --tokens 9 --temperature 0
 
+# Patterns of blocks and segments: exact, the plan, and generation.
+blocks=("model.mixer=[{kind: blocks, block: 4, window_blocks: 2, global_blocks: 1, random_blocks: 2}, {kind: blocks, pattern: fixed, stride: 6, summary: 2}, {kind: blocks, pattern: strided, stride: 5}, {kind: segment, length: 7, memory: 5}]"
+  model.num_layers=4 numerics.exact=true numerics.max_context="$ranks" train.num_steps=3)
+expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${blocks[@]}" parallel.context="$ranks" run.output=blocks
+expect 0 "$switchyard" train small.yaml "${blocks[@]}" run.output=blocks-alone
+[[ $(bits blocks | wc -l) -eq 3 ]] || fail "blocks: not three steps"
+diff <(bits blocks) <(bits blocks-alone) || fail "blocks: other bits on $ranks ranks"
+expect 0 "$switchyard" plan small.yaml "${blocks[@]}" parallel.context="$ranks" --ranks "$ranks" --rows "$(value blocks max_rows)"
+planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+[[ $planned == "$(value blocks memory_bytes)" ]] || fail "blocks: planned $planned, used $(value blocks memory_bytes)"
+expect 0 "$switchyard" generate blocks-alone --ids --tokens 9 --temperature 0
+
 # Layers that are their mixer alone, on a made-up task: losses and accuracy are those of one rank, by eval too; the plan is
 # exact; no family of published models says such a layer.
 expect 0 "$switchyard" prepare --synthetic copy --length 32 --size 5 --symbols 2 --documents 400 --output copy.h5

@@ -3,14 +3,15 @@
 every weight, and the gradients of <output, dy>. tests/model/mixer_golden_test.cpp reads every such file.
 
 Mamba-2 (ssd), MiniMax's lightning attention, Qwen3-Next's gated DeltaNet, Bloom's attention with ALiBi, T5's with
-relative positions, gpt-oss's with a window, sinks, biases and YaRN.
+relative positions, gpt-oss's with a window, sinks, biases and YaRN, XLNet's score by distance under a causal mask (without
+its residual and norm).
 
 Needs: python3 with torch, transformers and h5py, and no flash-linear-attention, whose kernels want a card; made with
 5.24.0 and torch 2.15. The tests themselves need none.
 
   ./make_mixer_golden.py FOLDER
 
-Files: mamba2.h5, minimax.h5, qwen3_next.h5, bloom.h5, t5.h5, gpt_oss.h5. Names of datasets are those of the program's parameters behind the layer's
+Files: mamba2.h5, minimax.h5, qwen3_next.h5, bloom.h5, t5.h5, gpt_oss.h5, xlnet.h5. Names of datasets are those of the program's parameters behind the layer's
 prefix: in.weight, conv.weight, decay.rate ...; "d NAME" is a gradient. Rows of in.weight: queries, keys, values, gate,
 decays, betas.
 """
@@ -18,13 +19,14 @@ import sys
 
 import h5py
 import torch
-from transformers import BloomConfig, GptOssConfig, Mamba2Config, MiniMaxConfig, Qwen3NextConfig, T5Config
+from transformers import BloomConfig, GptOssConfig, Mamba2Config, MiniMaxConfig, Qwen3NextConfig, T5Config, XLNetConfig
 from transformers.models.bloom.modeling_bloom import BloomAttention, build_alibi_tensor
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
 
 HIDDEN, LENGTH, SEQUENCES, LAYERS, LAYER = 16, 21, 2, 3, 1
 
@@ -234,9 +236,39 @@ def gpt_oss(folder, generator):
                yarn_length=int(rope["original_max_position_embeddings"])), parts)
 
 
+def xlnet(folder, generator):
+    heads, width = 4, HIDDEN // 4
+    config = XLNetConfig(d_model=HIDDEN, n_head=heads, n_layer=1, attn_type="uni", dropout=0.0, d_inner=8, vocab_size=8)
+    module = randomize(XLNetRelativeAttention(config), generator).eval()
+    distances = XLNetModel(config).relative_positional_encoding(LENGTH, LENGTH, bsz=SEQUENCES)
+    masked = torch.ones(LENGTH, LENGTH).triu(1)[:, :, None, None].expand(-1, -1, SEQUENCES, 1)
+
+    def forward(x):
+        h = x.transpose(0, 1)
+        q, k, v, r = (torch.einsum("ibh,hnd->ibnd", rows, weight)
+                      for rows, weight in ((h, module.q), (h, module.k), (h, module.v), (distances, module.r)))
+        vectors = module.rel_attn_core(q, k, v, r, attn_mask=masked)
+        return torch.einsum("ibnd,hnd->bih", vectors, module.o)
+
+    module.forward = forward
+    by_rows = lambda weight: [t.permute(1, 2, 0).reshape(heads * width, HIDDEN) for t in whole(weight)]
+
+    def parts():
+        return {
+            "qkv.weight": joined([by_rows(each) for each in (module.q, module.k, module.v)]),
+            "distance.weight": by_rows(module.r),
+            "distance.key_bias": [t.reshape(-1) for t in whole(module.r_w_bias)],
+            "distance.distance_bias": [t.reshape(-1) for t in whole(module.r_r_bias)],
+            "output.weight": [t.reshape(HIDDEN, heads * width) for t in whole(module.o)],
+        }
+
+    write(f"{folder}/xlnet.h5", module, generator,
+          dict(kind="full", heads=heads, value_width=width, position="xl"), parts)
+
+
 def main():
     generator = torch.Generator().manual_seed(16)
-    for make in (mamba2, minimax, qwen3_next, bloom, t5, gpt_oss):
+    for make in (mamba2, minimax, qwen3_next, bloom, t5, gpt_oss, xlnet):
         make(sys.argv[1], generator)
 
 

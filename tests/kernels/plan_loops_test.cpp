@@ -1,6 +1,7 @@
 // On the plan device the kernels touch no memory and record their work.
 #include <gtest/gtest.h>
 
+#include "kernels/attention/block_choice.hpp"
 #include "kernels/attention/key_ranges.hpp"
 #include "kernels/recurrence/decay_gates.hpp"
 #include "kernels/recurrence/feature_map.hpp"
@@ -154,6 +155,34 @@ TEST_F(PlanLoops, KeyRangesAndPositions) {
   EXPECT_EQ(device().profile().total_work().bytes, 0) << "made once a run";
   EXPECT_EQ(bytes_of([&] { fill_key_ranges(visible, begins, first, end); }), 2 * 16 * 4);
   EXPECT_EQ(bytes_of([&] { restart_positions(first, begins, end); }), 3 * 16 * 4);
+}
+
+TEST_F(PlanLoops, ChoicesOfBlocks) {
+  const std::vector<PositionRange> rows = {{0, 8}};
+  KeyPattern pattern(4);
+  pattern.block = 2;
+  pattern.chosen_blocks = 2;
+  const BlockQueries asking{pattern, rows, 2};
+  const Tensor x = make(DType::bf16, {16, 12}), dx = make(DType::f32, {16, 12});
+  const Tensor q = make(DType::bf16, {16, 24}), pooled = make(DType::f32, {8, 12});
+  const Tensor chosen = make(DType::i32, {16, 6}), places = make(DType::i32, {16 * 2});
+  const Tensor weights = make(DType::f32, {3, 2}), sums = make(DType::f32, {24, 12});
+  const Tensor partial = make(DType::f32, {32, 12}), lse = make(DType::f32, {32, 3});
+  EXPECT_EQ(bytes_of([&] { block_mean(x, 2, 2, pooled); }), 16 * 12 * 2 + 8 * 12 * 4);
+  EXPECT_EQ(bytes_of([&] { block_mean_backward(pooled, 2, 2, dx); }), 16 * 12 * 4 + 8 * 12 * 4);
+  EXPECT_EQ(bytes_of([&] { block_sums(x, 2, weights, sums); }), 16 * 12 * 2 + 24 * 12 * 4);
+  EXPECT_EQ(device().profile().total_work().flops, 2 * 16 * 12 * 3);
+  EXPECT_GT(bytes_of([&] { block_sums_backward(sums, x, 2, weights, dx, weights); }), 0);
+  EXPECT_EQ(bytes_of([&] { choose_blocks(asking, 4, q, pooled, chosen); }),
+            16 * 24 * 2 + 8 * 12 * 4 + 16 * 6 * 4);
+  EXPECT_EQ(device().profile().total_work().flops, 4 * 16 * 12)
+      << "of four blocks, half are before";
+  EXPECT_EQ(bytes_of([&] {
+              sort_choices(chosen->slice_cols(0, 2), 2, 4, {places, places, places, places});
+            }),
+            5 * 16 * 2 * 4);
+  EXPECT_GT(bytes_of([&] { merge_choices(partial, lse, places, dx, lse->slice_rows(0, 16)); }), 0);
+  EXPECT_GT(bytes_of([&] { add_choices(partial, places, dx); }), 0);
 }
 
 TEST_F(PlanLoops, RowKernels) {

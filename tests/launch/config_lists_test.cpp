@@ -60,8 +60,9 @@ TEST(ConfigLists, MistakesInListsAndGroups) {
   };
   const Case cases[] = {
       {"model:\n  attention:\n    - {kind: windw}\n",
-       "a.yaml:7:14: model.mixer.0.kind: 'windw' is not a choice; use full, window, linear, "
-       "retention, lightning, ssd, delta or gated_delta; did you mean window?"},
+       "a.yaml:7:14: model.mixer.0.kind: 'windw' is not a choice; use full, window, blocks, "
+       "segment, hierarchical, linear, "
+       "retention, lightning, ssd, delta, gated_delta or infini; did you mean window?"},
       {"model: {attention: [{}, {windows: 4}]}\n",
        "a.yaml:5:26: model.mixer.1.windows: unknown key; did you mean window?"},
       {"model: {attention: [{window: [4]}]}\n",
@@ -80,16 +81,26 @@ TEST(ConfigLists, MistakesInListsAndGroups) {
        "a.yaml:5:16: model.mixer: heads = 4 counts only with a recurrence, not with full; leave it "
        "out or change the kind"},
       {"model: {mixer: [{}, {kind: ssd, sinks: 1}]}\n",
-       "a.yaml:5:16: model.mixer: entry 1: sinks = 1 counts only with kind full or window, not "
-       "with "
-       "ssd; leave it out or change the kind"},
+       "a.yaml:5:16: model.mixer: entry 1: sinks = 1 counts only with attention, not with ssd; "
+       "leave it out or change the kind"},
+      {"model: {mixer: {kind: window, window: 4, stride: 7}}\n",
+       "a.yaml:5:16: model.mixer: stride = 7 counts only with kind blocks and pattern fixed or "
+       "strided; leave it out"},
+      {"model: {mixer: {kind: blocks, pattern: fixed, stride: 4, summary: 5}}\n",
+       "a.yaml:5:16: model.mixer: summary = 5 is more than the 4 tokens of a block (stride); lower "
+       "it"},
+      {"model: {num_kv_heads: 1, mixer: {kind: blocks, pattern: strided}}\n",
+       "a.yaml:5:33: model.mixer: pattern strided lets the two halves of the heads see "
+       "differently, "
+       "and num_kv_heads = 1 is odd; make it even, or choose pattern fixed"},
       {"model: {mixer: {kind: ssd, negative_eigenvalues: true}}\n",
        "a.yaml:5:16: model.mixer: negative_eigenvalues counts only with kind delta or gated_delta, "
        "not with ssd; leave it out or change the kind"},
       {"model: {mixer: {kind: delta, heads: 6, groups: 4}}\n",
        "a.yaml:5:16: model.mixer: heads / groups = 6 / 4 is not whole; legal groups: 1, 2, 3, 6"},
       {"model: {mixer: {kind: retention, key_width: 10}}\n",
-       "a.yaml:5:16: model.mixer: key_width = 10 of a retention is not head_dim = 64, as wide as "
+       "a.yaml:5:16: model.mixer: key_width = 10 of kind retention is not head_dim = 64, as wide "
+       "as "
        "rotary positions turn; leave it out, or choose another model.position"},
       {"model: {attention: [{}, {window: 8}]}\n",
        "a.yaml:5:20: model.mixer: entry 1: window = 8 counts only with kind window, not with "
@@ -160,8 +171,8 @@ TEST(ConfigLists, MistakesInListsAndGroups) {
             "model.mixer.1");
   EXPECT_EQ(mistakes_after("", {"model.mixer=[{kind: windw}]"}),
             "command line: model.mixer=[{kind: windw}]: model.mixer.0.kind: 'windw' is "
-            "not a choice; use full, window, linear, retention, lightning, ssd, delta or "
-            "gated_delta; did you mean window?");
+            "not a choice; use full, window, blocks, segment, hierarchical, linear, retention, "
+            "lightning, ssd, delta, gated_delta or infini; did you mean window?");
   EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
 }
 

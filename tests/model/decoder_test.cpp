@@ -65,6 +65,23 @@ TEST_P(DecoderTest, LongPromptsGoThroughInChunks) {
   EXPECT_LT(relative_error(logits.data(), full, logits.size()), 1e-5);
 }
 
+// Layers of one kind share scratch, whatever their patterns.
+ModelCase several_patterns_case() {
+  ModelCase c = mixed_case();
+  c.name = "several_patterns";
+  c.model.num_layers = 5;
+  c.model.num_kv_heads = 2;
+  c.model.mixer = {{},
+                   {.kind = MixerKind::window, .window = 2, .globals = 2},
+                   {.kind = MixerKind::blocks, .block = 2, .window_blocks = 1, .random_blocks = 2},
+                   {.kind = MixerKind::blocks, .pattern = BlockPattern::strided, .stride = 3},
+                   {.kind = MixerKind::hierarchical,
+                    .block = 2,
+                    .window_blocks = 1,
+                    .summaries = BlockSummary::mean}};
+  return c;
+}
+
 // Recurrent layers between such with attention.
 std::vector<ModelCase> hybrid_cases() {
   std::vector<ModelCase> cases;
@@ -76,11 +93,16 @@ INSTANTIATE_TEST_SUITE_P(Hybrids, DecoderTest, ::testing::ValuesIn(hybrid_cases(
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, DecoderTest,
-    ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
-                      windows_case(), globals_case(), slots_case(), spans_case(), shared_case(),
+    ::testing::Values(several_patterns_case(), mixed_case(), all_experts_case(), dense_case(),
+                      tied_case(), dropout_case(), windows_case(), globals_case(), slots_case(),
+                      spans_case(), shared_case(), blocks_case(), strided_case(),
+                      hierarchical_case(), linformer_case(),
+                      segments_case(SegmentGradient::through), segments_case(SegmentGradient::stop),
+
                       position_case(PositionKind::none), position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
-                      position_case(PositionKind::relative), convolved_case(), mixers_alone_case()),
+                      position_case(PositionKind::relative), position_case(PositionKind::xl),
+                      segments_xl_case(), convolved_case(), mixers_alone_case()),
     [](const auto& instance) { return instance.param.name; });
 
 // Windows only, with sinks and stretched positions, in a model whose sequence_length is short.
@@ -163,7 +185,7 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
       for (std::int64_t at = 0; at < length;) {
         const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
         const std::int64_t num = std::min(count, length - at);
-        AttentionMixer::ExtendScratch scratch(device, model, pattern, 0, compute, num, length,
+        AttentionMixer::ExtendScratch scratch(device, model, {&pattern, 1}, 0, compute, num, length,
                                               std::nullopt);
         const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
         Tensor y[2];

@@ -24,6 +24,7 @@ class GoldenMixer : public ::testing::TestWithParam<std::string> {
       : file_(hdf5::File::open((std::filesystem::path(GOLDEN_FOLDER) / GetParam()).string())) {
     model_.hidden = number("hidden");
     model_.num_layers = number("layers");
+    model_.sequence_length = number("length");
     model_.num_heads = number("heads");
     model_.num_kv_heads = number("kv_heads");
     model_.head_dim = number("value_width");
@@ -113,7 +114,7 @@ TEST_P(GoldenMixer, OutputAndEveryGradientAreThoseOfHuggingFace) {
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenMixer,
                          ::testing::Values("mamba2.h5", "minimax.h5", "qwen3_next.h5", "bloom.h5",
-                                           "t5.h5", "gpt_oss.h5"),
+                                           "t5.h5", "gpt_oss.h5", "xlnet.h5"),
                          [](const auto& each) {
                            return each.param.substr(0, each.param.find('.'));
                          });

@@ -43,9 +43,12 @@ INSTANTIATE_TEST_SUITE_P(
     Cases, ReferenceTransformerTest,
     ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
                       windows_case(), globals_case(), slots_case(), spans_case(), shared_case(),
-                      position_case(PositionKind::none), position_case(PositionKind::absolute),
+                      blocks_case(), strided_case(), hierarchical_case(), linformer_case(),
+                      segments_case(SegmentGradient::through), position_case(PositionKind::none),
+                      position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
-                      position_case(PositionKind::relative), convolved_case(), mixers_alone_case()),
+                      position_case(PositionKind::relative), position_case(PositionKind::xl),
+                      convolved_case(), mixers_alone_case()),
     [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

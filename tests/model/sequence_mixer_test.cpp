@@ -28,7 +28,8 @@ struct Kind {
 
 std::vector<Kind> kinds() {
   const auto attention = [](const MixerConfig& config) {
-    return [config](ParameterStore& store, const ModelConfig& model) {
+    return [config](ParameterStore& store, ModelConfig model) {
+      model.mixer = {config};
       return std::make_unique<AttentionMixer>(store, "mixer", model, config, DType::f32);
     };
   };
@@ -46,6 +47,18 @@ std::vector<Kind> kinds() {
     own.position = {.kind = PositionKind::relative, .buckets = 4, .max_distance = 6};
     return std::make_unique<AttentionMixer>(
         store, "mixer", own, MixerConfig{.kind = MixerKind::window, .window = 9}, DType::f32);
+  };
+  const auto xl = [](ParameterStore& store, const ModelConfig& model) {
+    ModelConfig own = model;
+    own.position.kind = PositionKind::xl;
+    return std::make_unique<AttentionMixer>(store, "mixer", own, MixerConfig{.sinks = 1},
+                                            DType::f32);
+  };
+  const auto strided = [](ParameterStore& store, const ModelConfig& model) {
+    ModelConfig own = model;
+    own.num_kv_heads = 2;
+    own.mixer = {{.kind = MixerKind::blocks, .pattern = BlockPattern::strided, .stride = 3}};
+    return std::make_unique<AttentionMixer>(store, "mixer", own, own.mixer.front(), DType::f32);
   };
   const auto latent = [](std::int64_t q_rank) {
     return [q_rank](ParameterStore& store, const ModelConfig& model) {
@@ -68,9 +81,38 @@ std::vector<Kind> kinds() {
       {"window", attention({.kind = MixerKind::window, .window = 3, .sinks = 2})},
       {"globals", attention({.kind = MixerKind::window, .window = 3, .globals = 2, .sinks = 1})},
       {"slots", attention({.sinks = 1, .slots = 5})},
+      {"bigbird", attention({.kind = MixerKind::blocks,
+                             .block = 2,
+                             .window_blocks = 1,
+                             .global_blocks = 1,
+                             .random_blocks = 2})},
+      {"fixed", attention({.kind = MixerKind::blocks,
+                           .sinks = 1,
+                           .pattern = BlockPattern::fixed,
+                           .stride = 4,
+                           .summary = 2})},
+      {"strided", strided},
+      {"hierarchical", attention({.kind = MixerKind::hierarchical,
+                                  .sinks = 1,
+                                  .block = 2,
+                                  .window_blocks = 1,
+                                  .selected = 2,
+                                  .summaries = BlockSummary::mean})},
+      {"linear_summaries", attention({.kind = MixerKind::hierarchical,
+                                      .block = 2,
+                                      .window_blocks = 2,
+                                      .summary = 3,
+                                      .selected = 1,
+                                      .summaries = BlockSummary::linear})},
+      {"summaries", attention({.kind = MixerKind::hierarchical,
+                               .block = 3,
+                               .window_blocks = 1,
+                               .summaries = BlockSummary::mean})},
+      {"segment", attention({.kind = MixerKind::segment, .length = 4, .memory = 3, .conv = 2})},
       {"span", attention({.kind = MixerKind::window, .window = 7, .ramp = 3})},
       {"convolved", attention({.conv = 4})},
-      {"relative", relative}};
+      {"relative", relative},
+      {"xl", xl}};
   for (const MixerConfig& config : recurrent_mixers())
     all.push_back({title_of(config), [config](ParameterStore& store, ModelConfig model) {
                      model.mixer = {config};

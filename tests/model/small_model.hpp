@@ -116,6 +116,91 @@ inline ModelCase slots_case() {
   return c;
 }
 
+// Patterns of blocks, small enough that short sequences have several.
+inline ModelCase blocks_case() {
+  ModelCase c = mixed_case();
+  c.name = "blocks";
+  c.model.mixer = {{.kind = MixerKind::blocks,
+                    .sinks = 1,
+                    .block = 1,
+                    .window_blocks = 1,
+                    .global_blocks = 1,
+                    .random_blocks = 1},
+                   {.kind = MixerKind::blocks,
+                    .pattern = BlockPattern::fixed,
+                    .stride = 3,
+                    .summary = 1,
+                    .conv = 2}};
+  return c;
+}
+
+// Heads whose halves see differently.
+inline ModelCase strided_case() {
+  ModelCase c = mixed_case();
+  c.name = "strided";
+  c.model.num_kv_heads = 2;
+  c.model.mixer = {
+      {.kind = MixerKind::blocks, .sinks = 1, .pattern = BlockPattern::strided, .stride = 2},
+      {.kind = MixerKind::blocks, .slots = 2, .pattern = BlockPattern::strided, .stride = 3}};
+  return c;
+}
+
+// Blocks that are chosen, and beside them or alone the means of all: with convolution, sinks,
+// slots.
+inline ModelCase hierarchical_case() {
+  ModelCase c = mixed_case();
+  c.name = "hierarchical";
+  c.model.mixer = {{.kind = MixerKind::hierarchical,
+                    .sinks = 1,
+                    .block = 1,
+                    .window_blocks = 1,
+                    .selected = 2,
+                    .conv = 2},
+                   {.kind = MixerKind::hierarchical,
+                    .slots = 1,
+                    .block = 2,
+                    .window_blocks = 1,
+                    .selected = 1,
+                    .summaries = BlockSummary::mean}};
+  return c;
+}
+
+// A causal form of Linformer, alone and beside blocks that are chosen.
+inline ModelCase linformer_case() {
+  ModelCase c = hierarchical_case();
+  c.name = "linformer";
+  c.model.mixer = {{.kind = MixerKind::hierarchical,
+                    .block = 2,
+                    .window_blocks = 1,
+                    .summary = 3,
+                    .summaries = BlockSummary::linear},
+                   {.kind = MixerKind::hierarchical,
+                    .block = 1,
+                    .window_blocks = 2,
+                    .summary = 2,
+                    .selected = 1,
+                    .summaries = BlockSummary::linear}};
+  return c;
+}
+
+// Transformer-XL's segments.
+inline ModelCase segments_case(SegmentGradient gradient) {
+  ModelCase c = mixed_case();
+  c.name = "segments_" + std::string(name_of(gradient));
+  c.model.mixer = {
+      {.kind = MixerKind::segment, .sinks = 1, .length = 2, .memory = 3, .gradient = gradient},
+      {.kind = MixerKind::segment, .length = 3, .memory = 2, .gradient = gradient, .conv = 2}};
+  return c;
+}
+
+// Transformer-XL as published: its positions, and a gradient that stops.
+inline ModelCase segments_xl_case() {
+  ModelCase c = segments_case(SegmentGradient::stop);
+  c.name = "segments_xl";
+  c.model.position.kind = PositionKind::xl;
+  return c;
+}
+
 // One entry of model.mixer for each recurrent kind: with convolutions and without, heads that share
 // keys, widths that differ, chunks that a short sequence has several of.
 inline std::vector<MixerConfig> recurrent_mixers() {

@@ -209,10 +209,76 @@ INSTANTIATE_TEST_SUITE_P(
     Cases, TransformerTest,
     ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
                       windows_case(), globals_case(), slots_case(), spans_case(), shared_case(),
+                      blocks_case(), strided_case(), hierarchical_case(), linformer_case(),
+                      segments_case(SegmentGradient::through), segments_case(SegmentGradient::stop),
+
                       position_case(PositionKind::none), position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
-                      position_case(PositionKind::relative), convolved_case(), mixers_alone_case()),
+                      position_case(PositionKind::relative), position_case(PositionKind::xl),
+                      segments_xl_case(), convolved_case(), mixers_alone_case()),
     [](const auto& instance) { return instance.param.name; });
+
+// The losses of a segment teach the rows of the segments before nothing where the gradient stops,
+// not even by rounding, and teach them something where it goes through. Tokens of the first segment
+// appear in no other.
+TEST(TransformerSegmentsTest, WhereTheGradientStops) {
+  for (const SegmentGradient gradient : {SegmentGradient::stop, SegmentGradient::through}) {
+    ModelCase c = segments_case(gradient);
+    c.experts.every = 0;
+    c.model.mixer = {{.kind = MixerKind::segment, .length = 4, .memory = 3, .gradient = gradient}};
+    OneRank rank;
+    SmallModel small(*rank.device, rank.mesh, c);
+    SmallBatch batch(0, 2, 8, c.vocab_size_used);
+    for (std::size_t t = 0; t < 16; ++t) {
+      batch.tokens[t] = static_cast<std::int32_t>(t % 8);
+      if (t % 8 < 4) batch.targets[t] = kernels::no_target;
+    }
+    const TokenBatch tokens = batch.on(*rank.device);
+    Activations activations(small.model, batch.num_sequences, batch.length);
+    small.store.zero_gradients();
+    small.train(tokens, activations, pass_over(tokens));
+    const Parameter& embedding = small.store.parameters().front();
+    ASSERT_EQ(embedding.name(), "embedding.weight");
+    double of_first = 0, of_second = 0;
+    for (std::int64_t i = 0; i < 8 * c.model.hidden; ++i)
+      (i < 4 * c.model.hidden ? of_first : of_second) +=
+          std::abs(static_cast<double>(embedding.gradient().as<float>()[i]));
+    EXPECT_GT(of_second, 0);
+    if (gradient == SegmentGradient::stop) {
+      EXPECT_EQ(of_first, 0);
+    } else {
+      EXPECT_GT(of_first, 0);
+    }
+  }
+}
+
+// "strided" of Sparse Transformers: the first token reaches the last through two layers, through
+// one it does not.
+TEST(TransformerBlocksTest, TwoStridedLayersReachEverything) {
+  for (const std::int64_t num_layers : {1, 2}) {
+    ModelCase c = strided_case();
+    c.experts.every = 0;
+    c.model.num_layers = num_layers;
+    c.model.mixer = {{.kind = MixerKind::blocks, .pattern = BlockPattern::strided, .stride = 4}};
+    OneRank rank;
+    SmallModel small(*rank.device, rank.mesh, c);
+    Activations activations(small.model, 1, 16);
+    double last[2];
+    for (const std::int32_t first_token : {1, 2}) {
+      SmallBatch batch(0, 1, 16, c.vocab_size_used);
+      batch.tokens[0] = first_token;
+      const TokenBatch tokens = batch.on(*rank.device);
+      const Tensor token_losses(*rank.device, Purpose::workspace, DType::f32, {1, 16});
+      small.evaluate(tokens, activations, pass_over(tokens), token_losses);
+      last[first_token - 1] = static_cast<double>(token_losses->as<float>()[15]);
+    }
+    if (num_layers == 1) {
+      EXPECT_EQ(last[0], last[1]);
+    } else {
+      EXPECT_NE(last[0], last[1]);
+    }
+  }
+}
 
 // In bf16 a value is rounded about 12 times in a block (norms, projections, attention, additions,
 // activation), its gradient as often on the way back, each time by at most 2^-9 of itself. Errors

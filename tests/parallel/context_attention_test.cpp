@@ -8,6 +8,7 @@
 #include "tensor/error.hpp"
 #include "tensor/random.hpp"
 #include "tests/parallel/split_run.hpp"
+#include "tests/support/block_masks.hpp"
 #include "tests/support/mpi_test.hpp"
 
 namespace switchyard {
@@ -161,6 +162,99 @@ TEST_F(ContextAttentionTest, UnevenLengthsArePaddedAndStayExact) {
   expect_every_case_dense({.length = 49, .window = 9, .num_sinks = 1, .document_starts = ragged},
                           true);
   expect_every_case_dense({.length = 51, .num_kv_heads = 1, .document_starts = ragged}, true);
+}
+
+// Patterns of blocks beside their masks, some with sinks and documents: blocks that no rank's part
+// ends with.
+std::vector<AttentionProblem> block_patterns() {
+  kernels::KeyPattern bigbird(2 * 4, 4);
+  bigbird.block = 4;
+  bigbird.random_blocks = 2;
+  bigbird.random_stream = 1;
+  test::BigBirdMask mask{.block = 4, .window_blocks = 2, .global_blocks = 1};
+  for (std::int64_t block = 0; block < 20; ++block)
+    mask.drawn.push_back(kernels::drawn_blocks(bigbird, block));
+  kernels::KeyPattern fixed(7);
+  fixed.block = 7;
+  fixed.summary = 2;
+  kernels::KeyPattern strided(5);
+  strided.stride = 5;
+  kernels::KeyPattern segment(6 + 9);
+  segment.block = 6;
+  return {
+      {.length = 53,
+       .pattern = bigbird,
+       .sees = [mask](std::int64_t, std::int64_t q, std::int64_t k) { return mask.sees(q, k); },
+       .num_sinks = 1},
+      {.length = 53,
+       .pattern = fixed,
+       .sees = [](std::int64_t, std::int64_t q,
+                  std::int64_t k) { return test::sees_fixed(7, 2, q, k); },
+       .document_starts = ragged},
+      {.length = 53,
+       .pattern = strided,
+       .sees = [](std::int64_t head, std::int64_t q,
+                  std::int64_t k) { return test::sees_strided(5, head >= 4, q, k); },
+       .num_sinks = 1,
+       .document_starts = ragged},
+      {.length = 53, .pattern = segment, .sees = [](std::int64_t, std::int64_t q, std::int64_t k) {
+         return test::sees_segment(6, 9, q, k);
+       }}};
+}
+
+TEST_F(ContextAttentionTest, PatternsOfBlocks) {
+  if (test::is_tested_on_card()) GTEST_SKIP() << "patterns of blocks are for the CPU";
+  for (const AttentionProblem& problem : block_patterns())
+    expect_every_case_dense(problem, true, any_share);
+}
+
+kernels::KeyPattern hierarchical(std::int64_t block, std::int64_t window_blocks,
+                                 std::int64_t chosen, std::int64_t summaries) {
+  kernels::KeyPattern pattern(window_blocks * block);
+  pattern.block = block;
+  pattern.chosen_blocks = chosen;
+  pattern.summaries = summaries;
+  return pattern;
+}
+
+// Who chooses all blocks has full attention.
+TEST_F(ContextAttentionTest, ChoosingAllBlocksIsFullAttention) {
+  if (test::is_tested_on_card()) GTEST_SKIP() << "hierarchical attention is for the CPU";
+  for (const std::int64_t block : {1, 4, 7, 60})
+    expect_every_case_dense(
+        {.length = 53, .pattern = hierarchical(block, 1 + block % 2, 60, 0), .num_sinks = 1}, true,
+        any_share);
+}
+
+// Outputs before c keep their bits whatever stands from c on: c at borders of blocks, of ranks and
+// of documents, and beside them.
+TEST_F(ContextAttentionTest, NoOutputOfPatternsOfBlocksLearnsOfTheFuture) {
+  if (test::is_tested_on_card()) GTEST_SKIP() << "patterns of blocks are for the CPU";
+  std::vector<AttentionProblem> problems = block_patterns();
+  problems.push_back({.length = 53, .pattern = hierarchical(4, 1, 2, 1)});
+  problems.push_back({.length = 53,
+                      .pattern = hierarchical(3, 2, 1, 0),
+                      .num_sinks = 1,
+                      .document_starts = ragged});
+  for (const AttentionProblem& problem : problems)
+    for (const SplitCase& split_case : all_cases(problem, true)) {
+      if (split_case.method == ContextMethod::all_gather) continue;  // they gather anyway
+      SCOPED_TRACE(split_case.text());
+      const DenseAttention dense(problem, false);
+      SplitRun run(mesh_of(split_case), dense, split_case);
+      run.run();
+      for (const std::int64_t c : {6, 7, 14, 24, 27, 41}) {
+        AttentionProblem other = problem;
+        other.changed_from = c;
+        const DenseAttention changed(other, false);
+        SplitRun after(mesh_of(split_case), changed, split_case);
+        after.run();
+        EXPECT_EQ(after.bits_of_outputs(c), run.bits_of_outputs(c)) << c;
+        if (world().size() == 1) {
+          EXPECT_NE(after.bits_of_outputs(c + 1), run.bits_of_outputs(c + 1)) << c;
+        }
+      }
+    }
 }
 
 // Drawn from seeds: heads, lengths that divide by nothing, windows, sinks, documents down to single

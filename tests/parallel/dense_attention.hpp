@@ -5,9 +5,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "kernels/attention/key_pattern.hpp"
 #include "tensor/dtype.hpp"
 
 namespace switchyard::test {
@@ -19,10 +23,13 @@ struct AttentionProblem {
   std::int64_t num_kv_heads = 2;
   std::int64_t head_dim = 8;
   std::int64_t window = 0;
+  std::optional<kernels::KeyPattern> pattern = {};  // instead of the window, and what it shows
+  std::function<bool(std::int64_t head, std::int64_t query, std::int64_t key)> sees = {};
   std::int64_t num_sinks = 0;                                   // a head
   std::vector<std::vector<std::int32_t>> document_starts = {};  // by sequence, or empty
   double spread = 0;  // most difference between the log-sum-exps of two stretches of keys
   bool is_bf16 = false;
+  std::int64_t changed_from = std::numeric_limits<std::int64_t>::max();  // positions of other rows
 
   double scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
 };
@@ -42,6 +49,7 @@ class DenseAttention {
     dout = operand(Operand::dout, rows, p.num_heads * p.head_dim);
     sinks = operand(Operand::sinks, p.num_heads, p.num_sinks);
     if (p.spread > 0) spread_scores();
+    change_rows();
     out = dq = Values(q.size());
     dk = dv = Values(k.size());
     dsinks = Values(sinks.size());
@@ -81,6 +89,16 @@ class DenseAttention {
           p.is_bf16 ? static_cast<double>(to_float(to_bf16(number))) : static_cast<double>(number);
     }
     return values;
+  }
+
+  // Of the operands of tokens.
+  void change_rows() {
+    for (std::int64_t row = 0; row < p.num_sequences * p.length; ++row)
+      if (row % p.length >= p.changed_from)
+        for (const auto& [values, cols] : {std::pair(&q, p.num_heads * p.head_dim),
+                                           {&k, p.num_kv_heads * p.head_dim},
+                                           {&v, p.num_kv_heads * p.head_dim}})
+          for (std::int64_t c = 0; c < cols; ++c) (*values)[at(row * cols + c)] *= -0.5;
   }
 
   // Column 0 lifts the scores of each stretch of 8 keys to one of three levels.
@@ -123,7 +141,9 @@ class DenseAttention {
     Values scores(at(i + 1 - first));
     double most = -std::numeric_limits<double>::infinity();
     for (std::int64_t j = first; j <= i; ++j) {
-      scores[at(j - first)] = p.scale() * dot(query(q), key(k, j));
+      const bool is_seen = !p.sees || p.sees(h, i, j);
+      scores[at(j - first)] =
+          is_seen ? p.scale() * dot(query(q), key(k, j)) : -std::numeric_limits<double>::infinity();
       most = std::max(most, scores[at(j - first)]);
       largest_score = std::max(largest_score, p.scale() * dot_terms(query(q), key(k, j)));
     }

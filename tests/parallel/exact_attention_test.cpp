@@ -85,6 +85,20 @@ TEST(ExactAttentionTest, Windows) {
       {.length = several_blocks, .window = 90, .document_starts = ragged, .is_bf16 = true});
 }
 
+TEST(ExactAttentionTest, PatternsOfBlocks) {
+  kernels::KeyPattern bigbird(3 * 16, 16), fixed(50), strided(40), segment(30 + 41);
+  bigbird.block = 16;
+  bigbird.random_blocks = 2;
+  fixed.block = 50;
+  fixed.summary = 3;
+  strided.stride = 40;
+  segment.block = 30;
+  for (const kernels::KeyPattern& pattern : {bigbird, fixed, strided, segment})
+    expect_bits_of_one_rank({.length = several_blocks, .pattern = pattern, .num_sinks = 1});
+  expect_bits_of_one_rank({.length = several_blocks, .pattern = strided, .is_bf16 = true});
+  expect_bits_of_one_rank({.length = several_blocks, .pattern = fixed, .document_starts = ragged});
+}
+
 TEST(ExactAttentionTest, GroupsOfOneAndOfAllHeadsAndOddSizes) {
   expect_bits_of_one_rank({.num_sequences = 3, .length = 97, .num_kv_heads = 8, .head_dim = 6});
   expect_bits_of_one_rank({.length = 301, .num_kv_heads = 1, .head_dim = 20});

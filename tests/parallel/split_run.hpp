@@ -57,7 +57,7 @@ class SplitRun {
   SplitRun(const Mesh& mesh, const DenseAttention& dense, const SplitCase& split_case)
       : dense_(dense),
         p_(dense.p),
-        pattern_(p_.window),
+        pattern_(p_.pattern.value_or(p_.window)),
         device_(make_tested_device()),
         mesh_(mesh),
         split_(p_.length, split_case.ring, split_case.ulysses, split_case.layout, split_case.pad),
@@ -76,6 +76,8 @@ class SplitRun {
     out_ = make(compute_, rows, query_cols);
     dout_ = make(compute_, rows, query_cols);
     lse_ = make(DType::f32, rows, p_.num_heads);
+    if (pattern_.chosen_blocks > 0)
+      chosen_ = make(DType::i32, rows, p_.num_kv_heads * pattern_.chosen_blocks);
     if (p_.num_sinks > 0) {
       sinks_ = make(DType::f32, p_.num_heads, p_.num_sinks);
       dsinks_ = make(DType::f32, p_.num_heads, p_.num_sinks);
@@ -91,9 +93,11 @@ class SplitRun {
   void run() {
     attention_.begin(p_.document_starts);
     const auto poll = [this] { ++num_polls_; };
-    attention_.forward(pattern_, sinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, poll);
-    attention_.backward(pattern_, sinks_, dsinks_, q(qkv_), k(qkv_), v(qkv_), out_, lse_, dout_,
-                        q(dqkv_), k(dqkv_), v(dqkv_), poll);
+    AttentionInputs inputs{q(qkv_), k(qkv_), v(qkv_)};
+    if (!chosen_.empty()) inputs.chosen = chosen_;
+    attention_.forward(pattern_, sinks_, inputs, out_, lse_, poll);
+    attention_.backward(pattern_, sinks_, dsinks_, inputs, out_, lse_, dout_,
+                        {q(dqkv_), k(dqkv_), v(dqkv_)}, poll);
   }
 
   // Of this rank's rows, by name. dsinks are sums over the rows of all ranks and not among them.
@@ -105,6 +109,17 @@ class SplitRun {
             {"dv", deviation(v(dqkv_), dense_.dv, dense_.dv_terms)}};
   }
   const TensorView& dsinks() const { return dsinks_; }
+  // Of the outputs, the rows at positions below `end`.
+  std::string bits_of_outputs(std::int64_t end) const {
+    std::string bits;
+    for_each_row(1, [&](std::int64_t row, std::int64_t global) {
+      if (global % p_.length >= end) return;
+      const TensorView out = out_->slice_rows(row, row + 1);
+      bits.append(reinterpret_cast<const char*>(out.data),
+                  static_cast<std::size_t>(out.num_bytes()));
+    });
+    return bits;
+  }
   // Every bit that came out.
   std::string bits() const {
     std::string bits;
@@ -202,7 +217,7 @@ class SplitRun {
   std::vector<std::int32_t> positions_;
   DType compute_;
   ContextAttention attention_;
-  Tensor qkv_, dqkv_, out_, dout_, lse_, sinks_, dsinks_;
+  Tensor qkv_, dqkv_, out_, dout_, lse_, sinks_, dsinks_, chosen_;
   std::int64_t num_polls_ = 0;
 };
 

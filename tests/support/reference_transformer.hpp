@@ -10,6 +10,8 @@
 
 #include "experts/config.hpp"
 #include "model/config.hpp"
+#include "tests/support/block_masks.hpp"
+#include "tests/support/reference_attention.hpp"
 #include "tests/support/reference_layers.hpp"
 #include "tests/support/reference_moe.hpp"
 
@@ -113,6 +115,7 @@ class Transformer {
       dims.rope_factor = model_.rope_scaling.factor;
     dims.window = attention.effective_window();
     dims.globals = attention.globals;
+    mask_blocks(attention, layer, dims);
     dims.turns = model_.turns_positions();
     dims.ramp = attention.ramp;
     if (attention.ramp > 0)
@@ -129,9 +132,53 @@ class Transformer {
                              model_.position.buckets);
       dims.max_distance = model_.position.max_distance;
     }
+    if (model_.has_distance_keys()) {
+      const std::string distance = prefix_of(layer) + ".attention.distance.";
+      dims.distance_weight = weight(distance + "weight", model_.key_cols(), model_.hidden);
+      dims.key_bias = weight(distance + "key_bias", model_.query_cols(), 1);
+      dims.distance_bias = weight(distance + "distance_bias", model_.query_cols(), 1);
+    }
     if (attention.sinks > 0)
       dims.sinks = weight(prefix_of(layer) + ".attention.sinks", model_.num_heads, attention.sinks);
     return dims;
+  }
+  void mask_blocks(const MixerConfig& attention, std::int64_t layer, AttentionDims& dims) {
+    const std::int64_t stride = attention.stride, summary = attention.summary;
+    const std::int64_t middle = model_.num_heads / 2;
+    const std::int64_t segment = attention.length, memory = attention.memory;
+    if (attention.kind == MixerKind::segment) {
+      dims.mask_of_blocks = [=](std::int64_t, std::int64_t query, std::int64_t key) {
+        return test::sees_segment(segment, memory, query, key);
+      };
+      if (attention.gradient == SegmentGradient::stop) dims.stops_before = segment;
+    }
+    if (attention.kind == MixerKind::hierarchical) {
+      dims.block = attention.block;
+      dims.window_blocks = attention.window_blocks;
+      dims.selected = attention.selected;
+      dims.summaries = attention.key_pattern(layer).summaries;
+      if (attention.summaries == BlockSummary::linear) {
+        const std::string learned = prefix_of(layer) + ".attention.summary.";
+        dims.summary_keys = weight(learned + "key.weight", attention.summary, attention.block);
+        dims.summary_values = weight(learned + "value.weight", attention.summary, attention.block);
+      }
+    }
+    if (attention.kind != MixerKind::blocks) return;
+    if (attention.pattern == BlockPattern::fixed)
+      dims.mask_of_blocks = [=](std::int64_t, std::int64_t query, std::int64_t key) {
+        return test::sees_fixed(stride, summary, query, key);
+      };
+    if (attention.pattern == BlockPattern::strided)
+      dims.mask_of_blocks = [=](std::int64_t head, std::int64_t query, std::int64_t key) {
+        return test::sees_strided(stride, head >= middle, query, key);
+      };
+    if (attention.pattern != BlockPattern::bigbird) return;
+    test::BigBirdMask mask{attention.block, attention.window_blocks, attention.global_blocks};
+    for (std::int64_t block = 0; block * attention.block < length_; ++block)
+      mask.drawn.push_back(kernels::drawn_blocks(attention.key_pattern(layer), block));
+    dims.mask_of_blocks = [mask](std::int64_t, std::int64_t query, std::int64_t key) {
+      return mask.sees(query, key);
+    };
   }
   Weight qkv_weight(const std::string& prefix) {
     return weight(prefix + ".attention.qkv.weight",
@@ -306,11 +353,15 @@ class Transformer {
     Matrix dy = d_stream;
     multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
     const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
-    Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number));
-    if (model_.turns_positions()) rotate(dqkv, dims(number), -1);
-    dqkv = convolve_backward(number, layer.projected, dqkv);
+    Matrix d_stopped(layer.qkv.rows, layer.qkv.cols);
+    Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number), d_stopped);
+    for (Matrix* each : {&dqkv, &d_stopped}) {
+      if (model_.turns_positions()) rotate(*each, dims(number), -1);
+      *each = convolve_backward(number, layer.projected, *each);
+    }
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
+    linear_backward(d_stopped, x, qkv_weight(prefix));  // the rows learn nothing of it
     const Matrix d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
     add_to(d_stream,
            rms_norm_backward(d_normed, layer.attention_stream, gain, model_.norm_epsilon));

@@ -37,14 +37,16 @@ Room room_of(const ModelConfig& model) {
             fmt::format("the model has learned {} absolute positions", model.sequence_length)};
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
     if (!model.mixer_of_layer(layer).is_attention()) continue;
-    const kernels::KeyPattern pattern = model.mixer_of_layer(layer).pattern();
+    const kernels::KeyPattern pattern = model.key_pattern_of_layer(layer);
     const std::int64_t window = pattern.window;
-    if (window > 0 && window <= model.sequence_length && pattern.globals == 0) continue;
+    const bool sees_far = pattern.globals > 0 || pattern.reaches_far();
+    if (window > 0 && window <= model.sequence_length && !sees_far) continue;
     return {model.sequence_length,
             fmt::format("the model was trained on sequences of {} tokens, and layer {} {}",
                         model.sequence_length, layer,
-                        window == 0           ? std::string("attends to all tokens before")
-                        : pattern.globals > 0 ? "attends to the first tokens, however far"
+                        window == 0             ? std::string("attends to all tokens before")
+                        : pattern.reaches_far() ? "attends to tokens far before"
+                        : pattern.globals > 0   ? "attends to the first tokens, however far"
                                               : fmt::format("has a window of {} tokens", window))};
   }
   return {};

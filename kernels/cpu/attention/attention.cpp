@@ -1,9 +1,11 @@
 #include "kernels/cpu/attention/attention.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/cpu/attention/attention_backward.hpp"
 #include "kernels/cpu/attention/attention_blocks.hpp"
+#include "kernels/cpu/attention/attention_distances.hpp"
 #include "kernels/cpu/attention/attention_output.hpp"
 #include "kernels/threads.hpp"
 
@@ -27,7 +29,9 @@ struct ForwardScratch {
     from = carver.take<std::int32_t>(rows);
     to = carver.take<std::int32_t>(rows);
     scratchpad = carver.take<std::byte>(scratchpad_bytes);
+    distances.emplace(carver, b, false);
   }
+  std::optional<DistanceScratch> distances;
   std::byte* q;        // [R, D]
   std::byte* k;        // [N, D]
   std::byte* v;        // [N, D]
@@ -72,6 +76,7 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, std::int64_t se
             .ldc = cols,
             .b_transposed = true},
            s.q, s.k, reinterpret_cast<std::byte*>(s.scores), s.scratchpad);
+  AttentionDistances(b).add_scores(g, queries, keys, s.scores, *s.distances);
   b.add_by_distance(g, queries, keys, s.scores);
   b.find_visible(set, g.sequence, queries, keys, s.from, s.to);
   softmax_block({.scores = s.scores,
@@ -102,8 +107,8 @@ void write_output(const ForwardTask& task, const HeadGroup& g, const Range& quer
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
       if (!b.holds_query(i)) continue;
       write_output_row({.out = s.out + row * b.head_dim(), .max = s.max[row], .sum = s.sum[row]},
-                       b.head_dim(), task.merge, task.out.dtype, b.query_at(task.out, g, h, i),
-                       *b.value_at(task.lse, g, h, i));
+                       b.head_dim(), task.merge, task.out.dtype, b.result_at(task.out, g, h, i),
+                       *b.result_value_at(task.lse, g, h, i));
     }
 }
 

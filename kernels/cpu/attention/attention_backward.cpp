@@ -10,83 +10,13 @@
 #include <numbers>
 
 #include "kernels/cpu/attention/attention.hpp"
+#include "kernels/cpu/attention/attention_backward_scratch.hpp"
 #include "kernels/cpu/attention/attention_output.hpp"
 #include "kernels/cpu/parallel.hpp"
 
 namespace switchyard::kernels::cpu {
 
 namespace {
-
-// A kv head of this many queries is enough for several threads, and its stacked operands are no
-// longer kept.
-constexpr std::int64_t longest_short_sequence = 2048;
-constexpr std::int64_t max_lanes_of_block = 16;
-constexpr std::int64_t query_blocks_of_lane = 4;  // at least; a lane costs a sum of dk and dv
-
-bool is_long(const AttentionBlocks& b) {
-  return b.shape().query_length > longest_short_sequence;
-}
-
-std::int64_t max_lanes(const AttentionBlocks& b) {
-  return is_long(b) ? max_lanes_of_block : 1;
-}
-
-std::int64_t num_lanes(const AttentionBlocks& b, const Range& query_blocks) {
-  return std::clamp<std::int64_t>(query_blocks.count / query_blocks_of_lane, 1, max_lanes(b));
-}
-
-// What a lane reads and computes. R rows of a query block, N keys of a key block, D head_dim;
-// Q query blocks of a short sequence, which are stacked once, or 1.
-struct LaneScratch {
-  LaneScratch(Carver& carver, const AttentionBlocks& b) {
-    const std::int64_t stacked = b.max_rows() * (is_long(b) ? 1 : b.num_query_blocks());
-    const std::int64_t scores_numel = b.max_rows() * b.max_keys();
-    q = carver.take<std::byte>(b.operand_bytes(stacked * b.head_dim()));
-    dout = carver.take<std::byte>(b.operand_bytes(stacked * b.head_dim()));
-    lse = carver.take<float>(stacked);
-    delta = carver.take<float>(stacked);
-    k = carver.take<std::byte>(b.operand_bytes(b.max_keys() * b.head_dim()));
-    v = carver.take<std::byte>(b.operand_bytes(b.max_keys() * b.head_dim()));
-    scores = carver.take<float>(scores_numel);
-    dprobs = carver.take<float>(scores_numel);
-    probs = carver.take<std::byte>(b.operand_bytes(scores_numel));
-    dscores = carver.take<std::byte>(b.operand_bytes(scores_numel));
-    from = carver.take<std::int32_t>(b.max_rows());
-    to = carver.take<std::int32_t>(b.max_rows());
-    scratchpad = carver.take<std::byte>(scratchpad_bytes);
-  }
-  std::byte* q;        // [Q, R, D]
-  std::byte* dout;     // [Q, R, D]
-  float* lse;          // [Q, R], to base 2
-  float* delta;        // [Q, R]
-  std::byte* k;        // [N, D]
-  std::byte* v;        // [N, D]
-  float* scores;       // [R, N]
-  float* dprobs;       // [R, N]
-  std::byte* probs;    // [R, N]
-  std::byte* dscores;  // [R, N]
-  std::int32_t* from;  // [R], visible keys of the block
-  std::int32_t* to;    // [R]
-  std::byte* scratchpad;
-};
-
-std::int64_t num_parameters(const AttentionBlocks& b) {
-  return b.shape().bias.num_parameters;
-}
-
-// The sums of a kv head under way. B query blocks.
-struct GroupScratch {
-  GroupScratch(Carver& carver, const AttentionBlocks& b) {
-    dq = carver.take<float>(b.num_query_blocks() * b.max_rows() * b.head_dim());
-    dbias = carver.take<float>(b.num_query_blocks() * b.max_rows() * num_parameters(b));
-    dk = carver.take<float>(max_lanes(b) * b.max_keys() * b.head_dim());
-    dv = carver.take<float>(max_lanes(b) * b.max_keys() * b.head_dim());
-  }
-  float* dq;     // [B, R, D]
-  float* dbias;  // [B, R, U], with a bias of U parameters a head
-  float* dk;     // [lanes, N, D]
-  float* dv;     // [lanes, N, D]
-};
 
 struct BackwardTask {
   const AttentionBlocks& blocks;
@@ -158,6 +88,7 @@ struct KeyPart {
   const std::byte* v;
   float* dk;
   float* dv;
+  float* dr;  // of the lane; null: there are no keys of distances
 };
 
 // dv += P^T dout, dk += dS^T q, dq += dS k for one query block and what it sees of a key block.
@@ -181,6 +112,8 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t set, s
                              .b_transposed = true};
   multiply(rows_by_keys, of_queries.q, part.k, bytes_of(s.scores), s.scratchpad);
   multiply(rows_by_keys, of_queries.dout, part.v, bytes_of(s.dprobs), s.scratchpad);
+  const AttentionDistances distances(b);
+  distances.add_scores(g, queries, part.keys, s.scores, *s.distances);
   b.add_by_distance(g, queries, part.keys, s.scores);
   b.find_visible(set, g.sequence, queries, part.keys, s.from, s.to);
   hide_rows_without_keys(of_queries.lse, rows, s);
@@ -218,6 +151,9 @@ void add_block(const BackwardTask& task, const HeadGroup& g, std::int64_t set, s
             .ldc = dim,
             .accumulate = true},
            s.dscores, part.k, bytes_of(sums.dq + block * b.max_rows() * dim), s.scratchpad);
+  if (part.dr != nullptr)
+    distances.add_gradients(g, queries, part.keys, s.dscores, sums.dp + block * b.max_rows() * dim,
+                            part.dr, *s.distances);
   if (task.gradients.has_dbias())
     b.add_bias_gradient(g, queries, part.keys, s.dscores, s.from, s.to,
                         sums.dbias + block * b.max_rows() * num_parameters(b));
@@ -239,6 +175,7 @@ void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std:
   const std::int64_t numel = AttentionBlocks::padded_keys(block.count) * dim;
   float* dk = sums.dk + lane * b.max_keys() * dim;
   float* dv = sums.dv + lane * b.max_keys() * dim;
+  float* dr = sums.dr == nullptr ? nullptr : sums.dr + lane * num_distances(b) * dim;
   std::fill_n(dk, numel, 0.0f);
   std::fill_n(dv, numel, 0.0f);
   b.gather_keys(task.k, g, block, s.k);
@@ -250,8 +187,8 @@ void add_lane(const BackwardTask& task, const HeadGroup& g, std::int64_t j, std:
       if (keys.count == 0) continue;
       const std::int64_t first = (keys.begin - block.begin) * dim;  // element of the block
       const std::int64_t first_byte = b.operand_bytes(first);
-      add_block(task, g, set, i, {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first},
-                sums, s);
+      add_block(task, g, set, i,
+                {keys, s.k + first_byte, s.v + first_byte, dk + first, dv + first, dr}, sums, s);
       if (task.poll) task.poll();
     }
   }
@@ -283,21 +220,31 @@ void write_key_gradients(const BackwardTask& task, const HeadGroup& g, const Ran
 void clear_query_gradients(const AttentionBlocks& b, std::int64_t block, const GroupScratch& sums) {
   const std::int64_t numel = b.max_rows() * b.head_dim();
   std::fill_n(sums.dq + block * numel, numel, 0.0f);
+  if (sums.dp != nullptr) std::fill_n(sums.dp + block * numel, numel, 0.0f);
   const std::int64_t of_bias = b.max_rows() * num_parameters(b);
   std::fill_n(sums.dbias + block * of_bias, of_bias, 0.0f);
+}
+
+// A block's sums [R, D] as rows of `to`.
+void write_query_rows(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
+                      const float* sums, const TensorView& to) {
+  const AttentionBlocks& b = task.blocks;
+  const Range queries = b.query_block(block);
+  const float* row = sums + block * b.max_rows() * b.head_dim();
+  for (std::int64_t h = 0; h < b.group(); ++h)
+    for (std::int64_t i = queries.begin; i < queries.end(); ++i, row += b.head_dim())
+      if (b.holds_query(i))
+        write_gradient_row(row, b.shape().scale, b.head_dim(), task.gradients.dq_merge, to.dtype,
+                           b.result_at(to, g, h, i));
 }
 
 void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::int64_t block,
                            const GroupScratch& sums) {
   const AttentionBlocks& b = task.blocks;
   if (!task.gradients.has_dq()) return;
+  write_query_rows(task, g, block, sums.dq, task.gradients.dq);
+  if (sums.dp != nullptr) write_query_rows(task, g, block, sums.dp, task.gradients.dp);
   const Range queries = b.query_block(block);
-  const float* dq = sums.dq + block * b.max_rows() * b.head_dim();
-  for (std::int64_t h = 0; h < b.group(); ++h)
-    for (std::int64_t i = queries.begin; i < queries.end(); ++i, dq += b.head_dim())
-      if (b.holds_query(i))
-        write_gradient_row(dq, b.shape().scale, b.head_dim(), task.gradients.dq_merge,
-                           task.gradients.dq.dtype, b.query_at(task.gradients.dq, g, h, i));
   if (!task.gradients.has_dbias()) return;
   const float* dbias = sums.dbias + block * b.max_rows() * num_parameters(b);
   for (std::int64_t h = 0; h < b.group(); ++h)
@@ -305,6 +252,22 @@ void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::in
       if (b.holds_query(i))
         write_gradient_row(dbias, 1.0f, num_parameters(b), task.gradients.dq_merge, DType::f32,
                            reinterpret_cast<std::byte*>(b.bias_at(task.gradients.dbias, g, h, i)));
+}
+
+// The lanes' sums of the keys of distances, in their order, added to what earlier sequences gave.
+void add_distance_gradients(const BackwardTask& task, const HeadGroup& g,
+                            const GroupScratch& sums) {
+  const AttentionBlocks& b = task.blocks;
+  const std::int64_t dim = b.head_dim();
+  const std::int64_t lane = num_distances(b) * dim;
+  parallel_rows(num_distances(b), dim, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t d = begin; d < end; ++d) {
+      add_lanes(sums.dr + d * dim, max_lanes(b), lane, dim);
+      write_gradient_row(
+          sums.dr + d * dim, b.shape().scale, dim, Merge::with_before, DType::f32,
+          reinterpret_cast<std::byte*>(task.gradients.dr.row<float>(d) + g.kv_head * dim));
+    }
+  });
 }
 
 // One thread, one kv head of a sequence.
@@ -335,6 +298,8 @@ void differentiate_together(const BackwardTask& task, const HeadGroup& g, const 
   for_each_piece(
       b.num_query_blocks(), [&](std::int64_t i, int) { clear_query_gradients(b, i, sums); },
       threads);
+  if (sums.dr != nullptr)
+    std::fill_n(sums.dr, max_lanes(b) * num_distances(b) * b.head_dim(), 0.0f);
   for (std::int64_t j = 0; j < b.num_key_blocks(); ++j) {
     const Range block = b.key_block(j);
     if (!b.holds_keys(block)) continue;
@@ -356,6 +321,7 @@ void differentiate_together(const BackwardTask& task, const HeadGroup& g, const 
   for_each_piece(
       b.num_query_blocks(), [&](std::int64_t i, int) { write_query_gradients(task, g, i, sums); },
       threads);
+  if (sums.dr != nullptr) add_distance_gradients(task, g, sums);
 }
 
 template <class Scratch>

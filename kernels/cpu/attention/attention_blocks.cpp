@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numbers>
 
 #include "kernels/isa.hpp"
@@ -15,6 +16,7 @@ constexpr std::int64_t row_padding = 16;
 constexpr std::int64_t key_padding = 64;
 // Blocks that fill the products' rows without computing too many masked scores on the diagonal.
 constexpr std::int64_t stacked_rows = 256;
+constexpr std::int64_t least_queries = 16;  // of a block, where there are as many
 
 // In a short sequence the diagonal is a larger part of all scores.
 std::int64_t max_queries(std::int64_t query_length) {
@@ -38,6 +40,14 @@ bool holds_any(std::span<const PositionRange> held, const Range& positions) {
   });
 }
 
+// The same for the rows at places, in another order than that of the places if there is one.
+bool holds_any(std::span<const PositionRange> held, const Range& places, const std::int32_t* rows) {
+  if (rows == nullptr) return holds_any(held, places);
+  return std::any_of(rows + places.begin, rows + places.end(), [&](std::int32_t row) {
+    return holds_any(held, {row, 1});
+  });
+}
+
 // The position of a row of a sequence, where rows hold these.
 std::int64_t position_of(std::span<const PositionRange> positions, std::int64_t row) {
   for (const PositionRange& range : positions) {
@@ -47,11 +57,11 @@ std::int64_t position_of(std::span<const PositionRange> positions, std::int64_t 
   return row;  // of padding, which nobody sees; of all rows, where nothing is said
 }
 
-void check_ranges(const AttentionShape& s, std::int64_t num_sets, const std::int32_t* first,
+void check_ranges(const AttentionShape& s, const KeyRanges& ranges, const std::int32_t* first,
                   const std::int32_t* end) {
   bool right = true;
-  for (std::int64_t i = 0; i < num_sets * s.num_sequences * s.query_length; ++i) {
-    const bool begins = i % s.query_length == 0;
+  for (std::int64_t i = 0; i < ranges.num_sets * s.num_sequences * s.query_length; ++i) {
+    const bool begins = i % s.query_length == 0 || !ranges.ascends;
     right = right && (begins ? 0 : first[i - 1]) <= first[i] &&
             (begins ? 0 : end[i - 1]) <= end[i] && first[i] <= end[i] && end[i] <= s.key_length;
   }
@@ -64,9 +74,11 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype)
     : shape_(shape),
       dtype_(dtype),
       operands_(dtype == DType::bf16 && !has_bf16_products() ? DType::f32 : dtype),
-      queries_(
-          std::clamp<std::int64_t>(stacked_rows / group(), 16, max_queries(shape.query_length))),
+      queries_(std::clamp<std::int64_t>(stacked_rows / group(), least_queries,
+                                        max_queries(shape.query_length))),
       keys_(std::min(max_keys_of_block, padded_keys(shape.key_length))) {
+  if (shape.query_block > 0)
+    queries_ = std::min(queries_, std::max(shape.query_block, least_queries));
   queries_ = std::max<std::int64_t>(1, std::min(queries_, shape.query_length));
 }
 
@@ -75,7 +87,11 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype, const
   first_ = ranges.first.as<std::int32_t>();
   end_ = ranges.end.as<std::int32_t>();
   num_sets_ = ranges.num_sets;
-  check_ranges(shape, num_sets_, first_, end_);
+  ascends_ = ranges.ascends;
+  if (!ranges.query_rows.empty()) query_rows_ = ranges.query_rows.as<std::int32_t>();
+  if (!ranges.key_rows.empty()) key_rows_ = ranges.key_rows.as<std::int32_t>();
+  by_place_ = ranges.rows_at_places > 0;
+  check_ranges(shape, ranges, first_, end_);
 }
 
 std::int64_t AttentionBlocks::num_query_blocks() const {
@@ -114,24 +130,48 @@ Range AttentionBlocks::key_block(std::int64_t j, std::int64_t set, std::int64_t 
 Range AttentionBlocks::key_blocks_of(std::int64_t set, std::int64_t sequence,
                                      const Range& queries) const {
   const std::int64_t row = range_row(set, sequence);
-  const std::int64_t first = first_[row + queries.begin] / keys_;
-  const std::int64_t end = (end_[row + queries.end() - 1] + keys_ - 1) / keys_;
-  return {first, std::max<std::int64_t>(0, end - first)};
+  std::int32_t first = first_[row + queries.begin];
+  std::int32_t end = end_[row + queries.end() - 1];
+  if (!ascends_) {
+    first = std::numeric_limits<std::int32_t>::max();
+    end = 0;
+    for (std::int64_t i = row + queries.begin; i < row + queries.end(); ++i) {
+      if (first_[i] == end_[i]) continue;
+      first = std::min(first, first_[i]);
+      end = std::max(end, end_[i]);
+    }
+  }
+  const std::int64_t begin = first / keys_;
+  return {begin, std::max<std::int64_t>(0, (end + keys_ - 1) / keys_ - begin)};
+}
+
+// Rows whose range ends after the first key are the last rows, those whose range begins before the
+// end of the keys the first ones.
+Range AttentionBlocks::queries_of_set(std::int64_t set, std::int64_t sequence,
+                                      const Range& keys) const {
+  const std::int32_t* ends = end_ + range_row(set, sequence);
+  const std::int32_t* firsts = first_ + range_row(set, sequence);
+  std::int64_t from = 0, to = shape_.query_length;
+  if (ascends_) {
+    from = std::upper_bound(ends, ends + to, keys.begin) - ends;
+    to = std::lower_bound(firsts, firsts + to, keys.end()) - firsts;
+  } else {
+    const auto sees = [&](std::int64_t i) {
+      return firsts[i] < std::min<std::int64_t>(keys.end(), ends[i]) && ends[i] > keys.begin;
+    };
+    while (from < to && !sees(from)) ++from;
+    while (from < to && !sees(to - 1)) --to;
+  }
+  return {from, std::max<std::int64_t>(to - from, 0)};
 }
 
 Range AttentionBlocks::query_blocks_of(std::int64_t sequence, const Range& keys) const {
   std::int64_t begin = shape_.query_length, end = 0;
   for (std::int64_t set = 0; set < num_sets_; ++set) {
-    // Rows whose range ends after the first key are the last rows, those whose range begins before
-    // the end of the keys the first ones.
-    const std::int32_t* ends = end_ + range_row(set, sequence);
-    const std::int32_t* firsts = first_ + range_row(set, sequence);
-    const std::int64_t from = std::upper_bound(ends, ends + shape_.query_length, keys.begin) - ends;
-    const std::int64_t to =
-        std::lower_bound(firsts, firsts + shape_.query_length, keys.end()) - firsts;
-    if (from >= to) continue;
-    begin = std::min(begin, from);
-    end = std::max(end, to);
+    const Range queries = queries_of_set(set, sequence, keys);
+    if (queries.count == 0) continue;
+    begin = std::min(begin, queries.begin);
+    end = std::max(end, queries.end());
   }
   if (begin >= end) return {0, 0};
   return {begin / queries_, (end + queries_ - 1) / queries_ - begin / queries_};
@@ -178,12 +218,16 @@ std::array<std::int32_t, AttentionBlocks::max_keys_of_block> AttentionBlocks::po
   std::array<std::int32_t, max_keys_of_block> positions;
   for (std::int64_t j = 0; j < keys.count; ++j)
     positions[static_cast<std::size_t>(j)] =
-        static_cast<std::int32_t>(position_of(shape_.key_positions, keys.begin + j));
+        static_cast<std::int32_t>(position_of(shape_.key_positions, row_of_key(keys.begin + j)));
   return positions;
 }
 
+std::int64_t AttentionBlocks::key_position(std::int64_t key) const {
+  return position_of(shape_.key_positions, row_of_key(key));
+}
+
 std::int32_t AttentionBlocks::position_of_query(std::int64_t query) const {
-  return static_cast<std::int32_t>(position_of(shape_.query_positions, query));
+  return static_cast<std::int32_t>(position_of(shape_.query_positions, row_of_query(query)));
 }
 
 void AttentionBlocks::add_by_distance(const HeadGroup& g, const Range& queries, const Range& keys,
@@ -239,24 +283,33 @@ void AttentionBlocks::add_bias_gradient(const HeadGroup& g, const Range& queries
 }
 
 std::int64_t AttentionBlocks::query_row(std::int64_t sequence, std::int64_t query) const {
-  return row_of(shape_.held_queries, shape_.num_held_queries(), sequence, query);
+  return row_of(shape_.held_queries, shape_.num_held_queries(), sequence, row_of_query(query));
 }
 
 std::int64_t AttentionBlocks::key_row(std::int64_t sequence, std::int64_t key) const {
-  return row_of(shape_.held_keys, shape_.num_held_keys(), sequence, key);
+  return row_of(shape_.held_keys, shape_.num_held_keys(), sequence, row_of_key(key));
 }
 
 bool AttentionBlocks::holds_queries(const Range& queries) const {
-  return shape_.held_queries.empty() || holds_any(shape_.held_queries, queries);
+  return shape_.held_queries.empty() || holds_any(shape_.held_queries, queries, query_rows_);
 }
 
 bool AttentionBlocks::holds_keys(const Range& keys) const {
-  return shape_.held_keys.empty() || holds_any(shape_.held_keys, keys);
+  return shape_.held_keys.empty() || holds_any(shape_.held_keys, keys, key_rows_);
 }
 
 std::byte* AttentionBlocks::query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                                      std::int64_t query) const {
-  const std::int64_t row = query_row(g.sequence, query);
+  return part_of_head(in, g, h, query_row(g.sequence, query));
+}
+
+std::byte* AttentionBlocks::result_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
+                                      std::int64_t query) const {
+  return part_of_head(in, g, h, result_row(g.sequence, query));
+}
+
+std::byte* AttentionBlocks::part_of_head(const TensorView& in, const HeadGroup& g, std::int64_t h,
+                                         std::int64_t row) const {
   const std::int64_t col = (g.kv_head * group() + h) * head_dim();
   return in.kernel_bytes() + (row * in.row_stride + col) * size_of(in.dtype);
 }
@@ -270,13 +323,22 @@ std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
 float* AttentionBlocks::bias_at(const TensorView& dbias, const HeadGroup& g, std::int64_t h,
                                 std::int64_t query) const {
   return reinterpret_cast<float*>(dbias.kernel_bytes()) +
-         query_row(g.sequence, query) * dbias.row_stride +
+         result_row(g.sequence, query) * dbias.row_stride +
          (g.kv_head * group() + h) * shape_.bias.num_parameters;
 }
 
 float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                                  std::int64_t query) const {
-  const std::int64_t row = query_row(g.sequence, query);
+  return value_of_head(values, g, h, query_row(g.sequence, query));
+}
+
+float* AttentionBlocks::result_value_at(const TensorView& values, const HeadGroup& g,
+                                        std::int64_t h, std::int64_t query) const {
+  return value_of_head(values, g, h, result_row(g.sequence, query));
+}
+
+float* AttentionBlocks::value_of_head(const TensorView& values, const HeadGroup& g, std::int64_t h,
+                                      std::int64_t row) const {
   return reinterpret_cast<float*>(values.kernel_bytes()) + row * values.row_stride +
          g.kv_head * group() + h;
 }

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/cpu/attention/softmax.hpp"
@@ -109,17 +110,44 @@ class AttentionBlocks {
   std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                       std::int64_t query) const;
   std::byte* key_at(const TensorView& in, const HeadGroup& g, std::int64_t key) const;
+  // The same of what is written for a query: by its row, or by its place (KeyRanges).
+  std::byte* result_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
+                       std::int64_t query) const;
+  // The positions of the rows at places.
+  std::int64_t query_position(std::int64_t query) const { return position_of_query(query); }
+  std::int64_t key_position(std::int64_t key) const;
+  // A head's part of a row, in the operand type.
+  void copy_row(const std::byte* from, std::byte* to) const { gather_row(from, to); }
   // Where a held query's gradients of a head's bias lie.
   float* bias_at(const TensorView& dbias, const HeadGroup& g, std::int64_t h,
                  std::int64_t query) const;
-  // Of a value for each head: lse, delta.
+  // Of a value for each head: lse, delta; of one that is written.
   float* value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                   std::int64_t query) const;
+  float* result_value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
+                         std::int64_t query) const;
 
  private:
+  std::byte* part_of_head(const TensorView& in, const HeadGroup& g, std::int64_t h,
+                          std::int64_t row) const;
+  float* value_of_head(const TensorView& values, const HeadGroup& g, std::int64_t h,
+                       std::int64_t row) const;
   void gather_row(const std::byte* from, std::byte* to) const;
+  // From the first to the last that sees one of the keys.
+  Range queries_of_set(std::int64_t set, std::int64_t sequence, const Range& keys) const;
+  // Of a sequence: the row at a place.
+  std::int64_t row_of_query(std::int64_t query) const {
+    return query_rows_ == nullptr ? query : query_rows_[query];
+  }
+  std::int64_t row_of_key(std::int64_t key) const {
+    return key_rows_ == nullptr ? key : key_rows_[key];
+  }
+  // Of the tensors: the row of a held query, of a held key.
   std::int64_t query_row(std::int64_t sequence, std::int64_t query) const;
   std::int64_t key_row(std::int64_t sequence, std::int64_t key) const;
+  std::int64_t result_row(std::int64_t sequence, std::int64_t query) const {
+    return by_place_ ? query : query_row(sequence, query);
+  }
   // Positions of keys, and of a query.
   std::array<std::int32_t, max_keys_of_block> positions_of(const Range& keys) const;
   std::int32_t position_of_query(std::int64_t query) const;
@@ -137,6 +165,10 @@ class AttentionBlocks {
   std::int64_t num_sets_ = 1;
   const std::int32_t* first_ = nullptr;
   const std::int32_t* end_ = nullptr;
+  bool ascends_ = true;
+  const std::int32_t* query_rows_ = nullptr;  // null: every row at its place
+  const std::int32_t* key_rows_ = nullptr;
+  bool by_place_ = false;  // what is written
 };
 
 // Cuts a thread's part of the workspace into arrays at multiples of 64 bytes. Starting from a null

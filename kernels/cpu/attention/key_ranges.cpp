@@ -45,16 +45,38 @@ struct SequenceRanges {
       for (std::int64_t p = range.begin; p < range.end(); ++p, ++row) {
         std::int64_t low = document_begins != nullptr ? document_begins[p] : 0;
         std::int64_t high = p + 1;
-        const std::int64_t in_window = std::max(low, p - visible.window + 1);
+        const std::int64_t in_window = std::max(low, p - visible.pattern.window + 1);
         if (of_globals)
-          high = std::min(low + visible.globals, in_window);
-        else if (visible.window > 0)
+          high = std::min(low + visible.pattern.globals, in_window);
+        else if (visible.pattern.window > 0)
           low = in_window;
         first[row] = static_cast<std::int32_t>(before_first.before(low));
         end[row] = static_cast<std::int32_t>(before_end.before(high));
         if (row < visible.first_query) end[row] = first[row];
         if (row >= visible.end_query) first[row] = end[row];
       }
+  }
+};
+
+// Ranges of one set of a sequence, in the orders of a pattern.
+struct PatternRanges {
+  const VisibleKeys& visible;
+  const RowOrder& queries;
+  const RowOrder& keys;
+  std::int64_t set;
+  const std::int32_t* document_begins;  // of the sequence; null: documents do not matter
+  std::int32_t* first;
+  std::int32_t* end;
+
+  void fill(std::int64_t begin_place, std::int64_t end_place) const {
+    SeenSets sets(visible.pattern);
+    for (std::int64_t i = begin_place; i < end_place; ++i) {
+      const std::int64_t p = queries.position(i);
+      const SeenKeys seen = sets.seen(set, p, document_begins != nullptr ? document_begins[p] : 0);
+      const std::int64_t from = keys.place(seen.group, seen.begin);
+      first[i] = static_cast<std::int32_t>(from);
+      end[i] = static_cast<std::int32_t>(std::max(from, keys.place(seen.group, seen.end)));
+    }
   }
 };
 
@@ -88,16 +110,24 @@ void restart_positions(const TensorView& positions, const TensorView& document_b
 void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begins,
                      const TensorView& first, const TensorView& end) {
   const std::int64_t length = visible.query_length();
-  const std::int64_t num_ranges = visible.pattern().num_sets() * visible.num_sequences;
-  for (std::int64_t r = 0; r < num_ranges; ++r) {
+  const bool is_plain = visible.pattern.is_plain();
+  const std::span<const PositionRange> none;
+  const RowOrder queries = query_order(visible.pattern, is_plain ? none : visible.queries);
+  const RowOrder keys = key_order(visible.pattern, is_plain ? none : visible.keys);
+  for (std::int64_t r = 0; r < visible.pattern.num_sets() * visible.num_sequences; ++r) {
     const std::int64_t s = r % visible.num_sequences;
-    const SequenceRanges ranges{
-        visible, r >= visible.num_sequences,
-        document_begins.empty() ? nullptr : document_begins.row<std::int32_t>(s),
-        first.as<std::int32_t>() + r * length, end.as<std::int32_t>() + r * length};
-    parallel_blocks(length, block_elements, [&](std::int64_t begin_row, std::int64_t end_row) {
-      ranges.fill(begin_row, end_row);
-    });
+    const std::int32_t* begins =
+        document_begins.empty() ? nullptr : document_begins.row<std::int32_t>(s);
+    std::int32_t* firsts = first.as<std::int32_t>() + r * length;
+    std::int32_t* ends = end.as<std::int32_t>() + r * length;
+    const auto fill = [&](const auto& ranges) {
+      parallel_blocks(length, block_elements,
+                      [&](std::int64_t from, std::int64_t to) { ranges.fill(from, to); });
+    };
+    if (is_plain)
+      fill(SequenceRanges{visible, r >= visible.num_sequences, begins, firsts, ends});
+    else
+      fill(PatternRanges{visible, queries, keys, r / visible.num_sequences, begins, firsts, ends});
   }
 }
 

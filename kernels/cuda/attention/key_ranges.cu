@@ -167,7 +167,7 @@ void fill_key_ranges(const VisibleKeys& visible, const TensorView& document_begi
                      const TensorView& first, const TensorView& end) {
   const Visible operands{.num_sequences = visible.num_sequences,
                          .query_length = visible.query_length(),
-                         .window = visible.window,
+                         .window = visible.pattern.window,
                          .first_query = visible.first_query,
                          .end_query = visible.end_query,
                          .document_begins = card_rows<const std::int32_t>(document_begins),

@@ -17,8 +17,7 @@ struct Ranges {
 };
 
 Ranges ranges_of(const VisibleKeys& visible, const Starts& starts = {}) {
-  const Shape rows = {visible.pattern().num_sets() * visible.num_sequences *
-                      visible.query_length()};
+  const Shape rows = {visible.pattern.num_sets() * visible.num_sequences * visible.query_length()};
   const Tensor first(test::tested(), Purpose::workspace, DType::i32, rows);
   const Tensor end(test::tested(), Purpose::workspace, DType::i32, rows);
   std::ranges::fill(first->span<std::int32_t>(), -7);
@@ -54,7 +53,7 @@ TEST(KeyRangesTest, EveryRangeIsTheDefinition) {
     for (const std::int64_t window : {0, 1, 4, 100})
       for (const bool with_documents : {false, true}) {
         const VisibleKeys visible{
-            .queries = queries, .keys = keys, .window = window, .num_sequences = 3};
+            .queries = queries, .keys = keys, .pattern = window, .num_sequences = 3};
         const Starts documents = with_documents ? starts : Starts();
         const Ranges ranges = ranges_of(visible, documents);
         std::size_t row = 0;
@@ -83,11 +82,8 @@ TEST(KeyRangesTest, GlobalsAreTheFirstOfADocumentBeforeTheWindow) {
     for (const std::int64_t window : {1, 4, 100})
       for (const std::int64_t globals : {1, 3, 12})
         for (const bool with_documents : {false, true}) {
-          const VisibleKeys visible{.queries = queries,
-                                    .keys = keys,
-                                    .window = window,
-                                    .num_sequences = 3,
-                                    .globals = globals};
+          const VisibleKeys visible{
+              .queries = queries, .keys = keys, .pattern = {window, globals}, .num_sequences = 3};
           const Starts documents = with_documents ? starts : Starts();
           const Ranges ranges = ranges_of(visible, documents);
           ASSERT_EQ(ranges.first.size(), 2U * 48U);
@@ -179,7 +175,7 @@ TEST(KeyRangesTest, ManyDocumentsAndRanges) {
     if (p % 3 == 0) starts[0].push_back(p);
     if (p % 1000 == 999) starts[2].push_back(p);
   }
-  const VisibleKeys visible{.queries = queries, .keys = keys, .window = 700, .num_sequences = 3};
+  const VisibleKeys visible{.queries = queries, .keys = keys, .pattern = 700, .num_sequences = 3};
   const Ranges ranges = ranges_of(visible, starts);
   std::size_t row = 0;
   for (std::size_t s = 0; s < 3; ++s)
