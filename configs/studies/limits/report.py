@@ -16,6 +16,7 @@ from measured import Points, grouped, kind_of, number, part_seconds, percent, ro
 # Recall by state of Zoology's figure, as plotted (Arora et al. 2023 and the authors' later figure): bytes, accuracy.
 ZOOLOGY = {"gated DeltaNet": [(6.6e4, 0.99)], "Mamba-2": [(6.6e4, 0.83)],
            "window": [(6.6e4, 0.51), (1.3e5, 0.65), (2.6e5, 0.80)]}
+TEXT_VOCABULARY = 512  # as limits.sh trains its tokenizer
 LINEAR_KINDS = ("linear", "retention", "lightning", "ssd", "delta", "gated_delta", "infini")
 
 
@@ -251,10 +252,11 @@ class Report:
             self.figure("F6", "loss by position",
                         'set logscale x 2\nset xlabel "position"\nset ylabel "loss"\nset arrow from 128, graph 0 to 128, graph '
                         '1 nohead dt 2', list(series.items())))
-        # A model that has not learnt to use what stands before a token says nothing about positions.
-        if not any(values[0][1] - values[2][1] > 0.05 for values in series.values()):
+        # A model that has hardly learnt the text says nothing about positions.
+        least = min(values[2][1] for values in series.values())
+        if least > 0.6 * math.log(TEXT_VOCABULARY):
             self.verdict("B: rotary positions extrapolate", "cannot be said at this size",
-                         "no loss falls by 0.05 from the 8th to the 128th token")
+                         f"the least loss at 64–128 is {least:.2f}")
             return
         rises = {name: values[-1][1] - values[2][1] for name, values in series.items()}
         told = ", ".join(f"{name} {rise:+.2f}" for name, rise in rises.items())
@@ -284,8 +286,8 @@ class Report:
                     if row["ranks"] == "2" and row["layout"] == "zigzag"}
             planned = all(row["memory_bytes"] == row["planned_memory_bytes"] for row in group)
             worst, exact = max(worst, difference), exact and planned
-            if kind_of(mixer).split()[0] in LINEAR_KINDS:
-                constant.append(wire.get("128") == wire.get("256"))
+            if kind_of(mixer).split()[0] in LINEAR_KINDS and len(wire) == 2:
+                constant.append(wire["128"] == wire["256"])
             lines.append([kind_of(mixer), f"{difference:.1e}", "yes" if planned else "no",
                           *(f"{wire[length]:,}" for length in ("128", "256") if length in wire)])
         self.section(
@@ -296,8 +298,9 @@ class Report:
             table(["kind", "difference", "memory as planned", "sent at 128", "sent at 256"], lines))
         self.verdict("Layouts compute the same", "holds" if worst <= 1e-5 else "holds with a condition",
                      f"largest relative difference of a loss {worst:.1e}; memory as planned: {'always' if exact else 'not always'}")
-        self.verdict("States of fixed size make the bytes between ranks independent of the length",
-                     "holds" if constant and all(constant) else "does not", "E9, the last two columns")
+        if constant:
+            self.verdict("States of fixed size make the bytes between ranks independent of the length",
+                         "holds" if all(constant) else "does not", "E9, the last two columns")
 
     def leak_table(self):
         lines = [[name, f"{count} of {leaks.BORDER}", f"{largest:.1g}"] for name, count, largest in leaks.table()]
@@ -328,10 +331,15 @@ class Report:
         head = (
             "# The limits of attention and of its alternatives, measured\n\n"
             "Made by `configs/studies/limits/limits.sh`: small models, trained here, each the same but for its mixer. "
-            f"{len(runs)} runs, {minutes:.0f} minutes of training on a core, {seeds} seeds, {platform.machine()}, version "
+            f"{len(runs)} runs, {minutes:.0f} minutes of training on a core, {seeds} seed{'s' if seeds > 1 else ''}, {platform.machine()}, version "
             f"{runs[0]['code_version'] if runs else '?'}. Every run is a row of [points.csv](points.csv).\n\n"
             "What it cannot tell: laws of scale, states above a megabyte, the speed of cards. A verdict counts for models of "
             "this size and this many steps.\n")
+        missing = [name for name, points in self.points.items() if not points.rows]
+        if not self.layouts:
+            missing.append("layouts")
+        if missing:
+            head += f"\n**Not whole: no runs yet of {', '.join(missing)}.** `limits.sh` makes them.\n"
         verdicts = "## T2: verdicts\n\n" + table(["claim", "verdict", "evidence"], self.verdicts)
         left = ("## Not here\n\nThe experiments on experts at equal compute, memories of segments, and diffusion (they need "
                 "parts that come later, or are told in [scaling_laws.md](../scaling_laws.md)); patterns by blocks, LSH and "
