@@ -89,6 +89,7 @@ void TraceReader::add(const std::string& path) {
                    .top_k = file.integer_attribute("/", "top_k"),
                    .sequence_length = choices.num_dims() == 4 ? choices[2] : 0};
   check_shape(shape, path);
+  file.open_dataset("layers").expect_shape({std::max<std::int64_t>(choices[0], 1)});
   if (!files_.empty() && shape != shape_)
     throw DataError(path + ": is of another model than the traces beside it; name one of them");
   shape_ = std::move(shape);

@@ -48,11 +48,14 @@ double LayerTraffic::lift(std::int64_t a, std::int64_t b) const {
 }
 
 std::vector<LayerTraffic> traffic_of(const TraceReader& trace) {
-  constexpr std::int64_t most_experts = 4096;  // their pairs take 128 MiB a layer
+  constexpr std::int64_t most_experts = 4096, most_pairs = 1 << 26;  // 512 MiB
   const TraceShape& shape = trace.shape();
-  if (shape.num_experts > most_experts)
-    throw DataError(fmt::format("{}: has {} experts, and pairs of at most {} are counted",
-                                trace.path(), shape.num_experts, most_experts));
+  if (shape.num_experts > most_experts ||
+      std::ssize(shape.layers) * shape.num_experts * shape.num_experts > most_pairs)
+    throw DataError(fmt::format(
+        "{}: has {} experts in each of {} layers; pairs of at most {} experts are counted, and {} "
+        "of all layers",
+        trace.path(), shape.num_experts, shape.layers.size(), most_experts, most_pairs));
   const auto num_experts = static_cast<std::size_t>(shape.num_experts);
   const auto top_k = static_cast<std::size_t>(shape.top_k);
   std::vector<LayerTraffic> layers;
