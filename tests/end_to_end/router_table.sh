@@ -21,11 +21,11 @@ run() {
 }
 # value NAME KEY FIRST: the mean of a key over the steps from FIRST on.
 value() {
-  awk -v key="$2" -v first="$3" '
+  grep -v '"event"' "$folder/$1/metrics.jsonl" | awk -v key="$2" -v first="$3" '
     match($0, "\"step\": *[0-9]+") { step = substr($0, RSTART, RLENGTH); sub(/.*: */, "", step) }
     step >= first && match($0, "\"" key "\": *[0-9][-+.eE0-9]*") {
       value = substr($0, RSTART, RLENGTH); sub(/.*: */, "", value); sum += value; ++n }
-    END { printf "%.3f", sum / n }' "$folder/$1/metrics.jsonl"
+    END { printf "%.3f", sum / n }'
 }
 
 run top_k
