@@ -11,7 +11,7 @@
 #include "experts/config.hpp"
 #include "model/config.hpp"
 #include "tests/support/block_masks.hpp"
-#include "tests/support/reference_attention.hpp"
+#include "tests/support/reference_attention_layer.hpp"
 #include "tests/support/reference_layers.hpp"
 #include "tests/support/reference_moe.hpp"
 
