@@ -8,6 +8,7 @@
 #include "kernels/cpu/attention/attention_blocks.hpp"
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/recurrence/random_features.hpp"
+#include "kernels/cpu/recurrence/recurrence_rows.hpp"
 #include "kernels/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,21 +22,6 @@ float squares(const float* x, std::int64_t n) {
     const auto v = load(d, x + i);
     return hn::Mul(v, v);
   });
-}
-
-template <class From, class To>
-void scaled(const From* from, std::int64_t n, float factor, To* to) {
-  for_lanes(n, [=](auto d, std::int64_t i)
-                   HWY_ATTR { store(d, hn::Mul(load(d, from + i), hn::Set(d, factor)), to + i); });
-}
-void load_f32(const float* from, std::int64_t n, float factor, float* to) {
-  scaled(from, n, factor, to);
-}
-void load_bf16(const BFloat16* from, std::int64_t n, float factor, float* to) {
-  scaled(from, n, factor, to);
-}
-void store_bf16(const float* from, std::int64_t n, float factor, BFloat16* to) {
-  scaled(from, n, factor, to);
 }
 
 // exponents = dots + sign halves - offset, with the offset at which the largest is 0, or the one
@@ -83,13 +69,6 @@ float exponent_gradients_bf16(const BFloat16* dy, float* exponents, std::int64_t
   return exponent_gradients(dy, exponents, n);
 }
 
-// sum -= factor x
-void subtract(float* sum, const float* x, std::int64_t n, float factor) {
-  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
-    store(d, hn::NegMulAdd(hn::Set(d, factor), load(d, x + i), load(d, sum + i)), sum + i);
-  });
-}
-
 }  // namespace
 }  // namespace switchyard::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -99,15 +78,11 @@ HWY_AFTER_NAMESPACE();
 namespace switchyard::kernels::cpu {
 
 HWY_EXPORT(squares);
-HWY_EXPORT(load_f32);
-HWY_EXPORT(load_bf16);
-HWY_EXPORT(store_bf16);
 HWY_EXPORT(make_exponents);
 HWY_EXPORT(features_f32);
 HWY_EXPORT(features_bf16);
 HWY_EXPORT(exponent_gradients_f32);
 HWY_EXPORT(exponent_gradients_bf16);
-HWY_EXPORT(subtract);
 
 namespace {
 
@@ -140,18 +115,6 @@ const std::byte* bytes_of(const float* values) {
   return reinterpret_cast<const std::byte*>(values);
 }
 
-void load_row(const float* from, std::int64_t n, float factor, float* to) {
-  HWY_DYNAMIC_DISPATCH(load_f32)(from, n, factor, to);
-}
-void load_row(const BFloat16* from, std::int64_t n, float factor, float* to) {
-  HWY_DYNAMIC_DISPATCH(load_bf16)(from, n, factor, to);
-}
-void store_row(const float* from, std::int64_t n, float factor, float* to) {
-  HWY_DYNAMIC_DISPATCH(load_f32)(from, n, factor, to);
-}
-void store_row(const float* from, std::int64_t n, float factor, BFloat16* to) {
-  HWY_DYNAMIC_DISPATCH(store_bf16)(from, n, factor, to);
-}
 void store_features(const float* exponents, std::int64_t n, float* y) {
   HWY_DYNAMIC_DISPATCH(features_f32)(exponents, n, y);
 }
@@ -266,8 +229,7 @@ void backward(FeatureSide side, const RandomFeatures& f, const TensorView& dy, c
     f.multiply_by_directions(block, false, s.exponents, s.dx, s.scratchpad);
     for (std::int64_t i = 0; i < block.count; ++i) {
       float* const to = s.dx + i * width;
-      if (side == FeatureSide::keys)
-        HWY_DYNAMIC_DISPATCH(subtract)(to, s.x + i * width, width, sums[i]);
+      if (side == FeatureSide::keys) subtract_block(to, s.x + i * width, width, sums[i]);
       store_row(to, width, f.root(), out[block.row + i] + block.head * width);
     }
   });

@@ -104,8 +104,8 @@ void scale_block(float* x, std::int64_t numel, float factor) {
   HWY_DYNAMIC_DISPATCH(scaled)(x, numel, factor, x);
 }
 
-void subtract_block(float* sum, const float* x, std::int64_t numel) {
-  HWY_DYNAMIC_DISPATCH(subtract)(sum, x, numel, 1.0f);
+void subtract_block(float* sum, const float* x, std::int64_t numel, float factor) {
+  HWY_DYNAMIC_DISPATCH(subtract)(sum, x, numel, factor);
 }
 
 void solve_lower(const float* lower, std::int64_t n, std::int64_t cols, float* x) {

@@ -18,8 +18,8 @@ void scale_rows(float* x, std::int64_t n, std::int64_t cols, const float* factor
 void scaled_rows(const float* x, std::int64_t n, std::int64_t cols, const float* factors,
                  float* to);
 void scale_block(float* x, std::int64_t numel, float factor);
-// sum -= x.
-void subtract_block(float* sum, const float* x, std::int64_t numel);
+// sum -= factor x.
+void subtract_block(float* sum, const float* x, std::int64_t numel, float factor = 1);
 
 // x = (1 + lower)^-1 x with the strictly lower triangle `lower` [n, n]; x [n, cols].
 void solve_lower(const float* lower, std::int64_t n, std::int64_t cols, float* x);
