@@ -3,12 +3,12 @@
 #include <linux/futex.h>
 #include <omp.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 namespace switchyard::kernels {
 
@@ -23,11 +23,17 @@ constexpr std::chrono::microseconds spin_when_quiet{100};
 constexpr std::chrono::microseconds spin_when_disturbed{0};
 constexpr std::chrono::milliseconds memory_of_disturbance{100};
 
-// How often the system took the core from the calling thread while that had work.
-long preemptions_of_this_thread() {
-  rusage usage{};
-  ::getrusage(RUSAGE_THREAD, &usage);
-  return usage.ru_nivcsw;
+// What threads with work lose of their cores. Now and then the system's own tasks take a
+// millisecond or some; another program that computes takes half a core.
+constexpr std::chrono::milliseconds window_of_losses{100};
+constexpr std::chrono::milliseconds lost_when_disturbed{8};  // in a window
+constexpr std::chrono::milliseconds lost_when_still{1};      // once, while it is remembered
+
+// What the calling thread has computed so far.
+std::chrono::nanoseconds processor_time() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
 constexpr std::uint64_t pieces_of(std::uint64_t offer) {
@@ -81,7 +87,7 @@ void bind_to_place(int thread, int num_threads) {
 
 }  // namespace
 
-Team::Team(int num_threads) : preemptions_(static_cast<std::size_t>(num_threads)) {
+Team::Team(int num_threads) : seats_(static_cast<std::size_t>(num_threads)) {
   for (int thread = 1; thread < num_threads; ++thread)
     workers_.emplace_back([this, thread, num_threads] {
       bind_to_place(thread, num_threads);
@@ -112,13 +118,18 @@ void Team::work(int thread) {
   while (!stop_) {
     const std::uint32_t seen = calls_;
     take_pieces(thread);
-    wait_for_call(seen);
+    wait_for_call(thread, seen);
   }
 }
 
 void Team::take_pieces(int thread) noexcept {
   std::uint32_t num_done = 0;
   std::uint64_t offer = offer_.load(std::memory_order_acquire);
+  if (pieces_of(offer) == 0 || thread >= threads_of(offer)) return;
+  seats_[static_cast<std::size_t>(thread)].processor.store(::sched_getcpu(),
+                                                           std::memory_order_relaxed);
+  const Clock::time_point begin = Clock::now();
+  const std::chrono::nanoseconds computed = processor_time();
   while (pieces_of(offer) > 0 && thread < threads_of(offer)) {
     if (!offer_.compare_exchange_weak(offer, offer - 1, std::memory_order_acq_rel,
                                       std::memory_order_acquire))
@@ -129,16 +140,39 @@ void Team::take_pieces(int thread) noexcept {
   }
   if (num_done == 0) return;
   if (unfinished_.fetch_sub(num_done) == num_done && caller_sleeps_) wake(unfinished_, 1);
-  notice_preemption(thread);
+  const Clock::time_point end = Clock::now();
+  notice_loss(end, end - begin - (processor_time() - computed));
 }
 
-void Team::notice_preemption(int thread) noexcept {
-  long& seen = preemptions_[static_cast<std::size_t>(thread)].count;
-  const long now = preemptions_of_this_thread();
-  if (now != seen)
-    disturbed_until_.store((Clock::now() + memory_of_disturbance).time_since_epoch(),
-                           std::memory_order_relaxed);
-  seen = now;
+// Threads may meet here; what one of them misses does not matter.
+void Team::notice_loss(Clock::time_point now, std::chrono::nanoseconds lost) noexcept {
+  if (lost < lost_when_still) return;
+  const std::chrono::nanoseconds time = now.time_since_epoch();
+  if (time - window_begin_.load(std::memory_order_relaxed) > window_of_losses) {
+    window_begin_.store(time, std::memory_order_relaxed);
+    lost_in_window_.store({}, std::memory_order_relaxed);
+  }
+  const std::chrono::nanoseconds sum = lost_in_window_.load(std::memory_order_relaxed) + lost;
+  lost_in_window_.store(sum, std::memory_order_relaxed);
+  if (sum >= lost_when_disturbed || is_disturbed(now))
+    disturbed_until_.store(time + memory_of_disturbance, std::memory_order_relaxed);
+}
+
+void Team::leave_shared_processor(int thread) noexcept {
+  const int here = ::sched_getcpu();
+  bool is_shared = false;
+  cpu_set_t allowed, elsewhere;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  elsewhere = allowed;
+  for (std::size_t other = 0; other < seats_.size(); ++other) {
+    const int processor = seats_[other].processor.load(std::memory_order_relaxed);
+    if (static_cast<int>(other) == thread || processor < 0) continue;
+    is_shared = is_shared || processor == here;
+    if (processor < CPU_SETSIZE) CPU_CLR(processor, &elsewhere);
+  }
+  if (!is_shared || CPU_COUNT(&elsewhere) == 0) return;
+  ::sched_setaffinity(0, sizeof elsewhere, &elsewhere);
+  ::sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 bool Team::has_pieces() const {
@@ -151,19 +185,23 @@ void Team::wake_some() {
   if (sleepers_ > 0 && has_pieces()) wake(calls_, 2);
 }
 
-std::chrono::microseconds Team::time_to_spin(std::chrono::steady_clock::time_point now) const {
-  return now.time_since_epoch() < disturbed_until_.load(std::memory_order_relaxed)
-             ? spin_when_disturbed
-             : spin_when_quiet;
+bool Team::is_disturbed(Clock::time_point now) const {
+  return now.time_since_epoch() < disturbed_until_.load(std::memory_order_relaxed);
 }
 
-void Team::wait_for_call(std::uint32_t seen) {
+std::chrono::microseconds Team::time_to_spin(Clock::time_point now) const {
+  return is_disturbed(now) ? spin_when_disturbed : spin_when_quiet;
+}
+
+void Team::wait_for_call(int thread, std::uint32_t seen) {
   const Clock::time_point begin = Clock::now();
   if (spin_until(begin + time_to_spin(begin), [&] { return calls_ != seen; })) return;
+  seats_[static_cast<std::size_t>(thread)].processor.store(-1, std::memory_order_relaxed);
   ++sleepers_;
   while (calls_ == seen) sleep_while(calls_, seen);
   --sleepers_;
   wake_some();
+  leave_shared_processor(thread);
 }
 
 void Team::wait_until_done() {
@@ -171,10 +209,12 @@ void Team::wait_until_done() {
   if (spin_until(begin + time_to_spin(begin),
                  [&] { return unfinished_.load(std::memory_order_acquire) == 0; }))
     return;
+  seats_[0].processor.store(-1, std::memory_order_relaxed);
   caller_sleeps_ = true;
   for (std::uint32_t left = unfinished_; left > 0; left = unfinished_)
     sleep_while(unfinished_, left);
   caller_sleeps_ = false;
+  leave_shared_processor(0);
 }
 
 }  // namespace switchyard::kernels

@@ -129,6 +129,48 @@ TEST_F(ThreadsTest, CallsOfTwoThreadsDoNotDisturbEachOther) {
   EXPECT_EQ(sums[1], 500 * 190);
 }
 
+cpu_set_t allowed_processors() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  EXPECT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  return allowed;
+}
+
+void stay_on(int processor) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(processor, &set);
+  EXPECT_EQ(sched_setaffinity(0, sizeof set, &set), 0);
+}
+
+// The system wakes a thread where it was, even if that is the caller's processor and another is
+// idle.
+TEST_F(ThreadsTest, AThreadThatWakesUpLeavesTheCallersProcessor) {
+  const cpu_set_t allowed = allowed_processors();
+  if (CPU_COUNT(&allowed) < 2) GTEST_SKIP() << "one processor";
+  set_num_threads(2);
+  constexpr int num_calls = 60;
+  int num_apart = 0;
+  for (int call = 0; call < num_calls; ++call) {
+    const int here = sched_getcpu();
+    std::array<int, 2> processors{};
+    std::atomic<int> arrived = 0;
+    for_each_piece(2, [&](std::int64_t, int thread) {
+      processors[static_cast<std::size_t>(thread)] = sched_getcpu();
+      ++arrived;
+      while (arrived < 2) __builtin_ia32_pause();
+      if (thread == 0) return;
+      const cpu_set_t now = allowed_processors();
+      EXPECT_TRUE(CPU_EQUAL(&now, &allowed));
+      stay_on(here);
+      EXPECT_EQ(sched_setaffinity(0, sizeof allowed, &allowed), 0);
+    });
+    num_apart += processors[0] != processors[1] ? 1 : 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // so that the other one sleeps
+  }
+  EXPECT_GE(num_apart, num_calls / 3);
+}
+
 double processor_seconds() {
   timespec time{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
