@@ -1,6 +1,6 @@
 #include "kernels/cpu/recurrence/linear_recurrence.hpp"
 
-#include <cmath>
+#include <algorithm>
 
 #include "kernels/cpu/recurrence/recurrence_pieces.hpp"
 
@@ -17,26 +17,18 @@ float mean_factor(float denominator) {
 void write_out(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
                const RecurrenceOutputs& outputs, std::int64_t head, const Chunk& chunk,
                const ChunkScratch& s) {
-  const std::int64_t width = shape.value_width, w = shape.state_cols();
-  const auto write = [&](auto rows) {
-    for (std::int64_t i = 0; i < chunk.count(); ++i) {
-      float* const out = s.out + i * w;
-      float factor = 1;
-      if (shape.normalized) {
-        rows_of<float>(outputs.denominators)[chunk.row() + i][head] = out[width];
-        factor = mean_factor(out[width]);
-      }
-      if (!inputs.skip.empty()) {
-        const float skip = inputs.skip.as<float>()[head];
-        for (std::int64_t c = 0; c < width; ++c) out[c] += skip * s.raw_v[i * width + c];
-      }
-      store_row(out, width, factor, rows[chunk.row() + i] + head * width);
+  const std::int64_t width = shape.value_width, w = shape.state_cols(), count = chunk.count();
+  if (!inputs.skip.empty())
+    subtract_block(s.out, s.raw_v, count * w, -inputs.skip.as<float>()[head]);
+  if (shape.normalized) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float denominator = s.out[i * w + width];
+      rows_of<float>(outputs.denominators)[chunk.row() + i][head] = denominator;
+      s.by_token[i] = mean_factor(denominator);
     }
-  };
-  if (outputs.out.dtype == DType::f32)
-    write(rows_of<float>(outputs.out));
-  else
-    write(rows_of<BFloat16>(outputs.out));
+    scale_rows(s.out, count, w, s.by_token);
+  }
+  store_block(s.out, w, 1, outputs.out, {chunk.row(), count, head * width, width});
 }
 
 // T of one run: what it makes of any state before it. 0 where a document begins inside.
@@ -92,31 +84,24 @@ void load_dout(const RecurrenceShape& shape, const RecurrenceOutputs& outputs,
                const TensorView& dout, std::int64_t head, std::int64_t row, std::int64_t count,
                const ChunkScratch& s) {
   const std::int64_t width = shape.value_width, w = shape.state_cols();
-  const std::int64_t n = (count + 15) / 16 * 16;
-  const auto load = [&](auto gradients, auto values) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      float* const to = s.dout + i * w;
-      load_row(gradients[row + i] + head * width, width, 1, to);
-      if (!shape.normalized) continue;
-      // out = numerator / denominator
-      load_row(values[row + i] + head * width, width, 1, s.by_values);
-      const float inverse = mean_factor(rows_of<float>(outputs.denominators)[row + i][head]);
-      to[width] = -inverse * dot(to, s.by_values, width);
-      store_row(to, width, inverse, to);
-    }
-  };
-  if (dout.dtype == DType::f32)
-    load(rows_of<float>(dout), rows_of<float>(outputs.out));
-  else
-    load(rows_of<BFloat16>(dout), rows_of<BFloat16>(outputs.out));
-  std::fill(s.dout + count * w, s.dout + n * w, 0.0f);
+  load_block(dout, {row, count, head * width, width}, 1, s.dout, w);
+  if (!shape.normalized) return;
+  // out = numerator / denominator
+  load_block(outputs.out, {row, count, head * width, width}, 1, s.by_values, w);
+  for (std::int64_t i = 0; i < count; ++i) {
+    float* const to = s.dout + i * w;
+    const float inverse = mean_factor(rows_of<float>(outputs.denominators)[row + i][head]);
+    to[width] = -dot(to, s.by_values + i * w, width);
+    s.by_token[i] = inverse;
+  }
+  scale_rows(s.dout, count, w, s.by_token);
 }
 
 void recurrence_forward(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
                         const TensorView& states, const RecurrenceOutputs& outputs,
                         const TensorView& states_end, const TensorView& workspace,
                         const Poll& poll) {
-  for_each_group(
+  for_each_head(
       shape, workspace, poll,
       [&](std::int64_t sequence, std::int64_t head, std::int64_t end, const ChunkScratch& s) {
         const std::vector<Span> spans = spans_of(shape, sequence);
@@ -130,10 +115,9 @@ void recurrence_forward(const RecurrenceShape& shape, const RecurrenceInputs& in
               chunk.load_values();
               chunk.make_lower();
               chunk.make_pairs();
-              // U comes from the state before the chunk, which reading wants, too.
-              std::copy_n(s.state, shape.state_size(), s.d_state);
-              chunk.advance(s.state);
-              chunk.read(s.d_state);
+              chunk.correct(s.state);
+              chunk.read(s.state);
+              chunk.move(s.state);
               write_out(shape, inputs, outputs, head, chunk, s);
             });
             if (!states_end.empty() && is_last_of_run(spans, i))
@@ -146,7 +130,7 @@ void recurrence_forward(const RecurrenceShape& shape, const RecurrenceInputs& in
 void recurrence_summaries(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
                           const TensorView& summaries, const TensorView& workspace,
                           const Poll& poll) {
-  for_each_group(
+  for_each_head(
       shape, workspace, poll,
       [&](std::int64_t sequence, std::int64_t head, std::int64_t end, const ChunkScratch& s) {
         const std::vector<Span> spans = spans_of(shape, sequence);

@@ -16,65 +16,45 @@ struct BackwardTask {
   double* dskip;  // [S, A]
 };
 
-template <class Each>
-void with_rows(const TensorView& view, Each&& each) {
-  if (view.dtype == DType::f32)
-    each(rows_of<float>(view));
-  else
-    each(rows_of<BFloat16>(view));
-}
-
-void store_block(const float* block, std::int64_t count, std::int64_t cols, float factor,
-                 const TensorView& to, std::int64_t row, std::int64_t begin) {
-  with_rows(to, [&](auto rows) {
-    for (std::int64_t i = 0; i < count; ++i)
-      store_row(block + i * cols, cols, factor, rows[row + i] + begin);
-  });
-}
-
 // dq and dk of a chunk, to the tensors, or to the sums over the heads that share keys.
 void give_keys(const BackwardTask& task, std::int64_t sequence, const Chunk& chunk,
                const ChunkScratch& s) {
   const RecurrenceShape& shape = task.shape;
-  const std::int64_t keys = shape.key_width, numel = chunk.count() * keys;
-  if (shape.delta)
-    for (std::int64_t i = 0; i < numel; ++i) s.dk[i] += s.dk_add[i];
+  const std::int64_t keys = shape.key_width, count = chunk.count();
+  if (shape.delta) subtract_block(s.dk, s.dk_add, count * keys, -1);
   if (shape.num_heads == shape.num_groups) {
     const std::int64_t begin = chunk.group() * keys;
-    store_block(s.dq, chunk.count(), keys, shape.scale, task.gradients.dq, chunk.row(), begin);
-    store_block(s.dk, chunk.count(), keys, 1, task.gradients.dk, chunk.row(), begin);
+    store_block(s.dq, keys, shape.scale, task.gradients.dq, {chunk.row(), count, begin, keys});
+    store_block(s.dk, keys, 1, task.gradients.dk, {chunk.row(), count, begin, keys});
     return;
   }
   const std::int64_t first = (chunk.row() - sequence * shape.length()) * keys;
-  for (std::int64_t i = 0; i < numel; ++i) {
-    s.group_dq[first + i] += s.dq[i];
-    s.group_dk[first + i] += s.dk[i];
-  }
+  subtract_block(s.group_dq + first, s.dq, count * keys, -1);
+  subtract_block(s.group_dk + first, s.dk, count * keys, -1);
 }
 
 // dv, and what follows from it: that of the steps and of the skip.
 void give_values(const BackwardTask& task, std::int64_t sequence, std::int64_t head,
                  const Chunk& chunk, const ChunkScratch& s) {
   const RecurrenceShape& shape = task.shape;
-  const std::int64_t width = shape.value_width, w = shape.state_cols();
-  const bool skips = !task.inputs.skip.empty();
-  const float skip = skips ? task.inputs.skip.as<float>()[head] : 0;
-  for (std::int64_t i = 0; i < chunk.count(); ++i) {
-    const std::int64_t row = chunk.row() + i;
-    const float* dv = chunk.dv() + i * w;
-    const float* raw = s.raw_v + i * width;
-    float step = 1;
-    if (!task.inputs.steps.empty()) {
-      step = rows_of<float>(task.inputs.steps)[row][head];
-      rows_of<float>(task.gradients.dsteps)[row][head] = dot(dv, raw, width);
-    }
-    const float* dout = s.dout + i * w;
-    float* const to = s.by_values;
-    for (std::int64_t c = 0; c < width; ++c) to[c] = step * dv[c] + skip * dout[c];
-    if (skips)
-      task.dskip[sequence * shape.num_heads + head] += static_cast<double>(dot(dout, raw, width));
-    store_block(to, 1, width, 1, task.gradients.dv, row, head * width);
+  const std::int64_t width = shape.value_width, w = shape.state_cols(), count = chunk.count();
+  const float* given = chunk.dv();
+  if (!task.inputs.steps.empty()) {
+    row_dots(given, s.raw_v, count, w, s.by_token);
+    for (std::int64_t i = 0; i < count; ++i)
+      rows_of<float>(task.gradients.dsteps)[chunk.row() + i][head] = s.by_token[i];
+    scaled_rows(given, count, w, s.steps, s.by_values);
+    given = s.by_values;
   }
+  if (!task.inputs.skip.empty()) {
+    if (given != s.by_values) std::copy_n(given, count * w, s.by_values);
+    given = s.by_values;
+    subtract_block(s.by_values, s.dout, count * w, -task.inputs.skip.as<float>()[head]);
+    row_dots(s.dout, s.raw_v, count, w, s.by_token);
+    double& sum = task.dskip[sequence * shape.num_heads + head];
+    for (std::int64_t i = 0; i < count; ++i) sum += static_cast<double>(s.by_token[i]);
+  }
+  store_block(given, w, 1, task.gradients.dv, {chunk.row(), count, head * width, width});
 }
 
 void give_token_values(const BackwardTask& task, std::int64_t head, const Chunk& chunk,
@@ -111,10 +91,7 @@ void differentiate_span(const BackwardTask& task, const Span& span, std::int64_t
     chunk.make_lower();
     chunk.make_pairs();
     load_dout(shape, task.outputs, task.dout, head, row, count, s);
-    if (shape.delta) {  // U once more
-      std::copy_n(state, size, s.state);
-      chunk.advance(s.state);
-    }
+    chunk.correct(state);
     chunk.differentiate(state, state + size, s.d_state);
     give_keys(task, sequence, chunk, s);
     give_values(task, sequence, head, chunk, s);
@@ -149,33 +126,69 @@ void differentiate_head(const BackwardTask& task, const TensorView& states, cons
 
 }  // namespace
 
+namespace {
+
+void store_keys(const BackwardTask& task, std::int64_t sequence, std::int64_t group,
+                const PositionRange& rows, const float* dq, const float* dk) {
+  const std::int64_t keys = task.shape.key_width;
+  const BlockPlace place{sequence * task.shape.length() + rows.begin, rows.count, group * keys,
+                         keys};
+  store_block(dq, keys, task.shape.scale, task.gradients.dq, place);
+  store_block(dk, keys, 1, task.gradients.dk, place);
+}
+
+// Adds up the parts of each group, in their order.
+void store_parts(const BackwardTask& task, const SharedScratch& shared) {
+  const RecurrenceShape& shape = task.shape;
+  const std::int64_t parts = parts_of_group(shape), keys = shape.key_width;
+  const std::int64_t size = shape.length() * keys;
+  for (std::int64_t i = 0; i < shape.num_sequences * shape.num_groups; ++i)
+    parallel_rows(shape.length(), keys, [&](std::int64_t begin, std::int64_t end) {
+      float* const dq = shared.parts_dq + i * parts * size + begin * keys;
+      float* const dk = shared.parts_dk + i * parts * size + begin * keys;
+      for (std::int64_t part = 1; part < parts; ++part) {
+        subtract_block(dq, dq + part * size, (end - begin) * keys, -1);
+        subtract_block(dk, dk + part * size, (end - begin) * keys, -1);
+      }
+      store_keys(task, i / shape.num_groups, i % shape.num_groups, {begin, end - begin}, dq, dk);
+    });
+}
+
+}  // namespace
+
 void recurrence_backward(const RecurrenceShape& shape, const RecurrenceInputs& inputs,
                          const TensorView& states, const RecurrenceOutputs& outputs,
                          const TensorView& dout, const TensorView& d_end,
                          const RecurrenceGradients& gradients, const TensorView& d_states,
                          const TensorView& workspace, const Poll& poll) {
-  Carver shared(workspace.kernel_bytes());
+  Carver carver(workspace.kernel_bytes());
+  const SharedScratch shared(carver, shape);
   const std::int64_t num_states = shape.num_sequences * shape.num_heads;
-  const BackwardTask task{shape, inputs, outputs, dout, gradients, shared.take<double>(num_states)};
+  const std::int64_t parts = parts_of_group(shape), size = shape.length() * shape.key_width;
+  const std::int64_t heads = shape.num_heads / shape.num_groups / parts;
+  const BackwardTask task{shape, inputs, outputs, dout, gradients, shared.dskip};
   std::fill_n(task.dskip, num_states, 0.0);
-  for_each_group(
-      shape, workspace, poll,
-      [&](std::int64_t sequence, std::int64_t first, std::int64_t end, const ChunkScratch& s) {
-        const std::int64_t keys = shape.key_width;
-        const std::int64_t numel = shape.length() * keys;
+  for_heads(
+      heads, shape, workspace, poll,
+      [&](std::int64_t sequence, std::int64_t first, std::int64_t end,
+          const ChunkScratch& of_thread) {
+        ChunkScratch s = of_thread;
         const bool shares = shape.num_heads > shape.num_groups;
+        if (parts > 1) {
+          const std::int64_t part = (sequence * shape.num_heads + first) / heads;
+          s.group_dq = shared.parts_dq + part * size;
+          s.group_dk = shared.parts_dk + part * size;
+        }
         if (shares) {
-          std::fill_n(s.group_dq, numel, 0.0f);
-          std::fill_n(s.group_dk, numel, 0.0f);
+          std::fill_n(s.group_dq, size, 0.0f);
+          std::fill_n(s.group_dk, size, 0.0f);
         }
         for (std::int64_t head = first; head < end; ++head)
           differentiate_head(task, states, d_end, d_states, sequence, head, s);
-        if (!shares) return;
-        const std::int64_t row = sequence * shape.length();
-        const std::int64_t begin = first / (end - first) * keys;
-        store_block(s.group_dq, shape.length(), keys, shape.scale, gradients.dq, row, begin);
-        store_block(s.group_dk, shape.length(), keys, 1, gradients.dk, row, begin);
+        if (shares && parts == 1)
+          store_keys(task, sequence, first / heads, {0, shape.length()}, s.group_dq, s.group_dk);
       });
+  if (parts > 1) store_parts(task, shared);
   if (gradients.dskip.empty()) return;
   for (std::int64_t i = 0; i < num_states; ++i)
     gradients.dskip.as<float>()[i % shape.num_heads] += static_cast<float>(task.dskip[i]);
@@ -185,7 +198,7 @@ void recurrence_summary_gradients(const RecurrenceShape& shape, const Recurrence
                                   const RecurrenceOutputs& outputs, const TensorView& dout,
                                   const TensorView& d_states, const TensorView& workspace,
                                   const Poll& poll) {
-  for_each_group(
+  for_each_head(
       shape, workspace, poll,
       [&](std::int64_t sequence, std::int64_t head, std::int64_t end, const ChunkScratch& s) {
         const std::vector<Span> spans = spans_of(shape, sequence);

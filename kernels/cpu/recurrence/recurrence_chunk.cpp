@@ -1,7 +1,7 @@
 #include "kernels/cpu/recurrence/recurrence_chunk.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <type_traits>
 
 #include "kernels/cpu/parallel.hpp"
 #include "kernels/cpu/recurrence/recurrence_rows.hpp"
@@ -10,35 +10,49 @@ namespace switchyard::kernels::cpu {
 
 namespace {
 
-constexpr std::int64_t row_padding = 16;
-
-std::int64_t padded(std::int64_t n) {
-  return (n + row_padding - 1) / row_padding * row_padding;
-}
-
 // No chunk has more rows.
 std::int64_t most_rows(const RecurrenceShape& shape) {
-  return padded(std::clamp<std::int64_t>(shape.length(), 1, shape.chunk));
+  return std::clamp<std::int64_t>(shape.length(), 1, shape.chunk);
 }
 
-const std::byte* bytes_of(const float* values) {
-  return reinterpret_cast<const std::byte*>(values);
-}
-
-// Columns begin ... begin + cols - 1 of consecutive rows, as a dense block.
-void load_block(const TensorView& from, std::int64_t row, std::int64_t count, std::int64_t begin,
-                std::int64_t cols, float factor, float* to) {
-  const auto load = [&](auto rows) {
-    for (std::int64_t i = 0; i < count; ++i)
-      load_row(rows[row + i] + begin, cols, factor, to + i * cols);
-  };
-  if (from.dtype == DType::f32)
-    load(rows_of<float>(from));
+// move(a view's rows of their type)
+template <class Move>
+void with_rows(const TensorView& view, Move&& move) {
+  if (view.dtype == DType::f32)
+    move(rows_of<float>(view));
   else
-    load(rows_of<BFloat16>(from));
+    move(rows_of<BFloat16>(view));
 }
 
 }  // namespace
+
+void load_block(const TensorView& from, const BlockPlace& place, float factor, float* block,
+                std::int64_t step) {
+  with_rows(from, [&](auto rows) {
+    using Element = std::remove_pointer_t<decltype(rows.data)>;
+    convert_block(RowsBetween<Element, float>{.from = rows[place.row] + place.begin,
+                                              .from_step = rows.stride,
+                                              .to = block,
+                                              .to_step = step,
+                                              .count = place.count,
+                                              .cols = place.cols,
+                                              .factor = factor});
+  });
+}
+
+void store_block(const float* block, std::int64_t step, float factor, const TensorView& to,
+                 const BlockPlace& place) {
+  with_rows(to, [&](auto rows) {
+    using Element = std::remove_pointer_t<decltype(rows.data)>;
+    convert_block(RowsBetween<float, Element>{.from = block,
+                                              .from_step = step,
+                                              .to = rows[place.row] + place.begin,
+                                              .to_step = rows.stride,
+                                              .count = place.count,
+                                              .cols = place.cols,
+                                              .factor = factor});
+  });
+}
 
 std::vector<Span> spans_of(const RecurrenceShape& shape, std::int64_t sequence) {
   std::vector<Span> spans;
@@ -61,14 +75,25 @@ std::vector<Span> spans_of(const RecurrenceShape& shape, std::int64_t sequence) 
   return spans;
 }
 
+std::int64_t parts_of_group(const RecurrenceShape& shape) {
+  constexpr std::int64_t wanted_pieces = 4;
+  const std::int64_t heads = shape.num_heads / shape.num_groups;
+  const std::int64_t pieces = std::max<std::int64_t>(1, shape.num_sequences * shape.num_groups);
+  std::int64_t parts = std::clamp<std::int64_t>(wanted_pieces / pieces, 1, heads);
+  while (heads % parts != 0) --parts;
+  return parts;
+}
+
 ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   const std::int64_t n = most_rows(shape), keys = shape.key_width, w = shape.state_cols();
   const auto rows_of_keys = [&] { return carver.take<float>(n * keys); };
   const auto rows_of_values = [&] { return carver.take<float>(n * w); };
   q = rows_of_keys();
   k = rows_of_keys();
-  raw_v = carver.take<float>(n * shape.value_width);
+  k_turned = rows_of_keys();
   v = rows_of_values();
+  raw_v = rows_of_values();
+  steps = carver.take<float>(n);
   sums = carver.take<float>(n);
   grow = carver.take<float>(n);
   fade = carver.take<float>(n);
@@ -83,6 +108,9 @@ ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   dout = rows_of_values();
   du = rows_of_values();
   dx = rows_of_values();
+  u_turned = rows_of_values();
+  state_turned = carver.take<float>(keys * w);
+  d_state_turned = carver.take<float>(keys * w);
   dpairs = carver.take<float>(square);
   dlower = carver.take<float>(square);
   dq = rows_of_keys();
@@ -93,14 +121,16 @@ ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   wide = rows_of_keys();
   dgates = carver.take<float>(n);
   dbetas = carver.take<float>(n);
+  by_token = carver.take<float>(n);
+  more_by_token = carver.take<float>(n);
   state = carver.take<float>(keys * std::max(keys, w));
   d_state = carver.take<float>(keys * w);
-  const std::int64_t shared = shape.num_heads > shape.num_groups ? shape.length() * keys : 0;
+  const bool adds_up = shape.num_heads > shape.num_groups && parts_of_group(shape) == 1;
+  const std::int64_t shared = adds_up ? shape.length() * keys : 0;
   group_dq = carver.take<float>(shared);
   group_dk = carver.take<float>(shared);
   const std::int64_t chunks = (shape.length() + shape.chunk - 1) / shape.chunk + 1;
   states = carver.take<float>((chunks + 1) * keys * w);
-  scratchpad = carver.take<std::byte>(scratchpad_bytes);
 }
 
 std::int64_t ChunkScratch::bytes(const RecurrenceShape& shape) {
@@ -111,58 +141,61 @@ std::int64_t ChunkScratch::bytes(const RecurrenceShape& shape) {
 
 void Chunk::product(std::int64_t m, std::int64_t cols, std::int64_t k, const float* a,
                     const float* b, float* c, Factors factors) const {
-  multiply({.m = m,
-            .n = cols,
-            .k = k,
-            .lda = factors.a_transposed ? m : k,
-            .ldb = factors.b_transposed ? k : cols,
-            .ldc = cols,
-            .a_transposed = factors.a_transposed,
-            .b_transposed = factors.b_transposed,
-            .accumulate = factors.accumulate},
-           bytes_of(a), bytes_of(b), reinterpret_cast<std::byte*>(c), s_.scratchpad);
+  multiply_blocks({.m = m,
+                   .n = cols,
+                   .k = k,
+                   .lda = factors.a_transposed ? m : k,
+                   .ldb = cols,
+                   .ldc = cols,
+                   .a_transposed = factors.a_transposed,
+                   .into = factors.into,
+                   .triangle = factors.triangle},
+                  a, b, c);
 }
 
 void Chunk::load_keys(std::int64_t row, std::int64_t count) {
   row_ = row;
-  count_ = count;
-  n_ = padded(count);
+  n_ = count;
+  has_turned_keys_ = false;
   const std::int64_t keys = shape_.key_width;
-  load_block(inputs_.k, row, count, group() * keys, keys, 1, s_.k);
-  std::fill(s_.k + count * keys, s_.k + n_ * keys, 0.0f);
-  if (shape_.delta) {
-    for (std::int64_t i = 0; i < count; ++i)
+  load_block(inputs_.k, {row, n_, group() * keys, keys}, 1, s_.k, keys);
+  if (shape_.delta)
+    for (std::int64_t i = 0; i < n_; ++i)
       s_.betas[i] = rows_of<float>(inputs_.betas)[row + i][head_];
-    std::fill(s_.betas + count, s_.betas + n_, 0.0f);
-  }
   if (inputs_.gates.empty()) return;
   const Rows<float> gates = rows_of<float>(inputs_.gates);
   const bool is_constant = inputs_.gates.rows() == 1;
   float sum = 0;
   for (std::int64_t i = 0; i < n_; ++i) {
-    if (i < count) sum += gates[is_constant ? 0 : row + i][head_];
+    sum += gates[is_constant ? 0 : row + i][head_];
     s_.sums[i] = sum;
-    s_.grow[i] = std::exp(sum);
   }
-  for (std::int64_t i = 0; i < n_; ++i) s_.fade[i] = std::exp(sum - s_.sums[i]);
+  gate_factors(s_.sums, n_, s_.grow, s_.fade);
+}
+
+const float* Chunk::keys_turned() {
+  if (!has_turned_keys_) transpose_block(s_.k, n_, shape_.key_width, s_.k_turned);
+  has_turned_keys_ = true;
+  return s_.k_turned;
 }
 
 void Chunk::load_queries() {
   const std::int64_t keys = shape_.key_width;
-  load_block(inputs_.q, row_, count_, group() * keys, keys, shape_.scale, s_.q);
-  std::fill(s_.q + count_ * keys, s_.q + n_ * keys, 0.0f);
+  load_block(inputs_.q, {row_, n_, group() * keys, keys}, shape_.scale, s_.q, keys);
 }
 
 void Chunk::load_values() {
   const std::int64_t width = shape_.value_width, w = shape_.state_cols();
-  load_block(inputs_.v, row_, count_, head_ * width, width, 1, s_.raw_v);
-  for (std::int64_t i = 0; i < count_; ++i) {
-    const float step =
-        inputs_.steps.empty() ? 1.0f : rows_of<float>(inputs_.steps)[row_ + i][head_];
-    load_row(s_.raw_v + i * width, width, step, s_.v + i * w);
-    if (shape_.normalized) s_.v[i * w + width] = 1;
-  }
-  std::fill(s_.v + count_ * w, s_.v + n_ * w, 0.0f);
+  const bool has_steps = !inputs_.steps.empty();
+  float* const loaded = has_steps || !inputs_.skip.empty() ? s_.raw_v : s_.v;
+  load_block(inputs_.v, {row_, n_, head_ * width, width}, 1, loaded, w);
+  if (shape_.normalized)
+    for (std::int64_t i = 0; i < n_; ++i) loaded[i * w + width] = 0;
+  for (std::int64_t i = 0; i < n_; ++i)
+    s_.steps[i] = has_steps ? rows_of<float>(inputs_.steps)[row_ + i][head_] : 1.0f;
+  if (loaded != s_.v) scaled_rows(loaded, n_, w, s_.steps, s_.v);
+  if (shape_.normalized)
+    for (std::int64_t i = 0; i < n_; ++i) s_.v[i * w + width] = 1;
 }
 
 float Chunk::gate_of_chunk() const {
@@ -171,14 +204,16 @@ float Chunk::gate_of_chunk() const {
 
 void Chunk::make_lower() {
   if (!shape_.delta) return;
-  product(n_, n_, shape_.key_width, s_.k, s_.k, s_.lower, {.b_transposed = true});
+  product(n_, n_, shape_.key_width, s_.k, keys_turned(), s_.lower,
+          {.triangle = Triangle::lower_result});
   decay_pairs(s_.lower, n_, sums(), true);
   scale_rows(s_.lower, n_, n_, s_.betas);
 }
 
 void Chunk::make_pairs() {
   if (shape_.exclusive) return;
-  product(n_, n_, shape_.key_width, s_.q, s_.k, s_.pairs, {.b_transposed = true});
+  product(n_, n_, shape_.key_width, s_.q, keys_turned(), s_.pairs,
+          {.triangle = Triangle::lower_result});
   decay_pairs(s_.pairs, n_, sums(), false);
 }
 
@@ -187,7 +222,10 @@ void Chunk::prepare_values(const float* state, std::int64_t cols, const float* v
                            float* u) {
   product(n_, cols, shape_.key_width, s_.k, state, x, {});
   if (sums() != nullptr) scale_rows(x, n_, cols, s_.grow);
-  for (std::int64_t i = 0; i < n_ * cols; ++i) x[i] = (v == nullptr ? 0 : v[i]) - x[i];
+  if (v == nullptr)
+    scale_block(x, n_ * cols, -1);
+  else
+    subtract_from(v, n_ * cols, x);
   scaled_rows(x, n_, cols, s_.betas, u);
   solve_lower(s_.lower, n_, cols, u);
 }
@@ -201,13 +239,20 @@ void Chunk::move_state(float* state, std::int64_t cols, const float* u) {
     scaled_rows(s_.k, n_, keys, s_.fade, s_.faded);
     faded = s_.faded;
   }
-  product(keys, cols, n_, faded, u, state, {.a_transposed = true, .accumulate = true});
+  product(keys, cols, n_, faded, u, state, {.a_transposed = true, .into = Into::add});
 }
 
 void Chunk::advance(float* state) {
-  const std::int64_t w = shape_.state_cols();
-  if (shape_.delta) prepare_values(state, w, s_.v, s_.x, s_.u);
-  move_state(state, w, shape_.delta ? s_.u : s_.v);
+  correct(state);
+  move(state);
+}
+
+void Chunk::move(float* state) {
+  move_state(state, shape_.state_cols(), shape_.delta ? s_.u : s_.v);
+}
+
+void Chunk::correct(const float* state) {
+  if (shape_.delta) prepare_values(state, shape_.state_cols(), s_.v, s_.x, s_.u);
 }
 
 void Chunk::advance_transition(float* state) {
@@ -220,7 +265,8 @@ void Chunk::read(const float* state) {
   product(n_, w, shape_.key_width, s_.q, state, s_.out, {});
   if (sums() != nullptr) scale_rows(s_.out, n_, w, s_.grow);
   if (shape_.exclusive) return;
-  product(n_, w, n_, s_.pairs, shape_.delta ? s_.u : s_.v, s_.out, {.accumulate = true});
+  product(n_, w, n_, s_.pairs, shape_.delta ? s_.u : s_.v, s_.out,
+          {.into = Into::add, .triangle = Triangle::lower_factor});
 }
 
 // dU = P^T dO + F (K dS'); with the delta rule then dR, and dX = beta dR.
@@ -229,7 +275,8 @@ void Chunk::make_du(const float* d_state) {
   product(n_, w, shape_.key_width, s_.k, d_state, s_.du, {});
   if (sums() != nullptr) scale_rows(s_.du, n_, w, s_.fade);
   if (!shape_.exclusive)
-    product(n_, w, n_, s_.pairs, s_.dout, s_.du, {.a_transposed = true, .accumulate = true});
+    product(n_, w, n_, s_.pairs, s_.dout, s_.du,
+            {.a_transposed = true, .into = Into::add, .triangle = Triangle::upper_factor});
   if (!shape_.delta) return;
   solve_transposed(s_.lower, n_, w, s_.du);
   scaled_rows(s_.du, n_, w, s_.betas, s_.dx);
@@ -245,10 +292,9 @@ void Chunk::retreat(float* d_state) {
     scaled_rows(rows, n_, w, s_.grow, s_.faded);
     return s_.faded;
   };
-  product(keys, w, n_, s_.q, seen(s_.dout), d_state, {.a_transposed = true, .accumulate = true});
+  product(keys, w, n_, s_.q, seen(s_.dout), d_state, {.a_transposed = true, .into = Into::add});
   if (!shape_.delta) return;
-  product(keys, w, n_, s_.k, seen(s_.dx), s_.state, {.a_transposed = true});
-  subtract_block(d_state, s_.state, keys * w);
+  product(keys, w, n_, s_.k, seen(s_.dx), d_state, {.a_transposed = true, .into = Into::subtract});
 }
 
 void Chunk::differentiate(const float* state, const float* state_end, float* d_state) {
@@ -258,43 +304,56 @@ void Chunk::differentiate(const float* state, const float* state_end, float* d_s
   const float gate_of_end = dot(state_end, d_state, keys * w);
 
   // dq = E (dO S^T) + dP K
-  product(n_, keys, w, s_.dout, state, s_.dq, {.b_transposed = true});
+  transpose_block(state, keys, w, s_.state_turned);
+  product(n_, keys, w, s_.dout, s_.state_turned, s_.dq, {});
   if (sums() != nullptr) scale_rows(s_.dq, n_, keys, s_.grow);
   if (!shape_.exclusive) {
-    product(n_, n_, w, s_.dout, u, s_.dpairs, {.b_transposed = true});
+    transpose_block(u, n_, w, s_.u_turned);
+    product(n_, n_, w, s_.dout, s_.u_turned, s_.dpairs, {.triangle = Triangle::lower_result});
     decay_pairs(s_.dpairs, n_, sums(), false);
-    product(n_, keys, n_, s_.dpairs, s_.k, s_.dq, {.accumulate = true});
+    product(n_, keys, n_, s_.dpairs, s_.k, s_.dq,
+            {.into = Into::add, .triangle = Triangle::lower_factor});
   }
   // dk = F (U dS'^T) + dP^T Q ...
-  product(n_, keys, w, u, d_state, s_.dk, {.b_transposed = true});
+  transpose_block(d_state, keys, w, s_.d_state_turned);
+  product(n_, keys, w, u, s_.d_state_turned, s_.dk, {});
   if (sums() != nullptr) scale_rows(s_.dk, n_, keys, s_.fade);
   if (!shape_.exclusive)
-    product(n_, keys, n_, s_.dpairs, s_.q, s_.dk, {.a_transposed = true, .accumulate = true});
+    product(n_, keys, n_, s_.dpairs, s_.q, s_.dk,
+            {.a_transposed = true, .into = Into::add, .triangle = Triangle::upper_factor});
 
   retreat(d_state);
   if (shape_.delta) {
     // dM D = -(dR U^T) D, strictly lower; N = beta dM D
-    product(n_, n_, w, s_.du, u, s_.dlower, {.b_transposed = true});
+    product(n_, n_, w, s_.du, s_.u_turned, s_.dlower, {.triangle = Triangle::lower_result});
     decay_pairs(s_.dlower, n_, sums(), true);
     scale_block(s_.dlower, n_ * n_, -1);
-    product(n_, keys, n_, s_.dlower, s_.k, s_.dk_add, {});
-    for (std::int64_t i = 0; i < count_; ++i)
-      s_.dbetas[i] =
-          dot(s_.du + i * w, s_.x + i * w, w) + dot(s_.k + i * keys, s_.dk_add + i * keys, keys);
+    product(n_, keys, n_, s_.dlower, s_.k, s_.dk_add, {.triangle = Triangle::lower_factor});
+    row_dots(s_.du, s_.x, n_, w, s_.dbetas);
+    row_dots(s_.k, s_.dk_add, n_, keys, s_.by_token);
+    for (std::int64_t i = 0; i < n_; ++i) s_.dbetas[i] += s_.by_token[i];
     // ... + N^T K, and what adds to the gates: N K - E (dX S^T)
     scaled_rows(s_.k, n_, keys, s_.betas, s_.by_keys);
-    product(n_, keys, n_, s_.dlower, s_.by_keys, s_.dk, {.a_transposed = true, .accumulate = true});
+    product(n_, keys, n_, s_.dlower, s_.by_keys, s_.dk,
+            {.a_transposed = true, .into = Into::add, .triangle = Triangle::upper_factor});
     scale_rows(s_.dk_add, n_, keys, s_.betas);
-    product(n_, keys, w, s_.dx, state, s_.by_keys, {.b_transposed = true});
+    product(n_, keys, w, s_.dx, s_.state_turned, s_.by_keys, {});
     if (sums() != nullptr) scale_rows(s_.by_keys, n_, keys, s_.grow);
     subtract_block(s_.dk_add, s_.by_keys, n_ * keys);
   }
-  if (sums() == nullptr) return;
-  float sum = gate_of_end;  // of the gradients of G_i, from the last on
-  for (std::int64_t i = count_; i-- > 0;) {
-    const float* key = s_.k + i * keys;
-    sum += dot(s_.q + i * keys, s_.dq + i * keys, keys) - dot(key, s_.dk + i * keys, keys);
-    if (shape_.delta) sum += dot(key, s_.dk_add + i * keys, keys);
+  if (sums() != nullptr) differentiate_gates(gate_of_end);
+}
+
+// Sums from the last token on of the gradients of G_i: q . dq - k . dk, plus k . dk_add.
+void Chunk::differentiate_gates(float gate_of_end) {
+  const std::int64_t keys = shape_.key_width;
+  row_dots(s_.q, s_.dq, n_, keys, s_.dgates);
+  row_dots(s_.k, s_.dk, n_, keys, s_.by_token);
+  if (shape_.delta) row_dots(s_.k, s_.dk_add, n_, keys, s_.more_by_token);
+  float sum = gate_of_end;
+  for (std::int64_t i = n_; i-- > 0;) {
+    sum += s_.dgates[i] - s_.by_token[i];
+    if (shape_.delta) sum += s_.more_by_token[i];
     s_.dgates[i] = sum;
   }
 }

@@ -12,30 +12,47 @@
 
 namespace switchyard::kernels::cpu {
 
-// Part of the workspace that all threads share: a number for each sequence and head.
+// Part of the workspace that all threads share.
+struct SharedScratch {
+  SharedScratch(Carver& carver, const RecurrenceShape& shape)
+      : dskip(carver.take<double>(shape.num_sequences * shape.num_heads)) {
+    const std::int64_t parts = parts_of_group(shape);
+    const std::int64_t rows = parts == 1 ? 0 : shape.num_sequences * shape.num_groups * parts;
+    parts_dq = carver.take<float>(rows * shape.length() * shape.key_width);
+    parts_dk = carver.take<float>(rows * shape.length() * shape.key_width);
+  }
+  double* dskip;  // [S, A]
+  // [S, G, parts, n, d_k]: sums over the heads of each part of a group, where there are several.
+  float *parts_dq, *parts_dk;
+};
 inline std::int64_t recurrence_shared_bytes(const RecurrenceShape& shape) {
   Carver carver(nullptr);
-  carver.take<double>(shape.num_sequences * shape.num_heads);
+  const SharedScratch counted(carver, shape);
   return carver.bytes_from_null();
 }
 
-// body(sequence, first head, end head, scratch) for all groups of heads.
+// body(sequence, first head, end head, scratch) for every `heads` heads in turn.
 template <class Body>
-void for_each_group(const RecurrenceShape& shape, const TensorView& workspace, const Poll& poll,
-                    Body&& body) {
+void for_heads(std::int64_t heads, const RecurrenceShape& shape, const TensorView& workspace,
+               const Poll& poll, Body&& body) {
   const std::int64_t shared = recurrence_shared_bytes(shape), each = ChunkScratch::bytes(shape);
   const std::int64_t places = (workspace.num_bytes() - shared) / each;
-  const std::int64_t heads = shape.num_heads / shape.num_groups;
+  const std::int64_t pieces = shape.num_heads / heads;
   for_each_piece(
-      shape.num_sequences * shape.num_groups,
+      shape.num_sequences * pieces,
       [&](std::int64_t piece, int thread) {
         Carver carver(workspace.kernel_bytes() + shared + thread * each);
         const ChunkScratch scratch(carver, shape);
-        const std::int64_t first = piece % shape.num_groups * heads;
-        body(piece / shape.num_groups, first, first + heads, scratch);
+        const std::int64_t first = piece % pieces * heads;
+        body(piece / pieces, first, first + heads, scratch);
         if (poll && thread == 0) poll();
       },
       static_cast<int>(std::min<std::int64_t>(places, num_threads())));
+}
+template <class Body>
+void for_each_head(const RecurrenceShape& shape, const TensorView& workspace, const Poll& poll,
+                   Body&& body) {
+  for_heads(1, shape, workspace, poll, body);
 }
 
 // body(first row, number of rows) for the chunks of a span, in order. Segments end at multiples of
