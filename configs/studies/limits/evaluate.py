@@ -16,7 +16,7 @@ QUESTIONS = {
     "parity": [(str(n), {"data.path": f"{CORPORA}/parity-{n}.h5", "model.sequence_length": n + 4,
                          "evaluate.num_sequences": 512}) for n in (12, 24, 48)],
     "needle": [(str(n), {"data.path": f"{CORPORA}/needle-{n}.h5", "model.sequence_length": n,
-                         "evaluate.num_sequences": 32}) for n in (512, 2048, 8192)],
+                         "evaluate.num_sequences": min(64, 131072 // n)}) for n in (512, 2048, 8192)],
     "positions": [(str(n), {"model.sequence_length": n, "evaluate.num_sequences": 65536 // n})
                   for n in (16, 32, 64, 128, 256, 512, 1024)],
 }

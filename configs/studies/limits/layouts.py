@@ -14,7 +14,9 @@ import sys
 CONFIG = "configs/studies/limits/text_model.yaml"
 KINDS = ["{}", "{kind: window, window: 48}", "{kind: window, window: 32, globals: 4}", "{kind: linear}",
          "{kind: linear, features: taylor, key_width: 8}", "{kind: linear, features: performer}", "{kind: retention}",
-         "{kind: lightning}", "{kind: ssd}", "{kind: delta}", "{kind: gated_delta}", "{kind: infini, segment: 16}"]
+         "{kind: lightning}", "{kind: ssd}", "{kind: delta}", "{kind: gated_delta}", "{kind: infini, segment: 16}",
+         "{kind: segment, length: 32, memory: 32}", "{kind: blocks, pattern: bigbird, block: 16}",
+         "{kind: blocks, pattern: strided, stride: 8}", "{kind: hierarchical, block: 16, selected: 2}"]
 LAYOUTS = [(1, "zigzag", 128), (2, "zigzag", 128), (2, "contiguous", 128), (4, "zigzag", 128), (4, "contiguous", 128),
            (2, "zigzag", 256)]
 COLUMNS = ["mixer", "ranks", "layout", "length", "losses", "memory_bytes", "planned_memory_bytes", "wire_bytes"]

@@ -57,7 +57,7 @@ fi
 study() {
   sed "s|runs/studies/limits|$studies|" "$here/$1.yaml" >"$studies/$1.yaml"
   if $quick; then
-    sed -i -E 's/seeds: .*/seeds: [1]/; s/num_steps: [0-9]+00/num_steps: 100/; s/, 8192, 16384\]/]/' "$studies/$1.yaml"
+    sed -i -E 's/seeds: .*/seeds: [1]/; s/num_steps: [0-9]+00/num_steps: 100/; s/, 8192, 16384\]/]/; /sequence_length: 16384/d' "$studies/$1.yaml"
   fi
   "$switchyard" sweep "$studies/$1.yaml" --local >"$studies/$1.log" 2>&1 || { tail -n 5 "$studies/$1.log" >&2; return 1; }
   echo "$1: $(tail -n 1 "$studies/$1.log")"
@@ -71,12 +71,10 @@ study cost
 python3 "$here/layouts.py" "$switchyard" "$mpiexec" "$studies"
 study recall & recall=$!
 {
-  study compute
-  questions compute
-  study needle
-  questions needle
-  study positions
-  questions positions
+  for part in compute needle positions; do
+    study "$part"
+    questions "$part"
+  done
 } & others=$!
 wait "$recall"
 wait "$others"

@@ -35,6 +35,10 @@ def kind_of(mixer):
         return f"linear {entry(mixer, 'features', 'elu')}"
     if kind == "infini":
         return f"infini {entry(mixer, 'segment')}"
+    if kind == "segment":
+        return f"segment {entry(mixer, 'length', 256)} + {entry(mixer, 'memory', 256)}"
+    if kind == "blocks":
+        return entry(mixer, "pattern", "bigbird")
     return kind + (" negative" if entry(mixer, "negative_eigenvalues", "false") == "true" else "")
 
 
@@ -46,7 +50,9 @@ def state_bytes(mixer, layers, heads, head_dim, length):
     values = entry(mixer, "value_width") or head_dim
     if kind == "infini":
         numbers = heads * (head_dim * (head_dim + 1) + 2 * head_dim * entry(mixer, "segment"))
-    elif kind == "full":
+    elif kind == "segment":
+        numbers = 2 * heads * head_dim * min(length, entry(mixer, "length", 256) + entry(mixer, "memory", 256))
+    elif kind in ("full", "blocks", "hierarchical"):
         numbers = 2 * heads * head_dim * length
     elif kind == "window":
         numbers = 2 * heads * head_dim * min(length, entry(mixer, "window") + entry(mixer, "globals"))

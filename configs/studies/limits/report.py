@@ -27,8 +27,9 @@ def table(head, rows):
 
 def slope(points):
     """Of log seconds over log length in the last two octaves."""
-    (first, a), (last, b) = points[max(0, len(points) - 3)], points[-1]
-    return math.log(b / a) / math.log(last / first)
+    last, b = points[-1]
+    first, a = next(((x, y) for x, y in points if 4 * x >= last and x < last), points[0])
+    return math.log(b / a) / math.log(last / first) if last > first else math.nan
 
 
 class Report:
@@ -54,6 +55,7 @@ class Report:
         if not rows:
             return
         seconds, slopes, lines, memory, decode = {}, {}, [], {}, {}
+        lengths = sorted({row["length"] for row in rows})
         for (kind,), group in grouped(rows, "kind").items():
             group = sorted(group, key=lambda row: row["length"])
             seconds[kind] = [(row["length"], part_seconds(row, "attention")) for row in group]
@@ -61,12 +63,13 @@ class Report:
             decode[kind] = [(row["length"], row["state"]) for row in group]
             slopes[kind] = slope(seconds[kind])
             exact = all(row["memory_bytes"] == row["planned_memory_bytes"] for row in group)
-            lines.append([kind, *(f"{value:.3g}" for _, value in seconds[kind]), f"{slopes[kind]:.2f}",
-                          f"{slope(memory[kind]):.2f}", "yes" if exact else "no"])
-        lengths = [length for length, _ in seconds[rows[0]["kind"]]]
+            known = dict(seconds[kind])
+            lines.append([kind, *(f"{known[length]:.3g}" if length in known else "–" for length in lengths),
+                          f"{slopes[kind]:.2f}", f"{slope(memory[kind]):.2f}", "yes" if exact else "no"])
         crossings = []
+        full_seconds = dict(seconds["full"])
         for kind in seconds:
-            faster = [length for (length, value), (_, full) in zip(seconds[kind], seconds["full"]) if value < full]
+            faster = [length for length, value in seconds[kind] if value < full_seconds.get(length, 0)]
             if kind != "full" and faster:
                 crossings.append(f"{kind} {faster[0]:,}")
         self.section(
@@ -94,6 +97,14 @@ class Report:
         self.verdict("A, B: linear attention and states of fixed size make time linear",
                      "holds" if all(abs(slopes[kind] - 1) <= 0.15 for kind in linear) else "holds with a condition",
                      ", ".join(f"{kind} {slopes[kind]:.2f}" for kind in linear))
+        sparse = {kind: 1.5 if kind == "strided" else 1.0 for kind in slopes
+                  if kind.split()[0] in ("window", "segment", "bigbird", "hierarchical", "strided")}
+        if sparse:
+            near = all(abs(slopes[kind] - wanted) <= 0.15 for kind, wanted in sparse.items())
+            slower = all(slopes[kind] < slopes["full"] - 0.2 for kind in sparse)
+            self.verdict("A, B: sparse patterns make time linear, strides of the root of the length a power of 1.5",
+                         "holds" if near else "holds with a condition" if slower else "does not",
+                         ", ".join(f"{kind} {slopes[kind]:.2f}" for kind in sparse))
 
     # ---- E2 -----------------------------------------------------------------------------------------
     def recall(self):
@@ -138,7 +149,22 @@ class Report:
             verdict = (if_less if most[worst] < 0.9 else otherwise) if learnt else "cannot be said at this size"
             self.verdict(claim, verdict, f"16 pairs: {told}")
         if learnt:
+            self.order_of_states(most)
             self.window_reach(rows)
+
+    def order_of_states(self, most):
+        """Zoology's order, at states of some ten kilobytes."""
+        families = {"delta rule": ("delta", "gated_delta"), "Taylor features": ("linear taylor",), "SSD": ("ssd",),
+                    "window": ("window 16",)}
+        best = {name: max((most[kind] for kind in kinds if kind in most), default=math.nan)
+                for name, kinds in families.items()}
+        values = list(best.values())
+        if any(map(math.isnan, values)):
+            return
+        self.verdict("With states of fixed size the delta rule recalls most, then Taylor features, SSD, windows (Arora et al. 2024)",
+                     "holds" if all(a > b - 0.02 for a, b in zip(values, values[1:])) and values[0] > values[-1] + 0.1 else
+                     "holds with a condition" if values[0] == max(values) else "does not",
+                     ", ".join(f"{name} {100 * value:.0f} %" for name, value in best.items()))
 
     def window_reach(self, rows):
         """A window recalls no more than what lies within its reach."""
@@ -225,6 +251,11 @@ class Report:
         self.verdict("Fidelity over long ranges is lost beyond the trained length",
                      "cannot be said at this size" if best < 0.9 else "holds with a condition" if beyond[keeps] > 0.9 else
                      "holds", f"best at 512: {100 * best:.0f} %; best at 8,192: {' '.join(keeps)} {100 * beyond[keeps]:.0f} %")
+
+        windows = [value for (kind, _), value in trained.items() if kind.startswith("window")]
+        if windows and best >= 0.9:
+            self.verdict("A window with the first tokens does not find what is beyond its reach",
+                         "holds" if max(windows) < 0.5 else "does not", f"at 512: {100 * max(windows):.0f} %")
 
     # ---- E6 -----------------------------------------------------------------------------------------
     def positions(self):
@@ -342,8 +373,8 @@ class Report:
             head += f"\n**Not whole: no runs yet of {', '.join(missing)}.** `limits.sh` makes them.\n"
         verdicts = "## T2: verdicts\n\n" + table(["claim", "verdict", "evidence"], self.verdicts)
         left = ("## Not here\n\nThe experiments on experts at equal compute, memories of segments, and diffusion (they need "
-                "parts that come later, or are told in [scaling_laws.md](../scaling_laws.md)); patterns by blocks, LSH and "
-                "hierarchical attention as trained mixers; one learning rate in place of the better of two.\n")
+                "parts that come later, or are told in [scaling_laws.md](../scaling_laws.md)); LSH as a trained mixer; one "
+                "learning rate in place of the better of two.\n")
         with open(f"{self.output}/report.md", "w") as file:
             file.write("\n".join([head, verdicts, *self.sections, left]))
 
