@@ -124,7 +124,9 @@ struct MixerConfig {
   std::int64_t length = 256;
   std::int64_t memory = 256;
   SegmentGradient gradient = SegmentGradient::stop;
-  std::int64_t conv = 0;  // taps of a convolution over queries, keys and values; 0: none
+  std::int64_t compressed = 0;  // pooled rows that are seen of what left the memory
+  std::int64_t ratio = 4;       // rows that are pooled to one
+  std::int64_t conv = 0;        // taps of a convolution over queries, keys and values; 0: none
   // Of recurrent kinds.
   std::int64_t heads = 0;                         // 0: num_heads
   std::int64_t groups = 0;                        // heads of queries and keys; 0: heads, of ssd 1
@@ -267,6 +269,11 @@ struct ModelConfig {
   bool has_spans() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (mixer_of_layer(layer).ramp > 0) return true;
+    return false;
+  }
+  bool has_compressed_memory() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).compressed > 0) return true;
     return false;
   }
   bool has_slots() const {

@@ -147,6 +147,12 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     return {{{"parallel.context.ulysses", "model.position.kind"},
              "position xl has a key of each distance for all heads, and ulysses gives heads to "
              "ranks; write ulysses: 1, or another model.position"}};
+  if (legal.context > 1 && config.model.has_compressed_memory())
+    return {
+        {{"parallel.context", "model.mixer"},
+         fmt::format("context = {} ranks share each sequence, and do not exchange the rows that "
+                     "a compressed memory pools; write context: 1, or leave compressed out",
+                     legal.context)}};
   if (auto wrong = exact_mistakes(config, legal); !wrong.empty()) return wrong;
   if (auto wrong = segment_mistakes(config, num_ranks); !wrong.empty()) return wrong;
   if (auto wrong = padding_mistakes(config, legal); !wrong.empty()) return wrong;

@@ -86,6 +86,12 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
     blame({"model.mixer", "numerics.exact"},
           "the penalty of learned spans (ramp) is added in fp32, by a share of each rank, and "
           "numerics.exact forbids that; leave ramp out, or write numerics.exact: false");
+  if (config.model.has_compressed_memory())
+    blame(
+        {"model.mixer", "numerics.exact"},
+        "what teaches the pooling of a compressed memory is summed over a rank's rows in fp32, so "
+        "that its last bits depend on the layout, and numerics.exact forbids that; leave "
+        "compressed out, or write numerics.exact: false");
   if (config.model.has_slots())
     blame(
         {"model.mixer", "numerics.exact"},

@@ -74,6 +74,8 @@ std::string idle_in_pattern(const MixerConfig& mixer) {
          "kind blocks and pattern fixed, or linear summaries"},
         {"length", mixer.length, defaults.length, has_segments, "kind segment"},
         {"memory", mixer.memory, defaults.memory, has_segments, "kind segment"},
+        {"compressed", mixer.compressed, defaults.compressed, has_segments, "kind segment"},
+        {"ratio", mixer.ratio, defaults.ratio, mixer.compressed > 0, "a number of compressed rows"},
         {"selected", mixer.selected, defaults.selected, is_hierarchical, "kind hierarchical"}})
     if (value != idle && !counts)
       return fmt::format("{} = {} counts only with {}; leave it out", name, value, where);
@@ -162,6 +164,31 @@ std::string wrong_blocks(const MixerConfig& mixer, const ModelConfig& model) {
   return {};
 }
 
+// Of segments with a compressed memory.
+std::string wrong_memory(const MixerConfig& mixer, const ModelConfig& model) {
+  if (mixer.compressed == 0) return {};
+  const std::string what = fmt::format("compressed = {}", mixer.compressed);
+  for (const auto& [name, value] : {std::pair{"length", mixer.length}, {"memory", mixer.memory}})
+    if (value % mixer.ratio != 0)
+      return fmt::format(
+          "{}: {} = {} is no multiple of ratio = {}, and groups of so many rows are pooled; change "
+          "one of them",
+          what, name, value, mixer.ratio);
+  if (!mixer.stops_gradient())
+    return what +
+           " needs a memory whose gradient stops; write memory of some tokens, and "
+           "gradient: stop or nothing";
+  if (model.turns_positions())
+    return what +
+           " has no rotary positions: pooled rows stand at none; write another "
+           "model.position, such as xl or alibi";
+  if (mixer.conv > 0 || model.qk_norm != QkNorm::none || model.clip_qkv > 0 || model.qkv_bias)
+    return what +
+           " makes keys and values of pooled rows by the projection alone; leave conv, "
+           "model.qk_norm, model.clip_qkv and model.qkv_bias out";
+  return {};
+}
+
 // Of a recurrence, whose sizes follow in part from attention's.
 std::string wrong_sizes(const MixerConfig& mixer, const ModelConfig& model) {
   const std::int64_t heads = mixer.heads > 0 ? mixer.heads : model.num_heads;
@@ -200,6 +227,8 @@ void check_mixers(RelationChecker& checker, const ModelConfig& model) {
     else if (mixer.has_blocks() && checker.knows({"model.num_kv_heads", "model.position.kind"})) {
       if (const std::string wrong = wrong_blocks(mixer, model); !wrong.empty())
         checker.blame({"model.mixer", "model.num_kv_heads"}, entry + wrong);
+      if (const std::string wrong = wrong_memory(mixer, model); !wrong.empty())
+        checker.blame({"model.mixer", "model.position.kind"}, entry + wrong);
     } else if (!mixer.is_attention() && knows_heads)
       if (const std::string wrong = wrong_sizes(mixer, model); !wrong.empty())
         checker.blame({"model.mixer", "model.num_heads", "model.head_dim", "model.position.kind"},

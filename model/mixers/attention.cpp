@@ -104,6 +104,10 @@ std::string kind_of(const MixerConfig& attention) {
   if (attention.ramp > 0) kind += "_span" + std::to_string(attention.window);
   if (attention.selected > 0) kind += "_selected" + std::to_string(attention.selected);
   if (attention.stops_gradient()) kind += "_segments";
+  if (attention.compressed > 0)
+    kind += "_compressed" + std::to_string(attention.compressed) + "_" +
+            std::to_string(attention.ratio) + "_" + std::to_string(attention.length) + "_" +
+            std::to_string(attention.memory);
   if (attention.slots > 0) kind += "_slots" + std::to_string(attention.slots);
   return kind;
 }
@@ -152,6 +156,7 @@ AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelCo
 
 void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_starts) {
   attention.begin(document_starts);
+  if (compressed) compressed->set_documents(document_starts);
   if (conv) conv->document_starts.assign(document_starts.begin(), document_starts.end());
 }
 
@@ -194,6 +199,7 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
     relative_.emplace(store, prefix, model);
   if (model.has_distance_keys()) distances_.emplace(store, prefix, model, compute);
   if (attention.summaries == BlockSummary::linear) summaries_.emplace(store, prefix, attention);
+  if (attention.compressed > 0) compressed_.emplace(store, prefix, model, attention, compute);
   if (attention.slots > 0) slots_.emplace(store, prefix, model, attention.slots, compute);
 }
 
@@ -228,6 +234,7 @@ std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequ
       std::make_unique<Scratch>(device_, mesh_, model_, config_, compute_, num_sequences, split);
   if (slots_) scratch->slots = slots_->make_scratch(scratch->dqkv->rows(), true);
   if (distances_) scratch->distances = distances_->make_scratch(scratch->dqkv->rows(), true);
+  if (compressed_) scratch->compressed = compressed_->make_scratch(num_sequences, split.length());
   if (norm_) {
     scratch->d_normed = Tensor(device_, Purpose::workspace, compute_,
                                {scratch->dqkv->rows(), model_.query_cols() + model_.key_cols()});
@@ -244,6 +251,7 @@ void AttentionMixer::pack_weights() {
   if (relative_) relative_->pack_weights();
   if (span_) span_->pack_weights();
   if (slots_) slots_->pack_weights();
+  if (compressed_) compressed_->pack_weights();
   if (distances_) distances_->pack_weights();
 }
 
@@ -305,6 +313,9 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   scratch.attention.forward(pattern_, sinks(), inputs_of(heads, saved, scratch), saved.out,
                             saved.lse, [&context] { context.poll(); });
   if (slots_) slots_->forward(heads.q, saved.out, saved.lse, scratch.slots, context);
+  if (compressed_)
+    compressed_->forward(x, packed_qkv_, {heads.q, heads.k, heads.v, saved.out, saved.lse},
+                         *scratch.compressed);
   context.poll();
   project_output(saved.out, y);
 }
@@ -409,6 +420,11 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   if (slots_)
     slots_->backward(heads_of(derived.qkv).q, saved.out, saved.lse, scratch.dout, dq, scratch.slots,
                      context);
+  if (compressed_) {
+    const Heads heads = heads_of(derived.qkv);
+    compressed_->backward(x, packed_qkv_, qkv_, {heads.q, heads.k, heads.v, saved.out, saved.lse},
+                          scratch.dout, dq, *scratch.compressed, context);
+  }
   backward_to_projection(x, saved, derived, context);
   kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
 }

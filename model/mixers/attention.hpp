@@ -23,6 +23,7 @@
 #include "model/mixers/adaptive_span.hpp"
 #include "model/mixers/block_summaries.hpp"
 #include "model/mixers/causal_convolution.hpp"
+#include "model/mixers/compressed_memory.hpp"
 #include "model/mixers/distance_keys.hpp"
 #include "model/mixers/memory_slots.hpp"
 #include "model/mixers/query_key_norm.hpp"
@@ -69,14 +70,15 @@ class AttentionMixer final : public SequenceMixer {
     std::optional<CausalConvolution::Scratch> conv;
     MemorySlots::Scratch slots;       // only with some
     DistanceKeys::Scratch distances;  // only with keys of distances
-    Tensor dqkv;                      // [T, (A + 2 G) D]
-    Tensor dout;                      // [T, A D]
-    Tensor dq_of_memory;              // [T, A D]: only where gradients stop at segments
-    Tensor ones;                      // of biases; only with some
-    Tensor d_bias;                    // f32 [T, A U]: only with numbers learned by distance
-    Tensor bias_ones;                 // f32 [T, 1]: likewise
-    Tensor d_normed;                  // [T, (A + G) D]: only with a norm
-    Tensor norm_workspace;            // likewise
+    std::optional<CompressedMemory::Scratch> compressed;
+    Tensor dqkv;            // [T, (A + 2 G) D]
+    Tensor dout;            // [T, A D]
+    Tensor dq_of_memory;    // [T, A D]: only where gradients stop at segments
+    Tensor ones;            // of biases; only with some
+    Tensor d_bias;          // f32 [T, A U]: only with numbers learned by distance
+    Tensor bias_ones;       // f32 [T, 1]: likewise
+    Tensor d_normed;        // [T, (A + G) D]: only with a norm
+    Tensor norm_workspace;  // likewise
   };
   // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
   // window may still show and of the first that are global, so that its size is bounded however
@@ -97,6 +99,7 @@ class AttentionMixer final : public SequenceMixer {
     const Tensor& keys() const { return keys_; }
     const Tensor& values() const { return values_; }
     const Tensor& last_rows() const { return last_rows_; }
+    std::optional<CompressedMemory::Cache> compressed;  // if there is such a memory
 
    private:
     kernels::KeyPattern pattern_;
@@ -123,6 +126,7 @@ class AttentionMixer final : public SequenceMixer {
     Tensor workspace;                 // of the attention kernel
     MemorySlots::Scratch slots;       // only with some
     DistanceKeys::Scratch distances;  // only with keys of distances
+    std::optional<CompressedMemory::Scratch> compressed;
     // Only of hierarchical attention.
     std::optional<BlockAttention> blocks;
     Tensor sums;    // f32 [num_tokens, A D]
@@ -131,9 +135,9 @@ class AttentionMixer final : public SequenceMixer {
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
   // layer has them, `prefix`.sinks [A, number of sinks], `prefix`.conv.weight [(A + 2 G) D, w] and
-  // what MemorySlots, AdaptiveSpan and RelativeBias do; with biases `prefix`.qkv.bias and
-  // `prefix`.output.bias; with a norm what QueryKeyNorm does. layer: its number in the model, from
-  // which random blocks are drawn.
+  // what MemorySlots, AdaptiveSpan, RelativeBias and CompressedMemory do; with biases
+  // `prefix`.qkv.bias and `prefix`.output.bias; with a norm what QueryKeyNorm does. layer: its
+  // number in the model, from which random blocks are drawn.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                  const MixerConfig& attention, DType compute, std::int64_t layer = 0);
 
@@ -226,6 +230,7 @@ class AttentionMixer final : public SequenceMixer {
   std::optional<MemorySlots> slots_;
   std::optional<DistanceKeys> distances_;
   std::optional<BlockSummaries> summaries_;
+  std::optional<CompressedMemory> compressed_;
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

@@ -128,8 +128,10 @@ AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
 
 std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
                                                        std::int64_t max_new_tokens) const {
-  return std::make_unique<Cache>(device_, model_, pattern_, conv_width_, compute_, max_length,
-                                 max_new_tokens);
+  auto cache = std::make_unique<Cache>(device_, model_, pattern_, conv_width_, compute_, max_length,
+                                       max_new_tokens);
+  if (compressed_) cache->compressed = compressed_->make_cache(max_length);
+  return cache;
 }
 
 std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
@@ -148,6 +150,7 @@ std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t n
                              {num_tokens, model_.num_kv_heads * pattern_.chosen_blocks});
   if (slots_) scratch->slots = slots_->make_scratch(num_tokens, false);
   if (distances_) scratch->distances = distances_->make_scratch(num_tokens, false);
+  if (compressed_) scratch->compressed = compressed_->make_extend_scratch(num_tokens, max_length);
   return scratch;
 }
 
@@ -227,6 +230,9 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   if (sinks_ != nullptr)
     kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);
   if (slots_) slots_->forward(heads.q, scratch.out, scratch.lse, scratch.slots, context);
+  if (compressed_)
+    compressed_->extend(x, packed_qkv_, {heads.q, heads.k, heads.v, scratch.out, scratch.lse},
+                        num_cached, *cache.compressed, *scratch.compressed);
   project_output(scratch.out, y);
 }
 

@@ -98,6 +98,19 @@ planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
 [[ $planned == "$(value blocks memory_bytes)" ]] || fail "blocks: planned $planned, used $(value blocks memory_bytes)"
 expect 0 "$switchyard" generate blocks-alone --ids --tokens 9 --temperature 0
 
+# A compressed memory, of whole sequences: the plan, documents, and generation.
+compressed=("model.mixer=[{kind: segment, length: 8, memory: 4, compressed: 3, ratio: 2}, {kind: segment, length: 8, memory: 8}]"
+  model.position=none data.document_mask=true train.num_steps=3)
+expect 0 "$switchyard" train small.yaml "${compressed[@]}" run.output=compressed
+expect 0 "$switchyard" plan small.yaml "${compressed[@]}" --ranks 1 --rows "$(value compressed max_rows)"
+planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+[[ $planned == "$(value compressed memory_bytes)" ]] || fail "compressed: planned $planned, used $(value compressed memory_bytes)"
+expect 0 "$switchyard" generate compressed --ids --tokens 20 --temperature 0
+if ((ranks > 1)); then
+  expect 2 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${compressed[@]}" parallel.context="$ranks"
+  [[ $err == *"do not exchange the rows that a compressed memory pools"* ]] || fail "compressed, split: $err"
+fi
+
 # Layers that are their mixer alone, on a made-up task: losses and accuracy are those of one rank, by eval too; the plan is
 # exact; no family of published models says such a layer.
 expect 0 "$switchyard" prepare --synthetic copy --length 32 --size 5 --symbols 2 --documents 400 --output copy.h5
@@ -126,6 +139,12 @@ expect 2 "$switchyard" train small.yaml "model.mixer={slots: 8}" numerics.exact=
 expect_lines 1 "the gradient of memory slots"
 expect 2 "$switchyard" train small.yaml "model.mixer={kind: window, window: 8, ramp: 4}" numerics.exact=true
 expect_lines 1 "the penalty of learned spans"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: segment, compressed: 4}" model.position=xl numerics.exact=true
+expect_lines 1 "what teaches the pooling of a compressed memory"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: segment, compressed: 4}"
+expect_lines 1 "compressed = 4 has no rotary positions"
+expect 2 "$switchyard" train small.yaml "model.mixer={kind: segment, memory: 6, compressed: 4}" model.position=none
+expect_lines 1 "memory = 6 is no multiple of ratio = 4"
 expect 2 "$switchyard" train small.yaml "model.mixer={globals: 4}"
 expect_lines 1 "globals = 4 counts only with kind window"
 expect 2 "$switchyard" train small.yaml model.position=relative model.position.max_distance=10

@@ -60,6 +60,17 @@ std::vector<Kind> kinds() {
     own.mixer = {{.kind = MixerKind::blocks, .pattern = BlockPattern::strided, .stride = 3}};
     return std::make_unique<AttentionMixer>(store, "mixer", own, own.mixer.front(), DType::f32);
   };
+  const auto compressed = [](ParameterStore& store, const ModelConfig& model) {
+    ModelConfig own = model;
+    own.position.kind = PositionKind::none;
+    own.mixer = {{.kind = MixerKind::segment,
+                  .sinks = 1,
+                  .length = 2,
+                  .memory = 2,
+                  .compressed = 2,
+                  .ratio = 2}};
+    return std::make_unique<AttentionMixer>(store, "mixer", own, own.mixer.front(), DType::f32);
+  };
   const auto latent = [](std::int64_t q_rank) {
     return [q_rank](ParameterStore& store, const ModelConfig& model) {
       ModelConfig own = model;
@@ -109,6 +120,7 @@ std::vector<Kind> kinds() {
                                .window_blocks = 1,
                                .summaries = BlockSummary::mean})},
       {"segment", attention({.kind = MixerKind::segment, .length = 4, .memory = 3, .conv = 2})},
+      {"compressed", compressed},
       {"span", attention({.kind = MixerKind::window, .window = 7, .ramp = 3})},
       {"convolved", attention({.conv = 4})},
       {"relative", relative},

@@ -201,6 +201,23 @@ inline ModelCase segments_xl_case() {
   return c;
 }
 
+// Compressive Transformer: of what leaves the memory some pooled rows are seen. The pooling learns
+// by a loss of its own, so that differences of the loss tell nothing of its gradient.
+inline ModelCase compressed_case() {
+  ModelCase c = mixed_case();
+  c.name = "compressed";
+  c.model.position.kind = PositionKind::none;
+  c.model.mixer = {
+      {.kind = MixerKind::segment,
+       .sinks = 1,
+       .length = 2,
+       .memory = 2,
+       .compressed = 1,
+       .ratio = 1},
+      {.kind = MixerKind::segment, .length = 2, .memory = 2, .compressed = 3, .ratio = 2}};
+  return c;
+}
+
 // One entry of model.mixer for each recurrent kind: with convolutions and without, heads that share
 // keys, widths that differ, chunks that a short sequence has several of.
 inline std::vector<MixerConfig> recurrent_mixers() {

@@ -215,7 +215,7 @@ INSTANTIATE_TEST_SUITE_P(
                       position_case(PositionKind::none), position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
                       position_case(PositionKind::relative), position_case(PositionKind::xl),
-                      segments_xl_case(), convolved_case(), mixers_alone_case()),
+                      segments_xl_case(), compressed_case(), convolved_case(), mixers_alone_case()),
     [](const auto& instance) { return instance.param.name; });
 
 // The losses of a segment teach the rows of the segments before nothing where the gradient stops,

@@ -112,6 +112,19 @@ struct AttentionDims {
   double share(const Weight& weights, std::int64_t r, std::int64_t t) const {
     return weights.out > 0 ? weights.value[r * block + t] : 1 / static_cast<double>(block);
   }
+  // Rows [q k v] of pooled groups, as many of each sequence, and which of them a query sees
+  // (Compressive Transformer); gradients of them are added to d_groups.
+  Matrix groups = {};
+  Matrix* d_groups = nullptr;
+  std::function<std::pair<std::int64_t, std::int64_t>(std::int64_t query)> seen_groups = {};
+  // From the first to behind the last of them, as rows, for query i of the sequence at row `first`.
+  std::pair<std::int64_t, std::int64_t> group_rows(std::int64_t rows, std::int64_t first,
+                                                   std::int64_t i) const {
+    if (!seen_groups) return {0, 0};
+    const std::int64_t sequence = groups.rows / (rows / length) * (first / length);
+    const auto [begin, end] = seen_groups(i);
+    return {sequence + begin, sequence + end};
+  }
   std::int64_t whole_blocks(std::int64_t query) const {
     return block > 0 ? std::max<std::int64_t>(query / block - window_blocks + 1, 0) : 0;
   }
@@ -203,7 +216,8 @@ inline std::vector<bool> blocks_in_sight(const Matrix& qkv, const AttentionDims&
 }
 
 // Probabilities of the keys 0 ... i of the sequence beginning at row `first`, for its query i;
-// after them, those of the sinks, of the slots, which see `plain`, and of summaries of blocks.
+// after them, those of the sinks, of the slots, which see `plain`, of summaries of blocks, and of
+// groups.
 inline std::vector<double> attention_probs(const Matrix& qkv, const Matrix& plain,
                                            const AttentionDims& dims, std::int64_t first,
                                            std::int64_t i, std::int64_t head) {
@@ -243,6 +257,13 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const Matrix& plai
       dot += qkv.at(first + i, dims.q(head) + d) * mean[static_cast<std::size_t>(d)];
     probs.push_back(dot / std::sqrt(static_cast<double>(dims.head_dim)));
   }
+  const auto [group, end_group] = dims.group_rows(qkv.rows, first, i);
+  for (std::int64_t g = group; g < end_group; ++g) {
+    double dot = 0;
+    for (std::int64_t d = 0; d < dims.head_dim; ++d)
+      dot += qkv.at(first + i, dims.q(head) + d) * dims.groups.at(g, dims.k(head) + d);
+    probs.push_back(dot / std::sqrt(static_cast<double>(dims.head_dim)));
+  }
   const double largest = *std::max_element(probs.begin(), probs.end());
   for (double& p : probs) p = std::exp(p - largest);
   const double sum = std::accumulate(probs.begin(), probs.end(), 0.0);
@@ -268,7 +289,14 @@ inline Matrix attention(const Matrix& qkv, const AttentionDims& dims) {
               probs[static_cast<std::size_t>(i + 1 + dims.sinks.in + slot)] *
               dims.slot_values.value[slot * dims.slot_values.in + slot_col(dims, head) + d];
       const std::int64_t before = i + 1 + dims.sinks.in + dims.slot_values.out;
-      for (std::size_t at = static_cast<std::size_t>(before); at < probs.size(); ++at) {
+      const std::int64_t behind = before + dims.whole_blocks(i) * dims.summaries;
+      const auto [group, end_group] = dims.group_rows(qkv.rows, t - i, i);
+      for (std::int64_t g = group; g < end_group; ++g)
+        for (std::int64_t d = 0; d < dims.head_dim; ++d)
+          out.at(t, dims.q(head) + d) += probs[static_cast<std::size_t>(behind + g - group)] *
+                                         dims.groups.at(g, dims.v(head) + d);
+      for (std::size_t at = static_cast<std::size_t>(before); at < static_cast<std::size_t>(behind);
+           ++at) {
         const std::vector<double> mean =
             summary_of(qkv, dims, dims.summary_values, t - i,
                        static_cast<std::int64_t>(at) - before, dims.v(head));
@@ -314,7 +342,18 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
         mean_of_dprobs += probs[slot_at(slot)] * dprobs[slot_at(slot)];
       }
       const auto before = static_cast<std::size_t>(i + 1 + dims.sinks.in + dims.slot_values.out);
-      for (std::size_t at = before; at < probs.size(); ++at) {
+      const std::size_t behind =
+          before + static_cast<std::size_t>(dims.whole_blocks(i) * dims.summaries);
+      const auto [group, end_group] = dims.group_rows(qkv.rows, first, i);
+      for (std::int64_t g = group; g < end_group; ++g) {
+        const std::size_t at = behind + static_cast<std::size_t>(g - group);
+        for (std::int64_t d = 0; d < dims.head_dim; ++d) {
+          dprobs[at] += dout.at(t, dims.q(head) + d) * dims.groups.at(g, dims.v(head) + d);
+          dims.d_groups->at(g, dims.v(head) + d) += probs[at] * dout.at(t, dims.q(head) + d);
+        }
+        mean_of_dprobs += probs[at] * dprobs[at];
+      }
+      for (std::size_t at = before; at < behind; ++at) {
         const std::vector<double> mean =
             summary_of(qkv, dims, dims.summary_values, first,
                        static_cast<std::int64_t>(at - before), dims.v(head));
@@ -322,7 +361,15 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
           dprobs[at] += dout.at(t, dims.q(head) + d) * mean[static_cast<std::size_t>(d)];
         mean_of_dprobs += probs[at] * dprobs[at];
       }
-      for (std::size_t at = before; at < probs.size(); ++at) {
+      for (std::int64_t g = group; g < end_group; ++g) {
+        const std::size_t at = behind + static_cast<std::size_t>(g - group);
+        const double dscore = scale * probs[at] * (dprobs[at] - mean_of_dprobs);
+        for (std::int64_t d = 0; d < dims.head_dim; ++d) {
+          dqkv.at(t, dims.q(head) + d) += dscore * dims.groups.at(g, dims.k(head) + d);
+          dims.d_groups->at(g, dims.k(head) + d) += dscore * qkv.at(t, dims.q(head) + d);
+        }
+      }
+      for (std::size_t at = before; at < behind; ++at) {
         const auto number = static_cast<std::int64_t>(at - before);
         const std::vector<double> key =
             summary_of(qkv, dims, dims.summary_keys, first, number, dims.k(head));

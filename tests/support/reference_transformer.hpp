@@ -11,7 +11,7 @@
 #include "experts/config.hpp"
 #include "model/config.hpp"
 #include "tests/support/block_masks.hpp"
-#include "tests/support/reference_attention_layer.hpp"
+#include "tests/support/reference_compression.hpp"
 #include "tests/support/reference_layers.hpp"
 #include "tests/support/reference_moe.hpp"
 
@@ -95,6 +95,7 @@ class Transformer {
  private:
   struct Layer {
     Matrix attention_stream, projected, qkv, attended, feed_forward_stream, normed;
+    Matrix pooled, groups;               // of a compressed memory: rows, and [q k v] of them
     test::ReferenceMoe::Forward routed;  // of a layer with experts
   };
 
@@ -226,6 +227,45 @@ class Transformer {
   }
   static std::string prefix_of(std::int64_t layer) { return "layers." + std::to_string(layer); }
 
+  Weight pooling(std::int64_t number) {
+    return weight(prefix_of(number) + ".attention.compression.weight", model_.hidden,
+                  model_.mixer_of_layer(number).ratio * model_.hidden);
+  }
+  // `ratio` rows as one, as many as a sequence has whole ones.
+  Matrix in_groups(std::int64_t number, const Matrix& x) {
+    const std::int64_t ratio = model_.mixer_of_layer(number).ratio, groups = length_ / ratio;
+    Matrix result(x.rows / length_ * groups, ratio * x.cols);
+    for (std::int64_t g = 0; g < result.rows; ++g)
+      for (std::int64_t i = 0; i < result.cols; ++i)
+        result.at(g, i) = x.at(g / groups * length_ + g % groups * ratio + i / x.cols, i % x.cols);
+    return result;
+  }
+  AttentionDims dims_with_groups(std::int64_t number) {
+    AttentionDims with = dims(number);
+    const MixerConfig mixer = model_.mixer_of_layer(number);
+    if (mixer.compressed == 0) return with;
+    with.groups = layers_[index(number)].groups;
+    with.seen_groups = [mixer](std::int64_t query) {
+      const std::int64_t end =
+          std::max<std::int64_t>(query / mixer.length * mixer.length - mixer.memory, 0) /
+          mixer.ratio;
+      return std::pair{std::max<std::int64_t>(end - mixer.compressed, 0), end};
+    };
+    return with;
+  }
+  // By the reconstruction alone, which teaches nothing else.
+  void teach_pooling(std::int64_t number, const Matrix& x, const AttentionDims& attended) {
+    const MixerConfig& mixer = model_.mixer_of_layer(number);
+    const Layer& layer = layers_[index(number)];
+    const Matrix d_groups =
+        reconstruction_gradient(layer.qkv, attended, mixer.length, mixer.memory, mixer.ratio);
+    Weight held = qkv_weight(prefix_of(number));
+    std::vector<double> unused(index(held.out * held.in));
+    held.gradient = unused.data();
+    const Matrix d_pooled = linear_backward(d_groups, layer.pooled, held);
+    linear_backward(d_pooled, in_groups(number, x), pooling(number));
+  }
+
   Matrix embed() {
     Matrix x(static_cast<std::int64_t>(tokens_.size()), model_.hidden);
     const std::vector<double>& table = values.at("embedding.weight");
@@ -298,7 +338,11 @@ class Transformer {
     layer.projected = layer.qkv = linear(x, qkv_weight(prefix));
     convolve(number, layer.projected, layer.qkv);
     if (model_.turns_positions()) rotate(layer.qkv, dims(number), 1);
-    layer.attended = attention(layer.qkv, dims(number));
+    if (model_.mixer_of_layer(number).compressed > 0) {
+      layer.pooled = linear(in_groups(number, x), pooling(number));
+      layer.groups = linear(layer.pooled, qkv_weight(prefix));
+    }
+    layer.attended = attention(layer.qkv, dims_with_groups(number));
     Matrix delta = linear(layer.attended, output_weight(prefix));
     multiply(delta, mask(prefix + ".attention", model_.residual_dropout, 1));
     add_to(stream_, delta);
@@ -354,7 +398,10 @@ class Transformer {
     multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
     const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
     Matrix d_stopped(layer.qkv.rows, layer.qkv.cols);
-    Matrix dqkv = attention_backward(d_attended, layer.qkv, dims(number), d_stopped);
+    AttentionDims attended = dims_with_groups(number);
+    Matrix d_groups(layer.groups.rows, layer.groups.cols);
+    attended.d_groups = &d_groups;
+    Matrix dqkv = attention_backward(d_attended, layer.qkv, attended, d_stopped);
     for (Matrix* each : {&dqkv, &d_stopped}) {
       if (model_.turns_positions()) rotate(*each, dims(number), -1);
       *each = convolve_backward(number, layer.projected, *each);
@@ -362,6 +409,10 @@ class Transformer {
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
     linear_backward(d_stopped, x, qkv_weight(prefix));  // the rows learn nothing of it
+    if (attended.seen_groups) {
+      linear_backward(d_groups, layer.pooled, qkv_weight(prefix));  // nor of this
+      teach_pooling(number, x, attended);
+    }
     const Matrix d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
     add_to(d_stream,
            rms_norm_backward(d_normed, layer.attention_stream, gain, model_.norm_epsilon));
