@@ -5,11 +5,8 @@
 #include <cmath>
 #include <memory>
 
-#include "bench/measure.hpp"
+#include "bench/kernel_operands.hpp"
 #include "kernels/attention/attention.hpp"
-#include "kernels/attention/key_ranges.hpp"
-#include "kernels/host_copy.hpp"
-#include "kernels/products/grouped_linear.hpp"
 #include "kernels/products/linear.hpp"
 #include "kernels/routing/balance.hpp"
 #include "kernels/routing/permute.hpp"
@@ -35,63 +32,13 @@ constexpr std::int64_t num_experts = 16;
 constexpr std::int64_t top_k = 2;
 constexpr std::int64_t vocabulary = 4096;
 
-// Tensors that a call holds.
-class Operands {
- public:
-  explicit Operands(Device& device) : device_(&device) {}
-
-  TensorView make(DType dtype, const Shape& shape) {
-    tensors_.emplace_back(*device_, Purpose::workspace, dtype, shape);
-    const TensorView view = tensors_.back();
-    if (dtype == DType::f32 || dtype == DType::bf16)
-      fill_random(view, static_cast<std::uint32_t>(tensors_.size()));
-    return view;
-  }
-  // Marks what the step has just written (KernelCall::fresh).
-  TensorView fresh(const TensorView& view) {
-    fresh_ = view;
-    return view;
-  }
-  const TensorView& fresh() const { return fresh_; }
-  // i32 [n]: 0, 1, 2, ..., or those modulo `below`.
-  TensorView numbers(std::int64_t n, std::int64_t below = 0) {
-    const TensorView view = make(DType::i32, {n});
-    if (!device_->is_plan())
-      kernels::write_from_host<std::int32_t>(view, [&](std::span<std::int32_t> to) {
-        for (std::int64_t i = 0; i < n; ++i)
-          to[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(below > 0 ? i % below : i);
-      });
-    return view;
-  }
-  // i32 [rows, top_k]: of random scores, which are then given, too.
-  TensorView choices(std::int64_t rows, TensorView* scores = nullptr) {
-    const TensorView drawn = make(DType::f32, {rows, num_experts});
-    const TensorView indices = make(DType::i32, {rows, top_k});
-    kernels::select_top_k(drawn, indices);
-    if (scores != nullptr) *scores = drawn;
-    return indices;
-  }
-  Device& device() const { return *device_; }
-
- private:
-  Device* device_;
-  std::vector<Tensor> tensors_;
-  TensorView fresh_;
-};
-
-// The call, with its operands, which live as long.
-template <class Call>
-KernelCall owning(const std::shared_ptr<Operands>& operands, Call call, const TensorView& fresh) {
-  return {[operands, call = std::move(call)] { call(); }, fresh};
-}
-template <class Call>
-KernelCall owning(const std::shared_ptr<Operands>& operands, Call call) {
-  return owning(operands, std::move(call), operands->fresh());
-}
-
-using Held = std::shared_ptr<Operands>;
-Held operands_on(Device& device) {
-  return std::make_shared<Operands>(device);
+// i32 [rows, top_k]: of random scores, which are then given, too.
+TensorView choices(Operands& o, std::int64_t rows, TensorView* scores = nullptr) {
+  const TensorView drawn = o.make(DType::f32, {rows, num_experts});
+  const TensorView indices = o.make(DType::i32, {rows, top_k});
+  kernels::select_top_k(drawn, indices);
+  if (scores != nullptr) *scores = drawn;
+  return indices;
 }
 
 KernelCall rms_norm_forward(Device& device, std::int64_t rows, DType dtype) {
@@ -183,7 +130,7 @@ KernelCall score_softmax(Device& device, std::int64_t rows, DType) {
 
 KernelCall score_softmax_backward(Device& device, std::int64_t rows, DType) {
   const Held o = operands_on(device);
-  const TensorView indices = o->choices(rows);
+  const TensorView indices = choices(*o, rows);
   const TensorView dchosen = o->make(DType::f32, {rows, top_k}), lse = o->make(DType::f32, {rows});
   const TensorView slopes = o->make(DType::f32, {1, num_experts});
   const TensorView scores = o->make(DType::f32, {rows, num_experts});
@@ -196,14 +143,14 @@ KernelCall score_softmax_backward(Device& device, std::int64_t rows, DType) {
 KernelCall select_top_k(Device& device, std::int64_t rows, DType) {
   const Held o = operands_on(device);
   TensorView scores;
-  const TensorView indices = o->choices(rows, &scores);
+  const TensorView indices = choices(*o, rows, &scores);
   return owning(o, [=] { kernels::select_top_k(scores, indices); });
 }
 
 KernelCall weigh(Device& device, std::int64_t rows, DType) {
   const Held o = operands_on(device);
   TensorView scores;
-  const TensorView indices = o->choices(rows, &scores);
+  const TensorView indices = choices(*o, rows, &scores);
   const TensorView weights = o->make(DType::f32, {rows, top_k});
   return owning(o, [=] { kernels::weigh(scores, indices, {.renormalize = true}, weights); });
 }
@@ -211,7 +158,7 @@ KernelCall weigh(Device& device, std::int64_t rows, DType) {
 KernelCall weigh_backward(Device& device, std::int64_t rows, DType) {
   const Held o = operands_on(device);
   TensorView scores;
-  const TensorView indices = o->choices(rows, &scores);
+  const TensorView indices = choices(*o, rows, &scores);
   const TensorView dweights = o->make(DType::f32, {rows, top_k});
   const TensorView dchosen = o->make(DType::f32, {rows, top_k});
   return owning(o, [=] {
@@ -222,7 +169,7 @@ KernelCall weigh_backward(Device& device, std::int64_t rows, DType) {
 KernelCall balance_statistics(Device& device, std::int64_t rows, DType) {
   const Held o = operands_on(device);
   TensorView scores;
-  const TensorView indices = o->choices(rows, &scores);
+  const TensorView indices = choices(*o, rows, &scores);
   const TensorView counts = o->make(DType::i32, {1, num_experts});
   const TensorView sums = o->make(DType::f32, {1, num_experts});
   return owning(o, [=] { kernels::balance_statistics(scores, indices, rows, counts, sums); });
@@ -233,7 +180,7 @@ struct SortedRows {
   TensorView indices, counts, row_of_slot, token_of_row;
 };
 SortedRows sorted_rows(Operands& o, std::int64_t rows) {
-  const SortedRows sorted{o.choices(rows), o.make(DType::i32, {num_experts}),
+  const SortedRows sorted{choices(o, rows), o.make(DType::i32, {num_experts}),
                           o.make(DType::i32, {rows, top_k}), o.make(DType::i32, {rows * top_k})};
   kernels::sort_by_expert(sorted.indices, {}, sorted.counts, sorted.row_of_slot,
                           sorted.token_of_row);
@@ -347,93 +294,6 @@ KernelCall attention_delta(Device& device, std::int64_t rows, DType dtype) {
 }
 
 }  // namespace
-
-std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::int64_t out,
-                                      std::int64_t in, DType compute) {
-  const Held o = operands_on(device);
-  const auto weight = std::make_shared<kernels::PackedWeight>(device, out, in, compute);
-  const TensorView values = o->make(DType::f32, {out, in}), dw = o->make(DType::f32, {out, in});
-  weight->pack(values);
-  const TensorView x = o->make(compute, {rows, in}), y = o->make(compute, {rows, out});
-  return {owning(
-              o, [=] { kernels::linear_forward(x, *weight, y); }, x),
-          owning(
-              o, [=] { kernels::linear_backward_input(y, *weight, x); }, y),
-          owning(
-              o, [=] { kernels::linear_backward_weight(y, x, dw); }, y)};
-}
-
-std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
-                                      std::int64_t rows_of_group, std::int64_t out, std::int64_t in,
-                                      DType compute) {
-  const Held o = operands_on(device);
-  const auto weights = std::make_shared<std::vector<kernels::PackedWeight>>();
-  const TensorView values = o->make(DType::f32, {out, in});
-  for (std::int64_t g = 0; g < groups; ++g)
-    weights->emplace_back(device, out, in, compute).pack(values);
-  kernels::reserve_grouped_linear(device, out, in, compute);
-  const TensorView dw = o->make(DType::f32, {groups, out, in});
-  const std::int64_t rows = groups * rows_of_group;
-  const TensorView x = o->make(compute, {rows, in}), y = o->make(compute, {rows, out});
-  const TensorView offsets = o->make(DType::i32, {groups + 1});
-  if (!device.is_plan())
-    kernels::write_from_host<std::int32_t>(offsets, [&](std::span<std::int32_t> to) {
-      for (std::size_t g = 0; g < to.size(); ++g)
-        to[g] = static_cast<std::int32_t>(static_cast<std::int64_t>(g) * rows_of_group);
-    });
-  return {owning(
-              o, [=] { kernels::grouped_linear_forward(x, *weights, offsets, y); }, x),
-          owning(
-              o, [=] { kernels::grouped_linear_backward_input(y, *weights, offsets, x); }, y),
-          owning(
-              o, [=] { kernels::grouped_linear_backward_weight(y, x, offsets, dw); }, y)};
-}
-
-std::vector<KernelCall> attention_calls(Device& device, const AttentionCase& which, DType compute) {
-  constexpr std::int64_t num_heads = 8;
-  const std::int64_t num_kv_heads = num_heads / which.group;
-  const Held o = operands_on(device);
-  kernels::AttentionShape shape;
-  shape.num_sequences = 1;
-  shape.query_length = which.query_length;
-  shape.key_length = which.key_length;
-  shape.num_heads = num_heads;
-  shape.num_kv_heads = num_kv_heads;
-  shape.head_dim = which.head_dim;
-  shape.scale = 1.0f / std::sqrt(static_cast<float>(which.head_dim));
-  const auto queries = [&] {
-    return o->make(compute, {which.query_length, num_heads * which.head_dim});
-  };
-  const auto keys = [&] {
-    return o->make(compute, {which.key_length, num_kv_heads * which.head_dim});
-  };
-  const TensorView q = queries(), out = queries(), dout = queries(), dq = queries();
-  const TensorView k = keys(), v = keys(), dk = keys(), dv = keys();
-  const TensorView lse = o->make(DType::f32, {which.query_length, num_heads});
-  const TensorView delta = o->make(DType::f32, {which.query_length, num_heads});
-  const TensorView workspace =
-      o->make(DType::u8, {kernels::attention_workspace_bytes(shape, compute, device.target())});
-  const kernels::KeyRanges ranges = kernels::causal_ranges(
-      {.num_sequences = 1,
-       .query_length = which.query_length,
-       .key_length = which.key_length,
-       .query_offset = which.is_causal ? 0 : which.key_length - 1,
-       .window = which.window},
-      o->make(DType::i32, {which.query_length}), o->make(DType::i32, {which.query_length}));
-  const auto forward = [=] {
-    kernels::attention_forward(shape, q, k, v, ranges, out, lse, kernels::Merge::replace,
-                               workspace);
-  };
-  if (!device.is_plan()) forward();  // the backward pass reads its results
-  return {owning(o, forward, q), owning(
-                                     o,
-                                     [=] {
-                                       kernels::attention_backward(shape, q, k, v, ranges, lse,
-                                                                   delta, dout, {dq, dk, dv},
-                                                                   workspace);
-                                     },
-                                     dout)};
-}
 
 const std::vector<LoopCase>& loop_cases() {
   static const std::vector<LoopCase> cases = {

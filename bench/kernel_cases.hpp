@@ -21,12 +21,18 @@ struct KernelCall {
 // The three products of a weight, in the order forward, backward_input, backward_weight.
 std::vector<KernelCall> product_calls(Device& device, std::int64_t rows, std::int64_t out,
                                       std::int64_t in, DType compute);
-// The same over `groups` groups with as many rows each.
-std::vector<KernelCall> grouped_calls(Device& device, std::int64_t groups,
-                                      std::int64_t rows_of_group, std::int64_t out, std::int64_t in,
-                                      DType compute);
-// Attention of one sequence: forward, backward.
+// The same over groups with as many rows each.
+struct GroupedCase {
+  std::int64_t groups = 0;             // of a block of rows, as experts take them at once
+  std::int64_t groups_of_weights = 0;  // of the block that the gradients of weights take at once
+  std::int64_t rows_of_group = 0;
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+};
+std::vector<KernelCall> grouped_calls(Device& device, const GroupedCase& which, DType compute);
+// Attention: forward, backward.
 struct AttentionCase {
+  std::int64_t num_sequences = 1;
   std::int64_t query_length = 0;
   std::int64_t key_length = 0;
   std::int64_t window = 0;  // 0: none

@@ -1,9 +1,12 @@
 // Every benchmark, on small sizes: what its table and its JSON hold.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "bench/attention.hpp"
 #include "bench/experts.hpp"
 #include "bench/linear.hpp"
+#include "bench/rate_tables.hpp"
 #include "bench/step.hpp"
 #include "kernels/threads.hpp"
 #include "tests/bench/printed.hpp"
@@ -183,6 +186,16 @@ TEST(Bench, TimesAreOrderStatistics) {
   EXPECT_EQ(odd.median, 3);
   EXPECT_EQ(odd.max, 9);
   EXPECT_EQ(bench::times_of({4, 1, 2, 8}).median, 3);
+}
+
+// [2, 3]: the middle of the first row stands between 2 and 8, and above 4; the last corner beside
+// 4 and below 8.
+TEST(RateTables, APointsNeighboursAreThoseAlongTheAxes) {
+  const RateTable table{.axes = {{1, 2}, {1, 2, 3}}, .rates = {2, 100, 8, 16, 4, 32}};
+  EXPECT_NEAR(bench::rate_beside(table, 1), 4, 1e-12);
+  EXPECT_NEAR(bench::rate_beside(table, 5), std::sqrt(4.0 * 8.0), 1e-12);
+  const RateTable alone{.axes = {{1}}, .rates = {3}};
+  EXPECT_EQ(bench::rate_beside(alone, 0), 3);
 }
 
 }  // namespace
