@@ -3,14 +3,21 @@
 weights), imported and exported. Beside the seconds stand those of reading the files it reads and of writing, with
 fsync, as many bytes as it writes, and its peak memory (ru_maxrss). Each is done --repeat times, and the best counts.
 
+Import writes a checkpoint, export reads one: beside that stands what this takes the trainer on one rank. It is asked to
+train one step of a third of the model, whose checkpoint with its moments has as many bytes as import writes, and its
+seconds for that are taken by the byte (--no-trainer leaves that out). Reading is `checkpoint show --digest`, which
+reads every number as a training that goes on does, without the hashes of whole files that this looks at before.
+
   bench/import_speed.py build/release/switchyard [--gigabytes 1.5] [--family mixtral|llama|gpt_oss] [--folder /tmp]
 
-Needs python3 alone, and in --folder six times the gigabytes, which are removed at the end. Files that were just written
-are still in memory, so reading is that of memory unless --cold drops them first (posix_fadvise).
+Needs python3 alone, in --folder eight times the gigabytes, which are removed at the end, and as much memory for the
+trainer. Files that were just written are still in memory, so reading is that of memory unless --cold drops them first
+(posix_fadvise).
 """
 import argparse
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -145,6 +152,29 @@ def run(command):
     return time.perf_counter() - begun, usage.ru_maxrss * 1024
 
 
+def trainer_seconds_of_byte(arguments, folder):
+    """To write a checkpoint: what the trainer says of its own."""
+    model, trained, corpus = folder + "/third", folder + "/trained", folder + "/corpus.h5"
+    write_model(model, arguments.family, arguments.gigabytes / 3)
+    program = arguments.program
+    run([program, "import", model, "--output", trained])
+    run([program, "prepare", "--synthetic", "copy", "--length", "64", "--documents", "100", "--output", corpus])
+    best = None
+    for _ in range(arguments.repeat):
+        shutil.rmtree(folder + "/step", ignore_errors=True)
+        command = [program, "train", trained + "/config.yaml", "data.path=" + corpus, "run.output=" + folder + "/step",
+                   "model.sequence_length=64", "train.num_steps=1", "train.global_batch=1", "train.micro_batch=1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = re.search(r"saved (\S+) \(.*, ([0-9.]+) s\)", done.stdout + done.stderr)
+        if done.returncode != 0 or not said:
+            sys.exit(f"{' '.join(command)}: ended with {done.returncode}\n{done.stdout}{done.stderr}")
+        seconds = float(said[2]) / sum(map(os.path.getsize, files_in(said[1])))
+        best = min(best or seconds, seconds)
+    for path in (model, trained, folder + "/step"):
+        shutil.rmtree(path)
+    return best
+
+
 def measure(name, command, source, target, arguments):
     best = dict(seconds=1e9, read=1e9, write=1e9, peak=0)
     for _ in range(arguments.repeat):
@@ -164,6 +194,22 @@ def measure(name, command, source, target, arguments):
     print(f"{name}: {best['seconds']:.2f} s; reading its {sum(map(os.path.getsize, files_in(source))) / 1e9:.2f} GB {best['read']:.2f} s, "
           f"writing its {written / 1e9:.2f} GB {best['write']:.2f} s: {slower / best['seconds']:.0%} of the slower; "
           f"peak {best['peak'] / 2**20:.0f} MiB", flush=True)
+    return dict(best, written=written)
+
+
+def compare_with_trainer(arguments, folder, imported, exported, run_folder):
+    write = trainer_seconds_of_byte(arguments, folder) * imported["written"]
+    slower = max(imported["read"], write)
+    print(f"import: the trainer writes such a checkpoint in {write:.2f} s: {slower / imported['seconds']:.0%} of the slower "
+          "of reading the files and that", flush=True)
+    read = 1e9
+    for _ in range(arguments.repeat):
+        if arguments.cold:
+            drop(run_folder)
+        read = min(read, run([arguments.program, "checkpoint", "show", run_folder, "--digest"])[0])
+    slower = max(read, exported["write"])
+    print(f"export: reading such a checkpoint as the trainer does takes {read:.2f} s: {slower / exported['seconds']:.0%} of "
+          "the slower of that and writing the files", flush=True)
 
 
 def main():
@@ -174,13 +220,17 @@ def main():
     parser.add_argument("--folder", default="/tmp")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--no-trainer", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         model, imported, exported = folder + "/model", folder + "/run", folder + "/exported"
         size, layers = write_model(model, arguments.family, arguments.gigabytes)
         print(f"{arguments.family}: {size / 1e9:.2f} GB of bf16 in {layers} layers", flush=True)
-        measure("import", [arguments.program, "import", model, "--output", imported], model, imported, arguments)
-        measure("export", [arguments.program, "export", imported, "--output", exported], imported, exported, arguments)
+        of_import = measure("import", [arguments.program, "import", model, "--output", imported], model, imported, arguments)
+        of_export = measure("export", [arguments.program, "export", imported, "--output", exported], imported, exported,
+                            arguments)
+        if not arguments.no_trainer:
+            compare_with_trainer(arguments, folder, of_import, of_export, imported)
 
 
 if __name__ == "__main__":

@@ -277,6 +277,27 @@ Shape Dataset::chunk_shape() const {
   return shape_of(dims, static_cast<int>(num_dims));
 }
 
+Dataset::StoredRun Dataset::stored_run(std::int64_t at) const {
+  const Call call{Blame::content, "find a chunk of dataset", file_, name_};
+  expect(shape_.num_dims() == 1 && at >= 0 && at < shape_.numel(), "an element of a row of them");
+  if (const std::optional<std::int64_t> begin = file_offset())
+    return {*begin + at * size_of(type_), shape_.numel() - at};
+  const std::int64_t chunk_numel = chunk_shape().numel();
+  const Dims coordinate{static_cast<hsize_t>(at / chunk_numel * chunk_numel)};
+  unsigned skipped_filters = 0;
+  haddr_t address = HADDR_UNDEF;
+  hsize_t bytes = 0;
+  checked(H5Dget_chunk_info_by_coord(handle_.id(), coordinate.data(), &skipped_filters, &address,
+                                     &bytes),
+          call);
+  const std::int64_t size = size_of(type_);
+  const std::int64_t stored = chunk_numel * size + std::int64_t{sizeof(std::uint32_t)};
+  if (address == HADDR_UNDEF || skipped_filters != 0 || static_cast<std::int64_t>(bytes) != stored)
+    fail(call, "it is not stored as its elements and their checksum");
+  return {static_cast<std::int64_t>(address) + at % chunk_numel * size,
+          std::min(chunk_numel - at % chunk_numel, shape_.numel() - at)};
+}
+
 void Dataset::read(const Box& box, void* data) const {
   const Call call{Blame::content, "read dataset", file_, name_};
   expect(fits(box, shape_), "a box inside the dataset");
@@ -284,10 +305,8 @@ void Dataset::read(const Box& box, void* data) const {
   const Dataspace file_space = dataspace_of(shape_, call);
   select(file_space, box, call);
   const Dataspace memory_space = memory_dataspace(box, call);
-  const PropertyList transfer(checked(H5Pcreate(H5P_DATASET_XFER), call));
-  if (!checks_chunks_) checked(H5Pset_edc_check(transfer.id(), H5Z_DISABLE_EDC), call);
-  checked(H5Dread(handle_.id(), memory_type(type_), memory_space.id(), file_space.id(),
-                  transfer.id(), data),
+  checked(H5Dread(handle_.id(), memory_type(type_), memory_space.id(), file_space.id(), H5P_DEFAULT,
+                  data),
           call);
 }
 

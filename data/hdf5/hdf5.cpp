@@ -73,16 +73,17 @@ File File::create(const std::string& path) {
               path, false);
 }
 
-File File::open(const std::string& path) {
+File File::open(const std::string& path, Access how) {
   start_library();
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0)
     throw IoError(fmt::format("{}: cannot open the file: {}", path, std::strerror(errno)));
   if (!S_ISREG(status.st_mode)) throw IoError(fmt::format("{}: is not a file", path));
   const PropertyList access = file_access({Blame::content, "open", path});
-  const std::int64_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id());
+  const unsigned flags = how == Access::read ? H5F_ACC_RDONLY : H5F_ACC_RDWR;
+  const std::int64_t id = H5Fopen(path.c_str(), flags, access.id());
   if (id < 0) fail_to_open(path, reasons_on_stack());
-  return File(Handle<Family::file>(id), path, true);
+  return File(Handle<Family::file>(id), path, how == Access::read);
 }
 
 ObjectKind File::kind(const std::string& name) const {
@@ -176,13 +177,17 @@ std::int64_t File::integer_attribute(const std::string& object, const std::strin
   return read_integer_attribute(handle.id(), key, path_, object);
 }
 
-void File::close_synced() {
+void File::close() {
   const Call call{Blame::io, "close the file", path_};
   const std::int64_t num_open =
       checked(H5Fget_obj_count(handle_.id(), H5F_OBJ_ALL | H5F_OBJ_LOCAL), call);
   expect(num_open == 1, "no dataset of an HDF5 file open while the file is closed");
   checked(H5Fflush(handle_.id(), H5F_SCOPE_LOCAL), call);
   checked(handle_.close() ? 0 : -1, call);
+}
+
+void File::close_synced() {
+  close();
   sync_file(path_);
 }
 

@@ -135,9 +135,13 @@ class Dataset {
   Shape chunk_shape() const;  // of a chunked dataset
   void read(const Box& box, void* data) const;
   void read(void* data) const { read(Box::whole(shape_), data); }
-  // From here on reads do not compare the checksums of chunks: where the file is verified as a
-  // whole.
-  void skip_chunk_checksums() { checks_chunks_ = false; }
+  // Where the bytes of element `at` lie in the file, and how many elements lie there side by side,
+  // it included: to read them without HDF5. Of a dataset of one dim, contiguous or of chunks with
+  // Fletcher32.
+  struct StoredRun {
+    std::int64_t offset = 0, numel = 0;
+  };
+  StoredRun stored_run(std::int64_t at) const;
 
   // The whole dataset as a vector; DataError when it stores another type than T.
   template <class T>
@@ -178,7 +182,6 @@ class Dataset {
   Shape shape_;
   ElementType type_ = ElementType::u8;
   bool is_virtual_ = false;
-  bool checks_chunks_ = true;
 };
 
 enum class ObjectKind : std::uint8_t { none, group, dataset, other };
@@ -186,9 +189,10 @@ enum class ObjectKind : std::uint8_t { none, group, dataset, other };
 class File {
  public:
   static File create(const std::string& path);  // latest format; an existing file is replaced
-  // Read only. DataError for what is no HDF5 file or a damaged one, IoError for one that cannot be
-  // read or that another program has locked, which is named if it is on this host.
-  static File open(const std::string& path);
+  // DataError for what is no HDF5 file or a damaged one, IoError for one that cannot be read or
+  // that another program has locked, which is named if it is on this host.
+  enum class Access : std::uint8_t { read, change };
+  static File open(const std::string& path, Access access = Access::read);
   File(File&&) noexcept = default;
   File& operator=(File&&) noexcept = default;
 
@@ -222,9 +226,10 @@ class File {
   std::string string_attribute(const std::string& object, const std::string& key) const;
   std::int64_t integer_attribute(const std::string& object, const std::string& key) const;
 
-  // Writes everything out, closes, and syncs the file to the disk. Without this call a written file
-  // may be incomplete: the destructor closes but reports nothing.
-  void close_synced();
+  // Writes everything out and closes. Without this call a written file may be incomplete: the
+  // destructor closes but reports nothing.
+  void close();
+  void close_synced();  // and syncs the file to the disk
 
  private:
   File(Handle<Family::file> handle, std::string path, bool is_read_only)

@@ -15,7 +15,7 @@ namespace switchyard::safetensors {
 
 namespace {
 
-constexpr std::int64_t block_numel = std::int64_t{1} << 20;  // converted at a time
+constexpr std::int64_t block_numel = std::int64_t{1} << 16;  // converted at a time, in a cache
 
 std::string made_file(const std::string& path) {
   if (!std::ofstream(path, std::ios::binary | std::ios::trunc))

@@ -10,6 +10,7 @@
 #include "trainer/agreement.hpp"
 #include "trainer/checkpoint/comparison.hpp"
 #include "trainer/checkpoint/place.hpp"
+#include "trainer/families/kept_files.hpp"
 #include "trainer/run/generate.hpp"
 #include "trainer/run/run_setup.hpp"
 
@@ -49,6 +50,7 @@ int run_generate(const CommandContext& context) {
   const Report report = [](const std::string& text) { std::cerr << text << '\n'; };
   read_checkpoint(arguments.front(), *world, report, [&](const std::string& path) {
     generation.checkpoint = path;
+    generation.end_tokens = end_tokens_of(path);
     Config config;
     std::unique_ptr<Tokenizer> tokenizer;
     run_together(*world, [&] {

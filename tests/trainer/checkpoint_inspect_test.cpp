@@ -10,6 +10,8 @@
 #include "tests/support/mpi_test.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/trainer/synthetic_model.hpp"
+#include "trainer/checkpoint/reader.hpp"
+#include "trainer/checkpoint/weights_writer.hpp"
 
 namespace switchyard::test {
 namespace {
@@ -119,6 +121,52 @@ TEST_F(CheckpointInspect, TheDigestIsOfTheGlobalState) {
   EXPECT_NE(digest_of_other(8), digest);
   other.store.parameters()[1].value().as<float>()[22] += 0.5f;
   EXPECT_NE(digest_of_other(7), digest);
+}
+
+// Weights that came piece by piece, into several files: whoever reads them finds the elements, and
+// where they lie.
+TEST_F(CheckpointInspect, WrittenPieceByPiece) {
+  if (world().rank() != 0) return;
+  constexpr std::int64_t least_file_bytes = 3 << 20;
+  const std::vector<std::int64_t> sizes = {700'000, 5, 300'000, 1'000'000, 1};
+  std::vector<SavedTensor> tensors;
+  for (const std::int64_t numel : sizes)
+    tensors.push_back({"t" + std::to_string(tensors.size()), {numel}, ParameterKind::trained, {}});
+  WeightsWriter writer({.folder = folder_ / "pieces"}, tensors, least_file_bytes);
+  const auto element = [](std::int64_t tensor, std::int64_t i) {
+    return static_cast<float>(i % 1'000'003) + 0.25f * static_cast<float>(tensor);
+  };
+  std::vector<float> values;
+  for (std::int64_t t = 0; t < std::ssize(sizes); ++t)
+    for (std::int64_t at = 0, size = sizes[static_cast<std::size_t>(t)]; at < size;
+         at += std::ssize(values)) {
+      values.resize(static_cast<std::size_t>(std::min<std::int64_t>(size - at, 290'000)));
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = element(t, at + static_cast<std::int64_t>(i));
+      writer.write(values, WeightsWriter::checksums_of(size, at, values));
+    }
+  const std::string path = writer.finish().path;
+  std::ostringstream out;
+  verify_checkpoint(path, *make_local_group("world"), out);
+  CheckpointReader reader(path);
+  EXPECT_EQ(reader.manifest().num_ranks, 3);
+  for (std::int64_t t = 0; t < std::ssize(sizes); ++t) {
+    const SavedTensor& tensor = reader.manifest().tensors[static_cast<std::size_t>(t)];
+    const std::int64_t begin = tensor.shape.numel() / 3, numel = tensor.shape.numel() - begin;
+    std::vector<float> read(static_cast<std::size_t>(numel)), stored(read.size()), wanted;
+    for (std::int64_t i = 0; i < numel; ++i) wanted.push_back(element(t, begin + i));
+    reader.read(SavedPart::value, tensor, begin, read);
+    std::int64_t next = 0;
+    for (const StoredRun& run : reader.stored_runs(SavedPart::value, tensor, begin, numel)) {
+      EXPECT_EQ(run.begin, next);
+      next += run.numel;
+      run.read(0, std::span(stored).subspan(static_cast<std::size_t>(run.begin),
+                                            static_cast<std::size_t>(run.numel)));
+    }
+    EXPECT_EQ(next, numel);
+    EXPECT_EQ(read, wanted) << tensor.name;
+    EXPECT_EQ(stored, wanted) << tensor.name;
+  }
 }
 
 TEST_F(CheckpointInspect, NoCheckpointIsAnErrorWithAHint) {

@@ -46,6 +46,17 @@ std::string resolve_checkpoint(const std::string& path) {
   return place.folder + "/" + step_folder_name(newest_step_in(place.folder));
 }
 
+std::optional<std::string> kept_in_run_of(const std::string& checkpoint, const std::string& name) {
+  std::error_code error;
+  fs::path written = fs::absolute(checkpoint, error).lexically_normal();
+  if (!written.has_filename()) written = written.parent_path();
+  for (const fs::path& folder : {written, fs::canonical(checkpoint, error)}) {
+    const fs::path kept = folder.parent_path().parent_path() / name;
+    if (!folder.empty() && fs::exists(kept, error)) return kept.string();
+  }
+  return std::nullopt;
+}
+
 namespace {
 
 std::string read_place(const CheckpointPlace& place, Group& world, const Report& report,

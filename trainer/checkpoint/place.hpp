@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "trainer/checkpoint/checkpoint.hpp"
@@ -20,6 +21,9 @@ struct CheckpointPlace {
 CheckpointPlace place_of_checkpoint(const std::string& path);
 // The checkpoint's folder, or that of the newest by name.
 std::string resolve_checkpoint(const std::string& path);
+// RUN/NAME of the run that `checkpoint` lies in (RUN/checkpoints/step-N, however it is written, or
+// a link in a run or to one); none if there is nothing of the name.
+std::optional<std::string> kept_in_run_of(const std::string& checkpoint, const std::string& name);
 
 // Called on all ranks with the checkpoint's folder, which has been verified.
 using ReadCheckpoint = std::function<void(const std::string& path)>;

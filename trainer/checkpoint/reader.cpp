@@ -107,8 +107,14 @@ std::string_view group_name_of(SavedPart part) {
   return "?";
 }
 
-CheckpointReader::CheckpointReader(std::string folder, Checksums checksums)
-    : folder_(std::move(folder)), checksums_(checksums), manifest_(read_manifest(folder_)) {}
+void StoredRun::read(std::int64_t at, std::span<float> out) const {
+  expect(at >= 0 && std::ssize(out) <= numel - at, "elements of the run");
+  file->read_at(offset + at * std::int64_t{sizeof(float)}, out.data(),
+                std::ssize(out) * std::int64_t{sizeof(float)});
+}
+
+CheckpointReader::CheckpointReader(std::string folder)
+    : folder_(std::move(folder)), manifest_(read_manifest(folder_)) {}
 
 void CheckpointReader::read(SavedPart part, const SavedTensor& tensor, std::int64_t begin,
                             std::span<float> out) {
@@ -118,6 +124,32 @@ void CheckpointReader::read(SavedPart part, const SavedTensor& tensor, std::int6
 
 void CheckpointReader::read(SavedPart part, const SavedTensor& tensor,
                             std::span<const SlicePiece> wanted, std::span<float> out) {
+  std::vector<float> block;
+  for_copies(part, tensor, wanted,
+             [&](int, const hdf5::Dataset& dataset, const std::vector<Copy>& copies) {
+               read_block(dataset, copies, out, block);
+             });
+}
+
+std::vector<StoredRun> CheckpointReader::stored_runs(SavedPart part, const SavedTensor& tensor,
+                                                     std::int64_t begin, std::int64_t numel) {
+  std::vector<StoredRun> runs;
+  const SlicePiece all{.global_begin = begin, .local_begin = 0, .numel = numel};
+  for_copies(part, tensor, {&all, 1},
+             [&](int rank, const hdf5::Dataset& dataset, const std::vector<Copy>& copies) {
+               for (const Copy& copy : copies)
+                 for (std::int64_t at = 0; at < copy.numel; at += runs.back().numel) {
+                   const auto stored = dataset.stored_run(copy.from + at);
+                   runs.push_back({stored_file_of(rank), stored.offset, copy.to + at,
+                                   std::min(stored.numel, copy.numel - at)});
+                 }
+             });
+  return runs;
+}
+
+template <class Take>
+void CheckpointReader::for_copies(SavedPart part, const SavedTensor& tensor,
+                                  std::span<const SlicePiece> wanted, const Take& take) {
   std::int64_t first = tensor.shape.numel();
   std::int64_t end = 0;
   for (const SlicePiece& piece : wanted) {
@@ -130,7 +162,6 @@ void CheckpointReader::read(SavedPart part, const SavedTensor& tensor,
   std::map<int, std::int64_t> size_of_dataset;
   for (const SavedRange& range : tensor.ranges) size_of_dataset[range.rank] += range.total();
   std::map<int, std::int64_t> offsets;  // where a rank's next range begins in its dataset
-  std::vector<float> block;
   for (const SavedRange& range : tensor.ranges) {
     const std::int64_t offset = offsets[range.rank];
     offsets[range.rank] += range.total();
@@ -147,7 +178,7 @@ void CheckpointReader::read(SavedPart part, const SavedTensor& tensor,
       for (std::int64_t at = overlap.begin; at < overlap.end; at += step) {
         const std::vector<Copy> copies =
             copies_of(range, offset, at, std::min(at + step, overlap.end), wanted);
-        if (!copies.empty()) read_block(dataset, copies, out, block);
+        if (!copies.empty()) take(range.rank, dataset, copies);
       }
     } catch (const DataError& error) {
       throw CheckpointError(error.what());
@@ -161,17 +192,25 @@ const hdf5::Dataset& CheckpointReader::dataset_of(int rank, const std::string& n
   if (last_.rank != rank || last_.name != name) {
     last_ = {};
     last_ = {rank, name, file_of(rank).open_dataset(name)};
-    if (checksums_ == Checksums::skip) last_.dataset.skip_chunk_checksums();
   }
   return last_.dataset;
 }
 
 const hdf5::File& CheckpointReader::file_of(int rank) {
-  for (const OpenFile& open : open_)
+  for (const FileOfRank& open : open_)
     if (open.rank == rank) return open.file;
   if (open_.size() == max_open_files) open_.erase(open_.begin());
   open_.push_back({rank, hdf5::File::open(folder_ + "/" + rank_file_name(rank))});
   return open_.back().file;
+}
+
+std::shared_ptr<const OpenFile> CheckpointReader::stored_file_of(int rank) {
+  if (stored_rank_ != rank) {
+    stored_file_ = std::make_shared<const OpenFile>(folder_ + "/" + rank_file_name(rank),
+                                                    OpenFile::Access::read);
+    stored_rank_ = rank;
+  }
+  return stored_file_;
 }
 
 }  // namespace switchyard

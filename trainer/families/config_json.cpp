@@ -106,6 +106,12 @@ std::vector<std::int64_t> ConfigJson::integers(std::string_view key) const {
   return numbers;
 }
 
+std::vector<std::int64_t> ConfigJson::one_or_more_integers(std::string_view key) const {
+  const Json* value = content_->find(key);
+  if (value != nullptr && !value->is_array()) return {integer(key)};
+  return integers(key);
+}
+
 std::vector<std::string> ConfigJson::texts(std::string_view key) const {
   std::vector<std::string> words;
   const Json* value = content_->find(key);

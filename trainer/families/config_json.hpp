@@ -29,7 +29,8 @@ class ConfigJson {
   double real(std::string_view key, std::optional<double> fallback = {}) const;
   bool flag(std::string_view key, std::optional<bool> fallback = {}) const;
   std::string text(std::string_view key, std::optional<std::string> fallback = {}) const;
-  std::vector<std::int64_t> integers(std::string_view key) const;  // none: empty
+  std::vector<std::int64_t> integers(std::string_view key) const;              // none: empty
+  std::vector<std::int64_t> one_or_more_integers(std::string_view key) const;  // none: empty
   std::vector<std::string> texts(std::string_view key) const;
   ConfigJson object(std::string_view key) const;
   // DataError: the key's value is not what this program computes.

@@ -12,8 +12,9 @@
 #include "tensor/error.hpp"
 #include "trainer/checkpoint/checkpoint_files.hpp"
 #include "trainer/checkpoint/kept_tokenizer.hpp"
+#include "trainer/checkpoint/place.hpp"
 #include "trainer/checkpoint/reader.hpp"
-#include "trainer/families/import.hpp"
+#include "trainer/families/kept_files.hpp"
 #include "trainer/families/new_folder.hpp"
 #include "trainer/families/progress_report.hpp"
 #include "trainer/families/slices_in_flight.hpp"
@@ -26,22 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 using safetensors::ElementType;
 
-constexpr std::int64_t block_numel = 1 << 20;  // elements of a slice in memory
-constexpr const char* config_name = "config.json";
-constexpr const char* generation_config_name = "generation_config.json";
-
-// RUN/hugging_face of RUN/checkpoints/step-N.
-std::string kept_folder_of(const std::string& checkpoint) {
-  const fs::path path = fs::absolute(checkpoint).lexically_normal();
-  const fs::path folder = path.has_filename() ? path : path.parent_path();
-  return (folder.parent_path().parent_path() / kept_folder_name).string();
-}
-
-std::optional<ConfigJson> kept_config(const std::string& kept) {
-  const std::string path = kept + "/" + config_name;
-  if (!fs::exists(path)) return std::nullopt;
-  return ConfigJson(read_file(path, std::int64_t{1} << 24), path);
-}
+constexpr std::int64_t block_numel = 1 << 20;  // elements of a slice
+constexpr std::int64_t piece_numel = 1 << 17;  // of it in memory, where rows are in our order
 
 ElementType element_type(ExportedType type) {
   switch (type) {
@@ -157,15 +144,39 @@ std::int64_t largest_slice(const std::vector<Source>& sources) {
   return bytes;
 }
 
-// What a thread does with numbers that were read: [at, at + their number) of the part.
-void write_slice(SliceBuffer& slice, const Source& source, std::int64_t at,
-                 const safetensors::TensorInfo& tensor, safetensors::Writer& writer) {
-  slice.bytes.resize(slice.numbers.size() * static_cast<std::size_t>(size_of(source.type)));
-  if (source.part->is_reordered())
-    to_theirs(*source.part, slice.numbers, source.type, slice.bytes);
-  else
-    safetensors::from_floats(slice.numbers, source.type, slice.bytes);
-  writer.write(tensor, (source.part->their_begin + at) * size_of(source.type), slice.bytes);
+// Elements [begin, begin + numel) of the part, and where they lie in the checkpoint.
+struct Slice {
+  std::int64_t begin = 0, numel = 0;
+  std::vector<StoredRun> runs;
+};
+
+// What a thread does with a part whose rows are not in our order.
+void write_reordered(const Slice& slice, const Source& source,
+                     const safetensors::TensorInfo& tensor, SliceBuffer& buffer,
+                     safetensors::Writer& writer) {
+  buffer.numbers.resize(static_cast<std::size_t>(slice.numel));
+  for (const StoredRun& run : slice.runs)
+    run.read(
+        0, std::span(buffer.numbers)
+               .subspan(static_cast<std::size_t>(run.begin), static_cast<std::size_t>(run.numel)));
+  buffer.bytes.resize(buffer.numbers.size() * static_cast<std::size_t>(size_of(source.type)));
+  to_theirs(*source.part, buffer.numbers, source.type, buffer.bytes);
+  writer.write(tensor, (source.part->their_begin + slice.begin) * size_of(source.type),
+               buffer.bytes);
+}
+
+// And with any other, piece by piece: each stays in a cache from the read to the write.
+void write_in_order(const Slice& slice, const Source& source, const safetensors::TensorInfo& tensor,
+                    SliceBuffer& buffer, safetensors::Writer& writer) {
+  for (const StoredRun& run : slice.runs)
+    for (std::int64_t at = 0; at < run.numel; at += piece_numel) {
+      buffer.numbers.resize(static_cast<std::size_t>(std::min(piece_numel, run.numel - at)));
+      buffer.bytes.resize(buffer.numbers.size() * static_cast<std::size_t>(size_of(source.type)));
+      run.read(at, buffer.numbers);
+      safetensors::from_floats(buffer.numbers, source.type, buffer.bytes);
+      const std::int64_t begin = source.part->their_begin + slice.begin + run.begin + at;
+      writer.write(tensor, begin * size_of(source.type), buffer.bytes);
+    }
 }
 
 void write_part(CheckpointReader& reader, const Source& source,
@@ -174,11 +185,13 @@ void write_part(CheckpointReader& reader, const Source& source,
   const MappedTensor& part = *source.part;
   const std::int64_t step = slice_numel(part);
   for (std::int64_t at = 0; at < part.numel; at += step) {
-    SliceBuffer& slice = slices.take();
-    slice.numbers.resize(static_cast<std::size_t>(std::min(step, part.numel - at)));
-    reader.read(SavedPart::value, *source.saved, part.our_begin + at, slice.numbers);
-    slices.begin([&slice, &source, at, &tensor, &writer] {
-      write_slice(slice, source, at, tensor, writer);
+    SliceBuffer& buffer = slices.take();
+    Slice slice{at, std::min(step, part.numel - at), {}};
+    slice.runs =
+        reader.stored_runs(SavedPart::value, *source.saved, part.our_begin + at, slice.numel);
+    slices.begin([slice = std::move(slice), &buffer, &source, &tensor, &writer] {
+      const auto& write = source.part->is_reordered() ? write_reordered : write_in_order;
+      write(slice, source, tensor, buffer, writer);
     });
   }
 }
@@ -221,10 +234,11 @@ std::vector<safetensors::Shard> write_weights(CheckpointReader& reader,
   return shards;
 }
 
-void copy_kept_files(const std::string& kept, const std::string& folder) {
+void copy_kept_files(const std::string& checkpoint, const std::string& folder) {
+  const std::optional<std::string> kept = kept_in_run_of(checkpoint, kept_folder_name);
   std::error_code error;
-  if (!fs::is_directory(kept, error)) return;
-  for (const fs::directory_entry& entry : fs::directory_iterator(kept))
+  if (!kept || !fs::is_directory(*kept, error)) return;
+  for (const fs::directory_entry& entry : fs::directory_iterator(*kept))
     if (entry.is_regular_file() && entry.path().filename() != config_name)
       fs::copy_file(entry.path(), fs::path(folder) / entry.path().filename());
 }
@@ -253,14 +267,12 @@ void write_own_tokenizer(const std::optional<KeptTokenizer>& own, const std::str
 
 Exported export_model(const Config& config, const ExportOptions& options,
                       const std::function<void()>& verified, const Report& report) {
-  const std::string kept_folder = kept_folder_of(options.checkpoint);
-  const std::optional<ConfigJson> kept = kept_config(kept_folder);
+  const std::optional<ConfigJson> kept = kept_json(options.checkpoint, config_name);
   ChosenFamily choice = choose_family(config, options.family, kept);
   const std::optional<KeptTokenizer> own = kept_tokenizer(options.checkpoint);
   add_kept_keys(kept, own, element_type(options.type), choice.json);
   const std::vector<MappedParameter> parameters = map_parameters(*choice.family, config);
-  // `verified` answers for the files.
-  CheckpointReader reader(options.checkpoint, CheckpointReader::Checksums::skip);
+  CheckpointReader reader(options.checkpoint);
   const std::vector<Source> sources = sources_of(reader, parameters, element_type(options.type));
 
   Exported exported;
@@ -279,7 +291,7 @@ Exported export_model(const Config& config, const ExportOptions& options,
       write_file_atomically(folder + "/" + safetensors::index_name,
                             safetensors::index_text(shards));
     write_file_atomically(folder + "/" + config_name, choice.json.dump());
-    copy_kept_files(kept_folder, folder);
+    copy_kept_files(options.checkpoint, folder);
     write_own_tokenizer(own, folder, report);
     if (!fs::exists(folder + "/" + generation_config_name))
       write_file_atomically(folder + "/" + generation_config_name, generation_text(choice.json));

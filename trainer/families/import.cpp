@@ -15,6 +15,7 @@
 #include "tensor/error.hpp"
 #include "trainer/checkpoint/kept_tokenizer.hpp"
 #include "trainer/checkpoint/weights_writer.hpp"
+#include "trainer/families/kept_files.hpp"
 #include "trainer/families/new_folder.hpp"
 #include "trainer/families/progress_report.hpp"
 #include "trainer/families/published_tensor.hpp"
@@ -186,28 +187,33 @@ std::int64_t largest_slice(const std::vector<MappedParameter>& parameters) {
   return bytes;
 }
 
-// What a thread does: elements [at, at + numel) of the part, in our order.
-void read_slice(const PublishedTensor& tensor, const MappedTensor& part, std::int64_t at,
-                std::int64_t numel, SliceBuffer& slice) {
-  slice.numbers.resize(static_cast<std::size_t>(numel));
-  tensor.read(part.their_begin + at, slice.numbers);
-  if (!part.is_reordered()) return;
-  slice.reordered.resize(slice.numbers.size());
-  to_ours(part, slice.numbers, slice.reordered);
+std::span<float> ours_of(const MappedTensor& part, SliceBuffer& slice) {
+  return part.is_reordered() ? slice.reordered : slice.numbers;
 }
 
-void copy_part(const MappedTensor& part, const Places& places, WeightsWriter& writer,
-               SlicesInFlight& slices) {
+// What a thread does: elements [at, at + numel) of the part, in our order. whole: elements of the
+// parameter.
+void read_slice(const PublishedTensor& tensor, const MappedTensor& part, std::int64_t whole,
+                std::int64_t at, std::int64_t numel, SliceBuffer& slice) {
+  slice.numbers.resize(static_cast<std::size_t>(numel));
+  tensor.read(part.their_begin + at, slice.numbers);
+  if (part.is_reordered()) {
+    slice.reordered.resize(slice.numbers.size());
+    to_ours(part, slice.numbers, slice.reordered);
+  }
+  slice.checksums = WeightsWriter::checksums_of(whole, part.our_begin + at, ours_of(part, slice));
+}
+
+void copy_part(const MappedTensor& part, std::int64_t whole, const Places& places,
+               WeightsWriter& writer, SlicesInFlight& slices) {
   const auto tensor = std::make_shared<const PublishedTensor>(places, part.theirs);
   const std::int64_t step = slice_numel(part);
   for (std::int64_t at = 0; at < part.numel; at += step) {
     SliceBuffer& slice = slices.take();
     const std::int64_t numel = std::min(step, part.numel - at);
-    slices.begin(
-        [&slice, &part, tensor, at, numel] { read_slice(*tensor, part, at, numel, slice); },
-        [&slice, &part, &writer] {
-          writer.write(part.is_reordered() ? slice.reordered : slice.numbers);
-        });
+    slices.begin([&slice, &part, tensor, whole, at,
+                  numel] { read_slice(*tensor, part, whole, at, numel, slice); },
+                 [&slice, &part, &writer] { writer.write(ours_of(part, slice), slice.checksums); });
   }
 }
 
@@ -216,7 +222,7 @@ void copy_weights(const std::vector<MappedParameter>& parameters, const Places& 
   SlicesInFlight slices(largest_slice(parameters));
   for (const MappedParameter& parameter : parameters)
     for (const MappedTensor& part : parameter.parts) {
-      copy_part(part, places, writer, slices);
+      copy_part(part, parameter.shape.numel(), places, writer, slices);
       progress.add(part.numel);
     }
   slices.finish();

@@ -19,9 +19,6 @@ namespace switchyard {
 using Nearest =
     std::function<std::optional<std::string>(std::string_view, std::span<const std::string_view>)>;
 
-// In a run's folder: config.json, the tokenizer's files and others, as they came.
-inline constexpr const char* kept_folder_name = "hugging_face";
-
 struct PublishedModel {
   const Family* family = nullptr;
   Config config;                         // its keys model and experts are set

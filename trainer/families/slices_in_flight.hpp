@@ -10,11 +10,14 @@
 #include <memory>
 #include <vector>
 
+#include "data/hdf5/fletcher32.hpp"
+
 namespace switchyard {
 
 // Room for one, used again and again.
 struct SliceBuffer {
   std::vector<float> numbers, reordered;
+  std::vector<hdf5::Fletcher32> checksums;
   std::vector<std::byte> bytes;
 };
 

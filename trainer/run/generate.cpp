@@ -131,18 +131,19 @@ void generate(const Config& given, const Tokenizer& tokenizer, const GenerateOpt
   Printer printer(tokenizer, options.output, on_text);
   printer.print_prompt(options.prompt, prompt);
   std::span<const float> logits = decoder.append(prompt);
-  bool document_ended = false;
-  for (std::int64_t i = 0; i < num_tokens && !document_ended; ++i) {
+  bool has_ended = false;
+  for (std::int64_t i = 0; i < num_tokens && !has_ended; ++i) {
     const double uniform = sampling_uniform(static_cast<std::uint64_t>(options.seed), 0,
                                             static_cast<std::uint64_t>(decoder.length()));
     const std::int32_t token = sample(logits, options.temperature, options.top_p, uniform);
-    printer.print(token);
-    document_ended = token == tokenizer.end_of_document();
+    has_ended = token == tokenizer.end_of_document() ||
+                std::ranges::find(options.end_tokens, token) != options.end_tokens.end();
+    if (!has_ended || options.output == GenerateOutput::ids) printer.print(token);
     if (i == 0 && config.data.document_mask && options.prompt.empty()) decoder.clear();
-    if (i + 1 < num_tokens && !document_ended) logits = decoder.append({&token, 1});
+    if (i + 1 < num_tokens && !has_ended) logits = decoder.append({&token, 1});
   }
   printer.finish();
-  if (!document_ended && num_tokens < options.num_tokens.value_or(options.default_num_tokens))
+  if (!has_ended && num_tokens < options.num_tokens.value_or(options.default_num_tokens))
     report(fmt::format("stopped after {} tokens: {}", num_tokens, room.reason));
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/tokenizer.hpp"
 #include "trainer/checkpoint/checkpoint.hpp"
@@ -25,11 +26,12 @@ struct GenerateOptions {
   double top_p = 1.0;
   std::int64_t seed = 1;
   GenerateOutput output = GenerateOutput::text;
+  std::vector<std::int32_t> end_tokens{};  // beside the tokenizer's end of a document
 };
 
 // `config`: that of the checkpoint. Calls on_text with pieces of output: first the prompt (as ids:
-// with what stands before it: data/tokenizer.hpp), then what is generated, until num_tokens or the
-// end of the document (which ids show). Where every layer attends to a window of at most
+// with what stands before it: data/tokenizer.hpp), then what is generated, until num_tokens or a
+// token that ends the text (which ids show). Where every layer attends to a window of at most
 // model.sequence_length tokens, the sequence may become longer than that; else ConfigError if the
 // prompt and what is asked for exceed it, and a report if they end there unasked. CheckpointError
 // if model and tokenizer do not fit.
