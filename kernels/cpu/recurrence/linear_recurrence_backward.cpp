@@ -67,31 +67,32 @@ void give_token_values(const BackwardTask& task, std::int64_t head, const Chunk&
   }
 }
 
-// Chunks of a span, the last first: the states before each are made first.
+// Chunks of a span, the last first: the states before each are made first, and what the delta rule
+// makes of each chunk.
 void differentiate_span(const BackwardTask& task, const Span& span, std::int64_t sequence,
-                        std::int64_t head, const ChunkScratch& s) {
+                        std::int64_t head, const ChunkScratch& scratch) {
   const RecurrenceShape& shape = task.shape;
   const std::int64_t size = shape.state_size();
-  float* next = s.states;
+  std::int64_t number = 0;
   for_each_chunk(shape, span, [&](std::int64_t row, std::int64_t count) {
+    const ChunkScratch s = scratch.of_chunk(shape, row - span.row, number);
     Chunk chunk(shape, task.inputs, head, s);
     chunk.load_keys(row, count);
     chunk.load_values();
     chunk.make_lower();
-    next += size;
+    float* const next = s.states + ++number * size;
     std::copy_n(next - size, size, next);
     chunk.advance(next);
   });
   for_each_chunk_backwards(shape, span, [&](std::int64_t i, std::int64_t row, std::int64_t count) {
+    const ChunkScratch s = scratch.of_chunk(shape, row - span.row, i);
     const float* state = s.states + i * size;
     Chunk chunk(shape, task.inputs, head, s);
     chunk.load_keys(row, count);
     chunk.load_queries();
     chunk.load_values();
-    chunk.make_lower();
     chunk.make_pairs();
     load_dout(shape, task.outputs, task.dout, head, row, count, s);
-    chunk.correct(state);
     chunk.differentiate(state, state + size, s.d_state);
     give_keys(task, sequence, chunk, s);
     give_values(task, sequence, head, chunk, s);

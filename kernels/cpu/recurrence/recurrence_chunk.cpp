@@ -131,6 +131,21 @@ ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   group_dk = carver.take<float>(shared);
   const std::int64_t chunks = (shape.length() + shape.chunk - 1) / shape.chunk + 1;
   states = carver.take<float>((chunks + 1) * keys * w);
+  const std::int64_t kept_rows = shape.delta ? shape.length() * w : 0;
+  kept_x = carver.take<float>(kept_rows);
+  kept_u = carver.take<float>(kept_rows);
+  kept_lower = carver.take<float>(shape.delta ? chunks * square : 0);
+}
+
+ChunkScratch ChunkScratch::of_chunk(const RecurrenceShape& shape, std::int64_t row,
+                                    std::int64_t number) const {
+  ChunkScratch own = *this;
+  if (!shape.delta) return own;
+  const std::int64_t n = most_rows(shape);
+  own.x = kept_x + row * shape.state_cols();
+  own.u = kept_u + row * shape.state_cols();
+  own.lower = kept_lower + number * n * n;
+  return own;
 }
 
 std::int64_t ChunkScratch::bytes(const RecurrenceShape& shape) {

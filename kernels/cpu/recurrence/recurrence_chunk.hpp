@@ -72,6 +72,13 @@ struct ChunkScratch {
   float* group_dq;                  // [n, d_k] of all rows of a sequence, where heads share keys
   float* group_dk;
   float* states;  // [chunks of a sequence + 1, d_k, w]
+  // Of the delta rule, from one pass over a sequence's chunks for the next: X and U of all rows, M
+  // of all chunks.
+  float *kept_x, *kept_u;  // [rows of a sequence, w]
+  float* kept_lower;       // [chunks of a sequence, n, n]
+
+  // With x, u and lower where those of a chunk are kept: its first row in the span, and its number.
+  ChunkScratch of_chunk(const RecurrenceShape& shape, std::int64_t row, std::int64_t number) const;
 };
 
 class Chunk {
