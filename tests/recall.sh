@@ -19,26 +19,26 @@ cd "$here/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Kind, its entry, pairs, tokens, steps, least accuracy in percent.
+# Kind, its entry, pairs, tokens, steps, least accuracy in percent; what else the run is told. The delta rule alone begins with
+# weights as large as PyTorch's linear layers have at this width (0.07): with 0.02 it ends at 99.4 %, on 2 ranks below 99. Its
+# gated form learns from 0.02, and from 0.07 it does not.
 cases=(
   "full|{conv: 4}|16|128|900|99.9"
-  "delta|{kind: delta, conv: 4}|16|128|500|99"
+  "delta|{kind: delta, conv: 4}|16|128|500|99|model.initial_std=0.07"
   "gated_delta|{kind: gated_delta, conv: 4}|4|64|900|97"
 )
 failures=0
 printf '%-12s %6s %7s %6s %6s %9s %8s %8s\n' kind pairs tokens steps ranks accuracy wanted seconds
 for case in "${cases[@]}"; do
-  IFS='|' read -r kind mixer pairs tokens steps wanted <<<"$case"
+  IFS='|' read -r kind mixer pairs tokens steps wanted more <<<"$case"
   for ranks in 1 2; do
-    # Other roundings lead a split run elsewhere: half a percent less will do.
-    ((ranks == 1)) || wanted=$(awk -v w="$wanted" 'BEGIN { print w - 0.5 }')
     grep -qE -- "$only" <<<"$kind $pairs $tokens $steps $ranks" || continue
     data=$work/mqar-$tokens-$pairs.h5
     [[ -e $data ]] || "$switchyard" prepare --synthetic mqar --length "$tokens" --size "$pairs" --documents 30000 \
       --valid 0.02 --output "$data" >"$work/prepare.log"
     run=("$switchyard" train configs/studies/limits/task_model.yaml "model.mixer=$mixer" data.path="$data"
       model.sequence_length="$tokens" train.num_steps="$steps" evaluate.every="$steps" run.output="$work/run"
-      parallel.context="$ranks" parallel.context.layout=contiguous)
+      parallel.context="$ranks" parallel.context.layout=contiguous ${more:+"$more"})
     ((ranks == 1)) || run=("$here/support/mpiexec.sh" -n "$ranks" "${run[@]}")
     rm -rf "$work/run"
     SECONDS=0
