@@ -1,12 +1,10 @@
 // Our own datasets inside a valid HDF5 container: a token file with a loss mask, some of whose
 // datasets and attributes are changed as the input says (whether checksums are made anew, then one
 // change after the other). One that is opened is read as a whole.
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 
 #include "data/files/checksum.hpp"
 #include "data/hdf5/hdf5.hpp"
@@ -22,11 +20,10 @@ using namespace switchyard::fuzz;  // NOLINT
 
 Container make_contents() {
   const auto tokenizer = make_byte_tokenizer();
-  std::string folder = (std::filesystem::temp_directory_path() / "switchyard-XXXXXX").string();
-  if (mkdtemp(folder.data()) == nullptr) std::abort();
-  const std::string path = folder + "/whole.h5";
+  const MemoryFolder folder;
+  const std::string path = folder.path() + "/whole.h5";
   {
-    TokenFileWriter writer(folder, *tokenizer);
+    TokenFileWriter writer(folder.path(), *tokenizer);
     for (const Split split : {Split::train, Split::valid}) {
       const std::vector<std::int32_t> tokens = {104, 101, 108, 108, 111};
       writer.add_document(split, tokens, std::vector<std::uint8_t>{0, 0, 1, 1, 1});
@@ -43,32 +40,44 @@ Container make_contents() {
                          {"end_of_document", file.integer_attribute("/", "end_of_document")}};
     contents.texts = {{"format", "switchyard tokens"}, {"tokenizer", "bytes"}};
   }
-  std::filesystem::remove_all(folder);
   return contents;
 }
 
-void write_file(const Container& contents, bool fits_checksums, const std::string& path) {
+bool is_mapped(const StoredDataset& dataset) {
+  return dataset.name.ends_with("/tokens") || dataset.name.ends_with("/loss_mask");
+}
+
+void put_numbers(hdf5::Dataset& made, const StoredDataset& dataset) {
+  if (dataset.shape.numel() > 0) made.write(dataset.bytes.data());
+  if (is_mapped(dataset)) made.set_attribute("xxh3", checksum_text(checksum_of(dataset.bytes)));
+}
+
+void create(hdf5::File& file, const StoredDataset& dataset) {
+  hdf5::Dataset made = file.create_dataset(
+      dataset.name, dataset.shape, dataset.type,
+      {.layout = is_mapped(dataset) ? hdf5::Layout::contiguous : hdf5::Layout::chunked});
+  put_numbers(made, dataset);
+}
+
+void rewrite(hdf5::File& file, const StoredDataset& dataset) {
+  hdf5::Dataset made = file.open_dataset(dataset.name);
+  put_numbers(made, dataset);
+}
+
+// Those of blocks, where there is one block of them.
+void make_checksums_anew(Container& contents) {
   const auto bytes_of = [&](const std::string& name) -> std::span<const std::byte> {
     for (const StoredDataset& dataset : contents.datasets)
       if (dataset.name == name) return dataset.bytes;
     return {};
   };
-  write(contents, path, [&](hdf5::File& file, const StoredDataset& dataset) {
-    const bool is_mapped =
-        dataset.name.ends_with("/tokens") || dataset.name.ends_with("/loss_mask");
-    hdf5::Dataset made = file.create_dataset(
-        dataset.name, dataset.shape, dataset.type,
-        {.layout = is_mapped ? hdf5::Layout::contiguous : hdf5::Layout::chunked});
-    std::vector<std::byte> bytes = dataset.bytes;
+  for (StoredDataset& dataset : contents.datasets) {
+    if (!dataset.name.ends_with("checksums") || dataset.bytes.size() != 8) continue;
     const std::string group = dataset.name.substr(0, dataset.name.rfind('/') + 1);
-    if (fits_checksums && dataset.name.ends_with("checksums") && bytes.size() == 8) {
-      const bool is_mask = dataset.name.ends_with("mask_checksums");
-      const std::uint64_t sum = checksum_of(bytes_of(group + (is_mask ? "loss_mask" : "tokens")));
-      std::memcpy(bytes.data(), &sum, sizeof(sum));
-    }
-    if (dataset.shape.numel() > 0) made.write(bytes.data());
-    if (is_mapped) made.set_attribute("xxh3", checksum_text(checksum_of(dataset.bytes)));
-  });
+    const bool is_mask = dataset.name.ends_with("mask_checksums");
+    const std::uint64_t sum = checksum_of(bytes_of(group + (is_mask ? "loss_mask" : "tokens")));
+    std::memcpy(dataset.bytes.data(), &sum, sizeof(sum));
+  }
 }
 
 void read_all(const std::string& path) {
@@ -96,19 +105,16 @@ std::vector<std::string> switchyard::fuzz::seeds() {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const Container whole = make_contents();
-  Container contents = whole;
+  static const ChangedFiles files(make_contents(), create, rewrite);
+  Container contents = files.whole();
   Input input(data, size);
   const bool fits_checksums = input.take<std::uint8_t>() % 2 == 1;
   for (int i = 0; i < 8 && !input.is_empty(); ++i) change(contents, input);
-  const std::filesystem::path folder = std::filesystem::exists("/dev/shm") ? "/dev/shm" : "/tmp";
-  const std::string path =
-      (folder / ("switchyard-fuzz-" + std::to_string(getpid()) + ".h5")).string();
-  write_file(contents, fits_checksums, path);
+  if (fits_checksums) make_checksums_anew(contents);
+  files.write(contents);
   try {
-    read_all(path);
+    read_all(files.path());
   } catch (const Error&) {
   }
-  std::filesystem::remove(path);
   return 0;
 }

@@ -1,10 +1,9 @@
 // A trace of routing (trainer/routing/trace_format.hpp) in a valid HDF5 container, some of whose
 // datasets and attributes are changed as the input says. One that is read is counted as `trace
 // show` does it.
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
 #include <numeric>
 
 #include "tensor/error.hpp"
@@ -48,22 +47,14 @@ Container make_contents() {
   return contents;
 }
 
-// With a file of the one rank, which holds nothing.
-class TraceFolder {
- public:
-  TraceFolder() {
-    const std::filesystem::path place =
-        std::filesystem::exists("/dev/shm") ? "/dev/shm" : std::filesystem::temp_directory_path();
-    path_ = (place / "switchyard-trace-XXXXXX").string();
-    if (mkdtemp(path_.data()) == nullptr) std::abort();
-    hdf5::File::create(path_ + "/" + trace_format::rank_file(0));
-  }
-  ~TraceFolder() { std::filesystem::remove_all(path_); }
-  std::string file() const { return path_ + "/" + trace_format::whole_file; }
+void create(hdf5::File& file, const StoredDataset& dataset) {
+  hdf5::Dataset made = file.create_dataset(dataset.name, dataset.shape, dataset.type);
+  if (dataset.shape.numel() > 0) made.write(dataset.bytes.data());
+}
 
- private:
-  std::string path_;
-};
+void rewrite(hdf5::File& file, const StoredDataset& dataset) {
+  file.open_dataset(dataset.name).write(dataset.bytes.data());
+}
 
 void read_all(const std::string& path) {
   const TraceReader trace(path);
@@ -82,17 +73,18 @@ std::vector<std::string> switchyard::fuzz::seeds() {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const Container whole = make_contents();
-  static const TraceFolder folder;
-  Container contents = whole;
+  static const ChangedFiles files(make_contents(), create, rewrite);
+  static std::once_flag once;  // the file of the one rank, which holds nothing
+  std::call_once(once, [] {
+    hdf5::File::create(
+        std::filesystem::path(files.path()).replace_filename(trace_format::rank_file(0)).string());
+  });
+  Container contents = files.whole();
   Input input(data, size);
   for (int i = 0; i < 8 && !input.is_empty(); ++i) change(contents, input);
-  write(contents, folder.file(), [](hdf5::File& file, const StoredDataset& dataset) {
-    hdf5::Dataset made = file.create_dataset(dataset.name, dataset.shape, dataset.type);
-    if (dataset.shape.numel() > 0) made.write(dataset.bytes.data());
-  });
+  files.write(contents);
   try {
-    read_all(folder.file());
+    read_all(files.path());
   } catch (const Error&) {
   }
   return 0;
