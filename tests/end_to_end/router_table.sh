@@ -2,8 +2,47 @@
 # A long test, by hand: trains the quickstart's model, smaller, with every kind of router for 300 steps; the
 # table and the picture of docs/routers.md.
 #   router_table.sh SWITCHYARD CORPUS FOLDER     writes FOLDER/table.md and FOLDER/routers.png
+#   router_table.sh --draw TABLE PICTURE         draws a table again, such as that of docs/routers.md
 set -euo pipefail
-[[ $# -eq 3 ]] || { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[[ $# -eq 3 ]] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+# draw TABLE PICTURE: each name beside the points, as high as its loss or as far below the one before as letters
+# need, and a line to its point.
+draw() {
+  local points
+  points=$(mktemp)
+  sed -nE 's/^\| `([a-z_]+)` \| ([0-9.]+) \| ([0-9.]+) \|.*/\1 \2 \3/p' "$1" | sort -k 2,2nr | awk '
+    { name[NR] = $1; loss[NR] = $2; load[NR] = $3; if ($3 > most) most = $3 }
+    END {
+      apart = (loss[1] - loss[NR]) / (NR - 1)
+      for (i = 1; i <= NR; ++i) {
+        at = loss[i]
+        if (i > 1 && at > before - apart) at = before - apart
+        height[i] = before = at
+      }
+      lift = height[NR] < loss[NR] ? (loss[NR] - height[NR]) / 2 : 0
+      for (i = 1; i <= NR; ++i)
+        print name[i], loss[i], load[i], most + 0.25, height[i] + lift
+    }' > "$points"
+  [[ -s $points ]] || { echo "no rows of a table of routers in $1" >&2; exit 2; }
+  gnuplot <<PLOT
+set terminal pngcairo size 1000,560 font "sans,11"
+set output "$2"
+set title "300 steps with every router"
+set xlabel "load of the fullest expert, times the mean (steps 201 to 300)"
+set ylabel "validation loss (nats a token)"
+set grid lc rgb "#dddddd"
+set offsets graph 0.05, graph 0.2, graph 0.05, graph 0.05
+plot "$points" using 3:2:(\$4-\$3):(\$5-\$2) with vectors nohead lc rgb "#bbbbbb" notitle, \
+     "" using 3:2 with points pt 7 lc rgb "#1f77b4" notitle, \
+     "" using 4:5:(stringcolumn(1)) with labels left offset 0.5,0 noenhanced notitle
+PLOT
+  rm "$points"
+}
+if [[ $1 == --draw ]]; then
+  draw "$2" "$3"
+  exit
+fi
 switchyard=$1 corpus=$2 folder=$3
 config=$(dirname "$0")/../../configs/tiny.yaml
 mkdir -p "$folder"
@@ -54,15 +93,4 @@ run imbalanced experts.router.kind=imbalanced experts.router.imbalance=3
   done
 } | tee "$folder/table.md"
 
-sed -nE 's/^\| `([a-z_]+)` \| ([0-9.]+) \| ([0-9.]+) \|/\1 \2 \3/p' "$folder/table.md" > "$folder/table"
-gnuplot <<PLOT
-set terminal pngcairo size 1000,560 font "sans,11"
-set output "$folder/routers.png"
-set title "300 steps with every router"
-set xlabel "load of the fullest expert, times the mean (steps 201 to 300)"
-set ylabel "validation loss (nats a token)"
-set grid lc rgb "#dddddd"
-set offsets graph 0.05, graph 0.15, graph 0.05, graph 0.05
-plot "$folder/table" using 3:2 with points pt 7 lc rgb "#1f77b4" notitle, \
-     "" using 3:2:(sprintf("%s", stringcolumn(1))) with labels left offset 1,0 noenhanced notitle
-PLOT
+draw "$folder/table.md" "$folder/routers.png"
