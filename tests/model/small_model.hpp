@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/host_copy.hpp"
@@ -69,11 +70,17 @@ inline ModelCase tied_case() {
   return c;
 }
 
-inline ModelCase windows_case() {
+// Those mixers in place of plain attention.
+inline ModelCase mixers_case(std::string name, std::vector<MixerConfig> mixers) {
   ModelCase c = mixed_case();
-  c.name = "windows";
-  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .sinks = 2},
-                   {.kind = MixerKind::full, .window = 0, .sinks = 1}};
+  c.name = std::move(name);
+  c.model.mixer = std::move(mixers);
+  return c;
+}
+
+inline ModelCase windows_case() {
+  ModelCase c = mixers_case("windows", {{.kind = MixerKind::window, .window = 3, .sinks = 2},
+                                        {.kind = MixerKind::full, .window = 0, .sinks = 1}});
   c.model.rope_scaling.kind = kernels::RopeScaling::linear;
   c.model.rope_scaling.factor = 4;
   return c;
@@ -93,104 +100,85 @@ inline ModelCase position_case(PositionKind kind) {
 
 // Windows beside the first tokens, of one layer with sinks, too.
 inline ModelCase globals_case() {
-  ModelCase c = mixed_case();
-  c.name = "globals";
-  c.model.mixer = {{.kind = MixerKind::window, .window = 2, .globals = 1, .sinks = 1},
-                   {.kind = MixerKind::window, .window = 3, .globals = 2}};
-  return c;
+  return mixers_case("globals", {{.kind = MixerKind::window, .window = 2, .globals = 1, .sinks = 1},
+                                 {.kind = MixerKind::window, .window = 3, .globals = 2}});
 }
 
 // Spans that are learned, in one layer of two.
 inline ModelCase spans_case() {
-  ModelCase c = mixed_case();
-  c.name = "spans";
-  c.model.mixer = {{.kind = MixerKind::window, .window = 6, .sinks = 1, .ramp = 3}, {}};
-  return c;
+  return mixers_case("spans",
+                     {{.kind = MixerKind::window, .window = 6, .sinks = 1, .ramp = 3}, {}});
 }
 
 // Memory slots: with sinks, and beside windows.
 inline ModelCase slots_case() {
-  ModelCase c = mixed_case();
-  c.name = "slots";
-  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .sinks = 1, .slots = 3}, {.slots = 1}};
-  return c;
+  return mixers_case(
+      "slots", {{.kind = MixerKind::window, .window = 3, .sinks = 1, .slots = 3}, {.slots = 1}});
 }
 
 // Patterns of blocks, small enough that short sequences have several.
 inline ModelCase blocks_case() {
-  ModelCase c = mixed_case();
-  c.name = "blocks";
-  c.model.mixer = {{.kind = MixerKind::blocks,
-                    .sinks = 1,
-                    .block = 1,
-                    .window_blocks = 1,
-                    .global_blocks = 1,
-                    .random_blocks = 1},
-                   {.kind = MixerKind::blocks,
-                    .pattern = BlockPattern::fixed,
-                    .stride = 3,
-                    .summary = 1,
-                    .conv = 2}};
-  return c;
+  return mixers_case("blocks", {{.kind = MixerKind::blocks,
+                                 .sinks = 1,
+                                 .block = 1,
+                                 .window_blocks = 1,
+                                 .global_blocks = 1,
+                                 .random_blocks = 1},
+                                {.kind = MixerKind::blocks,
+                                 .pattern = BlockPattern::fixed,
+                                 .stride = 3,
+                                 .summary = 1,
+                                 .conv = 2}});
 }
 
 // Heads whose halves see differently.
 inline ModelCase strided_case() {
-  ModelCase c = mixed_case();
-  c.name = "strided";
+  ModelCase c = mixers_case(
+      "strided",
+      {{.kind = MixerKind::blocks, .sinks = 1, .pattern = BlockPattern::strided, .stride = 2},
+       {.kind = MixerKind::blocks, .slots = 2, .pattern = BlockPattern::strided, .stride = 3}});
   c.model.num_kv_heads = 2;
-  c.model.mixer = {
-      {.kind = MixerKind::blocks, .sinks = 1, .pattern = BlockPattern::strided, .stride = 2},
-      {.kind = MixerKind::blocks, .slots = 2, .pattern = BlockPattern::strided, .stride = 3}};
   return c;
 }
 
 // Blocks that are chosen, and beside them or alone the means of all: with convolution, sinks,
 // slots.
 inline ModelCase hierarchical_case() {
-  ModelCase c = mixed_case();
-  c.name = "hierarchical";
-  c.model.mixer = {{.kind = MixerKind::hierarchical,
-                    .sinks = 1,
-                    .block = 1,
-                    .window_blocks = 1,
-                    .selected = 2,
-                    .conv = 2},
-                   {.kind = MixerKind::hierarchical,
-                    .slots = 1,
-                    .block = 2,
-                    .window_blocks = 1,
-                    .selected = 1,
-                    .summaries = BlockSummary::mean}};
-  return c;
+  return mixers_case("hierarchical", {{.kind = MixerKind::hierarchical,
+                                       .sinks = 1,
+                                       .block = 1,
+                                       .window_blocks = 1,
+                                       .selected = 2,
+                                       .conv = 2},
+                                      {.kind = MixerKind::hierarchical,
+                                       .slots = 1,
+                                       .block = 2,
+                                       .window_blocks = 1,
+                                       .selected = 1,
+                                       .summaries = BlockSummary::mean}});
 }
 
 // A causal form of Linformer, alone and beside blocks that are chosen.
 inline ModelCase linformer_case() {
-  ModelCase c = hierarchical_case();
-  c.name = "linformer";
-  c.model.mixer = {{.kind = MixerKind::hierarchical,
-                    .block = 2,
-                    .window_blocks = 1,
-                    .summary = 3,
-                    .summaries = BlockSummary::linear},
-                   {.kind = MixerKind::hierarchical,
-                    .block = 1,
-                    .window_blocks = 2,
-                    .summary = 2,
-                    .selected = 1,
-                    .summaries = BlockSummary::linear}};
-  return c;
+  return mixers_case("linformer", {{.kind = MixerKind::hierarchical,
+                                    .block = 2,
+                                    .window_blocks = 1,
+                                    .summary = 3,
+                                    .summaries = BlockSummary::linear},
+                                   {.kind = MixerKind::hierarchical,
+                                    .block = 1,
+                                    .window_blocks = 2,
+                                    .summary = 2,
+                                    .selected = 1,
+                                    .summaries = BlockSummary::linear}});
 }
 
 // Transformer-XL's segments.
 inline ModelCase segments_case(SegmentGradient gradient) {
-  ModelCase c = mixed_case();
-  c.name = "segments_" + std::string(name_of(gradient));
-  c.model.mixer = {
-      {.kind = MixerKind::segment, .sinks = 1, .length = 2, .memory = 3, .gradient = gradient},
-      {.kind = MixerKind::segment, .length = 3, .memory = 2, .gradient = gradient, .conv = 2}};
-  return c;
+  return mixers_case(
+      "segments_" + std::string(name_of(gradient)),
+      {{.kind = MixerKind::segment, .sinks = 1, .length = 2, .memory = 3, .gradient = gradient},
+       {.kind = MixerKind::segment, .length = 3, .memory = 2, .gradient = gradient, .conv = 2}});
 }
 
 // Transformer-XL as published: its positions, and a gradient that stops.
@@ -258,18 +246,13 @@ inline std::string title_of(const MixerConfig& mixer) {
 
 // A recurrent layer, then one with attention.
 inline ModelCase hybrid_case(const MixerConfig& mixer) {
-  ModelCase c = mixed_case();
-  c.name = "hybrid_" + title_of(mixer);
-  c.model.mixer = {mixer, {.kind = MixerKind::window, .window = 3}};
-  return c;
+  return mixers_case("hybrid_" + title_of(mixer),
+                     {mixer, {.kind = MixerKind::window, .window = 3}});
 }
 
 // Attention behind a convolution, and without one.
 inline ModelCase convolved_case() {
-  ModelCase c = mixed_case();
-  c.name = "convolved";
-  c.model.mixer = {{.kind = MixerKind::window, .window = 3, .conv = 4}, {}};
-  return c;
+  return mixers_case("convolved", {{.kind = MixerKind::window, .window = 3, .conv = 4}, {}});
 }
 
 inline ModelCase dropout_case() {

@@ -13,9 +13,9 @@
 #include <numeric>
 #include <vector>
 
-namespace switchyard::test {
+#include "tests/support/reference_network.hpp"
 
-using Doubles = std::vector<double>;
+namespace switchyard::test {
 
 struct ReferenceMoe {
   std::size_t num_experts = 1, top_k = 1, hidden = 1, intermediate = 1, sequence_length = 1;
@@ -80,12 +80,12 @@ struct ReferenceMoe {
         const std::size_t e = f.indices[t * top_k + j];
         f.counts[t / sequence_length * num_experts + e] += 1;
         if (is_dropped(t, j)) continue;
-        const Doubles out = expert(e, &x[t * hidden]).out;
+        const Doubles out = expert_network(e).forward(&x[t * hidden]).out;
         for (std::size_t h = 0; h < hidden; ++h)
           f.y[t * hidden + h] += f.weights[t * top_k + j] * masked(out[h], t, j, h);
       }
       if (shared.intermediate > 0) {
-        const Doubles out = network(shared_network(), &x[t * hidden]).out;
+        const Doubles out = shared_network().forward(&x[t * hidden]).out;
         for (std::size_t h = 0; h < hidden; ++h)
           f.y[t * hidden + h] += shared_factor(&x[t * hidden]) * out[h];
       }
@@ -121,25 +121,16 @@ struct ReferenceMoe {
   }
 
  private:
-  struct Inner {
-    Doubles gate, up, act, out;
-  };
-  // One SwiGLU network: gate_up [2 I, H], down [H, I].
-  struct Network {
-    std::size_t intermediate;
-    const double *gate_up, *down;
-  };
-
-  Network expert_network(std::size_t e) const {
-    return {intermediate, gate_up.data() + e * 2 * intermediate * hidden,
+  ReferenceNetwork expert_network(std::size_t e) const {
+    return {hidden, intermediate, gate_up.data() + e * 2 * intermediate * hidden,
             down.data() + e * hidden * intermediate};
   }
-  Network shared_network() const {
-    return {shared.intermediate, shared.gate_up.data(), shared.down.data()};
+  ReferenceNetwork shared_network() const {
+    return {hidden, shared.intermediate, shared.gate_up.data(), shared.down.data()};
   }
   double shared_factor(const double* x) const {
     if (shared.gate.empty()) return 1;
-    return 1 / (1 + std::exp(-std::inner_product(x, x + hidden, shared.gate.begin(), 0.0)));
+    return sigmoid_of(std::inner_product(x, x + hidden, shared.gate.begin(), 0.0));
   }
 
   bool is_dropped(std::size_t t, std::size_t j) const {
@@ -161,26 +152,7 @@ struct ReferenceMoe {
     return mask.empty() ? value : value * mask[(t * top_k + j) * hidden + h];
   }
 
-  Inner expert(std::size_t e, const double* x) const { return network(expert_network(e), x); }
-
-  Inner network(const Network& of, const double* x) const {
-    Inner inner{Doubles(of.intermediate), Doubles(of.intermediate), Doubles(of.intermediate),
-                Doubles(hidden)};
-    const double* gate_row = of.gate_up;
-    const double* up_row = gate_row + of.intermediate * hidden;
-    for (std::size_t i = 0; i < of.intermediate; ++i) {
-      inner.gate[i] = std::inner_product(x, x + hidden, gate_row + i * hidden, 0.0);
-      inner.up[i] = std::inner_product(x, x + hidden, up_row + i * hidden, 0.0);
-      inner.act[i] = inner.gate[i] / (1 + std::exp(-inner.gate[i])) * inner.up[i];
-    }
-    for (std::size_t h = 0; h < hidden; ++h)
-      inner.out[h] = std::inner_product(inner.act.begin(), inner.act.end(),
-                                        of.down + h * of.intermediate, 0.0);
-    return inner;
-  }
-
   static double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
-  static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 
   Doubles logits_of(std::size_t t, const Doubles& input, Forward& f) const {
     Doubles logits(num_experts);
@@ -331,7 +303,8 @@ struct ReferenceMoe {
     for (std::size_t j = 0; j < top_k; ++j) {
       if (is_dropped(t, j)) continue;
       const std::size_t e = indices[j];
-      const Inner inner = expert(e, &x[t * hidden]);
+      const ReferenceNetwork network = expert_network(e);
+      const ReferenceNetwork::Inner inner = network.forward(&x[t * hidden]);
       Doubles dout(hidden);
       if (importance) dweights[j] = importance_slopes[t / sequence_length * num_experts + e];
       for (std::size_t h = 0; h < hidden; ++h) {
@@ -339,7 +312,7 @@ struct ReferenceMoe {
         dout[h] = masked(f.weights[t * top_k + j] * dy[t * hidden + h], t, j, h);
       }
       mean += dweights[j] * scores[e] / chosen;
-      add_network_gradients(expert_network(e), &x[t * hidden], inner, dout,
+      network.add_gradients(&x[t * hidden], inner, dout,
                             g.gate_up.data() + e * 2 * intermediate * hidden,
                             g.down.data() + e * hidden * intermediate, &g.x[t * hidden]);
     }
@@ -349,7 +322,7 @@ struct ReferenceMoe {
   }
 
   void add_shared_gradients(const double* x, const double* dy, std::size_t t, Gradients& g) const {
-    const Inner inner = network(shared_network(), x);
+    const ReferenceNetwork::Inner inner = shared_network().forward(x);
     const double factor = shared_factor(x);
     Doubles dout(hidden);
     double dfactor = 0;
@@ -358,34 +331,12 @@ struct ReferenceMoe {
       dfactor += inner.out[h] * dy[h];
     }
     double* dx = &g.x[t * hidden];
-    add_network_gradients(shared_network(), x, inner, dout, g.shared_gate_up.data(),
-                          g.shared_down.data(), dx);
+    shared_network().add_gradients(x, inner, dout, g.shared_gate_up.data(), g.shared_down.data(),
+                                   dx);
     for (std::size_t h = 0; h < shared.gate.size(); ++h) {
       const double dlogit = dfactor * factor * (1 - factor);
       g.shared_gate[h] += dlogit * x[h];
       dx[h] += dlogit * shared.gate[h];
-    }
-  }
-
-  void add_network_gradients(const Network& of, const double* x, const Inner& inner,
-                             const Doubles& dout, double* d_gate_up, double* d_down,
-                             double* dx) const {
-    const std::size_t up_at = of.intermediate * hidden;
-    for (std::size_t i = 0; i < of.intermediate; ++i) {
-      double dact = 0;
-      for (std::size_t h = 0; h < hidden; ++h) {
-        const std::size_t at = h * of.intermediate + i;
-        dact += dout[h] * of.down[at];
-        d_down[at] += dout[h] * inner.act[i];
-      }
-      const double s = sigmoid_of(inner.gate[i]);
-      const double dup = dact * inner.gate[i] * s;
-      const double dgate = dact * inner.up[i] * s * (1 + inner.gate[i] * (1 - s));
-      for (std::size_t h = 0; h < hidden; ++h) {
-        d_gate_up[i * hidden + h] += dgate * x[h];
-        d_gate_up[up_at + i * hidden + h] += dup * x[h];
-        dx[h] += dgate * of.gate_up[i * hidden + h] + dup * of.gate_up[up_at + i * hidden + h];
-      }
     }
   }
 
