@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <string_view>
 
 #include "tensor/error.hpp"
 
@@ -14,6 +16,35 @@ namespace {
 // Chunks of a sequence that has them at both ends: an early one and its mirror image (zigzag).
 std::int64_t parts_of_sequence(const NumericsConfig& numerics) {
   return numerics.max_context > 1 ? 2 * numerics.max_context : 1;
+}
+
+// A part of a model whose sums follow from how tokens are spread over ranks.
+struct InexactSum {
+  bool is_there = false;
+  std::string_view key, what, remedy;
+};
+
+std::array<InexactSum, 7> inexact_sums(const ModelConfig& model) {
+  return {{{model.has_convolution(), "model.mixer",
+            "the gradient of a convolution's taps is summed over a rank's rows in fp32",
+            "leave conv out"},
+           {model.has_hierarchical(), "model.mixer",
+            "hierarchical attention adds up what blocks gave to the rows that chose them on a rank",
+            "write mixers of another kind"},
+           {model.has_distance_keys(), "model.position.kind",
+            "the gradient of position xl is summed over a rank's rows in fp32",
+            "write another model.position"},
+           {model.has_spans(), "model.mixer",
+            "the penalty of learned spans (ramp) is added in fp32, by a share of each rank",
+            "leave ramp out"},
+           {model.has_compressed_memory(), "model.mixer",
+            "what teaches the pooling of a compressed memory is summed over a rank's rows in fp32",
+            "leave compressed out"},
+           {model.has_slots(), "model.mixer",
+            "the gradient of memory slots is summed over a rank's rows in fp32", "leave slots out"},
+           {model.has_recurrent_mixer(), "model.mixer",
+            "a recurrence adds up its chunks from where a rank's part of a sequence begins",
+            "write mixers of kind full or window"}}};
 }
 
 }  // namespace
@@ -66,43 +97,12 @@ std::vector<ConfigMistake> exact_mistakes(const Config& config, const ParallelCo
     blame({"run.device", "numerics.exact"},
           "exact mode is there on the CPU only: the products of a card do not keep a row's bits; "
           "write run.device: cpu, or numerics.exact: false");
-  if (config.model.has_convolution())
-    blame({"model.mixer", "numerics.exact"},
-          "the gradient of a convolution's taps is summed over a rank's rows in fp32, so that its "
-          "last bits depend on the layout, and numerics.exact forbids that; leave conv out, or "
-          "write numerics.exact: false");
-  if (config.model.has_hierarchical())
-    blame(
-        {"model.mixer", "numerics.exact"},
-        "hierarchical attention adds up what blocks gave to the rows that chose them on a rank, so "
-        "that its last bits depend on the layout, and numerics.exact forbids that; write mixers "
-        "of another kind, or numerics.exact: false");
-  if (config.model.has_distance_keys())
-    blame({"model.position.kind", "numerics.exact"},
-          "the gradient of position xl is summed over a rank's rows in fp32, so that its last bits "
-          "depend on the layout, and numerics.exact forbids that; write another model.position, or "
-          "numerics.exact: false");
-  if (config.model.has_spans())
-    blame({"model.mixer", "numerics.exact"},
-          "the penalty of learned spans (ramp) is added in fp32, by a share of each rank, and "
-          "numerics.exact forbids that; leave ramp out, or write numerics.exact: false");
-  if (config.model.has_compressed_memory())
-    blame(
-        {"model.mixer", "numerics.exact"},
-        "what teaches the pooling of a compressed memory is summed over a rank's rows in fp32, so "
-        "that its last bits depend on the layout, and numerics.exact forbids that; leave "
-        "compressed out, or write numerics.exact: false");
-  if (config.model.has_slots())
-    blame(
-        {"model.mixer", "numerics.exact"},
-        "the gradient of memory slots is summed over a rank's rows in fp32, so that its last bits "
-        "depend on the layout, and numerics.exact forbids that; leave slots out, or write "
-        "numerics.exact: false");
-  if (config.model.has_recurrent_mixer())
-    blame({"model.mixer", "numerics.exact"},
-          "a recurrence adds up its chunks from where a rank's part of a sequence begins, so that "
-          "its last bits depend on the layout, and numerics.exact forbids that; write mixers of "
-          "kind full or window, or numerics.exact: false");
+  for (const InexactSum& sum : inexact_sums(config.model))
+    if (sum.is_there)
+      blame({sum.key, "numerics.exact"},
+            fmt::format("{}, so that its last bits depend on the layout, and numerics.exact "
+                        "forbids that; {}, or write numerics.exact: false",
+                        sum.what, sum.remedy));
   if (numerics.max_context > 1 && numerics.unit_sequences > 1)
     blame({"numerics.unit_sequences", "numerics.max_context"},
           fmt::format("a unit is unit_sequences = {} sequences, or with max_context = {} a part of "

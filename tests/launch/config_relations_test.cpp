@@ -258,6 +258,10 @@ TEST(ConfigRelations, RanksThatDoNotFit) {
             Lines{"a.yaml:5:16: model.mixer: the gradient of a convolution's taps is summed over "
                   "a rank's rows in fp32, so that its last bits depend on the layout, and "
                   "numerics.exact forbids that; leave conv out, or write numerics.exact: false"});
+  EXPECT_EQ(
+      problems("numerics: {exact: true, unit_sequences: 2, max_context: 2}\n", 1),
+      Lines{"a.yaml:5:41: numerics.unit_sequences: a unit is unit_sequences = 2 sequences, or "
+            "with max_context = 2 a part of one; set one of them to 1"});
   // Tokens of a micro-batch and rows of a rank have 32-bit numbers.
   EXPECT_EQ(
       problems("model: {sequence_length: 1000000}\ntrain: {global_batch: 4000, micro_batch: "
