@@ -36,8 +36,8 @@ struct Work {
   double flops = 0;       // a multiply-add counts two
   double bytes = 0;       // of memory read and written, counted once per operand
   double wire_bytes = 0;  // sent by this rank to others
-  // Control: small numbers that ranks tell each other (counts, losses, norms). Those that are no
-  // tensors are not among wire_bytes. Only the plan counts them.
+  // Control: small numbers that ranks tell each other (counts, losses, norms). Of those that are
+  // tensors the bytes are among wire_bytes, too; those of the host are counted by the plan alone.
   double control_bytes = 0;
   double control_messages = 0;
 

@@ -171,7 +171,8 @@ Event MpiGroup::start_all_reduce(const TensorView& whole, ReduceOp op) {
   const bool is_floating = whole.dtype == DType::f32 || whole.dtype == DType::f64;
   expect(is_floating || whole.dtype == DType::i32 || whole.dtype == DType::i64,
          "a reduction of f32, f64, i32 or i64");
-  wire::record(*whole.device, wire::all_reduce(whole.num_bytes(), size()));
+  wire::record(*whole.device, wire::all_reduce(whole.num_bytes(), size()),
+               wire::reduce_counts(whole.num_bytes(), size()));
   const CollectiveRecord record = enter(Operation::all_reduce, whole.num_bytes());
   Staging staging;
   const TensorView host = staging.of(whole, Staging::Use::read_and_write);
@@ -207,8 +208,9 @@ Event MpiGroup::start_all_gather(const TensorView& whole) {
   expect_exchangeable(whole);
   if (size() == 1 || whole.empty()) return Event();
   expect(whole.numel() % size() == 0, "as many equal parts as ranks");
-  wire::record(*whole.device, wire::all_gather(whole.num_bytes(), size()));
   const std::int64_t part = whole.num_bytes() / size();
+  wire::record(*whole.device, wire::all_gather(whole.num_bytes(), size()),
+               wire::gather_values(part, size()));
   const CollectiveRecord record = enter(Operation::all_gather, whole.num_bytes());
   Staging staging;
   const TensorView gathered = staging.of(whole, Staging::Use::read_and_write);
@@ -231,7 +233,9 @@ Event MpiGroup::start_all_to_all_v(const TensorView& send, const RankRows& to,
   expect_runs_fit(send, to, recv, from, rank(), size());
   expect_exchangeable(send);
   expect_exchangeable(recv);
-  if (!send.empty()) wire::record(*send.device, wire::all_to_all_v(send, to, rank()));
+  const double bytes_sent = wire::all_to_all_v(send, to, rank());
+  if (send.device != nullptr)
+    wire::record(*send.device, bytes_sent, wire::told_counts(bytes_sent, size()));
 
   const std::int64_t send_row_bytes = send.cols() * size_of(send.dtype);
   const std::int64_t recv_row_bytes = recv.cols() * size_of(recv.dtype);

@@ -203,7 +203,8 @@ void NcclGroup::all_reduce_segment(std::byte* segment, std::int64_t numel, DType
 Event NcclGroup::start_all_reduce(const TensorView& whole, ReduceOp op) {
   if (!is_on_card(whole)) return below_.start_all_reduce(whole, op);
   expect(whole.is_contiguous(), "a contiguous tensor to exchange");
-  wire::record(device_, wire::all_reduce(whole.num_bytes(), size()));
+  wire::record(device_, wire::all_reduce(whole.num_bytes(), size()),
+               wire::reduce_counts(whole.num_bytes(), size()));
   const CollectiveRecord record =
       enter(Operation::all_reduce, whole.num_bytes(), whole.num_bytes());
   std::byte* data = whole.kernel_bytes();
@@ -259,10 +260,11 @@ Event NcclGroup::start_all_gather(const TensorView& whole) {
   if (!is_on_card(whole)) return below_.start_all_gather(whole);
   expect(whole.is_contiguous(), "a contiguous tensor to exchange");
   expect(whole.numel() % size() == 0, "as many equal parts as ranks");
-  wire::record(device_, wire::all_gather(whole.num_bytes(), size()));
+  const std::int64_t part = whole.num_bytes() / size();
+  wire::record(device_, wire::all_gather(whole.num_bytes(), size()),
+               wire::gather_values(part, size()));
   const CollectiveRecord record =
       enter(Operation::all_gather, whole.num_bytes(), whole.num_bytes());
-  const std::int64_t part = whole.num_bytes() / size();
   std::byte* data = whole.kernel_bytes();
   communicator_->enqueue([&] {
     communicator_->check(communicator_->library().all_gather(
@@ -279,7 +281,8 @@ Event NcclGroup::start_all_to_all_v(const TensorView& send_rows, const RankRows&
     return below_.start_all_to_all_v(send_rows, to, recv_rows, from);
   expect_runs_fit(send_rows, to, recv_rows, from, rank(), size());
   expect(send_rows.is_contiguous() && recv_rows.is_contiguous(), "contiguous tensors to exchange");
-  if (!send_rows.empty()) wire::record(device_, wire::all_to_all_v(send_rows, to, rank()));
+  const double bytes_sent = wire::all_to_all_v(send_rows, to, rank());
+  wire::record(device_, bytes_sent, wire::told_counts(bytes_sent, size()));
   const CollectiveRecord record =
       enter(Operation::all_to_all, rows_in(to) * send_rows.cols() * size_of(send_rows.dtype),
             rows_in(from) * recv_rows.cols() * size_of(recv_rows.dtype));

@@ -37,9 +37,8 @@ class PlanGroup final : public Group {
   }
 
   Event start_all_reduce(const TensorView& whole, ReduceOp) override {
-    if (device_.profile().in_control())
-      device_.profile().record(wire::reduce_counts(whole.num_bytes(), size()));
-    return record("all_reduce", wire::all_reduce(whole.num_bytes(), size()));
+    return record("all_reduce", wire::all_reduce(whole.num_bytes(), size()),
+                  wire::reduce_counts(whole.num_bytes(), size()));
   }
 
   Event start_reduce_scatter(const TensorView& whole, const TensorView& staging) override {
@@ -51,9 +50,8 @@ class PlanGroup final : public Group {
 
   Event start_all_gather(const TensorView& whole) override {
     expect(whole.numel() % size() == 0, "as many equal parts as ranks");
-    if (device_.profile().in_control())
-      device_.profile().record(wire::gather_values(whole.num_bytes() / size(), size()));
-    return record("all_gather", wire::all_gather(whole.num_bytes(), size()));
+    return record("all_gather", wire::all_gather(whole.num_bytes(), size()),
+                  wire::gather_values(whole.num_bytes() / size(), size()));
   }
 
   Event start_all_to_all_v(const TensorView& send, const RankRows& to, const TensorView&,
@@ -62,10 +60,7 @@ class PlanGroup final : public Group {
     expect(to.num_ranks() == num_ranks && from.num_ranks() == num_ranks,
            "row counts for each rank");
     const double bytes = wire::all_to_all_v(send, to, rank());
-    if (device_.profile().in_control())
-      device_.profile().record(
-          {.control_bytes = bytes, .control_messages = static_cast<double>(size() - 1)});
-    return record("all_to_all", bytes);
+    return record("all_to_all", bytes, wire::told_counts(bytes, size()));
   }
 
   Event start_broadcast(const TensorView& whole, int) override {
@@ -133,10 +128,10 @@ class PlanGroup final : public Group {
         {.kind = kind, .is_exchange = true, .wire_bytes = wire_bytes, .ranks = ranks_});
   }
   // On the communication stream, behind what the compute stream holds.
-  Event record(std::string_view kind, double wire_bytes) {
+  Event record(std::string_view kind, double wire_bytes, const Work& control = {}) {
     Stream& wires = device_.communication_stream();
     device_.compute_stream().record().wait(wires);
-    wire::record(device_, wire_bytes);
+    wire::record(device_, wire_bytes, control);
     if (is_noted()) return Event(std::make_unique<NotedExchange>(device_, note(kind, wire_bytes)));
     return wires.record();
   }

@@ -47,9 +47,16 @@ inline Work reduce_counts(std::int64_t bytes, int size) {
           .control_messages = 2 * gather_values(bytes, size).control_messages};
 }
 
-// Adds to the current part of the device's profile.
-inline void record(Device& device, double wire_bytes) {
-  device.profile().record({.flops = 0, .bytes = 0, .wire_bytes = wire_bytes});
+// Counts that each rank tells each other: those in the rows of an all-to-all.
+inline Work told_counts(double bytes, int size) {
+  return {.control_bytes = bytes, .control_messages = static_cast<double>(size - 1)};
+}
+
+// Adds to the current part of the device's profile; `control` where exchanges are control.
+inline void record(Device& device, double wire_bytes, const Work& control = {}) {
+  Profile& profile = device.profile();
+  profile.record({.flops = 0, .bytes = 0, .wire_bytes = wire_bytes});
+  if (profile.in_control()) profile.record(control);
 }
 
 }  // namespace switchyard::wire

@@ -147,12 +147,21 @@ TEST(Dispatch, PlansSendWhatRunsSend) {
       run.device->profile().reset();
       run.train(1, 1);
       const Plan plan = make_plan(other, world().size(), vocab_size);
-      for (const Part part : {Part::dispatch, Part::combine})
-        EXPECT_EQ(run.device->profile().work(part).wire_bytes,
-                  plan.ranks[static_cast<std::size_t>(world().rank())]
-                      .step[static_cast<std::size_t>(part)]
-                      .wire_bytes)
-            << name_of(part);
+      for (const Part part : {Part::dispatch, Part::combine, Part::reduction}) {
+        SCOPED_TRACE(name_of(part));
+        const Work& sent = run.device->profile().work(part);
+        const Work& planned = plan.ranks[static_cast<std::size_t>(world().rank())]
+                                  .step[static_cast<std::size_t>(part)];
+        EXPECT_EQ(sent.wire_bytes, planned.wire_bytes);
+        // Single numbers of the host are in the plan alone.
+        if (other.experts.dispatch.kind == DispatchKind::all_gather || other.experts.max_rows > 0) {
+          EXPECT_LE(sent.control_bytes, planned.control_bytes);
+          continue;
+        }
+        EXPECT_EQ(sent.control_bytes, planned.control_bytes);
+        EXPECT_EQ(sent.control_messages, planned.control_messages);
+      }
+      EXPECT_EQ(run.device->profile().work(Part::dispatch).control_bytes > 0, world().size() > 1);
     }
   }
 }
