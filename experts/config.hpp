@@ -106,9 +106,12 @@ struct DispatchConfig {
 
 // Which experts live on which rank of the expert axis (parallel/placement.hpp).
 struct PlacementConfig {
-  std::vector<std::int64_t> order;  // the experts by place: each once; empty: in order
+  std::vector<std::int64_t> order;  // the experts by place: each once or, with replicas, several
+                                    // times; empty: in order
   std::int64_t every = 0;           // steps after which experts move to where loads are alike; 0:
                                     // they stay
+  std::int64_t replicas = 0;        // places more than experts, for replicas of those that have the
+                                    // most rows each time; `order` then is empty
   double least_gain = 0.02;  // rows that an exchange of two experts must take off the fullest rank,
                              // as a share of the mean rank's
 };

@@ -41,6 +41,7 @@ ParameterSpec weight_spec(const BankSpec& bank, const char* name, std::int64_t o
     spec.global_shape = {bank.num_experts, out_features, in_features};
     spec.slice = Slice::of(0, bank.local_experts);
     spec.shared = bank.shared;
+    spec.moves = bank.moves;
   } else {
     expect(bank.local_experts.size() == 1, "one network in a dense feed-forward layer");
     spec.global_shape = {out_features, in_features};

@@ -36,6 +36,7 @@ struct BankSpec {
   // Of them held by this rank, in the order of their row ranges; may be none.
   std::vector<std::int64_t> local_experts = {0};
   std::vector<SharedIndex> shared = {};  // experts that several ranks hold
+  bool moves = false;                    // whether experts change places between steps
   Axis replicas = Axis::dense_replica;
   float initial_std = 0.02f;                       // of gate_up
   float output_std = 0.02f;                        // of down, which writes to the residual

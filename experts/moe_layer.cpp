@@ -12,17 +12,6 @@ namespace switchyard {
 
 namespace {
 
-std::vector<SharedIndex> shared_experts(const Placement& placement) {
-  std::vector<SharedIndex> shared;
-  for (std::int64_t expert = 0; expert < placement.num_experts(); ++expert) {
-    const std::span<const std::int32_t> places = placement.places_of(expert);
-    if (places.size() == 1) continue;
-    shared.push_back({expert, {}});
-    for (const std::int32_t place : places) shared.back().ranks.push_back(placement.rank_of(place));
-  }
-  return shared;
-}
-
 // The experts at the places of `rank`, in this order.
 BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::int64_t hidden,
                    DType compute, const Placement& placement, int rank, float output_std,
@@ -37,7 +26,8 @@ BankSpec bank_spec(const std::string& prefix, const ExpertsConfig& config, std::
           .compute = compute,
           .num_experts = config.num_experts,
           .local_experts = {experts.begin(), experts.end()},
-          .shared = shared_experts(placement),
+          .shared = placement.shared(),
+          .moves = config.placement.every > 0,
           .replicas = Axis::expert_data,
           .initial_std = initial_std,
           .output_std = output_std,

@@ -26,6 +26,8 @@ class GradientSync {
   GradientSync(const GradientSync&) = delete;
   GradientSync& operator=(const GradientSync&) = delete;
 
+  // After the store rearranged parameters.
+  void holders_changed() { shared_.holders_changed(); }
   // The next backward pass is the step's last: gradients are final when reported.
   void arm();
   // The gradient of `parameter` is final. Without arm() before, nothing happens (accumulation).

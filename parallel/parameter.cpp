@@ -119,11 +119,16 @@ Parameter& ParameterStore::add(ParameterSpec spec) {
   expect(names_.insert(spec.name).second, "no two parameters of one name; twice: " + spec.name);
   Parameter& added = parameters_.emplace_back(std::move(spec), static_cast<int>(parameters_.size()),
                                               num_layers() - 1);
-  const int rank = mesh_.index(Axis::expert);
-  for (const SharedIndex& shared : added.spec().shared)
-    if (rank != shared.ranks.front() && std::ranges::find(shared.ranks, rank) != shared.ranks.end())
-      added.counted_elsewhere_.push_back(shared.index);
+  find_counted(added);
   return added;
+}
+
+void ParameterStore::find_counted(Parameter& parameter) const {
+  const int rank = mesh_.index(Axis::expert);
+  parameter.counted_elsewhere_.clear();
+  for (const SharedIndex& shared : parameter.spec().shared)
+    if (rank != shared.ranks.front() && std::ranges::find(shared.ranks, rank) != shared.ranks.end())
+      parameter.counted_elsewhere_.push_back(shared.index);
 }
 
 int ParameterStore::begin_layer() {
@@ -212,12 +217,16 @@ void ParameterStore::zero_gradients() {
   if (exact_) kernels::fill_zero(overflows_);
 }
 
-void ParameterStore::rearrange(Parameter& parameter, std::span<const std::int64_t> indices) {
+void ParameterStore::rearrange(Parameter& parameter, std::span<const std::int64_t> indices,
+                               std::vector<SharedIndex> shared) {
   Slice slice = Slice::of(parameter.slice().dim(), indices);
-  expect(slice.num_held() == parameter.slice().num_held(),
-         "as many indices as the rank held before");
+  expect(parameter.spec().moves && slice.num_held() == parameter.slice().num_held() &&
+             num_replicas_of(shared) == num_replicas_of(parameter.spec().shared),
+         "of a parameter that moves as many indices as the rank held before, and as many replicas");
   slice.expect_inside(parameter.spec().global_shape);
   parameter.spec_.slice = std::move(slice);
+  parameter.spec_.shared = std::move(shared);
+  find_counted(parameter);
 }
 
 std::vector<OwnedRange> ParameterStore::owned_ranges() const {

@@ -35,13 +35,6 @@ enum class ParameterKind : std::uint8_t {
 };
 std::string_view name_of(ParameterKind kind);
 
-// An index of a parameter's first dim that several ranks of the expert axis hold: a replicated
-// expert.
-struct SharedIndex {
-  std::int64_t index = 0;
-  std::vector<int> ranks;  // ascending; the first one counts and saves it
-};
-
 struct ParameterSpec {
   std::string name;    // "layers.3.experts.down.weight": depends on the model alone
   Shape global_shape;  // likewise
@@ -51,6 +44,8 @@ struct ParameterSpec {
   std::optional<Slice> slice = std::nullopt;
   Axis replicas = Axis::dense_replica;   // the ranks that hold the same
   std::vector<SharedIndex> shared = {};  // ascending, the same on all ranks
+  // Whether other ranks may come to hold its indices (ParameterStore::rearrange).
+  bool moves = false;
   ParameterKind kind = ParameterKind::trained;
   bool decay = true;  // weight decay; not for norms and biases
   Initial initial = Initial::normal;
@@ -165,9 +160,11 @@ class ParameterStore {
   // Nothing happens on the plan device.
   void initialize(std::uint64_t seed);
   void zero_gradients();
-  // This rank now holds these indices of the parameter's dim that is cut, in this order, as many as
+  // This rank now holds these indices of the dim that is cut, in this order, as many as before, of
+  // a parameter that moves; `shared` holds for all ranks from now on, and has as many ranks as
   // before. Whoever calls it moves the elements.
-  void rearrange(Parameter& parameter, std::span<const std::int64_t> indices);
+  void rearrange(Parameter& parameter, std::span<const std::int64_t> indices,
+                 std::vector<SharedIndex> shared);
 
   const std::deque<Parameter>& parameters() const { return parameters_; }
   // In the order in which a backward pass completes them.
@@ -187,6 +184,7 @@ class ParameterStore {
   const Tensor& overflows() const { return overflows_; }
 
  private:
+  void find_counted(Parameter& parameter) const;
   std::vector<Bucket> planned_buckets(std::int64_t bucket_bytes, BucketEnd end);
   void allocate_bucket(Bucket& bucket);
 

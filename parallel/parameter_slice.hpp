@@ -46,6 +46,19 @@ class Slice {
   std::vector<IndexRange> runs_;
 };
 
+// An index of a parameter's first dim that several ranks of the expert axis hold: a replicated
+// expert.
+struct SharedIndex {
+  std::int64_t index = 0;
+  std::vector<int> ranks;  // ascending; the first one counts and saves it
+};
+// Beside one rank for each index.
+inline std::int64_t num_replicas_of(std::span<const SharedIndex> shared) {
+  std::int64_t sum = 0;
+  for (const SharedIndex& each : shared) sum += static_cast<std::int64_t>(each.ranks.size()) - 1;
+  return sum;
+}
+
 // Where one element of the flattened local tensor lies in the flattened global one.
 std::int64_t global_index_of(const Shape& global_shape, const Slice& slice, std::int64_t local);
 

@@ -78,6 +78,17 @@ std::span<const std::int64_t> Placement::experts_of(int rank) const {
                static_cast<std::size_t>(num_places_of(rank)));
 }
 
+std::vector<SharedIndex> Placement::shared() const {
+  std::vector<SharedIndex> shared;
+  for (std::int64_t expert = 0; expert < num_experts_; ++expert) {
+    const std::span<const std::int32_t> places = places_of(expert);
+    if (places.size() == 1) continue;
+    shared.push_back({expert, {}});
+    for (const std::int32_t place : places) shared.back().ranks.push_back(rank_of(place));
+  }
+  return shared;
+}
+
 std::int64_t Placement::share_of(std::int64_t rows_of_expert, std::int64_t place) const {
   const std::span<const std::int32_t> places = places_of(expert_at(place));
   return balanced_slots(rows_of_expert, std::ssize(places),

@@ -12,6 +12,8 @@
 #include <span>
 #include <vector>
 
+#include "parallel/parameter_slice.hpp"
+
 namespace switchyard {
 
 class Placement {
@@ -60,8 +62,10 @@ class Placement {
         .subspan(static_cast<std::size_t>(first_by_expert_[e]),
                  static_cast<std::size_t>(first_by_expert_[e + 1] - first_by_expert_[e]));
   }
-  // Of the rows of the expert at a place those that come there, spread evenly over its places; and of
-  // slots that are spread evenly over all experts.
+  // The experts with replicas, ascending, and the ranks that hold them.
+  std::vector<SharedIndex> shared() const;
+  // Of the rows of the expert at a place those that come there, spread evenly over its places; and
+  // of slots that are spread evenly over all experts.
   std::int64_t share_of(std::int64_t rows_of_expert, std::int64_t place) const;
   std::int64_t balanced_rows(std::int64_t num_slots, std::int64_t place) const;
   // The rank of the first place of an expert.

@@ -24,18 +24,35 @@ std::int64_t place_held(const Parameter& parameter, std::int64_t index) {
   throw InternalError("a rank that shares an index of " + parameter.name() + " to hold it");
 }
 
+// Indices that a rank may come to receive, if it receives so many now. Each place of another rank
+// that it receives from is one of an expert that it holds itself.
+std::int64_t most_received(const Parameter& parameter, std::int64_t num_received, int num_ranks) {
+  if (!parameter.spec().moves) return num_received;
+  return std::min(num_replicas_of(parameter.spec().shared),
+                  parameter.slice().num_held() * (num_ranks - 1));
+}
+
 }  // namespace
 
-SharedGradients::SharedGradients(ParameterStore& store) : group_(store.mesh().group(Axis::expert)) {
+SharedGradients::SharedGradients(ParameterStore& store)
+    : store_(store), group_(store.mesh().group(Axis::expert)) {
+  holders_changed();
   std::int64_t most = 0;
   for (const Parameter& parameter : store.parameters()) {
-    exchanges_.push_back(exchange_of(parameter, group_.rank(), group_.size()));
-    if (!parameter.spec().shared.empty())
-      most = std::max(most, exchanges_.back().num_received * numel_of_index(parameter));
+    if (parameter.spec().shared.empty()) continue;
+    const Exchange& exchange = exchanges_[static_cast<std::size_t>(parameter.index())];
+    most = std::max(most, most_received(parameter, exchange.num_received, group_.size()) *
+                              numel_of_index(parameter));
   }
   if (most > 0)
     received_ = Tensor(store.device(), Purpose::communication,
                        store.exact() ? DType::i64 : DType::f32, {most});
+}
+
+void SharedGradients::holders_changed() {
+  exchanges_.clear();
+  for (const Parameter& parameter : store_.parameters())
+    exchanges_.push_back(exchange_of(parameter, group_.rank(), group_.size()));
 }
 
 SharedGradients::Exchange SharedGradients::exchange_of(const Parameter& parameter, int rank,

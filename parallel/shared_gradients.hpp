@@ -15,8 +15,12 @@ namespace switchyard {
 class SharedGradients {
  public:
   // After store.allocate(); the store outlives it. Takes room for what a rank receives of the
-  // largest parameter; nothing where nothing is shared.
+  // largest parameter, whatever its holders come to be if they move; nothing where nothing is
+  // shared.
   explicit SharedGradients(ParameterStore& store);
+
+  // After the store rearranged parameters.
+  void holders_changed();
 
   // The gradient of `parameter` is final on this rank. Collective over the expert axis for one of
   // which something is shared; nothing for others. Afterwards the stream has the sums.
@@ -39,6 +43,7 @@ class SharedGradients {
   static Exchange exchange_of(const Parameter& parameter, int rank, int num_ranks);
   void add_terms(const Sum& sum, const TensorView& own, const TensorView& received) const;
 
+  ParameterStore& store_;
   Group& group_;
   std::vector<Exchange> exchanges_;  // by parameter, in the store's order
   Tensor received_;

@@ -35,7 +35,15 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
     tensors_.push_back({range_of(range.bucket->values, range),
                         range_of(range.bucket->gradients, range), moment1(range), moment2(range),
                         decays ? static_cast<float>(config.weight_decay) : 0.0f});
-    const TensorView& gradient = tensors_.back().gradient;
+  }
+  holders_changed();
+}
+
+void AdamW::holders_changed() {
+  gradients_.clear();
+  for (const OwnedRange& range : store_.owned_ranges()) {
+    if (!range.parameter->is_trained()) continue;
+    const TensorView gradient = range_of(range.bucket->gradients, range);
     for (const SlicePiece& piece : counted_stretches(range))
       gradients_.push_back(gradient.slice_rows(piece.local_begin, piece.local_begin + piece.numel));
   }

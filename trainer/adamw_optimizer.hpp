@@ -19,6 +19,9 @@ class AdamW {
   AdamW(const AdamW&) = delete;
   AdamW& operator=(const AdamW&) = delete;
 
+  // After the store rearranged parameters: what this rank counts in the norm is another part.
+  void holders_changed();
+
   // Adds the squares of the summed gradients of this rank's part to sum, f64 [3], of which only
   // exact sums use more than the first (kernels/sums/sums.hpp); added up over all ranks of the
   // store's mesh they are the square of the model's gradient norm.

@@ -122,7 +122,10 @@ void Trainer::move_experts(std::int64_t step, StepResult& result) {
   if (!mover_->is_due(step)) return;
   const Profile::Scope scope(device_.profile(), Part::optimizer);
   result.moved = mover_->move();
-  if (result.moved->num_layers > 0) model_.pack_weights();
+  if (result.moved->num_layers == 0) return;
+  sync_.holders_changed();
+  optimizer_.holders_changed();
+  model_.pack_weights();
 }
 
 EvaluationResult Trainer::evaluate(const FixedBatches& batches) {

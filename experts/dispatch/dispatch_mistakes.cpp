@@ -114,6 +114,9 @@ std::vector<ConfigMistake> dispatch_mistakes_on_card(const ExpertsConfig& config
     mistakes.add({"experts.placement.order", "run.device"},
                  "on a card every expert has one place; name each once in order, or write "
                  "run.device: cpu");
+  if (config.placement.replicas > 0)
+    mistakes.add({"experts.placement.replicas", "run.device"},
+                 "on a card every expert has one place; write replicas: 0 or run.device: cpu");
   if (config.max_rows > 0)
     mistakes.add({"experts.max_rows", "run.device"},
                  "on a card a rank holds all its rows; write max_rows: 0 or run.device: cpu");

@@ -54,25 +54,31 @@ void check_experts(RelationChecker& checker, const Config& config) {
   }
 }
 
+void check_replicas(RelationChecker& checker, const PlacementConfig& placement) {
+  if (!checker.knows({"experts.placement.replicas"}) || placement.replicas == 0) return;
+  if (checker.knows({"experts.placement.every"}) && placement.every == 0)
+    checker.blame({"experts.placement.replicas", "experts.placement.every"},
+                  "only a run whose experts move finds those that should have replicas; write "
+                  "every, or leave replicas out and name experts several times in order");
+  if (checker.knows({"experts.placement.order"}) && !placement.order.empty())
+    checker.blame({"experts.placement.replicas", "experts.placement.order"},
+                  "order says already how many places there are; leave replicas or order out");
+}
+
 void check_placement(RelationChecker& checker, const Config& config) {
+  check_replicas(checker, config.experts.placement);
   if (!checker.knows({"experts.num_experts", "experts.placement.order"})) return;
   std::vector<std::int64_t> order = config.experts.placement.order;
   if (order.empty()) return;
   const std::int64_t num_experts = config.experts.num_experts;
   std::ranges::sort(order);
   const bool are_experts = order.front() >= 0 && order.back() < num_experts;
-  const auto num_places = std::ssize(order);
   order.erase(std::unique(order.begin(), order.end()), order.end());
   if (!are_experts || std::ssize(order) != num_experts)
     checker.blame({"experts.placement.order", "experts.num_experts"},
                   fmt::format("order has to name each of the num_experts = {} experts, from 0 to "
                               "{}, once or (with replicas) several times, or be left out",
                               num_experts, num_experts - 1));
-  else if (num_places > num_experts && config.experts.placement.every > 0 &&
-           checker.knows({"experts.placement.every"}))
-    checker.blame({"experts.placement.every", "experts.placement.order"},
-                  "experts with several places stay where they are; leave every out, or name each "
-                  "expert once");
 }
 
 void check_data(RelationChecker& checker, const Config& config) {

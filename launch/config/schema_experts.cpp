@@ -27,7 +27,17 @@ void add_placement(std::vector<Key>& keys) {
                   .description = "After so many steps experts change places between ranks, layer "
                                  "by layer, so that the ranks have alike loads, as measured since "
                                  "the last time. Weights and moments move with them; what a step "
-                                 "computes stays the same. 0: experts stay."});
+                                 "computes stays the same. Replicas that `order` or `replicas` "
+                                 "made room for go to the experts with the most rows. 0: experts "
+                                 "stay."});
+  keys.push_back({.section = "experts",
+                  .name = "placement.replicas",
+                  .field = field<s, g, &C::replicas>(),
+                  .unit = "experts",
+                  .range = from(0, million),
+                  .description = "With `every`: so many places more than experts, in each layer, "
+                                 "for replicas of the experts that have the most rows. No rank "
+                                 "has an expert twice. Each costs the memory of an expert."});
   keys.push_back({.section = "experts",
                   .name = "placement.least_gain",
                   .field = field<s, g, &C::least_gain>(),

@@ -296,5 +296,59 @@ TEST(Placement, ReplicasChangeNoStep) {
       }
 }
 
+// Replicas that go to the experts with the most rows, every second step: weights and moments are
+// copied, and the steps stay those of one place an expert.
+TEST(Placement, MovingReplicasChangesNoStep) {
+  const TemporaryFolder folder(world());
+  int num_saved = 0;
+  for (const std::int64_t replicas : {1, 4})
+    for (const bool exact : {true, false})
+      for (const std::int64_t expert : divisors(world().size())) {
+        if (expert == 1 || (!exact && replicas == 1)) continue;  // no rank holds one twice
+        SCOPED_TRACE(::testing::Message()
+                     << replicas << " replicas, expert " << expert << ", exact " << exact);
+        Config config = small_config(expert);
+        config.numerics.exact = exact;
+        config.experts.bias = true;
+        SmallRun staying(world(), config);
+        config.experts.placement.every = 2;
+        config.experts.placement.replicas = replicas;
+        config.experts.placement.least_gain = 0;
+        SmallRun moving(world(), config);
+        const auto places = moving.trainer.placements().front().num_places();
+        EXPECT_GT(places, config.experts.num_experts);
+        std::int64_t num_moved = 0;
+        for (std::int64_t step = 1; step <= 5; ++step) {
+          const StepResult wanted = staying.train(step, step).front();
+          const StepResult result = moving.train(step, step).front();
+          EXPECT_EQ(result.load.by_layer, wanted.load.by_layer);
+          if (exact) {
+            EXPECT_EQ(result.loss, wanted.loss) << "step " << step;
+            EXPECT_EQ(result.gradient_norm, wanted.gradient_norm) << "step " << step;
+          } else {
+            expect_near(result.loss, wanted.loss, "step " + std::to_string(step));
+            expect_near(result.gradient_norm, wanted.gradient_norm, "norm");
+          }
+          ASSERT_EQ(result.moved.has_value(), step % 2 == 0);
+          if (!result.moved) continue;
+          num_moved += result.moved->num_experts;
+          EXPECT_GT(result.moved->num_replicated, 0);
+          EXPECT_LE(result.moved->imbalance_after, result.moved->imbalance_before);
+        }
+        EXPECT_GT(num_moved, 0);
+        const std::vector<double> mine = everything(moving);
+        if (exact)
+          EXPECT_EQ(mine, everything(staying));
+        else
+          EXPECT_LT(distance(mine, everything(staying)), tolerance);
+        expect_replicas_are_equal(moving, mine);
+        const Plan plan =
+            make_plan(config, world().size(), vocab_size, moving.trainer.agree_on_rows());
+        EXPECT_EQ(plan.fullest().peak_bytes, moving.trainer.peak_memory_bytes());
+        config.experts.placement = {};
+        expect_loads_elsewhere(moving, config, folder.path() + "/" + std::to_string(++num_saved));
+      }
+}
+
 }  // namespace
 }  // namespace switchyard::test

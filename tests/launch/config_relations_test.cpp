@@ -135,9 +135,14 @@ TEST(ConfigRelations, RelationsPrintTheirEquation) {
       {"experts: {num_experts: 2, top_k: 1, placement: {order: [0, 0, 2]}}\n",
        "a.yaml:5:56: experts.placement.order: order has to name each of the num_experts = 2 "
        "experts, from 0 to 1, once or (with replicas) several times, or be left out"},
-      {"experts: {num_experts: 2, top_k: 1, placement: {order: [0, 1, 0], every: 5}}\n",
-       "a.yaml:5:74: experts.placement.every: experts with several places stay where they are; "
-       "leave every out, or name each expert once"},
+      {"experts: {placement: {replicas: 2}}\n",
+       "a.yaml:5:33: experts.placement.replicas: only a run whose experts move finds those that "
+       "should have replicas; write every, or leave replicas out and name experts several times in "
+       "order"},
+      {"experts: {num_experts: 2, top_k: 1, placement: {order: [0, 1, 0], every: 5, replicas: "
+       "1}}\n",
+       "a.yaml:5:87: experts.placement.replicas: order says already how many places there are; "
+       "leave replicas or order out"},
       {"experts: {capacity_padding: true}\n",
        "a.yaml:5:29: experts.capacity_padding: capacity_padding fills rows up to a capacity, and "
        "there is none; write a capacity_factor above 0, or leave capacity_padding out"},
@@ -253,7 +258,7 @@ TEST(ConfigRelations, RanksThatDoNotFit) {
             Lines{"a.yaml:5:16: model.mixer: a recurrence adds up its chunks from where a rank's "
                   "part of a sequence begins, so that its last bits depend on the layout, and "
                   "numerics.exact forbids that; write mixers of kind full or window, or "
-                  "numerics.exact: false"});
+                  "write numerics.exact: false"});
   EXPECT_EQ(problems("model: {mixer: {conv: 4}}\nnumerics: {exact: true}\n", 1),
             Lines{"a.yaml:5:16: model.mixer: the gradient of a convolution's taps is summed over "
                   "a rank's rows in fp32, so that its last bits depend on the layout, and "

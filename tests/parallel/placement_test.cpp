@@ -175,5 +175,43 @@ TEST(PlacementChoice, evens_out_what_no_permutation_can) {
     }
 }
 
+// What was placed for equal loads, once one expert has half of all rows and another none.
+TEST(PlacementChoice, gives_replicas_to_what_has_become_hot_and_takes_those_of_others) {
+  for (const int num_ranks : {2, 3, 4, 8})
+    for (const std::int64_t num_experts : {8, 17, 64})
+      for (const std::int64_t num_replicas : {1, 3, 9})
+        for (std::uint64_t seed = 0; seed < 4; ++seed) {
+          SCOPED_TRACE(testing::Message() << num_experts << " experts, " << num_replicas
+                                          << " replicas, " << num_ranks << " ranks, " << seed);
+          std::vector<std::int64_t> rows = made_up_rows(num_experts, seed);
+          rows[5] = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+          rows[0] = 0;
+          const std::vector<std::int64_t> alike(rows.size(), 1);
+          const Placement now = Placement::in_order_of(
+              order_with_replicas(alike, num_ranks, num_replicas), num_ranks);
+          const Placement then = balanced_placement(now, rows, 0);
+          const double after = rank_imbalance(then, rows);
+          const double from_scratch = rank_imbalance(
+              Placement::in_order_of(order_with_replicas(rows, num_ranks, num_replicas), num_ranks),
+              rows);
+          EXPECT_LE(after, rank_imbalance(now, rows));
+          EXPECT_LE(after, 1.0001 * from_scratch);
+          if (num_ranks > 2) {
+            EXPECT_GT(then.places_of(5).size(), 1u);
+          }
+          for (int rank = 0; rank < num_ranks; ++rank) {
+            const std::span<const std::int64_t> had = now.experts_of(rank),
+                                                has = then.experts_of(rank);
+            ASSERT_EQ(has.size(), had.size());
+            for (std::size_t i = 0; i < had.size(); ++i)
+              if (std::ranges::find(has, had[i]) != has.end()) {
+                EXPECT_EQ(has[i], had[i]);
+              }
+          }
+          const Placement again = balanced_placement(then, rows, 0);
+          EXPECT_TRUE(std::ranges::equal(again.places_by_expert(), then.places_by_expert()));
+        }
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -56,7 +56,7 @@ features_of() {
     sinkhorn | base | expert_choice) overrides=(experts.router.kind="$1" experts.allow_future=true) ;;
     latent) overrides=(experts.latent=16) ;;
     biased) overrides=(experts.bias_rate=0.001) ;;
-    moving) overrides=(experts.placement.every=7 experts.placement.least_gain=0) ;;
+    moving) overrides=(experts.placement.every=7 experts.placement.replicas=2 experts.placement.least_gain=0) ;;
     kv_heads) overrides=(model.num_heads=8 model.num_kv_heads=4) ;;
     bf16) overrides=(run.precision=bf16) ;;
     *) echo "exact_runs: no feature $1" >&2; exit 2 ;;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
 
 #include "kernels/host_copy.hpp"
 #include "kernels/rows/elementwise.hpp"
@@ -15,12 +14,17 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The first element of each rank's share where shares of so many follow each other.
-std::vector<std::int64_t> begins_of(const std::vector<std::int64_t>& counts) {
-  std::vector<std::int64_t> begins(counts.size());
-  std::exclusive_scan(counts.begin(), counts.end(), begins.begin(), std::int64_t{0});
-  return begins;
-}
+// Runs of neighbouring elements, by the rank that they go to or come from.
+struct Runs {
+  std::vector<std::int64_t> first, count;
+  std::vector<std::size_t> ends;
+
+  void add(std::int64_t begin, std::int64_t numel) {
+    first.push_back(begin);
+    count.push_back(numel);
+  }
+  RankRows rows() const { return {first, count, ends}; }
+};
 
 // Whole experts of a rank's tensor.
 std::vector<MovedRange> ranges_of(std::span<const ExpertMove> moves, std::int64_t expert_numel) {
@@ -43,7 +47,6 @@ ExpertMover::ExpertMover(ParameterStore& store, AdamW& optimizer,
     for (const Moved& moved : layer) most = std::max(most, moved.parameter->local_shape().numel());
   for (const Placement& placement : placements)
     rows_.emplace_back(static_cast<std::size_t>(placement.num_experts()));
-  sent_ = Tensor(store.device(), Purpose::communication, DType::f32, {most});
   received_ = Tensor(store.device(), Purpose::communication, DType::f32, {most});
 }
 
@@ -89,6 +92,7 @@ PlacementChange ExpertMover::move() {
         balanced_placement(placements_[layer], rows_[layer], config_.least_gain);
     change.imbalance_before += rank_imbalance(placements_[layer], rows_[layer]) / num_layers;
     change.imbalance_after += rank_imbalance(after, rows_[layer]) / num_layers;
+    change.num_replicated += std::ssize(after.shared());
     move_layer(layer, after, change);
     std::ranges::fill(rows_[layer], 0);
   }
@@ -116,45 +120,44 @@ void ExpertMover::move_layer(std::size_t layer, const Placement& after, Placemen
         change.bytes += exchange(mesh.group(Axis::world), ranges, moment, moved.owned.bucket_begin);
       }
     }
-    store_.rearrange(*moved.parameter, after.experts_of(mesh.index(Axis::expert)));
+    store_.rearrange(*moved.parameter, after.experts_of(mesh.index(Axis::expert)), after.shared());
   }
   placements_[layer] = after;
   change.num_layers += 1;
   change.num_experts += std::ranges::count_if(moves, &ExpertMove::leaves_its_rank);
 }
 
+// What a range replaces may be on its way to another rank: nothing is written before all arrived.
 double ExpertMover::exchange(Group& group, const std::vector<MovedRange>& ranges,
                              const TensorView& tensor, std::int64_t begin) {
-  const auto num_ranks = static_cast<std::size_t>(group.size());
-  std::vector<std::int64_t> to(num_ranks), from(num_ranks);
+  Runs sent, received;
+  std::vector<TensorView> targets;
+  std::int64_t num_received = 0;
   double bytes = 0;
-  for (const MovedRange& range : ranges) {
-    if (range.from_rank != range.to_rank)
-      bytes += static_cast<double>(range.numel * size_of(DType::f32));
-    if (range.from_rank == group.rank()) to[static_cast<std::size_t>(range.to_rank)] += range.numel;
-    if (range.to_rank == group.rank())
-      from[static_cast<std::size_t>(range.from_rank)] += range.numel;
+  for (int other = 0; other < group.size(); ++other) {
+    for (const MovedRange& range : ranges) {
+      if (range.from_rank == group.rank() && range.to_rank == other)
+        sent.add(range.from - begin, range.numel);
+      if (range.from_rank == other && range.to_rank == group.rank()) {
+        received.add(num_received, range.numel);
+        num_received += range.numel;
+        targets.push_back(tensor.slice_rows(range.to - begin, range.to - begin + range.numel));
+      }
+      if (range.from_rank == other && range.to_rank != other)
+        bytes += static_cast<double>(range.numel * size_of(DType::f32));
+    }
+    sent.ends.push_back(sent.first.size());
+    received.ends.push_back(received.first.size());
   }
-  std::vector<std::int64_t> sent = begins_of(to), received = begins_of(from);
-  for (const MovedRange& range : ranges) {
-    if (range.from_rank != group.rank()) continue;
-    std::int64_t& at = sent[static_cast<std::size_t>(range.to_rank)];
-    kernels::copy(tensor.slice_rows(range.from - begin, range.from - begin + range.numel),
-                  sent_->slice_rows(at, at + range.numel));
-    at += range.numel;
-  }
-  const auto rows_of = [](const Tensor& buffer, const std::vector<std::int64_t>& counts) {
-    const std::int64_t numel = std::reduce(counts.begin(), counts.end());
-    return buffer->slice_rows(0, numel).reshape({numel, 1});
-  };
-  group.all_to_all_v(rows_of(sent_, to), to, rows_of(received_, from), from);
-  for (const MovedRange& range : ranges) {
-    if (range.to_rank != group.rank()) continue;
-    std::int64_t& at = received[static_cast<std::size_t>(range.from_rank)];
-    kernels::copy(received_->slice_rows(at, at + range.numel),
-                  tensor.slice_rows(range.to - begin, range.to - begin + range.numel));
-    at += range.numel;
-  }
+  const TensorView arrived = received_->slice_rows(0, num_received);
+  const TensorView elements = tensor.device == nullptr ? arrived.slice_rows(0, 0) : tensor;
+  group
+      .start_all_to_all_v(elements.reshape({elements.numel(), 1}), sent.rows(),
+                          arrived.reshape({num_received, 1}), received.rows())
+      .wait(store_.device().compute_stream());
+  for (std::size_t i = 0; i < targets.size(); ++i)
+    kernels::copy(arrived.slice_rows(received.first[i], received.first[i] + received.count[i]),
+                  targets[i]);
   return bytes;
 }
 

@@ -22,18 +22,28 @@ Owned owned_from(std::int64_t at, const BucketPlace& place) {
 }  // namespace
 
 std::vector<ExpertMove> moves_between(const Placement& before, const Placement& after) {
-  expect(before.num_experts() == after.num_experts() && before.num_ranks() == after.num_ranks() &&
-             !before.has_replicas() && !after.has_replicas(),
-         "two placements of the same experts on the same ranks, without replicas");
+  expect(before.num_experts() == after.num_experts() && before.num_ranks() == after.num_ranks(),
+         "two placements of the same experts on the same ranks");
+  for (int rank = 0; rank < before.num_ranks(); ++rank)
+    expect(before.num_places_of(rank) == after.num_places_of(rank), "as many places on each rank");
   std::vector<ExpertMove> moves;
   for (std::int64_t expert = 0; expert < before.num_experts(); ++expert) {
-    const auto e = static_cast<std::size_t>(expert);
-    ExpertMove move{.expert = expert,
-                    .from_rank = before.rank_of_expert(expert),
-                    .to_rank = after.rank_of_expert(expert)};
-    move.from_place = before.place_of_expert()[e] - before.first_place(move.from_rank);
-    move.to_place = after.place_of_expert()[e] - after.first_place(move.to_rank);
-    if (move.leaves_its_rank() || move.from_place != move.to_place) moves.push_back(move);
+    const std::span<const std::int32_t> sources = before.places_of(expert);
+    std::size_t num_given = 0;
+    for (const std::int32_t place : after.places_of(expert)) {
+      if (before.expert_at(place) == expert) continue;
+      const int rank = after.rank_of(place);
+      auto source =
+          std::ranges::find(sources, rank, [&](std::int32_t held) { return before.rank_of(held); });
+      if (source == sources.end())
+        source = sources.begin() + static_cast<std::ptrdiff_t>(num_given++ % sources.size());
+      const int from = before.rank_of(*source);
+      moves.push_back({.expert = expert,
+                       .from_rank = from,
+                       .from_place = *source - before.first_place(from),
+                       .to_rank = rank,
+                       .to_place = place - after.first_place(rank)});
+    }
   }
   return moves;
 }

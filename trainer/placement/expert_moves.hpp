@@ -10,7 +10,8 @@
 
 namespace switchyard {
 
-// An expert whose place changes. Ranks are those of the expert axis, places those of a rank.
+// An expert that comes to a place, and one where it was. Ranks are those of the expert axis, places
+// those of a rank.
 struct ExpertMove {
   std::int64_t expert = 0;
   int from_rank = 0;
@@ -21,7 +22,9 @@ struct ExpertMove {
   bool leaves_its_rank() const { return from_rank != to_rank; }
 };
 
-// In ascending order of the experts. Both placements have the same experts, each once.
+// In ascending order of the experts, then of the places that they come to; none for a place that
+// keeps its expert. Both placements have the same experts, and ranks of as many places. Where an
+// expert had replicas its own rank gives it, if it had one; else they give it in turn.
 std::vector<ExpertMove> moves_between(const Placement& before, const Placement& after);
 
 // Where a parameter of the experts lies in the bucket of each rank of the expert axis.

@@ -152,10 +152,12 @@ std::string to_json(const RestartMetrics& m) {
 
 std::string to_json(const PlacementMetrics& m) {
   return fmt::format(
-      "{{\"event\": \"placement\", \"step\": {}, \"layers\": {}, \"experts\": {}, \"bytes\": {}, "
-      "\"seconds\": {}, \"imbalance_before\": {:.4g}, \"imbalance_after\": {:.4g}}}",
-      m.step, m.change.num_layers, m.change.num_experts, number(m.change.bytes),
-      number(m.change.seconds), m.change.imbalance_before, m.change.imbalance_after);
+      "{{\"event\": \"placement\", \"step\": {}, \"layers\": {}, \"experts\": {}, "
+      "\"replicated\": {}, \"bytes\": {}, \"seconds\": {}, \"imbalance_before\": {:.4g}, "
+      "\"imbalance_after\": {:.4g}}}",
+      m.step, m.change.num_layers, m.change.num_experts, m.change.num_replicated,
+      number(m.change.bytes), number(m.change.seconds), m.change.imbalance_before,
+      m.change.imbalance_after);
 }
 
 std::string to_sentence(const PlacementMetrics& m) {
@@ -164,10 +166,11 @@ std::string to_sentence(const PlacementMetrics& m) {
     return fmt::format("step {}  experts stay: the fullest rank has {:.2f} times the mean's rows",
                        m.step, change.imbalance_before);
   return fmt::format(
-      "step {}  moved {} experts (of layers: {}) to other ranks, {} in {:.2f} s; the fullest rank "
-      "had "
-      "{:.2f} times the mean's rows, so placed it would have had {:.2f}",
+      "step {}  moved {} experts (of layers: {}) to other ranks, {} in {:.2f} s{}; the fullest "
+      "rank "
+      "had {:.2f} times the mean's rows, so placed it would have had {:.2f}",
       m.step, change.num_experts, change.num_layers, format_bytes(change.bytes), change.seconds,
+      change.num_replicated > 0 ? fmt::format(", {} have replicas", change.num_replicated) : "",
       change.imbalance_before, change.imbalance_after);
 }
 
