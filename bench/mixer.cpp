@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "bench/measured_mixers.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/host_copy.hpp"
 #include "kernels/recurrence/linear_recurrence.hpp"
@@ -78,22 +79,12 @@ class FullProblem final : public Problem {
   Tensor q_, k_, v_, out_, dout_, dq_, dk_, dv_;
 };
 
-// What is measured of a kind of attention that sees a part of the tokens.
-MixerConfig sparse_mixer(MixerKind kind) {
-  MixerConfig mixer{.kind = kind};
-  if (kind == MixerKind::window) mixer.window = 512;
-  if (kind == MixerKind::hierarchical) {
-    mixer.window_blocks = 1;
-    mixer.selected = 4;
-  }
-  return mixer;
-}
-
 // By a pattern, as a layer has it.
 class SparseProblem final : public Problem {
  public:
-  SparseProblem(Device& device, MixerKind kind, const Size& size, DType precision)
-      : pattern_(sparse_mixer(kind).key_pattern(0)),
+  SparseProblem(Device& device, const kernels::KeyPattern& pattern, const Size& size,
+                DType precision)
+      : pattern_(pattern),
         mesh_(device, 0, 1, {}),
         attention_(device, mesh_,
                    {.num_sequences = 1,
@@ -112,6 +103,11 @@ class SparseProblem final : public Problem {
     if (pattern_.chosen_blocks > 0)
       chosen_ = Tensor(device, Purpose::activation, DType::i32,
                        {size.length, size.num_heads * pattern_.chosen_blocks});
+    if (pattern_.has_classes()) {
+      directions_ = Tensor(device, Purpose::workspace, DType::f32,
+                           {pattern_.hash_rounds * pattern_.num_buckets / 2, size.head_dim});
+      fill_random(directions_, stream++);
+    }
     forward();
   }
   void forward() override { attention_.forward(pattern_, {}, inputs(), out_, lse_, {}); }
@@ -124,13 +120,14 @@ class SparseProblem final : public Problem {
   AttentionInputs inputs() const {
     AttentionInputs inputs{q_, k_, v_};
     if (!chosen_.empty()) inputs.chosen = chosen_;
+    if (!directions_.empty()) inputs.directions = directions_;
     return inputs;
   }
 
   kernels::KeyPattern pattern_;
   Mesh mesh_;
   ContextAttention attention_;
-  Tensor lse_, q_, k_, v_, out_, dout_, dq_, dk_, dv_, chosen_;
+  Tensor lse_, q_, k_, v_, out_, dout_, dq_, dk_, dv_, chosen_, directions_;
 };
 
 // Numbers from `least` to `most`, each times `factor`.
@@ -244,12 +241,12 @@ class RecurrentProblem final : public Problem {
   Tensor workspace_;
 };
 
-std::unique_ptr<Problem> make_problem(Device& device, MixerKind kind, const Size& size,
+std::unique_ptr<Problem> make_problem(Device& device, const MixerConfig& mixer, const Size& size,
                                       DType precision) {
-  if (kind == MixerKind::full) return std::make_unique<FullProblem>(device, size, precision);
-  if (MixerConfig{.kind = kind}.is_attention())
-    return std::make_unique<SparseProblem>(device, kind, size, precision);
-  return std::make_unique<RecurrentProblem>(device, kind, size, precision);
+  if (mixer.kind == MixerKind::full) return std::make_unique<FullProblem>(device, size, precision);
+  if (mixer.is_attention())
+    return std::make_unique<SparseProblem>(device, mixer.key_pattern(0), size, precision);
+  return std::make_unique<RecurrentProblem>(device, mixer.kind, size, precision);
 }
 
 // Median seconds forward, by length.
@@ -286,25 +283,28 @@ class Benchmark {
       : world_(world), options_(options), repeats_(repeats), report_(report) {}
 
   void run(DType precision, const Ceilings& ceilings) {
-    std::map<MixerKind, Seconds> forward;
-    for (const std::int64_t length : options_.lengths)
+    std::map<std::string, Seconds> forward;
+    for (const std::int64_t length : options_.lengths) {
+      seconds_of_pair_.clear();
       for (const MixerKind kind : options_.kinds)
-        forward[kind][length] = measure_kind(kind, length, precision, ceilings);
-    const auto full = forward.find(MixerKind::full);
-    if (full == forward.end() || options_.lengths.size() < 2) return;
-    for (const auto& [kind, seconds] : forward)
-      if (kind != MixerKind::full) tell(precision, kind, crossover(full->second, seconds));
+        for (const Measured& measured : measured_of(kind))
+          forward[measured.name][length] = measure_kind(measured, length, precision, ceilings);
+    }
+    const std::string full(name_of(MixerKind::full));
+    if (!forward.contains(full) || options_.lengths.size() < 2) return;
+    for (const auto& [name, seconds] : forward)
+      if (name != full) tell(precision, name, crossover(forward.at(full), seconds));
   }
 
  private:
   // Returns the median of the forward pass.
-  double measure_kind(MixerKind kind, std::int64_t length, DType precision,
+  double measure_kind(const Measured& measured, std::int64_t length, DType precision,
                       const Ceilings& ceilings) {
     const Size size{length, options_.num_heads, options_.head_dim, options_.chunk};
     const std::unique_ptr<Device> device = make_cpu_device();
     const std::unique_ptr<Device> plan = make_plan_device();
-    const std::unique_ptr<Problem> problem = make_problem(*device, kind, size, precision);
-    const std::unique_ptr<Problem> planned = make_problem(*plan, kind, size, precision);
+    const std::unique_ptr<Problem> problem = make_problem(*device, measured.mixer, size, precision);
+    const std::unique_ptr<Problem> planned = make_problem(*plan, measured.mixer, size, precision);
     double forward = 0;
     for (const bool is_forward : {true, false}) {
       const auto call = [is_forward](Problem& which) {
@@ -316,24 +316,36 @@ class Benchmark {
       const Times times = measure(world_, repeats_, [&] { call(*problem); });
       if (is_forward) forward = times.median;
       const double rate = world_.size() * work.flops / times.median;
-      const double ceiling = std::min(ceilings.products, work.flops / work.bytes * ceilings.copies);
-      std::vector<Value> row{std::string(precision_name(precision)), std::string(name_of(kind)),
-                             length, std::string(is_forward ? "forward" : "backward")};
+      const double by_bytes = work.flops / work.bytes * ceilings.copies;
+      const double ceiling = std::min(ceilings.products, by_bytes);
+      std::vector<Value> row{std::string(precision_name(precision)), measured.name, length,
+                             std::string(is_forward ? "forward" : "backward")};
       append(row, times);
-      row.insert(row.end(), {work.flops, work.flops / work.bytes, rate, rate / ceiling});
+      row.insert(row.end(),
+                 {work.flops, work.flops / work.bytes, rate, ceilings.products, by_bytes,
+                  rate / ceiling, over_full(measured.mixer, size, is_forward, times.median)});
       report_.row(row);
     }
     return forward;
   }
 
-  void tell(DType precision, MixerKind kind, std::optional<double> length) {
-    const std::string name = fmt::format("{} {}", precision_name(precision), name_of(kind));
+  // How many times as long as its pairs take full attention, measured before; none of recurrences.
+  Value over_full(const MixerConfig& mixer, const Size& size, bool is_forward, double seconds) {
+    if (!mixer.is_attention()) return {};
+    const double of_pair = seconds / seen_pairs(mixer.key_pattern(0), size.length, size.num_heads);
+    if (mixer.kind == MixerKind::full) seconds_of_pair_[is_forward] = of_pair;
+    const auto full = seconds_of_pair_.find(is_forward);
+    return full == seconds_of_pair_.end() ? Value() : Value(of_pair / full->second);
+  }
+
+  void tell(DType precision, const std::string& kind, std::optional<double> length) {
+    const std::string name = fmt::format("{} {}", precision_name(precision), kind);
     report_.line(length
                      ? fmt::format("{}: quicker than full attention, forward, from {:.0f} "
                                    "tokens on",
                                    name, *length)
                      : fmt::format("{}: slower than full attention at the longest length", name));
-    report_.fact(fmt::format("{}_{}_crossover", precision_name(precision), name_of(kind)),
+    report_.fact(fmt::format("{}_{}_crossover", precision_name(precision), kind),
                  length ? Value(*length) : Value());
   }
 
@@ -341,13 +353,10 @@ class Benchmark {
   const MixerOptions& options_;
   Repeats repeats_;
   Report& report_;
+  std::map<bool, double> seconds_of_pair_;  // of full attention at this length, by is_forward
 };
 
 }  // namespace
-
-bool is_measured_mixer(MixerKind kind) {
-  return kind != MixerKind::infini;
-}
 
 void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats,
                const Output& output) {
@@ -357,12 +366,14 @@ void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats
                   "without projections;",
                   options.num_heads, options.head_dim, options.chunk));
   report.note(
-      "window 512; blocks: bigbird of 64; segment and memory 256; hierarchical: blocks of 64, one "
-      "in "
-      "the window and 4 chosen; their FLOPs are those of the pairs that are seen;");
+      "window 512; blocks: bigbird of 64, fixed and strided of 128; segment and memory 256; "
+      "hierarchical: blocks of 64, one in the window and 4 chosen; lsh: 64 buckets, their last 64 "
+      "tokens; FLOPs are those of the pairs "
+      "that are seen;");
   report.note(
-      "the ceiling is that of products, or FLOPs over bytes (operands once) times that of copies, "
-      "if it is less");
+      "bounds in GFLOP/s: by products, and by bytes (FLOPs over bytes, operands once, times the "
+      "ceiling of copies); the ceiling is the lower one; x full: times as long as its pairs take "
+      "full attention");
   const std::unique_ptr<Device> device = make_cpu_device();
   const double copies = measure_copies(world, *device);
   report.ceiling("copies", copies, "B/s");
@@ -382,7 +393,10 @@ void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats
       {{.heading = "GFLOP", .key = "flops", .width = 9, .scale = 1e-9, .num_decimals = 3},
        {.heading = "FLOP/B", .key = "flops_per_byte", .width = 8},
        rate_column(),
-       share_column()});
+       {.heading = "products", .key = "bound_by_products", .scale = 1e-9},
+       {.heading = "bytes", .key = "bound_by_bytes", .scale = 1e-9},
+       share_column(),
+       {.heading = "x full", .key = "times_full_attention", .width = 7, .num_decimals = 2}});
   report.columns(columns);
   Benchmark benchmark(world, options, repeats, report);
   for (std::size_t i = 0; i < options.precisions.size(); ++i)

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "bench/measured_mixers.hpp"
 #include "bench/report.hpp"
 #include "model/config.hpp"
 
@@ -18,9 +19,6 @@ struct MixerOptions {
   std::int64_t head_dim = 64;  // of queries, keys and values
   std::int64_t chunk = 64;     // tokens that a recurrence computes together
 };
-
-// Of kinds, those that it can measure.
-bool is_measured_mixer(MixerKind kind);
 
 // Collective; each rank works on its own, all at once.
 void run_mixer(Group& world, const MixerOptions& options, const Repeats& repeats,

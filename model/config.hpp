@@ -15,13 +15,17 @@ namespace switchyard {
 // How a layer lets tokens learn of each other (docs/mixers.md). full: attention to all tokens
 // before; window: to the last `window` tokens; blocks: by a pattern of blocks; segment: to the
 // query's segment and a memory before it; hierarchical: to blocks that each query chooses, to
-// summaries of blocks. The others know a state of fixed size of them.
+// summaries of blocks; lsh: to tokens with a like hash; conv_attention: all, but
+// for some heads, which are convolutions. The others know a state of fixed size of
+// them.
 enum class MixerKind : std::uint8_t {
   full,
   window,
   blocks,
   segment,
   hierarchical,
+  lsh,
+  conv_attention,
   linear,
   retention,
   lightning,
@@ -30,9 +34,10 @@ enum class MixerKind : std::uint8_t {
   gated_delta,
   infini,
 };
-constexpr std::array<std::string_view, 12> choice_names(MixerKind) {
-  return {"full",      "window",    "blocks", "segment", "hierarchical", "linear",
-          "retention", "lightning", "ssd",    "delta",   "gated_delta",  "infini"};
+constexpr std::array<std::string_view, 14> choice_names(MixerKind) {
+  return {"full", "window",         "blocks",      "segment",   "hierarchical",
+          "lsh",  "conv_attention", "linear",      "retention", "lightning",
+          "ssd",  "delta",          "gated_delta", "infini"};
 }
 
 // What queries and keys of linear attention become: elu + 1, the second Taylor polynomial of the
@@ -73,6 +78,14 @@ constexpr std::array<std::string_view, 2> choice_names(FeedForwardKind) {
 enum class BlockSummary : std::uint8_t { none, mean, linear };
 constexpr std::array<std::string_view, 3> choice_names(BlockSummary) {
   return {"none", "mean", "linear"};
+}
+
+// How the window, the chosen blocks and the summaries of a layer of kind hierarchical come
+// together: under one softmax, or each under its own, weighed by gates
+// (model/mixers/branch_gates.hpp).
+enum class BranchCombination : std::uint8_t { one_softmax, gates };
+constexpr std::array<std::string_view, 2> choice_names(BranchCombination) {
+  return {"union", "gates"};
 }
 
 // What a segment's loss teaches the tokens of the memory before it: nothing (Transformer-XL: the
@@ -120,6 +133,13 @@ struct MixerConfig {
   // of each).
   std::int64_t selected = 0;
   BlockSummary summaries = BlockSummary::none;
+  BranchCombination combine = BranchCombination::one_softmax;
+  // Of kind conv_attention: heads that are convolutions, and their taps.
+  std::int64_t conv_heads = 0;
+  std::int64_t width = 9;
+  // Of kind lsh, with window: buckets of a round of hashing, and rounds.
+  std::int64_t buckets = 64;
+  std::int64_t rounds = 1;
   // Of kind segment, in tokens.
   std::int64_t length = 256;
   std::int64_t memory = 256;
@@ -140,13 +160,23 @@ struct MixerConfig {
   std::int64_t segment = 0;       // of infini: tokens that attend to each other
 
   bool is_attention() const {
-    return kind == MixerKind::full || kind == MixerKind::window || has_blocks();
+    return kind == MixerKind::full || kind == MixerKind::window ||
+           kind == MixerKind::conv_attention || has_blocks();
   }
-  // Whether attention looks by blocks of tokens.
+  // Of kind conv_attention: what the other heads do.
+  MixerConfig attention_part() const {
+    MixerConfig part = *this;
+    part.kind = MixerKind::full;
+    return part;
+  }
+  // Whether attention looks by blocks of tokens, or by classes.
   bool has_blocks() const {
     return kind == MixerKind::blocks || kind == MixerKind::segment ||
-           kind == MixerKind::hierarchical;
+           kind == MixerKind::hierarchical || kind == MixerKind::lsh;
   }
+  // Whether keys are the queries themselves, of length 1.
+  bool shares_keys() const { return kind == MixerKind::lsh; }
+  bool has_gates() const { return combine == BranchCombination::gates; }
   bool stops_gradient() const {
     return kind == MixerKind::segment && memory > 0 && gradient == SegmentGradient::stop;
   }
@@ -163,6 +193,13 @@ inline kernels::KeyPattern MixerConfig::key_pattern(std::int64_t layer) const {
   if (kind == MixerKind::segment) {
     kernels::KeyPattern keys(length + memory);
     keys.block = length;
+    return keys;
+  }
+  if (kind == MixerKind::lsh) {
+    kernels::KeyPattern keys;
+    keys.hash_rounds = rounds;
+    keys.num_buckets = buckets;
+    keys.class_window = window;
     return keys;
   }
   if (kind == MixerKind::hierarchical) {
@@ -289,6 +326,16 @@ struct ModelConfig {
   bool has_hierarchical() const {
     for (std::int64_t layer = 0; layer < num_layers; ++layer)
       if (mixer_of_layer(layer).kind == MixerKind::hierarchical) return true;
+    return false;
+  }
+  bool has_conv_heads() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).kind == MixerKind::conv_attention) return true;
+    return false;
+  }
+  bool has_classes() const {
+    for (std::int64_t layer = 0; layer < num_layers; ++layer)
+      if (mixer_of_layer(layer).kind == MixerKind::lsh) return true;
     return false;
   }
   kernels::KeyPattern key_pattern_of_layer(std::int64_t layer) const {

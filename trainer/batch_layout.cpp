@@ -36,8 +36,9 @@ ParallelConfig exact_parallel(const Config& config) {
   ParallelConfig parallel = config.parallel;
   parallel.context_split.exact = config.numerics.exact;
   parallel.context_split.documents = config.data.document_mask;
-  // Keys of distances go with all heads on every rank.
-  if (config.model.has_distance_keys() && parallel.context_split.ulysses == 0)
+  // Keys of distances go with all heads on every rank; heads that are convolutions are not shared.
+  if ((config.model.has_distance_keys() || config.model.has_conv_heads()) &&
+      parallel.context_split.ulysses == 0)
     parallel.context_split.ulysses = 1;
   return parallel;
 }
@@ -167,6 +168,10 @@ std::vector<ConfigMistake> layout_mistakes(const Config& config, std::int64_t nu
     return {{{"run.device", "model.mixer"},
              "convolutions in front of mixers are there on the CPU only; write run.device: cpu, or "
              "leave conv out"}};
+  if (config.run.device == RunDevice::cuda && config.model.has_conv_heads())
+    return {{{"run.device", "model.mixer"},
+             "heads that are convolutions (kind conv_attention) are there on the CPU only; write "
+             "run.device: cpu, or mixers of kind full or window"}};
   if (config.run.device == RunDevice::cuda && config.model.has_spans())
     return {{{"run.device", "model.mixer"},
              "windows with learned spans (ramp) are there on the CPU only; write run.device: cpu, "

@@ -24,12 +24,19 @@ struct InexactSum {
   std::string_view key, what, remedy;
 };
 
-std::array<InexactSum, 7> inexact_sums(const ModelConfig& model) {
+std::array<InexactSum, 9> inexact_sums(const ModelConfig& model) {
   return {{{model.has_convolution(), "model.mixer",
             "the gradient of a convolution's taps is summed over a rank's rows in fp32",
             "leave conv out"},
            {model.has_hierarchical(), "model.mixer",
             "hierarchical attention adds up what blocks gave to the rows that chose them on a rank",
+            "write mixers of another kind"},
+           {model.has_conv_heads(), "model.mixer",
+            "the gradients of heads that are convolutions (kind conv_attention) are summed over a "
+            "rank's rows in fp32",
+            "write mixers of another kind"},
+           {model.has_classes(), "model.mixer",
+            "attention of kind lsh adds up gradients of keys by class over a rank's rows",
             "write mixers of another kind"},
            {model.has_distance_keys(), "model.position.kind",
             "the gradient of position xl is summed over a rank's rows in fp32",

@@ -42,11 +42,7 @@ void expect_for_card(const AttentionShape& s, const KeyRanges& ranges) {
          "one set of ranges of rows: other patterns are for the CPU");
 }
 
-// Of what is read of queries; of what is written of them by place.
-std::int64_t num_query_rows(const AttentionShape& s, const KeyRanges& ranges) {
-  return ranges.rows_at_places > 0 ? ranges.rows_at_places : s.num_sequences * s.num_held_queries();
-}
-std::int64_t num_result_rows(const AttentionShape& s) {
+std::int64_t num_query_rows(const AttentionShape& s) {
   return s.num_sequences * s.num_held_queries();
 }
 
@@ -76,9 +72,6 @@ void check_ranges(const AttentionShape& s, const KeyRanges& ranges) {
   expect_vector(ranges.first, DType::i32, rows,
                 "first keys: i32 [sets * sequences * query_length]");
   expect_vector(ranges.end, DType::i32, rows, "end keys: i32 [sets * sequences * query_length]");
-  expect(ranges.rows_at_places == 0 || (s.num_sequences == 1 && !ranges.query_rows.empty() &&
-                                        s.held_queries.empty() && s.held_keys.empty()),
-         "places of rows of one whole sequence");
   if (!ranges.query_rows.empty())
     expect_vector(ranges.query_rows, DType::i32, s.query_length, "query rows: i32 [query_length]");
   if (!ranges.key_rows.empty())
@@ -106,10 +99,10 @@ void attention_forward(const AttentionShape& shape, const TensorView& q, const T
                        const Poll& poll) {
   check_shape(shape);
   expect(is_float(q.dtype), "q of type f32 or bf16");
-  check_queries(shape, num_query_rows(shape, ranges), q, q.dtype);
-  check_queries(shape, num_result_rows(shape), out, result_type(out, q.dtype, merge));
+  check_queries(shape, num_query_rows(shape), q, q.dtype);
+  check_queries(shape, num_query_rows(shape), out, result_type(out, q.dtype, merge));
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
-  check_row_values(shape, num_result_rows(shape), lse);
+  check_row_values(shape, num_query_rows(shape), lse);
   if (is_empty(shape) || shape.query_length == 0) return;
   check_ranges(shape, ranges);
   check_workspace(shape, q.dtype, *q.device, workspace);
@@ -144,23 +137,23 @@ void attention_backward(const AttentionShape& shape, const TensorView& q, const 
                         const Poll& poll) {
   check_shape(shape);
   expect(is_float(q.dtype), "q of type f32 or bf16");
-  const std::int64_t rows = num_query_rows(shape, ranges);
+  const std::int64_t rows = num_query_rows(shape);
   for (const TensorView* view : {&q, &dout}) check_queries(shape, rows, *view, q.dtype);
   for (const TensorView* view : {&k, &v}) check_keys(shape, *view, q.dtype);
   for (const TensorView* view : {&lse, &delta}) check_row_values(shape, rows, *view);
   expect(gradients.has_dq() || gradients.has_dkv(), "a gradient to be computed");
   if (gradients.has_dq())
-    check_queries(shape, num_result_rows(shape), gradients.dq,
+    check_queries(shape, num_query_rows(shape), gradients.dq,
                   result_type(gradients.dq, q.dtype, gradients.dq_merge));
   if (gradients.has_dbias())
-    expect_matrix(gradients.dbias, DType::f32, num_result_rows(shape),
+    expect_matrix(gradients.dbias, DType::f32, num_query_rows(shape),
                   shape.num_heads * shape.bias.num_parameters,
                   "dbias: f32 [sequences * queries held, heads * parameters]");
   expect(gradients.has_dbias() == (gradients.has_dq() && !shape.bias.values.empty()),
          "dbias beside dq where there is a bias");
   if (shape.num_distances > 0) {
     expect(gradients.has_dq() && gradients.has_dkv(), "all gradients beside keys of distances");
-    check_queries(shape, num_result_rows(shape), gradients.dp,
+    check_queries(shape, num_query_rows(shape), gradients.dp,
                   result_type(gradients.dp, q.dtype, gradients.dq_merge));
     expect_matrix(gradients.dr, DType::f32, shape.num_distances, k.cols(),
                   "dr: f32 [distances, kv heads * head_dim]");

@@ -129,36 +129,4 @@ void choose_blocks(const BlockQueries& asking, std::int64_t head_dim, const Tens
       [&] { plan::choose_blocks(asking, q, pooled_keys, chosen); });
 }
 
-void sort_choices(const TensorView& chosen, std::int64_t block, std::int64_t num_blocks,
-                  const ChoicePlaces& written) {
-  for (const TensorView* each :
-       {&written.query_rows, &written.first, &written.end, &written.places})
-    expect_vector(*each, DType::i32, chosen.numel(), "places: i32 [queries * choices]");
-  if (chosen.empty()) return;
-  dispatch(
-      *chosen.device, [&] { cpu::sort_choices(chosen, block, num_blocks, written); },
-      [&] { plan::sort_choices(chosen); });
-}
-
-void merge_choices(const TensorView& partial, const TensorView& partial_lse,
-                   const TensorView& places, const TensorView& out, const TensorView& lse) {
-  expect_matrix(partial, DType::f32, places.numel(), out.cols(), "results by place, f32");
-  expect_matrix(partial_lse, DType::f32, places.numel(), lse.cols(), "lse by place, f32");
-  expect(out.dtype == DType::f32 && lse.dtype == DType::f32 && out.rows() > 0 &&
-             places.numel() % out.rows() == 0,
-         "results of rows, f32");
-  dispatch(
-      *out.device, [&] { cpu::merge_choices(partial, partial_lse, places, out, lse); },
-      [&] { plan::merge_choices(partial, out); });
-}
-
-void add_choices(const TensorView& partial, const TensorView& places, const TensorView& rows) {
-  expect_matrix(partial, DType::f32, places.numel(), rows.cols(), "gradients by place, f32");
-  expect(rows.dtype == DType::f32 && rows.rows() > 0 && places.numel() % rows.rows() == 0,
-         "gradients of rows, f32");
-  dispatch(
-      *rows.device, [&] { cpu::add_choices(partial, places, rows); },
-      [&] { plan::merge_choices(partial, rows); });
-}
-
 }  // namespace switchyard::kernels

@@ -8,10 +8,7 @@
 // product with the mean of the keys, summed over the heads that share the kv head. The best are
 // chosen, of equals the earlier; nothing learns by the choice.
 //
-// Queries that chose the same block are brought together: with n queries of a sequence and t
-// choices, choice j of row i has one of n t places, sorted by block, then by row; attention over
-// them is one call for a kv head of a sequence (KeyRanges::query_rows), whose results are joined
-// row by row.
+// Attention over what was chosen: kernels/attention/chosen_attention.hpp.
 // Legend: S sequences, n queries and m keys of each, A heads, G kv heads, D head_dim, B block.
 #pragma once
 
@@ -61,22 +58,5 @@ BlockCounts count_blocks(const BlockQueries& asking, DocumentStarts document_sta
 // its t = pattern.chosen_blocks blocks, ascending; behind them -1 where there are fewer.
 void choose_blocks(const BlockQueries& asking, std::int64_t head_dim, const TensorView& q,
                    const TensorView& pooled_keys, const TensorView& chosen);
-
-// Of a kv head of one sequence: chosen i32 [n, t]. Written, each i32 [n t]: the row of a query at
-// each place, its range of keys, and the place of each choice. Places without a block are the last
-// and see nothing.
-struct ChoicePlaces {
-  TensorView query_rows, first, end;
-  TensorView places;
-};
-void sort_choices(const TensorView& chosen, std::int64_t block, std::int64_t num_blocks,
-                  const ChoicePlaces& written);
-
-// partial: f32 [n t, cols] with partial_lse f32 [n t, heads], by place: results over the chosen
-// blocks. out, lse, f32: those over other keys; they become those over all.
-void merge_choices(const TensorView& partial, const TensorView& partial_lse,
-                   const TensorView& places, const TensorView& out, const TensorView& lse);
-// rows: f32 [n, cols], added to: the sum of what each row's choices have, in their order.
-void add_choices(const TensorView& partial, const TensorView& places, const TensorView& rows);
 
 }  // namespace switchyard::kernels

@@ -34,7 +34,9 @@ std::vector<HeadShare> head_shares(const KeyPattern& pattern, std::int64_t num_h
 
 std::int64_t query_block(const KeyPattern& pattern, std::int64_t num_queries) {
   if (pattern.sees_residues()) return std::max<std::int64_t>(num_queries / pattern.stride, 1);
-  return pattern.block;
+  if (pattern.block > 0 || pattern.window == 0) return pattern.block;
+  constexpr std::int64_t least = 64;
+  return std::max(pattern.window / (2 * least) * least, least);
 }
 
 // Floyd's way to draw without repetition (Bentley and Floyd, "A sample of brilliance", 1987).

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <span>
@@ -45,6 +46,12 @@ struct KeyPattern {
   // that each query chooses, and so many summaries of each.
   std::int64_t chosen_blocks = 0;
   std::int64_t summaries = 0;
+  bool without_window = false;  // such blocks alone
+  // Or nothing but keys of the query's class (kernels/attention/hash_classes.hpp): by how many
+  // rounds of hashing, into how many buckets, and so many of the last of each.
+  std::int64_t hash_rounds = 0;
+  std::int64_t num_buckets = 0;
+  std::int64_t class_window = 0;
 
   // The window and the first tokens alone, in the order of positions.
   bool is_plain() const { return block == 0 && stride == 0; }
@@ -52,7 +59,8 @@ struct KeyPattern {
   bool has_halves() const { return stride > 0 && window > 0; }
   bool sees_residues() const { return stride > 0 && window == 0; }
   // Whether keys are not told by positions alone.
-  bool is_hierarchical() const { return chosen_blocks > 0 || summaries > 0; }
+  bool is_hierarchical() const { return chosen_blocks > 0 || summaries > 0 || has_classes(); }
+  bool has_classes() const { return hash_rounds > 0; }
   // Whether a query may see what is behind window and globals.
   bool reaches_far() const {
     return random_blocks > 0 || summary > 0 || stride > 0 || is_hierarchical();
@@ -62,6 +70,14 @@ struct KeyPattern {
     KeyPattern alone(window);
     alone.block = block;
     return alone;
+  }
+  // The parts of a hierarchical pattern that have a softmax of their own where branches are gated:
+  // summaries, chosen blocks, the window.
+  std::array<KeyPattern, 3> branches() const {
+    KeyPattern compressed = *this, selected = *this;
+    compressed.without_window = selected.without_window = true;
+    compressed.chosen_blocks = selected.summaries = 0;
+    return {compressed, selected, window_alone()};
   }
   // The numbers of the blocks in the document before the query's window.
   PositionRange whole_blocks(std::int64_t position, std::int64_t document_begin) const {
@@ -94,7 +110,8 @@ std::vector<HeadShare> head_shares(const KeyPattern& pattern, std::int64_t num_h
                                    std::int64_t first_head, std::int64_t all_heads);
 
 // Queries at so many places in a row see alike, and the next ones otherwise
-// (AttentionShape::query_block); 0: their ranges go on without a leap. num_queries: of a sequence.
+// (AttentionShape::query_block), or, of a window, half as many as it shows: of more, most scores
+// would be masked. 0: their ranges go on without a leap. num_queries: of a sequence.
 std::int64_t query_block(const KeyPattern& pattern, std::int64_t num_queries);
 
 // The random blocks of the queries in block number `block`, ascending: a function of the pattern

@@ -36,9 +36,6 @@ struct KeyRanges {
   bool ascends = true;  // false: ranges may also go back
   TensorView query_rows = {};
   TensorView key_rows = {};
-  // The rows of a sequence where places are no order of them, but a row may be at several or at
-  // none: out, lse (of forward) and dq then are by place. Of one sequence alone. 0: an order.
-  std::int64_t rows_at_places = 0;
 };
 
 // By sequence: ascending positions above 0 at which a document begins. Empty: attention does not

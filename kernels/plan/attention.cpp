@@ -106,12 +106,13 @@ void choose_blocks(const BlockQueries& asking, const TensorView& q, const Tensor
          bytes_of({&q, &pooled_keys, &chosen}));
 }
 
-void sort_choices(const TensorView& chosen) {
-  record(chosen, 0, 5 * bytes_of({&chosen}));
+void hash_keys(const TensorView& keys, const TensorView& directions, const TensorView& buckets) {
+  record(keys, 2.0 * numel(keys) * static_cast<double>(directions.rows()),
+         bytes_of({&keys, &directions, &buckets}));
 }
 
-void merge_choices(const TensorView& partial, const TensorView& rows) {
-  record(rows, numel(partial) * 2, bytes_of({&partial, &rows, &rows}));
+void sort_classes(const TensorView& query_rows, const TensorView& key_rows) {
+  record(key_rows, 0, 3 * bytes_of({&query_rows}) + 2 * bytes_of({&key_rows}));
 }
 
 void attention_sink_forward(const TensorView& out, const TensorView& lse) {

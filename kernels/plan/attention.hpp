@@ -22,8 +22,8 @@ void block_mean(const TensorView& rows, const TensorView& pooled);
 void block_sums(const TensorView& rows, const TensorView& weights, const TensorView& sums);
 void choose_blocks(const BlockQueries& asking, const TensorView& q, const TensorView& pooled_keys,
                    const TensorView& chosen);
-void sort_choices(const TensorView& chosen);
-void merge_choices(const TensorView& partial, const TensorView& rows);
+void hash_keys(const TensorView& keys, const TensorView& directions, const TensorView& buckets);
+void sort_classes(const TensorView& query_rows, const TensorView& key_rows);
 void attention_sink_forward(const TensorView& out, const TensorView& lse);
 void attention_sink_backward(const TensorView& lse, const TensorView& delta);
 

@@ -113,6 +113,26 @@ void gated_norm_backward(const TensorView& x, const TensorView& z) {
   record(x, 10 * numel(x) + (exp_flops + 10) * numel(z), 3 * bytes(x) + 2 * bytes(z));
 }
 
+void gated_sum(const TensorView& branches, const TensorView& gates, const TensorView& out) {
+  record(out, 2 * numel(branches), bytes(branches) + bytes(gates) + bytes(out));
+}
+
+void span_convolution_forward(std::int64_t width, const TensorView& x, const TensorView& logits,
+                              const TensorView& y) {
+  record(y, 2 * static_cast<double>(width) * numel(y) + (exp_flops + 2) * numel(logits),
+         bytes(x) + bytes(logits) + bytes(y));
+}
+
+void span_convolution_backward(std::int64_t width, const TensorView& x, const TensorView& logits,
+                               const TensorView& dy) {
+  record(dy, 4 * static_cast<double>(width) * numel(dy) + (exp_flops + 6) * numel(logits),
+         bytes(x) + 2 * bytes(logits) + bytes(dy) + 4 * numel(x));
+}
+
+void multiply_elements(const TensorView& a) {
+  record(a, numel(a), 3 * bytes(a));
+}
+
 // A logarithm counts as an exponential.
 void memory_gate_forward(const TensorView& memory) {
   record(memory, 3 * numel(memory), 3 * bytes(memory));

@@ -34,6 +34,12 @@ void random_features_backward(const TensorView& x, const TensorView& directions,
                               const TensorView& dy);
 void gated_norm_forward(const TensorView& x, const TensorView& z);
 void gated_norm_backward(const TensorView& x, const TensorView& z);
+void gated_sum(const TensorView& branches, const TensorView& gates, const TensorView& out);
+void span_convolution_forward(std::int64_t width, const TensorView& x, const TensorView& logits,
+                              const TensorView& y);
+void span_convolution_backward(std::int64_t width, const TensorView& x, const TensorView& logits,
+                               const TensorView& dy);
+void multiply_elements(const TensorView& a);
 void memory_gate_forward(const TensorView& memory);
 void memory_gate_backward(const TensorView& memory);
 void decay_gates_forward(const TensorView& gates);

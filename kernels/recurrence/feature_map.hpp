@@ -4,6 +4,7 @@
 //   elu_plus_one  x + 1 for x > 0, else e^x (Katharopoulos et al. 2020)
 //   silu_unit     a / sqrt(sum a^2 + 1e-6) over each head, with a = silu(x) (DeltaNet, Yang et al.
 //   2024)
+//   unit          x / sqrt(sum x^2 + 1e-6) over each head
 //   taylor        1, a_i, a_i^2 / sqrt(2), a_i a_j for i < j, with a = x / width^{1/4}: the product
 //   of two heads is 1 + s + s^2 / 2, s = x . y / sqrt(width), as of all products a_i a_j / sqrt(2)
 //   (Based: Arora et al. 2024)
@@ -17,7 +18,7 @@
 
 namespace switchyard::kernels {
 
-enum class FeatureMap : std::uint8_t { identity, silu, elu_plus_one, silu_unit, taylor };
+enum class FeatureMap : std::uint8_t { identity, silu, elu_plus_one, silu_unit, unit, taylor };
 
 // Features of a head.
 constexpr std::int64_t feature_width(FeatureMap map, std::int64_t width) {

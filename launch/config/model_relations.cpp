@@ -50,6 +50,11 @@ std::string idle_in_pattern(const MixerConfig& mixer) {
         "summaries = {} counts only with kind hierarchical, not with {}; leave it "
         "out or change the kind",
         name_of(mixer.summaries), name_of(mixer.kind));
+  if (!is_hierarchical && mixer.combine != defaults.combine)
+    return fmt::format(
+        "combine = {} counts only with kind hierarchical, not with {}; leave it out or change the "
+        "kind",
+        name_of(mixer.combine), name_of(mixer.kind));
   const bool has_segments = mixer.kind == MixerKind::segment;
   if (!has_segments && mixer.gradient != defaults.gradient)
     return fmt::format(
@@ -76,7 +81,13 @@ std::string idle_in_pattern(const MixerConfig& mixer) {
         {"memory", mixer.memory, defaults.memory, has_segments, "kind segment"},
         {"compressed", mixer.compressed, defaults.compressed, has_segments, "kind segment"},
         {"ratio", mixer.ratio, defaults.ratio, mixer.compressed > 0, "a number of compressed rows"},
-        {"selected", mixer.selected, defaults.selected, is_hierarchical, "kind hierarchical"}})
+        {"selected", mixer.selected, defaults.selected, is_hierarchical, "kind hierarchical"},
+        {"buckets", mixer.buckets, defaults.buckets, mixer.kind == MixerKind::lsh, "kind lsh"},
+        {"conv_heads", mixer.conv_heads, defaults.conv_heads,
+         mixer.kind == MixerKind::conv_attention, "kind conv_attention"},
+        {"width", mixer.width, defaults.width, mixer.kind == MixerKind::conv_attention,
+         "kind conv_attention"},
+        {"rounds", mixer.rounds, defaults.rounds, mixer.kind == MixerKind::lsh, "kind lsh"}})
     if (value != idle && !counts)
       return fmt::format("{} = {} counts only with {}; leave it out", name, value, where);
   return {};
@@ -88,8 +99,8 @@ std::string idle_value(const MixerConfig& mixer) {
     return fmt::format("{} counts only with {}, not with {}; leave it out or change the kind",
                        value, kinds, name_of(mixer.kind));
   };
-  if (mixer.kind != MixerKind::window && mixer.window != 0)
-    return counts_with(fmt::format("window = {}", mixer.window), "kind window");
+  if (mixer.kind != MixerKind::window && mixer.kind != MixerKind::lsh && mixer.window != 0)
+    return counts_with(fmt::format("window = {}", mixer.window), "kind window or lsh");
   if (mixer.kind != MixerKind::window && mixer.globals != 0)
     return counts_with(fmt::format("globals = {}", mixer.globals), "kind window");
   if (mixer.kind != MixerKind::window && mixer.ramp != 0)
@@ -141,13 +152,48 @@ std::string idle_value(const MixerConfig& mixer) {
   return {};
 }
 
+std::string wrong_hierarchy(const MixerConfig& mixer) {
+  const bool has_summaries = mixer.summaries != BlockSummary::none;
+  if (mixer.selected == 0 && !has_summaries)
+    return "kind hierarchical needs selected blocks or summaries; set one of them, or write kind "
+           "window";
+  if (!mixer.has_gates()) return {};
+  if (mixer.selected == 0 || !has_summaries)
+    return "gates weigh three branches: the window, selected blocks and summaries; set selected "
+           "and summaries, or write combine: union";
+  for (const auto& [name, value] : {std::pair{"sinks", mixer.sinks}, {"slots", mixer.slots}})
+    if (value != 0)
+      return fmt::format(
+          "{} = {} take a share of one softmax, and with gates there are three; leave it out, or "
+          "write combine: union",
+          name, value);
+  return {};
+}
+
+// Of attention within classes, whose keys are its queries.
+std::string wrong_classes(const MixerConfig& mixer, const ModelConfig& model) {
+  if (mixer.window == 0) return "kind lsh needs a window of at least 1 token";
+  if (mixer.buckets % 2 != 0)
+    return fmt::format("buckets = {} is odd, and each direction makes two; write {}", mixer.buckets,
+                       mixer.buckets + 1);
+  if (model.num_kv_heads != model.num_heads)
+    return fmt::format(
+        "queries of kind lsh are keys, too, so each head has its own, and num_kv_heads = {}; write "
+        "num_kv_heads: {}",
+        model.num_kv_heads, model.num_heads);
+  for (const auto& [name, value] : {std::pair{"sinks", mixer.sinks}, {"slots", mixer.slots}})
+    if (value != 0)
+      return fmt::format("{} = {} do not go with kind lsh; leave it out", name, value);
+  if (model.qk_norm != QkNorm::none || model.clip_qkv > 0)
+    return "keys of kind lsh have length 1: model.qk_norm and model.clip_qkv do not go with it; "
+           "leave them out";
+  return {};
+}
+
 // Of a pattern of blocks.
 std::string wrong_blocks(const MixerConfig& mixer, const ModelConfig& model) {
-  if (mixer.kind == MixerKind::hierarchical)
-    return mixer.selected == 0 && mixer.summaries == BlockSummary::none
-               ? "kind hierarchical needs selected blocks or summaries; set one of them, or write "
-                 "kind window"
-               : "";
+  if (mixer.kind == MixerKind::hierarchical) return wrong_hierarchy(mixer);
+  if (mixer.kind == MixerKind::lsh) return wrong_classes(mixer, model);
   if (mixer.kind != MixerKind::blocks) return {};
   const bool is_fixed = mixer.pattern == BlockPattern::fixed;
   if (is_fixed && mixer.summary > mixer.stride)
@@ -209,6 +255,17 @@ std::string wrong_sizes(const MixerConfig& mixer, const ModelConfig& model) {
   return {};
 }
 
+// Heads that are convolutions, and those that are left.
+std::string wrong_conv_heads(const MixerConfig& mixer, const ModelConfig& model) {
+  const std::int64_t group = model.num_heads / model.num_kv_heads;
+  if (mixer.conv_heads > 0 && mixer.conv_heads < model.num_heads && mixer.conv_heads % group == 0)
+    return {};
+  return fmt::format(
+      "conv_heads = {} of {} heads, {} for each kv head: some must be attention, and heads of a kv "
+      "head are of one kind; make it a multiple of {} below {}",
+      mixer.conv_heads, model.num_heads, group, group, model.num_heads);
+}
+
 void check_mixers(RelationChecker& checker, const ModelConfig& model) {
   if (!checker.knows({"model.mixer"})) return;
   const bool knows_heads =
@@ -224,7 +281,13 @@ void check_mixers(RelationChecker& checker, const ModelConfig& model) {
                     fmt::format("{}kind window needs a window of at least 1 token", entry));
     if (const std::string idle = idle_value(mixer); !idle.empty())
       checker.blame({"model.mixer"}, entry + idle);
-    else if (mixer.has_blocks() && checker.knows({"model.num_kv_heads", "model.position.kind"})) {
+    else if (mixer.kind == MixerKind::conv_attention && knows_heads &&
+             checker.knows({"model.num_kv_heads"})) {
+      if (const std::string wrong = wrong_conv_heads(mixer, model); !wrong.empty())
+        checker.blame({"model.mixer", "model.num_heads", "model.num_kv_heads"}, entry + wrong);
+    } else if (mixer.has_blocks() &&
+               checker.knows({"model.num_heads", "model.num_kv_heads", "model.position.kind",
+                              "model.qk_norm", "model.clip_qkv"})) {
       if (const std::string wrong = wrong_blocks(mixer, model); !wrong.empty())
         checker.blame({"model.mixer", "model.num_kv_heads"}, entry + wrong);
       if (const std::string wrong = wrong_memory(mixer, model); !wrong.empty())
@@ -311,6 +374,12 @@ void check_positions(RelationChecker& checker, const ModelConfig& model) {
                     "a block has none; write mixers of another kind, or another "
                     "model.position",
                     name_of(model.position.kind)));
+  if (checker.knows({"model.mixer"}) && model.scores_distances() && model.has_classes())
+    checker.blame({"model.position.kind", "model.mixer"},
+                  fmt::format("kind lsh sorts tokens by their hash, and model.position {} goes by "
+                              "their distance; write mixers of another kind, or another "
+                              "model.position",
+                              name_of(model.position.kind)));
   const bool has_sines =
       model.position.kind == PositionKind::sinusoidal || model.has_distance_keys();
   if (checker.knows({"model.hidden"}) && has_sines && model.hidden % 2 != 0)

@@ -25,7 +25,8 @@ std::span<const Key> mixer_keys() {
        .field = mixer_field<&C::window>(),
        .unit = "tokens",
        .range = from(0, most_tokens),
-       .description = "Tokens that a token of a window layer attends to, itself included."},
+       .description = "Tokens that a token of a window layer attends to, itself included; of `lsh` "
+                      "the last so many of its bucket."},
       {.section = "model",
        .name = "globals",
        .field = mixer_field<&C::globals>(),
@@ -87,6 +88,36 @@ std::span<const Key> mixer_keys() {
        .field = mixer_field<&C::summaries>(),
        .description = "Of `hierarchical`: what each token sees of every block before the window: "
                       "nothing, the mean of its keys and values, or `summary` learned sums."},
+      {.section = "model",
+       .name = "combine",
+       .field = mixer_field<&C::combine>(),
+       .description =
+           "Of `hierarchical`: the window, chosen blocks and summaries under one softmax, "
+           "or under one each, weighed by gates that each token makes (NSA)."},
+      {.section = "model",
+       .name = "buckets",
+       .field = mixer_field<&C::buckets>(),
+       .unit = "buckets",
+       .range = from(2, 65'536),
+       .description = "Of `lsh`: what keys are hashed into; an even number."},
+      {.section = "model",
+       .name = "rounds",
+       .field = mixer_field<&C::rounds>(),
+       .unit = "rounds",
+       .range = from(1, 64),
+       .description = "Of `lsh`: rounds of hashing; a key counts as often as rounds show it."},
+      {.section = "model",
+       .name = "conv_heads",
+       .field = mixer_field<&C::conv_heads>(),
+       .unit = "heads",
+       .range = from(0, 10'000),
+       .description = "Of `conv_attention`: heads that are convolutions in place of attention."},
+      {.section = "model",
+       .name = "width",
+       .field = mixer_field<&C::width>(),
+       .unit = "taps",
+       .range = from(1, 256),
+       .description = "Of `conv_attention`: taps of those convolutions."},
       {.section = "model",
        .name = "length",
        .field = mixer_field<&C::length>(),
@@ -224,7 +255,9 @@ void add_mixer(std::vector<Key>& keys) {
            "(`window`) and the first `globals` of the document, or to blocks of them by a "
            "`pattern` (`blocks`), or to a segment and the memory before it (`segment`), or to "
            "blocks that "
-           "each token chooses and to summaries (`hierarchical`), with "
+           "each token chooses and to summaries (`hierarchical`), or to tokens whose keys have "
+           "the same hash (`lsh`), or with some heads that are convolutions (`conv_attention`), "
+           "with "
            "`sinks`, learned logits of each head that take a share of "
            "the softmax; or a recurrence with a state of fixed size: linear attention "
            "(`linear`), `retention`, `lightning`, Mamba-2 (`ssd`), DeltaNet (`delta`), "

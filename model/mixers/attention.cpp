@@ -6,8 +6,11 @@
 #include <utility>
 
 #include "kernels/attention/attention_sink.hpp"
+#include "kernels/host_copy.hpp"
+#include "kernels/recurrence/feature_map.hpp"
 #include "kernels/rows/clip.hpp"
 #include "kernels/rows/elementwise.hpp"
+#include "model/mixers/random_directions.hpp"
 #include "model/parameter_spec.hpp"
 #include "model/rope_spec.hpp"
 #include "tensor/error.hpp"
@@ -16,8 +19,16 @@ namespace switchyard {
 
 namespace {
 
-std::int64_t qkv_cols(const ModelConfig& model) {
-  return model.query_cols() + 2 * model.key_cols();
+// Drawn from the number of the layer alone.
+Tensor make_directions(Device& device, const ModelConfig& model, const MixerConfig& attention,
+                       std::int64_t layer) {
+  if (!attention.shares_keys()) return {};
+  const std::int64_t num = attention.rounds * attention.buckets / 2;
+  const std::vector<float> values = random_directions(
+      num, model.effective_head_dim(), random_key(0, "hash of attention " + std::to_string(layer)));
+  Tensor directions(device, Purpose::parameter, DType::f32, {num, model.effective_head_dim()});
+  kernels::copy_from_host<float>(values, directions);
+  return directions;
 }
 
 // Of each head: 2^{-8 h / A} for h = 1 ... A if A is a power of two; else those of the power below,
@@ -37,13 +48,12 @@ std::vector<float> alibi_slopes(const ModelConfig& model) {
   return slopes;
 }
 
-// Of what a head learns by distance.
+}  // namespace
+
 std::int64_t num_bias_parameters(const ModelConfig& model, const MixerConfig& attention) {
   if (attention.ramp > 0) return 1;
   return model.position.kind == PositionKind::relative ? model.position.buckets : 0;
 }
-
-}  // namespace
 
 AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& attention,
                                std::int64_t num_sequences) {
@@ -51,12 +61,16 @@ AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& atte
           .num_heads = model.num_heads,
           .num_kv_heads = model.num_kv_heads,
           .head_dim = model.effective_head_dim(),
-          .scale = attention_scale(model),
+          .scale = attention.shares_keys() ? 1.0f : attention_scale(model),
           .slopes = alibi_slopes(model),
           .bias_parameters = attention.ramp > 0 ? AdaptiveSpan::parameters(attention)
                                                 : RelativeBias::buckets(model),
           .num_bias_parameters = num_bias_parameters(model, attention),
           .num_distances = model.has_distance_keys() ? model.sequence_length : 0};
+}
+
+std::int64_t projected_cols(const ModelConfig& model, bool shares_keys) {
+  return model.query_cols() + (shares_keys ? 1 : 2) * model.key_cols();
 }
 
 namespace {
@@ -83,6 +97,10 @@ std::vector<kernels::KeyPattern> attention_patterns(const ModelConfig& model) {
     const MixerConfig& mixer = model.mixer_of_layer(layer);
     if (!mixer.is_attention()) continue;
     const kernels::KeyPattern pattern = mixer.key_pattern(layer);
+    if (mixer.has_gates()) {
+      for (const kernels::KeyPattern& branch : pattern.branches()) add(branch);
+      continue;
+    }
     add(pattern);
     if (!mixer.stops_gradient()) continue;
     add(own_segment(mixer));
@@ -102,6 +120,8 @@ std::string kind_of(const MixerConfig& attention) {
   std::string kind = "attention";
   if (attention.conv > 0) kind += "_conv" + std::to_string(attention.conv);
   if (attention.ramp > 0) kind += "_span" + std::to_string(attention.window);
+  if (attention.shares_keys()) kind += "_classes";
+  if (attention.has_gates()) kind += "_gates";
   if (attention.selected > 0) kind += "_selected" + std::to_string(attention.selected);
   if (attention.stops_gradient()) kind += "_segments";
   if (attention.compressed > 0)
@@ -120,46 +140,6 @@ std::optional<RowBias> make_bias(ParameterStore& store, bool wanted, const std::
 
 }  // namespace
 
-void AttentionMixer::Saved::for_each_tensor(const RecordVisitor& visit) {
-  visit_tensor(visit, "out", out);
-  visit_tensor(visit, "lse", lse);
-  if (!halo.empty()) visit_tensor(visit, "halo", halo);
-  if (!chosen.empty()) visit_tensor(visit, "chosen", chosen);
-}
-
-void AttentionMixer::Derived::for_each_tensor(const RecordVisitor& visit) {
-  if (!projected.empty()) visit_tensor(visit, "projected", projected);
-  visit_tensor(visit, "qkv", qkv);
-  norm.for_each_tensor(visit);
-  if (!inside.empty()) visit_tensor(visit, "inside", inside);
-}
-
-AttentionMixer::Scratch::Scratch(Device& device, const Mesh& mesh, const ModelConfig& model,
-                                 const MixerConfig& mixer, DType compute,
-                                 std::int64_t num_sequences, const SequenceSplit& split)
-    : attention(device, mesh, attention_sizes(model, mixer, num_sequences), compute, split,
-                attention_patterns(model)) {
-  const std::int64_t num_tokens = num_sequences * split.num_local(mesh.index(Axis::context));
-  dqkv = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
-  dout = Tensor(device, Purpose::workspace, compute, {num_tokens, model.query_cols()});
-  if (const std::int64_t parameters = num_bias_parameters(model, mixer); parameters > 0) {
-    d_bias =
-        Tensor(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads * parameters});
-    bias_ones = RowBias::make_ones(device, num_tokens, DType::f32);
-  }
-  if (mixer.stops_gradient())
-    dq_of_memory = Tensor(device, Purpose::workspace, compute, {num_tokens, model.query_cols()});
-  if (model.qkv_bias || model.output_bias) ones = RowBias::make_ones(device, num_tokens, compute);
-  if (mixer.conv > 0)
-    conv.emplace(device, mesh, compute, num_sequences, split, qkv_cols(model), mixer.conv);
-}
-
-void AttentionMixer::Scratch::set_documents(kernels::DocumentStarts document_starts) {
-  attention.begin(document_starts);
-  if (compressed) compressed->set_documents(document_starts);
-  if (conv) conv->document_starts.assign(document_starts.begin(), document_starts.end());
-}
-
 AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
                                const ModelConfig& model, const MixerConfig& attention,
                                DType compute, std::int64_t layer)
@@ -174,24 +154,30 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
       conv_width_(attention.conv),
       kind_(kind_of(attention)),
       compute_(compute),
-      qkv_(store.add(weight_spec(prefix + ".qkv.weight", {qkv_cols(model), model.hidden},
+      qkv_(store.add(weight_spec(prefix + ".qkv.weight",
+                                 {projected_cols(model, attention.shares_keys()), model.hidden},
                                  shape_keys, model.initial_std))),
       output_(store.add(weight_spec(prefix + ".output.weight", {model.hidden, model.query_cols()},
                                     shape_keys, residual_std(model)))),
       sinks_(attention.sinks == 0
                  ? nullptr
                  : &store.add(sink_spec(prefix + ".sinks", model.num_heads, attention.sinks))),
-      qkv_bias_(make_bias(store, model.qkv_bias, prefix + ".qkv.bias", qkv_cols(model), compute)),
+      qkv_bias_(make_bias(store, model.qkv_bias, prefix + ".qkv.bias",
+                          projected_cols(model, attention.shares_keys()), compute)),
       output_bias_(
           make_bias(store, model.output_bias, prefix + ".output.bias", model.hidden, compute)),
-      packed_qkv_(store.device(), qkv_cols(model), model.hidden, compute),
+      directions_(make_directions(store.device(), model, attention, layer)),
+      packed_qkv_(store.device(), projected_cols(model, attention.shares_keys()), model.hidden,
+                  compute),
       packed_output_(store.device(), model.hidden, model.query_cols(), compute) {
   expect(model.num_kv_heads > 0 && model.num_heads % model.num_kv_heads == 0,
          "a num_heads that is a multiple of num_kv_heads");
   expect(model.effective_head_dim() > 0 &&
              (!model.turns_positions() || model.effective_head_dim() % 2 == 0),
          "an even head_dim, as rotary positions turn pairs");
-  if (conv_width_ > 0) conv_.emplace(store, prefix, qkv_cols(model), conv_width_, false);
+  if (conv_width_ > 0)
+    conv_.emplace(store, prefix, projected_cols(model, attention.shares_keys()), conv_width_,
+                  false);
   if (model.qk_norm != QkNorm::none) norm_.emplace(store, prefix, model);
   if (attention.ramp > 0)
     span_.emplace(store, prefix, model, attention);
@@ -200,47 +186,8 @@ AttentionMixer::AttentionMixer(ParameterStore& store, const std::string& prefix,
   if (model.has_distance_keys()) distances_.emplace(store, prefix, model, compute);
   if (attention.summaries == BlockSummary::linear) summaries_.emplace(store, prefix, attention);
   if (attention.compressed > 0) compressed_.emplace(store, prefix, model, attention, compute);
+  if (attention.has_gates()) gates_.emplace(store, prefix, model, compute);
   if (attention.slots > 0) slots_.emplace(store, prefix, model, attention.slots, compute);
-}
-
-std::unique_ptr<MixerRecord> AttentionMixer::make_saved(std::int64_t num_tokens,
-                                                        std::int64_t num_sequences) const {
-  auto saved = std::make_unique<Saved>();
-  if (conv_width_ > 1) saved->halo = conv_->make_halo(compute_, num_sequences);
-  saved->out = Tensor(device_, Purpose::activation, compute_, {num_tokens, model_.query_cols()});
-  saved->lse = Tensor(device_, Purpose::activation, DType::f32, {num_tokens, model_.num_heads});
-  if (pattern_.chosen_blocks > 0)
-    saved->chosen = Tensor(device_, Purpose::activation, DType::i32,
-                           {num_tokens, model_.num_kv_heads * pattern_.chosen_blocks});
-  return saved;
-}
-
-std::unique_ptr<MixerRecord> AttentionMixer::make_derived(std::int64_t num_tokens,
-                                                          std::int64_t /*num_sequences*/) const {
-  auto derived = std::make_unique<Derived>();
-  if (conv_)
-    derived->projected =
-        Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
-  derived->qkv = Tensor(device_, Purpose::activation, compute_, {num_tokens, qkv_cols(model_)});
-  if (norm_) derived->norm = norm_->make_derived(num_tokens, compute_, Purpose::activation);
-  if (model_.clip_qkv > 0)
-    derived->inside = Tensor(device_, Purpose::activation, DType::u8, derived->qkv->shape);
-  return derived;
-}
-
-std::unique_ptr<MixerScratch> AttentionMixer::make_scratch(std::int64_t num_sequences,
-                                                           const SequenceSplit& split) const {
-  auto scratch =
-      std::make_unique<Scratch>(device_, mesh_, model_, config_, compute_, num_sequences, split);
-  if (slots_) scratch->slots = slots_->make_scratch(scratch->dqkv->rows(), true);
-  if (distances_) scratch->distances = distances_->make_scratch(scratch->dqkv->rows(), true);
-  if (compressed_) scratch->compressed = compressed_->make_scratch(num_sequences, split.length());
-  if (norm_) {
-    scratch->d_normed = Tensor(device_, Purpose::workspace, compute_,
-                               {scratch->dqkv->rows(), model_.query_cols() + model_.key_cols()});
-    scratch->norm_workspace = norm_->make_workspace();
-  }
-  return scratch;
 }
 
 void AttentionMixer::pack_weights() {
@@ -253,13 +200,18 @@ void AttentionMixer::pack_weights() {
   if (slots_) slots_->pack_weights();
   if (compressed_) compressed_->pack_weights();
   if (distances_) distances_->pack_weights();
+  if (gates_) gates_->pack_weights();
 }
 
 AttentionMixer::Heads AttentionMixer::heads_of(const TensorView& qkv) const {
   const std::int64_t k_begin = model_.query_cols();
   const std::int64_t v_begin = k_begin + model_.key_cols();
+  const std::int64_t end = v_begin + model_.key_cols();
+  if (config_.shares_keys())
+    return {qkv.slice_cols(0, k_begin), qkv.slice_cols(v_begin, end),
+            qkv.slice_cols(k_begin, v_begin), qkv.slice_cols(0, k_begin)};
   return {qkv.slice_cols(0, k_begin), qkv.slice_cols(k_begin, v_begin),
-          qkv.slice_cols(v_begin, qkv_cols(model_)), qkv.slice_cols(0, v_begin)};
+          qkv.slice_cols(v_begin, end), qkv.slice_cols(0, v_begin)};
 }
 
 void AttentionMixer::turn(const TensorView& rotated, kernels::Rotation rotation,
@@ -280,6 +232,7 @@ AttentionInputs AttentionMixer::inputs_of(const Heads& heads, const Saved& saved
   if (!saved.chosen.empty()) inputs.chosen = saved.chosen;
   if (distances_) distances_->put_queries(inputs, scratch.distances);
   if (summaries_) summaries_->put_weights(inputs);
+  if (!directions_.empty()) inputs.directions = directions_;
   return inputs;
 }
 
@@ -294,6 +247,9 @@ void AttentionMixer::norm_and_turn(const TensorView& qkv, QueryKeyNorm::Derived&
   if (norm_) norm_->forward(rotated, norm);
   if (model_.clip_qkv > 0) kernels::clip_forward(qkv, static_cast<float>(model_.clip_qkv), inside);
   turn(rotated, kernels::Rotation::forward, context);
+  if (config_.shares_keys())
+    kernels::feature_map_forward(kernels::FeatureMap::unit, heads_of(qkv).q,
+                                 model_.effective_head_dim(), heads_of(qkv).k);
 }
 
 void AttentionMixer::project_output(const TensorView& out, const TensorView& y) const {
@@ -308,10 +264,28 @@ void AttentionMixer::forward(const TensorView& x, const TensorView& y, MixerReco
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
   project(x, projected_in(derived));
-  if (conv_) conv_->forward(derived.projected, derived.qkv, saved.halo, *scratch.conv);
+  if (conv_)
+    conv_->forward(derived.projected, projected_part(derived.qkv), saved.halo, *scratch.conv);
+  else if (config_.shares_keys())
+    kernels::copy(derived.projected, projected_part(derived.qkv));
   norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
-  scratch.attention.forward(pattern_, sinks(), inputs_of(heads, saved, scratch), saved.out,
-                            saved.lse, [&context] { context.poll(); });
+  const auto attend = [&](const kernels::KeyPattern& pattern, const TensorView& out,
+                          const TensorView& lse) {
+    scratch.attention.forward(pattern, sinks(), inputs_of(heads, saved, scratch), out, lse,
+                              [&context] { context.poll(); });
+  };
+  if (gates_) {
+    gates_->forward(x, derived.gates);
+    const auto branches = pattern_.branches();
+    for (std::size_t c = 0; c < branches.size(); ++c) {
+      const auto number = static_cast<std::int64_t>(c);
+      attend(branches[c], BranchGates::branch(saved.branches, number),
+             BranchGates::branch(saved.lse, number));
+    }
+    gates_->combine(saved.branches, derived.gates, saved.out);
+  } else {
+    attend(pattern_, saved.out, saved.lse);
+  }
   if (slots_) slots_->forward(heads.q, saved.out, saved.lse, scratch.slots, context);
   if (compressed_)
     compressed_->forward(x, packed_qkv_, {heads.q, heads.k, heads.v, saved.out, saved.lse},
@@ -327,15 +301,19 @@ void AttentionMixer::rebuild(const TensorView& x, const TensorView& y,
   auto& derived = dynamic_cast<Derived&>(derived_record);
   project(x, projected_in(derived));
   if (conv_)
-    conv_->rebuild(derived.projected, derived.qkv, saved.halo,
+    conv_->rebuild(derived.projected, projected_part(derived.qkv), saved.halo,
                    *dynamic_cast<Scratch&>(context.scratch).conv);
+  else if (config_.shares_keys())
+    kernels::copy(derived.projected, projected_part(derived.qkv));
   norm_and_turn(derived.qkv, derived.norm, derived.inside, context);
+  if (gates_) gates_->forward(x, derived.gates);
   context.poll();
   project_output(saved.out, y);
 }
 
 void AttentionMixer::backward_of_attention(const kernels::KeyPattern& pattern, bool with_sinks,
-                                           const Saved& saved, const Derived& derived,
+                                           const Attended& attended, const Saved& saved,
+                                           const Derived& derived,
                                            const LayerContext& context) const {
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const Heads heads = heads_of(derived.qkv);
@@ -344,7 +322,9 @@ void AttentionMixer::backward_of_attention(const kernels::KeyPattern& pattern, b
   with_sinks = with_sinks && sinks_ != nullptr;
   if (distances_) kernels::fill_zero(scratch.distances.d_keys);
   AttentionRowGradients gradients{turned.slice_cols(0, keys_begin),
-                                  turned.slice_cols(keys_begin, turned.cols()),
+                                  config_.shares_keys()
+                                      ? heads_of(scratch.dqkv).k
+                                      : turned.slice_cols(keys_begin, turned.cols()),
                                   heads_of(scratch.dqkv).v};
   if (!scratch.d_bias.empty()) gradients.bias = scratch.d_bias;
   if (distances_) {
@@ -354,8 +334,8 @@ void AttentionMixer::backward_of_attention(const kernels::KeyPattern& pattern, b
   if (summaries_) summaries_->put_gradients(gradients);
   scratch.attention.backward(pattern, with_sinks ? sinks() : TensorView{},
                              with_sinks ? sinks_->gradient_sum() : TensorView{},
-                             inputs_of(heads, saved, scratch), saved.out, saved.lse, scratch.dout,
-                             gradients, [&context] { context.poll(); });
+                             inputs_of(heads, saved, scratch), attended.out, attended.lse,
+                             attended.dout, gradients, [&context] { context.poll(); });
   if (distances_)
     distances_->backward(turned.slice_cols(0, keys_begin), scratch.distances, context.pass);
   if (summaries_) summaries_->report_ready(context.pass);
@@ -369,20 +349,25 @@ void AttentionMixer::backward_to_projection(const TensorView& x, const Saved& sa
   auto& scratch = dynamic_cast<Scratch&>(context.scratch);
   const TensorView turned = turned_gradients(scratch);
   const Heads gradients = heads_of(scratch.dqkv);
+  const TensorView projected = projected_part(scratch.dqkv);
+  if (config_.shares_keys()) {
+    kernels::feature_map_backward(kernels::FeatureMap::unit, gradients.k, heads_of(derived.qkv).q,
+                                  model_.effective_head_dim(), gradients.k);
+    kernels::add(gradients.q, gradients.k, gradients.q);
+  }
   turn(turned, kernels::Rotation::backward, context);
   if (!derived.inside.empty()) {
     kernels::clip_backward(turned, derived.inside->slice_cols(0, turned.cols()));
     kernels::clip_backward(gradients.v,
-                           derived.inside->slice_cols(turned.cols(), qkv_cols(model_)));
+                           derived.inside->slice_cols(turned.cols(), scratch.dqkv->cols()));
   }
   if (norm_)
     norm_->backward(turned, derived.norm, gradients.rotated, scratch.norm_workspace, context.pass);
   if (conv_)
-    conv_->backward(scratch.dqkv, derived.projected, scratch.dqkv, saved.halo, *scratch.conv,
-                    context);
+    conv_->backward(projected, derived.projected, projected, saved.halo, *scratch.conv, context);
   context.poll();
-  if (qkv_bias_) qkv_bias_->backward(scratch.dqkv, scratch.ones, context.pass);
-  kernels::linear_backward_weight(scratch.dqkv, x, qkv_.gradient_sum());
+  if (qkv_bias_) qkv_bias_->backward(projected, scratch.ones, context.pass);
+  kernels::linear_backward_weight(projected, x, qkv_.gradient_sum());
   context.gradient_ready(qkv_);
 }
 
@@ -393,7 +378,8 @@ void AttentionMixer::learn_of_memory(const TensorView& x, const Saved& saved,
   Pass untold = context.pass;
   untold.sync = nullptr;
   const LayerContext quiet{untold, context.layer, context.rope, scratch};
-  backward_of_attention(memory_, false, saved, derived, quiet);
+  backward_of_attention(memory_, false, {saved.out, saved.lse, scratch.dout}, saved, derived,
+                        quiet);
   const TensorView dq = turned_gradients(scratch).slice_cols(0, model_.query_cols());
   kernels::copy(dq, scratch.dq_of_memory);
   kernels::fill_zero(dq);
@@ -414,7 +400,11 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
   const TensorView dq = turned_gradients(scratch).slice_cols(0, model_.query_cols());
   const bool stops = config_.stops_gradient();
   if (stops) learn_of_memory(x, saved, derived, context);
-  backward_of_attention(stops ? own_ : pattern_, true, saved, derived, context);
+  if (gates_)
+    backward_of_branches(x, saved, derived, context);
+  else
+    backward_of_attention(stops ? own_ : pattern_, true, {saved.out, saved.lse, scratch.dout},
+                          saved, derived, context);
   if (stops) kernels::add(dq, scratch.dq_of_memory, dq);
   if (sinks_ != nullptr) context.gradient_ready(*sinks_);
   if (slots_)
@@ -426,7 +416,8 @@ void AttentionMixer::backward(const TensorView& dy, const TensorView& x, const T
                           scratch.dout, dq, *scratch.compressed, context);
   }
   backward_to_projection(x, saved, derived, context);
-  kernels::linear_backward_input(scratch.dqkv, packed_qkv_, dx);
+  kernels::linear_backward_input(projected_part(scratch.dqkv), packed_qkv_, dx);
+  if (gates_) gates_->add_to_input(scratch.branches, dx);
 }
 
 }  // namespace switchyard

@@ -6,13 +6,17 @@
 // Nothing is turned unless positions are rotary (model.position); with ALiBi a head's scores are
 // lowered by its slope times the distance, with relative positions a learned number is added, and
 // each head of a window may learn its span.
+// The three branches of native sparse attention are attention each, whose outputs are gated
+// (model/mixers/branch_gates.hpp).
 // Where sequences are split over context ranks, the ranks exchange what attention needs
 // (parallel/context/context_attention.hpp); all else goes by rows.
-// Rows of Wqkv are the query heads, then the key heads, then the value heads. In generation keys
-// and values of the tokens so far are in a cache. Legend: T tokens = S sequences of L, H hidden,
-// D head_dim, A num_heads, G num_kv_heads.
+// Of kind lsh (kernels/attention/hash_classes.hpp) keys are the turned queries, of length 1: [q v]
+// = x Wqkv^T, and scores are not scaled. Rows of Wqkv are the query heads, then the key heads, then
+// the value heads. In generation keys and values of the tokens so far are in a cache. Legend: T
+// tokens = S sequences of L, H hidden, D head_dim, A num_heads, G num_kv_heads.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 
@@ -22,6 +26,7 @@
 #include "model/config.hpp"
 #include "model/mixers/adaptive_span.hpp"
 #include "model/mixers/block_summaries.hpp"
+#include "model/mixers/branch_gates.hpp"
 #include "model/mixers/causal_convolution.hpp"
 #include "model/mixers/compressed_memory.hpp"
 #include "model/mixers/distance_keys.hpp"
@@ -35,9 +40,16 @@
 
 namespace switchyard {
 
+// What a head learns by distance.
+std::int64_t num_bias_parameters(const ModelConfig& model, const MixerConfig& attention);
+
 // Of the layer's attention over so many sequences on one rank.
 AttentionSizes attention_sizes(const ModelConfig& model, const MixerConfig& attention,
                                std::int64_t num_sequences);
+
+// Columns of what x is projected to: queries, keys and values, or queries and values where keys are
+// the queries.
+std::int64_t projected_cols(const ModelConfig& model, bool shares_keys);
 
 // Those that layers of the model ask for, each once.
 std::vector<kernels::KeyPattern> attention_patterns(const ModelConfig& model);
@@ -46,17 +58,21 @@ class AttentionMixer final : public SequenceMixer {
  public:
   struct Saved final : MixerRecord {
     Tensor out;     // [T, A D]: of the attention, before Wout
-    Tensor lse;     // f32 [T, A]
+    Tensor lse;     // f32 [T, A]; of branches [3 T, A]
     Tensor halo;    // rows before this rank's runs, of the convolution; if there is one, and split
     Tensor chosen;  // i32 [T, G t]: blocks that each query chose; of hierarchical attention
+    Tensor branches;  // [3 T, A D]: outputs before the gates; only with gates
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
   struct Derived final : MixerRecord {
-    Tensor projected;            // [T, (A + 2 G) D]: before the convolution; if there is one
+    // [T, (A + 2 G) D], or [T, 2 A D] of queries and values: before the convolution, or to be made
+    // queries and keys of; only then
+    Tensor projected;
     Tensor qkv;                  // [T, (A + 2 G) D], q and k after the rotation
     QueryKeyNorm::Derived norm;  // if there is one
     Tensor inside;               // u8 like qkv: what was not clipped; only with clip_qkv
+    Tensor gates;                // f32 [T, 3 A]: only with gates
 
     void for_each_tensor(const RecordVisitor& visit) override;
   };
@@ -71,14 +87,15 @@ class AttentionMixer final : public SequenceMixer {
     MemorySlots::Scratch slots;       // only with some
     DistanceKeys::Scratch distances;  // only with keys of distances
     std::optional<CompressedMemory::Scratch> compressed;
-    Tensor dqkv;            // [T, (A + 2 G) D]
-    Tensor dout;            // [T, A D]
-    Tensor dq_of_memory;    // [T, A D]: only where gradients stop at segments
-    Tensor ones;            // of biases; only with some
-    Tensor d_bias;          // f32 [T, A U]: only with numbers learned by distance
-    Tensor bias_ones;       // f32 [T, 1]: likewise
-    Tensor d_normed;        // [T, (A + G) D]: only with a norm
-    Tensor norm_workspace;  // likewise
+    Tensor dqkv;                    // [T, (A + 2 G) D]
+    Tensor dout;                    // [T, A D]
+    Tensor dq_of_memory;            // [T, A D]: only where gradients stop at segments
+    Tensor ones;                    // of biases; only with some
+    Tensor d_bias;                  // f32 [T, A U]: only with numbers learned by distance
+    Tensor bias_ones;               // f32 [T, 1]: likewise
+    Tensor d_normed;                // [T, (A + G) D]: only with a norm
+    Tensor norm_workspace;          // likewise
+    BranchGates::Scratch branches;  // only with gates
   };
   // Keys (turned) and values of one sequence, in one layer: of all tokens, or of those that a
   // window may still show and of the first that are global, so that its size is bounded however
@@ -113,7 +130,7 @@ class AttentionMixer final : public SequenceMixer {
   struct ExtendScratch final : MixerScratch {
     ExtendScratch(Device& device, const ModelConfig& model,
                   std::span<const kernels::KeyPattern> patterns, std::int64_t conv, DType compute,
-                  std::int64_t num_tokens, std::int64_t max_length,
+                  std::int64_t num_tokens, std::int64_t max_length, std::int64_t num_projected,
                   const std::optional<QueryKeyNorm>& query_key_norm);
     Tensor projected;                 // [num_tokens, (A + 2 G) D], with a convolution
     Tensor rows;                      // [w - 1 + num_tokens, (A + 2 G) D], likewise
@@ -129,13 +146,15 @@ class AttentionMixer final : public SequenceMixer {
     std::optional<CompressedMemory::Scratch> compressed;
     // Only of hierarchical attention.
     std::optional<BlockAttention> blocks;
-    Tensor sums;    // f32 [num_tokens, A D]
-    Tensor chosen;  // i32 [num_tokens, G t]
+    std::optional<ClassAttention> classes;
+    Tensor sums;             // f32 [num_tokens, A D]
+    Tensor chosen;           // i32 [num_tokens, G t]
+    Tensor branches, gates;  // [3 num_tokens, A D], f32 [num_tokens, 3 A]; only with gates
   };
 
   // Registers `prefix`.qkv.weight [(A + 2 G) D, H], `prefix`.output.weight [H, A D] and, if the
   // layer has them, `prefix`.sinks [A, number of sinks], `prefix`.conv.weight [(A + 2 G) D, w] and
-  // what MemorySlots, AdaptiveSpan, RelativeBias and CompressedMemory do; with biases
+  // what MemorySlots, AdaptiveSpan, RelativeBias, BranchGates and CompressedMemory do; with biases
   // `prefix`.qkv.bias and `prefix`.output.bias; with a norm what QueryKeyNorm does. layer: its
   // number in the model, from which random blocks are drawn.
   AttentionMixer(ParameterStore& store, const std::string& prefix, const ModelConfig& model,
@@ -176,7 +195,11 @@ class AttentionMixer final : public SequenceMixer {
   AttentionInputs inputs_of(const Heads& heads, const Saved& saved, const Scratch& scratch) const;
   // Where the projection goes: to the convolution, or at once to q, k and v.
   TensorView projected_in(const Derived& derived) const {
-    return conv_ ? derived.projected.view() : derived.qkv.view();
+    return derived.projected.empty() ? derived.qkv.view() : derived.projected.view();
+  }
+  // Of a [T, (A + 2 G) D] buffer, what the projection or the convolution makes.
+  TensorView projected_part(const TensorView& qkv) const {
+    return qkv.slice_cols(0, projected_cols(model_, config_.shares_keys()));
   }
   void turn(const TensorView& rotated, kernels::Rotation rotation,
             const LayerContext& context) const;
@@ -185,11 +208,21 @@ class AttentionMixer final : public SequenceMixer {
   void norm_and_turn(const TensorView& qkv, QueryKeyNorm::Derived& norm, const TensorView& inside,
                      const LayerContext& context) const;
   void project_output(const TensorView& out, const TensorView& y) const;
+  // A result of attention and its gradient.
+  struct Attended {
+    TensorView out, lse, dout;
+  };
   // What attention by one pattern gives: the gradient of q and k as they were turned, behind the
   // norm if there is one, and of v, in the scratch; those of sinks if asked for, and by distance.
   void backward_of_attention(const kernels::KeyPattern& pattern, bool with_sinks,
-                             const Saved& saved, const Derived& derived,
+                             const Attended& attended, const Saved& saved, const Derived& derived,
                              const LayerContext& context) const;
+  // Of all branches, by the gradient of their gated sum in the scratch; that of x through the gates
+  // stays there.
+  void backward_of_branches(const TensorView& x, const Saved& saved, const Derived& derived,
+                            const LayerContext& context) const;
+  // Of q and k, and of v, as they are in the scratch.
+  std::array<TensorView, 2> attention_gradients(const Scratch& scratch) const;
   // From there to what the projection made, in scratch.dqkv, and the gradient of its weights.
   void backward_to_projection(const TensorView& x, const Saved& saved, const Derived& derived,
                               const LayerContext& context) const;
@@ -206,6 +239,9 @@ class AttentionMixer final : public SequenceMixer {
   void attend_by(const kernels::KeyPattern& all_heads, const AttentionInputs& inputs,
                  const PositionRange& positions, const std::vector<PositionRange>& of_keys,
                  const ExtendScratch& scratch, const TensorView& out) const;
+  void attend_to_branches_of_cache(const AttentionInputs& inputs, const PositionRange& positions,
+                                   const std::vector<PositionRange>& of_keys,
+                                   ExtendScratch& scratch) const;
   void attend_to_cache(const TensorView& q, const PositionRange& positions, std::int64_t num_rows,
                        const Cache& cache, ExtendScratch& scratch) const;
 
@@ -231,6 +267,8 @@ class AttentionMixer final : public SequenceMixer {
   std::optional<DistanceKeys> distances_;
   std::optional<BlockSummaries> summaries_;
   std::optional<CompressedMemory> compressed_;
+  std::optional<BranchGates> gates_;
+  Tensor directions_;  // f32 [rounds * buckets / 2, D]; of kind lsh
   kernels::PackedWeight packed_qkv_;
   kernels::PackedWeight packed_output_;
 };

@@ -25,10 +25,6 @@ void move_up(const TensorView& rows, std::int64_t distance, std::int64_t end) {
   }
 }
 
-std::int64_t qkv_cols(const ModelConfig& model) {
-  return model.query_cols() + 2 * model.key_cols();
-}
-
 kernels::AttentionShape shape_of(const ModelConfig& model, const kernels::KeyPattern& pattern,
                                  std::int64_t query_length, std::int64_t key_length) {
   return {.num_sequences = 1,
@@ -76,7 +72,8 @@ AttentionMixer::Cache::Cache(Device& device, const ModelConfig& model,
     : pattern_(pattern) {
   const std::int64_t key_cols = model.key_cols();
   if (conv > 1)
-    last_rows_ = Tensor(device, Purpose::activation, compute, {conv - 1, qkv_cols(model)});
+    last_rows_ = Tensor(device, Purpose::activation, compute,
+                        {conv - 1, projected_cols(model, pattern.has_classes())});
   const std::int64_t kept = pattern.globals + pattern.window + cache_step + max_new_tokens;
   const bool keeps_all = pattern.window == 0 || pattern.reaches_far();
   const std::int64_t rows = keeps_all ? max_length : std::min(max_length, kept);
@@ -108,8 +105,9 @@ AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
                                              std::span<const kernels::KeyPattern> patterns,
                                              std::int64_t conv, DType compute,
                                              std::int64_t num_tokens, std::int64_t max_length,
+                                             std::int64_t num_projected,
                                              const std::optional<QueryKeyNorm>& query_key_norm)
-    : qkv(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)}),
+    : qkv(device, Purpose::workspace, compute, {num_tokens, projected_cols(model, false)}),
       out(device, Purpose::workspace, compute, {num_tokens, model.query_cols()}),
       lse(device, Purpose::workspace, DType::f32, {num_tokens, model.num_heads}),
       first_keys(device, Purpose::workspace, DType::i32, {most_sets(patterns) * num_tokens}),
@@ -121,9 +119,10 @@ AttentionMixer::ExtendScratch::ExtendScratch(Device& device, const ModelConfig& 
     key_rows = Tensor(device, Purpose::workspace, DType::i32, {max_length});
   }
   if (query_key_norm) norm = query_key_norm->make_derived(num_tokens, compute, Purpose::workspace);
+  if (conv > 0 || num_projected < qkv->cols())
+    projected = Tensor(device, Purpose::workspace, compute, {num_tokens, num_projected});
   if (conv == 0) return;
-  projected = Tensor(device, Purpose::workspace, compute, {num_tokens, qkv_cols(model)});
-  rows = Tensor(device, Purpose::workspace, compute, {conv - 1 + num_tokens, qkv_cols(model)});
+  rows = Tensor(device, Purpose::workspace, compute, {conv - 1 + num_tokens, num_projected});
 }
 
 std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
@@ -137,17 +136,27 @@ std::unique_ptr<MixerCache> AttentionMixer::make_cache(std::int64_t max_length,
 std::unique_ptr<MixerScratch> AttentionMixer::make_extend_scratch(std::int64_t num_tokens,
                                                                   std::int64_t max_length) const {
   std::vector<kernels::KeyPattern> patterns = attention_patterns(model_);
-  auto scratch = std::make_unique<ExtendScratch>(device_, model_, patterns, conv_width_, compute_,
-                                                 num_tokens, max_length, norm_);
-  std::erase_if(patterns, [](const kernels::KeyPattern& each) { return !each.is_hierarchical(); });
+  auto scratch = std::make_unique<ExtendScratch>(
+      device_, model_, patterns, conv_width_, compute_, num_tokens, max_length,
+      projected_cols(model_, config_.shares_keys()), norm_);
+  std::erase_if(patterns, [&](const kernels::KeyPattern& each) {
+    return !each.is_hierarchical() || each.has_classes() != pattern_.has_classes();
+  });
   if (!patterns.empty()) {
-    scratch->blocks.emplace(device_, attention_sizes(model_, config_, 1), compute_, patterns,
-                            num_tokens, max_length, false);
+    const AttentionSizes sizes = attention_sizes(model_, config_, 1);
+    if (pattern_.has_classes())
+      scratch->classes.emplace(device_, sizes, compute_, patterns, num_tokens, max_length);
+    else
+      scratch->blocks.emplace(device_, sizes, compute_, patterns, num_tokens, max_length, false);
     scratch->sums = Tensor(device_, Purpose::workspace, DType::f32, scratch->out->shape);
   }
   if (pattern_.chosen_blocks > 0)
     scratch->chosen = Tensor(device_, Purpose::workspace, DType::i32,
                              {num_tokens, model_.num_kv_heads * pattern_.chosen_blocks});
+  if (gates_) {
+    scratch->branches = gates_->make_branches(num_tokens, Purpose::workspace);
+    scratch->gates = gates_->make_gates(num_tokens, Purpose::workspace);
+  }
   if (slots_) scratch->slots = slots_->make_scratch(num_tokens, false);
   if (distances_) scratch->distances = distances_->make_scratch(num_tokens, false);
   if (compressed_) scratch->compressed = compressed_->make_extend_scratch(num_tokens, max_length);
@@ -194,6 +203,24 @@ void AttentionMixer::attend_by(const kernels::KeyPattern& all_heads, const Atten
   }
 }
 
+void AttentionMixer::attend_to_branches_of_cache(const AttentionInputs& inputs,
+                                                 const PositionRange& positions,
+                                                 const std::vector<PositionRange>& of_keys,
+                                                 ExtendScratch& scratch) const {
+  const auto branches = pattern_.branches();
+  for (std::size_t c = 0; c < branches.size(); ++c) {
+    const TensorView out = BranchGates::branch(scratch.branches, static_cast<std::int64_t>(c));
+    if (!branches[c].is_hierarchical()) {
+      attend_by(branches[c], inputs, positions, of_keys, scratch, out);
+      continue;
+    }
+    scratch.blocks->forward({.pattern = branches[c], .queries = {&positions, 1}}, {}, inputs,
+                            scratch.sums, scratch.lse, {});
+    kernels::copy(scratch.sums, out);
+  }
+  gates_->combine(scratch.branches, scratch.gates, scratch.out);
+}
+
 void AttentionMixer::attend_to_cache(const TensorView& q, const PositionRange& positions,
                                      std::int64_t num_rows, const Cache& cache,
                                      ExtendScratch& scratch) const {
@@ -204,6 +231,14 @@ void AttentionMixer::attend_to_cache(const TensorView& q, const PositionRange& p
     return attend_by(pattern_, inputs, positions, cache.positions(num_rows), scratch, scratch.out);
   if (!scratch.chosen.empty()) inputs.chosen = scratch.chosen;
   if (summaries_) summaries_->put_weights(inputs);
+  if (pattern_.has_classes()) {
+    inputs.directions = directions_;
+    scratch.classes->forward({.pattern = pattern_, .queries = {&positions, 1}}, inputs,
+                             scratch.sums, scratch.lse, {});
+    return kernels::copy(scratch.sums, scratch.out);
+  }
+  if (gates_)
+    return attend_to_branches_of_cache(inputs, positions, cache.positions(num_rows), scratch);
   attend_by(pattern_.window_alone(), inputs, positions, cache.positions(num_rows), scratch,
             scratch.sums);
   scratch.blocks->forward({.pattern = pattern_, .queries = {&positions, 1}}, {}, inputs,
@@ -220,12 +255,16 @@ void AttentionMixer::extend(const TensorView& x, const TensorView& y, std::int64
   const std::int64_t offset = num_cached - cache.num_gone();  // rows of the cache in use
   const std::int64_t length = offset + num_tokens;
   const Heads heads = heads_of(scratch.qkv);
-  project(x, conv_ ? scratch.projected : scratch.qkv);
+  project(x, scratch.projected.empty() ? scratch.qkv : scratch.projected);
   if (conv_)
-    conv_->extend(scratch.projected, scratch.qkv, cache.last_rows(), scratch.rows, num_cached);
+    conv_->extend(scratch.projected, projected_part(scratch.qkv), cache.last_rows(), scratch.rows,
+                  num_cached);
+  else if (config_.shares_keys())
+    kernels::copy(scratch.projected, projected_part(scratch.qkv));
   norm_and_turn(scratch.qkv, scratch.norm, TensorView{}, context);
   kernels::copy(heads.k, cache.keys()->slice_rows(offset, length));
   kernels::copy(heads.v, cache.values()->slice_rows(offset, length));
+  if (gates_) gates_->forward(x, scratch.gates);
   attend_to_cache(heads.q, {num_cached, num_tokens}, length, cache, scratch);
   if (sinks_ != nullptr)
     kernels::attention_sink_forward(sinks(), model_.effective_head_dim(), scratch.out, scratch.lse);

@@ -172,26 +172,37 @@ void CausalConvolution::backward(const TensorView& dy, const TensorView& x, cons
 
 void CausalConvolution::extend(const TensorView& x, const TensorView& y, const Tensor& last,
                                const Tensor& rows, std::int64_t num_cached) const {
-  const std::int64_t most = width_ - 1;
-  const std::int64_t num_before = std::min(most, num_cached);
-  const std::int64_t num_rows = num_before + x.rows();
-  const TensorView all = rows->slice_rows(0, num_rows);
-  if (num_before > 0)
-    kernels::copy(last->slice_rows(most - num_before, most), all.slice_rows(0, num_before));
-  kernels::copy(x, all.slice_rows(num_before, num_rows));
+  const std::int64_t num_before = std::min(width_ - 1, num_cached);
+  const TensorView all = behind_last(x, last, rows, num_before);
   const PositionRange held{num_cached, x.rows()};
-  const PositionRange read{num_cached - num_before, num_rows};
+  const PositionRange read{num_cached - num_before, all.rows()};
   kernels::short_convolution_forward({.num_sequences = 1,
                                       .held = {&held, 1},
                                       .read = {&read, 1},
                                       .channels = channels_,
                                       .width = width_},
                                      all, weight_.value(), bias(), y);
-  const std::int64_t num_new = std::min(most, x.rows());
-  if (num_new == 0) return;
-  if (num_new < most) move_up(last, num_new);
-  kernels::copy(all.slice_rows(num_rows - num_new, num_rows),
-                last->slice_rows(most - num_new, most));
+  keep_last(all, x.rows(), last);
+}
+
+TensorView CausalConvolution::behind_last(const TensorView& x, const Tensor& last,
+                                          const Tensor& rows, std::int64_t num_before) {
+  const std::int64_t num_rows = num_before + x.rows();
+  const TensorView all = rows->slice_rows(0, num_rows);
+  if (num_before > 0)
+    kernels::copy(last->slice_rows(last->rows() - num_before, last->rows()),
+                  all.slice_rows(0, num_before));
+  kernels::copy(x, all.slice_rows(num_before, num_rows));
+  return all;
+}
+
+void CausalConvolution::keep_last(const TensorView& rows, std::int64_t num_new,
+                                  const Tensor& last) {
+  if (last.empty()) return;  // of one tap
+  const std::int64_t most = last->rows(), moved = std::min(most, num_new);
+  if (moved < most) move_up(last, moved);
+  kernels::copy(rows.slice_rows(rows.rows() - moved, rows.rows()),
+                last->slice_rows(most - moved, most));
 }
 
 }  // namespace switchyard

@@ -54,6 +54,11 @@ class CausalConvolution {
   // the last rows of x, and then of all. rows [w - 1 + n, c]: scratch.
   void extend(const TensorView& x, const TensorView& y, const Tensor& last, const Tensor& rows,
               std::int64_t num_cached) const;
+  // Its two moves: the last num_before rows of `last` with x behind them, in rows; and the last of
+  // such, of which num_new are new, in `last`.
+  static TensorView behind_last(const TensorView& x, const Tensor& last, const Tensor& rows,
+                                std::int64_t num_before);
+  static void keep_last(const TensorView& rows, std::int64_t num_new, const Tensor& last);
   std::int64_t width() const { return width_; }
 
  private:

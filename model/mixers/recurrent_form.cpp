@@ -73,6 +73,8 @@ RecurrentForm recurrent_form(const ModelConfig& model, std::int64_t layer) {
     case MixerKind::blocks:
     case MixerKind::segment:
     case MixerKind::hierarchical:
+    case MixerKind::lsh:
+    case MixerKind::conv_attention:
       expect(false, "a recurrent mixer");
       break;
     case MixerKind::linear:

@@ -23,10 +23,6 @@ Most most_of(std::span<const kernels::KeyPattern> patterns, std::int64_t max_key
   return most;
 }
 
-TensorView rows_at(const TensorView& view, const PositionRange& rows) {
-  return view.slice_rows(rows.begin, rows.end());
-}
-
 }  // namespace
 
 BlockAttention::BlockAttention(Device& device, const AttentionSizes& sizes, DType compute,
@@ -50,16 +46,14 @@ BlockAttention::BlockAttention(Device& device, const AttentionSizes& sizes, DTyp
       *each = make(DType::i32, {sizes.num_sequences * max_queries});
     needs(shape_of(sizes.num_sequences, max_queries, most.summaries));
   }
-  if (most.choices > 0) {
-    const std::int64_t places = max_queries * most.choices;
+  if (most.choices > 0)
     mean_keys_ = make(DType::f32, {sizes.num_sequences * most.blocks, sizes.key_cols()});
-    for (Tensor* each : {&query_rows_, &places_, &first_keys_, &end_keys_})
-      *each = make(DType::i32, {places});
-    const std::int64_t group = sizes.num_heads / sizes.num_kv_heads;
-    partial_ = make(DType::f32, {places, group * sizes.head_dim});
-    partial_lse_ = make(DType::f32, {places, group});
-    needs(kernels::HeadSlice(shape_of(1, places, max_keys), 0, group).shape());
-  }
+  for (const kernels::KeyPattern& pattern : patterns)
+    if (pattern.chosen_blocks > 0)
+      bytes =
+          std::max(bytes, kernels::chosen_attention_workspace_bytes(
+                              shape_of(sizes.num_sequences, max_queries, max_keys), pattern.block,
+                              pattern.chosen_blocks, compute, for_training, device.target()));
   workspace_ = make(DType::u8, {bytes});
 }
 
@@ -117,31 +111,12 @@ kernels::KeyRanges BlockAttention::ranges_of_summaries(const kernels::BlockQueri
   return ranges;
 }
 
-template <class Each>
-void BlockAttention::for_each_choice(const kernels::BlockQueries& asking,
-                                     const AttentionInputs& inputs, double num_pairs,
-                                     Each each) const {
-  const std::int64_t n = num_positions(asking.queries);
-  const std::int64_t m = inputs.k.rows() / sizes_.num_sequences;
-  const std::int64_t t = asking.pattern.chosen_blocks;
-  const std::int64_t group = sizes_.num_heads / sizes_.num_kv_heads;
-  const auto of_places = [&](const Tensor& rows) { return rows->slice_rows(0, n * t); };
-  const kernels::ChoicePlaces places{of_places(query_rows_), of_places(first_keys_),
-                                     of_places(end_keys_), of_places(places_)};
-  const kernels::KeyRanges ranges{
-      .first = places.first,
-      .end = places.end,
-      .num_pairs = num_pairs / static_cast<double>(sizes_.num_sequences),
-      .query_rows = places.query_rows,
-      .rows_at_places = n};
-  for (std::int64_t s = 0; s < sizes_.num_sequences; ++s)
-    for (std::int64_t g = 0; g < sizes_.num_kv_heads; ++g) {
-      const PositionRange queries{s * n, n}, keys{s * m, m};
-      kernels::sort_choices(rows_at(inputs.chosen, queries).slice_cols(g * t, (g + 1) * t),
-                            asking.pattern.block, m / asking.pattern.block, places);
-      each(ByPlace{kernels::HeadSlice(shape_of(1, n * t, m), g * group, (g + 1) * group), places,
-                   ranges, queries, keys});
-    }
+kernels::ChosenBlocks BlockAttention::chosen(const kernels::BlockQueries& asking,
+                                             const AttentionInputs& inputs,
+                                             double num_choices) const {
+  return {.chosen = inputs.chosen,
+          .block = asking.pattern.block,
+          .num_pairs = num_choices * static_cast<double>(asking.pattern.block)};
 }
 
 void BlockAttention::forward(const kernels::BlockQueries& asking,
@@ -150,31 +125,29 @@ void BlockAttention::forward(const kernels::BlockQueries& asking,
                              const kernels::Poll& poll) {
   const kernels::BlockCounts counts = kernels::count_blocks(asking, document_starts);
   if (asking.pattern.chosen_blocks > 0) choose(asking, inputs);
-  if (counts.whole == 0) return;
+  const bool is_first = asking.pattern.without_window;
+  kernels::Merge merge = is_first ? kernels::Merge::replace : kernels::Merge::with_before;
+  if (counts.whole == 0) {
+    if (is_first)
+      for (const TensorView* nothing : {&sums, &lse}) kernels::fill_zero(*nothing);
+    return;
+  }
   if (asking.pattern.summaries > 0) {
     const Summaries summaries = summarize(asking, inputs);
     const double pairs = counts.whole * static_cast<double>(asking.pattern.summaries);
     kernels::attention_forward(shape_of(sizes_.num_sequences, num_positions(asking.queries),
                                         summaries.keys.rows() / sizes_.num_sequences),
                                inputs.q, summaries.keys, summaries.values,
-                               ranges_of_summaries(asking, pairs), sums, lse,
-                               kernels::Merge::with_before, workspace_, poll);
+                               ranges_of_summaries(asking, pairs), sums, lse, merge, workspace_,
+                               poll);
+    merge = kernels::Merge::with_before;
   }
   if (asking.pattern.chosen_blocks == 0) return;
-  const double num_pairs = counts.chosen * static_cast<double>(asking.pattern.block);
-  for_each_choice(asking, inputs, num_pairs, [&](const ByPlace& by_place) {
-    const kernels::HeadSlice& heads = by_place.heads;
-    const std::int64_t num_places = by_place.places.places.numel();
-    const TensorView partial = partial_->slice_rows(0, num_places);
-    const TensorView partial_lse = partial_lse_->slice_rows(0, num_places);
-    kernels::attention_forward(heads.shape(), heads.queries(rows_at(inputs.q, by_place.queries)),
-                               heads.keys(rows_at(inputs.k, by_place.keys)),
-                               heads.keys(rows_at(inputs.v, by_place.keys)), by_place.ranges,
-                               partial, partial_lse, kernels::Merge::replace, workspace_, poll);
-    kernels::merge_choices(partial, partial_lse, by_place.places.places,
-                           heads.queries(rows_at(sums, by_place.queries)),
-                           heads.row_values(rows_at(lse, by_place.queries)));
-  });
+  kernels::chosen_attention_forward(shape_of(sizes_.num_sequences, num_positions(asking.queries),
+                                             inputs.k.rows() / sizes_.num_sequences),
+                                    inputs.q, inputs.k, inputs.v,
+                                    chosen(asking, inputs, counts.chosen), sums, lse, merge,
+                                    workspace_, poll);
 }
 
 void BlockAttention::backward_of_summaries(const kernels::BlockQueries& asking,
@@ -216,24 +189,11 @@ void BlockAttention::backward(const kernels::BlockQueries& asking,
     backward_of_summaries(asking, inputs, results, sums,
                           counts.whole * static_cast<double>(asking.pattern.summaries), poll);
   if (asking.pattern.chosen_blocks == 0) return;
-  const double num_pairs = counts.chosen * static_cast<double>(asking.pattern.block);
-  for_each_choice(asking, inputs, num_pairs, [&](const ByPlace& by_place) {
-    const kernels::HeadSlice& heads = by_place.heads;
-    const PositionRange& queries = by_place.queries;
-    const TensorView partial = partial_->slice_rows(0, by_place.places.places.numel());
-    kernels::attention_backward(heads.shape(), heads.queries(rows_at(inputs.q, queries)),
-                                heads.keys(rows_at(inputs.k, by_place.keys)),
-                                heads.keys(rows_at(inputs.v, by_place.keys)), by_place.ranges,
-                                heads.row_values(rows_at(results.lse, queries)),
-                                heads.row_values(rows_at(results.delta, queries)),
-                                heads.queries(rows_at(results.dout, queries)),
-                                {.dq = partial,
-                                 .dk = heads.keys(rows_at(sums.k, by_place.keys)),
-                                 .dv = heads.keys(rows_at(sums.v, by_place.keys)),
-                                 .dkv_merge = kernels::Merge::with_before},
-                                workspace_, poll);
-    kernels::add_choices(partial, by_place.places.places, heads.queries(rows_at(sums.q, queries)));
-  });
+  kernels::chosen_attention_backward(
+      shape_of(sizes_.num_sequences, num_positions(asking.queries),
+               inputs.k.rows() / sizes_.num_sequences),
+      inputs.q, inputs.k, inputs.v, chosen(asking, inputs, counts.chosen), results.lse,
+      results.delta, results.dout, sums.q, sums.k, sums.v, workspace_, poll);
 }
 
 }  // namespace switchyard

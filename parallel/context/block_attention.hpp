@@ -8,7 +8,7 @@
 #include <span>
 
 #include "kernels/attention/block_choice.hpp"
-#include "kernels/attention/head_slice.hpp"
+#include "kernels/attention/chosen_attention.hpp"
 #include "parallel/context/part_attention.hpp"
 
 namespace switchyard {
@@ -21,7 +21,8 @@ class BlockAttention {
                  std::int64_t max_keys, bool for_training);
 
   // inputs: k, v [S m, G D], at the positions 0 ... m - 1 of each sequence; chosen: written. sums:
-  // f32 [S n, A D], lse: over the window; they become those over all.
+  // f32 [S n, A D], lse: over the window; they become those over all. Without a window they are
+  // written; lse means nothing where no query has a whole block.
   void forward(const kernels::BlockQueries& asking, kernels::DocumentStarts document_starts,
                const AttentionInputs& inputs, const TensorView& sums, const TensorView& lse,
                const kernels::Poll& poll);
@@ -35,13 +36,6 @@ class BlockAttention {
   struct Summaries {
     TensorView keys, values;
   };
-  // A kv head of a sequence: its queries by place.
-  struct ByPlace {
-    kernels::HeadSlice heads;
-    kernels::ChoicePlaces places;
-    kernels::KeyRanges ranges;
-    PositionRange queries, keys;  // rows of the sequence
-  };
   void choose(const kernels::BlockQueries& asking, const AttentionInputs& inputs) const;
   Summaries summarize(const kernels::BlockQueries& asking, const AttentionInputs& inputs) const;
   void backward_of_summaries(const kernels::BlockQueries& asking, const AttentionInputs& inputs,
@@ -51,10 +45,9 @@ class BlockAttention {
                                          double num_pairs) const;
   kernels::AttentionShape shape_of(std::int64_t num_sequences, std::int64_t num_queries,
                                    std::int64_t num_keys) const;
-  // Calls each(ByPlace) for every sequence and kv head.
-  template <class Each>
-  void for_each_choice(const kernels::BlockQueries& asking, const AttentionInputs& inputs,
-                       double num_pairs, Each each) const;
+  // Of the choices that forward() made.
+  kernels::ChosenBlocks chosen(const kernels::BlockQueries& asking, const AttentionInputs& inputs,
+                               double num_choices) const;
 
   AttentionSizes sizes_;
   DType compute_;
@@ -63,9 +56,6 @@ class BlockAttention {
   Tensor packed_summaries_;  // the same in the compute type, if that is another
   Tensor d_summaries_;       // f32, like summaries_
   Tensor first_, end_;       // i32 [S n]: summaries that a query sees
-  Tensor query_rows_, places_, first_keys_, end_keys_;  // i32 [n t]
-  Tensor partial_;      // f32 [n t, A / G D]: results, or gradients, by place
-  Tensor partial_lse_;  // f32 [n t, A / G]
   Tensor workspace_;
 };
 

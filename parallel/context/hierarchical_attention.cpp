@@ -28,9 +28,18 @@ HierarchicalAttention::HierarchicalAttention(Group& group, PartAttention& kernel
                                              ExchangeProgress& progress)
     : kernel_(kernel),
       own_(held[static_cast<std::size_t>(group.rank())]),
-      exchange_(group, held, read_by_rank(held), kernel.sizes().num_sequences, progress),
-      blocks_(kernel.device(), kernel.sizes(), kernel.compute(), patterns, num_positions(own_),
-              num_positions(exchange_.positions()), true) {
+      exchange_(group, held, read_by_rank(held), kernel.sizes().num_sequences, progress) {
+  std::vector<kernels::KeyPattern> of_blocks, of_classes;
+  for (const kernels::KeyPattern& pattern : patterns)
+    (pattern.has_classes() ? of_classes : of_blocks).push_back(pattern);
+  const std::int64_t num_queries = num_positions(own_);
+  const std::int64_t num_keys = num_positions(exchange_.positions());
+  if (!of_blocks.empty())
+    blocks_.emplace(kernel.device(), kernel.sizes(), kernel.compute(), of_blocks, num_queries,
+                    num_keys, true);
+  if (!of_classes.empty())
+    classes_.emplace(kernel.device(), kernel.sizes(), kernel.compute(), of_classes, num_queries,
+                     num_keys);
   Device& device = kernel.device();
   const AttentionSizes& sizes = kernel.sizes();
   const std::int64_t cols = 2 * sizes.key_cols();
@@ -77,8 +86,12 @@ void HierarchicalAttention::forward(const kernels::KeyPattern& pattern, const Te
                                     const AttentionInputs& inputs, const TensorView& out,
                                     const TensorView& lse, const kernels::Poll& poll) {
   const AttentionInputs gathered = gather(inputs);
-  kernel_.forward(window_of(pattern), gathered, sums_, lse, kernels::Merge::replace, poll);
-  blocks_.forward(asking(pattern), kernel_.document_starts(), gathered, sums_, lse, poll);
+  if (!pattern.without_window && !pattern.has_classes())
+    kernel_.forward(window_of(pattern), gathered, sums_, lse, kernels::Merge::replace, poll);
+  if (pattern.has_classes())
+    classes_->forward(asking(pattern), gathered, sums_, lse, poll);
+  else
+    blocks_->forward(asking(pattern), kernel_.document_starts(), gathered, sums_, lse, poll);
   kernels::copy(sums_, out);
   if (!sinks.empty()) kernels::attention_sink_forward(sinks, kernel_.sizes().head_dim, out, lse);
 }
@@ -93,9 +106,15 @@ void HierarchicalAttention::backward(const kernels::KeyPattern& pattern,
   sums.q = sums_;
   sums.k = key_gradients_->slice_cols(0, cols);
   sums.v = key_gradients_->slice_cols(cols, 2 * cols);
-  kernel_.backward(window_of(pattern), gathered, results,
-                   {.dq = sums.q, .dk = sums.k, .dv = sums.v}, poll);
-  blocks_.backward(asking(pattern), kernel_.document_starts(), gathered, results, sums, poll);
+  if (pattern.without_window || pattern.has_classes())
+    for (const TensorView* each : {&sums.q, &sums.k, &sums.v}) kernels::fill_zero(*each);
+  else
+    kernel_.backward(window_of(pattern), gathered, results,
+                     {.dq = sums.q, .dk = sums.k, .dv = sums.v}, poll);
+  if (pattern.has_classes())
+    classes_->backward(asking(pattern), gathered, results, sums, poll);
+  else
+    blocks_->backward(asking(pattern), kernel_.document_starts(), gathered, results, sums, poll);
   kernels::copy(sums_, gradients.q);
   exchange_.bring_home(key_gradients_, messages_);
   exchange_.take_own(sums.k, gradients.k);

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "parallel/context/block_attention.hpp"
+#include "parallel/context/class_attention.hpp"
 #include "parallel/context/halo_exchange.hpp"
 #include "parallel/context/part_attention.hpp"
 
@@ -37,7 +38,8 @@ class HierarchicalAttention {
   PartAttention& kernel_;
   std::vector<PositionRange> own_;
   HaloExchange exchange_;
-  BlockAttention blocks_;
+  std::optional<BlockAttention> blocks_;
+  std::optional<ClassAttention> classes_;
   Tensor keys_;           // [S keys, 2 G D]: keys | values
   Tensor key_gradients_;  // f32, likewise
   Tensor sums_;           // f32 [S n, A D]: outputs, or gradients of queries

@@ -49,6 +49,7 @@ struct AttentionInputs {
   TensorView chosen = {};
   // f32 [R, B]: of the R learned sums of each block's keys and values; none: means.
   TensorView summary_keys = {}, summary_values = {};
+  TensorView directions = {};  // f32 [., D]: by which keys are hashed, of patterns with classes
   // Of keys of distances: p [S n, A D], r [distances, G D].
   TensorView distance_queries = {}, distance_keys = {};
 };

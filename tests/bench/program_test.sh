@@ -47,7 +47,7 @@ expect_lines 1 "--layout: 'striped' is not a choice; use zigzag or contiguous"
 run 2 ring --chunk 64
 expect_lines 1 "--chunk is an option of bench mixer; bench ring has none"
 run 2 mixer --kinds full,windows
-expect_lines 1 "--kinds windows: expected some of full, window, blocks, segment, hierarchical, linear, retention, lightning, ssd, delta, gated_delta, with commas between"
+expect_lines 1 "--kinds windows: expected some of full, window, blocks, segment, hierarchical, lsh, linear, retention, lightning, ssd, delta, gated_delta, with commas between"
 run 2 mixer --sizes 8
 expect_lines 1 "bench mixer takes --lengths, not --sizes"
 run 2 ring --heads 3 --kv-heads 2
@@ -66,6 +66,10 @@ run 0 mixer --lengths 96,192 --heads 2 --head-dim 16 --chunk 32 --steps 1 --warm
 [[ $(grep -cE "^(fp32|bf16) +[a-z_]+ +(96|192) +(forward|backward) " <<<"$out") -eq 48 ]] || fail "rows of mixer: $out"
 [[ $(grep -cE "^# ceiling: (copies|fp32 products|bf16 products) " <<<"$out") -eq 3 ]] || fail "ceilings of mixer: $out"
 [[ $(grep -cE "^(fp32|bf16) [a-z_]+: (quicker|slower) than full attention" <<<"$out") -eq 10 ]] || fail "crossovers: $out"
+
+run 0 mixer --kinds full,blocks,hierarchical,lsh --lengths 320 --heads 2 --head-dim 16 --precision fp32 --steps 1 --warmup 0
+[[ $(grep -cE "^fp32 +(full|bigbird|fixed|strided|hierarchical|lsh) +320 +(forward|backward) .* [0-9.]+$" <<<"$out") -eq 12 ]] || fail "patterns of mixer: $out"
+grep -qE " products +bytes +.* x full$" <<<"$out" || fail "no bounds of mixer: $out"
 
 run 0 ring --lengths 192,384 --heads 4 --kv-heads 2 --head-dim 16 --scheme "${ranks}x1" --steps 1 --warmup 0
 [[ $(grep -c "^bf16 " <<<"$out") -eq 4 ]] || fail "rows of ring: $out"

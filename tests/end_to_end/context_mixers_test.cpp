@@ -96,6 +96,11 @@ std::vector<std::vector<MixerConfig>> patterns() {
                           .window_blocks = 2,
                           .selected = 1,
                           .summaries = BlockSummary::mean};
+  const MixerConfig lsh{.kind = MixerKind::lsh, .window = 3, .buckets = 4, .rounds = 2, .conv = 2};
+  const MixerConfig conv_heads{.kind = MixerKind::conv_attention, .conv_heads = 2, .width = 3};
+  MixerConfig gates = means;
+  gates.combine = BranchCombination::gates;
+  gates.conv = 2;
   MixerConfig sums = means;
   sums.summaries = BlockSummary::linear;
   sums.summary = 2;
@@ -106,6 +111,9 @@ std::vector<std::vector<MixerConfig>> patterns() {
           {strided, segment},
           {chosen, means},
           {through, sums},
+          {gates, {.kind = MixerKind::window, .window = 3}},
+          {lsh, {.kind = MixerKind::window, .window = 3}},
+          {conv_heads, {.kind = MixerKind::window, .window = 3}},
           {{.kind = MixerKind::window, .window = 7, .slots = 2},
            {.kind = MixerKind::window, .window = 9, .ramp = 4, .span_weight = 1e-3}}};
 }

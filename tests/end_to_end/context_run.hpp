@@ -92,6 +92,7 @@ inline Config config_of(const ContextCase& c) {
   }
   if (!c.mixers.empty()) {
     config.model.mixer = c.mixers;
+    if (config.model.has_classes()) config.model.num_kv_heads = config.model.num_heads;
     // The norm of a head's outputs would enlarge the rounding of small ones.
     config.model.embedding_std = 0.5;
   }

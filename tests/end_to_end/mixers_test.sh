@@ -67,6 +67,27 @@ if ((ranks > 1)); then
   [[ $err == *"would begin at position "*", within a segment of 12 tokens of layer 0"* ]] || fail "a cut segment: $err"
 fi
 
+# Gated branches beside classes by a hash, and Transformer-XL: the plan is exact where sequences are split, and one rank goes on from what
+# all ranks saved.
+heads=(model.num_heads=4 model.num_kv_heads=4)
+gates="{kind: hierarchical, block: 4, window_blocks: 1, selected: 2, summaries: mean, combine: gates, conv: 2}"
+sparse=("${heads[@]}" "model.mixer=[$gates, {kind: lsh, window: 4, buckets: 4, rounds: 2}]")
+xl=("model.mixer={kind: segment, length: 8, memory: 8}" model.position=xl)
+for name in sparse xl; do
+  declare -n settings=$name
+  context=("${settings[@]}" parallel.context="$ranks" train.num_steps=4 run.output="$name")
+  expect 0 "$mpiexec" -n "$ranks" "$switchyard" train small.yaml "${context[@]}"
+  expect 0 "$switchyard" plan small.yaml "${context[@]}" --ranks "$ranks" --rows "$(value "$name" max_rows)"
+  planned=$(sed -nE 's/^ *peak +([0-9]+).*/\1/p' <<<"$out")
+  [[ $planned == "$(value "$name" memory_bytes)" ]] || fail "$name: planned $planned, used $(value "$name" memory_bytes)"
+  expect 0 "$switchyard" train small.yaml "${settings[@]}" train.num_steps=6 run.output="$name"
+  [[ $out == *"resuming from step 4"* ]] || fail "$name: did not go on: $out"
+  expect 0 "$switchyard" train small.yaml "${settings[@]}" train.num_steps=6 run.output="$name-alone"
+  near "$(losses "$name" | tail -n 1 | cut -d' ' -f2)" "$(losses "$name-alone" | tail -n 1 | cut -d' ' -f2)" ||
+    fail "$name: other losses on $ranks ranks"
+  expect 0 "$switchyard" generate "$name-alone" --ids --tokens 20 --temperature 0
+done
+
 # Exact runs keep their bits whoever holds which positions, also where these are told by distance or by a table.
 bits() { sed -nE 's/.*("loss": [0-9.e-]+).*("grad_norm": [0-9.e-]+).*/\1 \2/p' "$1/metrics.jsonl"; }
 for position in alibi relative absolute sinusoidal none; do

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "kernels/attention/block_choice.hpp"
+#include "kernels/attention/chosen_attention.hpp"
+#include "kernels/attention/gated_sum.hpp"
+#include "kernels/attention/hash_classes.hpp"
 #include "kernels/attention/key_ranges.hpp"
 #include "kernels/recurrence/decay_gates.hpp"
 #include "kernels/recurrence/feature_map.hpp"
@@ -10,6 +13,7 @@
 #include "kernels/recurrence/memory_gate.hpp"
 #include "kernels/recurrence/random_features.hpp"
 #include "kernels/recurrence/short_convolution.hpp"
+#include "kernels/recurrence/span_convolution.hpp"
 #include "kernels/routing/arrival.hpp"
 #include "kernels/routing/balance.hpp"
 #include "kernels/routing/choice_counts.hpp"
@@ -165,9 +169,8 @@ TEST_F(PlanLoops, ChoicesOfBlocks) {
   const BlockQueries asking{pattern, rows, 2};
   const Tensor x = make(DType::bf16, {16, 12}), dx = make(DType::f32, {16, 12});
   const Tensor q = make(DType::bf16, {16, 24}), pooled = make(DType::f32, {8, 12});
-  const Tensor chosen = make(DType::i32, {16, 6}), places = make(DType::i32, {16 * 2});
+  const Tensor chosen = make(DType::i32, {16, 6});
   const Tensor weights = make(DType::f32, {3, 2}), sums = make(DType::f32, {24, 12});
-  const Tensor partial = make(DType::f32, {32, 12}), lse = make(DType::f32, {32, 3});
   EXPECT_EQ(bytes_of([&] { block_mean(x, 2, 2, pooled); }), 16 * 12 * 2 + 8 * 12 * 4);
   EXPECT_EQ(bytes_of([&] { block_mean_backward(pooled, 2, 2, dx); }), 16 * 12 * 4 + 8 * 12 * 4);
   EXPECT_EQ(bytes_of([&] { block_sums(x, 2, weights, sums); }), 16 * 12 * 2 + 24 * 12 * 4);
@@ -177,12 +180,69 @@ TEST_F(PlanLoops, ChoicesOfBlocks) {
             16 * 24 * 2 + 8 * 12 * 4 + 16 * 6 * 4);
   EXPECT_EQ(device().profile().total_work().flops, 4 * 16 * 12)
       << "of four blocks, half are before";
+  const AttentionShape shape{.num_sequences = 2,
+                             .query_length = 8,
+                             .key_length = 8,
+                             .num_heads = 6,
+                             .num_kv_heads = 3,
+                             .head_dim = 4};
+  const Tensor out = make(DType::f32, {16, 24}), lse = make(DType::f32, {16, 6});
+  const Tensor workspace =
+      make(DType::u8,
+           {chosen_attention_workspace_bytes(shape, 2, 2, DType::bf16, true, device().target())});
+  const ChosenBlocks blocks{chosen, 2, 40};
   EXPECT_EQ(bytes_of([&] {
-              sort_choices(chosen->slice_cols(0, 2), 2, 4, {places, places, places, places});
+              chosen_attention_forward(shape, q, x, x, blocks, out, lse, Merge::with_before,
+                                       workspace);
             }),
-            5 * 16 * 2 * 4);
-  EXPECT_GT(bytes_of([&] { merge_choices(partial, lse, places, dx, lse->slice_rows(0, 16)); }), 0);
-  EXPECT_GT(bytes_of([&] { add_choices(partial, places, dx); }), 0);
+            (16 * 24 + 2 * 16 * 12) * 2 + 16 * 24 * 4 + 16 * 6 * 4);
+  EXPECT_EQ(device().profile().total_work().flops, 4 * 40 * 6 * 4);
+  EXPECT_GT(bytes_of([&] {
+              chosen_attention_backward(shape, q, x, x, blocks, lse, lse, q, out, dx, dx,
+                                        workspace);
+            }),
+            0);
+  EXPECT_EQ(device().profile().total_work().flops, 8 * 40 * 6 * 4);
+}
+
+TEST_F(PlanLoops, ClassesOfKeys) {
+  KeyPattern pattern;
+  pattern.hash_rounds = 2;
+  pattern.num_buckets = 4;
+  pattern.class_window = 3;
+  const std::vector<PositionRange> rows = {{4, 6}};
+  const Tensor keys = make(DType::bf16, {10, 24}), directions = make(DType::f32, {4, 8});
+  const Tensor buckets = make(DType::i32, {10, 6}), of_rows = make(DType::i32, {6});
+  const Tensor of_keys = make(DType::i32, {10});
+  EXPECT_EQ(bytes_of([&] { hash_keys(keys, 8, directions, 4, buckets); }),
+            10 * 24 * 2 + 4 * 8 * 4 + 10 * 6 * 4);
+  EXPECT_EQ(device().profile().total_work().flops, 2 * 10 * 24 * 4);
+  EXPECT_EQ(bytes_of([&] {
+              sort_classes({pattern, rows, 0, 3}, buckets, 1, {of_rows, of_keys, of_rows, of_rows});
+            }),
+            (3 * 6 + 2 * 10) * 4);
+  EXPECT_EQ(count_class_pairs(pattern, rows, 2), 2 * (1 + 1 + 1 + 1 + 2 + 2));
+}
+
+TEST_F(PlanLoops, ConvolutionsByTokens) {
+  const std::vector<PositionRange> held = {{0, 8}};
+  const ConvolutionShape shape{
+      .num_sequences = 2, .held = held, .read = held, .channels = 12, .width = 3};
+  const Tensor x = make(DType::bf16, {16, 12}), dx = make(DType::f32, {16, 12});
+  const Tensor logits = make(DType::f32, {16, 6});
+  EXPECT_EQ(bytes_of([&] { span_convolution_forward(shape, x, logits, x); }),
+            2 * 16 * 12 * 2 + 16 * 6 * 4);
+  EXPECT_EQ(bytes_of([&] { span_convolution_backward(shape, x, x, logits, dx, logits); }),
+            2 * 16 * 12 * 2 + 2 * 16 * 6 * 4 + 16 * 12 * 4);
+  EXPECT_EQ(bytes_of([&] { multiply_elements(x, x, x); }), 3 * 16 * 12 * 2);
+}
+
+TEST_F(PlanLoops, GatedBranches) {
+  const Tensor branches = make(DType::bf16, {24, 12}), out = make(DType::bf16, {8, 12});
+  const Tensor gates = make(DType::f32, {8, 9});
+  EXPECT_EQ(bytes_of([&] { gated_sum(branches, gates, 3, out); }),
+            (24 * 12 + 8 * 12) * 2 + 8 * 9 * 4);
+  EXPECT_EQ(device().profile().total_work().flops, 2 * 24 * 12);
 }
 
 TEST_F(PlanLoops, RowKernels) {

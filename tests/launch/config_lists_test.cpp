@@ -61,7 +61,7 @@ TEST(ConfigLists, MistakesInListsAndGroups) {
   const Case cases[] = {
       {"model:\n  attention:\n    - {kind: windw}\n",
        "a.yaml:7:14: model.mixer.0.kind: 'windw' is not a choice; use full, window, blocks, "
-       "segment, hierarchical, linear, "
+       "segment, hierarchical, lsh, conv_attention, linear, "
        "retention, lightning, ssd, delta, gated_delta or infini; did you mean window?"},
       {"model: {attention: [{}, {windows: 4}]}\n",
        "a.yaml:5:26: model.mixer.1.windows: unknown key; did you mean window?"},
@@ -171,7 +171,8 @@ TEST(ConfigLists, MistakesInListsAndGroups) {
             "model.mixer.1");
   EXPECT_EQ(mistakes_after("", {"model.mixer=[{kind: windw}]"}),
             "command line: model.mixer=[{kind: windw}]: model.mixer.0.kind: 'windw' is "
-            "not a choice; use full, window, blocks, segment, hierarchical, linear, retention, "
+            "not a choice; use full, window, blocks, segment, hierarchical, lsh, conv_attention, "
+            "linear, retention, "
             "lightning, ssd, delta, gated_delta or infini; did you mean window?");
   EXPECT_EQ(mistakes_after("", {"model.rope_scaling.factor=2", "model.rope_scaling=linear"}), "");
 }

@@ -19,6 +19,26 @@ TEST(ConfigRelations, RelationsPrintTheirEquation) {
       {"model: {hidden: 100, num_heads: 8}\n",
        "a.yaml:5:17: model.hidden: hidden / num_heads = 100 / 8 is not whole, and head_dim is 0; "
        "make hidden 96 or 104, or set head_dim"},
+      {"model: {mixer: {kind: hierarchical, selected: 2, combine: gates}}\n",
+       "a.yaml:5:16: model.mixer: gates weigh three branches: the window, selected blocks and "
+       "summaries; set selected and summaries, or write combine: union"},
+      {"model: {mixer: {kind: hierarchical, selected: 2, summaries: mean, combine: gates, "
+       "sinks: 1}}\n",
+       "a.yaml:5:16: model.mixer: sinks = 1 take a share of one softmax, and with gates there are "
+       "three; leave it out, or write combine: union"},
+      {"model: {mixer: {kind: full, combine: gates}}\n",
+       "a.yaml:5:16: model.mixer: combine = gates counts only with kind hierarchical, not with "
+       "full; leave it out or change the kind"},
+      {"model: {num_heads: 8, num_kv_heads: 4, mixer: {kind: conv_attention, conv_heads: 3}}\n",
+       "a.yaml:5:47: model.mixer: conv_heads = 3 of 8 heads, 2 for each kv head: some must be "
+       "attention, and heads of a kv head are of one kind; make it a multiple of 2 below 8"},
+      {"model: {mixer: {kind: lsh}}\n",
+       "a.yaml:5:16: model.mixer: kind lsh needs a window of at least 1 token"},
+      {"model: {mixer: {kind: lsh, window: 4, buckets: 7}}\n",
+       "a.yaml:5:16: model.mixer: buckets = 7 is odd, and each direction makes two; write 8"},
+      {"model: {num_heads: 4, num_kv_heads: 2, mixer: {kind: lsh, window: 4}}\n",
+       "a.yaml:5:47: model.mixer: queries of kind lsh are keys, too, so each head has its own, and "
+       "num_kv_heads = 2; write num_kv_heads: 4"},
       {"model: {num_heads: 8, num_kv_heads: 3}\n",
        "a.yaml:5:37: model.num_kv_heads: num_heads / num_kv_heads = 8 / 3 is not whole; legal "
        "num_kv_heads: 1, 2, 4, 8"},

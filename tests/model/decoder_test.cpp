@@ -96,8 +96,9 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(several_patterns_case(), mixed_case(), all_experts_case(), dense_case(),
                       tied_case(), dropout_case(), windows_case(), globals_case(), slots_case(),
                       spans_case(), shared_case(), blocks_case(), strided_case(),
-                      hierarchical_case(), linformer_case(),
-                      segments_case(SegmentGradient::through), segments_case(SegmentGradient::stop),
+                      hierarchical_case(), linformer_case(), gates_case(), lsh_case(),
+                      conv_heads_case(), segments_case(SegmentGradient::through),
+                      segments_case(SegmentGradient::stop),
 
                       position_case(PositionKind::none), position_case(PositionKind::absolute),
                       position_case(PositionKind::sinusoidal), position_case(PositionKind::alibi),
@@ -186,6 +187,7 @@ TEST(AttentionCacheTest, MakingRoomKeepsTheBits) {
         const std::int64_t count = at < 256 ? 256 - at : 1 + at % 40;
         const std::int64_t num = std::min(count, length - at);
         AttentionMixer::ExtendScratch scratch(device, model, {&pattern, 1}, 0, compute, num, length,
+                                              model.query_cols() + 2 * model.key_cols(),
                                               std::nullopt);
         const Tensor x = made_up_rows(device, compute, num, model.hidden, at);
         Tensor y[2];

@@ -17,8 +17,8 @@ std::vector<ModelCase> cases() {
   few_experts.name = "few_experts";
   few_experts.experts.num_experts = 2;
   few_experts.experts.top_k = 1;
-  std::vector<ModelCase> all = {mixed_case(), tied_case(), dropout_case(), few_experts,
-                                shared_case(), mixers_alone_case()};
+  std::vector<ModelCase> all = {mixed_case(), tied_case(),   dropout_case(),
+                                few_experts,  shared_case(), mixers_alone_case()};
   if (is_tested_on_card()) return all;
   all.push_back(hybrid_case(recurrent_mixers().back()));
   all.push_back(slots_case());

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "model/mixers/attention.hpp"
+#include "model/mixers/conv_attention.hpp"
 #include "model/mixers/latent_attention.hpp"
 #include "model/mixers/recurrent.hpp"
 #include "model/rope_spec.hpp"
@@ -71,6 +72,12 @@ std::vector<Kind> kinds() {
                   .ratio = 2}};
     return std::make_unique<AttentionMixer>(store, "mixer", own, own.mixer.front(), DType::f32);
   };
+  const auto lsh = [](ParameterStore& store, const ModelConfig& model) {
+    ModelConfig own = model;
+    own.num_kv_heads = own.num_heads;
+    own.mixer = {{.kind = MixerKind::lsh, .window = 2, .buckets = 4, .rounds = 2, .conv = 2}};
+    return std::make_unique<AttentionMixer>(store, "mixer", own, own.mixer.front(), DType::f32);
+  };
   const auto latent = [](std::int64_t q_rank) {
     return [q_rank](ParameterStore& store, const ModelConfig& model) {
       ModelConfig own = model;
@@ -103,12 +110,27 @@ std::vector<Kind> kinds() {
                            .stride = 4,
                            .summary = 2})},
       {"strided", strided},
+      {"conv_heads",
+       [](ParameterStore& store, const ModelConfig& model) {
+         return std::make_unique<ConvAttentionMixer>(
+             store, "mixer", model,
+             MixerConfig{.kind = MixerKind::conv_attention, .conv_heads = 2, .width = 4},
+             DType::f32);
+       }},
+      {"lsh", lsh},
       {"hierarchical", attention({.kind = MixerKind::hierarchical,
                                   .sinks = 1,
                                   .block = 2,
                                   .window_blocks = 1,
                                   .selected = 2,
                                   .summaries = BlockSummary::mean})},
+      {"gated_branches", attention({.kind = MixerKind::hierarchical,
+                                    .block = 2,
+                                    .window_blocks = 1,
+                                    .selected = 2,
+                                    .summaries = BlockSummary::mean,
+                                    .combine = BranchCombination::gates,
+                                    .conv = 2})},
       {"linear_summaries", attention({.kind = MixerKind::hierarchical,
                                       .block = 2,
                                       .window_blocks = 2,

@@ -210,6 +210,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(mixed_case(), all_experts_case(), dense_case(), tied_case(), dropout_case(),
                       windows_case(), globals_case(), slots_case(), spans_case(), shared_case(),
                       blocks_case(), strided_case(), hierarchical_case(), linformer_case(),
+                      gates_case(), lsh_case(), conv_heads_case(),
                       segments_case(SegmentGradient::through), segments_case(SegmentGradient::stop),
 
                       position_case(PositionKind::none), position_case(PositionKind::absolute),

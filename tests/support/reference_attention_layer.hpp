@@ -10,135 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/reference_attention_dims.hpp"
 #include "tests/support/reference_layers.hpp"
 
 namespace switchyard::reference_model {
-
-struct AttentionDims {
-  std::int64_t length = 0;  // of a sequence
-  std::int64_t num_heads = 0;
-  std::int64_t num_kv_heads = 0;
-  std::int64_t head_dim = 0;
-  double rope_base = 10000;
-  double rope_factor = 1;    // positions are divided by it
-  std::int64_t window = 0;   // keys that a query sees, its own included; 0: all before
-  std::int64_t globals = 0;  // first keys that a query sees beside them
-  Weight sinks = {};         // [num_heads, number of sinks]; none if in is 0
-  bool has_alibi = false;
-  Weight slot_keys = {}, slot_values = {};  // [slots, kv heads * head_dim]; none if out is 0
-  bool turns = true;                        // whether q and k are turned by position
-  Weight relative = {};                     // T5's: [num_heads, buckets]; none if in is 0
-  std::int64_t max_distance = 128;
-
-  // T5's _relative_position_bucket of a key before the query.
-  std::int64_t bucket(std::int64_t distance) const {
-    const std::int64_t exact = relative.in / 2;
-    if (distance < exact) return distance;
-    const double share = std::log(static_cast<double>(distance) / static_cast<double>(exact)) /
-                         std::log(static_cast<double>(max_distance) / static_cast<double>(exact));
-    const double wide = share * static_cast<double>(relative.in - exact);
-    return std::min(exact + static_cast<std::int64_t>(wide), relative.in - 1);
-  }
-  Weight span = {};       // fractions of the window, [num_heads, 1]; none if in is 0
-  std::int64_t ramp = 0;  // of spans
-
-  // What a weight of the softmax is multiplied by.
-  double mask(std::int64_t head, std::int64_t distance) const {
-    if (span.in == 0) return 1;
-    const double z = span.value[head] * static_cast<double>(window);
-    return std::clamp((static_cast<double>(ramp - distance) + z) / static_cast<double>(ramp), 0.0,
-                      1.0);
-  }
-  // Its gradient by the fraction, over itself.
-  double mask_slope(std::int64_t head, std::int64_t distance) const {
-    const double m = mask(head, distance);
-    return m > 0 && m < 1 ? static_cast<double>(window) / (static_cast<double>(ramp) * m) : 0;
-  }
-  // What a score is raised by.
-  double by_distance(std::int64_t head, std::int64_t distance) const {
-    const double raised =
-        relative.in == 0 ? 0 : relative.value[head * relative.in + bucket(distance)];
-    return raised - slope(head) * static_cast<double>(distance) + std::log(mask(head, distance));
-  }
-
-  // ALiBi's, as Hugging Face's build_alibi_tensor of Bloom has them.
-  double slope(std::int64_t head) const {
-    if (!has_alibi) return 0;
-    std::int64_t power = 1;
-    while (2 * power <= num_heads) power *= 2;
-    const auto base = [](std::int64_t of) {
-      return std::pow(2.0, -std::pow(2.0, -(std::log2(static_cast<double>(of)) - 3)));
-    };
-    if (head < power) return std::pow(base(power), static_cast<double>(head + 1));
-    return std::pow(base(2 * power), static_cast<double>(2 * (head - power) + 1));
-  }
-
-  // Transformer-XL's: [kv heads * head_dim, hidden] and [query columns, 1]; none if out is 0.
-  Weight distance_weight = {}, key_bias = {}, distance_bias = {};
-  double sine(std::int64_t distance, std::int64_t n) const {
-    const std::int64_t half = distance_weight.in / 2;
-    const double angle =
-        static_cast<double>(distance) *
-        std::pow(10000.0, -static_cast<double>(n % half) / static_cast<double>(half));
-    return n < half ? std::sin(angle) : std::cos(angle);
-  }
-  // Element d of the key that a head has of a distance.
-  double distance_key(std::int64_t head, std::int64_t distance, std::int64_t d) const {
-    const std::int64_t row = distance_row(head, d);
-    double sum = 0;
-    for (std::int64_t n = 0; n < distance_weight.in; ++n)
-      sum += distance_weight.value[row * distance_weight.in + n] * sine(distance, n);
-    return sum;
-  }
-  std::int64_t distance_row(std::int64_t head, std::int64_t d) const {
-    return head / (num_heads / num_kv_heads) * head_dim + d;
-  }
-
-  // By a pattern of blocks instead of window and globals.
-  std::function<bool(std::int64_t head, std::int64_t query, std::int64_t key)> mask_of_blocks = {};
-  // Transformer-XL: keys before the query's segment of so many tokens teach weights, not rows.
-  std::int64_t stops_before = 0;
-
-  bool sees(std::int64_t head, std::int64_t query, std::int64_t key) const {
-    if (mask_of_blocks) return mask_of_blocks(head, query, key);
-    return key <= query && (window == 0 || query - key < window || key < globals);
-  }
-  // Hierarchical attention: a window of whole blocks, and of the blocks before it those that are
-  // chosen, and the mean of each.
-  std::int64_t block = 0, window_blocks = 0, selected = 0;
-  std::int64_t summaries = 0;                     // of each block
-  Weight summary_keys = {}, summary_values = {};  // [summaries, block]; none if out is 0: the mean
-  // The share of a block's token t in its summary r.
-  double share(const Weight& weights, std::int64_t r, std::int64_t t) const {
-    return weights.out > 0 ? weights.value[r * block + t] : 1 / static_cast<double>(block);
-  }
-  // Rows [q k v] of pooled groups, as many of each sequence, and which of them a query sees
-  // (Compressive Transformer); gradients of them are added to d_groups.
-  Matrix groups = {};
-  Matrix* d_groups = nullptr;
-  std::function<std::pair<std::int64_t, std::int64_t>(std::int64_t query)> seen_groups = {};
-  // From the first to behind the last of them, as rows, for query i of the sequence at row `first`.
-  std::pair<std::int64_t, std::int64_t> group_rows(std::int64_t rows, std::int64_t first,
-                                                   std::int64_t i) const {
-    if (!seen_groups) return {0, 0};
-    const std::int64_t sequence = groups.rows / (rows / length) * (first / length);
-    const auto [begin, end] = seen_groups(i);
-    return {sequence + begin, sequence + end};
-  }
-  std::int64_t whole_blocks(std::int64_t query) const {
-    return block > 0 ? std::max<std::int64_t>(query / block - window_blocks + 1, 0) : 0;
-  }
-
-  bool stops(std::int64_t query, std::int64_t key) const {
-    return stops_before > 0 && key < query / stops_before * stops_before;
-  }
-  // First columns in a row of [q k v].
-  std::int64_t q(std::int64_t head) const { return head * head_dim; }
-  std::int64_t k(std::int64_t head) const {
-    return (num_heads + head / (num_heads / num_kv_heads)) * head_dim;
-  }
-  std::int64_t v(std::int64_t head) const { return k(head) + num_kv_heads * head_dim; }
-};
 
 // Turns q and k by position; sign -1 turns back.
 inline void rotate(Matrix& qkv, const AttentionDims& dims, double sign) {
@@ -209,10 +84,48 @@ inline std::vector<bool> blocks_in_sight(const Matrix& qkv, const AttentionDims&
   }
   std::sort(by_score.begin(), by_score.end());
   std::vector<bool> seen(static_cast<std::size_t>(i / dims.block + 1), false);
-  for (std::int64_t b = whole; b <= i / dims.block; ++b) seen[static_cast<std::size_t>(b)] = true;
+  for (std::int64_t b = whole; b <= i / dims.block; ++b)
+    seen[static_cast<std::size_t>(b)] = dims.has_window;
   for (std::int64_t j = 0; j < std::min(dims.selected, whole); ++j)
     seen[static_cast<std::size_t>(by_score[static_cast<std::size_t>(j)].second)] = true;
   return seen;
+}
+
+inline std::int64_t bucket_of(const Matrix& qkv, const AttentionDims& dims, std::int64_t row,
+                              std::int64_t head, std::int64_t round) {
+  const std::int64_t half = dims.buckets / 2;
+  double highest = -std::numeric_limits<double>::infinity();
+  std::int64_t best = 0;
+  for (std::int64_t b = 0; b < dims.buckets; ++b) {
+    double dot = 0;
+    for (std::int64_t d = 0; d < dims.head_dim; ++d)
+      dot += qkv.at(row, dims.k(head) + d) *
+             static_cast<double>(dims.directions[static_cast<std::size_t>(
+                 (round * half + b % half) * dims.head_dim + d)]);
+    if (b >= half) dot = -dot;
+    if (dot > highest) best = b;
+    highest = std::max(highest, dot);
+  }
+  return best;
+}
+
+// How often rounds show each of the keys 0 ... i to query i.
+inline std::vector<double> times_seen(const Matrix& qkv, const AttentionDims& dims,
+                                      std::int64_t first, std::int64_t i, std::int64_t head) {
+  std::vector<double> times(static_cast<std::size_t>(i + 1), 0.0);
+  double all = 0;
+  for (std::int64_t round = 0; round < dims.rounds; ++round) {
+    const std::int64_t own = bucket_of(qkv, dims, first + i, head, round);
+    std::int64_t left = dims.class_window;
+    for (std::int64_t j = i - 1; j >= 0 && left > 0; --j) {
+      if (bucket_of(qkv, dims, first + j, head, round) != own) continue;
+      ++times[static_cast<std::size_t>(j)];
+      ++all;
+      --left;
+    }
+  }
+  if (all == 0) times.back() = 1;
+  return times;
 }
 
 // Probabilities of the keys 0 ... i of the sequence beginning at row `first`, for its query i;
@@ -224,6 +137,8 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const Matrix& plai
   std::vector<double> probs;
   std::vector<bool> blocks;
   if (dims.block > 0) blocks = blocks_in_sight(qkv, dims, first, i, head);
+  std::vector<double> times(static_cast<std::size_t>(i + 1), 1.0);
+  if (dims.rounds > 0) times = times_seen(qkv, dims, first, i, head);
   for (std::int64_t j = 0; j <= i; ++j) {
     double dot = 0;
     for (std::int64_t d = 0; d < dims.head_dim; ++d)
@@ -236,8 +151,8 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const Matrix& plai
     }
     const bool seen =
         dims.block > 0 ? blocks[static_cast<std::size_t>(j / dims.block)] : dims.sees(head, i, j);
-    probs.push_back(seen ? dot / std::sqrt(static_cast<double>(dims.head_dim)) +
-                               dims.by_distance(head, i - j)
+    probs.push_back(seen ? dot * dims.scale() + dims.by_distance(head, i - j) +
+                               std::log(times[static_cast<std::size_t>(j)])
                          : -std::numeric_limits<double>::infinity());
   }
   for (std::int64_t sink = 0; sink < dims.sinks.in; ++sink)
@@ -265,6 +180,7 @@ inline std::vector<double> attention_probs(const Matrix& qkv, const Matrix& plai
     probs.push_back(dot / std::sqrt(static_cast<double>(dims.head_dim)));
   }
   const double largest = *std::max_element(probs.begin(), probs.end());
+  if (std::isinf(largest)) return std::vector<double>(probs.size(), 0.0);  // it sees nothing
   for (double& p : probs) p = std::exp(p - largest);
   const double sum = std::accumulate(probs.begin(), probs.end(), 0.0);
   for (double& p : probs) p /= sum;
@@ -313,7 +229,7 @@ inline Matrix attention_backward(const Matrix& dout, const Matrix& qkv, const At
   Matrix dqkv(qkv.rows, qkv.cols);
   const Matrix plain = unturned(qkv, dims);
   Matrix d_plain(qkv.rows, qkv.cols);
-  const double scale = 1 / std::sqrt(static_cast<double>(dims.head_dim));
+  const double scale = dims.scale();
   for (std::int64_t t = 0; t < qkv.rows; ++t)
     for (std::int64_t head = 0; head < dims.num_heads; ++head) {
       const std::int64_t i = t % dims.length;

@@ -10,14 +10,10 @@
 
 #include "experts/config.hpp"
 #include "model/config.hpp"
-#include "tests/support/block_masks.hpp"
-#include "tests/support/reference_compression.hpp"
-#include "tests/support/reference_layers.hpp"
+#include "tests/support/reference_attention_model.hpp"
 #include "tests/support/reference_moe.hpp"
 
 namespace switchyard::reference_model {
-
-using Values = std::map<std::string, std::vector<double>>;  // by parameter name
 
 // The factors (0 or 1 / (1 - rate)) of a dropout site: [T * copies, H]. `site` is the name that
 // keys its random numbers. An empty function: no dropout.
@@ -29,15 +25,13 @@ struct Losses {
   double z = 0;
 };
 
-class Transformer {
+class Transformer : public AttentionLayers {
  public:
   Transformer(const ModelConfig& model, const ExpertsConfig& experts, std::int64_t vocab_size_used,
               Values parameters)
-      : values(std::move(parameters)),
-        model_(model),
+      : AttentionLayers(model, std::move(parameters)),
         experts_(experts),
         vocab_size_used_(vocab_size_used) {
-    for (const auto& [name, value] : values) gradients[name].assign(value.size(), 0.0);
     for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
       num_moe_layers_ += experts.layer_has_experts(layer) ? 1 : 0;
   }
@@ -84,8 +78,6 @@ class Transformer {
            experts_.reduced(experts_.z_weight, num_moe_layers_) * losses.z;
   }
 
-  Values values;
-  Values gradients;
   Matrix logits;                     // [T, V]
   std::vector<double> token_losses;  // [T]
   // Least relative difference between a chosen and a passed-over probability in the last forward: a
@@ -97,98 +89,13 @@ class Transformer {
     Matrix attention_stream, projected, qkv, attended, feed_forward_stream, normed;
     Matrix pooled, groups;               // of a compressed memory: rows, and [q k v] of them
     test::ReferenceMoe::Forward routed;  // of a layer with experts
+    SpanHeads span;                      // of a layer with heads that are convolutions
   };
 
-  static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-  Weight weight(const std::string& name, std::int64_t out, std::int64_t in) {
-    return {values.at(name).data(), gradients.at(name).data(), out, in};
-  }
   Weight norm(const std::string& name) { return weight(name, 1, model_.hidden); }
   Weight head() {
     return weight(model_.tie_embeddings ? "embedding.weight" : "head.weight", model_.vocab_size,
                   model_.hidden);
-  }
-  AttentionDims dims(std::int64_t layer) {
-    const MixerConfig& attention = model_.mixer_of_layer(layer);
-    AttentionDims dims{length_, model_.num_heads, model_.num_kv_heads, model_.effective_head_dim(),
-                       model_.rope_base};
-    if (model_.rope_scaling.kind == kernels::RopeScaling::linear)
-      dims.rope_factor = model_.rope_scaling.factor;
-    dims.window = attention.effective_window();
-    dims.globals = attention.globals;
-    mask_blocks(attention, layer, dims);
-    dims.turns = model_.turns_positions();
-    dims.ramp = attention.ramp;
-    if (attention.ramp > 0)
-      dims.span = weight(prefix_of(layer) + ".attention.span", model_.num_heads, 1);
-    if (attention.slots > 0) {
-      const std::string slots = prefix_of(layer) + ".attention.slots.";
-      const std::int64_t cols = model_.num_kv_heads * model_.effective_head_dim();
-      dims.slot_keys = weight(slots + "key.weight", attention.slots, cols);
-      dims.slot_values = weight(slots + "value.weight", attention.slots, cols);
-    }
-    dims.has_alibi = model_.position.kind == PositionKind::alibi;
-    if (model_.position.kind == PositionKind::relative) {
-      dims.relative = weight(prefix_of(layer) + ".attention.relative.weight", model_.num_heads,
-                             model_.position.buckets);
-      dims.max_distance = model_.position.max_distance;
-    }
-    if (model_.has_distance_keys()) {
-      const std::string distance = prefix_of(layer) + ".attention.distance.";
-      dims.distance_weight = weight(distance + "weight", model_.key_cols(), model_.hidden);
-      dims.key_bias = weight(distance + "key_bias", model_.query_cols(), 1);
-      dims.distance_bias = weight(distance + "distance_bias", model_.query_cols(), 1);
-    }
-    if (attention.sinks > 0)
-      dims.sinks = weight(prefix_of(layer) + ".attention.sinks", model_.num_heads, attention.sinks);
-    return dims;
-  }
-  void mask_blocks(const MixerConfig& attention, std::int64_t layer, AttentionDims& dims) {
-    const std::int64_t stride = attention.stride, summary = attention.summary;
-    const std::int64_t middle = model_.num_heads / 2;
-    const std::int64_t segment = attention.length, memory = attention.memory;
-    if (attention.kind == MixerKind::segment) {
-      dims.mask_of_blocks = [=](std::int64_t, std::int64_t query, std::int64_t key) {
-        return test::sees_segment(segment, memory, query, key);
-      };
-      if (attention.gradient == SegmentGradient::stop) dims.stops_before = segment;
-    }
-    if (attention.kind == MixerKind::hierarchical) {
-      dims.block = attention.block;
-      dims.window_blocks = attention.window_blocks;
-      dims.selected = attention.selected;
-      dims.summaries = attention.key_pattern(layer).summaries;
-      if (attention.summaries == BlockSummary::linear) {
-        const std::string learned = prefix_of(layer) + ".attention.summary.";
-        dims.summary_keys = weight(learned + "key.weight", attention.summary, attention.block);
-        dims.summary_values = weight(learned + "value.weight", attention.summary, attention.block);
-      }
-    }
-    if (attention.kind != MixerKind::blocks) return;
-    if (attention.pattern == BlockPattern::fixed)
-      dims.mask_of_blocks = [=](std::int64_t, std::int64_t query, std::int64_t key) {
-        return test::sees_fixed(stride, summary, query, key);
-      };
-    if (attention.pattern == BlockPattern::strided)
-      dims.mask_of_blocks = [=](std::int64_t head, std::int64_t query, std::int64_t key) {
-        return test::sees_strided(stride, head >= middle, query, key);
-      };
-    if (attention.pattern != BlockPattern::bigbird) return;
-    test::BigBirdMask mask{attention.block, attention.window_blocks, attention.global_blocks};
-    for (std::int64_t block = 0; block * attention.block < length_; ++block)
-      mask.drawn.push_back(kernels::drawn_blocks(attention.key_pattern(layer), block));
-    dims.mask_of_blocks = [mask](std::int64_t, std::int64_t query, std::int64_t key) {
-      return mask.sees(query, key);
-    };
-  }
-  Weight qkv_weight(const std::string& prefix) {
-    return weight(prefix + ".attention.qkv.weight",
-                  (model_.num_heads + 2 * model_.num_kv_heads) * model_.effective_head_dim(),
-                  model_.hidden);
-  }
-  Weight output_weight(const std::string& prefix) {
-    return weight(prefix + ".attention.output.weight", model_.hidden,
-                  model_.num_heads * model_.effective_head_dim());
   }
   Weight dense_gate_up(const std::string& prefix) {
     return weight(prefix + ".feed_forward.gate_up.weight", 2 * model_.dense_intermediate,
@@ -225,8 +132,6 @@ class Transformer {
   Matrix mask(const std::string& site, double rate, std::int64_t copies) const {
     return masks_ && rate > 0 ? masks_("dropout " + site, rate, copies) : Matrix();
   }
-  static std::string prefix_of(std::int64_t layer) { return "layers." + std::to_string(layer); }
-
   Weight pooling(std::int64_t number) {
     return weight(prefix_of(number) + ".attention.compression.weight", model_.hidden,
                   model_.mixer_of_layer(number).ratio * model_.hidden);
@@ -259,7 +164,7 @@ class Transformer {
     const Layer& layer = layers_[index(number)];
     const Matrix d_groups =
         reconstruction_gradient(layer.qkv, attended, mixer.length, mixer.memory, mixer.ratio);
-    Weight held = qkv_weight(prefix_of(number));
+    Weight held = qkv_weight(number);
     std::vector<double> unused(index(held.out * held.in));
     held.gradient = unused.data();
     const Matrix d_pooled = linear_backward(d_groups, layer.pooled, held);
@@ -335,15 +240,21 @@ class Transformer {
     layer.attention_stream = stream_;
     const Matrix x =
         rms_norm(stream_, norm(prefix + ".attention_norm.weight"), model_.norm_epsilon);
-    layer.projected = layer.qkv = linear(x, qkv_weight(prefix));
+    layer.projected = layer.qkv = linear(x, qkv_weight(number));
     convolve(number, layer.projected, layer.qkv);
+    layer.qkv = with_keys(number, layer.qkv);
     if (model_.turns_positions()) rotate(layer.qkv, dims(number), 1);
+    make_keys(number, layer.qkv);
     if (model_.mixer_of_layer(number).compressed > 0) {
       layer.pooled = linear(in_groups(number, x), pooling(number));
-      layer.groups = linear(layer.pooled, qkv_weight(prefix));
+      layer.groups = linear(layer.pooled, qkv_weight(number));
     }
-    layer.attended = attention(layer.qkv, dims_with_groups(number));
-    Matrix delta = linear(layer.attended, output_weight(prefix));
+    layer.attended = attend(number, x, layer.qkv, dims_with_groups(number));
+    Matrix delta = linear(layer.attended, output_weight(number));
+    if (attention_heads(number) < model_.num_heads) {
+      layer.span = span_heads(number);
+      add_to(delta, layer.span.forward(x));
+    }
     multiply(delta, mask(prefix + ".attention", model_.residual_dropout, 1));
     add_to(stream_, delta);
     if (!has_feed_forward(number)) return;
@@ -396,24 +307,29 @@ class Transformer {
     Layer& layer = layers_[index(number)];
     Matrix dy = d_stream;
     multiply(dy, mask(prefix + ".attention", model_.residual_dropout, 1));
-    const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(prefix));
+    const Matrix d_attended = linear_backward(dy, layer.attended, output_weight(number));
     Matrix d_stopped(layer.qkv.rows, layer.qkv.cols);
-    AttentionDims attended = dims_with_groups(number);
-    Matrix d_groups(layer.groups.rows, layer.groups.cols);
-    attended.d_groups = &d_groups;
-    Matrix dqkv = attention_backward(d_attended, layer.qkv, attended, d_stopped);
-    for (Matrix* each : {&dqkv, &d_stopped}) {
-      if (model_.turns_positions()) rotate(*each, dims(number), -1);
-      *each = convolve_backward(number, layer.projected, *each);
-    }
     const Weight gain = norm(prefix + ".attention_norm.weight");
     const Matrix x = rms_norm(layer.attention_stream, gain, model_.norm_epsilon);
-    linear_backward(d_stopped, x, qkv_weight(prefix));  // the rows learn nothing of it
+    Matrix dx_of_gates(x.rows, x.cols);
+    Matrix d_groups(layer.groups.rows, layer.groups.cols);
+    AttentionDims attended = dims_with_groups(number);
+    attended.d_groups = &d_groups;
+    Matrix dqkv =
+        attend_backward(number, x, layer.qkv, d_attended, attended, d_stopped, dx_of_gates);
+    make_keys_backward(number, layer.qkv, dqkv);
+    for (Matrix* each : {&dqkv, &d_stopped}) {
+      if (model_.turns_positions()) rotate(*each, dims(number), -1);
+      *each = convolve_backward(number, layer.projected, without_keys(number, *each));
+    }
+    linear_backward(d_stopped, x, qkv_weight(number));  // the rows learn nothing of it
     if (attended.seen_groups) {
-      linear_backward(d_groups, layer.pooled, qkv_weight(prefix));  // nor of this
+      linear_backward(d_groups, layer.pooled, qkv_weight(number));  // nor of this
       teach_pooling(number, x, attended);
     }
-    const Matrix d_normed = linear_backward(dqkv, x, qkv_weight(prefix));
+    Matrix d_normed = linear_backward(dqkv, x, qkv_weight(number));
+    add_to(d_normed, dx_of_gates);
+    if (attention_heads(number) < model_.num_heads) add_to(d_normed, layer.span.backward(dy, x));
     add_to(d_stream,
            rms_norm_backward(d_normed, layer.attention_stream, gain, model_.norm_epsilon));
   }
@@ -446,11 +362,9 @@ class Transformer {
     return dlogits;
   }
 
-  ModelConfig model_;
   ExpertsConfig experts_;
   std::int64_t vocab_size_used_;
   std::int64_t num_moe_layers_ = 0;
-  std::int64_t length_ = 0;
   Masks masks_;
   std::vector<std::int32_t> tokens_, targets_;
   Matrix stream_;  // after the blocks

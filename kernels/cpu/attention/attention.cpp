@@ -1,6 +1,7 @@
 #include "kernels/cpu/attention/attention.hpp"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "kernels/cpu/attention/attention_backward.hpp"
@@ -28,20 +29,24 @@ struct ForwardScratch {
     sum = carver.take<float>(rows);
     from = carver.take<std::int32_t>(rows);
     to = carver.take<std::int32_t>(rows);
+    part_from = carver.take<std::int32_t>(rows);
+    part_to = carver.take<std::int32_t>(rows);
     scratchpad = carver.take<std::byte>(scratchpad_bytes);
     distances.emplace(carver, b, false);
   }
   std::optional<DistanceScratch> distances;
-  std::byte* q;        // [R, D]
-  std::byte* k;        // [N, D]
-  std::byte* v;        // [N, D]
-  float* scores;       // [R, N]
-  std::byte* probs;    // [R, N]
-  float* out;          // [R, D]
-  float* max;          // [R]
-  float* sum;          // [R]
-  std::int32_t* from;  // [R], visible keys of the block
-  std::int32_t* to;    // [R]
+  std::byte* q;             // [R, D]
+  std::byte* k;             // [N, D]
+  std::byte* v;             // [N, D]
+  float* scores;            // [R, N]
+  std::byte* probs;         // [R, N]
+  float* out;               // [R, D]
+  float* max;               // [R]
+  float* sum;               // [R]
+  std::int32_t* from;       // [R], visible keys of the block
+  std::int32_t* to;         // [R]
+  std::int32_t* part_from;  // [R], of a part of it
+  std::int32_t* part_to;    // [R]
   std::byte* scratchpad;
 };
 
@@ -56,16 +61,74 @@ struct ForwardTask {
   const Poll& poll;  // empty for all threads but the calling one
 };
 
-// Scores of one key block, softmax over what has been seen so far, and its share of the output.
-void attend_to_keys(const ForwardTask& task, const HeadGroup& g, std::int64_t set,
-                    const Range& queries, const Range& keys, bool is_first,
-                    const ForwardScratch& s) {
+// What a query block attends to at once: keys of one range, or of several that follow each other
+// so that each query still sees one range of them all. Patterns of blocks have many short ranges.
+class KeyTile {
+ public:
+  KeyTile(const AttentionBlocks& blocks, const HeadGroup& g, const Range& queries,
+          const ForwardScratch& scratch)
+      : blocks_(blocks), g_(g), queries_(queries), s_(scratch) {}
+
+  // False: they do not fit behind what is there.
+  bool add(std::int64_t set, const Range& keys) {
+    blocks_.find_seen(set, g_.sequence, queries_, keys, s_.part_from, s_.part_to);
+    if (num_parts_ > 0 && !fits(keys)) return false;
+    const auto before = static_cast<std::int32_t>(num_keys_);
+    for (std::int64_t i = 0; i < queries_.count; ++i) {
+      if (num_parts_ > 0 && s_.part_from[i] == s_.part_to[i]) continue;
+      if (num_parts_ == 0 || s_.from[i] == s_.to[i]) s_.from[i] = before + s_.part_from[i];
+      s_.to[i] = before + s_.part_to[i];
+    }
+    parts_[static_cast<std::size_t>(num_parts_++)] = keys;
+    num_keys_ += keys.count;
+    return true;
+  }
+  void clear() { num_parts_ = num_keys_ = 0; }
+  std::int64_t num_keys() const { return num_keys_; }
+  const Range& first_keys() const { return parts_.front(); }
+  // Rows of queries as softmax_block reads them; no more is added then.
+  void show_to_rows() const { blocks_.spread_to_rows(queries_, s_.from, s_.to); }
+  void gather(const TensorView& from, std::byte* block) const {
+    std::int64_t row = 0;
+    for (std::int64_t p = 0; p < num_parts_; ++p) {
+      const Range& keys = parts_[static_cast<std::size_t>(p)];
+      blocks_.copy_keys(from, g_, keys, block + blocks_.operand_bytes(row * blocks_.head_dim()));
+      row += keys.count;
+    }
+    blocks_.pad_keys(num_keys_, block);
+  }
+
+ private:
+  static constexpr std::int64_t max_parts = 16;
+  bool fits(const Range& keys) const {
+    const AttentionShape& shape = blocks_.shape();  // what goes by distance takes one range
+    if (!shape.slopes.empty() || !shape.bias.values.empty() || shape.num_distances > 0)
+      return false;
+    if (num_parts_ == max_parts || num_keys_ + keys.count > blocks_.max_keys()) return false;
+    for (std::int64_t i = 0; i < queries_.count; ++i) {
+      if (s_.part_from[i] == s_.part_to[i] || s_.from[i] == s_.to[i]) continue;
+      if (s_.to[i] != num_keys_ || s_.part_from[i] != 0) return false;
+    }
+    return true;
+  }
+
+  const AttentionBlocks& blocks_;
+  const HeadGroup& g_;
+  const Range& queries_;
+  const ForwardScratch& s_;
+  std::array<Range, max_parts> parts_;
+  std::int64_t num_parts_ = 0, num_keys_ = 0;
+};
+
+// Scores of one tile, softmax over what has been seen so far, and its share of the output.
+void attend_to_keys(const ForwardTask& task, const HeadGroup& g, const Range& queries,
+                    const KeyTile& tile, bool is_first, const ForwardScratch& s) {
   const AttentionBlocks& b = task.blocks;
   const std::int64_t rows = b.padded_rows(queries.count);
-  const std::int64_t cols = AttentionBlocks::padded_keys(keys.count);
+  const std::int64_t cols = AttentionBlocks::padded_keys(tile.num_keys());
   const std::int64_t dim = b.head_dim();
-  b.gather_keys(task.k, g, keys, s.k);
-  b.gather_keys(task.v, g, keys, s.v);
+  tile.gather(task.k, s.k);
+  tile.gather(task.v, s.v);
   multiply({.m = rows,
             .n = cols,
             .k = dim,
@@ -76,9 +139,9 @@ void attend_to_keys(const ForwardTask& task, const HeadGroup& g, std::int64_t se
             .ldc = cols,
             .b_transposed = true},
            s.q, s.k, reinterpret_cast<std::byte*>(s.scores), s.scratchpad);
-  AttentionDistances(b).add_scores(g, queries, keys, s.scores, *s.distances);
-  b.add_by_distance(g, queries, keys, s.scores);
-  b.find_visible(set, g.sequence, queries, keys, s.from, s.to);
+  AttentionDistances(b).add_scores(g, queries, tile.first_keys(), s.scores, *s.distances);
+  b.add_by_distance(g, queries, tile.first_keys(), s.scores);
+  tile.show_to_rows();
   softmax_block({.scores = s.scores,
                  .rows = rows,
                  .cols = cols,
@@ -107,8 +170,8 @@ void write_output(const ForwardTask& task, const HeadGroup& g, const Range& quer
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, ++row) {
       if (!b.holds_query(i)) continue;
       write_output_row({.out = s.out + row * b.head_dim(), .max = s.max[row], .sum = s.sum[row]},
-                       b.head_dim(), task.merge, task.out.dtype, b.result_at(task.out, g, h, i),
-                       *b.result_value_at(task.lse, g, h, i));
+                       b.head_dim(), task.merge, task.out.dtype, b.query_at(task.out, g, h, i),
+                       *b.value_at(task.lse, g, h, i));
     }
 }
 
@@ -119,16 +182,24 @@ void attend(const ForwardTask& task, const HeadGroup& g, const Range& queries,
   std::fill_n(s.sum, b.max_rows(), 0.0f);
   b.gather_queries(task.q, g, queries, s.q);
   bool is_first = true;
+  KeyTile tile(b, g, queries, s);
+  const auto attend_to_tile = [&] {
+    if (tile.num_keys() == 0) return;
+    attend_to_keys(task, g, queries, tile, is_first, s);
+    is_first = false;
+    tile.clear();
+    if (task.poll) task.poll();
+  };
   for (std::int64_t set = 0; set < b.num_sets(); ++set) {
     const Range key_blocks = b.key_blocks_of(set, g.sequence, queries);
     for (std::int64_t j = key_blocks.begin; j < key_blocks.end(); ++j) {
       const Range keys = b.key_block(j, set, g.sequence, queries);
-      if (keys.count == 0) continue;
-      attend_to_keys(task, g, set, queries, keys, is_first, s);
-      is_first = false;
-      if (task.poll) task.poll();
+      if (keys.count == 0 || tile.add(set, keys)) continue;
+      attend_to_tile();
+      tile.add(set, keys);
     }
   }
+  attend_to_tile();
   write_output(task, g, queries, s);
 }
 

@@ -235,7 +235,7 @@ void write_query_rows(const BackwardTask& task, const HeadGroup& g, std::int64_t
     for (std::int64_t i = queries.begin; i < queries.end(); ++i, row += b.head_dim())
       if (b.holds_query(i))
         write_gradient_row(row, b.shape().scale, b.head_dim(), task.gradients.dq_merge, to.dtype,
-                           b.result_at(to, g, h, i));
+                           b.query_at(to, g, h, i));
 }
 
 void write_query_gradients(const BackwardTask& task, const HeadGroup& g, std::int64_t block,

@@ -16,6 +16,9 @@ inline constexpr std::int64_t max_lanes_of_block = 16;
 inline constexpr std::int64_t max_lanes_with_distances = 4;  // each has a sum of their gradients
 inline constexpr std::int64_t query_blocks_of_lane =
     4;  // at least; a lane costs a sum of dk and dv
+// Of windows few query blocks see a key block: then less is enough.
+inline constexpr std::int64_t rows_of_lane = 128;
+inline constexpr std::int64_t few_lanes = 4;
 
 // With keys of distances a kv head is always everybody's: their gradients are sums over sequences.
 inline bool is_long(const AttentionBlocks& b) {
@@ -28,7 +31,10 @@ inline std::int64_t max_lanes(const AttentionBlocks& b) {
 }
 
 inline std::int64_t num_lanes(const AttentionBlocks& b, const Range& query_blocks) {
-  return std::clamp<std::int64_t>(query_blocks.count / query_blocks_of_lane, 1, max_lanes(b));
+  const std::int64_t few = std::min(
+      {query_blocks.count * b.max_rows() / rows_of_lane, few_lanes, query_blocks.count});
+  return std::clamp<std::int64_t>(std::max(query_blocks.count / query_blocks_of_lane, few), 1,
+                                  max_lanes(b));
 }
 
 // What a lane reads and computes. R rows of a query block, N keys of a key block, D head_dim;

@@ -90,7 +90,6 @@ AttentionBlocks::AttentionBlocks(const AttentionShape& shape, DType dtype, const
   ascends_ = ranges.ascends;
   if (!ranges.query_rows.empty()) query_rows_ = ranges.query_rows.as<std::int32_t>();
   if (!ranges.key_rows.empty()) key_rows_ = ranges.key_rows.as<std::int32_t>();
-  by_place_ = ranges.rows_at_places > 0;
   check_ranges(shape, ranges, first_, end_);
 }
 
@@ -194,16 +193,22 @@ float AttentionBlocks::scale_log2() const {
   return shape_.scale * std::numbers::log2e_v<float>;
 }
 
-void AttentionBlocks::find_visible(std::int64_t set, std::int64_t sequence, const Range& queries,
-                                   const Range& keys, std::int32_t* from, std::int32_t* to) const {
+void AttentionBlocks::find_seen(std::int64_t set, std::int64_t sequence, const Range& queries,
+                                const Range& keys, std::int32_t* from, std::int32_t* to) const {
   const std::int64_t begin = range_row(set, sequence) + queries.begin;
+  const auto of_block = [&](std::int32_t key) {
+    return static_cast<std::int32_t>(std::clamp<std::int64_t>(key - keys.begin, 0, keys.count));
+  };
   for (std::int64_t i = 0; i < queries.count; ++i) {
-    const auto of_block = [&](std::int32_t key) {
-      return static_cast<std::int32_t>(std::clamp<std::int64_t>(key - keys.begin, 0, keys.count));
-    };
     from[i] = of_block(first_[begin + i]);
-    to[i] = holds_query(queries.begin + i) ? of_block(end_[begin + i]) : from[i];
+    to[i] = of_block(end_[begin + i]);
   }
+}
+
+void AttentionBlocks::spread_to_rows(const Range& queries, std::int32_t* from,
+                                     std::int32_t* to) const {
+  for (std::int64_t i = 0; i < queries.count; ++i)
+    if (!holds_query(queries.begin + i)) to[i] = from[i];
   for (std::int64_t h = 1; h < group(); ++h) {
     std::copy_n(from, queries.count, from + h * queries.count);
     std::copy_n(to, queries.count, to + h * queries.count);
@@ -211,6 +216,12 @@ void AttentionBlocks::find_visible(std::int64_t set, std::int64_t sequence, cons
   const std::int64_t rows = group() * queries.count;
   std::fill(from + rows, from + padded_rows(queries.count), 0);
   std::fill(to + rows, to + padded_rows(queries.count), 0);
+}
+
+void AttentionBlocks::find_visible(std::int64_t set, std::int64_t sequence, const Range& queries,
+                                   const Range& keys, std::int32_t* from, std::int32_t* to) const {
+  find_seen(set, sequence, queries, keys, from, to);
+  spread_to_rows(queries, from, to);
 }
 
 std::array<std::int32_t, AttentionBlocks::max_keys_of_block> AttentionBlocks::positions_of(
@@ -300,16 +311,7 @@ bool AttentionBlocks::holds_keys(const Range& keys) const {
 
 std::byte* AttentionBlocks::query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                                      std::int64_t query) const {
-  return part_of_head(in, g, h, query_row(g.sequence, query));
-}
-
-std::byte* AttentionBlocks::result_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
-                                      std::int64_t query) const {
-  return part_of_head(in, g, h, result_row(g.sequence, query));
-}
-
-std::byte* AttentionBlocks::part_of_head(const TensorView& in, const HeadGroup& g, std::int64_t h,
-                                         std::int64_t row) const {
+  const std::int64_t row = query_row(g.sequence, query);
   const std::int64_t col = (g.kv_head * group() + h) * head_dim();
   return in.kernel_bytes() + (row * in.row_stride + col) * size_of(in.dtype);
 }
@@ -323,24 +325,14 @@ std::byte* AttentionBlocks::key_at(const TensorView& in, const HeadGroup& g,
 float* AttentionBlocks::bias_at(const TensorView& dbias, const HeadGroup& g, std::int64_t h,
                                 std::int64_t query) const {
   return reinterpret_cast<float*>(dbias.kernel_bytes()) +
-         result_row(g.sequence, query) * dbias.row_stride +
+         query_row(g.sequence, query) * dbias.row_stride +
          (g.kv_head * group() + h) * shape_.bias.num_parameters;
 }
 
 float* AttentionBlocks::value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                                  std::int64_t query) const {
-  return value_of_head(values, g, h, query_row(g.sequence, query));
-}
-
-float* AttentionBlocks::result_value_at(const TensorView& values, const HeadGroup& g,
-                                        std::int64_t h, std::int64_t query) const {
-  return value_of_head(values, g, h, result_row(g.sequence, query));
-}
-
-float* AttentionBlocks::value_of_head(const TensorView& values, const HeadGroup& g, std::int64_t h,
-                                      std::int64_t row) const {
-  return reinterpret_cast<float*>(values.kernel_bytes()) + row * values.row_stride +
-         g.kv_head * group() + h;
+  return reinterpret_cast<float*>(values.kernel_bytes()) +
+         query_row(g.sequence, query) * values.row_stride + g.kv_head * group() + h;
 }
 
 void AttentionBlocks::gather_row(const std::byte* from, std::byte* to) const {
@@ -369,15 +361,24 @@ void AttentionBlocks::gather_queries(const TensorView& from, const HeadGroup& g,
 
 void AttentionBlocks::gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
                                   std::byte* block) const {
+  copy_keys(from, g, keys, block);
+  pad_keys(keys.count, block);
+}
+
+void AttentionBlocks::copy_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
+                                std::byte* rows) const {
   const std::int64_t row_bytes = operand_bytes(head_dim());
   for (std::int64_t i = 0; i < keys.count; ++i) {
     if (holds_key(keys.begin + i))
-      gather_row(key_at(from, g, keys.begin + i), block + i * row_bytes);
+      gather_row(key_at(from, g, keys.begin + i), rows + i * row_bytes);
     else
-      std::fill_n(block + i * row_bytes, row_bytes, std::byte{0});
+      std::fill_n(rows + i * row_bytes, row_bytes, std::byte{0});
   }
-  std::fill(block + keys.count * row_bytes, block + padded_keys(keys.count) * row_bytes,
-            std::byte{0});
+}
+
+void AttentionBlocks::pad_keys(std::int64_t num_keys, std::byte* block) const {
+  const std::int64_t row_bytes = operand_bytes(head_dim());
+  std::fill(block + num_keys * row_bytes, block + padded_keys(num_keys) * row_bytes, std::byte{0});
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -88,6 +88,11 @@ class AttentionBlocks {
   // sees. Padding and queries that are not held see none.
   void find_visible(std::int64_t set, std::int64_t sequence, const Range& queries,
                     const Range& keys, std::int32_t* from, std::int32_t* to) const;
+  // The same in two steps: of each query, held or not; and of the rows that its heads are, from
+  // what queries have in the same places.
+  void find_seen(std::int64_t set, std::int64_t sequence, const Range& queries, const Range& keys,
+                 std::int32_t* from, std::int32_t* to) const;
+  void spread_to_rows(const Range& queries, std::int32_t* from, std::int32_t* to) const;
 
   // Adds to the scores [padded rows, padded keys] of a query block what their distances do; such as
   // are multiplied by the scale afterwards. Nothing without slopes and bias.
@@ -105,14 +110,15 @@ class AttentionBlocks {
                       std::byte* block) const;
   void gather_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
                    std::byte* block) const;
+  // The same in two steps, for keys of several ranges.
+  void copy_keys(const TensorView& from, const HeadGroup& g, const Range& keys,
+                 std::byte* rows) const;
+  void pad_keys(std::int64_t num_keys, std::byte* block) const;
   // Address of a held query's part for head h of the group; of a held key's part. Of any element
   // type.
   std::byte* query_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
                       std::int64_t query) const;
   std::byte* key_at(const TensorView& in, const HeadGroup& g, std::int64_t key) const;
-  // The same of what is written for a query: by its row, or by its place (KeyRanges).
-  std::byte* result_at(const TensorView& in, const HeadGroup& g, std::int64_t h,
-                       std::int64_t query) const;
   // The positions of the rows at places.
   std::int64_t query_position(std::int64_t query) const { return position_of_query(query); }
   std::int64_t key_position(std::int64_t key) const;
@@ -121,17 +127,11 @@ class AttentionBlocks {
   // Where a held query's gradients of a head's bias lie.
   float* bias_at(const TensorView& dbias, const HeadGroup& g, std::int64_t h,
                  std::int64_t query) const;
-  // Of a value for each head: lse, delta; of one that is written.
+  // Of a value for each head: lse, delta.
   float* value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
                   std::int64_t query) const;
-  float* result_value_at(const TensorView& values, const HeadGroup& g, std::int64_t h,
-                         std::int64_t query) const;
 
  private:
-  std::byte* part_of_head(const TensorView& in, const HeadGroup& g, std::int64_t h,
-                          std::int64_t row) const;
-  float* value_of_head(const TensorView& values, const HeadGroup& g, std::int64_t h,
-                       std::int64_t row) const;
   void gather_row(const std::byte* from, std::byte* to) const;
   // From the first to the last that sees one of the keys.
   Range queries_of_set(std::int64_t set, std::int64_t sequence, const Range& keys) const;
@@ -145,9 +145,6 @@ class AttentionBlocks {
   // Of the tensors: the row of a held query, of a held key.
   std::int64_t query_row(std::int64_t sequence, std::int64_t query) const;
   std::int64_t key_row(std::int64_t sequence, std::int64_t key) const;
-  std::int64_t result_row(std::int64_t sequence, std::int64_t query) const {
-    return by_place_ ? query : query_row(sequence, query);
-  }
   // Positions of keys, and of a query.
   std::array<std::int32_t, max_keys_of_block> positions_of(const Range& keys) const;
   std::int32_t position_of_query(std::int64_t query) const;
@@ -168,7 +165,6 @@ class AttentionBlocks {
   bool ascends_ = true;
   const std::int32_t* query_rows_ = nullptr;  // null: every row at its place
   const std::int32_t* key_rows_ = nullptr;
-  bool by_place_ = false;  // what is written
 };
 
 // Cuts a thread's part of the workspace into arrays at multiples of 64 bytes. Starting from a null

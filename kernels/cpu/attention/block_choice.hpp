@@ -17,10 +17,5 @@ void block_sums_backward(const TensorView& d_sums, const TensorView& rows,
 void fill_block_ranges(const BlockQueries& asking, const TensorView& first, const TensorView& end);
 void choose_blocks(const BlockQueries& asking, std::int64_t head_dim, const TensorView& q,
                    const TensorView& pooled_keys, const TensorView& chosen);
-void sort_choices(const TensorView& chosen, std::int64_t block, std::int64_t num_blocks,
-                  const ChoicePlaces& written);
-void merge_choices(const TensorView& partial, const TensorView& partial_lse,
-                   const TensorView& places, const TensorView& out, const TensorView& lse);
-void add_choices(const TensorView& partial, const TensorView& places, const TensorView& rows);
 
 }  // namespace switchyard::kernels::cpu

@@ -88,6 +88,34 @@ void silu_unit_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
   });
 }
 
+template <class T>
+float inverse_length_of(const T* x, std::int64_t n) {
+  const float squares = sum_of(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = load(d, x + i);
+    return hn::Mul(v, v);
+  });
+  return 1.0f / std::sqrt(squares + unit_epsilon);
+}
+
+template <class T>
+void unit(const T* x, T* y, std::int64_t n) {
+  const float inverse = inverse_length_of(x, n);
+  for_lanes(n, [=](auto d, std::int64_t i)
+                   HWY_ATTR { store(d, hn::Mul(load(d, x + i), hn::Set(d, inverse)), y + i); });
+}
+
+template <class T>
+void unit_backward(const T* dy, const T* x, T* dx, std::int64_t n) {
+  const float inverse = inverse_length_of(x, n);
+  const float along = inverse * inverse * sum_of(n, [=](auto d, std::int64_t i) HWY_ATTR {
+                        return hn::Mul(load(d, x + i), load(d, dy + i));
+                      });
+  for_lanes(n, [=](auto d, std::int64_t i) HWY_ATTR {
+    const auto across = hn::NegMulAdd(load(d, x + i), hn::Set(d, along), load(d, dy + i));
+    store(d, hn::Mul(across, hn::Set(d, inverse)), dx + i);
+  });
+}
+
 // The products a_i a_j with j >= i, row by row.
 template <class T>
 void taylor(const T* x, T* y, std::int64_t n) {
@@ -130,6 +158,8 @@ void forward_head(FeatureMap map, const T* x, T* y, std::int64_t n) {
       return elu(x, y, n);
     case FeatureMap::silu_unit:
       return silu_unit(x, y, n);
+    case FeatureMap::unit:
+      return unit(x, y, n);
     case FeatureMap::taylor:
       return taylor(x, y, n);
   }
@@ -146,6 +176,8 @@ void backward_head(FeatureMap map, const T* dy, const T* x, T* dx, std::int64_t 
       return elu_backward(dy, x, dx, n);
     case FeatureMap::silu_unit:
       return silu_unit_backward(dy, x, dx, n);
+    case FeatureMap::unit:
+      return unit_backward(dy, x, dx, n);
     case FeatureMap::taylor:
       return taylor_backward(dy, x, dx, n);
   }

@@ -1,4 +1,4 @@
-// Means of blocks, choices among them and the places of what was chosen, against the definition.
+// Means of blocks and choices among them, against the definition.
 #include "kernels/attention/block_choice.hpp"
 
 #include <algorithm>
@@ -149,51 +149,27 @@ TEST_F(BlockChoiceTest, TheBestWholeBlocksOfTheDocumentAndOfEqualsTheEarlier) {
   EXPECT_EQ(counted.chosen, counts.chosen);
 }
 
-TEST_F(BlockChoiceTest, PlacesAreSortedByBlockAndResultsComeHome) {
-  constexpr std::int64_t n = 5, choices = 2, block = 3, num_blocks = 4, heads = 2, dim = 3;
-  const std::vector<std::int32_t> values = {-1, -1, 0, -1, 0, 2, 1, 2, 0, 1};
-  const Tensor chosen = ints({n, choices});
-  std::ranges::copy(values, chosen->as<std::int32_t>());
-  const Tensor rows = ints({n * choices}), first = ints({n * choices}), end = ints({n * choices}),
-               places = ints({n * choices});
-  sort_choices(chosen, block, num_blocks, {rows, first, end, places});
-  const auto of = [](const Tensor& tensor) {
-    const auto span = tensor->span<std::int32_t>();
-    return std::vector<std::int32_t>(span.begin(), span.end());
-  };
-  using Ints = std::vector<std::int32_t>;
-  EXPECT_EQ(of(rows), (Ints{1, 2, 4, 3, 4, 2, 3, 0, 0, 1}));
-  EXPECT_EQ(of(first), (Ints{0, 0, 0, 3, 3, 6, 6, 12, 12, 12}));
-  EXPECT_EQ(of(end), (Ints{3, 3, 3, 6, 6, 9, 9, 12, 12, 12}));
-  EXPECT_EQ(of(places), (Ints{7, 8, 0, 9, 1, 5, 3, 6, 2, 4}));
-
-  const Tensor partial = floats(n * choices, heads * dim, 0.3);
-  const Tensor partial_lse = floats(n * choices, heads, 0.8);
-  for (const std::int64_t place : {7, 8, 9})
-    for (std::int64_t h = 0; h < heads; ++h)
-      partial_lse->row<float>(place)[h] = -std::numeric_limits<float>::infinity();
-  const Tensor out = floats(n, heads * dim, 0.5), lse = floats(n, heads, 0.2);
-  const Tensor out_before = floats(n, heads * dim, 0.5), lse_before = floats(n, heads, 0.2);
-  merge_choices(partial, partial_lse, places, out, lse);
-  const Tensor sums = floats(n, heads * dim, 0.5);
-  add_choices(partial, places, sums);
-  for (std::int64_t row = 0; row < n; ++row)
-    for (std::int64_t c = 0; c < heads * dim; ++c) {
-      const std::int64_t h = c / dim;
-      double weight = std::exp(static_cast<double>(lse_before->row<float>(row)[h]));
-      double value = weight * static_cast<double>(out_before->row<float>(row)[c]);
-      double sum = static_cast<double>(out_before->row<float>(row)[c]);
-      for (std::int64_t j = 0; j < choices; ++j) {
-        const std::int32_t place = places->as<std::int32_t>()[row * choices + j];
-        const double share = std::exp(static_cast<double>(partial_lse->row<float>(place)[h]));
-        weight += share;
-        value += share * static_cast<double>(partial->row<float>(place)[c]);
-        sum += static_cast<double>(partial->row<float>(place)[c]);
-      }
-      EXPECT_NEAR(out->row<float>(row)[c], value / weight, 1e-6);
-      EXPECT_NEAR(lse->row<float>(row)[h], std::log(weight), 1e-6);
-      EXPECT_NEAR(sums->row<float>(row)[c], sum, 1e-6);
-    }
+// Scores that are no numbers, or all as low as can be: every block is still chosen once at most.
+TEST_F(BlockChoiceTest, WhatIsNoNumberIsChosenLast) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float most = std::numeric_limits<float>::infinity();
+  KeyPattern pattern(1);
+  pattern.block = 1;
+  pattern.chosen_blocks = 3;
+  const Segments queries = {{6, 1}};
+  const Tensor q = floats(1, 1, 0), pooled = floats(6, 1, 0);
+  q->as<float>()[0] = 1;
+  const Tensor chosen = ints({1, 3});
+  using Values = std::vector<float>;
+  for (const auto& [means, wanted] :
+       {std::pair{Values{nan, 1, nan, 2, nan, nan}, std::vector{0, 1, 3}},
+        {Values{-most, -most, 5, -most, -most, -most}, std::vector{0, 1, 2}},
+        {Values{nan, nan, nan, nan, nan, nan}, std::vector{0, 1, 2}},
+        {Values{1, most, 0, most, 2, most}, std::vector{1, 3, 5}}}) {
+    std::ranges::copy(means, pooled->as<float>());
+    choose_blocks({pattern, queries, 1}, 1, q, pooled, chosen);
+    EXPECT_TRUE(std::ranges::equal(chosen->span<std::int32_t>(), wanted));
+  }
 }
 
 }  // namespace

@@ -16,13 +16,17 @@ double silu(double x) {
 Doubles mapped(FeatureMap map, const Doubles& x, std::size_t width) {
   Doubles y;
   for (std::size_t head = 0; head < x.size(); head += width) {
-    double squares = 0;
-    for (std::size_t i = head; i < head + width; ++i) squares += silu(x[i]) * silu(x[i]);
+    double squares = 0, plain = 0;
+    for (std::size_t i = head; i < head + width; ++i) {
+      squares += silu(x[i]) * silu(x[i]);
+      plain += x[i] * x[i];
+    }
     for (std::size_t i = head; i < head + width; ++i) {
       if (map == FeatureMap::identity) y.push_back(x[i]);
       if (map == FeatureMap::silu) y.push_back(silu(x[i]));
       if (map == FeatureMap::elu_plus_one) y.push_back(x[i] > 0 ? x[i] + 1 : std::exp(x[i]));
       if (map == FeatureMap::silu_unit) y.push_back(silu(x[i]) / std::sqrt(squares + 1e-6));
+      if (map == FeatureMap::unit) y.push_back(x[i] / std::sqrt(plain + 1e-6));
     }
   }
   return y;
@@ -30,8 +34,8 @@ Doubles mapped(FeatureMap map, const Doubles& x, std::size_t width) {
 
 // Three heads of the case's width.
 void for_each_map(const std::function<void(FeatureMap, const Case&)>& body) {
-  for (const FeatureMap map :
-       {FeatureMap::identity, FeatureMap::silu, FeatureMap::elu_plus_one, FeatureMap::silu_unit})
+  for (const FeatureMap map : {FeatureMap::identity, FeatureMap::silu, FeatureMap::elu_plus_one,
+                               FeatureMap::silu_unit, FeatureMap::unit})
     for_each_case([&](const Case& c) {
       SCOPED_TRACE(static_cast<int>(map));
       body(map, c);
