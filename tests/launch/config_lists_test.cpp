@@ -103,8 +103,8 @@ TEST(ConfigLists, MistakesInListsAndGroups) {
        "as "
        "rotary positions turn; leave it out, or choose another model.position"},
       {"model: {attention: [{}, {window: 8}]}\n",
-       "a.yaml:5:20: model.mixer: entry 1: window = 8 counts only with kind window, not with "
-       "full; leave it out or change the kind"},
+       "a.yaml:5:20: model.mixer: entry 1: window = 8 counts only with kind window or lsh, not "
+       "with full; leave it out or change the kind"},
       {"model: {num_layers: 1, attention: [{}, {}]}\n",
        "a.yaml:5:35: model.mixer: has 2 entries, one for each layer at most, and num_layers is "
        "1"},
