@@ -5,10 +5,11 @@
 namespace switchyard::kernels::cpu {
 
 void load_rows(const TensorView& from, std::int64_t begin, std::int64_t rows, DType type,
-               std::byte* buffer) {
+               std::byte* buffer, std::int64_t stride) {
   const std::int64_t cols = from.cols();
+  const std::int64_t row_elements = stride > 0 ? stride : cols;
   for (std::int64_t r = 0; r < rows; ++r) {
-    std::byte* to = buffer + r * cols * size_of(type);
+    std::byte* to = buffer + r * row_elements * size_of(type);
     const std::byte* row =
         from.kernel_bytes() + (begin + r) * from.row_stride * size_of(from.dtype);
     if (from.dtype == type) {

@@ -50,6 +50,11 @@ class Pieces {
   std::vector<std::int64_t> first_;  // of each group, and of the end
 };
 
+// Of a row of x in scratch, which has room for it.
+std::int64_t most_stride(std::int64_t k) {
+  return 2 * k;
+}
+
 // y = x B or y += x B for the B of each group: packed, or [k, n] in the operands' type.
 struct RowProducts {
   TensorView x;
@@ -63,6 +68,11 @@ struct RowProducts {
   std::int64_t n() const { return y.cols(); }
   DType operands() const { return operand_type(x.dtype); }
   bool is_direct() const { return operands() == x.dtype; }
+  // Of rows of x in scratch. Some of oneDNN's products round otherwise where x is strided, so that
+  // padded pieces are if those in place are.
+  std::int64_t padded_stride() const {
+    return is_direct() && x.row_stride > k() ? std::min(x.row_stride, most_stride(k())) : k();
+  }
   // What the product itself writes; rounded to y's type afterwards if that differs.
   DType result() const { return is_direct() ? y.dtype : DType::f32; }
   Product product(std::int64_t rows, std::int64_t lda, std::int64_t ldc) const {
@@ -103,7 +113,7 @@ ScratchSizes scratch_sizes(std::int64_t k, std::int64_t n, DType compute, DType 
   const std::int64_t cols = is_direct ? n : panel_cols(k, n);
   return {.threads = num_threads,
           .places = is_direct && !is_grouped ? 1 : num_threads,
-          .x = rounded(row_piece * k * size_of(operands)),
+          .x = rounded(row_piece * (is_direct ? most_stride(k) : k) * size_of(operands)),
           .y = rounded(row_piece * cols * size_of(DType::f32)),
           .panel = is_direct ? 0 : rounded(k * cols * size_of(operands))};
 }
@@ -144,16 +154,17 @@ void multiply_in_place(const RowProducts& p, const Pieces::Piece& rows, std::byt
 void multiply_padded(const RowProducts& p, const Pieces::Piece& piece, std::int64_t padded,
                      const PieceScratch& scratch) {
   const std::int64_t rows = piece.end - piece.begin;
-  const std::int64_t x_row = p.k() * size_of(p.operands());
+  const std::int64_t stride = p.padded_stride();
+  const std::int64_t x_row = stride * size_of(p.operands());
   const std::int64_t y_row = p.n() * size_of(p.result());
   const auto [scratchpad, x, y] = scratch;
-  load_rows(p.x, piece.begin, rows, p.operands(), x);
+  load_rows(p.x, piece.begin, rows, p.operands(), x, stride);
   std::fill(x + rows * x_row, x + padded * x_row, std::byte{0});
   if (p.accumulate) {
     load_rows(p.y, piece.begin, rows, p.result(), y);
     std::fill(y + rows * y_row, y + padded * y_row, std::byte{0});
   }
-  multiply(p.product(padded, p.k(), p.n()), x, p.weights[piece.group], y, scratchpad);
+  multiply(p.product(padded, stride, p.n()), x, p.weights[piece.group], y, scratchpad);
   store_rows(y, p.result(), p.y, piece.begin, rows);
 }
 

@@ -149,6 +149,33 @@ TEST_F(LinearTest, BitsOfARowDoNotDependOnTheNumberOfRows) {
     }
 }
 
+// Of rows that are columns of wider rows, as heads in a joint projection are.
+TEST_F(LinearTest, BitsOfAStridedRowDoNotDependOnTheNumberOfRows) {
+  if (is_tested_on_card()) GTEST_SKIP() << "cuBLASLt does not promise it";
+  constexpr std::int64_t most = 400;
+  for (const Types types : all_types)
+    for (const auto& [out, in] :
+         {std::pair<std::int64_t, std::int64_t>{8, 8}, {12, 24}, {72, 1024}, {33, 65}}) {
+      const Tensor wide_x = random_tensor(*device_, types.compute, {most, in + 8}, "x");
+      const TensorView x = wide_x->slice_cols(8, in + 8);
+      const Tensor w = random_tensor(*device_, DType::f32, {out, in}, "w");
+      const PackedWeight weight = packed(w, types.compute);
+      const Tensor wide(*device_, Purpose::activation, types.result, {most, out + 24});
+      const TensorView all = wide->slice_cols(16, out + 16);
+      linear_forward(x, weight, all);
+      const Tensor dense(*device_, Purpose::activation, types.result, {most, out});
+      linear_forward(x, weight, dense);
+      EXPECT_TRUE(same_bits(dense, all)) << out << "x" << in << " " << name_of(types.result);
+      for (std::int64_t rows : {1, 7, 48, 300}) {
+        const Tensor wide_few(*device_, Purpose::activation, types.result, {rows, out + 24});
+        const TensorView few = wide_few->slice_cols(16, out + 16);
+        linear_forward(x.slice_rows(most - rows, most), weight, few);
+        EXPECT_TRUE(same_bits(few, all.slice_rows(most - rows, most)))
+            << rows << " rows, " << out << "x" << in << " " << name_of(types.result);
+      }
+    }
+}
+
 // Gradients that are added to what is there, as a router's.
 TEST_F(LinearTest, BitsOfAnAddedRowDoNotDependOnTheNumberOfRows) {
   if (is_tested_on_card()) GTEST_SKIP() << "cuBLASLt does not promise it";
