@@ -30,9 +30,14 @@ class PlannedRank {
     keys_ = Tensor(*device_, Purpose::activation, problem.compute,
                    {rows, problem.num_kv_heads * problem.head_dim});
     lse_ = Tensor(*device_, Purpose::activation, DType::f32, {rows, problem.num_heads});
-    std::int64_t most = 0;
-    for (const kernels::KeyPattern& pattern : problem.patterns)
+    std::int64_t most = 0, directions = 0;
+    for (const kernels::KeyPattern& pattern : problem.patterns) {
       most = std::max(most, pattern.chosen_blocks);
+      directions = std::max(directions, num_directions(pattern));
+    }
+    if (directions > 0)
+      directions_ =
+          Tensor(*device_, Purpose::activation, DType::f32, {directions, problem.head_dim});
     if (most > 0)
       chosen_ =
           Tensor(*device_, Purpose::activation, DType::i32, {rows, problem.num_kv_heads * most});
@@ -77,7 +82,13 @@ class PlannedRank {
     AttentionInputs inputs{queries_, keys_, keys_};
     if (pattern.chosen_blocks > 0)
       inputs.chosen = chosen_->slice_cols(0, num_kv_heads_ * pattern.chosen_blocks);
+    if (pattern.has_classes())
+      inputs.directions = directions_->slice_rows(0, num_directions(pattern));
     return inputs;
+  }
+  // By which keys are hashed.
+  static std::int64_t num_directions(const kernels::KeyPattern& pattern) {
+    return pattern.hash_rounds * pattern.num_buckets / 2;
   }
 
   static constexpr double rounding = 1e-9;  // of the clocks' sums
@@ -89,6 +100,7 @@ class PlannedRank {
   Tensor keys_;
   Tensor lse_;
   Tensor chosen_;
+  Tensor directions_;
   std::int64_t num_kv_heads_ = 0;
 };
 
