@@ -46,7 +46,7 @@ class Rotation {
     for (int i = 0; i < count; ++i) sets_.push_back(make(device));
   }
   // Of the which-th call of a set.
-  double seconds(QuietTimer& timer, std::size_t which, int num_repetitions = 5) {
+  double seconds(QuietTimer& timer, std::size_t which, int num_repetitions) {
     return timer.seconds_of([&] { read(next(which).fresh); }, [&] { sets_[now_][which].run(); },
                             num_repetitions);
   }
@@ -85,6 +85,7 @@ RateTables::RateTables(Group& world, bool quick, MachineSetting& setting)
 void RateTables::measure_point(const std::vector<std::vector<double>>& axes, std::size_t back,
                                const MakeCalls& make) {
   constexpr double most_flops = 2e10;
+  constexpr int num_repetitions = 3;  // what stands out is measured again
   const std::vector<WorkUnit> units = units_of(make);
   std::optional<Rotation> rotation;
   for (std::size_t which = 0; which < units.size(); ++which) {
@@ -99,20 +100,20 @@ void RateTables::measure_point(const std::vector<std::vector<double>>& axes, std
       continue;
     }
     if (!rotation) rotation.emplace(*device_, most_bytes(units), make);
-    table.rates.push_back(unit.flops / rotation->seconds(timer_, which));
+    table.rates.push_back(unit.flops / rotation->seconds(timer_, which, num_repetitions));
     points_.push_back({make, which, &table, index, unit.flops, most_bytes(units)});
   }
 }
 
 void RateTables::measure_outliers_again() {
   constexpr double share_of_neighbours = 0.85;
-  constexpr int num_rounds = 2;
+  constexpr int num_rounds = 2, num_repetitions = 5;
   for (int round = 0; round < num_rounds; ++round)
     for (const Point& point : points_) {
       double& rate = point.table->rates[point.index];
       if (rate >= share_of_neighbours * rate_beside(*point.table, point.index)) continue;
       Rotation rotation(*device_, point.bytes, point.make);
-      rate = std::max(rate, point.flops / rotation.seconds(timer_, point.which));
+      rate = std::max(rate, point.flops / rotation.seconds(timer_, point.which, num_repetitions));
     }
   for (const Copy& copy : copies_) copy.table->rates[copy.to] = copy.table->rates[copy.from];
   points_.clear();
