@@ -93,7 +93,7 @@ void differentiate_span(const BackwardTask& task, const Span& span, std::int64_t
     chunk.load_values();
     chunk.make_pairs();
     load_dout(shape, task.outputs, task.dout, head, row, count, s);
-    chunk.differentiate(state, state + size, s.d_state);
+    chunk.differentiate(state, s.d_state);
     give_keys(task, sequence, chunk, s);
     give_values(task, sequence, head, chunk, s);
     give_token_values(task, head, chunk, s);

@@ -123,6 +123,8 @@ ChunkScratch::ChunkScratch(Carver& carver, const RecurrenceShape& shape) {
   dbetas = carver.take<float>(n);
   by_token = carver.take<float>(n);
   more_by_token = carver.take<float>(n);
+  of_reading = carver.take<float>(n);
+  of_writing = carver.take<float>(n);
   state = carver.take<float>(keys * std::max(keys, w));
   d_state = carver.take<float>(keys * w);
   const bool adds_up = shape.num_heads > shape.num_groups && parts_of_group(shape) == 1;
@@ -312,19 +314,25 @@ void Chunk::retreat(float* d_state) {
   product(keys, w, n_, s_.k, seen(s_.dx), d_state, {.a_transposed = true, .into = Into::subtract});
 }
 
-void Chunk::differentiate(const float* state, const float* state_end, float* d_state) {
+void Chunk::differentiate(const float* state, float* d_state) {
   const std::int64_t keys = shape_.key_width, w = shape_.state_cols();
   const float* u = shape_.delta ? s_.u : s_.v;
   if (!shape_.delta) make_du(d_state);  // else retreat() makes it below, from the same d_state
-  const float gate_of_end = dot(state_end, d_state, keys * w);
+  const bool has_gates = sums() != nullptr;
+  const float of_state = has_gates ? gate_of_chunk() * dot(state, d_state, keys * w) : 0;
+  if (has_gates) std::fill_n(s_.dgates, n_, 0.0f);
 
   // dq = E (dO S^T) + dP K
   transpose_block(state, keys, w, s_.state_turned);
   product(n_, keys, w, s_.dout, s_.state_turned, s_.dq, {});
-  if (sums() != nullptr) scale_rows(s_.dq, n_, keys, s_.grow);
+  if (has_gates) {
+    scale_rows(s_.dq, n_, keys, s_.grow);
+    row_dots(s_.q, s_.dq, n_, keys, s_.of_reading);
+  }
   if (!shape_.exclusive) {
     transpose_block(u, n_, w, s_.u_turned);
     product(n_, n_, w, s_.dout, s_.u_turned, s_.dpairs, {.triangle = Triangle::lower_result});
+    if (has_gates) add_across(s_.dpairs, s_.pairs, 1);
     decay_pairs(s_.dpairs, n_, sums(), false);
     product(n_, keys, n_, s_.dpairs, s_.k, s_.dq,
             {.into = Into::add, .triangle = Triangle::lower_factor});
@@ -332,7 +340,10 @@ void Chunk::differentiate(const float* state, const float* state_end, float* d_s
   // dk = F (U dS'^T) + dP^T Q ...
   transpose_block(d_state, keys, w, s_.d_state_turned);
   product(n_, keys, w, u, s_.d_state_turned, s_.dk, {});
-  if (sums() != nullptr) scale_rows(s_.dk, n_, keys, s_.fade);
+  if (has_gates) {
+    scale_rows(s_.dk, n_, keys, s_.fade);
+    row_dots(s_.k, s_.dk, n_, keys, s_.of_writing);
+  }
   if (!shape_.exclusive)
     product(n_, keys, n_, s_.dpairs, s_.q, s_.dk,
             {.a_transposed = true, .into = Into::add, .triangle = Triangle::upper_factor});
@@ -341,35 +352,46 @@ void Chunk::differentiate(const float* state, const float* state_end, float* d_s
   if (shape_.delta) {
     // dM D = -(dR U^T) D, strictly lower; N = beta dM D
     product(n_, n_, w, s_.du, s_.u_turned, s_.dlower, {.triangle = Triangle::lower_result});
+    if (has_gates) add_across(s_.dlower, s_.lower, -1);
     decay_pairs(s_.dlower, n_, sums(), true);
     scale_block(s_.dlower, n_ * n_, -1);
     product(n_, keys, n_, s_.dlower, s_.k, s_.dk_add, {.triangle = Triangle::lower_factor});
     row_dots(s_.du, s_.x, n_, w, s_.dbetas);
     row_dots(s_.k, s_.dk_add, n_, keys, s_.by_token);
     for (std::int64_t i = 0; i < n_; ++i) s_.dbetas[i] += s_.by_token[i];
-    // ... + N^T K, and what adds to the gates: N K - E (dX S^T)
+    // ... + N^T K, and N K - E (dX S^T)
     scaled_rows(s_.k, n_, keys, s_.betas, s_.by_keys);
     product(n_, keys, n_, s_.dlower, s_.by_keys, s_.dk,
             {.a_transposed = true, .into = Into::add, .triangle = Triangle::upper_factor});
     scale_rows(s_.dk_add, n_, keys, s_.betas);
     product(n_, keys, w, s_.dx, s_.state_turned, s_.by_keys, {});
-    if (sums() != nullptr) scale_rows(s_.by_keys, n_, keys, s_.grow);
+    if (has_gates) {
+      scale_rows(s_.by_keys, n_, keys, s_.grow);
+      row_dots(s_.k, s_.by_keys, n_, keys, s_.by_token);
+      for (std::int64_t i = 0; i < n_; ++i) s_.of_reading[i] -= s_.by_token[i];
+    }
     subtract_block(s_.dk_add, s_.by_keys, n_ * keys);
   }
-  if (sums() != nullptr) differentiate_gates(gate_of_end);
+  if (has_gates) finish_gates(of_state);
 }
 
-// Sums from the last token on of the gradients of G_i: q . dq - k . dk, plus k . dk_add.
-void Chunk::differentiate_gates(float gate_of_end) {
-  const std::int64_t keys = shape_.key_width;
-  row_dots(s_.q, s_.dq, n_, keys, s_.dgates);
-  row_dots(s_.k, s_.dk, n_, keys, s_.by_token);
-  if (shape_.delta) row_dots(s_.k, s_.dk_add, n_, keys, s_.more_by_token);
-  float sum = gate_of_end;
+// To dgates: what goes from earlier tokens to this one and later ones through its gate. dpairs:
+// before they decay; pairs: decayed.
+void Chunk::add_across(const float* dpairs, const float* pairs, float factor) {
+  sums_across(dpairs, pairs, n_, s_.by_token, s_.more_by_token);
+  for (std::int64_t i = 0; i < n_; ++i) s_.dgates[i] += factor * s_.more_by_token[i];
+}
+
+// ... and through it what tokens from this one on read of the state before the chunk, what earlier
+// tokens write to the state behind it, and that of the one in the other. Sums of what passes the
+// gate alone: q . dq - k . dk, from the last token on, has all pairs behind it in both terms.
+void Chunk::finish_gates(float of_state) {
+  double passing = static_cast<double>(of_state);  // through the gate of the token at hand
+  for (std::int64_t i = 0; i < n_; ++i) passing += static_cast<double>(s_.of_writing[i]);
   for (std::int64_t i = n_; i-- > 0;) {
-    sum += s_.dgates[i] - s_.by_token[i];
-    if (shape_.delta) sum += s_.more_by_token[i];
-    s_.dgates[i] = sum;
+    passing -= static_cast<double>(s_.of_writing[i]);
+    passing += static_cast<double>(s_.of_reading[i]);
+    s_.dgates[i] = static_cast<float>(static_cast<double>(s_.dgates[i]) + passing);
   }
 }
 

@@ -67,6 +67,7 @@ struct ChunkScratch {
   float* wide;              // [n, d_k]: U of a transition
   float *dgates, *dbetas;   // [n]
   float *by_token, *more_by_token;  // [n]
+  float *of_reading, *of_writing;   // [n]: to dgates, see finish_gates()
   float* state;                     // [d_k, max(d_k, w)]: one that runs along
   float* d_state;                   // [d_k, w]
   float* group_dq;                  // [n, d_k] of all rows of a sequence, where heads share keys
@@ -110,8 +111,8 @@ class Chunk {
   // From dout alone, without the gradients of anything else: reads q, k, pairs and the lower.
   void retreat(float* d_state);
   // With all gradients: fills dq (of scaled queries), dk and dk_add, dv(), dgates and dbetas
-  // of the scratch. state: before the chunk, state_end: behind it.
-  void differentiate(const float* state, const float* state_end, float* d_state);
+  // of the scratch. state: before the chunk.
+  void differentiate(const float* state, float* d_state);
   const float* dv() const { return shape_.delta ? s_.dx : s_.du; }
 
   std::int64_t row() const { return row_; }
@@ -133,7 +134,8 @@ class Chunk {
   void prepare_values(const float* state, std::int64_t cols, const float* v, float* x, float* u);
   void move_state(float* state, std::int64_t cols, const float* u);
   void make_du(const float* d_state);
-  void differentiate_gates(float gate_of_end);
+  void add_across(const float* dpairs, const float* pairs, float factor);
+  void finish_gates(float of_state);
 
   const RecurrenceShape& shape_;
   const RecurrenceInputs& inputs_;

@@ -114,6 +114,20 @@ void dots(const float* a, const float* b, std::int64_t n, std::int64_t cols, flo
   for (std::int64_t i = 0; i < n; ++i) to[i] = dot_product(a + i * cols, b + i * cols, cols);
 }
 
+void sums_of_rows_and_columns(const float* a, const float* b, std::int64_t n, float* columns,
+                              float* to) {
+  zero_span(columns, n);
+  for (std::int64_t i = n; i-- > 0;) {
+    const float* const row_a = a + i * n;
+    const float* const row_b = b + i * n;
+    for_lanes(i, [=](auto d, std::int64_t j) HWY_ATTR {
+      const auto product = hn::Mul(load(d, row_a + j), load(d, row_b + j));
+      store(d, hn::Add(load(d, columns + j), product), columns + j);
+    });
+    to[i] = sum_of(i, [=](auto d, std::int64_t j) HWY_ATTR { return load(d, columns + j); });
+  }
+}
+
 template <class From, class To>
 void convert(const From* from, std::int64_t n, float factor, To* to) {
   for_lanes(n, [=](auto d, std::int64_t i)
@@ -155,6 +169,7 @@ HWY_EXPORT(scaled);
 HWY_EXPORT(scaled_block);
 HWY_EXPORT(subtract_from_block);
 HWY_EXPORT(dots);
+HWY_EXPORT(sums_of_rows_and_columns);
 HWY_EXPORT(subtract);
 HWY_EXPORT(solve);
 HWY_EXPORT(solve_back);
@@ -240,6 +255,10 @@ float dot(const float* a, const float* b, std::int64_t n) {
 
 void row_dots(const float* a, const float* b, std::int64_t n, std::int64_t cols, float* to) {
   HWY_DYNAMIC_DISPATCH(dots)(a, b, n, cols, to);
+}
+
+void sums_across(const float* a, const float* b, std::int64_t n, float* columns, float* to) {
+  HWY_DYNAMIC_DISPATCH(sums_of_rows_and_columns)(a, b, n, columns, to);
 }
 
 void convert_block(const RowsBetween<float, float>& rows) {

@@ -35,6 +35,10 @@ float dot(const float* a, const float* b, std::int64_t n);
 // to[i] = a[i] . b[i], of rows of dense blocks [n, cols].
 void row_dots(const float* a, const float* b, std::int64_t n, std::int64_t cols, float* to);
 
+// to[i] = the sum of a[r, c] b[r, c] over the rows r >= i and the columns c < i of blocks [n, n].
+// columns: [n], scratch.
+void sums_across(const float* a, const float* b, std::int64_t n, float* columns, float* to);
+
 // Rows that lie some elements apart, from one type to another, times a factor.
 template <class From, class To>
 struct RowsBetween {
