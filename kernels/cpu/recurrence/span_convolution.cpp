@@ -6,29 +6,11 @@
 
 #include "kernels/cpu/element.hpp"
 #include "kernels/cpu/parallel.hpp"
+#include "kernels/cpu/recurrence/convolution_tokens.hpp"
 
 namespace switchyard::kernels::cpu {
 
 namespace {
-
-// body(row of y, row of x, tokens before it that count) for the tokens of a sequence.
-template <class Body>
-void for_each_token(const ConvolutionShape& shape, std::int64_t sequence, const Body& body) {
-  std::span<const std::int32_t> starts;
-  if (!shape.document_starts.empty())
-    starts = shape.document_starts[static_cast<std::size_t>(sequence)];
-  std::int64_t row = sequence * num_positions(shape.held);
-  const std::int64_t first_read = sequence * num_positions(shape.read);
-  std::size_t next = 0;  // document
-  std::int64_t document = 0;
-  for (const PositionRange& range : shape.held) {
-    const std::int64_t shift = first_read + count_before(shape.read, range.begin) - range.begin;
-    for (std::int64_t p = range.begin; p < range.end(); ++p, ++row) {
-      while (next < starts.size() && starts[next] <= p) document = starts[next++];
-      body(row, shift + p, std::min(shape.width - 1, p - document));
-    }
-  }
-}
 
 // Shares of all taps.
 void softmax(const float* logits, std::vector<float>& shares) {
